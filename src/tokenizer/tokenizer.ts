@@ -1,0 +1,36 @@
+/** Whether text that spells a control token becomes that token (the caller composed it) or stays plain text (a passage). */
+export type SpecialTokens = "recognize" | "as-text";
+
+/** Text to ids and back, the same for tokenizer.json and GGUF metadata. Never adds BOS, EOS or anything else by itself. */
+export interface Tokenizer {
+  readonly vocabSize: number;
+  /** Put before a prompt, once; undefined where the tokenizer adds none. */
+  readonly bosTokenId: number | undefined;
+  /** Any of them ends an answer. */
+  readonly endTokenIds: ReadonlySet<number>;
+  /** Ids of control tokens (HF `special: true`, GGUF control and unknown), which are not shown in answers. */
+  readonly specialTokenIds: ReadonlySet<number>;
+  /** Whether every text starts with a dummy space (SPM), which decoding drops at the start of an answer only. */
+  readonly addsDummySpace: boolean;
+  /** The model's own Jinja chat template, and the texts of the tokens that templates name. */
+  readonly chatTemplate: string | undefined;
+  readonly templateTokens: Readonly<{ bos_token: string; eos_token: string; pad_token: string; unk_token: string }>;
+  /**
+   * The ids of a text tokenized alone.
+   * @throws RangeError for a lone surrogate in the text.
+   */
+  encode(text: string, specialTokens: SpecialTokens): number[];
+  /** The text of an answer's ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD. */
+  decode(ids: readonly number[]): string;
+  /** Decodes ids as they come. `push` gives the text that is complete so far, `end` what is left. */
+  stream(): TokenStream;
+  /** SHA-256 over all that decides ids, hex: part of the model fingerprint. */
+  readonly digest: string;
+}
+
+export interface TokenStream {
+  /** The new text: never half a character, possibly "". */
+  push(id: number): string;
+  /** What is left, with U+FFFD for a character that never completed. */
+  end(): string;
+}
