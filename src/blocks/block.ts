@@ -1,15 +1,13 @@
+import type { TrustedText } from "../tokenizer/tokenizer.js";
+
 /**
  * One block of a prompt as text. The last block of a prompt is the final block: it sees everything before it.
  * The texts of a prompt's blocks, put together, are the prompt, always.
  */
 export interface TextBlock {
   readonly text: string;
-  /**
-   * Runs of the text that are the template's or the caller's own, where control tokens are recognized; the rest is
-   * content, where they are plain text. In UTF-16 units, ascending, not overlapping. The tokenizer is given each block
-   * as a whole where all of it is of one kind, else run by run.
-   */
-  readonly trusted: readonly { readonly start: number; readonly end: number }[];
+  /** Where control tokens are recognized: the template's and the caller's own text, never a passage's. */
+  readonly trusted: TrustedText;
 }
 
 /** A prompt cut into blocks: one or more; the last is the final block. */

@@ -1,5 +1,14 @@
-/** Whether text that spells a control token becomes that token (the caller composed it) or stays plain text (a passage). */
-export type SpecialTokens = "recognize" | "as-text";
+/** A run of a text, in UTF-16 units, end exclusive. */
+export interface TextRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Where text that spells a control token becomes that token: everywhere (the caller composed the text), nowhere (a
+ * passage), or where the spelling lies wholly inside one of these runs (a template's own text), ascending.
+ */
+export type TrustedText = "all" | "none" | readonly TextRange[];
 
 /** Text to ids and back, the same for tokenizer.json and GGUF metadata. Never adds BOS, EOS or anything else by itself. */
 export interface Tokenizer {
@@ -16,10 +25,11 @@ export interface Tokenizer {
   readonly chatTemplate: string | undefined;
   readonly templateTokens: Readonly<{ bos_token: string; eos_token: string; pad_token: string; unk_token: string }>;
   /**
-   * The ids of a text tokenized alone.
+   * The ids of a text tokenized alone. The text is first split at the trusted control tokens and at user-defined added
+   * tokens (which always match); what lies between is tokenized by the model.
    * @throws RangeError for a lone surrogate in the text.
    */
-  encode(text: string, specialTokens: SpecialTokens): number[];
+  encode(text: string, trusted: TrustedText): number[];
   /** The text of an answer's ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD. */
   decode(ids: readonly number[]): string;
   /** Decodes ids as they come. `push` gives the text that is complete so far, `end` what is left. */
