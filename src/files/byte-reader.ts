@@ -1,0 +1,141 @@
+import { Buffer, isUtf8 } from "node:buffer";
+import type { FileHandle } from "node:fs/promises";
+import { quote } from "./quote.js";
+import { readFully } from "./read-range.js";
+
+const windowBytes = 2 ** 20;
+
+/**
+ * Reads a file's little-endian values from its start, a window at a time, never past `limit`.
+ *
+ * Every take first asks `need`, so that a count or a length from the file is held against what the file can still give
+ * before anything is allocated. `need` is the only step that waits: takes inside the window are plain calls.
+ */
+export class ByteReader {
+  readonly #handle: FileHandle;
+  readonly #path: string;
+  /** No byte from here on is read, in bytes from the start of the file. */
+  readonly #limit: number;
+  #window: Buffer = Buffer.alloc(0);
+  /** Where the window starts in the file. */
+  #windowStart = 0;
+  /** The next byte, from the window's start. */
+  #next = 0;
+
+  /** The handle stays the caller's. */
+  constructor(handle: FileHandle, path: string, limit: number) {
+    this.#handle = handle;
+    this.#path = path;
+    this.#limit = limit;
+  }
+
+  /** The next byte's place, from the start of the file. */
+  get offset(): number {
+    return this.#windowStart + this.#next;
+  }
+
+  /** How many bytes can still be read. */
+  get remaining(): number {
+    return this.#limit - this.offset;
+  }
+
+  /** Whether the next `byteLength` bytes can be taken without waiting. */
+  has(byteLength: number): boolean {
+    return this.#next + byteLength <= this.#window.byteLength;
+  }
+
+  /**
+   * Brings the next `byteLength` bytes into the window.
+   *
+   * @param what the thing that is read, for the error.
+   * @throws Error if the file ends before.
+   */
+  async need(byteLength: number, what: string): Promise<void> {
+    if (this.has(byteLength)) {
+      return;
+    }
+    if (!(byteLength <= this.remaining)) {
+      throw new Error(
+        `Cannot read ${quote(this.#path)}: ${what} at byte ${this.offset} takes ${byteLength} bytes, ${this.remaining} are left`,
+      );
+    }
+    const left = this.#window.subarray(this.#next);
+    const window = Buffer.allocUnsafe(Math.min(this.remaining, Math.max(byteLength, windowBytes)));
+    left.copy(window);
+    await readFully(this.#handle, window.subarray(left.byteLength), this.offset + left.byteLength, this.#path);
+    this.#windowStart += this.#next;
+    this.#next = 0;
+    this.#window = window;
+  }
+
+  takeUint8(): number {
+    return this.#window.readUInt8(this.#advance(1));
+  }
+
+  takeInt8(): number {
+    return this.#window.readInt8(this.#advance(1));
+  }
+
+  takeUint16(): number {
+    return this.#window.readUInt16LE(this.#advance(2));
+  }
+
+  takeInt16(): number {
+    return this.#window.readInt16LE(this.#advance(2));
+  }
+
+  takeUint32(): number {
+    return this.#window.readUInt32LE(this.#advance(4));
+  }
+
+  takeInt32(): number {
+    return this.#window.readInt32LE(this.#advance(4));
+  }
+
+  takeFloat32(): number {
+    return this.#window.readFloatLE(this.#advance(4));
+  }
+
+  takeFloat64(): number {
+    return this.#window.readDoubleLE(this.#advance(8));
+  }
+
+  /** An unsigned 64-bit number: a bigint only where a number would lose digits. */
+  takeUint64(): number | bigint {
+    const at = this.#advance(8);
+    const value = this.#window.readUInt32LE(at + 4) * 2 ** 32 + this.#window.readUInt32LE(at);
+    return Number.isSafeInteger(value) ? value : this.#window.readBigUInt64LE(at);
+  }
+
+  /** A signed 64-bit number: a bigint only where a number would lose digits. */
+  takeInt64(): number | bigint {
+    const at = this.#advance(8);
+    const value = this.#window.readInt32LE(at + 4) * 2 ** 32 + this.#window.readUInt32LE(at);
+    return Number.isSafeInteger(value) ? value : this.#window.readBigInt64LE(at);
+  }
+
+  /** A copy of the next bytes in a buffer of their own, so that typed arrays can be laid over it. */
+  takeBytes(byteLength: number): ArrayBuffer {
+    const at = this.#advance(byteLength);
+    const bytes = new Uint8Array(byteLength);
+    bytes.set(this.#window.subarray(at, at + byteLength));
+    return bytes.buffer;
+  }
+
+  /** The next bytes as text; undefined if they are no UTF-8. */
+  takeText(byteLength: number): string | undefined {
+    const at = this.#advance(byteLength);
+    const bytes = this.#window.subarray(at, at + byteLength);
+    return isUtf8(bytes) ? bytes.toString("utf8") : undefined;
+  }
+
+  /** The place in the window of the bytes that are taken now. */
+  #advance(byteLength: number): number {
+    const at = this.#next;
+    if (at + byteLength > this.#window.byteLength) {
+      throw new RangeError(`Cannot take ${byteLength} bytes: they were not asked for with need()`);
+    }
+    this.#next = at + byteLength;
+    return at;
+  }
+}

@@ -1,0 +1,49 @@
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { quote } from "./quote.js";
+
+/** An open file and its size when it was opened. Whoever opens it closes it. */
+export interface RegularFile {
+  readonly handle: FileHandle;
+  /** In bytes. */
+  readonly size: number;
+}
+
+/**
+ * Opens a file for reading. Symbolic links are followed (the Hugging Face cache is made of them).
+ *
+ * The kind is asked for before opening: opening a pipe would wait for a writer for ever.
+ *
+ * @throws Error if the path does not lead to a readable regular file.
+ */
+export async function openRegularFile(path: string): Promise<RegularFile> {
+  try {
+    const before = await stat(path);
+    if (!before.isFile()) {
+      throw new Error(`Cannot read ${quote(path)}: it is ${before.isDirectory() ? "a folder" : "no regular file"}`);
+    }
+    return { handle: await open(path, "r"), size: before.size };
+  } catch (error) {
+    throw describeFileError(error, path);
+  }
+}
+
+/** Turns an error of node:fs into one line that names the path and the reason. Other errors stay as they are. */
+export function describeFileError(error: unknown, path: string): Error {
+  const code = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+  if (code === undefined) {
+    return error instanceof Error ? error : new Error(`Cannot read ${quote(path)}: ${String(error)}`);
+  }
+  return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}`, { cause: error });
+}
+
+const reasons: ReadonlyMap<string, string> = new Map([
+  ["ENOENT", "no such file or folder"],
+  ["ENOTDIR", "a part of the path is no folder"],
+  ["EISDIR", "it is a folder"],
+  ["EACCES", "permission denied"],
+  ["EPERM", "permission denied"],
+  ["ELOOP", "its symbolic links form a loop"],
+  ["ENAMETOOLONG", "the path is too long"],
+  ["EMFILE", "too many files are open"],
+  ["ERR_INVALID_ARG_VALUE", "the path is not valid"],
+]);
