@@ -1,4 +1,5 @@
 import type { TrustedText } from "../tokenizer/tokenizer.js";
+import { blockOfRuns, runsOfBlock } from "./text-run.js";
 
 /**
  * One block of a prompt as text. The last block of a prompt is the final block: it sees everything before it.
@@ -26,4 +27,52 @@ export interface ChatMessage {
 export interface RagDocument {
   readonly title: string;
   readonly text: string;
+}
+
+/**
+ * The prompt whose blocks the caller gives. The caller composed them, so control tokens are recognized everywhere.
+ * Empty blocks may stand anywhere but last.
+ *
+ * @throws TypeError if the blocks are not an array of strings, RangeError if there is none or the last is empty.
+ */
+export function blocksFromStrings(texts: readonly string[]): SegmentedPrompt {
+  if (!Array.isArray(texts)) throw new TypeError(`Cannot use blocks: they are ${typeof texts}, wanted an array`);
+  for (const [i, text] of texts.entries()) {
+    if (typeof text !== "string") throw new TypeError(`Cannot use blocks: block ${i} is ${typeof text}, wanted text`);
+  }
+  if (texts.length === 0) throw new RangeError("Cannot use blocks: there are none, wanted at least the final block");
+  if (texts.at(-1) === "") throw new RangeError("Cannot use blocks: the final block is empty");
+  return { blocks: texts.map((text) => ({ text, trusted: "all" })), warnings: [] };
+}
+
+/**
+ * A prompt's blocks as one text, for full mode over `messages` and `prompt`, which is tokenized whole.
+ * (Full mode over given blocks joins ids instead, never text.)
+ */
+export function joinTextBlocks(blocks: readonly TextBlock[]): TextBlock {
+  return blockOfRuns(blocks.flatMap(runsOfBlock));
+}
+
+/**
+ * Which blocks stay local: blocks past `numLocalAttentionBlocks` join the final block. Returns the indices of the
+ * blocks that each block of the new prompt takes, in order; the last group is the final block. What is joined is the
+ * blocks' ids, never their texts. 0 is full attention; undefined, or more than there are, leaves every block as it is.
+ *
+ * @throws RangeError if `numBlocks` is not 1 or more, or `numLocalAttentionBlocks` not a whole number, 0 or more.
+ * @example joinLocalBlocks(4, 1) is [[0], [1, 2, 3]]
+ */
+export function joinLocalBlocks(numBlocks: number, numLocalAttentionBlocks: number | undefined): number[][] {
+  if (!Number.isSafeInteger(numBlocks) || numBlocks < 1) {
+    throw new RangeError(`Cannot join blocks: there are ${numBlocks}, wanted 1 or more`);
+  }
+  const wanted = numLocalAttentionBlocks ?? numBlocks;
+  if (!Number.isSafeInteger(wanted) || wanted < 0) {
+    throw new RangeError(
+      `Cannot join blocks: num_local_attention_blocks is ${wanted}, wanted a whole number, 0 or more`,
+    );
+  }
+  const numLocal = Math.min(wanted, numBlocks - 1);
+  const groups = Array.from({ length: numLocal }, (_, i) => [i]);
+  groups.push(Array.from({ length: numBlocks - numLocal }, (_, i) => numLocal + i));
+  return groups;
 }

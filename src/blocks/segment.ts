@@ -1,0 +1,122 @@
+import { mergePieces } from "./merge-pieces.js";
+
+/** Tried in this order: the first that occurs in a text cuts it. */
+export const DEFAULT_DELIMITERS: readonly string[] = ["\n\n", "---", "===", "\n\t", "\n"];
+
+/** Blocks of a prompt that is cut by rule, the final one counted. */
+export const DEFAULT_BLOCK_LIMIT = 15;
+
+export interface SegmentOptions {
+  /** In the order in which they are tried. Default: `DEFAULT_DELIMITERS`. */
+  readonly delimiters?: readonly string[];
+  /** The most blocks that cutting by rule may make, the final block counted; Infinity for no limit. Default 15. */
+  readonly limit?: number;
+  /** Takes the place of cutting at delimiters. What it returns, put together, must be the text; the limit still holds. */
+  readonly cut?: (text: string) => readonly string[];
+}
+
+/**
+ * Cuts a text by rule: at the first delimiter that occurs in it, everywhere; a delimiter stays with the text before it
+ * (at the start of the text, where none is before it, with the text after). While there are more pieces than the
+ * limit, the neighbouring pair with the fewest characters (code points) is merged, the leftmost on a tie. The last
+ * piece is the final block: it is counted and never merged.
+ *
+ * @returns the pieces; put together they are the text. None for an empty text.
+ * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for a limit below 1, an
+ *   empty delimiter, half a surrogate pair as delimiter, or a `cut` whose pieces are not the text.
+ * @see FACTS "By rule".
+ * @example segmentText("a\n\nb\nc") is ["a\n\n", "b\nc"]
+ */
+export function segmentText(text: string, options: SegmentOptions = {}): string[] {
+  const rule = checkSegmentOptions(options);
+  const pieces = cutText(text, rule);
+  // No room before the final block: it is the whole text.
+  if (rule.limit === 1) return pieces.length === 0 ? [] : [text];
+  const final = pieces.pop();
+  if (final === undefined) return [];
+  const lengths = pieces.map((piece) => ({
+    numCharacters: countCharacters(piece),
+    message: 0,
+    followsPrevious: true,
+  }));
+  const merged = mergePieces(lengths, rule.limit - 1).map(([first, end]) => pieces.slice(first, end).join(""));
+  return [...merged, final];
+}
+
+/** The rule with its defaults filled in, checked. */
+export interface SegmentRule {
+  readonly delimiters: readonly string[];
+  readonly limit: number;
+  readonly cut: ((text: string) => readonly string[]) | undefined;
+}
+
+/** @throws TypeError, RangeError as `segmentText` says. */
+export function checkSegmentOptions(options: SegmentOptions): SegmentRule {
+  const { delimiters = DEFAULT_DELIMITERS, limit = DEFAULT_BLOCK_LIMIT, cut } = options;
+  if (!Array.isArray(delimiters)) throw new TypeError("Cannot cut text: the delimiters are no array");
+  for (const delimiter of delimiters) {
+    if (typeof delimiter !== "string") throw new TypeError("Cannot cut text: a delimiter is no text");
+    if (delimiter === "") throw new RangeError("Cannot cut text: a delimiter is empty");
+    if (/\p{Surrogate}/u.test(delimiter)) {
+      throw new RangeError(`Cannot cut text: the delimiter ${JSON.stringify(delimiter)} holds half a surrogate pair`);
+    }
+  }
+  if (typeof limit !== "number" || !(limit >= 1) || (limit !== Infinity && !Number.isSafeInteger(limit))) {
+    throw new RangeError(`Cannot cut text: the limit is ${String(limit)}, wanted a whole number of blocks, 1 or more`);
+  }
+  if (cut !== undefined && typeof cut !== "function") throw new TypeError('Cannot cut text: "cut" is no function');
+  return { delimiters, limit, cut };
+}
+
+/** Cuts a text by rule, without the limit: [] for an empty text. */
+export function cutText(text: string, rule: SegmentRule): string[] {
+  if (typeof text !== "string") throw new TypeError(`Cannot cut text: it is ${typeof text}, wanted a string`);
+  if (text === "") return [];
+  if (rule.cut === undefined) return cutAtDelimiters(text, rule.delimiters);
+  const pieces: unknown = rule.cut(text);
+  if (!Array.isArray(pieces) || pieces.some((piece) => typeof piece !== "string")) {
+    throw new TypeError('Cannot cut text: what "cut" returned is no array of texts');
+  }
+  if (pieces.join("") !== text) {
+    throw new RangeError('Cannot cut text: what "cut" returned, put together, is not the text');
+  }
+  return pieces.filter((piece) => piece !== "");
+}
+
+function cutAtDelimiters(text: string, delimiters: readonly string[]): string[] {
+  const delimiter = delimiters.find((candidate) => text.includes(candidate));
+  if (delimiter === undefined) return [text];
+  const pieces: string[] = [];
+  let start = 0;
+  // Delimiters that nothing stands before go with the text after them.
+  let end = skipDelimiters(text, delimiter, 0);
+  for (;;) {
+    const found = text.indexOf(delimiter, end);
+    if (found < 0) break;
+    end = skipDelimiters(text, delimiter, found);
+    pieces.push(text.slice(start, end));
+    start = end;
+  }
+  if (start < text.length) pieces.push(text.slice(start));
+  return pieces;
+}
+
+/** Where a run of delimiters ends, so that none becomes a block of its own. */
+function skipDelimiters(text: string, delimiter: string, start: number): number {
+  let end = start;
+  while (text.startsWith(delimiter, end)) end += delimiter.length;
+  return end;
+}
+
+/** Code points: a surrogate pair counts once. */
+export function countCharacters(text: string): number {
+  let count = text.length;
+  for (let i = 0; i < text.length - 1; i++) {
+    const isPair = (text.charCodeAt(i) & 0xfc00) === 0xd800 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00;
+    if (isPair) {
+      count--;
+      i++;
+    }
+  }
+  return count;
+}
