@@ -1,0 +1,112 @@
+import type { BlockId } from "./block-id.js";
+import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
+
+/** A block that a request needs: its name, and what its KV must look like. */
+export interface BlockRequest {
+  readonly id: BlockId;
+  readonly shape: BlockKVShape;
+}
+
+/** The use of a block that is there. While one lease is out, the block's bytes stay where they are. */
+export interface Lease<M extends BlockMemory = BlockMemory> extends Disposable {
+  readonly kind: "hit";
+  readonly id: BlockId;
+  /**
+   * Immutable, shared with other requests, owned by the store: never dispose it.
+   * @throws Error once the lease went back.
+   */
+  readonly block: BlockKV<M>;
+  /** Gives the block back; again does nothing. */
+  [Symbol.dispose](): void;
+}
+
+/** The right and the duty to encode a block that is not there. Others who ask for it wait until it ends. */
+export interface Reservation<M extends BlockMemory = BlockMemory> extends Disposable {
+  readonly kind: "miss";
+  readonly id: BlockId;
+  /**
+   * Hands the encoded block to the store, which owns it from now on, and to all who wait for it. Never waits: a store on
+   * a slow medium writes afterwards.
+   * @throws Error if the reservation has ended; RangeError if the block's shape is not the one asked for. Either way the
+   * block stays the caller's.
+   */
+  commit(block: BlockKV<M>): Lease<M>;
+  /** Without a commit: gives the encoding up, and the first who waits for the block takes over. After one: nothing. */
+  [Symbol.dispose](): void;
+}
+
+/** A block that another request is encoding now. */
+export interface Wait<M extends BlockMemory = BlockMemory> extends Disposable {
+  readonly kind: "pending";
+  readonly id: BlockId;
+  /**
+   * The block, or, if the other request failed or was cancelled, the encoding to take over. Rejects with the signal's
+   * reason when `acquire`'s signal aborts, and with an Error when the wait or the store is disposed.
+   */
+  readonly settled: Promise<Lease<M> | Reservation<M>>;
+  /** Stops waiting. Gives back what it settled to as well, for nobody may have looked: keep the wait while you use that. */
+  [Symbol.dispose](): void;
+}
+
+export type Acquisition<M extends BlockMemory = BlockMemory> = Lease<M> | Reservation<M> | Wait<M>;
+
+/** Counters never go down; bytes and numBlocks are as of now. */
+export interface BlockStoreStats {
+  readonly capBytes: number;
+  /** Kept blocks that at least one request uses. */
+  readonly leasedBytes: number;
+  /** Kept blocks that nobody uses. */
+  readonly idleBytes: number;
+  /** leasedBytes + idleBytes + freeBytes = capBytes, always. */
+  readonly freeBytes: number;
+  /** Blocks that did not fit or were deleted before they came: in use, freed after, and not part of the cap. */
+  readonly unkeptBytes: number;
+  /** Blocks that a request would find: kept ones, and unkept ones while they are used. */
+  readonly numBlocks: number;
+  /** Encodings under way. Their memory is their request's until it commits, and not part of the cap. */
+  readonly numEncoding: number;
+  /** Acquisitions by how they were answered: hits + misses + waits is all of them. */
+  readonly hits: number;
+  readonly misses: number;
+  readonly waits: number;
+  /** Waits that took a given-up encoding over. */
+  readonly takeovers: number;
+  readonly evictions: number;
+}
+
+/**
+ * Where block KV rest, in memory or on a slow or remote medium. Bounded: it has a byte cap, and never evicts what is
+ * leased. A block that does not fit is used and not kept.
+ *
+ * The protocol against deadlock: encode your own misses before you wait, and wait for all at once, since any of them may
+ * turn into an encoding of yours. `leaseBlocks` does that.
+ *
+ * Every store passes `blockStoreSuite`.
+ */
+export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDisposable {
+  /**
+   * Asks for blocks, all at once; one acquisition each, in order, to be disposed by the caller. An id that stands twice
+   * is answered twice: where the first is a miss, the second waits for it.
+   *
+   * Data that a slow medium returns damaged is a miss, and is reported.
+   *
+   * @param options.signal cancels the look-up and the waits (not leases or reservations). A cancelled look-up gives all
+   * back.
+   * @throws the signal's reason; Error if the store was disposed.
+   */
+  acquire(
+    requests: readonly BlockRequest[],
+    options?: { readonly signal?: AbortSignal | undefined },
+  ): Promise<readonly Acquisition<M>[]>;
+  /**
+   * Forgets a block: it is not found from now on, and its memory is freed at the end of its last lease. One that is being
+   * encoded goes to those who asked before, and is not kept.
+   * @returns whether there was such a block.
+   */
+  delete(id: BlockId, options?: { readonly signal?: AbortSignal | undefined }): Promise<boolean>;
+  /** Deletes all blocks. */
+  clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
+  stats(): BlockStoreStats;
+  /** Forgets all blocks and ends all waits with an error. Leases that are out stay valid until they go back. */
+  [Symbol.asyncDispose](): Promise<void>;
+}

@@ -1,0 +1,22 @@
+import { createHash } from "node:crypto";
+
+/**
+ * SHA-256 over a list of fields that no other list gives: each field is hashed with its kind and its length before it,
+ * so ["ab", "c"] and ["a", "bc"] differ.
+ *
+ * Strings are hashed as UTF-16 (little endian), under which any two strings differ, lone surrogates too.
+ *
+ * @param domain what the hash is for; hashes of two domains never meet.
+ * @returns 64 hexadecimal digits, lower case.
+ */
+export function hashFields(domain: string, fields: readonly (string | Uint8Array)[]): string {
+  const hash = createHash("sha256");
+  for (const field of [domain, ...fields]) {
+    const bytes = typeof field === "string" ? Buffer.from(field, "utf16le") : field;
+    const head = Buffer.alloc(9);
+    head.writeUInt8(typeof field === "string" ? 1 : 2, 0);
+    head.writeBigUInt64LE(BigInt(bytes.byteLength), 1);
+    hash.update(head).update(bytes);
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,238 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { BlockId } from "./block-id.js";
+import type { Acquisition, Lease, Reservation } from "./block-store.js";
+import { BYTES_PER_TOKEN, blockStoreSuite, testRequest } from "./block-store.suite.js";
+import { MemoryLedger } from "./memory-ledger.suite.js";
+import { MemoryStore } from "./memory-store.js";
+
+blockStoreSuite("MemoryStore", (capBytes) => new MemoryStore({ capBytes }));
+
+test.each([-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY])("MemoryStore: refuses a cap of %s bytes", (capBytes) => {
+  expect(() => new MemoryStore({ capBytes })).toThrow(`capBytes is ${capBytes}`);
+});
+
+test("MemoryStore: a request of 300 waits adds one listener to its signal", async () => {
+  const store = new MemoryStore({ capBytes: 1 });
+  const requests = Array.from({ length: 300 }, (_, n) => testRequest(n));
+  const held = await store.acquire(requests);
+  const cancel = new AbortController();
+  let numListeners = 0;
+  const add = cancel.signal.addEventListener.bind(cancel.signal);
+  cancel.signal.addEventListener = (...args: Parameters<typeof add>) => {
+    numListeners += 1;
+    add(...args);
+  };
+  const waits = await store.acquire(requests, { signal: cancel.signal });
+  expect(numListeners).toBe(1);
+  for (const acquisition of [...held, ...waits]) acquisition[Symbol.dispose]();
+});
+
+test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second", { timeout: 20_000 }, async () => {
+  const numBlocks = 100_000;
+  const store = new MemoryStore({ capBytes: numBlocks * BYTES_PER_TOKEN });
+  const ledger = new MemoryLedger();
+  const { shape } = testRequest(0);
+  const requestAt = (n: number) => ({ id: n.toString(16).padStart(64, "0") as BlockId, shape });
+  const put = async (from: number) => {
+    const start = performance.now();
+    const acquired = await store.acquire(Array.from({ length: numBlocks }, (_, i) => requestAt(from + i)));
+    for (const reservation of acquired as Reservation[]) reservation.commit(ledger.block(shape))[Symbol.dispose]();
+    return performance.now() - start;
+  };
+  await put(0);
+  const evictMs = await put(numBlocks);
+  const start = performance.now();
+  for (let n = 0; n < 1000; n++) {
+    const [hit] = await store.acquire([requestAt(numBlocks + n * 99)]);
+    expect(hit!.kind).toBe("hit");
+    hit![Symbol.dispose]();
+  }
+  const lookUpMs = performance.now() - start;
+  expect(store.stats()).toMatchObject({ evictions: numBlocks, numBlocks });
+  // Loose, for busy machines: linear time would take minutes.
+  expect(evictMs).toBeLessThan(10_000);
+  expect(lookUpMs).toBeLessThan(1_000);
+});
+
+/** The store as a list that is searched from its start, oldest use first. */
+class SlowStore {
+  readonly blocks: { n: number; size: number; numLeases: number; kept: boolean; found: boolean }[] = [];
+  readonly encodings: { n: number; size: number; found: boolean; line: number[] }[] = [];
+  readonly cap: number;
+
+  constructor(cap: number) {
+    this.cap = cap;
+  }
+
+  keptSize(leased: boolean): number {
+    return this.blocks.filter((b) => b.kept && b.numLeases > 0 === leased).reduce((sum, b) => sum + b.size, 0);
+  }
+
+  stats() {
+    const leased = this.keptSize(true);
+    const idle = this.keptSize(false);
+    return {
+      leasedBytes: leased * BYTES_PER_TOKEN,
+      idleBytes: idle * BYTES_PER_TOKEN,
+      freeBytes: (this.cap - leased - idle) * BYTES_PER_TOKEN,
+      unkeptBytes: this.blocks.filter((b) => !b.kept).reduce((sum, b) => sum + b.size, 0) * BYTES_PER_TOKEN,
+      numBlocks: this.blocks.filter((b) => b.found).length,
+      numEncoding: this.encodings.length,
+    };
+  }
+
+  commit(encoding: SlowStore["encodings"][number]): SlowStore["blocks"][number] {
+    const { n, size, found } = encoding;
+    const kept = found && this.keptSize(true) + size <= this.cap;
+    while (kept && this.keptSize(true) + this.keptSize(false) + size > this.cap) {
+      this.blocks.splice(
+        this.blocks.findIndex((b) => b.numLeases === 0),
+        1,
+      );
+    }
+    const block = { n, size, numLeases: 1 + encoding.line.length, kept, found };
+    this.blocks.push(block);
+    this.encodings.splice(this.encodings.indexOf(encoding), 1);
+    return block;
+  }
+
+  release(block: SlowStore["blocks"][number]): void {
+    block.numLeases -= 1;
+    if (block.numLeases > 0) return;
+    this.blocks.splice(this.blocks.indexOf(block), 1);
+    if (block.kept && block.found) this.blocks.push(block);
+  }
+
+  delete(n: number): void {
+    for (const entry of [...this.blocks, ...this.encodings]) if (entry.n === n) entry.found = false;
+    const idle = this.blocks.findIndex((b) => b.n === n && b.numLeases === 0);
+    if (idle >= 0) this.blocks.splice(idle, 1);
+  }
+}
+
+type Held =
+  | { kind: "hit"; real: Lease; block: SlowStore["blocks"][number] }
+  | { kind: "miss"; real: Reservation; encoding: SlowStore["encodings"][number] }
+  | { kind: "pending"; real: Acquisition; key: number; encoding: SlowStore["encodings"][number] };
+
+test("MemoryStore: does what a slow, obvious list does, and each block's memory goes back once", async () => {
+  const numbers = fc.nat(5);
+  const operation = fc.oneof(
+    {
+      weight: 4,
+      arbitrary: fc.record({ do: fc.constant("acquire" as const), ns: fc.array(numbers, { maxLength: 4 }) }),
+    },
+    { weight: 5, arbitrary: fc.record({ do: fc.constant("commit or release" as const), pick: fc.nat(50) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("give back" as const), pick: fc.nat(50) }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("delete" as const), n: numbers }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("clear" as const) }) },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.nat(8), fc.array(operation, { maxLength: 60 }), async (cap, operations) => {
+      const store = new MemoryStore({ capBytes: cap * BYTES_PER_TOKEN });
+      const slow = new SlowStore(cap);
+      const ledger = new MemoryLedger();
+      let held: Held[] = [];
+      let nextKey = 0;
+      /** Blocks 0 to 5 have 1 to 3 tokens. */
+      const request = (n: number) => testRequest(n, 1 + (n % 3));
+
+      const acquire = async (ns: readonly number[]): Promise<void> => {
+        const real = await store.acquire(ns.map(request));
+        for (const [i, n] of ns.entries()) {
+          const acquisition = real[i]!;
+          const block = slow.blocks.find((b) => b.n === n && b.found);
+          const encoding = slow.encodings.find((e) => e.n === n && e.found);
+          if (block !== undefined) {
+            expect(acquisition.kind).toBe("hit");
+            block.numLeases += 1;
+            held.push({ kind: "hit", real: acquisition as Lease, block });
+          } else if (encoding !== undefined) {
+            expect(acquisition.kind).toBe("pending");
+            held.push({ kind: "pending", real: acquisition, key: nextKey, encoding });
+            encoding.line.push(nextKey++);
+          } else {
+            expect(acquisition.kind).toBe("miss");
+            const fresh = { n, size: 1 + (n % 3), found: true, line: [] };
+            slow.encodings.push(fresh);
+            held.push({ kind: "miss", real: acquisition as Reservation, encoding: fresh });
+          }
+        }
+      };
+      /** Replaces waits whose encoding ended by what they settled to. */
+      const settle = async (keys: readonly number[], outcome: (real: Lease | Reservation) => Held): Promise<void> => {
+        for (const [i, entry] of held.entries()) {
+          if (entry.kind !== "pending" || !keys.includes(entry.key) || entry.real.kind !== "pending") continue;
+          held[i] = outcome(await entry.real.settled);
+        }
+      };
+      const commit = async (entry: Held & { kind: "miss" }): Promise<void> => {
+        const { encoding } = entry;
+        const block = slow.commit(encoding);
+        const real = entry.real.commit(ledger.block(request(encoding.n).shape, encoding.n));
+        held.push({ kind: "hit", real, block });
+        await settle(encoding.line, (settled) => {
+          expect(settled.kind).toBe("hit");
+          return { kind: "hit", real: settled as Lease, block };
+        });
+      };
+      const giveBack = async (entry: Held): Promise<void> => {
+        entry.real[Symbol.dispose]();
+        switch (entry.kind) {
+          case "hit":
+            slow.release(entry.block);
+            break;
+          case "pending":
+            entry.encoding.line.splice(entry.encoding.line.indexOf(entry.key), 1);
+            break;
+          case "miss": {
+            const { encoding } = entry;
+            const next = encoding.line.shift();
+            if (next === undefined) slow.encodings.splice(slow.encodings.indexOf(encoding), 1);
+            else {
+              await settle([next], (settled) => {
+                expect(settled.kind).toBe("miss");
+                return { kind: "miss", real: settled as Reservation, encoding };
+              });
+            }
+          }
+        }
+      };
+
+      for (const step of operations) {
+        const pick = "pick" in step && held.length > 0 ? held[step.pick % held.length] : undefined;
+        if (step.do === "acquire") await acquire(step.ns);
+        else if (step.do === "delete") {
+          await store.delete(request(step.n).id);
+          slow.delete(step.n);
+        } else if (step.do === "clear") {
+          await store.clear();
+          for (let n = 0; n <= 5; n++) slow.delete(n);
+        } else if (pick !== undefined) {
+          if (step.do === "give back") {
+            held = held.filter((entry) => entry !== pick);
+            await giveBack(pick);
+          } else if (pick.kind !== "pending") {
+            held = held.filter((entry) => entry !== pick);
+            if (pick.kind === "miss") await commit(pick);
+            else await giveBack(pick);
+          }
+        }
+        const stats = store.stats();
+        expect(stats).toMatchObject(slow.stats());
+        expect(ledger.liveBytes).toBe(stats.leasedBytes + stats.idleBytes + stats.unkeptBytes);
+        for (const entry of held) {
+          if (entry.kind === "hit") expect(entry.real.block.read()[0]).toBe(entry.block.n);
+        }
+      }
+      for (let entry = held.pop(); entry !== undefined; entry = held.pop()) await giveBack(entry);
+      const stats = store.stats();
+      expect(stats).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
+      expect(ledger.liveBytes).toBe(stats.idleBytes);
+      await store[Symbol.asyncDispose]();
+      expect(ledger.numLive).toBe(0);
+    }),
+    { numRuns: 300 },
+  );
+});
