@@ -129,7 +129,7 @@ test("MemoryStore: does what a slow, obvious list does, and each block's memory 
     { weight: 1, arbitrary: fc.record({ do: fc.constant("clear" as const) }) },
   );
   await fc.assert(
-    fc.asyncProperty(fc.nat(8), fc.array(operation, { maxLength: 60 }), async (cap, operations) => {
+    fc.asyncProperty(fc.nat(8), fc.array(operation, { maxLength: 60, size: "max" }), async (cap, operations) => {
       const store = new MemoryStore({ capBytes: cap * BYTES_PER_TOKEN });
       const slow = new SlowStore(cap);
       const ledger = new MemoryLedger();

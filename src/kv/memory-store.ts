@@ -151,7 +151,6 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     this.#encodings.delete(encoding);
     const lease = this.#lease(resident);
     for (const wait of encoding.waits) wait.settle(this.#lease(resident));
-    encoding.waits.clear();
     return lease;
   }
 
