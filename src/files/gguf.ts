@@ -1,7 +1,7 @@
 import { ByteReader } from "./byte-reader.js";
 import { quote } from "./quote.js";
 import { openRegularFile } from "./regular-file.js";
-import type { TensorEntry, TensorType } from "./tensor-source.js";
+import type { FileTensor, TensorType } from "./tensor-source.js";
 
 /** A value of GGUF metadata. 64-bit numbers are numbers where no digit is lost, else bigints; arrays of them are bigint arrays. */
 export type GgufValue =
@@ -24,18 +24,6 @@ export type GgufValue =
 
 export type GgufMetadata = ReadonlyMap<string, GgufValue>;
 
-/** A tensor of a GGUF file. Files may hold types that the project does not run: they matter only where a model needs the tensor. */
-export type GgufTensor =
-  | { readonly kind: "readable"; readonly entry: TensorEntry }
-  | {
-      readonly kind: "unreadable";
-      readonly name: string;
-      /** ggml's name of the type, or "type 99" where the number is unknown. */
-      readonly typeName: string;
-      /** Outermost first. */
-      readonly shape: readonly number[];
-    };
-
 /** A GGUF file as far as its tensors' data, which is never read here. */
 export interface GgufFile {
   readonly path: string;
@@ -44,7 +32,7 @@ export interface GgufFile {
   readonly alignment: number;
   readonly metadata: GgufMetadata;
   /** By their names in the file. None in a file that holds only a vocabulary. */
-  readonly tensors: ReadonlyMap<string, GgufTensor>;
+  readonly tensors: ReadonlyMap<string, FileTensor>;
 }
 
 /**
@@ -76,7 +64,7 @@ export async function readGguf(path: string): Promise<GgufFile> {
     const alignment = readAlignment(metadata, path);
     const headers = await readTensorHeaders(reader, path, numTensors);
     const dataStart = Math.ceil(reader.offset / alignment) * alignment;
-    const tensors = new Map<string, GgufTensor>();
+    const tensors = new Map<string, FileTensor>();
     for (const header of headers) {
       tensors.set(header.name, placeTensor(header, path, dataStart, alignment, size));
     }
@@ -283,7 +271,7 @@ function placeTensor(
   dataStart: number,
   alignment: number,
   fileSize: number,
-): GgufTensor {
+): FileTensor {
   const { name, shape } = header;
   const type = blockTypes.get(header.type);
   if (type === undefined) {
@@ -292,6 +280,7 @@ function placeTensor(
       name,
       typeName: unreadableTypeNames.get(header.type) ?? `type ${header.type}`,
       shape,
+      path,
     };
   }
   const rowLength = shape.at(-1) ?? 1;

@@ -13,3 +13,17 @@ export interface TensorEntry {
   readonly offset: number;
   readonly byteLength: number;
 }
+
+/** A tensor of a file. Files may hold types that the project does not run: they matter only where a model needs the tensor. */
+export type FileTensor =
+  | { readonly kind: "readable"; readonly entry: TensorEntry }
+  | {
+      readonly kind: "unreadable";
+      /** The name in the file. */
+      readonly name: string;
+      /** The format's own name of the type, for errors. */
+      readonly typeName: string;
+      /** Outermost first. */
+      readonly shape: readonly number[];
+      readonly path: string;
+    };

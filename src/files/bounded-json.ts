@@ -1,0 +1,151 @@
+import { quote } from "./quote.js";
+import { readFully } from "./read-range.js";
+import { openRegularFile } from "./regular-file.js";
+
+export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonObject;
+
+/** Keys may be anything, "__proto__" too: ask Object.hasOwn or jsonFields, never the bare key. */
+export interface JsonObject {
+  readonly [key: string]: JsonValue;
+}
+
+export interface JsonLimits {
+  /** Default 64 MiB; a text counts a byte for each of its UTF-16 units. */
+  readonly maxBytes?: number;
+  /** How many arrays and objects may stand inside each other; default 64. */
+  readonly maxDepth?: number;
+  /** Whether an object that names a key twice is an error; default false: the last one counts. */
+  readonly uniqueKeys?: boolean;
+}
+
+/**
+ * Parses JSON from outside: bounded in size and depth. A byte order mark at the start is dropped.
+ *
+ * @param what the text's origin for the error, for instance a quoted path.
+ * @throws Error of one line if the text is too large, too deep, no UTF-8 or no JSON.
+ * @example parseJson('{"a":[1]}', "the test") is { a: [1] }
+ */
+export function parseJson(source: string | Uint8Array, what: string, limits: JsonLimits = {}): JsonValue {
+  const maxBytes = limits.maxBytes ?? defaultMaxBytes;
+  const size = typeof source === "string" ? source.length : source.byteLength;
+  if (size > maxBytes) {
+    throw new Error(`Cannot read ${what}: it has ${size} bytes, at most ${maxBytes} are read`);
+  }
+  const text = decode(source, what);
+  checkNesting(text, what, limits.maxDepth ?? 64, limits.uniqueKeys ?? false);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    // The engine's message may quote the text, line ends and all.
+    const reason = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 200) : String(error);
+    throw new Error(`Cannot read ${what}: it is no JSON, ${reason}`, { cause: error });
+  }
+}
+
+/** parseJson() over a file. @throws Error if it cannot be read, or as parseJson() does. */
+export async function readJson(path: string, limits: JsonLimits = {}): Promise<JsonValue> {
+  const { handle, size } = await openRegularFile(path);
+  try {
+    const maxBytes = limits.maxBytes ?? defaultMaxBytes;
+    if (size > maxBytes) {
+      throw new Error(`Cannot read ${quote(path)}: it has ${size} bytes, at most ${maxBytes} are read`);
+    }
+    const bytes = new Uint8Array(size);
+    await readFully(handle, bytes, 0, path);
+    return parseJson(bytes, quote(path), limits);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Whether a JSON value is an object, not an array and not null. */
+export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+const defaultMaxBytes = 2 ** 26;
+
+function decode(source: string | Uint8Array, what: string): string {
+  if (typeof source === "string") {
+    return source.startsWith("\ufeff") ? source.slice(1) : source;
+  }
+  try {
+    // TextDecoder drops a byte order mark by itself.
+    return new TextDecoder("utf-8", { fatal: true }).decode(source);
+  } catch (error) {
+    throw new Error(`Cannot read ${what}: it is not UTF-8`, { cause: error });
+  }
+}
+
+const quoteUnit = 0x22;
+const backslashUnit = 0x5c;
+
+/**
+ * Walks over the text's brackets and strings before it is parsed. Whether the text is JSON at all is left to the parser.
+ */
+function checkNesting(text: string, what: string, maxDepth: number, uniqueKeys: boolean): void {
+  /** For each open bracket the keys seen in it; undefined for an array. */
+  const open: (Set<string> | undefined)[] = [];
+  for (let i = 0; i < text.length; i += 1) {
+    switch (text.charCodeAt(i)) {
+      case quoteUnit: {
+        const end = endOfString(text, i);
+        const keys = open.at(-1);
+        if (uniqueKeys && keys !== undefined && isKey(text, end)) {
+          addKey(keys, text.slice(i, end), what);
+        }
+        i = end - 1;
+        break;
+      }
+      case 0x7b: // {
+        open.push(uniqueKeys ? new Set() : undefined);
+        break;
+      case 0x5b: // [
+        open.push(undefined);
+        break;
+      case 0x7d: // }
+      case 0x5d: // ]
+        open.pop();
+        break;
+      default:
+        break;
+    }
+    if (open.length > maxDepth) {
+      throw new Error(`Cannot read ${what}: its JSON is nested more than ${maxDepth} deep`);
+    }
+  }
+}
+
+/** The place after the closing quote of the string that starts at `start`, or the text's end. */
+function endOfString(text: string, start: number): number {
+  for (let i = start + 1; i < text.length; i += 1) {
+    const unit = text.charCodeAt(i);
+    if (unit === quoteUnit) {
+      return i + 1;
+    }
+    if (unit === backslashUnit) {
+      i += 1;
+    }
+  }
+  return text.length;
+}
+
+/** Whether a colon follows, over JSON's white space. */
+function isKey(text: string, end: number): boolean {
+  let i = end;
+  while (text[i] === " " || text[i] === "\n" || text[i] === "\t" || text[i] === "\r") {
+    i += 1;
+  }
+  return text[i] === ":";
+}
+
+/** @param literal the key as it is written, quotes and all: two spellings of one key are one key. */
+function addKey(keys: Set<string>, literal: string, what: string): void {
+  const key: JsonValue = literal.includes("\\") ? parseJson(literal, what) : literal.slice(1, -1);
+  if (typeof key === "string") {
+    if (keys.has(key)) {
+      throw new Error(`Cannot read ${what}: the key ${quote(key)} stands twice in one object`);
+    }
+    keys.add(key);
+  }
+}
