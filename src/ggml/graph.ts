@@ -1,0 +1,338 @@
+import type { Ggml } from "./library.js";
+import type { Pointer } from "./symbols.js";
+import {
+  byteLength,
+  contiguousStrides,
+  type Dims,
+  describe,
+  isContiguous,
+  numElements,
+  type Tensor,
+  TensorContext,
+} from "./tensor.js";
+import { type GgmlType, ggmlTypes } from "./types.js";
+
+/** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */
+export interface RopeParameters {
+  readonly headSize: number;
+  readonly theta: number;
+  /** ggml's GGML_ROPE_TYPE_NEOX pairs (i, i + D/2); "adjacent" is GGML_ROPE_TYPE_NORMAL, (2i, 2i + 1). */
+  readonly pairs: "half" | "adjacent";
+  /** D/2 divisors of the plain frequencies, F32; undefined for plain RoPE. */
+  readonly frequencyFactors: Tensor | undefined;
+  /** Multiplies cos and sin (YaRN's attention factor). */
+  readonly attentionFactor: number;
+}
+
+const ropeModes = { adjacent: 0, half: 2 } as const;
+
+/**
+ * A compute graph under construction: each method checks shapes, types and strides and adds one node.
+ * Shapes are innermost first here, as in ggml.h. The graph owns the descriptions of its tensors, no data.
+ */
+export class Graph implements Disposable {
+  readonly #context: TensorContext;
+  readonly #graph: Pointer;
+  readonly #inputs: { readonly tensor: Tensor; readonly data: ArrayBufferView }[] = [];
+
+  /** @param maxNodes the most tensors that the graph may hold. */
+  constructor(
+    readonly ggml: Ggml,
+    readonly maxNodes: number,
+  ) {
+    const { symbols } = ggml;
+    const bytes =
+      Number(symbols.ggml_tensor_overhead()) * maxNodes + Number(symbols.ggml_graph_overhead_custom(maxNodes, false));
+    this.#context = new TensorContext(ggml, bytes);
+    this.#graph = symbols.ggml_new_graph_custom(this.#context.pointer, maxNodes, false);
+  }
+
+  get pointer(): Pointer {
+    return this.#graph;
+  }
+
+  /** What computing copies in once the graph has memory. */
+  get inputs(): readonly { readonly tensor: Tensor; readonly data: ArrayBufferView }[] {
+    return this.#inputs;
+  }
+
+  get numNodes(): number {
+    return Number(this.ggml.symbols.ggml_graph_n_nodes(this.#graph));
+  }
+
+  /**
+   * A tensor whose data come from JavaScript when the graph is computed.
+   * @throws RangeError if the data are not exactly the tensor's bytes.
+   */
+  input(name: string, type: GgmlType, ne: readonly number[], data: ArrayBufferView): Tensor {
+    const tensor = this.#context.newTensor(name, type, ne);
+    if (byteLength(tensor) !== data.byteLength) {
+      throw new RangeError(
+        `Cannot take input ${describe(tensor)}: ${data.byteLength} bytes given, ${byteLength(tensor)} wanted`,
+      );
+    }
+    this.ggml.symbols.ggml_set_input(tensor.pointer);
+    this.#inputs.push({ tensor, data });
+    return tensor;
+  }
+
+  /** Marks a tensor whose data are read after computing, and adds what it needs to the graph. */
+  output(t: Tensor): Tensor {
+    this.ggml.symbols.ggml_set_output(t.pointer);
+    return this.expand(t);
+  }
+
+  /** Adds a tensor and all that it needs to the graph, in this order. */
+  expand(t: Tensor): Tensor {
+    this.ggml.symbols.ggml_build_forward_expand(this.#graph, t.pointer);
+    return t;
+  }
+
+  /** [K, N] weights times [K, R, …] rows: [N, R, …], in F32. Weights are broadcast over the outer sizes. */
+  mulMat(w: Tensor, x: Tensor): Tensor {
+    if (w.ne[0] !== x.ne[0]) {
+      throw new RangeError(
+        `Cannot multiply ${describe(x)} by ${describe(w)}: inner sizes are ${x.ne[0]} and ${w.ne[0]}`,
+      );
+    }
+    if (x.ne[2] % w.ne[2] !== 0 || x.ne[3] % w.ne[3] !== 0) {
+      throw new RangeError(`Cannot multiply ${describe(x)} by ${describe(w)}: the outer sizes are no multiples`);
+    }
+    requireType(x, "multiply", "F32");
+    requirePackedRows(w, "multiply by");
+    requirePackedRows(x, "multiply");
+    return this.#op("ggml_mul_mat", "F32", [w.ne[1], x.ne[1], x.ne[2], x.ne[3]], w.pointer, x.pointer);
+  }
+
+  /** Element by element; b is repeated over a's outer sizes. */
+  add(a: Tensor, b: Tensor): Tensor {
+    return this.#elementwise("ggml_add", a, b);
+  }
+
+  mul(a: Tensor, b: Tensor): Tensor {
+    return this.#elementwise("ggml_mul", a, b);
+  }
+
+  /** Divides each row by its root mean square, in F32. */
+  rmsNorm(x: Tensor, eps: number): Tensor {
+    requireType(x, "normalize", "F32");
+    requirePackedRows(x, "normalize");
+    return this.#op("ggml_rms_norm", "F32", x.ne, x.pointer, eps);
+  }
+
+  /** silu(gate) * up. */
+  swiglu(gate: Tensor, up: Tensor): Tensor {
+    requireSame(gate, up, "gate");
+    requireContiguous(gate, "gate");
+    requireContiguous(up, "gate");
+    return this.#op("ggml_swiglu_split", "F32", gate.ne, gate.pointer, up.pointer);
+  }
+
+  /** Rows of a table [K, N] by ids [R]: [K, R] in F32. The ids must lie below N: the caller checks them. */
+  getRows(table: Tensor, ids: Tensor): Tensor {
+    requireType(ids, "look rows up with", "I32");
+    return this.#op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], 1, 1], table.pointer, ids.pointer);
+  }
+
+  /**
+   * Turns each head to its position: x [D, heads, T] with T positions. In place where asked, else into new memory.
+   * @see ggml_rope_ext; the angles of a token are computed once for all its heads.
+   */
+  rope(x: Tensor, positions: Tensor, rope: RopeParameters, inPlace = false): Tensor {
+    requireType(positions, "turn heads to", "I32");
+    if (x.type !== "F32" && x.type !== "F16") {
+      throw new TypeError(`Cannot turn ${describe(x)}: its type is ${x.type}, F32 or F16 is wanted`);
+    }
+    if (x.ne[0] !== rope.headSize || x.ne[2] !== positions.ne[0] || x.ne[3] !== 1) {
+      throw new RangeError(
+        `Cannot turn ${describe(x)}: ${positions.ne[0]} positions of heads of ${rope.headSize} are wanted`,
+      );
+    }
+    if (rope.frequencyFactors && rope.frequencyFactors.ne[0] !== rope.headSize / 2) {
+      throw new RangeError(
+        `Cannot turn ${describe(x)}: ${describe(rope.frequencyFactors)} should hold ${rope.headSize / 2} factors`,
+      );
+    }
+    const factors = rope.frequencyFactors?.pointer ?? null;
+    // Frequency scale 1 and extrapolation factor 0 leave all scaling to the factors and the attention factor.
+    const rest = [rope.headSize, ropeModes[rope.pairs], 0, rope.theta, 1, 0, rope.attentionFactor, 32, 1] as const;
+    if (inPlace) {
+      const pointer = this.#call("ggml_rope_ext_inplace", x.pointer, positions.pointer, factors, ...rest);
+      return { ...x, pointer };
+    }
+    return this.#op("ggml_rope_ext", x.type, x.ne, x.pointer, positions.pointer, factors, ...rest);
+  }
+
+  /** softmax(x * scale + mask) over each row of x [N, R, H]; mask [N, R] F16 or F32. */
+  softmax(x: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+    requireType(x, "take the softmax of", "F32");
+    requireContiguous(x, "take the softmax of");
+    if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1])) {
+      throw new RangeError(`Cannot mask ${describe(x)} by ${describe(mask)}: sizes differ`);
+    }
+    return this.#op("ggml_soft_max_ext", "F32", x.ne, x.pointer, mask?.pointer ?? null, scale, 0);
+  }
+
+  /**
+   * Attention in tiles: q [D, R, H] F32, k and v [D, N, H'] with H a multiple of H', mask [N, R] F16 or none.
+   * @returns [D, H, R] in F32.
+   */
+  flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+    requireType(q, "attend with", "F32");
+    if (k.type !== v.type)
+      throw new TypeError(`Cannot attend: keys are ${k.type} and values ${v.type}, one type is wanted`);
+    const [d, rows, heads] = q.ne;
+    if (k.ne[0] !== d || v.ne[0] !== d || k.ne[1] !== v.ne[1] || k.ne[2] !== v.ne[2] || heads % k.ne[2] !== 0) {
+      throw new RangeError(`Cannot attend: ${describe(q)} over ${describe(k)} and ${describe(v)}`);
+    }
+    for (const t of [q, k, v]) requirePackedRows(t, "attend with");
+    if (mask) {
+      requireType(mask, "mask with", "F16");
+      requireContiguous(mask, "mask with");
+      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows) {
+        throw new RangeError(`Cannot mask by ${describe(mask)}: ${k.ne[1]} keys and ${rows} rows are wanted`);
+      }
+    }
+    const ne: Dims = [d, heads, rows, 1];
+    return this.#op(
+      "ggml_flash_attn_ext",
+      "F32",
+      ne,
+      q.pointer,
+      k.pointer,
+      v.pointer,
+      mask?.pointer ?? null,
+      scale,
+      0,
+      0,
+    );
+  }
+
+  /** The same data in another shape. */
+  reshape(x: Tensor, ne: readonly number[]): Tensor {
+    requireContiguous(x, "reshape");
+    const dims: Dims = [ne[0] ?? 1, ne[1] ?? 1, ne[2] ?? 1, ne[3] ?? 1];
+    if (dims[0] * dims[1] * dims[2] * dims[3] !== numElements(x)) {
+      throw new RangeError(`Cannot reshape ${describe(x)} to [${ne.join(", ")}]: the numbers of elements differ`);
+    }
+    const pointer = this.#call("ggml_reshape_4d", x.pointer, ...dims);
+    return { pointer, name: x.name, type: x.type, ne: dims, nb: contiguousStrides(x.type, dims) };
+  }
+
+  /**
+   * A window on x.
+   * @param strides bytes from one element of an outer size to the next, from the second size on; packed where left out.
+   * @param offset in bytes.
+   */
+  view(x: Tensor, ne: readonly number[], strides: readonly number[] = [], offset = 0): Tensor {
+    const dims: Dims = [ne[0] ?? 1, ne[1] ?? 1, ne[2] ?? 1, ne[3] ?? 1];
+    const packed = contiguousStrides(x.type, dims);
+    const nb1 = strides[0] ?? packed[1];
+    const nb2 = strides[1] ?? nb1 * dims[1];
+    const nb3 = strides[2] ?? nb2 * dims[2];
+    const nb: Dims = [packed[0], nb1, nb2, nb3];
+    const view: Tensor = { pointer: 0n, name: x.name, type: x.type, ne: dims, nb };
+    if (offset < 0 || offset + byteLength(view) > byteLength(x)) {
+      throw new RangeError(
+        `Cannot view ${describe(x)} as [${ne.join(", ")}]: bytes ${offset} to ${offset + byteLength(view)} of ${byteLength(x)}`,
+      );
+    }
+    return { ...view, pointer: this.#call("ggml_view_4d", x.pointer, ...dims, nb1, nb2, nb3, offset) };
+  }
+
+  /** Size i of x becomes size axes[i] of the result; no data move. */
+  permute(x: Tensor, axes: Dims): Tensor {
+    if ([...axes].sort().join() !== "0,1,2,3")
+      throw new RangeError(`Cannot permute ${describe(x)} by [${axes.join(", ")}]`);
+    const ne: [number, number, number, number] = [1, 1, 1, 1];
+    const nb: [number, number, number, number] = [0, 0, 0, 0];
+    for (const [i, axis] of axes.entries()) {
+      ne[axis] = x.ne[i] as number;
+      nb[axis] = x.nb[i] as number;
+    }
+    return { pointer: this.#call("ggml_permute", x.pointer, ...axes), name: x.name, type: x.type, ne, nb };
+  }
+
+  /** A packed copy. */
+  contiguous(x: Tensor): Tensor {
+    return this.#op("ggml_cont", x.type, x.ne, x.pointer);
+  }
+
+  /** Copies a's elements, in order, into b's memory, converting the type; a node that must be expanded. */
+  copy(a: Tensor, b: Tensor): Tensor {
+    if (numElements(a) !== numElements(b)) {
+      throw new RangeError(`Cannot copy ${describe(a)} to ${describe(b)}: the numbers of elements differ`);
+    }
+    return { ...b, pointer: this.#call("ggml_cpy", a.pointer, b.pointer) };
+  }
+
+  /** Appends zeros to the first sizes of a packed F32 tensor. */
+  pad(x: Tensor, extra: readonly number[]): Tensor {
+    requireType(x, "pad", "F32");
+    const more: Dims = [extra[0] ?? 0, extra[1] ?? 0, extra[2] ?? 0, extra[3] ?? 0];
+    const ne: Dims = [x.ne[0] + more[0], x.ne[1] + more[1], x.ne[2] + more[2], x.ne[3] + more[3]];
+    return this.#op("ggml_pad", "F32", ne, x.pointer, ...more);
+  }
+
+  [Symbol.dispose](): void {
+    this.#context[Symbol.dispose]();
+  }
+
+  #elementwise(name: "ggml_add" | "ggml_mul", a: Tensor, b: Tensor): Tensor {
+    requireType(a, "combine", "F32");
+    requireType(b, "combine", "F32");
+    if (a.ne[0] !== b.ne[0] || [1, 2, 3].some((i) => (a.ne[i] as number) % (b.ne[i] as number) !== 0)) {
+      throw new RangeError(
+        `Cannot combine ${describe(a)} with ${describe(b)}: the second does not repeat into the first`,
+      );
+    }
+    return this.#op(name, "F32", a.ne, a.pointer, b.pointer);
+  }
+
+  #op(name: Operation, type: GgmlType, ne: Dims, ...args: (Pointer | number | null)[]): Tensor {
+    return { pointer: this.#call(name, ...args), name: name.slice(5), type, ne, nb: contiguousStrides(type, ne) };
+  }
+
+  #call(name: Operation, ...args: (Pointer | number | null)[]): Pointer {
+    return this.ggml.symbols[name](this.#context.pointer, ...args);
+  }
+}
+
+type Operation =
+  | "ggml_mul_mat"
+  | "ggml_add"
+  | "ggml_mul"
+  | "ggml_rms_norm"
+  | "ggml_swiglu_split"
+  | "ggml_get_rows"
+  | "ggml_rope_ext"
+  | "ggml_rope_ext_inplace"
+  | "ggml_soft_max_ext"
+  | "ggml_flash_attn_ext"
+  | "ggml_reshape_4d"
+  | "ggml_view_4d"
+  | "ggml_permute"
+  | "ggml_cont"
+  | "ggml_cpy"
+  | "ggml_pad";
+
+function requireType(t: Tensor, action: string, type: GgmlType): void {
+  if (t.type !== type) throw new TypeError(`Cannot ${action} ${describe(t)}: its type is ${t.type}, ${type} is wanted`);
+}
+
+function requireContiguous(t: Tensor, action: string): void {
+  if (!isContiguous(t)) throw new RangeError(`Cannot ${action} ${describe(t)}: its memory has gaps or another order`);
+}
+
+/** Elements of a row lie side by side; outer sizes may be strided. */
+function requirePackedRows(t: Tensor, action: string): void {
+  if (t.nb[0] !== ggmlTypes[t.type].typeSize) {
+    throw new RangeError(`Cannot ${action} ${describe(t)}: the elements of a row do not lie side by side`);
+  }
+}
+
+function requireSame(a: Tensor, b: Tensor, action: string): void {
+  if (a.type !== b.type || a.ne.some((n, i) => n !== b.ne[i])) {
+    throw new RangeError(`Cannot ${action} ${describe(a)} by ${describe(b)}: shapes or types differ`);
+  }
+}
