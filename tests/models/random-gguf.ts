@@ -1,0 +1,374 @@
+import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import type { TensorType } from "../../src/files/tensor-source.js";
+import { fromBF16, fromF16, toBF16, toF16 } from "./half-floats.js";
+import { Random } from "./random.js";
+import { drawTensor, encodeFloats } from "./random-model.js";
+import {
+  listTensors,
+  type RandomModelShape,
+  type RandomTensor,
+  type ResolvedShape,
+  resolveShape,
+  ropeParameters,
+} from "./random-shape.js";
+import { makeTokenizer } from "./random-tokenizer.js";
+
+/** Rows of numbers to rows of a type, as ggml packs them: the signature of src/ggml/quantize.ts. */
+export type QuantizeRows = (type: TensorType, data: Float32Array, rowLength: number) => Uint8Array;
+
+export interface RandomGgufOptions extends RandomModelShape {
+  /** The type of the matrices; norms and biases are F32 always. */
+  readonly type?: TensorType;
+  /** As llama.cpp's _M files: every other layer's values and MLP outputs in Q6_K. */
+  readonly mixed?: boolean;
+  /** The type of the head (of the embedding too, where tied). Default: as llama.cpp, Q6_K beside Q4_0 and the K types. */
+  readonly headType?: TensorType;
+  /**
+   * Quantized matrices put together from a thousand random groups instead of drawn number by number: a model of
+   * benchmark size in seconds. Says nothing sensible, but computes as any other.
+   */
+  readonly cheap?: boolean;
+  /** Needed for types other than F32, F16 and BF16. */
+  readonly quantizeRows?: QuantizeRows;
+}
+
+/** Numbers in a group and bytes of one, and ggml's number for the type. */
+const typeTraits: Readonly<Record<TensorType, { groupSize: number; groupBytes: number; code: number; file: number }>> =
+  {
+    F32: { groupSize: 1, groupBytes: 4, code: 0, file: 0 },
+    F16: { groupSize: 1, groupBytes: 2, code: 1, file: 1 },
+    BF16: { groupSize: 1, groupBytes: 2, code: 30, file: 32 },
+    Q4_0: { groupSize: 32, groupBytes: 18, code: 2, file: 2 },
+    Q8_0: { groupSize: 32, groupBytes: 34, code: 8, file: 7 },
+    Q4_K: { groupSize: 256, groupBytes: 144, code: 12, file: 15 },
+    Q5_K: { groupSize: 256, groupBytes: 176, code: 13, file: 17 },
+    Q6_K: { groupSize: 256, groupBytes: 210, code: 14, file: 18 },
+  };
+
+const alignment = 32;
+
+/**
+ * Writes the weights of `writeRandomModel` (same options, same seed) as GGUF, as llama.cpp's converter lays them out:
+ * its tensor names, the rows of llama's queries and keys with the pairs side by side, llama3 scaling as a tensor.
+ * Tensors are drawn and written piece by piece.
+ *
+ * @throws RangeError for a shape that no model has, or rows that the type cannot hold.
+ */
+export function writeRandomGguf(path: string, options: RandomGgufOptions): void {
+  const shape = resolveShape(options);
+  const { type = "F32", cheap = false } = options;
+  const headType = options.headType ?? (["Q4_0", "Q4_K", "Q5_K"].includes(type) ? "Q6_K" : type);
+  const tensors = listTensors(shape).map((tensor) => ({
+    ...tensor,
+    type: chooseType(tensor, shape, options, headType),
+  }));
+  const factors = shape.rope === "llama3" ? llama3Factors(shape) : undefined;
+  const infos = [
+    ...(factors === undefined
+      ? []
+      : [
+          {
+            name: "rope_freqs.weight",
+            shape: [factors.length],
+            type: "F32" as TensorType,
+            byteLength: factors.byteLength,
+          },
+        ]),
+    ...tensors.map((tensor) => ({
+      name: tensor.ggufName,
+      shape: tensor.shape,
+      type: tensor.type,
+      byteLength: byteLengthOf(tensor),
+    })),
+  ];
+
+  const header = new GgufBytes();
+  const metadata = makeMetadata(shape, type);
+  header.bytes(Buffer.from("GGUF"));
+  header.u32(3);
+  header.u64(infos.length);
+  header.u64(metadata.length);
+  for (const [key, value] of metadata) header.entry(key, value);
+  let offset = 0;
+  for (const info of infos) {
+    header.string(info.name);
+    header.u32(info.shape.length);
+    for (const size of [...info.shape].reverse()) header.u64(size);
+    header.u32(typeTraits[info.type].code);
+    header.u64(offset);
+    offset += align(info.byteLength);
+  }
+  header.pad(alignment);
+
+  mkdirSync(dirname(path), { recursive: true });
+  const file = openSync(path, "w");
+  try {
+    writeSync(file, header.take());
+    const writePadding = (byteLength: number) => writeSync(file, new Uint8Array(align(byteLength) - byteLength));
+    if (factors !== undefined) {
+      writeSync(file, encodeFloats(factors, "F32"));
+      writePadding(factors.byteLength);
+    }
+    for (const tensor of tensors) {
+      const isDrawn = !cheap || typeTraits[tensor.type].groupSize === 1;
+      const pieces = isDrawn ? drawPieces(tensor, shape, options) : composePieces(tensor, shape, options);
+      for (const piece of pieces) writeSync(file, piece);
+      writePadding(byteLengthOf(tensor));
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+type TypedTensor = RandomTensor & { readonly type: TensorType };
+
+function chooseType(
+  tensor: RandomTensor,
+  shape: ResolvedShape,
+  options: RandomGgufOptions,
+  headType: TensorType,
+): TensorType {
+  const { type = "F32", mixed = false } = options;
+  if (tensor.shape.length === 1) return "F32";
+  if (tensor.ggufName === "output.weight") return fitType(headType, tensor);
+  if (tensor.ggufName === "token_embd.weight") return fitType(shape.tied ? headType : type, tensor);
+  const layer = Number(tensor.ggufName.split(".")[1]);
+  const isPrecise = /attn_v|ffn_down/.test(tensor.ggufName) && layer % 2 === 0;
+  return fitType(mixed && isPrecise ? "Q6_K" : type, tensor);
+}
+
+/** llama.cpp's way out where rows do not divide into groups of 256: Q8_0 for Q6_K. */
+function fitType(type: TensorType, tensor: RandomTensor): TensorType {
+  const rowLength = tensor.shape.at(-1)!;
+  if (rowLength % typeTraits[type].groupSize === 0) return type;
+  if (type === "Q6_K" && rowLength % 32 === 0) return "Q8_0";
+  throw new RangeError(
+    `Cannot write ${tensor.ggufName}: rows of ${rowLength} do not divide into ${type}'s groups of ${typeTraits[type].groupSize}`,
+  );
+}
+
+function byteLengthOf(tensor: TypedTensor): number {
+  const { groupSize, groupBytes } = typeTraits[tensor.type];
+  return (tensor.shape.reduce((product, n) => product * n, 1) / groupSize) * groupBytes;
+}
+
+function* drawPieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
+  for (const { values, rowLength } of drawTensor(tensor, shape.seed, shape.headSize)) {
+    const isMatrix = tensor.shape.length === 2;
+    // A bias is one row, but its numbers are permuted as the rows of its matrix are.
+    const laid = tensor.rotated ? pairSideBySide(values, isMatrix ? rowLength : 1, shape.headSize) : values;
+    if (isMatrix) yield encodeRows(tensor.type, laid, rowLength, options);
+    else yield encodeFloats(roundLikeCheckpoint(laid, options.type ?? "F32"), "F32");
+  }
+}
+
+/** Matrices from a stock of random groups, about 8 MB at a time. */
+function* composePieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
+  const { groupSize, groupBytes } = typeTraits[tensor.type];
+  const numStocked = 1024;
+  const random = new Random(shape.seed, tensor.ggufName);
+  const values = new Float32Array(numStocked * groupSize);
+  random.fill(values, tensor.mean, tensor.deviation);
+  const stock = encodeRows(tensor.type, values, groupSize, options);
+  const numGroups = byteLengthOf(tensor) / groupBytes;
+  const groupsAtOnce = Math.floor(2 ** 23 / groupBytes);
+  const source = Buffer.from(stock.buffer, stock.byteOffset, stock.byteLength);
+  for (let group = 0; group < numGroups; group += groupsAtOnce) {
+    const piece = Buffer.allocUnsafe(Math.min(groupsAtOnce, numGroups - group) * groupBytes);
+    for (let at = 0; at < piece.length; at += groupBytes) {
+      const start = (random.bits() & (numStocked - 1)) * groupBytes;
+      source.copy(piece, at, start, start + groupBytes);
+    }
+    yield piece;
+  }
+}
+
+function encodeRows(type: TensorType, values: Float32Array, rowLength: number, options: RandomGgufOptions): Uint8Array {
+  if (type === "F32" || type === "F16" || type === "BF16") return encodeFloats(values, type);
+  if (options.quantizeRows === undefined) {
+    throw new RangeError(`Cannot write ${type}: quantizeRows is missing`);
+  }
+  return options.quantizeRows(type, values, rowLength);
+}
+
+/** A 16-bit checkpoint has 16-bit norms and biases, which its GGUF holds in 32 bit. */
+function roundLikeCheckpoint(values: Float32Array, type: TensorType): Float32Array {
+  if (type === "F16") return fromF16(toF16(values));
+  return type === "BF16" ? fromBF16(toBF16(values)) : values;
+}
+
+/** Row h·D + 2i + k comes from row h·D + k·D/2 + i: pairs (i, i + D/2) become (2i, 2i + 1). */
+function pairSideBySide(values: Float32Array, rowLength: number, headSize: number): Float32Array {
+  const laid = new Float32Array(values.length);
+  const numRows = values.length / rowLength;
+  for (let row = 0; row < numRows; row++) {
+    const inHead = row % headSize;
+    const from = row - inHead + (inHead % 2) * (headSize / 2) + Math.floor(inHead / 2);
+    laid.set(values.subarray(from * rowLength, (from + 1) * rowLength), row * rowLength);
+  }
+  return laid;
+}
+
+/** What each pair's plain frequency is divided by under llama3 scaling. */
+function llama3Factors(shape: ResolvedShape): Float32Array {
+  const scaling = ropeParameters.llama3!;
+  const [factor, low, high, original] = [
+    scaling.factor,
+    scaling.low_freq_factor,
+    scaling.high_freq_factor,
+    scaling.original_max_position_embeddings,
+  ].map(Number) as [number, number, number, number];
+  return Float32Array.from({ length: shape.headSize / 2 }, (_, i) => {
+    const wavelength = 2 * Math.PI * shape.theta ** ((2 * i) / shape.headSize);
+    if (wavelength < original / high) return 1;
+    if (wavelength > original / low) return factor;
+    const smooth = (original / wavelength - low) / (high - low);
+    return 1 / ((1 - smooth) / factor + smooth);
+  });
+}
+
+type Value =
+  | { readonly u32: number }
+  | { readonly i32s: readonly number[] }
+  | { readonly f32: number }
+  | { readonly bool: boolean }
+  | { readonly string: string }
+  | { readonly strings: readonly string[] };
+
+function makeMetadata(shape: ResolvedShape, type: TensorType): [string, Value][] {
+  // llama.cpp knows mistral as llama.
+  const arch = shape.architecture === "mistral" ? "llama" : shape.architecture;
+  const tokenizer = makeTokenizer();
+  const padding = Array.from({ length: shape.vocabSize - tokenizer.tokens.length }, (_, i) => `[PAD${i}]`);
+  const tokenTypes = tokenizer.tokens.map(({ kind }) => ({ normal: 1, control: 3, "user-defined": 4 })[kind]);
+  const scaling = ropeParameters[shape.rope];
+  const scalingEntries: [string, Value][] =
+    scaling === undefined || shape.rope === "llama3"
+      ? []
+      : [
+          [`${arch}.rope.scaling.type`, { string: shape.rope }],
+          [`${arch}.rope.scaling.factor`, { f32: Number(scaling.factor) }],
+          ...(shape.rope === "yarn"
+            ? [
+                [
+                  `${arch}.rope.scaling.original_context_length`,
+                  { u32: Number(scaling.original_max_position_embeddings) },
+                ] as [string, Value],
+              ]
+            : []),
+        ];
+  const blockAttention: [string, Value][] =
+    shape.blockAttention === undefined
+      ? []
+      : [
+          ["block_attention.version", { u32: shape.blockAttention.version }],
+          ["block_attention.prefix", { string: shape.blockAttention.prefix }],
+          ["block_attention.modes", { strings: shape.blockAttention.modes }],
+        ];
+  return [
+    ["general.architecture", { string: arch }],
+    ["general.name", { string: `random ${shape.architecture}` }],
+    ["general.alignment", { u32: alignment }],
+    ["general.file_type", { u32: typeTraits[type].file }],
+    ["general.quantization_version", { u32: 2 }],
+    [`${arch}.context_length`, { u32: shape.contextLength }],
+    [`${arch}.embedding_length`, { u32: shape.hiddenSize }],
+    [`${arch}.block_count`, { u32: shape.numLayers }],
+    [`${arch}.feed_forward_length`, { u32: shape.intermediateSize }],
+    [`${arch}.attention.head_count`, { u32: shape.numHeads }],
+    [`${arch}.attention.head_count_kv`, { u32: shape.numKvHeads }],
+    [`${arch}.attention.layer_norm_rms_epsilon`, { f32: 1e-5 }],
+    [`${arch}.attention.key_length`, { u32: shape.headSize }],
+    [`${arch}.attention.value_length`, { u32: shape.headSize }],
+    [`${arch}.rope.dimension_count`, { u32: shape.headSize }],
+    [`${arch}.rope.freq_base`, { f32: shape.theta }],
+    [`${arch}.vocab_size`, { u32: shape.vocabSize }],
+    ...(shape.slidingWindow === undefined
+      ? []
+      : ([[`${arch}.attention.sliding_window`, { u32: shape.slidingWindow }]] as [string, Value][])),
+    ...scalingEntries,
+    ...blockAttention,
+    ["tokenizer.ggml.model", { string: "gpt2" }],
+    ["tokenizer.ggml.pre", { string: "gpt-2" }],
+    ["tokenizer.ggml.tokens", { strings: [...tokenizer.tokens.map(({ text }) => text), ...padding] }],
+    ["tokenizer.ggml.token_type", { i32s: [...tokenTypes, ...padding.map(() => 5)] }],
+    ["tokenizer.ggml.merges", { strings: tokenizer.merges.map(([left, right]) => `${left} ${right}`) }],
+    ["tokenizer.ggml.bos_token_id", { u32: tokenizer.bosTokenId }],
+    ["tokenizer.ggml.eos_token_id", { u32: tokenizer.eosTokenId }],
+    ["tokenizer.ggml.eot_token_id", { u32: tokenizer.endOfTurnTokenId }],
+    ["tokenizer.ggml.padding_token_id", { u32: tokenizer.eosTokenId }],
+    ["tokenizer.ggml.add_bos_token", { bool: shape.addsBos }],
+    ["tokenizer.ggml.add_eos_token", { bool: false }],
+    ["tokenizer.chat_template", { string: tokenizer.chatTemplate }],
+  ];
+}
+
+function align(byteLength: number): number {
+  return Math.ceil(byteLength / alignment) * alignment;
+}
+
+/** The header's bytes as they grow. */
+class GgufBytes {
+  #parts: Uint8Array[] = [];
+  #length = 0;
+
+  bytes(part: Uint8Array): void {
+    this.#parts.push(part);
+    this.#length += part.length;
+  }
+
+  u32(value: number): void {
+    const part = Buffer.alloc(4);
+    part.writeUInt32LE(value);
+    this.bytes(part);
+  }
+
+  u64(value: number): void {
+    const part = Buffer.alloc(8);
+    part.writeBigUInt64LE(BigInt(value));
+    this.bytes(part);
+  }
+
+  string(value: string): void {
+    const text = Buffer.from(value, "utf8");
+    this.u64(text.length);
+    this.bytes(text);
+  }
+
+  /** A key and its value, with GGUF's numbers for the value's type. */
+  entry(key: string, value: Value): void {
+    this.string(key);
+    if ("u32" in value) {
+      this.u32(4);
+      this.u32(value.u32);
+    } else if ("f32" in value) {
+      this.u32(6);
+      this.bytes(encodeFloats(Float32Array.of(value.f32), "F32"));
+    } else if ("bool" in value) {
+      this.u32(7);
+      this.bytes(Uint8Array.of(value.bool ? 1 : 0));
+    } else if ("string" in value) {
+      this.u32(8);
+      this.string(value.string);
+    } else if ("strings" in value) {
+      this.u32(9);
+      this.u32(8);
+      this.u64(value.strings.length);
+      for (const text of value.strings) this.string(text);
+    } else {
+      this.u32(9);
+      this.u32(5);
+      this.u64(value.i32s.length);
+      this.bytes(new Uint8Array(Int32Array.from(value.i32s).buffer));
+    }
+  }
+
+  pad(multiple: number): void {
+    this.bytes(new Uint8Array((multiple - (this.#length % multiple)) % multiple));
+  }
+
+  take(): Buffer {
+    return Buffer.concat(this.#parts);
+  }
+}
