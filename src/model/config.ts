@@ -1,5 +1,5 @@
 import type { BlockAttentionConfig } from "./block-attention-config.js";
-import type { RopeConfig } from "./rope.js";
+import { inverseFrequencies, type RopeConfig } from "./rope.js";
 
 export type Architecture = "llama" | "mistral" | "qwen2" | "qwen3";
 
@@ -23,7 +23,7 @@ export interface ModelConfig {
   readonly slidingWindow: number | undefined;
   /** Biases on the projections of queries, keys and values (qwen2, or `attention_bias`). */
   readonly qkvBias: boolean;
-  /** A bias on the attention's output projection (llama with `attention_bias`). */
+  /** A bias on the attention's output projection (llama and qwen3 with `attention_bias`). */
   readonly outputBias: boolean;
   /** Biases on the three products of the MLP (`mlp_bias`). */
   readonly mlpBias: boolean;
@@ -33,4 +33,41 @@ export interface ModelConfig {
   readonly tiedHead: boolean;
   /** What the model's own files say of its block-attention training; undefined where they say nothing. */
   readonly blockAttention: BlockAttentionConfig | undefined;
+}
+
+/**
+ * Checks what no file may say, whatever its format.
+ *
+ * @param where the file for errors, for instance its quoted path.
+ * @throws Error if heads do not share out, a head cannot be paired, or RoPE's angles are no finite numbers above 0.
+ */
+export function checkModelConfig(config: ModelConfig, where: string): void {
+  const { numHeads, numKvHeads, headSize } = config;
+  if (numHeads % numKvHeads !== 0) {
+    throw new Error(
+      `Cannot read ${where}: ${numHeads} query heads cannot share ${numKvHeads} heads of keys and values evenly`,
+    );
+  }
+  if (headSize % 2 !== 0 || headSize > maxHeadSize) {
+    throw new Error(
+      `Cannot read ${where}: the head size is ${headSize}, RoPE wants an even number of ${maxHeadSize} or less`,
+    );
+  }
+  const angles = describeAngles(config, where);
+  if (!angles.every((angle) => Number.isFinite(angle) && angle > 0)) {
+    throw new Error(`Cannot read ${where}: its RoPE settings give angles that are no finite numbers above 0`);
+  }
+}
+
+/** Models have heads of 64 to 256. */
+const maxHeadSize = 8192;
+
+function describeAngles({ rope }: ModelConfig, where: string): Float64Array {
+  try {
+    return inverseFrequencies(rope);
+  } catch (error) {
+    throw new Error(`Cannot read ${where}: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
+  }
 }

@@ -16,4 +16,9 @@ export interface ModelSource {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** Every file whose bytes decide the model's arithmetic or its ids, absolute paths: the fingerprint covers them. */
   readonly files: readonly string[];
+  /**
+   * Ids that end an answer, as the model's files say: `eos_token_id` of config.json and generation_config.json, or GGUF's
+   * eos, eot and eom.
+   */
+  readonly endTokenIds: readonly number[];
 }

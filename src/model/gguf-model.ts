@@ -1,0 +1,285 @@
+import { resolve } from "node:path";
+import { type Fields, isAbsent, readInteger, readPositive, readText, required, wrongValue } from "../files/fields.js";
+import { type GgufFile, type GgufMetadata, readGguf } from "../files/gguf.js";
+import { quote } from "../files/quote.js";
+import { readRange } from "../files/read-range.js";
+import type { FileTensor } from "../files/tensor-source.js";
+import { readGgufBlockAttention } from "./block-attention-config.js";
+import { type Architecture, checkModelConfig, type ModelConfig } from "./config.js";
+import { yarnMagnitude } from "./hugging-face-rope.js";
+import type { ModelSource } from "./model-source.js";
+import { pickTensors } from "./needed-tensors.js";
+import type { RopeScaling } from "./rope.js";
+
+/**
+ * Reads a GGUF model as far as its headers, and the few numbers of `rope_freqs.weight`.
+ *
+ * @throws Error of one line for whatever is missing, not sound or not supported.
+ * @see llama.cpp, src/llama-model.cpp (load_hparams), src/llama-context.cpp (YaRN), src/models/{llama,qwen2,qwen3}.cpp
+ */
+export async function openGgufModel(path: string): Promise<ModelSource> {
+  const file = await readGguf(resolve(path));
+  const where = quote(file.path);
+  if (file.tensors.size === 0) {
+    throw new Error(`Cannot read ${where}: it holds only a vocabulary, no tensors`);
+  }
+  const config = await readConfig(file, where);
+  const tensors = pickTensors(
+    config,
+    file.tensors,
+    (name) => name,
+    // Old files carry angles that nothing reads; rope_freqs is read above, but only for llama.
+    (name) =>
+      name.endsWith(".attn_rot_embd.weight") ||
+      name.endsWith(".attn_rot_embd") ||
+      (config.architecture === "llama" && name === ropeFactorsName),
+    where,
+  );
+  return {
+    kind: "gguf",
+    path: file.path,
+    config,
+    tensors,
+    files: [file.path],
+    endTokenIds: readEndTokenIds(file.metadata, where),
+  };
+}
+
+const ropeFactorsName = "rope_freqs.weight";
+
+async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
+  const { metadata, tensors } = file;
+  const general: Fields = { where, get: (key) => metadata.get(key) };
+  const architecture = readArchitecture(general);
+  const fields: Fields = { where, get: (key) => metadata.get(key) };
+  const key = (name: string) => `${architecture}.${name}`;
+  const need = (name: string) => required(fields, key(name), readInteger(fields, key(name), 1, maxCount));
+  refuseUnreadKeys(general, metadata, architecture);
+  const numHeads = need("attention.head_count");
+  const hiddenSize = need("embedding_length");
+  const headSize = readInteger(fields, key("attention.key_length"), 1, maxCount) ?? hiddenSize / numHeads;
+  if (!Number.isInteger(headSize)) {
+    throw new Error(
+      `Cannot read ${where}: the embedding length ${hiddenSize} is no multiple of the ${numHeads} heads, and ${quote(key("attention.key_length"))} is missing`,
+    );
+  }
+  for (const name of ["attention.value_length", "rope.dimension_count"]) {
+    const size =
+      readInteger(fields, key(name), 1) ?? (name === "rope.dimension_count" ? headSize : hiddenSize / numHeads);
+    if (size !== headSize) {
+      throw new Error(`Cannot read ${where}: ${quote(key(name))} is ${size}, the head size ${headSize} is wanted`);
+    }
+  }
+  const scaling = await readScaling(file, fields, architecture, headSize);
+  const contextLength = need("context_length");
+  const shapeOf = (name: string) => {
+    const tensor = tensors.get(name);
+    return tensor?.kind === "readable" ? tensor.entry.shape : tensor?.shape;
+  };
+  const config: ModelConfig = {
+    architecture,
+    vocabSize: required(fields, "token_embd.weight", shapeOf("token_embd.weight")?.[0]),
+    numLayers: need("block_count"),
+    hiddenSize,
+    intermediateSize: need("feed_forward_length"),
+    numHeads,
+    numKvHeads: readInteger(fields, key("attention.head_count_kv"), 1, maxCount) ?? numHeads,
+    headSize,
+    rmsNormEps: required(
+      fields,
+      key("attention.layer_norm_rms_epsilon"),
+      readPositive(fields, key("attention.layer_norm_rms_epsilon")),
+    ),
+    rope: {
+      headSize,
+      theta: readPositive(fields, key("rope.freq_base")) ?? 10_000,
+      scaling,
+      // llama.cpp's converter permutes Llama's rows, not Qwen's. @see llama_model_rope_type
+      pairs: architecture === "llama" ? "adjacent" : "half",
+    },
+    // As for config.json, a stated original context is stretched by its factor.
+    contextLength:
+      scaling.kind === "yarn" && !isAbsent(fields, key("rope.scaling.original_context_length"))
+        ? Math.max(contextLength, Math.floor(scaling.factor * scaling.originalContextLength))
+        : contextLength,
+    slidingWindow: readInteger(fields, key("attention.sliding_window"), 0) || undefined,
+    qkvBias: tensors.has("blk.0.attn_q.bias"),
+    outputBias: tensors.has("blk.0.attn_output.bias"),
+    mlpBias: tensors.has("blk.0.ffn_up.bias"),
+    qkNorm: architecture === "qwen3",
+    tiedHead: !tensors.has("output.weight"),
+    blockAttention: readGgufBlockAttention(metadata, where),
+  };
+  checkModelConfig(config, where);
+  return config;
+}
+
+/** Generous: the largest models have 126 layers and rows of 53,248. */
+const maxCount = 2 ** 24;
+
+/** Mistral's files say "llama". */
+function readArchitecture(fields: Fields): Architecture {
+  const name = required(fields, "general.architecture", readText(fields, "general.architecture"));
+  if (name === "llama" || name === "qwen2" || name === "qwen3") {
+    return name;
+  }
+  throw new Error(
+    `Cannot read ${fields.where}: its architecture is ${quote(name, 60)}, supported are llama (Mistral too), qwen2 and qwen3`,
+  );
+}
+
+/** The architecture's keys that are read, or that only inform. */
+const knownKeys: ReadonlySet<string> = new Set([
+  "context_length",
+  "embedding_length",
+  "block_count",
+  "feed_forward_length",
+  "vocab_size",
+  "tensor_data_layout",
+  "attention.head_count",
+  "attention.head_count_kv",
+  "attention.key_length",
+  "attention.value_length",
+  "attention.layer_norm_rms_epsilon",
+  "attention.sliding_window",
+  "rope.dimension_count",
+  "rope.freq_base",
+  "rope.scale_linear",
+  "rope.scaling.type",
+  "rope.scaling.factor",
+  "rope.scaling.original_context_length",
+  "rope.scaling.finetuned",
+  "rope.scaling.attn_factor",
+  "rope.scaling.yarn_log_multiplier",
+  "rope.scaling.yarn_ext_factor",
+  "rope.scaling.yarn_attn_factor",
+  "rope.scaling.yarn_beta_fast",
+  "rope.scaling.yarn_beta_slow",
+]);
+
+/** Every key of the architecture's own is arithmetic, so one that nothing reads is refused unless it says no: 0, false or "". */
+function refuseUnreadKeys(general: Fields, metadata: GgufMetadata, architecture: Architecture): void {
+  const start = `${architecture}.`;
+  for (const [key, value] of metadata) {
+    const isUnread = key.startsWith(start) && !knownKeys.has(key.slice(start.length));
+    const isNeutral = !value || (key === `${start}attention.causal` && value === true);
+    if (isUnread && !isNeutral) {
+      throw new Error(`Cannot read ${general.where}: ${quote(key)} may change the arithmetic and is not supported`);
+    }
+  }
+  const numFiles = readInteger(general, "split.count", 0) ?? 0;
+  if (numFiles > 1) {
+    throw new Error(
+      `Cannot read ${general.where}: it is one of ${numFiles} files of a split model, merge them with llama-gguf-split --merge`,
+    );
+  }
+}
+
+/**
+ * Reads `rope.scaling.*` and `rope_freqs.weight`.
+ *
+ * llama.cpp multiplies cos and sin by 1 + 0.1 ln(factor) in ggml's kernel and takes that out again in its own attention
+ * factor, so that all told it is YaRN's magnitude times `attn_factor`. The `yarn_*` keys are what its converter copies from
+ * config.json; they have the meaning that Transformers gives them.
+ */
+async function readScaling(
+  file: GgufFile,
+  fields: Fields,
+  architecture: Architecture,
+  headSize: number,
+): Promise<RopeScaling> {
+  const key = (name: string) => `${architecture}.rope.scaling.${name}`;
+  const type = readText(fields, key("type")) ?? "linear";
+  const stated = [key("factor"), `${architecture}.rope.scale_linear`].find((name) => !isAbsent(fields, name));
+  // llama.cpp reads 0 as not scaled.
+  const factor = stated === undefined || fields.get(stated) === 0 ? 1 : (readPositive(fields, stated) ?? 1);
+  const attnFactor = readPositive(fields, key("attn_factor")) ?? 1;
+  const factors = architecture === "llama" ? await readFactors(file, headSize) : undefined;
+  switch (type) {
+    case "none":
+    case "linear": {
+      if (attnFactor !== 1) {
+        throw new Error(
+          `Cannot read ${fields.where}: ${quote(key("attn_factor"))} is ${attnFactor}, it is read for YaRN only`,
+        );
+      }
+      const linearFactor = type === "none" ? 1 : factor;
+      if (factors !== undefined) {
+        return { kind: "factors", factors: factors.map((divisor) => divisor * linearFactor) };
+      }
+      return linearFactor === 1 ? { kind: "none" } : { kind: "linear", factor: linearFactor };
+    }
+    case "yarn":
+      if (factors !== undefined) {
+        throw new Error(
+          `Cannot read ${fields.where}: it has YaRN and ${quote(ropeFactorsName)}, only one of them is read`,
+        );
+      }
+      return readYarn(fields, key, architecture, factor, attnFactor);
+    case "longrope":
+      throw new Error(
+        `Cannot read ${fields.where}: the RoPE type "longrope" is refused, its angles depend on the prompt's whole length, so stored keys cannot be moved`,
+      );
+    default:
+      throw wrongValue(fields, key("type"), "none, linear or yarn");
+  }
+}
+
+function readYarn(
+  fields: Fields,
+  key: (name: string) => string,
+  architecture: Architecture,
+  factor: number,
+  attnFactor: number,
+): RopeScaling {
+  const extFactor = fields.get(key("yarn_ext_factor")) ?? 1;
+  // -1 is llama.cpp's "not set", which means 1 for YaRN.
+  if (extFactor !== 1 && extFactor !== -1) {
+    throw wrongValue(fields, key("yarn_ext_factor"), "1");
+  }
+  const multiplier = fields.get(key("yarn_log_multiplier"))
+    ? readPositive(fields, key("yarn_log_multiplier"))
+    : undefined;
+  const magnitude = yarnMagnitude(factor) / (multiplier === undefined ? 1 : yarnMagnitude(factor, multiplier));
+  return {
+    kind: "yarn",
+    factor,
+    originalContextLength:
+      readInteger(fields, key("original_context_length"), 1) ??
+      required(fields, `${architecture}.context_length`, readInteger(fields, `${architecture}.context_length`, 1)),
+    betaFast: readPositive(fields, key("yarn_beta_fast")) ?? 32,
+    betaSlow: readPositive(fields, key("yarn_beta_slow")) ?? 1,
+    attentionFactor: readPositive(fields, key("yarn_attn_factor")) ?? magnitude * attnFactor,
+    truncate: true,
+  };
+}
+
+/** The numbers of `rope_freqs.weight`, which llama3 scaling becomes in GGUF; undefined where there is none. */
+async function readFactors(file: GgufFile, headSize: number): Promise<readonly number[] | undefined> {
+  const tensor: FileTensor | undefined = file.tensors.get(ropeFactorsName);
+  if (tensor === undefined) {
+    return undefined;
+  }
+  const where = quote(file.path);
+  if (tensor.kind === "unreadable" || tensor.entry.type !== "F32") {
+    throw new Error(`Cannot read ${where}: the type of tensor ${quote(ropeFactorsName)} is not F32`);
+  }
+  const { shape, offset, byteLength } = tensor.entry;
+  if (shape.length !== 1 || shape[0] !== headSize / 2) {
+    throw new Error(
+      `Cannot read ${where}: the shape of tensor ${quote(ropeFactorsName)} is [${shape.join(", ")}], [${headSize / 2}] is wanted`,
+    );
+  }
+  const bytes = await readRange(file.path, offset, byteLength);
+  const factors = Array.from(new Float32Array(bytes.buffer));
+  if (!factors.every((factor) => Number.isFinite(factor) && factor > 0)) {
+    throw new Error(`Cannot read ${where}: ${quote(ropeFactorsName)} holds a factor that is no finite number above 0`);
+  }
+  return factors;
+}
+
+function readEndTokenIds(metadata: GgufMetadata, where: string): number[] {
+  const fields: Fields = { where, get: (key) => metadata.get(key) };
+  const ids = ["eos", "eot", "eom"].map((name) => readInteger(fields, `tokenizer.ggml.${name}_token_id`, 0));
+  return [...new Set(ids.filter((id) => id !== undefined))];
+}

@@ -1,0 +1,261 @@
+import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import {
+  type Fields,
+  isAbsent,
+  objectFields,
+  readBoolean,
+  readInteger,
+  readPositive,
+  readText,
+  required,
+  wrongValue,
+} from "../files/fields.js";
+import { quote } from "../files/quote.js";
+import { parseBlockAttentionConfig } from "./block-attention-config.js";
+import { type Architecture, checkModelConfig, type ModelConfig } from "./config.js";
+import { parseHuggingFaceRope } from "./hugging-face-rope.js";
+
+/**
+ * Reads config.json as Transformers 4 and 5 write it; what is absent has Transformers' default for the architecture.
+ *
+ * Keys that only inform are passed over. Keys known to change the arithmetic, which no code here reads, are refused unless
+ * they stand at the value that changes nothing.
+ *
+ * @param where the file for errors, for instance its quoted path.
+ * @throws Error of one line naming the key, its value and what is wanted.
+ * @see Transformers 5.23, models/{llama,mistral,qwen2,qwen3}/configuration_*.py
+ */
+export function parseHuggingFaceConfig(json: JsonValue, where: string): ModelConfig {
+  if (!isJsonObject(json)) {
+    throw new Error(`Cannot read ${where}: it is no object`);
+  }
+  const fields = objectFields(where, json);
+  const architecture = readArchitecture(fields);
+  refuseUnreadSettings(fields, architecture);
+  const defaults = defaultsOf[architecture];
+  const numHeads = needCount(fields, "num_attention_heads");
+  const hiddenSize = needCount(fields, "hidden_size");
+  const headSize = readInteger(fields, "head_dim", 1) ?? defaults.headSize ?? hiddenSize / numHeads;
+  if (!Number.isInteger(headSize)) {
+    throw new Error(
+      `Cannot read ${where}: "hidden_size" ${hiddenSize} is no multiple of "num_attention_heads" ${numHeads}, and "head_dim" is missing`,
+    );
+  }
+  const numLayers = needCount(fields, "num_hidden_layers");
+  const maxPositions = readInteger(fields, "max_position_embeddings", 1) ?? defaults.maxPositions;
+  const attentionBias = readBoolean(fields, "attention_bias") ?? false;
+  const config: ModelConfig = {
+    architecture,
+    vocabSize: needCount(fields, "vocab_size"),
+    numLayers,
+    hiddenSize,
+    intermediateSize: needCount(fields, "intermediate_size"),
+    numHeads,
+    numKvHeads: readNumKvHeads(fields, numHeads, defaults.numKvHeads),
+    headSize,
+    rmsNormEps: readPositive(fields, "rms_norm_eps") ?? 1e-6,
+    ...parseHuggingFaceRope(json, where, headSize, maxPositions),
+    slidingWindow: readSlidingWindow(fields, architecture, numLayers),
+    // Transformers gives qwen2 these three biases whatever `attention_bias` says.
+    qkvBias: architecture === "qwen2" || attentionBias,
+    outputBias: architecture !== "qwen2" && attentionBias,
+    mlpBias: readBoolean(fields, "mlp_bias") ?? false,
+    qkNorm: architecture === "qwen3",
+    tiedHead: readBoolean(fields, "tie_word_embeddings") ?? false,
+    blockAttention: parseBlockAttentionConfig(json.block_attention, where),
+  };
+  checkModelConfig(config, where);
+  return config;
+}
+
+/**
+ * The ids that end an answer: `eos_token_id` of config.json or generation_config.json, one or a list.
+ *
+ * @throws Error if it is neither.
+ */
+export function readEndTokenIds(json: JsonObject, where: string): number[] {
+  const fields = objectFields(where, json);
+  const value: unknown = fields.get("eos_token_id") ?? [];
+  const ids: unknown[] = Array.isArray(value) ? value : [value];
+  if (!ids.every((id): id is number => typeof id === "number" && Number.isSafeInteger(id) && id >= 0)) {
+    throw wrongValue(fields, "eos_token_id", "a token id or a list of them");
+  }
+  return ids;
+}
+
+interface ArchitectureDefaults {
+  readonly className: string;
+  readonly maxPositions: number;
+  /** Of an absent key; null means numHeads in all of them. */
+  readonly numKvHeads: number | undefined;
+  readonly headSize: number | undefined;
+}
+
+const defaultsOf: Readonly<Record<Architecture, ArchitectureDefaults>> = {
+  llama: { className: "LlamaForCausalLM", maxPositions: 2048, numKvHeads: undefined, headSize: undefined },
+  mistral: { className: "MistralForCausalLM", maxPositions: 131_072, numKvHeads: 8, headSize: undefined },
+  qwen2: { className: "Qwen2ForCausalLM", maxPositions: 32_768, numKvHeads: 32, headSize: undefined },
+  qwen3: { className: "Qwen3ForCausalLM", maxPositions: 32_768, numKvHeads: 32, headSize: 128 },
+};
+
+function readArchitecture(fields: Fields): Architecture {
+  const modelType = required(fields, "model_type", readText(fields, "model_type"));
+  if (!Object.hasOwn(defaultsOf, modelType)) {
+    throw new Error(
+      `Cannot read ${fields.where}: "model_type" is ${quote(modelType, 60)}, supported are ${Object.keys(defaultsOf).join(", ")}`,
+    );
+  }
+  const architecture = modelType as Architecture;
+  const { className } = defaultsOf[architecture];
+  const classes: unknown = fields.get("architectures") ?? [className];
+  if (!Array.isArray(classes) || classes.length !== 1 || classes[0] !== className) {
+    const shown = quote(Array.isArray(classes) ? classes.map(String).join(", ") : String(classes), 60);
+    throw new Error(
+      `Cannot read ${fields.where}: "architectures" says ${shown}, for ${modelType} only ${quote(className)} is supported`,
+    );
+  }
+  return architecture;
+}
+
+/** Generous: the largest models have 126 layers and rows of 53,248. */
+const maxCount = 2 ** 24;
+
+function needCount(fields: Fields, key: string): number {
+  return required(fields, key, readInteger(fields, key, 1, maxCount));
+}
+
+function readNumKvHeads(fields: Fields, numHeads: number, fallback: number | undefined): number {
+  if (fields.get("num_key_value_heads") === undefined && fallback !== undefined) {
+    return fallback;
+  }
+  return readInteger(fields, "num_key_value_heads", 1, maxCount) ?? numHeads;
+}
+
+/** Undefined where every layer sees everything. */
+function readSlidingWindow(fields: Fields, architecture: Architecture, numLayers: number): number | undefined {
+  const window = readInteger(fields, "sliding_window", 1);
+  const layerTypes = readLayerTypes(fields, numLayers);
+  switch (architecture) {
+    case "llama":
+      // Transformers passes over it here; within the window both readings agree, past it the prompt is refused.
+      return window;
+    case "mistral":
+      return fields.get("sliding_window") === undefined ? 4096 : window;
+    case "qwen2":
+    case "qwen3": {
+      const used = readBoolean(fields, "use_sliding_window")
+        ? isGiven(fields, "sliding_window")
+          ? window
+          : 4096
+        : undefined;
+      const firstSliding = readInteger(fields, "max_window_layers", 0) ?? 28;
+      const slides = layerTypes?.includes("sliding_attention") ?? (used !== undefined && firstSliding < numLayers);
+      if (slides && used === undefined) {
+        throw new Error(
+          `Cannot read ${fields.where}: "layer_types" names sliding layers, but "use_sliding_window" and "sliding_window" give no window`,
+        );
+      }
+      return slides ? used : undefined;
+    }
+    default:
+      return architecture satisfies never;
+  }
+}
+
+/** Whether the key is there, null or not: null has a meaning of its own where the default is not null. */
+function isGiven(fields: Fields, key: string): boolean {
+  return fields.get(key) !== undefined;
+}
+
+function readLayerTypes(fields: Fields, numLayers: number): readonly string[] | undefined {
+  const value: unknown = fields.get("layer_types") ?? undefined;
+  if (value === undefined) {
+    return undefined;
+  }
+  const known = ["full_attention", "sliding_attention"];
+  if (!Array.isArray(value) || value.length !== numLayers || !value.every((type) => known.includes(type))) {
+    throw wrongValue(
+      fields,
+      "layer_types",
+      `a list of ${numLayers} times ${known.map((type) => quote(type)).join(" or ")}`,
+    );
+  }
+  return value;
+}
+
+/** Settings of other models and of changed ones, each with the values that change nothing. Absent and null change nothing. */
+const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string, readonly JsonValue[]>([
+  ["quantization_config", []],
+  ["compression_config", []],
+  // other parts of a model
+  ["text_config", []],
+  ["vision_config", []],
+  ["audio_config", []],
+  ["is_encoder_decoder", [false]],
+  ["add_cross_attention", [false]],
+  ["pruned_heads", []],
+  ["num_nextn_predict_layers", [0]],
+  // mixtures of experts
+  ["num_experts", [0]],
+  ["num_local_experts", [0]],
+  ["n_routed_experts", [0]],
+  ["num_experts_per_tok", [0]],
+  ["moe_intermediate_size", [0]],
+  // caps and multipliers
+  ["attn_logit_softcapping", [0]],
+  ["final_logit_softcapping", [0]],
+  ["logit_softcapping", [0]],
+  ["attention_multiplier", []],
+  ["query_pre_attn_scalar", []],
+  ["residual_multiplier", [1]],
+  ["embedding_multiplier", [1]],
+  ["logits_scaling", [1]],
+  ["logit_scale", [1]],
+  ["scale_emb", [1]],
+  ["scale_depth", []],
+  ["scale_attn_by_inverse_layer_idx", [false]],
+  ["scale_attn_weights", [true]],
+  ["normalize_embedding", [false]],
+  // other attention, other places
+  ["is_causal", [true]],
+  ["alibi", [false]],
+  ["clip_qkv", []],
+  ["use_qk_norm", [false]],
+  ["qk_norm", [false]],
+  ["qk_layernorm", [false]],
+  ["use_parallel_residual", [false]],
+  ["parallel_attn", [false]],
+  ["attention_chunk_size", []],
+  ["dual_chunk_attention_config", []],
+  ["attn_temperature_tuning", [false]],
+  ["no_rope_layers", []],
+  ["no_rope_layer_interval", []],
+  ["partial_rotary_factor", [1]],
+  ["rotary_pct", [1]],
+  ["rope_interleaved", [false]],
+  ["rope_interleave", [false]],
+  ["attention_out_bias", [false]],
+  ["use_bias", [false]],
+]);
+
+function refuseUnreadSettings(fields: Fields, architecture: Architecture): void {
+  const activation = readText(fields, "hidden_act") ?? "silu";
+  if (activation !== "silu") {
+    throw wrongValue(fields, "hidden_act", '"silu"');
+  }
+  for (const [key, harmless] of unreadSettings) {
+    const value = fields.get(key) as JsonValue | undefined;
+    const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;
+    if (!isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
+      throw new Error(`Cannot read ${fields.where}: ${quote(key)} changes the arithmetic and is not supported`);
+    }
+  }
+  // Transformers has no such biases here: a file that asks for them means another model.
+  const biases =
+    architecture === "mistral" ? ["attention_bias", "mlp_bias"] : architecture === "llama" ? [] : ["mlp_bias"];
+  for (const key of biases) {
+    if (readBoolean(fields, key)) {
+      throw new Error(`Cannot read ${fields.where}: ${quote(key)} is true, ${architecture} has no such biases`);
+    }
+  }
+}

@@ -1,0 +1,93 @@
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
+import { readSafetensorsFolder } from "../files/safetensors.js";
+import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
+import type { ModelSource } from "./model-source.js";
+import { pickTensors } from "./needed-tensors.js";
+
+/**
+ * Reads a Hugging Face folder as far as its headers: config.json, generation_config.json, safetensors.
+ *
+ * @throws Error of one line for whatever is missing, not sound or not supported.
+ */
+export async function openHuggingFace(folder: string): Promise<ModelSource> {
+  const path = resolve(folder);
+  const configPath = join(path, "config.json");
+  const json = await readJson(configPath);
+  const config = parseHuggingFaceConfig(json, quote(configPath));
+  const endTokenIds = new Set(isJsonObject(json) ? readEndTokenIds(json, quote(configPath)) : []);
+  const generationPath = join(path, "generation_config.json");
+  if (await exists(generationPath)) {
+    const generation = await readJson(generationPath);
+    if (!isJsonObject(generation)) {
+      throw new Error(`Cannot read ${quote(generationPath)}: it is no object`);
+    }
+    for (const id of readEndTokenIds(generation, quote(generationPath))) {
+      endTokenIds.add(id);
+    }
+  }
+  const weights = await readSafetensorsFolder(path);
+  const tensors = pickTensors(
+    config,
+    weights.tensors,
+    toHuggingFaceName,
+    // Angles that Transformers once saved, and a head that is the embedding anyway.
+    (name) => name.endsWith("rotary_emb.inv_freq") || (config.tiedHead && name === "lm_head.weight"),
+    quote(path),
+  );
+  const files = [configPath, ...weights.files];
+  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+    if (await exists(join(path, name))) {
+      files.push(join(path, name));
+    }
+  }
+  return { kind: "hugging-face", path, config, tensors, files, endTokenIds: [...endTokenIds] };
+}
+
+/**
+ * The name that Transformers gives a weight.
+ *
+ * @param name llama.cpp's.
+ * @example toHuggingFaceName("blk.3.attn_q.bias") is "model.layers.3.self_attn.q_proj.bias"
+ */
+export function toHuggingFaceName(name: string): string {
+  const whole = wholeNames.get(name);
+  if (whole !== undefined) {
+    return whole;
+  }
+  const [, layer, part, kind] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
+  const inLayer = part === undefined ? undefined : layerNames.get(part);
+  if (inLayer === undefined) {
+    throw new RangeError(`Cannot name the weight ${quote(name)}: Transformers has none like it`);
+  }
+  return `model.layers.${layer}.${inLayer}.${kind}`;
+}
+
+const wholeNames: ReadonlyMap<string, string> = new Map([
+  ["token_embd.weight", "model.embed_tokens.weight"],
+  ["output_norm.weight", "model.norm.weight"],
+  ["output.weight", "lm_head.weight"],
+]);
+
+const layerNames: ReadonlyMap<string, string> = new Map([
+  ["attn_norm", "input_layernorm"],
+  ["attn_q", "self_attn.q_proj"],
+  ["attn_k", "self_attn.k_proj"],
+  ["attn_v", "self_attn.v_proj"],
+  ["attn_output", "self_attn.o_proj"],
+  ["attn_q_norm", "self_attn.q_norm"],
+  ["attn_k_norm", "self_attn.k_norm"],
+  ["ffn_norm", "post_attention_layernorm"],
+  ["ffn_gate", "mlp.gate_proj"],
+  ["ffn_up", "mlp.up_proj"],
+  ["ffn_down", "mlp.down_proj"],
+]);
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
