@@ -1,0 +1,96 @@
+import type { PairMerges } from "./pair-merges.js";
+
+/** How a word becomes its first symbols, before any merge. */
+export type FirstSymbols =
+  /** Byte-level BPE: entry b is the id of byte b's character, -1 where the vocabulary has none. */
+  | { readonly kind: "bytes"; readonly ids: Int32Array; readonly alphabet: readonly string[] }
+  /** Characters; one that is no symbol becomes its UTF-8 bytes where all of them have ids. */
+  | {
+      readonly kind: "characters";
+      readonly ids: ReadonlyMap<string, number>;
+      readonly byteIds: Int32Array | undefined;
+    };
+
+export interface BpeOptions {
+  readonly first: FirstSymbols;
+  readonly merges: PairMerges;
+  /** For what is no symbol and has no bytes; undefined: it is left out. */
+  readonly unknownId: number | undefined;
+  /** Neighbouring unknown characters become one unknown token. */
+  readonly fuseUnknown: boolean;
+  /** Words that are a token as they stand, whatever the merges say (`ignore_merges`), by their text in the vocabulary. */
+  readonly wholeWords: ReadonlyMap<string, number> | undefined;
+  /** Symbols that exist only between merges and are no tokens: the ids to put for one that is left at the end. */
+  readonly expansions: ReadonlyMap<number, readonly number[]>;
+}
+
+/** Byte-pair encoding of one word at a time; SPM too, whose merges are derived from its scores. Remembers the words it met. */
+export class BpeModel {
+  readonly #options: BpeOptions;
+  readonly #known = new Map<string, readonly number[]>();
+
+  constructor(options: BpeOptions) {
+    this.#options = options;
+  }
+
+  /** Appends the ids of a word. */
+  encode(word: string, ids: number[]): void {
+    let found = this.#known.get(word);
+    if (found === undefined) {
+      found = this.#encodeNew(word);
+      if (word.length <= maxRememberedLength) {
+        if (this.#known.size >= maxRememberedWords) this.#known.clear();
+        this.#known.set(word, found);
+      }
+    }
+    for (const id of found) ids.push(id);
+  }
+
+  #encodeNew(word: string): number[] {
+    const { first, wholeWords, merges, expansions } = this.#options;
+    const bytes = first.kind === "bytes" ? Buffer.from(word, "utf8") : undefined;
+    if (wholeWords !== undefined && word.length <= maxRememberedLength) {
+      const written = first.kind === "bytes" ? Array.from(bytes!, (byte) => first.alphabet[byte]).join("") : word;
+      const id = wholeWords.get(written);
+      if (id !== undefined) return [id];
+    }
+    const merged = merges.apply(first.kind === "bytes" ? this.#ofBytes(bytes!, first.ids) : this.#ofCharacters(word));
+    return expansions.size === 0 ? merged : merged.flatMap((id) => expansions.get(id) ?? id);
+  }
+
+  #ofBytes(bytes: Uint8Array, idsOfBytes: Int32Array): number[] {
+    const symbols: number[] = [];
+    for (const byte of bytes) {
+      const id = idsOfBytes[byte]!;
+      if (id >= 0) symbols.push(id);
+      else this.#pushUnknown(symbols);
+    }
+    return symbols;
+  }
+
+  #ofCharacters(word: string): number[] {
+    const first = this.#options.first as Extract<FirstSymbols, { kind: "characters" }>;
+    const symbols: number[] = [];
+    for (const character of word) {
+      const id = first.ids.get(character);
+      if (id !== undefined) {
+        symbols.push(id);
+        continue;
+      }
+      const byteIds = first.byteIds && Array.from(Buffer.from(character, "utf8"), (byte) => first.byteIds![byte]!);
+      if (byteIds?.every((byteId) => byteId >= 0)) symbols.push(...byteIds);
+      else this.#pushUnknown(symbols);
+    }
+    return symbols;
+  }
+
+  #pushUnknown(symbols: number[]): void {
+    const { unknownId, fuseUnknown } = this.#options;
+    if (unknownId === undefined || (fuseUnknown && symbols.at(-1) === unknownId)) return;
+    symbols.push(unknownId);
+  }
+}
+
+const maxRememberedWords = 50_000;
+/** In UTF-16 units. No vocabulary's words are longer. */
+const maxRememberedLength = 256;

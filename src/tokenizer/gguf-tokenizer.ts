@@ -1,0 +1,476 @@
+import { createHash } from "node:crypto";
+import type { GgufMetadata, GgufValue } from "../files/gguf.js";
+import { quote } from "../files/quote.js";
+import type { AddedToken } from "./added-tokens.js";
+import { BpeModel, type FirstSymbols } from "./bpe-model.js";
+import { byteAlphabet } from "./byte-level.js";
+import { ggmlPreTokenizer } from "./ggml-pre-tokenizers.js";
+import { maxTokens, PairMerges } from "./pair-merges.js";
+import type { SplitStep } from "./pre-tokenizer.js";
+import { canCutBeforeSpaces, cutBeforeSpaces } from "./space-words.js";
+import { TextTokenizer, type TokenizerParts } from "./text-tokenizer.js";
+import { byteLevelDecoder, spmDecoder } from "./token-decoder.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+/**
+ * The tokenizer of a GGUF file, with the ids that llama.cpp gives: byte-level BPE (`gpt2`) and SPM (`llama`).
+ *
+ * Two differences, both on purpose: text never merges into a control token by itself, so that a passage cannot spell one;
+ * and a byte that the vocabulary lacks becomes the unknown token where llama.cpp would stop.
+ *
+ * @throws Error for a kind of vocabulary or pre-tokenizer that is not supported, and for arrays that do not fit.
+ * @see llama.cpp, src/llama-vocab.cpp
+ */
+export function tokenizerFromGguf(metadata: GgufMetadata): Tokenizer {
+  const file = new GgufFields(metadata);
+  const model = file.string("tokenizer.ggml.model") ?? fail("tokenizer.ggml.model is missing");
+  if (model !== "gpt2" && model !== "llama")
+    fail(`the vocabulary kind ${quote(model)} is not supported, only "gpt2" and "llama" are`);
+  const vocabulary = readVocabulary(file);
+  return new TextTokenizer(model === "gpt2" ? bpeParts(file, vocabulary) : spmParts(file, vocabulary));
+}
+
+function fail(reason: string): never {
+  throw new Error(`Cannot read the tokenizer: ${reason}`);
+}
+
+/** Token kinds as `tokenizer.ggml.token_type` writes them. */
+const kinds = { unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
+
+interface Vocabulary {
+  readonly tokens: readonly string[];
+  readonly ids: ReadonlyMap<string, number>;
+  /** As llama.cpp corrects them: texts that it knows as ends of a turn are control tokens, whatever the file says. */
+  readonly types: Int32Array;
+  /** The ends of answers that are known by their text. */
+  readonly endsByText: ReadonlySet<number>;
+}
+
+function readVocabulary(file: GgufFields): Vocabulary {
+  const written = file.strings("tokenizer.ggml.tokens") ?? fail("tokenizer.ggml.tokens is missing");
+  if (written.length === 0 || written.length > maxTokens) {
+    fail(`the vocabulary has ${written.length} tokens, not 1 to ${maxTokens}`);
+  }
+  const tokens = written.map((token, id) => (token === "" ? `[EMPTY_${id}]` : token));
+  const ids = new Map<string, number>();
+  tokens.forEach((token, id) => {
+    const before = ids.get(token);
+    if (before !== undefined) fail(`tokens ${before} and ${id} are both ${quote(token)}`);
+    ids.set(token, id);
+  });
+  const types = new Int32Array(tokens.length).fill(1);
+  const writtenTypes = file.numbers("tokenizer.ggml.token_type");
+  if (writtenTypes !== undefined) {
+    if (writtenTypes.length < tokens.length)
+      fail(`there are ${writtenTypes.length} token types for ${tokens.length} tokens`);
+    for (let id = 0; id < tokens.length; id++) types[id] = writtenTypes[id]!;
+  }
+  return { tokens, ids, types, endsByText: correctTypes(ids, types, file) };
+}
+
+/** Marks the tokens that llama.cpp knows by their text as what they are, in place, and gives those that end an answer. */
+function correctTypes(ids: ReadonlyMap<string, number>, types: Int32Array, file: GgufFields): Set<number> {
+  const ends = new Set<number>();
+  for (const text of endTexts) {
+    const id = ids.get(text);
+    if (id === undefined) continue;
+    ends.add(id);
+    types[id] = kinds.control;
+  }
+  // Fill-in-the-middle tokens are sought by text only where no key names them.
+  for (const { key, texts, ends: endsAnswer } of fillInTokens) {
+    const named = file.tokenId(key, types.length);
+    const found = texts.map((text) => ids.get(text)).find((id) => id !== undefined);
+    if (named === undefined && found !== undefined) types[found] = kinds.control;
+    const id = named ?? found;
+    if (endsAnswer && id !== undefined) ends.add(id);
+  }
+  // gpt-oss writes these into its answers.
+  for (const text of ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"]) {
+    const id = ids.get(text);
+    if (id !== undefined) types[id] = kinds.userDefined;
+  }
+  const has = (text: string) => ids.has(text);
+  const end = ids.get("<|end|>");
+  if (
+    end !== undefined &&
+    ((has("<|return|>") && (has("<|call|>") || has("<|calls|>"))) ||
+      ((has("<|call|>") || has("<|calls|>")) && has("<|flush|>")))
+  ) {
+    // There, <|end|> ends a part of an answer, not the answer.
+    ends.delete(end);
+    types[end] = kinds.userDefined;
+  }
+  const slash = ids.get("</s>");
+  if (slash !== undefined && has("<|tool_response>")) {
+    ends.delete(slash);
+    types[slash] = 1;
+  }
+  return ends;
+}
+
+/** The texts that end an answer in llama.cpp, whatever the file's keys say. */
+const endTexts: readonly string[] = [
+  "<|eot_id|>",
+  "<|im_end|>",
+  "<|end|>",
+  "<|return|>",
+  "<|call|>",
+  "<|flush|>",
+  "<|calls|>",
+  "<end_of_turn>",
+  "<|endoftext|>",
+  "</s>",
+  "<|eom_id|>",
+  "<EOT>",
+  "_<EOT>",
+  "[EOT]",
+  "[EOS]",
+  "<|end_of_text|>",
+  "<end_of_utterance>",
+  "<eos>",
+  "<turn|>",
+  "<|tool_response>",
+  "<｜end▁of▁sentence｜>",
+  "[e~[",
+];
+
+interface FillInToken {
+  readonly key: string;
+  readonly texts: readonly string[];
+  readonly ends: boolean;
+}
+
+const fillInTokens: readonly FillInToken[] = [
+  {
+    key: "tokenizer.ggml.fim_pre_token_id",
+    texts: [
+      "<|fim_prefix|>",
+      "<fim-prefix>",
+      "<fim_prefix>",
+      "<｜fim▁begin｜>",
+      "<PRE>",
+      "▁<PRE>",
+      "<|code_prefix|>",
+      "<|prefix|>",
+    ],
+    ends: false,
+  },
+  {
+    key: "tokenizer.ggml.fim_suf_token_id",
+    texts: [
+      "<|fim_suffix|>",
+      "<fim-suffix>",
+      "<fim_suffix>",
+      "<｜fim▁hole｜>",
+      "<SUF>",
+      "▁<SUF>",
+      "<|code_suffix|>",
+      "<|suffix|>",
+    ],
+    ends: false,
+  },
+  {
+    key: "tokenizer.ggml.fim_mid_token_id",
+    texts: [
+      "<|fim_middle|>",
+      "<fim-middle>",
+      "<fim_middle>",
+      "<｜fim▁end｜>",
+      "<MID>",
+      "▁<MID>",
+      "<|code_middle|>",
+      "<|middle|>",
+    ],
+    ends: false,
+  },
+  {
+    key: "tokenizer.ggml.fim_pad_token_id",
+    texts: ["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
+    ends: true,
+  },
+  {
+    key: "tokenizer.ggml.fim_rep_token_id",
+    texts: ["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
+    ends: true,
+  },
+  { key: "tokenizer.ggml.fim_sep_token_id", texts: ["<|file_sep|>"], ends: true },
+];
+
+function bpeParts(file: GgufFields, vocabulary: Vocabulary): TokenizerParts {
+  const name =
+    file.string("tokenizer.ggml.pre") ??
+    fail("tokenizer.ggml.pre is missing; files without it were written by old converters and must be converted again");
+  const pre = ggmlPreTokenizer(name);
+  const { tokens, types } = vocabulary;
+  const plain = plainTokens(vocabulary);
+  const written = file.strings("tokenizer.ggml.merges") ?? fail("tokenizer.ggml.merges is missing");
+  if (written.length > maxTokens) fail(`there are ${written.length} merges, not up to ${maxTokens}`);
+  // Merges may pass through texts that are no tokens: these get ids past the vocabulary, which never leave the model.
+  const symbols = new Map(plain);
+  const expansions = new Map<number, number[]>();
+  const symbolOf = (text: string): number => {
+    let id = symbols.get(text);
+    if (id === undefined) {
+      id = tokens.length + expansions.size;
+      symbols.set(text, id);
+      expansions.set(
+        id,
+        Array.from(text, (character) => plain.get(character)).filter((part) => part !== undefined),
+      );
+    }
+    return id;
+  };
+  const merges = new PairMerges(written.length);
+  written.forEach((merge, rank) => {
+    const space = merge.indexOf(" ", 1);
+    if (space === -1 || space === merge.length - 1)
+      fail(`merge ${rank} is ${quote(merge)}, not two tokens with a space between`);
+    const left = merge.slice(0, space);
+    const right = merge.slice(space + 1);
+    if (vocabulary.ids.has(left + right) && !plain.has(left + right)) return;
+    const leftId = symbolOf(left);
+    const rightId = symbolOf(right);
+    if (!merges.has(leftId, rightId)) merges.set(leftId, rightId, rank, symbolOf(left + right));
+  });
+  const alphabet = byteAlphabet();
+  const first: FirstSymbols = {
+    kind: "bytes",
+    alphabet,
+    ids: Int32Array.from(alphabet, (character) => symbols.get(character) ?? -1),
+  };
+  const model = new BpeModel({
+    first,
+    merges,
+    unknownId: undefined,
+    fuseUnknown: false,
+    wholeWords: pre.ignoresMerges ? plain : undefined,
+    expansions,
+  });
+  const bos = file.tokenId("tokenizer.ggml.bos_token_id", tokens.length) ?? inVocabulary(pre.bosTokenId, tokens);
+  const eos = file.tokenId("tokenizer.ggml.eos_token_id", tokens.length) ?? inVocabulary(11, tokens);
+  const decoder = byteLevelDecoder();
+  return {
+    ...commonParts(file, vocabulary, bos, eos, pre.addsBos, [
+      "gpt2",
+      name,
+      pre.ignoresMerges,
+      tokens,
+      [...types],
+      written,
+    ]),
+    normalize: (text) => text,
+    splitSteps: pre.steps,
+    model,
+    decoder,
+    addsDummySpace: false,
+  };
+}
+
+function spmParts(file: GgufFields, vocabulary: Vocabulary): TokenizerParts {
+  const { tokens, types } = vocabulary;
+  const scores = file.numbers("tokenizer.ggml.scores");
+  if (scores === undefined) fail("tokenizer.ggml.scores is missing");
+  if (scores.length < tokens.length) fail(`there are ${scores.length} scores for ${tokens.length} tokens`);
+  const plain = plainTokens(vocabulary);
+  const byteIds = Int32Array.from({ length: 256 }, (_, byte) => {
+    const id = vocabulary.ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+    return id ?? -1;
+  });
+  const unknown = file.tokenId("tokenizer.ggml.unknown_token_id", tokens.length) ?? inVocabulary(0, tokens);
+  const { symbols, expansions } = spmSymbols(plain, tokens.length, byteIds, unknown);
+  const model = new BpeModel({
+    first: { kind: "characters", ids: symbols, byteIds },
+    merges: mergesOfScores(plain, symbols, scores),
+    unknownId: unknown,
+    fuseUnknown: false,
+    wholeWords: undefined,
+    expansions,
+  });
+  const addsSpace = file.boolean("tokenizer.ggml.add_space_prefix") ?? true;
+  const bos = file.tokenId("tokenizer.ggml.bos_token_id", tokens.length) ?? inVocabulary(1, tokens);
+  const eos = file.tokenId("tokenizer.ggml.eos_token_id", tokens.length) ?? inVocabulary(2, tokens);
+  const steps: SplitStep[] = canCutBeforeSpaces(plain.keys()) ? [cutBeforeSpaces] : [];
+  return {
+    ...commonParts(file, vocabulary, bos, eos, true, [
+      "llama",
+      addsSpace,
+      unknown ?? null,
+      tokens,
+      [...types],
+      Array.from(scores),
+    ]),
+    // Every run of plain text starts anew: after the start of the text, or after a token found by its spelling.
+    normalize: (text) => (addsSpace ? `▁${text.replaceAll(" ", "▁")}` : text.replaceAll(" ", "▁")),
+    splitSteps: steps,
+    model,
+    decoder: spmDecoder(addsSpace),
+    addsDummySpace: addsSpace,
+  };
+}
+
+/** Characters that occur in tokens but are none themselves: ids past the vocabulary, for merges to start from. */
+function spmSymbols(
+  plain: ReadonlyMap<string, number>,
+  numTokens: number,
+  byteIds: Int32Array,
+  unknown: number | undefined,
+) {
+  const symbols = new Map(plain);
+  const expansions = new Map<number, number[]>();
+  for (const token of plain.keys()) {
+    for (const character of token) {
+      if (symbols.has(character)) continue;
+      const id = numTokens + expansions.size;
+      symbols.set(character, id);
+      const bytes = Array.from(Buffer.from(character, "utf8"), (byte) => byteIds[byte]!);
+      expansions.set(id, bytes.every((byteId) => byteId >= 0) ? bytes : unknown === undefined ? [] : [unknown]);
+    }
+  }
+  return { symbols, expansions };
+}
+
+/**
+ * SPM merges the neighbours whose joint text is the token of the highest score, the leftmost among equals. That is BPE in
+ * which every way to cut a token in two is a pair, ranked by the token's score.
+ */
+function mergesOfScores(
+  plain: ReadonlyMap<string, number>,
+  symbols: ReadonlyMap<string, number>,
+  scores: ArrayLike<number>,
+): PairMerges {
+  const distinct = new Set<number>();
+  for (const id of plain.values()) {
+    const score = scores[id]!;
+    if (Number.isNaN(score)) fail(`the score of token ${id} is no number`);
+    distinct.add(score);
+  }
+  const ranks = new Map([...distinct].sort((a, b) => b - a).map((score, rank) => [score, rank]));
+  const pairs: number[] = [];
+  for (const [token, id] of plain) {
+    const characters = Array.from(token);
+    let left = "";
+    for (const character of characters.slice(0, -1)) {
+      left += character;
+      const leftId = symbols.get(left);
+      const rightId = leftId === undefined ? undefined : symbols.get(token.slice(left.length));
+      if (leftId !== undefined && rightId !== undefined) pairs.push(leftId, rightId, ranks.get(scores[id]!)!, id);
+    }
+  }
+  const merges = new PairMerges(pairs.length / 4);
+  for (let i = 0; i < pairs.length; i += 4) merges.set(pairs[i]!, pairs[i + 1]!, pairs[i + 2]!, pairs[i + 3]!);
+  return merges;
+}
+
+/** The tokens that text can become: not control, unknown or byte tokens. */
+function plainTokens({ tokens, types }: Vocabulary): Map<string, number> {
+  const plain = new Map<string, number>();
+  tokens.forEach((token, id) => {
+    const type = types[id];
+    if (type !== kinds.control && type !== kinds.unknown && type !== kinds.byte) plain.set(token, id);
+  });
+  return plain;
+}
+
+function commonParts(
+  file: GgufFields,
+  { tokens, types, endsByText }: Vocabulary,
+  bos: number | undefined,
+  eos: number | undefined,
+  addsBosByDefault: boolean,
+  digested: readonly unknown[],
+) {
+  const named = ["eot", "eom"].map((name) => file.tokenId(`tokenizer.ggml.${name}_token_id`, tokens.length));
+  const addsBos = file.boolean("tokenizer.ggml.add_bos_token") ?? addsBosByDefault;
+  const bosTokenId = addsBos ? bos : undefined;
+  const special = new Set<number>();
+  const addedTokens: AddedToken[] = [];
+  tokens.forEach((content, id) => {
+    const control = types[id] === kinds.control || types[id] === kinds.unknown;
+    if (control) special.add(id);
+    if (control || types[id] === kinds.userDefined) {
+      addedTokens.push({ id, content, control, lstrip: false, rstrip: false, singleWord: false, normalized: false });
+    }
+  });
+  const text = (id: number | undefined) => (id === undefined ? "" : tokens[id]!);
+  return {
+    tokens,
+    addedTokens,
+    bosTokenId,
+    endTokenIds: new Set([...endsByText, ...[eos, ...named].filter((id) => id !== undefined)]),
+    specialTokenIds: special,
+    chatTemplate: file.string("tokenizer.chat_template"),
+    templateTokens: {
+      bos_token: text(bos),
+      eos_token: text(eos),
+      pad_token: text(file.tokenId("tokenizer.ggml.padding_token_id", tokens.length)),
+      unk_token: text(file.tokenId("tokenizer.ggml.unknown_token_id", tokens.length)),
+    },
+    digest: createHash("sha256")
+      .update(JSON.stringify([...digested, bosTokenId ?? null]))
+      .digest("hex"),
+  };
+}
+
+function inVocabulary(id: number | undefined, tokens: readonly string[]): number | undefined {
+  return id !== undefined && id < tokens.length ? id : undefined;
+}
+
+/** Metadata values with their types checked. */
+class GgufFields {
+  readonly #metadata: GgufMetadata;
+
+  constructor(metadata: GgufMetadata) {
+    this.#metadata = metadata;
+  }
+
+  string(key: string): string | undefined {
+    const value = this.#metadata.get(key);
+    if (value === undefined || typeof value === "string") return value;
+    return fail(`${key} is ${describe(value)}, not a string`);
+  }
+
+  boolean(key: string): boolean | undefined {
+    const value = this.#metadata.get(key);
+    if (value === undefined || typeof value === "boolean") return value;
+    return fail(`${key} is ${describe(value)}, not a boolean`);
+  }
+
+  strings(key: string): readonly string[] | undefined {
+    const value = this.#metadata.get(key);
+    if (value === undefined) return undefined;
+    if (Array.isArray(value) && value.every((item): item is string => typeof item === "string")) return value;
+    return fail(`${key} is ${describe(value)}, not an array of strings`);
+  }
+
+  numbers(key: string): ArrayLike<number> | undefined {
+    const value = this.#metadata.get(key);
+    if (value === undefined) return undefined;
+    if (
+      value instanceof Int32Array ||
+      value instanceof Float32Array ||
+      value instanceof Uint32Array ||
+      value instanceof Int16Array ||
+      value instanceof Uint16Array ||
+      value instanceof Int8Array ||
+      value instanceof Uint8Array ||
+      value instanceof Float64Array
+    ) {
+      return value;
+    }
+    return fail(`${key} is ${describe(value)}, not an array of numbers`);
+  }
+
+  /** An id that the vocabulary has. */
+  tokenId(key: string, numTokens: number): number | undefined {
+    const value = this.#metadata.get(key);
+    if (value === undefined) return undefined;
+    if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value < numTokens) return value;
+    return fail(`${key} is ${describe(value)}, and the vocabulary has ids 0 to ${numTokens - 1}`);
+  }
+}
+
+function describe(value: GgufValue): string {
+  if (typeof value === "string") return quote(value, 40);
+  return typeof value === "object" ? "an array" : String(value);
+}

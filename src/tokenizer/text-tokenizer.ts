@@ -1,0 +1,118 @@
+import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
+import type { BpeModel } from "./bpe-model.js";
+import type { Normalize } from "./normalizer.js";
+import { type SplitStep, splitIntoWords } from "./pre-tokenizer.js";
+import { DecodingStream, type TokenDecoder } from "./token-decoder.js";
+import type { Tokenizer, TokenStream, TrustedText } from "./tokenizer.js";
+
+/** What a tokenizer is made of, whichever file it was read from. */
+export interface TokenizerParts {
+  /** The texts of the ids in the vocabulary; undefined where an id has none. */
+  readonly tokens: readonly (string | undefined)[];
+  readonly addedTokens: readonly AddedToken[];
+  readonly normalize: Normalize;
+  readonly splitSteps: readonly SplitStep[];
+  readonly model: BpeModel;
+  readonly decoder: TokenDecoder;
+  readonly addsDummySpace: boolean;
+  readonly bosTokenId: number | undefined;
+  readonly endTokenIds: ReadonlySet<number>;
+  readonly specialTokenIds: ReadonlySet<number>;
+  readonly chatTemplate: string | undefined;
+  readonly templateTokens: Tokenizer["templateTokens"];
+  readonly digest: string;
+}
+
+/** The tokenizer of a model: added tokens cut the text, the rest is normalized, cut into words, and encoded word by word. */
+export class TextTokenizer implements Tokenizer {
+  readonly vocabSize: number;
+  readonly bosTokenId: number | undefined;
+  readonly endTokenIds: ReadonlySet<number>;
+  readonly specialTokenIds: ReadonlySet<number>;
+  readonly addsDummySpace: boolean;
+  readonly chatTemplate: string | undefined;
+  readonly templateTokens: Tokenizer["templateTokens"];
+  readonly digest: string;
+  readonly #parts: TokenizerParts;
+  readonly #written: AddedTokenFinder;
+  readonly #normalized: AddedTokenFinder | undefined;
+  readonly #addedContents: ReadonlyMap<number, string>;
+  readonly #bytes: (Uint8Array | undefined)[] = [];
+
+  constructor(parts: TokenizerParts) {
+    this.vocabSize = parts.tokens.length;
+    this.bosTokenId = parts.bosTokenId;
+    this.endTokenIds = parts.endTokenIds;
+    this.specialTokenIds = parts.specialTokenIds;
+    this.addsDummySpace = parts.addsDummySpace;
+    this.chatTemplate = parts.chatTemplate;
+    this.templateTokens = parts.templateTokens;
+    this.digest = parts.digest;
+    this.#parts = parts;
+    const inNormalized = (token: AddedToken) => token.normalized && !token.control;
+    const normalized = parts.addedTokens.filter(inNormalized);
+    this.#written = new AddedTokenFinder(parts.addedTokens.filter((token) => !inNormalized(token)));
+    this.#normalized =
+      normalized.length > 0 ? new AddedTokenFinder(normalized, (token) => parts.normalize(token.content)) : undefined;
+    this.#addedContents = new Map(parts.addedTokens.map((token) => [token.id, token.content]));
+  }
+
+  encode(text: string, trusted: TrustedText): number[] {
+    // With flag u, only a surrogate without its partner is one.
+    const lone = text.search(/\p{Surrogate}/u);
+    if (lone !== -1)
+      throw new RangeError(`Cannot tokenize the text: UTF-16 unit ${lone} is a lone surrogate, not a character`);
+    const ids: number[] = [];
+    for (const part of this.#written.split(text, trusted)) {
+      if (part.kind === "token") ids.push(part.id);
+      else this.#encodePlain(text.slice(part.start, part.end), part.start === 0, ids);
+    }
+    return ids;
+  }
+
+  #encodePlain(text: string, atStart: boolean, ids: number[]): void {
+    const normalized = this.#parts.normalize(text);
+    if (this.#normalized === undefined) {
+      this.#encodeWords(normalized, atStart, ids);
+      return;
+    }
+    for (const part of this.#normalized.split(normalized, "none")) {
+      if (part.kind === "token") ids.push(part.id);
+      else this.#encodeWords(normalized.slice(part.start, part.end), atStart && part.start === 0, ids);
+    }
+  }
+
+  #encodeWords(text: string, atStart: boolean, ids: number[]): void {
+    const { model, splitSteps } = this.#parts;
+    for (const word of splitIntoWords(text, atStart, splitSteps)) model.encode(word, ids);
+  }
+
+  decode(ids: readonly number[]): string {
+    const stream = this.stream();
+    const texts = ids.map((id) => stream.push(id));
+    return texts.join("") + stream.end();
+  }
+
+  stream(): TokenStream {
+    return new DecodingStream((id) => this.#bytesOf(id), this.#parts.decoder.filters);
+  }
+
+  #bytesOf(id: number): Uint8Array {
+    if (!Number.isInteger(id) || id < 0 || id >= this.vocabSize) {
+      throw new RangeError(`Cannot decode token ${id}: the vocabulary has ids 0 to ${this.vocabSize - 1}`);
+    }
+    const known = this.#bytes[id];
+    if (known !== undefined) return known;
+    const bytes = this.#decodeToken(id);
+    this.#bytes[id] = bytes;
+    return bytes;
+  }
+
+  #decodeToken(id: number): Uint8Array {
+    if (this.specialTokenIds.has(id)) return new Uint8Array();
+    const added = this.#addedContents.get(id);
+    if (added !== undefined) return Buffer.from(added, "utf8");
+    const token = this.#parts.tokens[id];
+    return token === undefined ? new Uint8Array() : this.#parts.decoder.bytesOf(token);
+  }
+}
