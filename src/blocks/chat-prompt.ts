@@ -1,0 +1,239 @@
+import type { ChatMessage, SegmentedPrompt } from "./block.js";
+import { type LaidTurn, layoutChat } from "./chat-layout.js";
+import type { ChatTemplate, RenderOptions } from "./chat-template.js";
+import { type MergePiece, mergePieces } from "./merge-pieces.js";
+import { checkSegmentOptions, countCharacters, cutText, type SegmentOptions, type SegmentRule } from "./segment.js";
+import { blockOfRuns, sliceRuns, type TextRun } from "./text-run.js";
+
+/** From so many messages on, each message before the final block is one block. */
+const NUM_MESSAGES_UNCUT = 12;
+
+export interface ChatPromptOptions extends SegmentOptions, RenderOptions {}
+
+/** A part of a message's text, and how it becomes blocks. */
+export interface MessagePart {
+  readonly runs: readonly TextRun[];
+  /**
+   * "rule": cut by rule; "whole": one piece; template text beside either goes with it. "given": a block of its own that
+   * nothing is glued to, for instance a passage.
+   */
+  readonly cut: "rule" | "whole" | "given";
+}
+
+export interface PartedMessage {
+  readonly role: string;
+  readonly parts: readonly MessagePart[];
+}
+
+/**
+ * Cuts a conversation into blocks, rendered with the model's own chat template.
+ *
+ * - The final block begins with the last user message, with what the template opens it with, and goes on to the prompt's
+ *   end: later turns (a tool's answer, the opening of an answer) are in it, since they follow the question. The last
+ *   user message stays whole; a single message is cut by rule, and its last piece is the final block.
+ * - An array of parts is the caller's cut: every part is a block, of the last user message the last part is the final
+ *   block. Template text is never glued to a part: what stands before the first is a block of its own, what follows the
+ *   last opens the next message. White space at a part's edge stays even where the template trims messages, since a
+ *   passage's block must not depend on its place.
+ * - Other text is cut by rule, role prefix and suffix on the first and last piece of their message. Over the limit,
+ *   pairs inside one message merge first. The characters that count are the messages', not the template's. From 12
+ *   messages on each earlier message is one block, and the limit does not apply, so that a growing conversation keeps its blocks.
+ *
+ * The blocks' texts, put together, are the rendered prompt, less a BOS text that the template prints itself where the
+ * tokenizer adds BOS by id. Only the template's text is trusted.
+ *
+ * @throws TypeError for messages of the wrong kind, RangeError if there are none, none of role "user", an empty last
+ *   user message, an unfit role, or if the template refuses them.
+ * @see FACTS "Template text is never glued to a passage", "By rule".
+ */
+export function segmentMessages(
+  messages: readonly ChatMessage[],
+  template: ChatTemplate,
+  options: ChatPromptOptions = {},
+): SegmentedPrompt {
+  checkMessages(messages);
+  const final = lastUserMessage(messages);
+  const isSingle = messages.length === 1;
+  const isCut = messages.length < NUM_MESSAGES_UNCUT;
+  const parted = messages.map(({ role, content }, i): PartedMessage => {
+    if (typeof content !== "string") return { role, parts: content.map((text) => partOf(text, "given")) };
+    const isByRule = i === final ? isSingle : isCut;
+    return { role, parts: [partOf(content, isByRule ? "rule" : "whole")] };
+  });
+  return cutPartedMessages(parted, template, options);
+}
+
+/** A part of somebody's text: never trusted. */
+export function partOf(text: string, cut: MessagePart["cut"]): MessagePart {
+  return { runs: text === "" ? [] : [{ text, trusted: false }], cut };
+}
+
+/** @throws TypeError, RangeError as `segmentMessages`. */
+export function checkMessages(messages: readonly ChatMessage[]): void {
+  if (!Array.isArray(messages))
+    throw new TypeError(`Cannot use messages: they are ${typeof messages}, wanted an array`);
+  if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
+  for (const [i, message] of messages.entries()) {
+    const { role, content } = (message ?? {}) as Partial<Record<keyof ChatMessage, unknown>>;
+    if (typeof role !== "string")
+      throw new TypeError(`Cannot use message ${i}: its role is ${typeof role}, wanted text`);
+    // Templates print roles, and what a template prints is trusted.
+    if (!/^[\w.-]{1,64}$/.test(role)) {
+      throw new RangeError(
+        `Cannot use message ${i}: its role is ${JSON.stringify(role.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
+      );
+    }
+    const isText =
+      typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
+    if (!isText) throw new TypeError(`Cannot use message ${i}: its content is neither text nor an array of texts`);
+  }
+}
+
+/** @throws RangeError if there is none. */
+export function lastUserMessage(messages: readonly { readonly role: string }[]): number {
+  const last = messages.findLastIndex((message) => message.role === "user");
+  if (last < 0) throw new RangeError('Cannot use messages: none has the role "user", which the final block is made of');
+  return last;
+}
+
+/** A block in the making. */
+interface Item {
+  readonly runs: readonly TextRun[];
+  /** "rule": counts against the limit and may merge. "given": nothing is glued to it. */
+  readonly kind: "rule" | "whole" | "given" | "header";
+  readonly message: number;
+  readonly numCharacters: number;
+}
+
+/**
+ * Cuts messages whose parts say how. The last user message's last part ends in the final block.
+ *
+ * @param options.joinOpening puts all that stands before the first given part into one block, as a RAG prompt wants it.
+ */
+export function cutPartedMessages(
+  messages: readonly PartedMessage[],
+  template: ChatTemplate,
+  options: ChatPromptOptions & { readonly joinOpening?: boolean } = {},
+): SegmentedPrompt {
+  const rule = checkSegmentOptions(options);
+  const final = lastUserMessage(messages);
+  const finalPart = messages[final]!.parts.at(-1);
+  if (finalPart === undefined || textOf(finalPart).trim() === "") {
+    throw new RangeError("Cannot use messages: the last user message, or its last part, is empty");
+  }
+  const rendered = messages.map(({ role, parts }) => ({ role, content: parts.map(textOf).join("") }));
+  const layout = layoutChat(template, rendered, options);
+  if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
+  const firstFinal = layout.turns.findIndex((turn) => turn.message === final);
+  if (firstFinal < 0) throw new RangeError("Cannot use messages: the chat template leaves out the last user message");
+
+  const items: Item[] = [];
+  let pending: TextRun[] = [];
+  for (const [k, turn] of layout.turns.slice(0, firstFinal + 1).entries()) {
+    const isFinal = k === firstFinal;
+    pending.push({ text: turn.prefix, trusted: true });
+    const pieces = piecesOfTurn(turn, messages[turn.message]!.parts, isFinal, rule);
+    for (const { runs, kind } of pieces) {
+      if (kind === "given") {
+        items.push({ runs: pending, kind: "header", message: turn.message, numCharacters: 0 });
+        items.push({ runs, kind, message: turn.message, numCharacters: 0 });
+      } else {
+        const numCharacters = kind === "rule" ? runs.reduce((sum, run) => sum + countCharacters(run.text), 0) : 0;
+        items.push({ runs: [...pending, ...runs], kind, message: turn.message, numCharacters });
+      }
+      pending = [];
+    }
+    const last = items.at(-1);
+    const closing: TextRun = { text: turn.suffix, trusted: true };
+    if (last === undefined || last.kind === "given" || pieces.length === 0) pending.push(closing);
+    else items[items.length - 1] = { ...last, runs: [...last.runs, closing] };
+  }
+
+  // The final message's last piece took its suffix above; what the template prints after it goes on from there.
+  const finalItem = items.pop()!;
+  const finalRuns = [...finalItem.runs];
+  for (const turn of layout.turns.slice(firstFinal + 1)) {
+    finalRuns.push({ text: turn.prefix, trusted: true });
+    finalRuns.push(...runsOfTurn(turn, messages[turn.message]!.parts));
+    finalRuns.push({ text: turn.suffix, trusted: true });
+  }
+  const local = options.joinOpening === true ? joinOpening(items) : items;
+  const blocks = mergeItems(local, rule.limit - 1).map(blockOfRuns);
+  return {
+    blocks: [...blocks.filter((block) => block.text !== ""), blockOfRuns(finalRuns)],
+    warnings: layout.warnings,
+  };
+}
+
+function textOf(part: MessagePart): string {
+  return part.runs.length === 1 ? part.runs[0]!.text : part.runs.map((run) => run.text).join("");
+}
+
+interface TurnPiece {
+  readonly runs: readonly TextRun[];
+  readonly kind: "rule" | "whole" | "given";
+}
+
+/** A printed message as the pieces that its parts make; of the final message, the last is never "given". */
+function piecesOfTurn(turn: LaidTurn, parts: readonly MessagePart[], isFinal: boolean, rule: SegmentRule): TurnPiece[] {
+  if (turn.rewritten) return [{ runs: [{ text: turn.content, trusted: false }], kind: "whole" }];
+  const printed = printedParts(turn, parts, isFinal);
+  return printed.flatMap(({ runs, cut }, i): TurnPiece[] => {
+    const text = runs.map((run) => run.text).join("");
+    const isLast = i === printed.length - 1;
+    if (cut === "given" && !(isFinal && isLast)) return text === "" ? [] : [{ runs, kind: "given" }];
+    const isWhole = cut !== "rule" || (isFinal && rule.limit === 1);
+    if (isWhole) return [{ runs, kind: "whole" }];
+    const pieces = text === "" ? [""] : cutText(text, rule);
+    return pieces.map((piece) => ({ runs: [{ text: piece, trusted: false }], kind: "rule" }));
+  });
+}
+
+/** A message's parts as printed: trimmed at its edges where the template trims, but never at a given part's edge. */
+function printedParts(turn: LaidTurn, parts: readonly MessagePart[], isFinal: boolean): MessagePart[] {
+  const spans: { part: MessagePart; start: number; end: number }[] = [];
+  let length = 0;
+  for (const part of parts) {
+    const start = length;
+    length += textOf(part).length;
+    spans.push({ part, start, end: length });
+  }
+  const given = spans.filter(({ part }, i) => part.cut === "given" && !(isFinal && i === spans.length - 1));
+  const from = Math.min(turn.trimmedStart, given[0]?.start ?? length);
+  const to = Math.max(turn.trimmedStart + turn.content.length, given.at(-1)?.end ?? 0);
+  return spans.map(({ part, start, end }) => ({
+    cut: part.cut,
+    runs: sliceRuns(part.runs, Math.max(0, from - start), Math.max(0, Math.min(end, to) - start)),
+  }));
+}
+
+function runsOfTurn(turn: LaidTurn, parts: readonly MessagePart[]): readonly TextRun[] {
+  if (turn.rewritten) return [{ text: turn.content, trusted: false }];
+  return printedParts(turn, parts, true).flatMap((part) => part.runs);
+}
+
+function joinOpening(items: readonly Item[]): readonly Item[] {
+  const numOpening = items.findIndex((item) => item.kind === "given");
+  if (numOpening <= 0) return items;
+  const runs = items.slice(0, numOpening).flatMap((item) => item.runs);
+  return [{ runs, kind: "header", message: 0, numCharacters: 0 }, ...items.slice(numOpening)];
+}
+
+/** Merges items cut by rule until at most `maxPieces` of them are left; all others stay as they are. */
+function mergeItems(items: readonly Item[], maxPieces: number): (readonly TextRun[])[] {
+  const pieces: MergePiece[] = [];
+  const itemOfPiece: number[] = [];
+  for (const [i, { kind, message, numCharacters }] of items.entries()) {
+    if (kind !== "rule") continue;
+    pieces.push({ message, numCharacters, followsPrevious: itemOfPiece.at(-1) === i - 1 });
+    itemOfPiece.push(i);
+  }
+  const merged: (readonly TextRun[])[] = items.map((item) => item.runs);
+  for (const [first, end] of mergePieces(pieces, maxPieces)) {
+    if (end - first === 1) continue;
+    const start = itemOfPiece[first]!;
+    merged[start] = items.slice(start, start + end - first).flatMap((item) => item.runs);
+    for (let i = start + 1; i < start + end - first; i++) merged[i] = [];
+  }
+  return merged;
+}
