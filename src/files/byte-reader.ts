@@ -125,8 +125,24 @@ export class ByteReader {
   /** The next bytes as text; undefined if they are no UTF-8. */
   takeText(byteLength: number): string | undefined {
     const at = this.#advance(byteLength);
-    const bytes = this.#window.subarray(at, at + byteLength);
-    return isUtf8(bytes) ? bytes.toString("utf8") : undefined;
+    const end = at + byteLength;
+    let i = at;
+    while (i < end && (this.#window[i] ?? 0) < 0x80) {
+      i += 1;
+    }
+    if (i === end) {
+      return this.#window.toString("latin1", at, end);
+    }
+    return isUtf8(this.#window.subarray(at, end)) ? this.#window.toString("utf8", at, end) : undefined;
+  }
+
+  /** Whether a text that is led by its length in 64 bits lies in the window, length and all. */
+  hasText(): boolean {
+    if (!this.has(8)) {
+      return false;
+    }
+    const high = this.#window.readUInt32LE(this.#next + 4);
+    return high === 0 && this.has(8 + this.#window.readUInt32LE(this.#next));
   }
 
   /** The place in the window of the bytes that are taken now. */

@@ -1,0 +1,145 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished } from "vitest";
+
+/** A folder that is removed when the test that made it is over. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-"));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Expects an Error of one line that holds `part`, and gives its message. */
+export async function expectError(promise: Promise<unknown>, part: string | RegExp = /^Cannot /): Promise<string> {
+  const error: unknown = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(Error);
+  const message = error instanceof Error ? error.message : "";
+  expect(message).toMatch(part);
+  expect(message).toMatch(/^Cannot [^\n]{1,1000}[^.\n]$/);
+  return message;
+}
+
+/** `count` places in 0..length - 1, evenly spread. */
+export function placesIn(length: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => Math.floor((i * length) / count));
+}
+
+export interface TestTensor {
+  readonly name: string;
+  /** Outermost first. */
+  readonly shape: readonly number[];
+  /** A safetensors dtype; default "F32". */
+  readonly dtype?: string;
+  /** Default: zeros. */
+  readonly values?: readonly number[];
+}
+
+const dtypeSizes: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2, F64: 8, I64: 8, F8_E4M3: 1 };
+
+function tensorBytes({ shape, dtype = "F32", values }: TestTensor): Uint8Array {
+  const count = shape.reduce((product, size) => product * size, 1);
+  return values === undefined
+    ? new Uint8Array(count * (dtypeSizes[dtype] ?? 0))
+    : new Uint8Array(Float32Array.from(values).buffer);
+}
+
+/** A safetensors file of these tensors, in this order. */
+export function safetensorsBytes(tensors: readonly TestTensor[], extra: Record<string, unknown> = {}): Uint8Array {
+  const header: Record<string, unknown> = { __metadata__: { format: "pt" }, ...extra };
+  let next = 0;
+  const data = tensors.map((tensor) => {
+    const bytes = tensorBytes(tensor);
+    header[tensor.name] = {
+      dtype: tensor.dtype ?? "F32",
+      shape: tensor.shape,
+      data_offsets: [next, next + bytes.byteLength],
+    };
+    next += bytes.byteLength;
+    return bytes;
+  });
+  return safetensorsWith(JSON.stringify(header), Buffer.concat(data));
+}
+
+/** A safetensors file with this header and these bytes after it, sound or not. */
+export function safetensorsWith(header: string, data: Uint8Array = new Uint8Array(0)): Uint8Array {
+  const json = Buffer.from(header);
+  return Buffer.concat([uint64(json.byteLength), json, data]);
+}
+
+export type TestGgufValue =
+  | { readonly u32: number }
+  | { readonly f32: number }
+  | { readonly u64: bigint }
+  | { readonly i64: bigint }
+  | { readonly bool: boolean }
+  | { readonly text: string }
+  | { readonly texts: readonly string[] }
+  | { readonly f32s: readonly number[] }
+  | { readonly i32s: readonly number[] };
+
+export interface TestGguf {
+  readonly version?: number;
+  readonly metadata: Readonly<Record<string, TestGgufValue>>;
+  /** `type` is ggml's number, default 0 (F32); `byteLength` for types whose size the helper does not know. */
+  readonly tensors?: readonly (TestTensor & { readonly type?: number; readonly byteLength?: number })[];
+}
+
+/** A little-endian GGUF file with an alignment of 32 bytes. */
+export function ggufBytes({ version = 3, metadata, tensors = [] }: TestGguf): Uint8Array {
+  const parts: Uint8Array[] = [Buffer.from("GGUF"), uint32(version), uint64(tensors.length)];
+  parts.push(uint64(Object.keys(metadata).length));
+  for (const [key, value] of Object.entries(metadata)) {
+    parts.push(ggufText(key), Buffer.concat(ggufValue(value)));
+  }
+  let offset = 0;
+  const data: Uint8Array[] = [];
+  for (const tensor of tensors) {
+    parts.push(ggufText(tensor.name), uint32(tensor.shape.length), ...[...tensor.shape].reverse().map(uint64));
+    parts.push(uint32(tensor.type ?? 0), uint64(offset));
+    const bytes = tensor.byteLength === undefined ? tensorBytes(tensor) : new Uint8Array(tensor.byteLength);
+    const padding = (32 - (bytes.byteLength % 32)) % 32;
+    data.push(bytes, new Uint8Array(padding));
+    offset += bytes.byteLength + padding;
+  }
+  const header = Buffer.concat(parts);
+  return Buffer.concat([header, new Uint8Array((32 - (header.byteLength % 32)) % 32), ...data]);
+}
+
+function ggufValue(value: TestGgufValue): Uint8Array[] {
+  if ("u32" in value) return [uint32(4), uint32(value.u32)];
+  if ("f32" in value) return [uint32(6), float32(value.f32)];
+  if ("bool" in value) return [uint32(7), Uint8Array.of(value.bool ? 1 : 0)];
+  if ("text" in value) return [uint32(8), ggufText(value.text)];
+  if ("u64" in value) return [uint32(10), uint64(value.u64)];
+  if ("i64" in value) return [uint32(11), uint64(BigInt.asUintN(64, value.i64))];
+  if ("texts" in value) return [uint32(9), uint32(8), uint64(value.texts.length), ...value.texts.map(ggufText)];
+  if ("f32s" in value) return [uint32(9), uint32(6), uint64(value.f32s.length), ...value.f32s.map(float32)];
+  return [uint32(9), uint32(5), uint64(value.i32s.length), ...value.i32s.map((number) => uint32(number >>> 0))];
+}
+
+export function ggufText(text: string): Uint8Array {
+  const bytes = Buffer.from(text);
+  return Buffer.concat([uint64(bytes.byteLength), bytes]);
+}
+
+export function uint32(value: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+export function uint64(value: number | bigint): Uint8Array {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(value));
+  return bytes;
+}
+
+function float32(value: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeFloatLE(value);
+  return bytes;
+}
