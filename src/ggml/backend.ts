@@ -167,25 +167,23 @@ export class Backend implements Disposable {
     }
   }
 
-  /** Writes bytes into a tensor, off the event loop where they are many. */
+  /** Writes bytes into a tensor, off the event loop, for they may be many. */
   async write(tensor: Tensor, data: Uint8Array, offset = 0): Promise<void> {
-    if (offset < 0 || offset + data.byteLength > byteLength(tensor)) {
-      throw new RangeError(
-        `Cannot write ${data.byteLength} bytes at ${offset} into ${describe(tensor)} of ${byteLength(tensor)} bytes`,
-      );
-    }
+    requireInside(tensor, "write", offset, data.byteLength);
     if (data.byteLength === 0) return;
     await callAsync(this.ggml.symbols.ggml_backend_tensor_set, tensor.pointer, data, offset, data.byteLength);
   }
 
+  /** Writes bytes into a tensor at once. */
+  set(tensor: Tensor, data: Uint8Array, offset = 0): void {
+    requireInside(tensor, "write", offset, data.byteLength);
+    if (data.byteLength > 0) this.ggml.symbols.ggml_backend_tensor_set(tensor.pointer, data, offset, data.byteLength);
+  }
+
   /** A copy of a tensor's bytes. */
   read(tensor: Tensor, offset = 0, length = byteLength(tensor) - offset): Uint8Array<ArrayBuffer> {
+    requireInside(tensor, "read", offset, length);
     const data = new Uint8Array(length);
-    if (offset < 0 || length < 0 || offset + length > byteLength(tensor)) {
-      throw new RangeError(
-        `Cannot read ${length} bytes at ${offset} of ${describe(tensor)} of ${byteLength(tensor)} bytes`,
-      );
-    }
     if (length > 0) this.ggml.symbols.ggml_backend_tensor_get(tensor.pointer, data, offset, length);
     return data;
   }
@@ -335,6 +333,14 @@ function chooseDevice(ggml: Ggml, name: string | undefined): Device {
   if (found !== undefined) return found;
   const known = ggml.devices.map((device) => `"${device.name}"`).join(", ");
   throw new RangeError(`Cannot use device "${name}": ggml ${ggml.version} found ${known}`);
+}
+
+function requireInside(tensor: Tensor, action: string, offset: number, length: number): void {
+  if (offset < 0 || length < 0 || offset + length > byteLength(tensor)) {
+    throw new RangeError(
+      `Cannot ${action} ${length} bytes at ${offset} of ${describe(tensor)}: it has ${byteLength(tensor)} bytes`,
+    );
+  }
 }
 
 function callAsync(bound: Bound, ...args: NativeArgument[]): Promise<Pointer> {

@@ -266,6 +266,15 @@ export class Graph implements Disposable {
     return { ...b, pointer: this.#call("ggml_cpy", a.pointer, b.pointer) };
   }
 
+  /** b's elements after a's along one size; the others must agree. */
+  concat(a: Tensor, b: Tensor, axis: 0 | 1 | 2 | 3): Tensor {
+    if (a.type !== b.type || a.ne.some((n, i) => i !== axis && n !== b.ne[i])) {
+      throw new RangeError(`Cannot put ${describe(b)} after ${describe(a)} along size ${axis}: shapes or types differ`);
+    }
+    const ne = a.ne.map((n, i) => (i === axis ? n + (b.ne[i] as number) : n)) as unknown as Dims;
+    return this.#op("ggml_concat", a.type, ne, a.pointer, b.pointer, axis);
+  }
+
   /** Appends zeros to the first sizes of a packed F32 tensor. */
   pad(x: Tensor, extra: readonly number[]): Tensor {
     requireType(x, "pad", "F32");
@@ -314,6 +323,7 @@ type Operation =
   | "ggml_permute"
   | "ggml_cont"
   | "ggml_cpy"
+  | "ggml_concat"
   | "ggml_pad";
 
 function requireType(t: Tensor, action: string, type: GgmlType): void {

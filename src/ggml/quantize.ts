@@ -45,3 +45,26 @@ export function dequantizeRows(ggml: Ggml, type: GgmlType, bytes: Uint8Array): F
   toFloat(bytes, values, values.length);
   return values;
 }
+
+/**
+ * Rows from one element type to another by way of F32, off the event loop.
+ * @param bytes whole rows of rowLength elements.
+ */
+export async function convertRows(
+  ggml: Ggml,
+  from: GgmlType,
+  to: GgmlType,
+  bytes: Uint8Array,
+  rowLength: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const values = dequantizeRows(ggml, from, bytes);
+  const out = new Uint8Array(rowBytes(to, rowLength) * (values.length / rowLength));
+  if (to === "F32") return new Uint8Array(values.buffer);
+  await new Promise<void>((resolve, reject) => {
+    const numRows = values.length / rowLength;
+    ggml.symbols.ggml_quantize_chunk.async(ggmlTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
+      error ? reject(error) : resolve(),
+    );
+  });
+  return out;
+}

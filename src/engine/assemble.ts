@@ -1,0 +1,152 @@
+import type { Backend, TensorStorage } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
+import type { BlockKV, KVType } from "../kv/block-kv.js";
+import { type Decoder, type LayeredRows, ropeParameters, transposeValues } from "../model/decoder.js";
+import { contextType, type DeviceBlockMemory } from "./device-memory.js";
+
+/** Keys turned by one node: some 10 ms. */
+const maxElementsPerNode = 1 << 23;
+/** Room in rows is rounded up to this. */
+const capacityStep = 64;
+
+/** The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them. */
+export class AssembledContext implements Disposable {
+  readonly capacity: number;
+  readonly #backend: Backend;
+  readonly #decoder: Decoder;
+  readonly #type: "F16" | "F32";
+  readonly #storage: TensorStorage;
+  #transposed: TensorStorage | undefined;
+  /** Rows that hold keys and values. */
+  length = 0;
+
+  /**
+   * @param capacity rows to make room for, in tokens.
+   * @throws Error if the device has not enough memory.
+   */
+  constructor(backend: Backend, decoder: Decoder, kvType: KVType, capacity: number) {
+    this.capacity = roundCapacity(capacity);
+    this.#backend = backend;
+    this.#decoder = decoder;
+    this.#type = contextType(kvType);
+    const ne = [elementsPerRow(decoder) * this.capacity];
+    this.#storage = backend.allocate([
+      { name: "keys", type: this.#type, ne },
+      { name: "values", type: this.#type, ne },
+    ]);
+  }
+
+  get keys(): LayeredRows {
+    return { tensor: this.#storage.get("keys"), offset: 0, capacity: this.capacity };
+  }
+
+  get values(): LayeredRows {
+    return { tensor: this.#storage.get("values"), offset: 0, capacity: this.capacity };
+  }
+
+  /** Values transposed, as decoding wants them: made of all rows so far at the first call. */
+  async valuesTransposed(signal?: AbortSignal): Promise<LayeredRows> {
+    if (this.#transposed === undefined) {
+      const ne = [elementsPerRow(this.#decoder) * this.capacity];
+      const storage = this.#backend.allocate([{ name: "values transposed", type: this.#type, ne }]);
+      try {
+        const { config } = this.#decoder;
+        using graph = new Graph(this.#decoder.ggml, 8 * config.numLayers + 8);
+        transposeValues(
+          graph,
+          config,
+          this.values,
+          { tensor: storage.get("values transposed"), offset: 0, capacity: this.capacity },
+          this.length,
+        );
+        await this.#backend.compute(graph, () => undefined, signal);
+      } catch (error) {
+        storage[Symbol.dispose]();
+        throw error;
+      }
+      this.#transposed = storage;
+    }
+    return { tensor: this.#transposed.get("values transposed"), offset: 0, capacity: this.capacity };
+  }
+
+  [Symbol.dispose](): void {
+    this.#transposed?.[Symbol.dispose]();
+    this.#storage[Symbol.dispose]();
+  }
+}
+
+/** The bytes that a context of this many rows takes, with its transposed values if tokens are decoded over it. */
+export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number, decodes: boolean): number {
+  const elementBytes = contextType(kvType) === "F16" ? 2 : 4;
+  return elementsPerRow(decoder) * roundCapacity(capacity) * elementBytes * (decodes ? 3 : 2);
+}
+
+/**
+ * Lays blocks into an empty context, one after another from row 0 on, and turns their keys to their places: once, from
+ * the stored copy, so that no rounding adds up.
+ *
+ * @param positions of every row; rows of a block follow each other.
+ */
+export async function assemble(
+  backend: Backend,
+  decoder: Decoder,
+  context: AssembledContext,
+  blocks: readonly BlockKV<DeviceBlockMemory>[],
+  positions: Int32Array,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { config } = decoder;
+  const numRows = blocks.reduce((sum, { shape }) => sum + shape.numTokens, 0);
+  if (context.length !== 0 || numRows !== positions.length || numRows > context.capacity) {
+    throw new RangeError(
+      `Cannot assemble ${numRows} rows at ${positions.length} positions: the context has room for ${context.capacity} and holds ${context.length}`,
+    );
+  }
+  if (numRows === 0) return;
+  const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / elementsPerRow(decoder)));
+  using graph = new Graph(decoder.ggml, 8 * blocks.length + 4 * Math.ceil(numRows / stepsOfRows) + 16);
+  let row = 0;
+  for (const { memory, shape } of blocks) {
+    for (const part of ["keys", "values"] as const) {
+      // A head's rows lie side by side in both: [T * D, L * H'].
+      const heads = config.numLayers * config.numKvHeads;
+      const window = (rows: LayeredRows, firstRow: number) => {
+        const size = rows.tensor.nb[0];
+        const first = (rows.offset + firstRow * config.headSize) * size;
+        return graph.view(
+          rows.tensor,
+          [shape.numTokens * config.headSize, heads],
+          [rows.capacity * config.headSize * size],
+          first,
+        );
+      };
+      graph.expand(graph.copy(window(memory[part], 0), window(context[part], row)));
+    }
+    row += shape.numTokens;
+  }
+  const rope = ropeParameters(decoder);
+  const { tensor, capacity } = context.keys;
+  const size = tensor.nb[0];
+  for (let first = 0; first < numRows; first += stepsOfRows) {
+    const count = Math.min(stepsOfRows, numRows - first);
+    // All layers' heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
+    const keys = graph.view(
+      tensor,
+      [config.headSize, config.numLayers * config.numKvHeads, count],
+      [capacity * config.headSize * size, config.headSize * size],
+      first * config.headSize * size,
+    );
+    const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
+    graph.expand(graph.rope(keys, at, rope, true));
+  }
+  await backend.compute(graph, () => undefined, signal);
+  context.length = numRows;
+}
+
+function elementsPerRow({ config }: Decoder): number {
+  return config.numLayers * config.numKvHeads * config.headSize;
+}
+
+function roundCapacity(rows: number): number {
+  return Math.ceil(Math.max(rows, 1) / capacityStep) * capacityStep;
+}

@@ -1,0 +1,59 @@
+/** Bytes that assembled contexts may take, all together. Requests wait for theirs in the order they came. */
+export class ContextBudget {
+  #usedBytes = 0;
+  readonly #waiting: { readonly bytes: number; grant(): void }[] = [];
+
+  constructor(readonly capBytes: number) {}
+
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
+  /**
+   * Takes bytes as soon as they are free; disposing gives them back.
+   * @throws RangeError if they are more than the whole budget; the signal's reason.
+   */
+  async take(bytes: number, signal?: AbortSignal): Promise<Disposable> {
+    signal?.throwIfAborted();
+    if (bytes > this.capBytes) {
+      throw new RangeError(
+        `Cannot assemble a context of ${bytes} bytes: the budget for contexts is ${this.capBytes} bytes`,
+      );
+    }
+    if (this.#waiting.length > 0 || this.#usedBytes + bytes > this.capBytes) {
+      await new Promise<void>((resolve, reject) => {
+        const waiter = { bytes, grant: () => finish(resolve) };
+        const finish = (settle: () => void) => {
+          signal?.removeEventListener("abort", abort);
+          settle();
+        };
+        const abort = () => {
+          this.#waiting.splice(this.#waiting.indexOf(waiter), 1);
+          finish(() => reject(signal?.reason));
+          this.#grant();
+        };
+        signal?.addEventListener("abort", abort, { once: true });
+        this.#waiting.push(waiter);
+      });
+    } else {
+      this.#usedBytes += bytes;
+    }
+    let isBack = false;
+    return {
+      [Symbol.dispose]: () => {
+        if (isBack) return;
+        isBack = true;
+        this.#usedBytes -= bytes;
+        this.#grant();
+      },
+    };
+  }
+
+  #grant(): void {
+    for (let next = this.#waiting[0]; next && this.#usedBytes + next.bytes <= this.capBytes; next = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#usedBytes += next.bytes;
+      next.grant();
+    }
+  }
+}

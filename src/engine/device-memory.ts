@@ -1,0 +1,55 @@
+import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { Tensor } from "../ggml/tensor.js";
+import type { GgmlType } from "../ggml/types.js";
+import { type BlockKVShape, type BlockMemory, blockKVByteLength, type KVType } from "../kv/block-kv.js";
+import type { LayeredRows } from "../model/decoder.js";
+
+const elementTypes = { f16: "F16", f32: "F32", bf16: "BF16" } as const satisfies Record<KVType, GgmlType>;
+
+/** The element type of an assembled context: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
+export function contextType(kvType: KVType): "F16" | "F32" {
+  return kvType === "f16" ? "F16" : "F32";
+}
+
+/** A block KV's bytes in a device's memory, as one tensor that graphs read and write. */
+export class DeviceBlockMemory implements BlockMemory {
+  readonly byteLength: number;
+  readonly #backend: Backend;
+  readonly #storage: TensorStorage;
+  readonly #shape: BlockKVShape;
+
+  /** @throws Error if the device has not enough memory. */
+  constructor(backend: Backend, shape: BlockKVShape) {
+    this.byteLength = blockKVByteLength(shape);
+    this.#backend = backend;
+    this.#shape = shape;
+    const numElements = 2 * shape.numLayers * shape.numKvHeads * shape.numTokens * shape.headSize;
+    this.#storage = backend.allocate([{ name: "block", type: elementTypes[shape.type], ne: [numElements] }]);
+  }
+
+  /** Keys before RoPE. */
+  get keys(): LayeredRows {
+    return { tensor: this.#tensor, offset: 0, capacity: this.#shape.numTokens };
+  }
+
+  get values(): LayeredRows {
+    const { numLayers, numKvHeads, numTokens, headSize } = this.#shape;
+    return { tensor: this.#tensor, offset: numLayers * numKvHeads * numTokens * headSize, capacity: numTokens };
+  }
+
+  read(): Uint8Array {
+    return this.#backend.read(this.#tensor);
+  }
+
+  write(bytes: Uint8Array): void {
+    this.#backend.set(this.#tensor, bytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.#storage[Symbol.dispose]();
+  }
+
+  get #tensor(): Tensor {
+    return this.#storage.get("block");
+  }
+}

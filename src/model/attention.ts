@@ -1,0 +1,174 @@
+import type { Graph } from "../ggml/graph.js";
+import { isContiguous, type Tensor } from "../ggml/tensor.js";
+
+/** ggml's tiled attention works on this many query rows of a head at a time, and needs at least as many. */
+const tileRows = 64;
+
+/**
+ * Which keys each query row sees: all of the first `past`, then, causally, those of the rows themselves.
+ * Row t sees keys 0..past + t.
+ */
+export interface CausalSpan {
+  readonly numRows: number;
+  readonly past: number;
+}
+
+export interface AttentionOptions {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headSize: number;
+  readonly threads: number;
+  /** The most floating-point operations of one node, so that a running graph can be stopped soon. */
+  readonly maxNodeFlops: number;
+}
+
+/**
+ * Causal attention of some rows over keys and values, in tiles of 64 rows, with sums in 32 bit.
+ *
+ * ggml's CPU kernel shares rows out to threads in chunks that cut tiles, and a tile costs the same however few of its
+ * rows are used, so the heads that share a KV head are laid as rows where that makes fewer tiles. Fewer than 64 rows
+ * are padded: below, the kernel sums F16 values in 16 bit. Work is split over nodes by rows, then by heads.
+ *
+ * @param graph where nodes are added.
+ * @param q [D, H, T] F32, T rows in order.
+ * @param k [D, N, H'], N = past + T, F32 or F16; v likewise, of the same type.
+ * @param masks finds or makes a mask [keys, rows] of 16-bit floats.
+ * @returns [D * H, T] F32.
+ */
+export function tiledAttention(
+  graph: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  span: CausalSpan,
+  masks: MaskCache,
+  options: AttentionOptions,
+): Tensor {
+  const { headSize, numHeads, numKvHeads } = options;
+  const group = numHeads / numKvHeads;
+  const flopsPerRow = 4 * headSize * (span.past + span.numRows);
+  // By rows, while a chunk keeps whole tiles; then by KV heads.
+  const rowsThatFit = Math.floor(options.maxNodeFlops / (flopsPerRow * numHeads) / tileRows) * tileRows;
+  const rowChunk = Math.min(span.numRows, Math.max(rowsThatFit, tileRows));
+  const headsThatFit = Math.floor(options.maxNodeFlops / (flopsPerRow * Math.max(rowChunk, tileRows) * group));
+  const headChunk = Math.min(numKvHeads, Math.max(1, headsThatFit));
+
+  let all: Tensor | undefined;
+  for (let row = 0; row < span.numRows; row += rowChunk) {
+    const numRows = Math.min(rowChunk, span.numRows - row);
+    const part: CausalSpan = { numRows, past: span.past + row };
+    const numKeys = part.past + numRows;
+    let heads: Tensor | undefined;
+    for (let kvHead = 0; kvHead < numKvHeads; kvHead += headChunk) {
+      const numKv = Math.min(headChunk, numKvHeads - kvHead);
+      const qPart = graph.view(
+        q,
+        [headSize, numKv * group, numRows],
+        [q.nb[1], q.nb[2]],
+        row * q.nb[2] + kvHead * group * q.nb[1],
+      );
+      const window = (t: Tensor) => graph.view(t, [headSize, numKeys, numKv], [t.nb[1], t.nb[2]], kvHead * t.nb[2]);
+      const out = attendOnce(graph, qPart, window(k), window(v), part, masks, options.threads, headSize);
+      heads = heads === undefined ? out : graph.concat(heads, out, 1);
+    }
+    all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
+  }
+  return graph.reshape(all as Tensor, [headSize * numHeads, span.numRows]);
+}
+
+/** One node of attention: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
+function attendOnce(
+  graph: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  span: CausalSpan,
+  masks: MaskCache,
+  threads: number,
+  headSize: number,
+): Tensor {
+  const [, numHeads, numRows] = q.ne;
+  const numKvHeads = k.ne[2];
+  const group = numHeads / numKvHeads;
+  const scale = 1 / Math.sqrt(headSize);
+  const plainRows = Math.max(numRows, tileRows);
+  const groupedRows = Math.max(numRows * group, tileRows);
+  const grouped = group > 1 && countTiles(groupedRows, numKvHeads, threads) < countTiles(plainRows, numHeads, threads);
+  if (!grouped) {
+    let rows = graph.permute(q, [0, 2, 1, 3]);
+    if (plainRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, plainRows - numRows]);
+    const out = graph.flashAttention(rows, k, v, masks.get(graph, span, 1, plainRows), scale);
+    return plainRows > numRows ? graph.contiguous(graph.view(out, [headSize, numHeads, numRows])) : out;
+  }
+  // [D, G, H', T] -> [D, G, T, H'] -> rows t * G + g of each KV head.
+  const four = graph.view(q, [headSize, group, numKvHeads, numRows], [q.nb[1], q.nb[1] * group, q.nb[2]]);
+  let rows = graph.reshape(graph.contiguous(graph.permute(four, [0, 1, 3, 2])), [
+    headSize,
+    group * numRows,
+    numKvHeads,
+  ]);
+  if (groupedRows > group * numRows) rows = graph.pad(rows, [0, groupedRows - group * numRows]);
+  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, group, groupedRows), scale);
+  // [D, H', rows] -> [D, H', G, T] -> [D, G, H', T].
+  const used = graph.view(out, [headSize, numKvHeads, group, numRows]);
+  const back = graph.contiguous(graph.permute(used, [0, 2, 1, 3]));
+  return graph.reshape(back, [headSize, numHeads, numRows]);
+}
+
+/** How many tiles ggml's CPU kernel computes: rows of all heads are shared out in chunks that cut tiles and heads cut chunks. */
+function countTiles(rows: number, heads: number, threads: number): number {
+  const total = rows * heads;
+  const wanted = Math.ceil(total / (4 * threads));
+  const numChunks = threads === 1 || Math.ceil(total / wanted) < threads ? threads : Math.ceil(total / wanted);
+  const chunk = Math.ceil(total / numChunks);
+  let tiles = 0;
+  for (let start = 0; start < total; start += chunk) {
+    const end = Math.min(start + chunk, total);
+    for (let row = start; row < end; tiles += 1) row += Math.min(tileRows, end - row, rows - (row % rows));
+  }
+  return tiles;
+}
+
+const visible = 0;
+/** Minus infinity as a 16-bit float. */
+const hidden = 0xfc00;
+
+/** The masks of one graph: spans of equal shape share one. */
+export class MaskCache {
+  readonly #masks = new Map<string, Tensor>();
+
+  /** [keys, rows] F16: row t * group + g is token t's. Rows past the tokens see everything, for a tile must see something. */
+  get(graph: Graph, span: CausalSpan, group: number, numRows: number): Tensor {
+    const key = `${span.past} ${span.numRows} ${group} ${numRows}`;
+    const known = this.#masks.get(key);
+    if (known !== undefined) return known;
+    const numKeys = span.past + span.numRows;
+    const data = new Uint16Array(numKeys * numRows).fill(visible);
+    for (let t = 0; t < span.numRows; t++) {
+      for (let g = 0; g < group; g++) {
+        const row = (t * group + g) * numKeys;
+        data.fill(hidden, row + span.past + t + 1, row + numKeys);
+      }
+    }
+    const mask = graph.input("mask", "F16", [numKeys, numRows], data);
+    this.#masks.set(key, mask);
+    return mask;
+  }
+}
+
+/**
+ * Attention of one row, as two products and a softmax, with sums in 32 bit: for decoding.
+ *
+ * @param q [D, H] F32.
+ * @param k [D, N, H'], F32 or F16: the row sees all of them.
+ * @param valuesTransposed [N, D, H'], each value's elements apart, for products run along the innermost size.
+ * @returns [D * H, 1] F32.
+ */
+export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTransposed: Tensor): Tensor {
+  const [headSize, numHeads] = q.ne;
+  const numKvHeads = k.ne[2];
+  const packed = isContiguous(q) ? q : graph.contiguous(q);
+  const rows = graph.reshape(packed, [headSize, numHeads / numKvHeads, numKvHeads]);
+  const weights = graph.softmax(graph.mulMat(k, rows), undefined, 1 / Math.sqrt(headSize));
+  return graph.reshape(graph.mulMat(valuesTransposed, weights), [headSize * numHeads, 1]);
+}

@@ -1,0 +1,274 @@
+import { type FileHandle, open } from "node:fs/promises";
+import type { TensorEntry, TensorType } from "../files/tensor-source.js";
+import type { Backend, TensorStorage } from "../ggml/backend.js";
+import { convertRows } from "../ggml/quantize.js";
+import { byteLength, type Tensor } from "../ggml/tensor.js";
+import { ggmlTypes, rowBytes } from "../ggml/types.js";
+import type { ModelConfig } from "./config.js";
+import type { ModelSource } from "./model-source.js";
+import { frequencyFactors } from "./rope.js";
+
+/** What `--weights` may ask for: the file's own types, or one type for all matrices. */
+export const weightsConversions = ["keep", "f32", "bf16", "f16", "q8_0", "q4_0", "q4_k"] as const;
+export type WeightsConversion = (typeof weightsConversions)[number];
+
+/** A product's weights [in, out] and its bias, if it has one. */
+export interface Linear {
+  readonly weight: Tensor;
+  readonly bias: Tensor | undefined;
+}
+
+export interface LayerWeights {
+  readonly attentionNorm: Tensor;
+  readonly query: Linear;
+  readonly key: Linear;
+  readonly value: Linear;
+  readonly output: Linear;
+  /** [D], qwen3's norms over each head. */
+  readonly queryNorm: Tensor | undefined;
+  readonly keyNorm: Tensor | undefined;
+  readonly mlpNorm: Tensor;
+  readonly gate: Linear;
+  readonly up: Linear;
+  readonly down: Linear;
+}
+
+/** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
+export interface ModelWeights extends Disposable {
+  readonly tokenEmbedding: Tensor;
+  readonly outputNorm: Tensor;
+  readonly head: Tensor;
+  readonly layers: readonly LayerWeights[];
+  /** D/2 divisors of RoPE's plain frequencies; undefined where all are 1. */
+  readonly frequencyFactors: Tensor | undefined;
+  readonly byteLength: number;
+  /** The element types of the matrices, as they lie in memory, with their numbers of tensors. */
+  readonly types: ReadonlyMap<string, number>;
+}
+
+export interface LoadProgress {
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface LoadWeightsOptions {
+  readonly conversion: WeightsConversion;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+interface PlannedTensor {
+  /** The name in memory; the tied head of a device that is no CPU is the embedding under another name. */
+  readonly name: string;
+  readonly entry: TensorEntry;
+  readonly type: TensorType;
+  readonly ne: readonly number[];
+  readonly place: "device" | "repacked" | "host";
+}
+
+/** Elements converted by one native call. */
+const conversionChunk = 1 << 19;
+const readChunkBytes = 1 << 24;
+
+/** The type a matrix has in memory: as asked, or Q8_0 or F16 where its rows do not fill the blocks of the type asked for. */
+export function convertedType(entry: TensorEntry, conversion: WeightsConversion): TensorType {
+  if (entry.shape.length < 2) return "F32";
+  const wanted = conversion === "keep" ? entry.type : (conversion.toUpperCase() as TensorType);
+  const rowLength = entry.shape.at(-1) as number;
+  const fits = (type: TensorType) => rowLength % ggmlTypes[type].blockSize === 0;
+  return [wanted, "Q8_0" as const, "F16" as const].find(fits) as TensorType;
+}
+
+/** The bytes that the weights will take in memory. */
+export function estimateWeightBytes(source: ModelSource, conversion: WeightsConversion): number {
+  let sum = 0;
+  for (const entry of source.tensors.values()) {
+    const rowLength = entry.shape.at(-1) as number;
+    const rows = entry.shape.slice(0, -1).reduce((product, size) => product * size, 1);
+    sum += rowBytes(convertedType(entry, conversion), rowLength) * rows;
+  }
+  return sum;
+}
+
+/**
+ * Loads a model's weights, tensor by tensor, converting them as asked. At any time at most one tensor of the file is in
+ * memory beside what is loaded.
+ *
+ * @throws Error for a file that cannot be read or has changed; the signal's reason. Nothing stays allocated then.
+ */
+export async function loadWeights(
+  backend: Backend,
+  source: ModelSource,
+  options: LoadWeightsOptions,
+): Promise<ModelWeights> {
+  const plan = planTensors(backend, source, options.conversion);
+  const factors = ropeFactors(source.config);
+  const storages: TensorStorage[] = [];
+  const files = new Map<string, FileHandle>();
+  try {
+    for (const place of ["device", "repacked", "host"] as const) {
+      const tensors: { name: string; type: PlannedTensor["type"]; ne: readonly number[] }[] = plan.filter(
+        (tensor) => tensor.place === place,
+      );
+      if (place === "device" && factors) tensors.push({ name: "rope_factors", type: "F32", ne: [factors.length] });
+      if (tensors.length > 0) storages.push(backend.allocate(tensors, place, "weights"));
+    }
+    const find = (name: string) =>
+      storages.map((storage) => storage.tensors.get(name)).find((tensor) => tensor !== undefined);
+    const totalBytes = plan.reduce((sum, { entry }) => sum + entry.byteLength, 0);
+    let loadedBytes = 0;
+    for (const planned of plan) {
+      options.signal?.throwIfAborted();
+      const { path } = planned.entry;
+      const file = files.get(path) ?? (await open(path, "r"));
+      files.set(path, file);
+      await loadTensor(backend, file, planned, find(planned.name) as Tensor, options.signal);
+      loadedBytes += planned.entry.byteLength;
+      options.onProgress?.({ loadedBytes, totalBytes });
+    }
+    const factorTensor = find("rope_factors");
+    if (factors && factorTensor) await backend.write(factorTensor, new Uint8Array(factors.buffer));
+    return arrange(source.config, storages, find, plan);
+  } catch (error) {
+    for (const storage of storages) storage[Symbol.dispose]();
+    throw error;
+  } finally {
+    for (const file of files.values()) await file.close();
+  }
+}
+
+function planTensors(backend: Backend, source: ModelSource, conversion: WeightsConversion): PlannedTensor[] {
+  const onCpu = backend.device.kind === "cpu";
+  const plan: PlannedTensor[] = [];
+  for (const [name, entry] of source.tensors) {
+    const type = convertedType(entry, conversion);
+    const ne = [...entry.shape].reverse();
+    const [rowLength = 1, rows = 1] = ne;
+    let place: PlannedTensor["place"] = "device";
+    // Rows of the embedding are looked up one by one, which repacked memory and some devices cannot do.
+    if (name === "token_embd.weight") place = onCpu ? "device" : "host";
+    else if (ne.length === 2 && backend.supportsRepacked(type, [rowLength, rows])) place = "repacked";
+    plan.push({ name, entry, type, ne, place });
+    if (name === "token_embd.weight" && !onCpu && source.config.tiedHead) {
+      plan.push({ name: "output.weight", entry, type, ne, place: "device" });
+    }
+  }
+  return plan;
+}
+
+async function loadTensor(
+  backend: Backend,
+  file: FileHandle,
+  planned: PlannedTensor,
+  target: Tensor,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { entry, type } = planned;
+  if (entry.type === type && planned.place !== "repacked") {
+    // Straight through, a chunk at a time.
+    const buffer = new Uint8Array(Math.min(readChunkBytes, entry.byteLength));
+    for (let done = 0; done < entry.byteLength; done += buffer.byteLength) {
+      signal?.throwIfAborted();
+      const part = buffer.subarray(0, Math.min(buffer.byteLength, entry.byteLength - done));
+      await readExactly(file, part, entry, done);
+      await backend.write(target, part, done);
+    }
+    return;
+  }
+  const bytes = new Uint8Array(entry.byteLength);
+  await readExactly(file, bytes, entry, 0);
+  await backend.write(
+    target,
+    entry.type === type ? bytes : await convert(backend, planned, bytes, byteLength(target), signal),
+  );
+}
+
+/** Converts whole rows, several chunks of them side by side. */
+async function convert(
+  backend: Backend,
+  { entry, type, ne }: PlannedTensor,
+  bytes: Uint8Array,
+  targetLength: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const rowLength = ne[0] as number;
+  const sourceRow = rowBytes(entry.type, rowLength);
+  const targetRow = rowBytes(type, rowLength);
+  const numRows = targetLength / targetRow;
+  const chunkRows = Math.max(1, Math.floor(conversionChunk / rowLength));
+  const converted = new Uint8Array(targetLength);
+  let nextRow = 0;
+  const worker = async (): Promise<void> => {
+    while (nextRow < numRows) {
+      signal?.throwIfAborted();
+      const first = nextRow;
+      nextRow = Math.min(numRows, first + chunkRows);
+      const rows = bytes.subarray(first * sourceRow, nextRow * sourceRow);
+      converted.set(await convertRows(backend.ggml, entry.type, type, rows, rowLength), first * targetRow);
+    }
+  };
+  await Promise.all(Array.from({ length: backend.threads }, worker));
+  return converted;
+}
+
+async function readExactly(file: FileHandle, into: Uint8Array, entry: TensorEntry, offset: number): Promise<void> {
+  let done = 0;
+  while (done < into.byteLength) {
+    const { bytesRead } = await file.read(into, done, into.byteLength - done, entry.offset + offset + done);
+    if (bytesRead === 0) {
+      throw new Error(
+        `Cannot load tensor "${entry.name}" of "${entry.path}": the file ends at byte ${entry.offset + offset + done}, ${entry.offset + entry.byteLength} are wanted`,
+      );
+    }
+    done += bytesRead;
+  }
+}
+
+function ropeFactors(config: ModelConfig): Float32Array<ArrayBuffer> | undefined {
+  const factors = frequencyFactors(config.rope);
+  return factors.every((factor) => factor === 1) ? undefined : Float32Array.from(factors);
+}
+
+function arrange(
+  config: ModelConfig,
+  storages: readonly TensorStorage[],
+  find: (name: string) => Tensor | undefined,
+  plan: readonly PlannedTensor[],
+): ModelWeights {
+  const need = (name: string): Tensor => {
+    const tensor = find(name);
+    if (tensor === undefined) throw new Error(`Cannot load the model: tensor "${name}" is missing`);
+    return tensor;
+  };
+  const linear = (name: string): Linear => ({ weight: need(`${name}.weight`), bias: find(`${name}.bias`) });
+  const layers = Array.from(
+    { length: config.numLayers },
+    (_, i): LayerWeights => ({
+      attentionNorm: need(`blk.${i}.attn_norm.weight`),
+      query: linear(`blk.${i}.attn_q`),
+      key: linear(`blk.${i}.attn_k`),
+      value: linear(`blk.${i}.attn_v`),
+      output: linear(`blk.${i}.attn_output`),
+      queryNorm: find(`blk.${i}.attn_q_norm.weight`),
+      keyNorm: find(`blk.${i}.attn_k_norm.weight`),
+      mlpNorm: need(`blk.${i}.ffn_norm.weight`),
+      gate: linear(`blk.${i}.ffn_gate`),
+      up: linear(`blk.${i}.ffn_up`),
+      down: linear(`blk.${i}.ffn_down`),
+    }),
+  );
+  const types = new Map<string, number>();
+  for (const { type, ne } of plan) if (ne.length > 1) types.set(type, (types.get(type) ?? 0) + 1);
+  return {
+    tokenEmbedding: need("token_embd.weight"),
+    outputNorm: need("output_norm.weight"),
+    head: find("output.weight") ?? need("token_embd.weight"),
+    layers,
+    frequencyFactors: find("rope_factors"),
+    byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
+    types,
+    [Symbol.dispose]: () => {
+      for (const storage of storages) storage[Symbol.dispose]();
+    },
+  };
+}
