@@ -49,12 +49,11 @@ const ropeFactorsName = "rope_freqs.weight";
 
 async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
   const { metadata, tensors } = file;
-  const general: Fields = { where, get: (key) => metadata.get(key) };
-  const architecture = readArchitecture(general);
   const fields: Fields = { where, get: (key) => metadata.get(key) };
+  const architecture = readArchitecture(fields);
   const key = (name: string) => `${architecture}.${name}`;
   const need = (name: string) => required(fields, key(name), readInteger(fields, key(name), 1, maxCount));
-  refuseUnreadKeys(general, metadata, architecture);
+  refuseUnreadKeys(fields, metadata, architecture);
   const numHeads = need("attention.head_count");
   const hiddenSize = need("embedding_length");
   const headSize = readInteger(fields, key("attention.key_length"), 1, maxCount) ?? hiddenSize / numHeads;
@@ -158,19 +157,19 @@ const knownKeys: ReadonlySet<string> = new Set([
 ]);
 
 /** Every key of the architecture's own is arithmetic, so one that nothing reads is refused unless it says no: 0, false or "". */
-function refuseUnreadKeys(general: Fields, metadata: GgufMetadata, architecture: Architecture): void {
+function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, architecture: Architecture): void {
   const start = `${architecture}.`;
   for (const [key, value] of metadata) {
     const isUnread = key.startsWith(start) && !knownKeys.has(key.slice(start.length));
     const isNeutral = !value || (key === `${start}attention.causal` && value === true);
     if (isUnread && !isNeutral) {
-      throw new Error(`Cannot read ${general.where}: ${quote(key)} may change the arithmetic and is not supported`);
+      throw new Error(`Cannot read ${fields.where}: ${quote(key)} may change the arithmetic and is not supported`);
     }
   }
-  const numFiles = readInteger(general, "split.count", 0) ?? 0;
+  const numFiles = readInteger(fields, "split.count", 0) ?? 0;
   if (numFiles > 1) {
     throw new Error(
-      `Cannot read ${general.where}: it is one of ${numFiles} files of a split model, merge them with llama-gguf-split --merge`,
+      `Cannot read ${fields.where}: it is one of ${numFiles} files of a split model, merge them with llama-gguf-split --merge`,
     );
   }
 }
