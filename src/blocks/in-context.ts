@@ -1,0 +1,135 @@
+import type { SegmentedPrompt, TextBlock } from "./block.js";
+import { layoutChat } from "./chat-layout.js";
+import type { ChatTemplate, RenderOptions } from "./chat-template.js";
+import { blockOfRuns, type TextRun } from "./text-run.js";
+
+/** One round: what is asked, and the answer that shows how. */
+export interface Demonstration {
+  readonly question: string;
+  readonly answer: string;
+}
+
+export interface InContextInput {
+  readonly demonstrations: readonly Demonstration[];
+  readonly query: string;
+  /** A system message, in a block of its own. */
+  readonly system?: string | undefined;
+}
+
+/**
+ * In-context learning as chat: every round (a user and an assistant turn) is a block, the query is the final block. What
+ * the template puts before the first round only, and the system message, are a block before it, so that a
+ * demonstration's block is the same at every place.
+ *
+ * @throws TypeError for demonstrations of the wrong kind, RangeError for an empty query or if the template refuses.
+ * @see FACTS "In-context learning".
+ */
+export function inContextPrompt(
+  input: InContextInput,
+  template: ChatTemplate,
+  options: RenderOptions = {},
+): SegmentedPrompt {
+  const { demonstrations, query, system } = input;
+  if (!Array.isArray(demonstrations)) throw new TypeError("Cannot use demonstrations: they are no array");
+  for (const [i, { question, answer }] of (demonstrations as readonly Demonstration[]).entries()) {
+    if (typeof question === "string" && typeof answer === "string") continue;
+    throw new TypeError(`Cannot use demonstration ${i}: it has no text as question or answer`);
+  }
+  if (typeof query !== "string")
+    throw new TypeError(`Cannot use demonstrations: the query is ${typeof query}, wanted text`);
+  if (query.trim() === "") throw new RangeError("Cannot use demonstrations: the query is empty");
+  if (system !== undefined && typeof system !== "string") {
+    throw new TypeError(`Cannot use demonstrations: the system message is ${typeof system}, wanted text`);
+  }
+  const messages = [
+    ...(system === undefined ? [] : [{ role: "system", content: system }]),
+    ...(demonstrations as readonly Demonstration[]).flatMap(({ question, answer }) => [
+      { role: "user", content: question },
+      { role: "assistant", content: answer },
+    ]),
+    { role: "user", content: query },
+  ];
+  const layout = layoutChat(template, messages, options);
+  if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
+
+  const numBefore = system === undefined ? 0 : 1;
+  const final = messages.length - 1;
+  // The system message, each round, and the query have a block each; a template that prints them in another order
+  // makes more blocks, never other text.
+  const unitOf = (message: number) => (message < numBefore ? -1 : Math.floor((message - numBefore) / 2));
+  const firstFinal = layout.turns.findIndex((turn) => turn.message === final);
+  if (firstFinal < 0) throw new RangeError("Cannot use demonstrations: the chat template leaves out the query");
+  const laterPrefix = layout.turns.find(
+    (turn) => turn.message > numBefore && messages[turn.message]!.role === "user",
+  )?.prefix;
+
+  const units: { unit: number; runs: TextRun[] }[] = [];
+  for (const [k, { message, prefix, content, suffix }] of layout.turns.entries()) {
+    const unit = k >= firstFinal ? Number.POSITIVE_INFINITY : unitOf(message);
+    let opening = prefix;
+    const isFirstRound = message === numBefore && laterPrefix !== undefined && laterPrefix !== "";
+    if (isFirstRound && prefix !== laterPrefix && prefix.endsWith(laterPrefix)) {
+      units.push({ unit: -1, runs: [{ text: prefix.slice(0, -laterPrefix.length), trusted: true }] });
+      opening = laterPrefix;
+    }
+    const runs = [
+      { text: opening, trusted: true },
+      { text: content, trusted: false },
+      { text: suffix, trusted: true },
+    ];
+    const last = units.at(-1);
+    if (last !== undefined && last.unit === unit) last.runs.push(...runs);
+    else units.push({ unit, runs });
+  }
+  const blocks = units.map(({ runs }) => blockOfRuns(runs)).filter((block) => block.text !== "");
+  return { blocks, warnings: layout.warnings };
+}
+
+/** Where a text of demonstrations is cut: after or before each place that reads so. */
+export type DemonstrationRule =
+  | { readonly after: string }
+  | {
+      readonly before: string;
+      /** From the piece that holds the last of this on, all is the final block. */
+      readonly closing?: string;
+    };
+
+/** How the prompts of known benchmarks are cut. */
+export const DEMONSTRATION_RULES = {
+  gsm8k: { after: "<|end_of_text|>\n" },
+  math: { after: "<|end_of_text|>\n" },
+  bbh: { before: "\n\nQ: " },
+  drop: { before: "\n---", closing: "# Your Task" },
+} as const satisfies Record<string, DemonstrationRule>;
+
+/**
+ * In-context learning as text: every demonstration is a block, the last piece, the query, the final block. The caller
+ * composed the text, so all of it is trusted.
+ *
+ * @throws TypeError if the text is no string, RangeError if it is empty or ends with a demonstration, leaving no query.
+ * @see FACTS "In-context learning".
+ */
+export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
+  if (typeof text !== "string")
+    throw new TypeError(`Cannot cut demonstrations: the text is ${typeof text}, wanted text`);
+  const mark = "after" in rule ? rule.after : rule.before;
+  if (mark === "") throw new RangeError("Cannot cut demonstrations: the text to cut at is empty");
+  if (text === "") throw new RangeError("Cannot cut demonstrations: the text is empty");
+  const pieces = text.split(mark).map((piece, i, all) => {
+    if ("after" in rule) return i < all.length - 1 ? piece + mark : piece;
+    return i > 0 ? mark + piece : piece;
+  });
+  const closing = "before" in rule ? rule.closing : undefined;
+  const closingStart = closing === undefined || closing === "" ? -1 : text.lastIndexOf(closing);
+  if (closingStart >= 0) {
+    let end = 0;
+    const piece = pieces.findIndex((candidate) => {
+      end += candidate.length;
+      return end > closingStart;
+    });
+    pieces.push(pieces.splice(piece).join(""));
+  }
+  if (pieces.at(-1) === "") throw new RangeError("Cannot cut demonstrations: no query follows the last of them");
+  const blocks = pieces.filter((piece) => piece !== "").map((piece): TextBlock => ({ text: piece, trusted: "all" }));
+  return { blocks, warnings: [] };
+}

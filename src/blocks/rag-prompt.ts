@@ -1,0 +1,191 @@
+import type { ChatMessage, RagDocument, SegmentedPrompt } from "./block.js";
+import {
+  type ChatPromptOptions,
+  checkMessages,
+  cutPartedMessages,
+  lastUserMessage,
+  type MessagePart,
+  type PartedMessage,
+  partOf,
+} from "./chat-prompt.js";
+import type { ChatTemplate } from "./chat-template.js";
+import { blockOfRuns, type TextRun } from "./text-run.js";
+
+/** The fixed texts of a RAG prompt. A model that was trained on others carries its own in its block-attention config. */
+export interface RagPromptTexts {
+  /** Before the passages; a system message takes its place. */
+  readonly preamble: string;
+  /** One passage, with `{title}` and `{text}`. It is a block as it stands, so it should end the line it ends on. */
+  readonly passage: string;
+  /** The final block, with `{question}`. */
+  readonly final: string;
+}
+
+/** @see FACTS "RAG prompt". */
+export const DEFAULT_RAG_PROMPT_TEXTS: RagPromptTexts = {
+  preamble:
+    "You are an intelligent AI assistant. Please answer questions based on the user's instructions. Below are some reference documents that may help you in answering the user's question.\n\n",
+  passage: "- Title: {title}\n{text}\n",
+  final:
+    "\n\nPlease write a high-quality answer for the given question using only the provided search documents (some of which might be irrelevant).\nQuestion: {question}",
+};
+
+/** Passages and what is asked over them: a question, or a conversation whose last user message is the question. */
+export type RagPromptInput =
+  | { readonly documents: readonly RagDocument[]; readonly question: string }
+  | { readonly documents: readonly RagDocument[]; readonly messages: readonly ChatMessage[] };
+
+export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
+  /** Undefined: no chat template, the texts alone. */
+  readonly template?: ChatTemplate | undefined;
+  /** The model's or the caller's texts, over the defaults. */
+  readonly texts?: { readonly [K in keyof RagPromptTexts]?: RagPromptTexts[K] | undefined } | undefined;
+  /** The documents come best first. "best-last" lays them in the opposite order. Default "best-first". */
+  readonly order?: "best-first" | "best-last";
+  /** How many of the documents are used, the best ones. Default all. */
+  readonly maxDocuments?: number;
+  /** The limit on blocks of earlier turns, which are cut by rule. */
+  readonly limit?: number;
+}
+
+/**
+ * The RAG prompt: preamble, one block a passage, and as final block the task sentence with the question.
+ *
+ * With a chat template the three stand in the first user message, and block 0 is all that stands before the passages. From messages
+ * with documents: a system message takes the preamble's place; the passages open the first user message, earlier turns
+ * follow them, cut by rule; the last user message, after the task sentence, is the final block.
+ * Passages and question are not trusted; the fixed texts are.
+ *
+ * @throws TypeError for documents or texts of the wrong kind, RangeError for an empty question, texts without their
+ *   place holders, or messages that `segmentMessages` refuses.
+ * @see FACTS "RAG prompt".
+ * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
+ */
+export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
+  const { template, order = "best-first", maxDocuments = Infinity } = options;
+  const texts = checkTexts(options.texts ?? {});
+  if (order !== "best-first" && order !== "best-last") {
+    throw new RangeError(
+      `Cannot make a RAG prompt: the order is "${String(order)}", wanted "best-first" or "best-last"`,
+    );
+  }
+  if (!(maxDocuments >= 0) || (maxDocuments !== Infinity && !Number.isSafeInteger(maxDocuments))) {
+    throw new RangeError(
+      `Cannot make a RAG prompt: the number of documents is ${String(maxDocuments)}, wanted 0 or more`,
+    );
+  }
+  const passages = passageTexts(input.documents, texts).slice(0, maxDocuments);
+  if (order === "best-last") passages.reverse();
+
+  if ("messages" in input) {
+    if ("question" in input) throw new RangeError("Cannot make a RAG prompt: there are both a question and messages");
+    if (template === undefined) throw new RangeError("Cannot make a RAG prompt of messages: there is no chat template");
+    checkMessages(input.messages);
+    const parted = partMessages(input.messages, passages, texts);
+    return cutPartedMessages(parted, template, { ...options, joinOpening: true });
+  }
+  const { question } = input;
+  if (typeof question !== "string") {
+    throw new TypeError(`Cannot make a RAG prompt: the question is ${typeof question}, wanted text`);
+  }
+  if (question.trim() === "") throw new RangeError("Cannot make a RAG prompt: the question is empty");
+  if (template === undefined) {
+    const opening = blockOfRuns([{ text: texts.preamble, trusted: true }]);
+    const blocks = [
+      ...(texts.preamble === "" ? [] : [opening]),
+      ...passages.map((text) => blockOfRuns([{ text, trusted: false }])),
+      blockOfRuns(finalRuns(texts.final, question)),
+    ];
+    return { blocks, warnings: [] };
+  }
+  const parted = partMessages([{ role: "user", content: question }], passages, texts);
+  return cutPartedMessages(parted, template, { ...options, joinOpening: true });
+}
+
+/**
+ * One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time.
+ *
+ * @throws TypeError for a document without title or text.
+ */
+export function passageText(document: RagDocument, texts: RagPromptOptions["texts"] = {}): string {
+  return passageTexts([document], checkTexts(texts))[0]!;
+}
+
+function partMessages(
+  messages: readonly ChatMessage[],
+  passages: readonly string[],
+  texts: RagPromptTexts,
+): PartedMessage[] {
+  const question = lastUserMessage(messages);
+  const firstUser = messages.findIndex((message) => message.role === "user");
+  const hasSystem = messages.some((message) => message.role === "system");
+  return messages.map(({ role, content }, i): PartedMessage => {
+    const parts: MessagePart[] = [];
+    if (i === firstUser) {
+      if (!hasSystem && texts.preamble !== "") {
+        parts.push({ runs: [{ text: texts.preamble, trusted: true }], cut: "whole" });
+      }
+      parts.push(...passages.map((text) => partOf(text, "given")));
+    }
+    const text = typeof content === "string" ? content : content.join("");
+    if (i === question) {
+      if (text.trim() === "") throw new RangeError("Cannot make a RAG prompt: the last user message is empty");
+      // Blank lines set the task sentence off from the passages before it; in a message of its own there are none.
+      const final = i === firstUser ? texts.final : texts.final.replace(/^\n+/, "");
+      parts.push({ runs: finalRuns(final, text), cut: "whole" });
+    } else if (typeof content === "string") {
+      parts.push(partOf(content, role === "system" || messages.length >= 12 ? "whole" : "rule"));
+    } else {
+      parts.push(...content.map((part) => partOf(part, "given")));
+    }
+    return { role, parts };
+  });
+}
+
+function passageTexts(documents: readonly RagDocument[], texts: RagPromptTexts): string[] {
+  if (!Array.isArray(documents)) {
+    throw new TypeError(`Cannot make a RAG prompt: the documents are ${typeof documents}, wanted an array`);
+  }
+  return documents.map((document: unknown, i) => {
+    const { title, text } = (document ?? {}) as Partial<Record<keyof RagDocument, unknown>>;
+    if (typeof title !== "string") {
+      throw new TypeError(`Cannot make a passage of document ${i}: its title is ${typeof title}, wanted text`);
+    }
+    if (typeof text !== "string") {
+      throw new TypeError(`Cannot make a passage of document ${i}: its text is ${typeof text}, wanted text`);
+    }
+    // One pass: a title that spells "{text}" stays as it is.
+    return texts.passage.replace(/\{(title|text)\}/g, (_, name) => (name === "title" ? title : text.trim()));
+  });
+}
+
+/** The final text with the question in its place: the text is trusted, the question is not. */
+function finalRuns(final: string, question: string): TextRun[] {
+  const at = final.indexOf(QUESTION);
+  return [
+    { text: final.slice(0, at), trusted: true },
+    { text: question, trusted: false },
+    { text: final.slice(at + QUESTION.length), trusted: true },
+  ];
+}
+const QUESTION = "{question}";
+
+function checkTexts(texts: NonNullable<RagPromptOptions["texts"]>): RagPromptTexts {
+  const checked = {
+    preamble: texts.preamble ?? DEFAULT_RAG_PROMPT_TEXTS.preamble,
+    passage: texts.passage ?? DEFAULT_RAG_PROMPT_TEXTS.passage,
+    final: texts.final ?? DEFAULT_RAG_PROMPT_TEXTS.final,
+  };
+  for (const [name, text] of Object.entries(checked)) {
+    if (typeof text !== "string") {
+      throw new TypeError(`Cannot make a RAG prompt: the text "${name}" is ${typeof text}, wanted text`);
+    }
+  }
+  if (!checked.passage.includes("{text}")) {
+    throw new RangeError('Cannot make a RAG prompt: the text "passage" has no "{text}"');
+  }
+  if (checked.final.split(QUESTION).length !== 2) {
+    throw new RangeError('Cannot make a RAG prompt: the text "final" wants "{question}" once');
+  }
+  return checked;
+}
