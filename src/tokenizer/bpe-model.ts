@@ -27,10 +27,15 @@ export interface BpeOptions {
 /** Byte-pair encoding of one word at a time; SPM too, whose merges are derived from its scores. Remembers the words it met. */
 export class BpeModel {
   readonly #options: BpeOptions;
+  /** In UTF-16 units of the vocabulary's writing, which never has fewer than the text. */
+  #longestWholeWord = 0;
   readonly #known = new Map<string, readonly number[]>();
 
   constructor(options: BpeOptions) {
     this.#options = options;
+    for (const word of options.wholeWords?.keys() ?? []) {
+      this.#longestWholeWord = Math.max(this.#longestWholeWord, word.length);
+    }
   }
 
   /** Appends the ids of a word. */
@@ -49,7 +54,7 @@ export class BpeModel {
   #encodeNew(word: string): number[] {
     const { first, wholeWords, merges, expansions } = this.#options;
     const bytes = first.kind === "bytes" ? Buffer.from(word, "utf8") : undefined;
-    if (wholeWords !== undefined && word.length <= maxRememberedLength) {
+    if (wholeWords !== undefined && word.length <= this.#longestWholeWord) {
       const written = first.kind === "bytes" ? Array.from(bytes!, (byte) => first.alphabet[byte]).join("") : word;
       const id = wholeWords.get(written);
       if (id !== undefined) return [id];

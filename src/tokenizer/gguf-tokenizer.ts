@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import type { GgufMetadata, GgufValue } from "../files/gguf.js";
+import { type Fields, readBoolean, readInteger, readText, wrongValue } from "../files/fields.js";
+import type { GgufMetadata } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import type { AddedToken } from "./added-tokens.js";
 import { BpeModel, type FirstSymbols } from "./bpe-model.js";
@@ -417,30 +418,31 @@ function inVocabulary(id: number | undefined, tokens: readonly string[]): number
 }
 
 /** Metadata values with their types checked. */
-class GgufFields {
+class GgufFields implements Fields {
+  readonly where = "the tokenizer";
   readonly #metadata: GgufMetadata;
 
   constructor(metadata: GgufMetadata) {
     this.#metadata = metadata;
   }
 
+  get(key: string): unknown {
+    return this.#metadata.get(key);
+  }
+
   string(key: string): string | undefined {
-    const value = this.#metadata.get(key);
-    if (value === undefined || typeof value === "string") return value;
-    return fail(`${key} is ${describe(value)}, not a string`);
+    return readText(this, key);
   }
 
   boolean(key: string): boolean | undefined {
-    const value = this.#metadata.get(key);
-    if (value === undefined || typeof value === "boolean") return value;
-    return fail(`${key} is ${describe(value)}, not a boolean`);
+    return readBoolean(this, key);
   }
 
   strings(key: string): readonly string[] | undefined {
     const value = this.#metadata.get(key);
     if (value === undefined) return undefined;
     if (Array.isArray(value) && value.every((item): item is string => typeof item === "string")) return value;
-    return fail(`${key} is ${describe(value)}, not an array of strings`);
+    throw wrongValue(this, key, "a list of texts");
   }
 
   numbers(key: string): ArrayLike<number> | undefined {
@@ -458,19 +460,11 @@ class GgufFields {
     ) {
       return value;
     }
-    return fail(`${key} is ${describe(value)}, not an array of numbers`);
+    throw wrongValue(this, key, "a list of numbers");
   }
 
   /** An id that the vocabulary has. */
   tokenId(key: string, numTokens: number): number | undefined {
-    const value = this.#metadata.get(key);
-    if (value === undefined) return undefined;
-    if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value < numTokens) return value;
-    return fail(`${key} is ${describe(value)}, and the vocabulary has ids 0 to ${numTokens - 1}`);
+    return readInteger(this, key, 0, numTokens - 1);
   }
-}
-
-function describe(value: GgufValue): string {
-  if (typeof value === "string") return quote(value, 40);
-  return typeof value === "object" ? "an array" : String(value);
 }

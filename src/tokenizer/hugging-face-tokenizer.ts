@@ -78,9 +78,7 @@ export function tokenizerFromHuggingFace(files: HuggingFaceFiles): Tokenizer {
       unk_token: named.text("unk_token") ?? "",
     },
     digest: createHash("sha256")
-      .update(
-        JSON.stringify(["normalizer", "pre_tokenizer", "model", "decoder"].map((name) => file.value(name) ?? null)),
-      )
+      .update(JSON.stringify(["normalizer", "pre_tokenizer", "model", "decoder"].map((name) => file.get(name) ?? null)))
       .update(JSON.stringify([addedTokens, bosTokenId ?? null]))
       .digest("hex"),
   });
@@ -97,13 +95,13 @@ function optionalFieldsOf(file: JsonFile | undefined): JsonFields {
 function checkModel(model: JsonFields): void {
   const type = model.optionalString("type");
   // Files of old versions name no type: BPE is the one with merges.
-  if (type !== "BPE" && !(type === undefined && model.value("merges") !== undefined)) {
+  if (type !== "BPE" && !(type === undefined && model.get("merges") !== undefined)) {
     model.fail(`the model type ${quote(type ?? "")} is not supported, only "BPE" is`);
   }
   for (const name of ["continuing_subword_prefix", "end_of_word_suffix"]) {
     if ((model.optionalString(name) ?? "") !== "") model.fail(`${name} is not supported`);
   }
-  if ((model.value("dropout") ?? 0) !== 0) model.fail("dropout makes ids random, it must be null or 0");
+  if ((model.get("dropout") ?? 0) !== 0) model.fail("dropout makes ids random, it must be null or 0");
 }
 
 function readVocabulary(model: JsonFields): Map<string, number> {
@@ -283,7 +281,7 @@ class NamedTokens {
 
 /** A token is written as a string, or as an object with its content. */
 function tokenText(fields: JsonFields, role: string): string | undefined {
-  const value = fields.value(role);
+  const value = fields.get(role);
   if (typeof value !== "object" || value === null) return fields.optionalString(role);
   return fields.object(role).string("content");
 }
@@ -324,7 +322,7 @@ function readEnds(files: HuggingFaceFiles, named: NamedTokens, idOf: ReadonlyMap
   const ends = new Set<number>();
   for (const file of [files.generationConfig, files.config]) {
     const fields = optionalFieldsOf(file);
-    const value = fields.value("eos_token_id");
+    const value = fields.get("eos_token_id");
     if (value === undefined) continue;
     for (const id of Array.isArray(value) ? value : [value]) {
       if (!isIndex(id) || id >= maxTokens) fields.fail(`eos_token_id is ${quote(String(id), 40)}, not an id`);
@@ -345,7 +343,7 @@ function readChatTemplate(files: HuggingFaceFiles, config: JsonFields): string |
 
 /** A template, or of several named ones "default", else the first. */
 function templateOf(fields: JsonFields): string | undefined {
-  const value = fields.value("chat_template");
+  const value = fields.get("chat_template");
   if (!Array.isArray(value)) return fields.optionalString("chat_template");
   const named = fields.objects("chat_template");
   const chosen = named.find((item) => item.optionalString("name") === "default") ?? named[0];

@@ -1,7 +1,8 @@
-import { quote } from "../files/quote.js";
+import { type Fields, readBoolean, readInteger, readText, required, wrongValue } from "../files/fields.js";
 
-/** A JSON object whose fields are read with their types checked. Every error names the file and the field. */
-export class JsonFields {
+/** A JSON object whose fields are read with their types checked, objects inside it too. Every error names the file and the place. */
+export class JsonFields implements Fields {
+  readonly where: string;
   readonly #what: string;
   readonly #path: string;
   readonly #object: Readonly<Record<string, unknown>>;
@@ -12,44 +13,35 @@ export class JsonFields {
    * @throws Error if the value is no object.
    */
   constructor(what: string, path: string, value: unknown) {
+    this.where = path === "" ? what : `${what}: ${path}`;
     this.#what = what;
     this.#path = path;
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new Error(`Cannot read ${what}: ${path === "" ? "the file" : path} is ${kindOf(value)}, not an object`);
+      throw new Error(`Cannot read ${this.where}: it is no object`);
     }
     this.#object = value as Record<string, unknown>;
   }
 
   /** @throws Error always, with the file's name and this object's place. */
   fail(reason: string): never {
-    throw new Error(`Cannot read ${this.#what}: ${this.#path === "" ? "" : `${this.#path}: `}${reason}`);
+    throw new Error(`Cannot read ${this.where}: ${reason}`);
   }
 
   /** A field as it is; absent and null are the same, undefined. */
-  value(name: string): unknown {
+  get(name: string): unknown {
     return Object.hasOwn(this.#object, name) ? (this.#object[name] ?? undefined) : undefined;
   }
 
-  #typed<T>(name: string, wanted: string, is: (value: unknown) => value is T): T | undefined {
-    const value = this.value(name);
-    if (value === undefined || is(value)) return value;
-    return this.fail(`${name} is ${kindOf(value)}, not ${wanted}`);
-  }
-
-  #required<T>(name: string, value: T | undefined): T {
-    return value ?? this.fail(`${name} is missing`);
-  }
-
   optionalString(name: string): string | undefined {
-    return this.#typed(name, "a string", (value) => typeof value === "string");
+    return readText(this, name);
   }
 
   string(name: string): string {
-    return this.#required(name, this.optionalString(name));
+    return required(this, name, this.optionalString(name));
   }
 
   optionalBoolean(name: string): boolean | undefined {
-    return this.#typed(name, "a boolean", (value) => typeof value === "boolean");
+    return readBoolean(this, name);
   }
 
   boolean(name: string, whenAbsent: boolean): boolean {
@@ -57,28 +49,30 @@ export class JsonFields {
   }
 
   optionalInteger(name: string): number | undefined {
-    return this.#typed(name, "an integer of 0 or more", isIndex);
+    return readInteger(this, name, 0);
   }
 
   integer(name: string): number {
-    return this.#required(name, this.optionalInteger(name));
+    return required(this, name, this.optionalInteger(name));
   }
 
   optionalArray(name: string): readonly unknown[] | undefined {
-    return this.#typed(name, "an array", (value) => Array.isArray(value));
+    const value = this.get(name);
+    if (value === undefined || Array.isArray(value)) return value;
+    throw wrongValue(this, name, "an array");
   }
 
   array(name: string): readonly unknown[] {
-    return this.#required(name, this.optionalArray(name));
+    return required(this, name, this.optionalArray(name));
   }
 
   optionalObject(name: string): JsonFields | undefined {
-    const value = this.value(name);
+    const value = this.get(name);
     return value === undefined ? undefined : new JsonFields(this.#what, this.#at(name), value);
   }
 
   object(name: string): JsonFields {
-    return this.#required(name, this.optionalObject(name));
+    return required(this, name, this.optionalObject(name));
   }
 
   /** The objects of an array field; none where it is absent. */
@@ -99,12 +93,4 @@ export class JsonFields {
 
 export function isIndex(value: unknown): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
-}
-
-function kindOf(value: unknown): string {
-  if (value === null || value === undefined) return "nothing";
-  if (Array.isArray(value)) return "an array";
-  if (typeof value === "object") return "an object";
-  if (typeof value === "string") return quote(value, 40);
-  return String(value);
 }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { type JsonLimits, readJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import { openRegularFile } from "../files/regular-file.js";
 import { type JsonFile, tokenizerFromHuggingFace } from "./hugging-face-tokenizer.js";
@@ -13,7 +14,7 @@ export { tokenizerFromGguf } from "./gguf-tokenizer.js";
  * @throws Error, one line, for a file that is missing, too large, no JSON, or says what is not supported.
  */
 export async function loadTokenizerFromFolder(folder: string): Promise<Tokenizer> {
-  const json = (name: string) => readJson(join(folder, name));
+  const json = (name: string) => readJsonFile(join(folder, name));
   const [tokenizer, tokenizerConfig, specialTokensMap, generationConfig, config, chatTemplateJson, chatTemplate] =
     await Promise.all([
       json("tokenizer.json"),
@@ -22,7 +23,7 @@ export async function loadTokenizerFromFolder(folder: string): Promise<Tokenizer
       json("generation_config.json"),
       json("config.json"),
       json("chat_template.json"),
-      readText(join(folder, "chat_template.jinja")),
+      readTemplate(join(folder, "chat_template.jinja")),
     ]);
   if (tokenizer === undefined)
     throw new Error(`Cannot read ${quote(join(folder, "tokenizer.json"))}: no such file or folder`);
@@ -37,41 +38,37 @@ export async function loadTokenizerFromFolder(folder: string): Promise<Tokenizer
   });
 }
 
-/** In bytes. The largest tokenizer.json of the models that are served has 35 MB. */
-const maxFileSize = 256 * 2 ** 20;
+/** The largest tokenizer.json of the models that are served has 35 MB. */
+const limits: JsonLimits = { maxBytes: 2 ** 27, uniqueKeys: true };
 
-async function readJson(path: string): Promise<JsonFile | undefined> {
-  const text = await readText(path);
-  if (text === undefined) return undefined;
-  try {
-    return { name: path, value: JSON.parse(text) as unknown };
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new Error(`Cannot read ${quote(path)}: it is no JSON (${error.message.replaceAll(/\s+/g, " ")})`);
-  }
+async function readJsonFile(path: string): Promise<JsonFile | undefined> {
+  const value = await readJson(path, limits).catch(undefinedIfMissing);
+  return value === undefined ? undefined : { name: path, value };
 }
 
-/** A file's text; undefined where there is none. */
-async function readText(path: string): Promise<string | undefined> {
-  const file = await openRegularFile(path).catch((error: unknown) => {
-    if (
-      error instanceof Error &&
-      error.cause instanceof Error &&
-      "code" in error.cause &&
-      error.cause.code === "ENOENT"
-    )
-      return undefined;
-    throw error;
-  });
+/** In bytes. Templates have a few thousand. */
+const maxTemplateSize = 2 ** 20;
+
+async function readTemplate(path: string): Promise<string | undefined> {
+  const file = await openRegularFile(path).catch(undefinedIfMissing);
   if (file === undefined) return undefined;
   try {
-    if (file.size > maxFileSize)
-      throw new Error(`Cannot read ${quote(path)}: it has ${file.size} bytes, more than ${maxFileSize}`);
+    if (file.size > maxTemplateSize) {
+      throw new Error(`Cannot read ${quote(path)}: it has ${file.size} bytes, at most ${maxTemplateSize} are read`);
+    }
     return new TextDecoder("utf-8", { fatal: true }).decode(await file.handle.readFile());
   } catch (error) {
-    if (error instanceof TypeError) throw new Error(`Cannot read ${quote(path)}: it is no UTF-8`);
-    throw error;
+    throw error instanceof TypeError
+      ? new Error(`Cannot read ${quote(path)}: it is not UTF-8`, { cause: error })
+      : error;
   } finally {
     await file.handle.close();
   }
+}
+
+/** For files that a folder need not have. */
+function undefinedIfMissing(error: unknown): undefined {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return undefined;
+  throw error;
 }
