@@ -1,0 +1,102 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { compileChatTemplate } from "./chat-template.js";
+import { DEFAULT_RAG_PROMPT_TEXTS, passageText, ragPrompt } from "./rag-prompt.js";
+
+const tokens = { bos_token: "<s>", eos_token: "</s>", pad_token: "", unk_token: "" };
+const template = (name: string) =>
+  compileChatTemplate(readFileSync(new URL(`../../tests/fixtures/templates/${name}.jinja`, import.meta.url), "utf8"), {
+    tokens,
+    addsBos: true,
+  });
+const documents = [
+  { title: "A", text: " first\n" },
+  { title: "B {text} $&", text: "second {question}" },
+];
+const { preamble } = DEFAULT_RAG_PROMPT_TEXTS;
+const task =
+  "Please write a high-quality answer for the given question using only the provided search documents (some of which might be irrelevant).\nQuestion: ";
+
+test("ragPrompt(): preamble, a block a passage, the task sentence and the question", () => {
+  expect(ragPrompt({ documents, question: "Why $&?" })).toEqual({
+    blocks: [
+      { text: preamble, trusted: "all" },
+      { text: "- Title: A\nfirst\n", trusted: "none" },
+      { text: "- Title: B {text} $&\nsecond {question}\n", trusted: "none" },
+      { text: `\n\n${task}Why $&?`, trusted: [{ start: 0, end: task.length + 2 }] },
+    ],
+    warnings: [],
+  });
+});
+
+test("ragPrompt(): with a chat template, block 0 is all before the passages", () => {
+  const { blocks } = ragPrompt({ documents, question: "Why?" }, { template: template("tulu-3") });
+  expect(blocks.map((block) => block.text)).toEqual([
+    `<|user|>\n${preamble}`,
+    "- Title: A\nfirst\n",
+    "- Title: B {text} $&\nsecond {question}\n",
+    `\n\n${task}Why?\n<|assistant|>\n`,
+  ]);
+});
+
+test("ragPrompt(): tiny-rag's blocks, with the final text that it was trained on", () => {
+  const texts = { final: `${task}{question}\n` };
+  const { blocks } = ragPrompt({ documents, question: "Why?" }, { template: template("tiny-rag"), texts });
+  expect(blocks[0]!.text).toBe(`<|user|>\n${preamble}`);
+  expect(blocks.at(-1)!.text).toBe(`${task}Why?\n<|assistant|>\n`);
+});
+
+test("ragPrompt(): a system message replaces the preamble, earlier turns follow the passages", () => {
+  const messages = [
+    { role: "system", content: "Be\n\nbrief." },
+    { role: "user", content: "U1\n\nU2" },
+    { role: "assistant", content: "A1" },
+    { role: "user", content: "Why?" },
+  ];
+  const { blocks } = ragPrompt({ documents: documents.slice(0, 1), messages }, { template: template("chatml") });
+  expect(blocks.map((block) => block.text)).toEqual([
+    "<|im_start|>system\nBe\n\nbrief.<|im_end|>\n<|im_start|>user\n",
+    "- Title: A\nfirst\n",
+    "U1\n\n",
+    "U2<|im_end|>\n",
+    "<|im_start|>assistant\nA1<|im_end|>\n",
+    `<|im_start|>user\n${task}Why?<|im_end|>\n<|im_start|>assistant\n`,
+  ]);
+});
+
+test("ragPrompt(): order and number of documents", () => {
+  const titles = (options: Parameters<typeof ragPrompt>[1]) =>
+    ragPrompt({ documents: ["1", "2", "3"].map((title) => ({ title, text: "" })), question: "?" }, options)
+      .blocks.slice(1, -1)
+      .map((block) => block.text.slice(9, 10));
+  expect(titles({})).toEqual(["1", "2", "3"]);
+  expect(titles({ order: "best-last", maxDocuments: 2 })).toEqual(["2", "1"]);
+  expect(ragPrompt({ documents: [], question: "?" }).blocks).toHaveLength(2);
+});
+
+test("passageText(): is the block that ragPrompt() makes", () => {
+  expect(passageText(documents[0]!)).toBe(ragPrompt({ documents, question: "?" }).blocks[1]!.text);
+});
+
+test("ragPrompt(): bad input is a one-line error", () => {
+  const cases: [input: unknown, options: unknown, RegExp][] = [
+    [{ documents: [{ text: "x" }], question: "?" }, {}, /^Cannot make a passage of document 0: its title is undefined/],
+    [{ documents: [{ title: "x", text: 1 }], question: "?" }, {}, /its text is number, wanted text$/],
+    [{ documents: [null], question: "?" }, {}, /its title is undefined/],
+    [{ documents: "x", question: "?" }, {}, /the documents are string, wanted an array$/],
+    [{ documents }, {}, /the question is undefined, wanted text$/],
+    [{ documents, question: " " }, {}, /the question is empty$/],
+    [{ documents, messages: [] }, { template: template("chatml") }, /there are none$/],
+    [{ documents, messages: [{ role: "user", content: "" }] }, { template: template("chatml") }, /is empty$/],
+    [{ documents, messages: [{ role: "user", content: "x" }] }, {}, /there is no chat template$/],
+    [{ documents, question: "x", messages: [] }, {}, /both a question and messages$/],
+    [{ documents, question: "?" }, { order: "up" }, /the order is "up"/],
+    [{ documents, question: "?" }, { maxDocuments: -1 }, /the number of documents is -1/],
+    [{ documents, question: "?" }, { texts: { final: "no place" } }, /wants "\{question\}" once$/],
+    [{ documents, question: "?" }, { texts: { passage: "no place" } }, /has no "\{text\}"$/],
+    [{ documents, question: "?" }, { texts: { preamble: 3 } }, /the text "preamble" is number/],
+  ];
+  for (const [input, options, message] of cases) {
+    expect(() => ragPrompt(input as never, options as never)).toThrow(message);
+  }
+});
