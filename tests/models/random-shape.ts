@@ -169,5 +169,5 @@ export const ropeParameters: Readonly<Record<RandomRope, Readonly<Record<string,
     high_freq_factor: 4,
     original_max_position_embeddings: 512,
   },
-  yarn: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 512 },
+  yarn: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 1024 },
 };

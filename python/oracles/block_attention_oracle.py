@@ -1,0 +1,113 @@
+"""Scores prompts with Hugging Face Transformers under an explicit block mask: the oracle of the engine's tests.
+
+One forward pass over the whole prompt and its continuation, in float32, with the mask and the positions written out as
+the paper defines them (arXiv:2409.15355v5, section 2). Nothing is cached, moved or re-encoded.
+
+    python block_attention_oracle.py --model FOLDER --cases cases.json --out results.json
+
+cases.json: {"cases": [{"name", "mode": "block" | "full", "positionReencoding": bool,
+"blockTokenIds": [[int]], "continuationTokenIds": [int]}]}, the last block being the final block.
+results.json: {"versions", "cases": [{"name", "logprobs": [float], "top": [[[id, logprob], five of them]]}]}.
+"""
+
+import argparse
+import json
+
+import torch
+import transformers
+
+
+def visible(block_of_row: list[int], final_block: int, mode: str) -> torch.Tensor:
+    """Which column (key) each row (query) sees: [N, N] of bool.
+
+    Causal always. In block mode a row of an earlier block sees its own block only; the final block, and the
+    continuation with it, sees everything. For blocks of 1 and 2 tokens and a final one of 1: 1000 / 0100 / 0110 / 1111.
+    """
+    cells = [
+        [
+            column <= row and (mode == "full" or block in (final_block, block_of_row[column]))
+            for column in range(len(block_of_row))
+        ]
+        for row, block in enumerate(block_of_row)
+    ]
+    return torch.tensor(cells, dtype=torch.bool)
+
+
+def positions(block_of_row: list[int], final_block: int, mode: str, reencoding: bool) -> list[int]:
+    """Places 0 to N - 1; without re-encoding each earlier block counts from 0, and the final block keeps its place."""
+    if mode == "full" or reencoding:
+        return list(range(len(block_of_row)))
+    first_row: dict[int, int] = {}
+    for row, block in enumerate(block_of_row):
+        first_row.setdefault(block, row)
+    return [row if block == final_block else row - first_row[block] for row, block in enumerate(block_of_row)]
+
+
+def score(model: transformers.PreTrainedModel, case: dict) -> dict:
+    """The log-probability of each continuation token given all before it, and the five likeliest at each step."""
+    blocks, continuation = case["blockTokenIds"], case["continuationTokenIds"]
+    final_block = len(blocks) - 1
+    rows = [*blocks[:-1], [*blocks[-1], *continuation]]
+    ids = [token for block in rows for token in block]
+    block_of_row = [index for index, block in enumerate(rows) for _ in block]
+
+    seen = visible(block_of_row, final_block, case["mode"])
+    places = positions(block_of_row, final_block, case["mode"], case["positionReencoding"])
+    # Added to the scores before the softmax; one mask for the batch's single prompt and all heads.
+    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+    with torch.no_grad():
+        logits = model(
+            input_ids=torch.tensor([ids]),
+            attention_mask=mask,
+            position_ids=torch.tensor([places]),
+            use_cache=False,
+        ).logits[0]
+    first = len(ids) - len(continuation)
+    # The row before a token predicts it. Sums in 64 bit, so that the softmax adds no error of its own.
+    logprobs = torch.log_softmax(logits[first - 1 : -1].double(), dim=-1)
+    best = logprobs.topk(5, dim=-1)
+    return {
+        "name": case["name"],
+        "logprobs": [round(logprobs[step, token].item(), 7) for step, token in enumerate(continuation)],
+        "top": [
+            [[token, round(value, 7)] for token, value in zip(best.indices[step].tolist(), best.values[step].tolist())]
+            for step in range(len(continuation))
+        ],
+    }
+
+
+def check_mask_is_used(model: transformers.PreTrainedModel) -> None:
+    """Fails unless a later block's logits are free of an earlier block's tokens: the mask reached the attention."""
+    logits = []
+    for other in (3, 4):
+        ids = [other, 5, 6, 7, 8, 9]
+        mask = torch.where(visible([0, 0, 1, 1, 1, 2], 2, "block"), 0.0, torch.finfo(torch.float32).min)
+        with torch.no_grad():
+            logits.append(model(input_ids=torch.tensor([ids]), attention_mask=mask[None, None], use_cache=False).logits[0])
+    if not torch.equal(logits[0][2:5], logits[1][2:5]) or torch.equal(logits[0][5], logits[1][5]):
+        raise RuntimeError("Cannot score: this version of Transformers does not use the mask it was given")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a Hugging Face folder")
+    parser.add_argument("--cases", required=True, help="JSON, as above")
+    parser.add_argument("--out", required=True, help="where the JSON of the results goes")
+    arguments = parser.parse_args()
+
+    with open(arguments.cases, encoding="utf-8") as file:
+        cases = json.load(file)["cases"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        arguments.model, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    check_mask_is_used(model)
+    results = {
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "cases": [score(model, case) for case in cases],
+    }
+    with open(arguments.out, "w", encoding="utf-8") as file:
+        json.dump(results, file)
+
+
+if __name__ == "__main__":
+    main()

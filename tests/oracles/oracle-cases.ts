@@ -1,0 +1,103 @@
+import { Random } from "../models/random.js";
+import type { RandomModelOptions } from "../models/random-model.js";
+
+/** One prompt with what it continues with, as token ids. The last block is the final block. */
+export interface OracleCase {
+  readonly name: string;
+  readonly mode: "block" | "full";
+  /** False: the other blocks keep positions 0 and on, the final block its place in the prompt. */
+  readonly positionReencoding: boolean;
+  readonly blockTokenIds: readonly (readonly number[])[];
+  readonly continuationTokenIds: readonly number[];
+}
+
+/** What the oracle answers for one case: natural logarithms. */
+export interface OracleScores {
+  readonly name: string;
+  /** SHA-256 of the case, so that a fixture made for other ids is noticed. */
+  readonly caseSha256: string;
+  /** One a continuation token, given all before it. */
+  readonly logprobs: readonly number[];
+  /** The five likeliest tokens at each of those steps, best first, as [id, log-probability]. */
+  readonly top: readonly (readonly (readonly [number, number])[])[];
+}
+
+export interface OracleFixture {
+  readonly model: string;
+  /** Of model.safetensors as `writeRandomModel` writes it. */
+  readonly modelSha256: string;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly cases: readonly OracleScores[];
+}
+
+/** The models, each covering what it is named after, each with another share of heads, tie and width. */
+export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
+  "llama-llama3-gqa-tied": { architecture: "llama", rope: "llama3", tied: true, numLayers: 3, seed: 11 },
+  "llama-linear-mha": { architecture: "llama", rope: "linear", numKvHeads: 4, configStyle: "transformers-4", seed: 12 },
+  "llama-yarn-mqa": { architecture: "llama", rope: "yarn", numKvHeads: 1, configStyle: "transformers-4", seed: 13 },
+  "llama-biases-head-24": {
+    architecture: "llama",
+    attentionBias: true,
+    mlpBias: true,
+    headSize: 24,
+    tied: true,
+    seed: 14,
+  },
+  "llama-sharp": { architecture: "llama", attentionScale: 4, theta: 500_000, hiddenSize: 96, numHeads: 6, seed: 15 },
+  "mistral-head-32": { architecture: "mistral", headSize: 32, theta: 1_000_000, numLayers: 3, seed: 16 },
+  "qwen2-gqa-tied": { architecture: "qwen2", hiddenSize: 96, numHeads: 6, tied: true, theta: 1_000_000, seed: 17 },
+  "qwen2-yarn-mha": { architecture: "qwen2", rope: "yarn", numKvHeads: 4, seed: 18 },
+  "qwen3-head-32-gqa": { architecture: "qwen3", headSize: 32, numHeads: 6, numLayers: 4, seed: 19 },
+  "qwen3-yarn-mqa-tied": {
+    architecture: "qwen3",
+    rope: "yarn",
+    numKvHeads: 1,
+    tied: true,
+    hiddenSize: 128,
+    configStyle: "transformers-4",
+    seed: 20,
+  },
+};
+
+const continuationLength = 12;
+const maxTokens = 1500;
+
+/** The prompts that every model is asked, 1 to 300 blocks, up to 1,500 tokens with the continuation. */
+export function makeOracleCases(vocabSize: number, seed: number): OracleCase[] {
+  const random = new Random(seed, "oracle cases");
+  const draw = (length: number) => Array.from({ length }, () => random.below(vocabSize));
+  const passages = [30, 45, 12, 60, 25, 8].map(draw);
+  const question = draw(20);
+  const continuation = draw(continuationLength);
+  const make = (
+    name: string,
+    blockTokenIds: number[][],
+    options: Partial<Pick<OracleCase, "mode" | "positionReencoding">> = {},
+  ): OracleCase => ({
+    name,
+    mode: "block",
+    positionReencoding: true,
+    ...options,
+    blockTokenIds,
+    continuationTokenIds: continuation,
+  });
+  const shuffled = random.order(passages.length).map((i) => passages[i]!);
+  const [a, b, c] = [passages[0]!, passages[1]!, passages[2]!];
+  const longBlocks = [210, 77, 140, 33, 190, 128, 64, 256, 11, 159, 170];
+  const numLongTokens = longBlocks.reduce((sum, n) => sum + n, continuationLength);
+  const long = [...longBlocks, maxTokens - numLongTokens].map(draw);
+  return [
+    make("one block", [draw(40)]),
+    make("two blocks", [draw(17), draw(9)]),
+    make("six passages", [...passages, question]),
+    make("six passages, shuffled", [...shuffled, question]),
+    make("repeated passages", [a, b, a, a, c, b, question]),
+    make("blocks of one token", [...Array.from({ length: 40 }, () => draw(1)), draw(1)]),
+    make("empty blocks", [[], a, [], [], b, c, [], question]),
+    make("300 blocks", [...Array.from({ length: 299 }, () => draw(1 + random.below(6))), question]),
+    make("1,500 tokens", long),
+    make("full mode", [...passages, question], { mode: "full" }),
+    make("full mode, 1,500 tokens", long, { mode: "full" }),
+    make("no position re-encoding", [...shuffled, question], { positionReencoding: false }),
+  ];
+}
