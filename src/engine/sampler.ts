@@ -1,0 +1,228 @@
+import { createHash } from "node:crypto";
+import { createExp } from "./exp-table.js";
+import type { SamplingOptions } from "./sampling-options.js";
+import { topIds } from "./top-ids.js";
+
+export interface TokenLogprob {
+  readonly id: number;
+  /** Natural logarithm of the model's own probability: before bias, penalties, temperature and filters. */
+  readonly logprob: number;
+}
+
+export interface SampledToken extends TokenLogprob {
+  /** The model's likeliest tokens, likeliest first, the lower id first on a tie. */
+  readonly top: readonly TokenLogprob[];
+}
+
+/** What came before the token to sample. */
+export interface TokenHistory {
+  readonly promptIds: readonly number[];
+  /** The answer so far. */
+  readonly generatedIds: readonly number[];
+}
+
+export interface Sampler {
+  /** The seed in use, drawn if none was given: with it the answer can be had again. */
+  readonly seed: number;
+  /**
+   * Chooses the next token. Depends on the options, the seed and its arguments alone, so a request may be set aside and
+   * gone on with.
+   *
+   * @param logits of the whole vocabulary, [vocab]; not changed. -Infinity rules a token out.
+   * @throws RangeError if a logit is NaN or +Infinity, if none is finite, if bias bans every token, or if their number
+   * is not the vocabulary's.
+   */
+  sample(logits: Float32Array, history: TokenHistory): SampledToken;
+}
+
+/**
+ * A sampler for one request.
+ *
+ * The steps, in Transformers' order: logit bias, repetition penalty, presence and frequency penalty (over the answer only,
+ * as OpenAI's), temperature, top-k, top-p, min-p, then one draw. Temperature 0 takes the greatest logit after the
+ * penalties. Ties go to the lowest id.
+ *
+ * The draw for token n of an answer is the first 53 bits of SHA-256 over seed and n (little endian u64s), so a seed gives
+ * the same tokens on every platform.
+ *
+ * @param context.drawSeed gives a seed where the options have none: a whole number from 0 to 2^53 - 1.
+ * @throws RangeError if logitBias names a token that the vocabulary does not have.
+ */
+export function createSampler(
+  options: SamplingOptions,
+  context: { readonly vocabSize: number; readonly drawSeed: () => number },
+): Sampler {
+  const { vocabSize } = context;
+  for (const id of options.logitBias.keys()) {
+    if (id >= vocabSize) {
+      throw new RangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${vocabSize}`);
+    }
+  }
+  const seed = options.seed ?? context.drawSeed();
+  const exp = createExp();
+  return {
+    seed,
+    sample(logits, history) {
+      if (logits.length !== vocabSize) {
+        throw new RangeError(`Cannot sample: there are ${logits.length} logits, the vocabulary has ${vocabSize}`);
+      }
+      const bestRaw = likeliest(logits);
+      const logSum = logSumExp(logits, logits[bestRaw]!, exp);
+      const logprobOf = (id: number): TokenLogprob => ({ id, logprob: logits[id]! - logSum });
+      const scores = adjust(logits, options, history);
+      const best = scores === logits ? bestRaw : likeliest(scores);
+      const id =
+        options.temperature === 0
+          ? best
+          : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
+      const top = topIds(logits, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
+      return { ...logprobOf(id), top: top.map(logprobOf) };
+    },
+  };
+}
+
+/** ln of the sum of the exponentials, without overflow. */
+function logSumExp(logits: Float32Array, max: number, exp: (x: number) => number): number {
+  let sum = 0;
+  for (let id = 0; id < logits.length; id++) sum += exp(logits[id]! - max);
+  return max + Math.log(sum);
+}
+
+/** The id of the greatest score, the lowest on a tie. */
+function likeliest(scores: Float32Array | Float64Array): number {
+  let best = -1;
+  let max = Number.NEGATIVE_INFINITY;
+  for (let id = 0; id < scores.length; id++) {
+    const score = scores[id]!;
+    if (score > max) {
+      max = score;
+      best = id;
+    } else if (Number.isNaN(score)) {
+      throw new RangeError(`Cannot sample: the logit of token ${id} is NaN`);
+    }
+  }
+  if (best < 0) throw new RangeError("Cannot sample: no token has a finite logit");
+  if (max === Number.POSITIVE_INFINITY) throw new RangeError(`Cannot sample: the logit of token ${best} is Infinity`);
+  return best;
+}
+
+/** The logits after bias and penalties; the logits themselves where there are none. */
+function adjust(logits: Float32Array, options: SamplingOptions, history: TokenHistory): Float32Array | Float64Array {
+  const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = options;
+  const hasRepetition = repetitionPenalty !== 1;
+  const hasCounts = presencePenalty !== 0 || frequencyPenalty !== 0;
+  if (logitBias.size === 0 && !hasRepetition && !hasCounts) return logits;
+  const scores = Float64Array.from(logits);
+  for (const [id, bias] of logitBias) scores[id] = bias === -100 ? Number.NEGATIVE_INFINITY : scores[id]! + bias;
+  if (hasRepetition) {
+    for (const id of new Set([...history.promptIds, ...history.generatedIds])) {
+      const score = scores[id]!;
+      scores[id] = score > 0 ? score / repetitionPenalty : score * repetitionPenalty;
+    }
+  }
+  if (hasCounts) {
+    const counts = new Map<number, number>();
+    for (const id of history.generatedIds) counts.set(id, (counts.get(id) ?? 0) + 1);
+    for (const [id, count] of counts) scores[id] = scores[id]! - presencePenalty - count * frequencyPenalty;
+  }
+  return scores;
+}
+
+/**
+ * Draws a token by its probability after temperature and filters.
+ *
+ * @param max the greatest score.
+ * @param u from 0, less than 1.
+ */
+function draw(
+  scores: Float32Array | Float64Array,
+  max: number,
+  options: SamplingOptions,
+  u: number,
+  exp: (x: number) => number,
+): number {
+  const { temperature, topK, topP, minP } = options;
+  const weights = new Float64Array(scores.length);
+  let sum = 0;
+  for (let id = 0; id < scores.length; id++) {
+    const weight = exp((scores[id]! - max) / temperature);
+    weights[id] = weight;
+    sum += weight;
+  }
+  if ((topK === 0 || topK >= scores.length) && topP === 1 && minP === 0) {
+    return pick(weights, sum, u, scores.length, (i) => i);
+  }
+  let ids = topK > 0 ? topIds(scores, topK) : undefined;
+  if (topP < 1) ids = nucleus(scores, weights, ids, topP, sum);
+  // The likeliest weighs 1, so min-p is a bound on the weights themselves.
+  const kept = ids?.filter((id) => weights[id]! >= minP) ?? idsFrom(weights, minP);
+  return pick(weights, sumOf(weights, kept), u, kept.length, (i) => kept[i]!);
+}
+
+/** The fewest likeliest ids whose weights reach `topP` of all the weights: of `ids`, or of the whole vocabulary. */
+function nucleus(
+  scores: Float32Array | Float64Array,
+  weights: Float64Array,
+  ids: number[] | undefined,
+  topP: number,
+  sum: number,
+): number[] {
+  if (ids !== undefined) return firstReaching(weights, ids, topP * sumOf(weights, ids));
+  // Sorts no more than it must: a few heavy ids mostly do. At the last bound, what is left out weighs less than
+  // (1 - topP) of the sum all together, so the others reach topP without it.
+  let candidates: number[] = [];
+  for (const share of [1e-4, 1e-6, (1 - topP) / weights.length]) {
+    // The likeliest, which weighs 1, is never left out.
+    candidates = idsFrom(weights, Math.min(1, share * sum));
+    if (sumOf(weights, candidates) >= topP * sum) break;
+  }
+  candidates.sort((a, b) => scores[b]! - scores[a]! || a - b);
+  return firstReaching(weights, candidates, topP * sum);
+}
+
+/** The ids of at least that weight, ascending. */
+function idsFrom(weights: Float64Array, minWeight: number): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < weights.length; id++) if (weights[id]! >= minWeight) ids.push(id);
+  return ids;
+}
+
+function sumOf(weights: Float64Array, ids: readonly number[]): number {
+  let sum = 0;
+  for (const id of ids) sum += weights[id]!;
+  return sum;
+}
+
+/** The first ids, one at least, whose weights reach `wanted`; all of them if rounding leaves them just under it. */
+function firstReaching(weights: Float64Array, ids: number[], wanted: number): number[] {
+  let total = 0;
+  for (let i = 0; i < ids.length; i++) {
+    total += weights[ids[i]!]!;
+    if (total >= wanted) return ids.slice(0, i + 1);
+  }
+  return ids;
+}
+
+function pick(weights: Float64Array, sum: number, u: number, length: number, idAt: (i: number) => number): number {
+  const wanted = u * sum;
+  let total = 0;
+  let last = idAt(0);
+  for (let i = 0; i < length; i++) {
+    const id = idAt(i);
+    if (weights[id] === 0) continue;
+    last = id;
+    total += weights[id]!;
+    if (total > wanted) return id;
+  }
+  // Rounding may leave the total just under the sum.
+  return last;
+}
+
+/** A number from 0, less than 1, for token `step` of the answer. */
+function uniform(seed: number, step: number): number {
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64LE(BigInt(seed), 0);
+  bytes.writeBigUInt64LE(BigInt(step), 8);
+  const digest = createHash("sha256").update(bytes).digest();
+  return Number(digest.readBigUInt64LE(0) >> 11n) / 2 ** 53;
+}

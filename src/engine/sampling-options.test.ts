@@ -1,0 +1,69 @@
+import { expect, test } from "vitest";
+import { parseSamplingOptions } from "./sampling-options.js";
+
+test("parseSamplingOptions(): the defaults are greedy, 200 tokens, all else off", () => {
+  expect(parseSamplingOptions({})).toEqual({
+    temperature: 0,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    repetitionPenalty: 1,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    seed: undefined,
+    logitBias: new Map(),
+    maxTokens: 200,
+    stop: [],
+    topLogprobs: 0,
+  });
+});
+
+test("parseSamplingOptions(): keeps what is given", () => {
+  const input = { temperature: 0.7, topK: 40, topP: 0.9, minP: 0.05, repetitionPenalty: 1.1, seed: 2 ** 53 - 1 };
+  expect(parseSamplingOptions({ ...input, logitBias: { 5: -100, 7: 1.5 }, stop: ["\n\n", "😀"] })).toMatchObject({
+    ...input,
+    logitBias: new Map([
+      [5, -100],
+      [7, 1.5],
+    ]),
+    stop: ["\n\n", "😀"],
+  });
+});
+
+test.each([
+  [{ temperature: -1 }, "Cannot sample: temperature is -1, wanted a finite number from 0 on"],
+  [{ temperature: Number.NaN }, "temperature is NaN"],
+  [{ temperature: Number.POSITIVE_INFINITY }, "temperature is Infinity"],
+  [{ temperature: "hot" }, 'temperature is "hot"'],
+  [{ temperature: null }, "temperature is null"],
+  [{ topK: -1 }, "topK is -1"],
+  [{ topK: 1.5 }, "topK is 1.5"],
+  [{ topP: 0 }, "topP is 0, wanted a number over 0 and up to 1"],
+  [{ topP: 1.01 }, "topP is 1.01"],
+  [{ minP: -0.1 }, "minP is -0.1"],
+  [{ minP: 2 }, "minP is 2"],
+  [{ repetitionPenalty: 0 }, "repetitionPenalty is 0"],
+  [{ presencePenalty: 3 }, "presencePenalty is 3"],
+  [{ frequencyPenalty: -3 }, "frequencyPenalty is -3"],
+  [{ seed: -1 }, "seed is -1"],
+  [{ seed: 2 ** 53 }, "seed is 9007199254740992"],
+  [{ seed: 1n }, "seed is 1"],
+  [{ logitBias: { x: 1 } }, 'logitBias is {"x":1}'],
+  [{ logitBias: { "-1": 1 } }, "logitBias is"],
+  [{ logitBias: { 1: 101 } }, "logitBias is"],
+  [{ logitBias: [1] }, "logitBias is [1]"],
+  [{ maxTokens: -1 }, "maxTokens is -1"],
+  [{ stop: "x" }, 'stop is "x"'],
+  [{ stop: [""] }, 'stop is [""]'],
+  [{ stop: ["a\ud800"] }, "wanted up to 64 strings of whole characters"],
+  [{ stop: Array.from({ length: 65 }, () => "x") }, "…, wanted up to 64 strings"],
+  [{ topLogprobs: 21 }, "topLogprobs is 21"],
+  [{ heat: 1 }, 'there is no option "heat"'],
+  [undefined, "the options are undefined, wanted an object"],
+  ["x", 'the options are "x", wanted an object'],
+  [[], "the options are [], wanted an object"],
+])("parseSamplingOptions(): refuses %o", (input, message) => {
+  expect(() => parseSamplingOptions(input)).toThrow(message);
+  expect(() => parseSamplingOptions(input)).toThrow(RangeError);
+  expect(() => parseSamplingOptions(input)).toThrow(/^Cannot sample: [^\n]*$/);
+});
