@@ -1,0 +1,574 @@
+import { randomInt } from "node:crypto";
+import { existsSync } from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { RagDocument } from "../blocks/block.js";
+import { passageText } from "../blocks/rag-prompt.js";
+import { blockId } from "../kv/block-id.js";
+import { BLOCK_KV_FORMAT_VERSION, type BlockKV, KV_TYPES, type KVType } from "../kv/block-kv.js";
+import type { BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
+import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
+import { MemoryStore } from "../kv/memory-store.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import { AssembledContext, assemble, contextBytes } from "./assemble.js";
+import { ContextBudget } from "./context-budget.js";
+import { decodeToken } from "./decode.js";
+import type { DeviceBlockMemory } from "./device-memory.js";
+import { blockShape, encodeBlocks } from "./encode-block.js";
+import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
+import { prefill } from "./prefill.js";
+import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePrompt } from "./prompt.js";
+import type {
+  EncodeResult,
+  FinishReason,
+  GenerateEvent,
+  GenerateResult,
+  ScoreResult,
+  ServedBlock,
+  Timings,
+} from "./results.js";
+import { createSampler, type TokenLogprob } from "./sampler.js";
+import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
+import { StopMatcher } from "./stop-strings.js";
+import { tokenLogprobs } from "./token-logprobs.js";
+
+export interface EngineOptions extends Omit<ModelOptions, "model" | "threads"> {
+  /** A Hugging Face folder or a .gguf file. Default: the embedded model. */
+  readonly model?: string | undefined;
+  /** CPU threads. Default: as many as the machine runs at once. */
+  readonly threads?: number | undefined;
+  /** The element type of block KV. Default "f16". */
+  readonly kvType?: KVType | undefined;
+  /** The most bytes of blocks that are kept. Default: a quarter of the machine's memory. */
+  readonly storeBytes?: number | undefined;
+  /** The most bytes of assembled contexts, all requests together. Default: a quarter of the machine's memory. */
+  readonly contextBytes?: number | undefined;
+  /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
+  readonly mode?: AttentionMode | undefined;
+  /** Told once what a user should know, for instance that the model was not trained for block mode. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+export interface RequestOptions {
+  readonly mode?: AttentionMode | undefined;
+  /**
+   * False, for experiments: non-final blocks keep the positions 0.. at which they were encoded, the final block has its
+   * global ones. Default true.
+   */
+  readonly positionReencoding?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type GenerateOptions = SamplingInput;
+
+export interface ScoreOptions extends RequestOptions {
+  /** How many of the likeliest tokens are told at each step. Default 5. */
+  readonly top?: number | undefined;
+  /** Decodes the continuation token by token, as an answer is, where it is otherwise computed at once. */
+  readonly stepwise?: boolean | undefined;
+}
+
+export interface EngineStats {
+  readonly store: BlockStoreStats;
+  readonly contexts: { readonly capBytes: number; readonly usedBytes: number };
+  readonly weightBytes: number;
+  /** Bytes that the device keeps for intermediate results. */
+  readonly computeBytes: number;
+  readonly requests: {
+    readonly running: number;
+    readonly finished: number;
+    readonly cancelled: number;
+    readonly failed: number;
+  };
+}
+
+const untrainedWarning =
+  "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
+/** Passages leased at a time while encoding for an index. */
+const encodeBatch = 64;
+
+/** What computing a prompt leaves: the context to go on from, and what it took. */
+interface Prepared {
+  readonly context: AssembledContext;
+  readonly finalTokens: Int32Array;
+  /** Of the final block's first token. */
+  readonly finalPosition: number;
+  readonly blocks: readonly ServedBlock[];
+  readonly cachedTokens: number;
+}
+
+type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
+
+/**
+ * Block attention over a model: passages are encoded once and alone, kept, moved to where a prompt needs them, and only
+ * the final block is computed. Requests may run at the same time; they take turns graph by graph.
+ *
+ * @example
+ * await using engine = await Engine.load({ model: "models/tiny-rag" });
+ * for await (const event of engine.generate({ blocks: ["a passage\n", "Question: …"] })) {
+ *   if (event.kind === "token") process.stdout.write(event.text);
+ * }
+ */
+export class Engine implements AsyncDisposable {
+  readonly model: LoadedModel;
+  readonly kvType: KVType;
+  /** The longest prompt plus answer, in tokens. */
+  readonly contextLength: number;
+  readonly #store: BlockStore<DeviceBlockMemory>;
+  readonly #budget: ContextBudget;
+  readonly #mode: AttentionMode | undefined;
+  readonly #onWarning: (warning: string) => void;
+  readonly #closing = new AbortController();
+  readonly #running = new Set<Promise<void>>();
+  #hasWarned = false;
+  #requests = { running: 0, finished: 0, cancelled: 0, failed: 0 };
+
+  private constructor(model: LoadedModel, options: EngineOptions) {
+    const { contextLength, slidingWindow } = model.source.config;
+    this.model = model;
+    this.kvType = options.kvType ?? "f16";
+    this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
+    this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
+    this.#budget = new ContextBudget(options.contextBytes ?? quarterOfMemory());
+    this.#mode = options.mode;
+    this.#onWarning = options.onWarning ?? (() => undefined);
+  }
+
+  /**
+   * Loads a model and makes an empty block store.
+   *
+   * @throws RangeError for options out of range; Error for files that are missing, damaged or not supported, or too little
+   * memory; the signal's reason.
+   */
+  static async load(options: EngineOptions = {}): Promise<Engine> {
+    const { kvType = "f16", storeBytes = 0, contextBytes: budget = 0, threads = availableParallelism() } = options;
+    if (!(KV_TYPES as readonly string[]).includes(kvType)) {
+      throw new RangeError(`Cannot load the engine: kvType is "${kvType}", wanted ${KV_TYPES.join(", ")}`);
+    }
+    for (const [name, bytes] of Object.entries({ storeBytes, contextBytes: budget })) {
+      if (Number.isSafeInteger(bytes) && bytes >= 0) continue;
+      throw new RangeError(`Cannot load the engine: ${name} is ${bytes}, wanted a whole number of bytes from 0 on`);
+    }
+    checkMode(options.mode);
+    const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath(), threads });
+    return new Engine(model, options);
+  }
+
+  /** The mode of requests that name none. */
+  get defaultMode(): AttentionMode {
+    return this.#mode ?? (this.#trainedModes.includes("block") ? "block" : "full");
+  }
+
+  /** What cutting and tokenizing a prompt goes by. */
+  get promptContext(): PromptContext {
+    const { tokenizer, chatTemplate, source } = this.model;
+    const own = source.config.blockAttention;
+    return { tokenizer, chatTemplate, ragTexts: own?.ragPrompt, prefix: own?.prefix ?? "" };
+  }
+
+  /**
+   * Answers a prompt, token by token. Leaving the loop early, or an abort of the signal, frees all that the request took;
+   * after an abort the last event says `cancelled`.
+   *
+   * @throws TypeError or RangeError for a prompt or options that cannot be used; Error if the device fails.
+   */
+  async *generate(
+    input: PromptInput,
+    options: GenerateOptions & RequestOptions = {},
+  ): AsyncGenerator<GenerateEvent, void> {
+    const { mode: wantedMode, positionReencoding = true, signal: callerSignal, ...samplingInput } = options;
+    const startedAt = performance.now();
+    const sampling = parseSamplingOptions(samplingInput);
+    const mode = this.#modeOf(wantedMode);
+    const signal = this.#signal(callerSignal);
+    const timings = newTimings();
+    const sampler = createSampler(sampling, {
+      vocabSize: this.model.source.config.vocabSize,
+      drawSeed: () => randomInt(2 ** 47),
+    });
+    const tokenizer = this.model.tokenizer;
+    const stream = tokenizer.stream();
+    const matcher = new StopMatcher(sampling.stop);
+    const generatedIds: number[] = [];
+    let text = "";
+    let prompt: TokenizedPrompt | undefined;
+    let prepared: Prepared | undefined;
+    let finishReason: FinishReason = "length";
+    const done = (lastText: string): GenerateEvent & { kind: "done" } => {
+      text += lastText;
+      const promptTokens = prompt ? countTokens(prompt.blocks) : 0;
+      const usage = { promptTokens, cachedTokens: prepared?.cachedTokens ?? 0, completionTokens: generatedIds.length };
+      const result: GenerateResult = {
+        text,
+        tokenIds: generatedIds,
+        finishReason,
+        mode,
+        usage,
+        timings,
+        blocks: prepared?.blocks ?? [],
+        seed: sampler.seed,
+        warnings: prompt?.warnings ?? [],
+      };
+      return { kind: "done", text: lastText, result };
+    };
+
+    using request = this.#begin();
+    try {
+      signal.throwIfAborted();
+      prompt = tokenizePrompt(input, mode, this.promptContext);
+      timings.tokenizeMs = performance.now() - startedAt;
+      const promptIds = prompt.blocks.flatMap((block) => [...block]);
+      this.#checkLength(promptIds.length);
+      const maxTokens = Math.min(sampling.maxTokens, this.contextLength - promptIds.length);
+      // The last token's key and value are never read.
+      const capacity = promptIds.length + Math.max(0, maxTokens - 1);
+      using preparing = await this.#prepare(
+        prompt.blocks,
+        capacity,
+        maxTokens > 1,
+        positionReencoding,
+        timings,
+        signal,
+      );
+      prepared = preparing.prepared;
+      const { context, finalTokens, finalPosition, blocks, cachedTokens } = prepared;
+      yield { kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks };
+
+      const prefillFrom = performance.now();
+      const { backend, decoder } = this.model;
+      let logits = await lastLogits(
+        prefill(backend, decoder, context, finalTokens, finalPosition, finalTokens.length - 1, signal),
+      );
+      timings.prefillMs = performance.now() - prefillFrom;
+      let firstTokenAt: number | undefined;
+      while (generatedIds.length < maxTokens) {
+        const sampled = sampler.sample(logits, { promptIds, generatedIds });
+        firstTokenAt ??= performance.now();
+        timings.ttftMs ??= firstTokenAt - startedAt;
+        timings.decodeMs = performance.now() - firstTokenAt;
+        if (this.model.endTokenIds.has(sampled.id)) {
+          finishReason = "stop";
+          break;
+        }
+        generatedIds.push(sampled.id);
+        const step = matcher.push(stream.push(sampled.id));
+        text += step.text;
+        yield { kind: "token", tokenId: sampled.id, text: step.text, logprob: sampled.logprob, top: sampled.top };
+        if (step.kind === "stop") {
+          finishReason = "stop";
+          yield done("");
+          return;
+        }
+        if (generatedIds.length < maxTokens) {
+          const position = promptIds.length + generatedIds.length - 1;
+          logits = await decodeToken(backend, decoder, context, sampled.id, position, signal);
+          timings.decodeMs = performance.now() - firstTokenAt;
+        }
+      }
+      const step = matcher.push(stream.end());
+      if (step.kind === "stop") finishReason = "stop";
+      yield done(step.kind === "stop" ? step.text : step.text + matcher.end());
+    } catch (error) {
+      if (!signal.aborted) {
+        request.outcome = "failed";
+        throw error;
+      }
+      request.outcome = "cancelled";
+      // The engine that closes is no wish of the caller's.
+      if (!callerSignal?.aborted) throw signal.reason;
+      finishReason = "cancelled";
+      yield done("");
+    }
+  }
+
+  /** Answers a prompt, all at once. @throws as `generate`. */
+  async complete(input: PromptInput, options: GenerateOptions & RequestOptions = {}): Promise<GenerateResult> {
+    for await (const event of this.generate(input, options)) if (event.kind === "done") return event.result;
+    throw new Error("Cannot complete the prompt: the answer did not end");
+  }
+
+  /**
+   * How likely a continuation is after a prompt.
+   *
+   * @param continuation text, tokenized alone, or token ids.
+   * @throws TypeError or RangeError for input that cannot be used; Error if the device fails; the signal's reason.
+   */
+  async score(
+    input: PromptInput,
+    continuation: string | readonly number[],
+    options: ScoreOptions = {},
+  ): Promise<ScoreResult> {
+    const { top: numTop = 5, stepwise = false, positionReencoding = true } = options;
+    const { vocabSize } = this.model.source.config;
+    if (!Number.isInteger(numTop) || numTop < 0 || numTop > vocabSize) {
+      throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
+    }
+    const mode = this.#modeOf(options.mode);
+    const signal = this.#signal(options.signal);
+    using request = this.#begin();
+    try {
+      signal.throwIfAborted();
+      const prompt = tokenizePrompt(input, mode, this.promptContext);
+      const next =
+        typeof continuation === "string" ? this.model.tokenizer.encode(continuation, "all") : [...continuation];
+      if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
+      const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+      if (wrong !== undefined)
+        throw new RangeError(
+          `Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`,
+        );
+      const promptTokens = countTokens(prompt.blocks);
+      this.#checkLength(promptTokens + next.length);
+      const timings = newTimings();
+      const capacity = promptTokens + next.length;
+      using preparing = await this.#prepare(prompt.blocks, capacity, stepwise, positionReencoding, timings, signal);
+      const { context, finalTokens, finalPosition, cachedTokens } = preparing.prepared;
+      const logprobs: number[] = [];
+      const top: TokenLogprob[][] = [];
+      const take = (logits: Float32Array): void => {
+        const step = tokenLogprobs(logits, next[logprobs.length] as number, numTop);
+        logprobs.push(step.logprob);
+        top.push(step.top);
+      };
+      const { backend, decoder } = this.model;
+      const atOnce = stepwise ? finalTokens : Int32Array.from([...finalTokens, ...next.slice(0, -1)]);
+      for await (const logits of prefill(
+        backend,
+        decoder,
+        context,
+        atOnce,
+        finalPosition,
+        finalTokens.length - 1,
+        signal,
+      ))
+        take(logits);
+      while (logprobs.length < next.length) {
+        const done = logprobs.length;
+        take(await decodeToken(backend, decoder, context, next[done - 1] as number, promptTokens + done - 1, signal));
+      }
+      return {
+        blockTokenIds: prompt.cutTokenIds,
+        continuationTokenIds: next,
+        logprobs,
+        top,
+        mode,
+        usage: { promptTokens, cachedTokens, completionTokens: next.length },
+      };
+    } catch (error) {
+      request.outcome = signal.aborted ? "cancelled" : "failed";
+      throw error;
+    }
+  }
+
+  /**
+   * Encodes passages ahead, at index time: afterwards prompts find them in the store while it has room.
+   *
+   * @param passages block texts as a prompt will have them, or documents, which become passages of the RAG prompt.
+   * @param options.onBlock told of each passage as it is there.
+   * @throws TypeError or RangeError for passages that cannot be used; Error if the device fails; the signal's reason.
+   */
+  async encode(
+    passages: readonly (string | RagDocument)[],
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly onBlock?: ((index: number, block: ServedBlock) => void) | undefined;
+    } = {},
+  ): Promise<EncodeResult> {
+    const signal = this.#signal(options.signal);
+    using request = this.#begin();
+    try {
+      const { tokenizer, ragTexts } = this.promptContext;
+      const tokenIds = passages.map((passage, i) => {
+        const ids =
+          typeof passage === "string"
+            ? tokenizer.encode(passage, "all")
+            : tokenizer.encode(passageText(passage, ragTexts), "none");
+        if (ids.length === 0) throw new RangeError(`Cannot encode passage ${i}: it is empty`);
+        this.#checkLength(ids.length, `passage ${i}`);
+        return Int32Array.from(ids);
+      });
+      const served: ServedBlock[] = [];
+      for (let first = 0; first < tokenIds.length; first += encodeBatch) {
+        const batch = tokenIds.slice(first, first + encodeBatch);
+        const requests = await this.#blockRequests(batch);
+        using leased = await this.#lease(requests, signal);
+        for (const [i, { block, fromStore }] of leased.blocks.entries()) {
+          const one = { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
+          served.push(one);
+          options.onBlock?.(first + i, one);
+        }
+      }
+      return { blocks: served };
+    } catch (error) {
+      request.outcome = signal.aborted ? "cancelled" : "failed";
+      throw error;
+    }
+  }
+
+  stats(): EngineStats {
+    return {
+      store: this.#store.stats(),
+      contexts: { capBytes: this.#budget.capBytes, usedBytes: this.#budget.usedBytes },
+      weightBytes: this.model.weights.byteLength,
+      computeBytes: this.model.backend.computeBytes,
+      requests: { ...this.#requests },
+    };
+  }
+
+  /** Ends running requests with an error, then frees everything. Again does nothing. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort(new Error("Cannot go on: the engine was closed"));
+    await Promise.all(this.#running);
+    await this.model.backend.idle();
+    await this.#store[Symbol.asyncDispose]();
+    this.model[Symbol.dispose]();
+  }
+
+  get #trainedModes(): readonly AttentionMode[] {
+    return this.model.source.config.blockAttention?.modes ?? [];
+  }
+
+  #modeOf(wanted: AttentionMode | undefined): AttentionMode {
+    checkMode(wanted);
+    const mode = wanted ?? this.defaultMode;
+    if (mode === "block" && !this.#trainedModes.includes("block") && !this.#hasWarned) {
+      this.#hasWarned = true;
+      this.#onWarning(untrainedWarning);
+    }
+    return mode;
+  }
+
+  #signal(signal: AbortSignal | undefined): AbortSignal {
+    return signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
+  }
+
+  /** Counts a request until it is disposed. */
+  #begin(): Disposable & { outcome: "finished" | "cancelled" | "failed" } {
+    let end: () => void = () => undefined;
+    const running = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#running.add(running);
+    this.#requests.running += 1;
+    const request: Disposable & { outcome: "finished" | "cancelled" | "failed" } = {
+      outcome: "finished",
+      [Symbol.dispose]: () => {
+        this.#running.delete(running);
+        this.#requests.running -= 1;
+        this.#requests[request.outcome] += 1;
+        end();
+      },
+    };
+    return request;
+  }
+
+  #checkLength(numTokens: number, what = "the prompt"): void {
+    if (numTokens <= this.contextLength) return;
+    const { slidingWindow } = this.model.source.config;
+    const limit = slidingWindow === this.contextLength ? "sliding window" : "context";
+    throw new RangeError(
+      `Cannot use ${what}: it has ${numTokens} tokens, the model's ${limit} holds ${this.contextLength}`,
+    );
+  }
+
+  /** Leases or encodes the local blocks and lays them out. */
+  async #prepare(
+    blocks: readonly Int32Array[],
+    capacity: number,
+    decodes: boolean,
+    positionReencoding: boolean,
+    timings: MutableTimings,
+    signal: AbortSignal,
+  ): Promise<Disposable & { readonly prepared: Prepared }> {
+    const { backend, decoder } = this.model;
+    const local = blocks.slice(0, -1);
+    const finalTokens = blocks.at(-1) as Int32Array;
+    const waitFrom = performance.now();
+    const room = await this.#budget.take(contextBytes(decoder, this.kvType, capacity, decodes), signal);
+    let context: AssembledContext | undefined;
+    const giveBack = (): void => {
+      context?.[Symbol.dispose]();
+      room[Symbol.dispose]();
+    };
+    try {
+      const encodeFrom = performance.now();
+      timings.waitMs = encodeFrom - waitFrom;
+      const requests = local.length > 0 ? await this.#blockRequests(local) : [];
+      using leased = await this.#lease(requests, signal);
+      const served = leased.blocks.map(({ block, fromStore }, i): ServedBlock => {
+        return { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
+      });
+      const assembleFrom = performance.now();
+      timings.encodeMs = assembleFrom - encodeFrom;
+
+      context = new AssembledContext(backend, decoder, this.kvType, capacity);
+      const numLocal = countTokens(local);
+      const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
+      const laid = leased.blocks.map(({ block }) => block);
+      await assemble(backend, decoder, context, laid, positions, signal);
+      timings.assembleMs = performance.now() - assembleFrom;
+      const cachedTokens = served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
+      const prepared = { context, finalTokens, finalPosition: numLocal, blocks: served, cachedTokens };
+      return { prepared, [Symbol.dispose]: giveBack };
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
+  }
+
+  async #blockRequests(blocks: readonly Int32Array[]): Promise<BlockRequest[]> {
+    const fingerprint = await this.model.fingerprint;
+    const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "" };
+    return blocks.map((tokenIds) => ({
+      id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),
+      shape: blockShape(this.model.decoder, this.kvType, tokenIds.length),
+      tokenIds,
+    }));
+  }
+
+  #lease(requests: readonly BlockRequest[], signal: AbortSignal): Promise<LeasedBlocks<DeviceBlockMemory>> {
+    const { backend, decoder } = this.model;
+    const encode = (misses: readonly BlockRequest[]): AsyncIterable<BlockKV<DeviceBlockMemory>> => {
+      const tokenIds = misses.map((miss) => (miss as BlockRequest & { tokenIds: Int32Array }).tokenIds);
+      return encodeBlocks(backend, decoder, this.kvType, tokenIds, signal);
+    };
+    return leaseBlocks(this.#store, requests, encode, { signal });
+  }
+}
+
+/** The model that comes with the package. */
+export function embeddedModelPath(): string {
+  const path = fileURLToPath(new URL("../../models/tiny-rag", import.meta.url));
+  if (!existsSync(path)) throw new Error(`Cannot find the embedded model: "${path}" does not exist; name a model`);
+  return path;
+}
+
+async function lastLogits(rows: AsyncIterable<Float32Array>): Promise<Float32Array> {
+  let last: Float32Array | undefined;
+  for await (const row of rows) last = row;
+  if (last === undefined) throw new Error("Cannot answer: the final block gave no logits");
+  return last;
+}
+
+function checkMode(mode: AttentionMode | undefined): void {
+  if (mode === undefined || mode === "block" || mode === "full") return;
+  throw new RangeError(`Cannot use mode "${String(mode)}": wanted block or full`);
+}
+
+function quarterOfMemory(): number {
+  return Math.floor(totalmem() / 4);
+}
+
+function countTokens(blocks: readonly Int32Array[]): number {
+  return blocks.reduce((sum, block) => sum + block.length, 0);
+}
+
+/** Each block's positions from 0 on. */
+function ownPositions(blocks: readonly Int32Array[]): Int32Array {
+  return Int32Array.from(blocks.flatMap((block) => Array.from(block, (_, i) => i)));
+}
+
+function newTimings(): MutableTimings {
+  return { tokenizeMs: 0, waitMs: 0, encodeMs: 0, assembleMs: 0, prefillMs: 0, ttftMs: undefined, decodeMs: 0 };
+}

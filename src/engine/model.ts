@@ -1,0 +1,145 @@
+import { homedir } from "node:os";
+import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
+import { readGguf } from "../files/gguf.js";
+import { Backend } from "../ggml/backend.js";
+import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { modelFingerprint } from "../kv/fingerprint.js";
+import { userCacheDir } from "../kv/user-cache-dir.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import type { Decoder } from "../model/decoder.js";
+import type { ModelSource } from "../model/model-source.js";
+import { openModel } from "../model/open-model.js";
+import {
+  convertedType,
+  estimateWeightBytes,
+  type LoadProgress,
+  loadWeights,
+  type ModelWeights,
+  type WeightsConversion,
+} from "../model/weights.js";
+import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
+
+export interface ModelOptions {
+  /** A Hugging Face folder or a .gguf file. */
+  readonly model: string;
+  /** How weights are converted at load. Default "keep". */
+  readonly weights?: WeightsConversion | undefined;
+  /** CPU threads. */
+  readonly threads: number;
+  /** Which build of ggml. Default "cpu". */
+  readonly backend?: BackendKind | undefined;
+  /** ggml's name of the device, for instance "CUDA0". */
+  readonly device?: string | undefined;
+  /** Overrides the model's own prefix. */
+  readonly prefix?: string | undefined;
+  /** Overrides the modes that the model says it was trained in. */
+  readonly trainedModes?: readonly AttentionMode[] | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Called before loading. */
+  readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+}
+
+/** A model ready to compute: weights on a device, tokenizer, template. It owns the device and the weights. */
+export interface LoadedModel extends Disposable {
+  readonly source: ModelSource;
+  readonly backend: Backend;
+  readonly decoder: Decoder;
+  readonly weights: ModelWeights;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate | undefined;
+  /** Any of them ends an answer. */
+  readonly endTokenIds: ReadonlySet<number>;
+  /** Names weights, config, tokenizer and conversion in block ids; hashed in the background at first. */
+  readonly fingerprint: Promise<string>;
+}
+
+/** The tokenizer of a model folder or .gguf file. */
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  return path.toLowerCase().endsWith(".gguf")
+    ? tokenizerFromGguf((await readGguf(path)).metadata)
+    : loadTokenizerFromFolder(path);
+}
+
+/** Compiles a tokenizer's chat template, if it has one. */
+export function templateOf(tokenizer: Tokenizer): ChatTemplate | undefined {
+  if (tokenizer.chatTemplate === undefined) return undefined;
+  return compileChatTemplate(tokenizer.chatTemplate, {
+    tokens: tokenizer.templateTokens,
+    addsBos: tokenizer.bosTokenId !== undefined,
+  });
+}
+
+/**
+ * Loads a model: headers first, so that what is wrong with the files is said before gigabytes are read.
+ *
+ * @throws Error for files that are missing, damaged or not supported, a tokenizer that does not fit, or too little
+ * memory; the signal's reason. Nothing stays allocated then.
+ */
+export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
+  const { model, weights: conversion = "keep", threads, prefix, trainedModes, signal } = options;
+  const source = await openModel(model, { prefix, trainedModes });
+  const tokenizer = await loadTokenizer(model);
+  if (tokenizer.vocabSize > source.config.vocabSize) {
+    throw new RangeError(
+      `Cannot use the tokenizer of "${model}": it has ${tokenizer.vocabSize} tokens, the model's embedding has ${source.config.vocabSize}`,
+    );
+  }
+  const chatTemplate = templateOf(tokenizer);
+  options.onEstimate?.({ weightBytes: estimateWeightBytes(source, conversion) });
+  const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "cpu"));
+  const backend = new Backend(ggml, { threads, ...(options.device !== undefined && { device: options.device }) });
+  const hashing = new AbortController();
+  const fingerprint = modelFingerprint({
+    files: source.files,
+    weights: conversion,
+    extra: [canonicalJson(source.config), tokenizer.digest],
+    cacheDir: userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }),
+    signal: hashing.signal,
+  });
+  // Whoever needs a block id sees the failure; nobody may.
+  fingerprint.catch(() => undefined);
+  try {
+    const { onProgress } = options;
+    const weights = await loadWeights(backend, source, { conversion, onProgress, signal });
+    return {
+      source,
+      backend,
+      decoder: { ggml, config: source.config, weights, threads },
+      weights,
+      tokenizer,
+      chatTemplate,
+      endTokenIds: new Set([...tokenizer.endTokenIds, ...source.endTokenIds]),
+      fingerprint,
+      [Symbol.dispose]: () => {
+        hashing.abort(new Error("Cannot hash the model's files: the engine was closed"));
+        weights[Symbol.dispose]();
+        backend[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    hashing.abort(error);
+    backend[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** JSON with sorted keys, so that equal configs are equal texts. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, part: unknown) => {
+    if (part === null || typeof part !== "object" || Array.isArray(part)) return part;
+    return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}
+
+/** The types that a model's matrices will have, with their numbers, for `info`. */
+export function weightTypes(source: ModelSource, conversion: WeightsConversion): Map<string, number> {
+  const types = new Map<string, number>();
+  for (const entry of source.tensors.values()) {
+    if (entry.shape.length < 2) continue;
+    const type = convertedType(entry, conversion);
+    types.set(type, (types.get(type) ?? 0) + 1);
+  }
+  return types;
+}

@@ -1,0 +1,153 @@
+import {
+  blocksFromStrings,
+  type ChatMessage,
+  joinLocalBlocks,
+  joinTextBlocks,
+  type RagDocument,
+  type SegmentedPrompt,
+  type TextBlock,
+} from "../blocks/block.js";
+import { segmentMessages } from "../blocks/chat-prompt.js";
+import type { ChatTemplate } from "../blocks/chat-template.js";
+import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
+import { type SegmentOptions, segmentText } from "../blocks/segment.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
+
+/** What a caller asks: one of five forms. */
+export type PromptInput =
+  /** Blocks as the caller composed them, the last one the final block; those past numLocalAttentionBlocks join it. */
+  | { readonly blocks: readonly string[]; readonly numLocalAttentionBlocks?: number | undefined }
+  /** The same as token ids: nothing is added to them, no BOS and no prefix. */
+  | { readonly blockTokenIds: readonly (readonly number[])[] }
+  /** One text, cut by rule in block mode. */
+  | { readonly prompt: string; readonly segment?: SegmentOptions | undefined }
+  /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
+  | {
+      readonly messages: readonly ChatMessage[];
+      readonly documents?: readonly RagDocument[] | undefined;
+      readonly segment?: SegmentOptions | undefined;
+    }
+  /** The RAG prompt: a passage is a block. */
+  | {
+      readonly question: string;
+      readonly documents: readonly RagDocument[];
+      readonly rag?: Omit<RagPromptOptions, "template" | "texts"> | undefined;
+    };
+
+/** What turning a prompt into tokens needs of a model. */
+export interface PromptContext {
+  readonly tokenizer: Tokenizer;
+  /** Undefined where the model has none. */
+  readonly chatTemplate: ChatTemplate | undefined;
+  readonly ragTexts: RagPromptOptions["texts"];
+  /** Text before block 0 in block mode. */
+  readonly prefix: string;
+}
+
+/** A prompt as tokens. */
+export interface TokenizedPrompt {
+  /** One or more, none empty; the last is the final block. In full mode there is only that. */
+  readonly blocks: readonly Int32Array[];
+  /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
+  readonly cutTokenIds: readonly (readonly number[])[];
+  readonly warnings: readonly string[];
+}
+
+/** How a prompt is cut, before it becomes tokens; `isWhole` where full mode tokenizes it as one text. */
+export interface CutPrompt extends SegmentedPrompt {
+  readonly isWhole: boolean;
+  readonly numLocalAttentionBlocks: number | undefined;
+}
+
+/**
+ * Cuts a prompt into blocks.
+ *
+ * @throws TypeError or RangeError for a prompt that is none of the forms, is empty, or does not fit the chat template.
+ */
+export function cutPrompt(
+  input: Exclude<PromptInput, { blockTokenIds: unknown }>,
+  context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
+): CutPrompt {
+  if ("blocks" in input) {
+    return {
+      ...blocksFromStrings(input.blocks),
+      isWhole: false,
+      numLocalAttentionBlocks: input.numLocalAttentionBlocks,
+    };
+  }
+  if ("prompt" in input) {
+    if (typeof input.prompt !== "string")
+      throw new TypeError(`Cannot use the prompt: it is ${typeof input.prompt}, wanted text`);
+    const texts = segmentText(input.prompt, input.segment);
+    if (texts.length === 0) throw new RangeError("Cannot use the prompt: it is empty");
+    return { ...blocksFromStrings(texts), isWhole: true, numLocalAttentionBlocks: undefined };
+  }
+  const template = context.chatTemplate;
+  if ("question" in input) {
+    const options = { ...input.rag, template, texts: context.ragTexts };
+    const cut = ragPrompt({ documents: input.documents, question: input.question }, options);
+    return { ...cut, isWhole: false, numLocalAttentionBlocks: undefined };
+  }
+  if ("messages" in input) {
+    if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
+    if (input.documents !== undefined) {
+      const options = { ...input.segment, template, texts: context.ragTexts };
+      const cut = ragPrompt({ documents: input.documents, messages: input.messages }, options);
+      return { ...cut, isWhole: false, numLocalAttentionBlocks: undefined };
+    }
+    const cut = segmentMessages(input.messages, template, input.segment);
+    return { ...cut, isWhole: true, numLocalAttentionBlocks: undefined };
+  }
+  throw new TypeError(
+    'Cannot use the prompt: it has none of "blocks", "prompt", "messages", or "question" with "documents"',
+  );
+}
+
+/**
+ * A prompt's ids: BOS where the tokenizer adds one, never twice; the prefix, tokenized alone, in block mode; then each
+ * block, tokenized alone. Full mode joins the blocks' ids, except for `prompt` and `messages`, which it tokenizes whole.
+ *
+ * @throws TypeError or RangeError as cutPrompt(), and for lone surrogates, an empty final block, or ids that are none.
+ * @see FACTS "Ids".
+ */
+export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context: PromptContext): TokenizedPrompt {
+  if ("blockTokenIds" in input) return fromTokenIds(input.blockTokenIds, mode, context.tokenizer.vocabSize);
+  const cut = cutPrompt(input, context);
+  const { tokenizer } = context;
+  const encode = ({ text, trusted }: TextBlock) => tokenizer.encode(text, trusted);
+  const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;
+  const ids = texts.map(encode);
+  if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use the prompt: the final block has no tokens");
+  const opening: number[] = [];
+  if (tokenizer.bosTokenId !== undefined) opening.push(tokenizer.bosTokenId);
+  const first = ids[0] as number[];
+  if (tokenizer.bosTokenId !== undefined && first[0] === tokenizer.bosTokenId) first.shift();
+  if (mode === "block" && context.prefix !== "") opening.push(...tokenizer.encode(context.prefix, "all"));
+  ids[0] = [...opening, ...first];
+  const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
+  return { blocks: joinBlocks(ids, numLocal), cutTokenIds: ids, warnings: cut.warnings };
+}
+
+function fromTokenIds(ids: readonly (readonly number[])[], mode: AttentionMode, vocabSize: number): TokenizedPrompt {
+  if (!Array.isArray(ids) || ids.length === 0) throw new RangeError("Cannot use token ids: there are no blocks");
+  for (const [i, block] of ids.entries()) {
+    if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i} is no array`);
+    for (const id of block as readonly unknown[]) {
+      if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
+        throw new RangeError(
+          `Cannot use token ids: block ${i} holds ${String(id)}, wanted a whole number below ${vocabSize}`,
+        );
+      }
+    }
+  }
+  if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
+  return { blocks: joinBlocks(ids, mode === "full" ? 0 : undefined), cutTokenIds: ids, warnings: [] };
+}
+
+/** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */
+function joinBlocks(ids: readonly (readonly number[])[], numLocal: number | undefined): Int32Array[] {
+  return joinLocalBlocks(ids.length, numLocal)
+    .map((group) => Int32Array.from(group.flatMap((index) => ids[index] as readonly number[])))
+    .filter((block) => block.length > 0);
+}

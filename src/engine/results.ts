@@ -1,0 +1,90 @@
+import type { BlockId } from "../kv/block-id.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import type { TokenLogprob } from "./sampler.js";
+
+/** `stop`: an end token or a stop text; `length`: the limit on the answer or the model's context; `cancelled`: the signal. */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+export interface Usage {
+  /** In tokens, BOS and prefix counted. */
+  readonly promptTokens: number;
+  /** Prompt tokens whose keys and values came from the block store. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+}
+
+/** In milliseconds. */
+export interface Timings {
+  /** Cutting, templates and tokens. */
+  readonly tokenizeMs: number;
+  /** Waiting for room among the assembled contexts. */
+  readonly waitMs: number;
+  /** Looking blocks up and encoding those that the store lacked. */
+  readonly encodeMs: number;
+  /** Laying blocks out and turning their keys to their places. */
+  readonly assembleMs: number;
+  /** Computing the final block. */
+  readonly prefillMs: number;
+  /** From the call to the first token; undefined where there was none. */
+  readonly ttftMs: number | undefined;
+  /** From the first token to the last. */
+  readonly decodeMs: number;
+}
+
+/** One local block of a prompt as it was served. */
+export interface ServedBlock {
+  readonly id: BlockId;
+  readonly tokens: number;
+  /** Whether its keys and values were there already. */
+  readonly hit: boolean;
+}
+
+export interface GenerateResult {
+  readonly text: string;
+  /** The answer's ids, without the end token. */
+  readonly tokenIds: readonly number[];
+  readonly finishReason: FinishReason;
+  readonly mode: AttentionMode;
+  readonly usage: Usage;
+  readonly timings: Timings;
+  readonly blocks: readonly ServedBlock[];
+  /** The seed in use: with it the answer can be had again. */
+  readonly seed: number;
+  readonly warnings: readonly string[];
+}
+
+export type GenerateEvent =
+  /** The prompt is cut and tokenized, its blocks are there. */
+  | {
+      readonly kind: "prompt";
+      readonly mode: AttentionMode;
+      readonly promptTokens: number;
+      readonly cachedTokens: number;
+      readonly blocks: readonly ServedBlock[];
+    }
+  /** A token of the answer, and the text that is complete with it, possibly "". */
+  | {
+      readonly kind: "token";
+      readonly tokenId: number;
+      readonly text: string;
+      readonly logprob: number;
+      readonly top: readonly TokenLogprob[];
+    }
+  /** The end: what text was held back, and the whole. */
+  | { readonly kind: "done"; readonly text: string; readonly result: GenerateResult };
+
+export interface ScoreResult {
+  /** The ids of each block as it was cut, BOS and prefix in the first one's. */
+  readonly blockTokenIds: readonly (readonly number[])[];
+  readonly continuationTokenIds: readonly number[];
+  /** Natural logarithms of each continuation token's probability. */
+  readonly logprobs: readonly number[];
+  /** The likeliest tokens at each step, likeliest first. */
+  readonly top: readonly (readonly TokenLogprob[])[];
+  readonly mode: AttentionMode;
+  readonly usage: Usage;
+}
+
+export interface EncodeResult {
+  readonly blocks: readonly ServedBlock[];
+}
