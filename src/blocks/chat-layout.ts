@@ -83,12 +83,13 @@ export function layoutChat(
     alignment = align(prompt, pieces, skeleton.order, texts, rewrites);
   }
 
+  const { spans } = alignment;
   const { bosText } = template;
   if (bosText !== "" && pieces[0]!.startsWith(bosText)) pieces[0] = pieces[0]!.slice(bosText.length);
   const borders = splitBorders(template, messages, fixed, placeholders, skeleton.order, pieces);
   const numPrinted = countBy(skeleton.order);
   const turns = skeleton.order.map((message, k): LaidTurn => {
-    const { text, trimmedStart } = (alignment as { spans: readonly Span[] }).spans[k]!;
+    const { text, trimmedStart } = spans[k]!;
     return {
       message,
       prefix: borders[k]!.prefix,

@@ -6,7 +6,7 @@ import { checkSegmentOptions, countCharacters, cutText, type SegmentOptions, typ
 import { blockOfRuns, sliceRuns, type TextRun } from "./text-run.js";
 
 /** From so many messages on, each message before the final block is one block. */
-const NUM_MESSAGES_UNCUT = 12;
+export const NUM_MESSAGES_UNCUT = 12;
 
 export interface ChatPromptOptions extends SegmentOptions, RenderOptions {}
 

@@ -31,9 +31,10 @@ export function inContextPrompt(
 ): SegmentedPrompt {
   const { demonstrations, query, system } = input;
   if (!Array.isArray(demonstrations)) throw new TypeError("Cannot use demonstrations: they are no array");
-  for (const [i, { question, answer }] of (demonstrations as readonly Demonstration[]).entries()) {
+  for (const [i, demonstration] of demonstrations.entries()) {
+    const { question, answer } = (demonstration ?? {}) as Partial<Record<keyof Demonstration, unknown>>;
     if (typeof question === "string" && typeof answer === "string") continue;
-    throw new TypeError(`Cannot use demonstration ${i}: it has no text as question or answer`);
+    throw new TypeError(`Cannot use demonstration ${i}: its question or its answer is no text`);
   }
   if (typeof query !== "string")
     throw new TypeError(`Cannot use demonstrations: the query is ${typeof query}, wanted text`);

@@ -71,10 +71,10 @@ test("jsonStateBlocks(): a changed value changes its own text only, an appended 
 
 test("jsonStateBlocks(): what is no JSON is a one-line error", () => {
   const cycle: Record<string, unknown> = {};
-  cycle["a"] = { b: cycle };
+  cycle.a = { b: cycle };
   let deep: unknown = 1;
   for (let i = 0; i < 10_000; i++) deep = [deep];
-  expect(() => jsonStateBlocks(cycle)).toThrow('Cannot write a state as JSON: "a.b" holds itself');
+  expect(() => jsonStateBlocks(cycle)).toThrow(/holds itself$/);
   expect(() => jsonStateBlocks(deep)).toThrow("Cannot write a state as JSON: it is deeper than 500");
   expect(() => jsonStateBlocks({ a: [Number.NaN] })).toThrow(
     'Cannot write a state as JSON: "a.0" is NaN, wanted a finite number',

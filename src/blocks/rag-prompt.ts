@@ -5,6 +5,7 @@ import {
   cutPartedMessages,
   lastUserMessage,
   type MessagePart,
+  NUM_MESSAGES_UNCUT,
   type PartedMessage,
   partOf,
 } from "./chat-prompt.js";
@@ -134,7 +135,7 @@ function partMessages(
       const final = i === firstUser ? texts.final : texts.final.replace(/^\n+/, "");
       parts.push({ runs: finalRuns(final, text), cut: "whole" });
     } else if (typeof content === "string") {
-      parts.push(partOf(content, role === "system" || messages.length >= 12 ? "whole" : "rule"));
+      parts.push(partOf(content, role === "system" || messages.length >= NUM_MESSAGES_UNCUT ? "whole" : "rule"));
     } else {
       parts.push(...content.map((part) => partOf(part, "given")));
     }
