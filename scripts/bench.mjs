@@ -12,7 +12,7 @@ const split = args.indexOf("--");
 const names = split < 0 ? args : args.slice(0, split);
 const benchArgs = split < 0 ? [] : args.slice(split + 1);
 
-// A benchmark is bench/NAME.ts; what several share stands in folders below.
+// A benchmark is bench/NAME.ts; what several share stands in bench/shared.
 const known = readdirSync(join(root, "bench"))
   .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
   .map((file) => file.slice(0, -".ts".length))
