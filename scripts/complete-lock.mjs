@@ -2,8 +2,39 @@
 // lock file was written, so that `npm ci` works on every platform. Run it after every `npm install`.
 import { readFileSync, writeFileSync } from "node:fs";
 
-const systems = { darwin: "darwin", mac: "darwin", win: "win32", win32: "win32", linux: "linux", android: "android", freebsd: "freebsd", openharmony: "openharmony", openbsd: "openbsd", aix: "aix", netbsd: "netbsd", sunos: "sunos", wasm32: "wasi", wasm: "wasi", fsevents: "darwin", lightningcss: undefined, musl: "linux" };
-const cpus = ["x64", "arm64", "ia32", "arm", "armv7l", "riscv64", "ppc64", "s390x", "loong64", "mips64el", "wasm32", "armv6"];
+const systems = {
+  darwin: "darwin",
+  mac: "darwin",
+  win: "win32",
+  win32: "win32",
+  linux: "linux",
+  android: "android",
+  freebsd: "freebsd",
+  openharmony: "openharmony",
+  openbsd: "openbsd",
+  aix: "aix",
+  netbsd: "netbsd",
+  sunos: "sunos",
+  wasm32: "wasi",
+  wasm: "wasi",
+  fsevents: "darwin",
+  lightningcss: undefined,
+  musl: "linux",
+};
+const cpus = [
+  "x64",
+  "arm64",
+  "ia32",
+  "arm",
+  "armv7l",
+  "riscv64",
+  "ppc64",
+  "s390x",
+  "loong64",
+  "mips64el",
+  "wasm32",
+  "armv6",
+];
 const lockPath = new URL("../package-lock.json", import.meta.url);
 const lock = JSON.parse(readFileSync(lockPath, "utf8"));
 
@@ -11,8 +42,14 @@ const lock = JSON.parse(readFileSync(lockPath, "utf8"));
 function platformOf(name) {
   const words = name.split("/").at(-1).split(/[-_]/);
   const os = words.map((word) => systems[word]).find(Boolean);
-  const cpu = words.map((word) => (word.startsWith("loong") ? "loong64" : word === "ppc64le" ? "ppc64" : word)).find((word) => cpus.includes(word));
-  const libc = words.some((word) => word.startsWith("musl")) ? "musl" : words.some((word) => word.startsWith("gnu")) ? "glibc" : undefined;
+  const cpu = words
+    .map((word) => (word.startsWith("loong") ? "loong64" : word === "ppc64le" ? "ppc64" : word))
+    .find((word) => cpus.includes(word));
+  const libc = words.some((word) => word.startsWith("musl"))
+    ? "musl"
+    : words.some((word) => word.startsWith("gnu"))
+      ? "glibc"
+      : undefined;
   return { ...(os && { os: [os] }), ...(cpu && { cpu: [cpu] }), ...(libc && os === "linux" && { libc: [libc] }) };
 }
 

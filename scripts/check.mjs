@@ -1,0 +1,96 @@
+// What CI runs, in order: `npm run check`. Every step runs, also after one that failed; the list at the end says which.
+// --skip-tests leaves out the unit tests under this Node, for a CI that ran `npm test` just before.
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const skipTests = process.argv.includes("--skip-tests");
+const lts = "24";
+
+const node = (file, ...args) => [process.execPath, join("node_modules", file), ...args];
+const vitest = "vitest/vitest.mjs";
+const python = ["python3", "python"].find((name) => succeeds([name, "--version"]));
+// npx is a script on Windows, which only a shell can start.
+const npx = process.platform === "win32" ? "npx.cmd" : "npx";
+const ltsNode = [npx, "-y", "-p", `node@${lts}`, "node"];
+
+/** @type {{ name: string, command: string[], skip?: () => string | undefined }[]} */
+const steps = [
+  {
+    name: `tests on Node ${process.versions.node}`,
+    command: node(vitest, "run"),
+    skip: () => (skipTests ? "they ran already" : undefined),
+  },
+  { name: "types", command: node("typescript/bin/tsc", "--noEmit") },
+  { name: "format and lint", command: node("@biomejs/biome/bin/biome", "check", "--error-on-warnings") },
+  { name: "import directions", command: [process.execPath, "scripts/check-imports.mjs"] },
+  {
+    name: "unused files, exports and packages",
+    command: node("knip/bin/knip.js", "--no-config-hints", "--no-progress"),
+  },
+  {
+    name: `unit tests on Node ${lts}`,
+    command: [...ltsNode, join("node_modules", vitest), "run", "src/"],
+    skip: () => {
+      if (process.versions.node.startsWith(`${lts}.`)) return "this is Node 24";
+      return succeeds([...ltsNode, "--version"])
+        ? undefined
+        : `the npm package "node@${lts}" cannot be had or run here`;
+    },
+  },
+  {
+    name: "Python scripts compile",
+    command: [python ?? "", "-c", pythonCheck(), ...filesUnder("python", ".py")],
+    skip: () => (python === undefined ? "there is no Python here" : undefined),
+  },
+];
+
+/** Compiles without writing files beside the sources. */
+function pythonCheck() {
+  return "import sys; [compile(open(path, encoding='utf-8').read(), path, 'exec') for path in sys.argv[1:]]";
+}
+
+function filesUnder(folder, ending) {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(ending))
+    .map((entry) => join(entry.parentPath, entry.name));
+}
+
+function spawn([file, ...args], stdio, timeout) {
+  return spawnSync(file, args, { cwd: root, stdio, timeout, shell: file.endsWith(".cmd") });
+}
+
+function succeeds(command) {
+  // Without a network npx tries for minutes.
+  return spawn(command, "ignore", 120_000).status === 0;
+}
+
+const report = [];
+const failed = [];
+for (const { name, command, skip } of steps) {
+  const reason = skip?.();
+  if (reason !== undefined) {
+    report.push(`skipped  ${name}: ${reason}`);
+    continue;
+  }
+  console.log(`\n=== ${name}`);
+  const startedMs = performance.now();
+  const { status, signal, error } = spawn(command, ["ignore", "inherit", "inherit"]);
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+  if (status === 0) {
+    report.push(`ok       ${name} (${seconds} s)`);
+  } else {
+    failed.push(name);
+    report.push(`FAILED   ${name} (${seconds} s): it ended with ${error?.message ?? signal ?? status}`);
+  }
+}
+
+console.log(`\n=== What was checked\n${report.join("\n")}\n`);
+if (failed.length > 0) {
+  console.log(`The check FAILED: ${failed.join("; ")}`);
+  process.exitCode = 1;
+} else {
+  console.log("The check passed.");
+}
