@@ -23,7 +23,7 @@ test("llamaCppGreedy(): its steps are what llamaCppScore() holds likeliest", asy
   if (reason !== undefined) skip(reason);
   const path = join(folder, "greedy.gguf");
   writeRandomGguf(path, { architecture: "llama" });
-  const prompt = makeOracleCases(352, 1)[0]!.blockTokenIds.flat();
+  const prompt = makeOracleCases(256, 1)[0]!.blockTokenIds.flat();
   const [steps] = await llamaCppGreedy(path, [prompt], 8);
   const tokens = steps!.map(({ token }) => token);
   const scored = await llamaCppScore(path, prompt, tokens);

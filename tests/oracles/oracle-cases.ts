@@ -63,9 +63,9 @@ const continuationLength = 12;
 const maxTokens = 1500;
 
 /** The prompts that every model is asked, 1 to 300 blocks, up to 1,500 tokens with the continuation. */
-export function makeOracleCases(vocabSize: number, seed: number): OracleCase[] {
+export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
   const random = new Random(seed, "oracle cases");
-  const draw = (length: number) => Array.from({ length }, () => random.below(vocabSize));
+  const draw = (length: number) => Array.from({ length }, () => random.below(numIds));
   const passages = [30, 45, 12, 60, 25, 8].map(draw);
   const question = draw(20);
   const continuation = draw(continuationLength);

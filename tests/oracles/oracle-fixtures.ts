@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeRandomModel } from "../models/random-model.js";
 import { resolveShape } from "../models/random-shape.js";
+import { countTokens } from "../models/random-tokenizer.js";
 import {
   makeOracleCases,
   type OracleCase,
@@ -18,8 +19,8 @@ export function writeOracleModel(name: string, folder: string): OracleCase[] {
   const options = oracleModels[name];
   if (options === undefined) throw new RangeError(`Cannot write an oracle model: "${name}" is not in oracleModels`);
   writeRandomModel(folder, options);
-  const { vocabSize, seed } = resolveShape(options);
-  return makeOracleCases(vocabSize, seed);
+  // The embedding's rows past the tokenizer's ids are in no prompt.
+  return makeOracleCases(countTokens(), resolveShape(options).seed);
 }
 
 /** Writes every model and its prompts under a folder, for the Python oracle: NAME/config.json …, NAME/cases.json. */
