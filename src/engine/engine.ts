@@ -242,7 +242,11 @@ export class Engine implements AsyncDisposable {
       timings.prefillMs = performance.now() - prefillFrom;
       let firstTokenAt: number | undefined;
       while (generatedIds.length < maxTokens) {
-        const sampled = sampler.sample(logits, { promptIds, generatedIds });
+        // Rows that pad the embedding stand for no token.
+        const sampled = sampler.sample(logits.fill(Number.NEGATIVE_INFINITY, tokenizer.vocabSize), {
+          promptIds,
+          generatedIds,
+        });
         firstTokenAt ??= performance.now();
         timings.ttftMs ??= firstTokenAt - startedAt;
         timings.decodeMs = performance.now() - firstTokenAt;

@@ -26,8 +26,8 @@ export interface AttentionOptions {
  * Causal attention of some rows over keys and values, in tiles of 64 rows, with sums in 32 bit.
  *
  * ggml's CPU kernel shares rows out to threads in chunks that cut tiles, and a tile costs the same however few of its
- * rows are used, so the heads that share a KV head are laid as rows where that makes fewer tiles. Fewer than 64 rows
- * are padded: below, the kernel sums F16 values in 16 bit. Work is split over nodes by rows, then by heads.
+ * rows are used, so the work is laid into nodes, and heads that share a KV head into rows, by `planAttention`. Fewer
+ * than 64 rows are padded: below, the kernel sums F16 values in 16 bit.
  *
  * @param graph where nodes are added.
  * @param q [D, H, T] F32, T rows in order.
@@ -46,29 +46,21 @@ export function tiledAttention(
 ): Tensor {
   const { headSize, numHeads, numKvHeads } = options;
   const group = numHeads / numKvHeads;
-  const flopsPerRow = 4 * headSize * (span.past + span.numRows);
-  // By rows, while a chunk keeps whole tiles; then by KV heads.
-  const rowsThatFit = Math.floor(options.maxNodeFlops / (flopsPerRow * numHeads) / tileRows) * tileRows;
-  const rowChunk = Math.min(span.numRows, Math.max(rowsThatFit, tileRows));
-  const headsThatFit = Math.floor(options.maxNodeFlops / (flopsPerRow * Math.max(rowChunk, tileRows) * group));
-  const headChunk = Math.min(numKvHeads, Math.max(1, headsThatFit));
-
+  const plan = planAttention(span, options);
   let all: Tensor | undefined;
-  for (let row = 0; row < span.numRows; row += rowChunk) {
-    const numRows = Math.min(rowChunk, span.numRows - row);
+  for (let row = 0; row < span.numRows; row += plan.rows) {
+    const numRows = Math.min(plan.rows, span.numRows - row);
     const part: CausalSpan = { numRows, past: span.past + row };
     const numKeys = part.past + numRows;
     let heads: Tensor | undefined;
-    for (let kvHead = 0; kvHead < numKvHeads; kvHead += headChunk) {
-      const numKv = Math.min(headChunk, numKvHeads - kvHead);
-      const qPart = graph.view(
-        q,
-        [headSize, numKv * group, numRows],
-        [q.nb[1], q.nb[2]],
-        row * q.nb[2] + kvHead * group * q.nb[1],
-      );
+    for (let head = 0; head < numHeads; head += plan.heads) {
+      const count = Math.min(plan.heads, numHeads - head);
+      const kvHead = Math.floor(head / group);
+      const numKv = Math.ceil(count / group);
+      const qPart = graph.view(q, [headSize, count, numRows], [q.nb[1], q.nb[2]], row * q.nb[2] + head * q.nb[1]);
       const window = (t: Tensor) => graph.view(t, [headSize, numKeys, numKv], [t.nb[1], t.nb[2]], kvHead * t.nb[2]);
-      const out = attendOnce(graph, qPart, window(k), window(v), part, masks, options.threads, headSize);
+      const attend = plan.grouped ? attendGrouped : attendByHead;
+      const out = attend(graph, qPart, window(k), window(v), part, masks);
       heads = heads === undefined ? out : graph.concat(heads, out, 1);
     }
     all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
@@ -76,43 +68,85 @@ export function tiledAttention(
   return graph.reshape(all as Tensor, [headSize * numHeads, span.numRows]);
 }
 
-/** One node of attention: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
-function attendOnce(
-  graph: Graph,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  span: CausalSpan,
-  masks: MaskCache,
-  threads: number,
-  headSize: number,
-): Tensor {
-  const [, numHeads, numRows] = q.ne;
+/** Attention with each head's rows apart: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
+function attendByHead(graph: Graph, q: Tensor, k: Tensor, v: Tensor, span: CausalSpan, masks: MaskCache): Tensor {
+  const [headSize, numHeads, numRows] = q.ne;
+  const scale = 1 / Math.sqrt(headSize);
+  const paddedRows = Math.max(numRows, tileRows);
+  let rows = graph.permute(q, [0, 2, 1, 3]);
+  if (paddedRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, paddedRows - numRows]);
+  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, 1, paddedRows), scale);
+  return paddedRows > numRows ? graph.contiguous(graph.view(out, [headSize, numHeads, numRows])) : out;
+}
+
+/** The same with the heads that share a KV head laid as rows of one. */
+function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, span: CausalSpan, masks: MaskCache): Tensor {
+  const [headSize, numHeads, numRows] = q.ne;
   const numKvHeads = k.ne[2];
   const group = numHeads / numKvHeads;
   const scale = 1 / Math.sqrt(headSize);
-  const plainRows = Math.max(numRows, tileRows);
-  const groupedRows = Math.max(numRows * group, tileRows);
-  const grouped = group > 1 && countTiles(groupedRows, numKvHeads, threads) < countTiles(plainRows, numHeads, threads);
-  if (!grouped) {
-    let rows = graph.permute(q, [0, 2, 1, 3]);
-    if (plainRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, plainRows - numRows]);
-    const out = graph.flashAttention(rows, k, v, masks.get(graph, span, 1, plainRows), scale);
-    return plainRows > numRows ? graph.contiguous(graph.view(out, [headSize, numHeads, numRows])) : out;
-  }
+  const paddedRows = Math.max(numRows * group, tileRows);
   // [D, G, H', T] -> [D, G, T, H'] -> rows t * G + g of each KV head.
   const four = graph.view(q, [headSize, group, numKvHeads, numRows], [q.nb[1], q.nb[1] * group, q.nb[2]]);
-  let rows = graph.reshape(graph.contiguous(graph.permute(four, [0, 1, 3, 2])), [
-    headSize,
-    group * numRows,
-    numKvHeads,
-  ]);
-  if (groupedRows > group * numRows) rows = graph.pad(rows, [0, groupedRows - group * numRows]);
-  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, group, groupedRows), scale);
+  const regrouped = graph.contiguous(graph.permute(four, [0, 1, 3, 2]));
+  let rows = graph.reshape(regrouped, [headSize, group * numRows, numKvHeads]);
+  if (paddedRows > group * numRows) rows = graph.pad(rows, [0, paddedRows - group * numRows]);
+  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, group, paddedRows), scale);
   // [D, H', rows] -> [D, H', G, T] -> [D, G, H', T].
   const used = graph.view(out, [headSize, numKvHeads, group, numRows]);
   const back = graph.contiguous(graph.permute(used, [0, 2, 1, 3]));
   return graph.reshape(back, [headSize, numHeads, numRows]);
+}
+
+/** How one span's attention is cut into nodes. */
+export interface AttentionPlan {
+  /** Query rows of one node, before heads are laid as rows. */
+  readonly rows: number;
+  /** Query heads of one node: some of one KV head's, or all of several. */
+  readonly heads: number;
+  /** Whether the heads that share a KV head are laid as rows of one. */
+  readonly grouped: boolean;
+}
+
+/** What a node costs beside its tiles, in floating-point operations. */
+const nodeOverheadFlops = 2e6;
+
+/**
+ * The cut with the fewest tiles, among those whose nodes each stay below the limit; where there is none, the cut with the
+ * smallest nodes.
+ */
+export function planAttention(span: CausalSpan, options: AttentionOptions): AttentionPlan {
+  const { numHeads, numKvHeads, headSize, threads, maxNodeFlops } = options;
+  const group = numHeads / numKvHeads;
+  const tileFlops = 4 * headSize * tileRows * (span.past + span.numRows);
+  const rowChoices = [span.numRows];
+  for (let rows = tileRows; rows < span.numRows; rows *= 2) rowChoices.push(rows);
+  const headChoices = new Set([1, group]);
+  for (let kvHeads = 1; kvHeads <= numKvHeads; kvHeads++)
+    if (numKvHeads % kvHeads === 0) headChoices.add(kvHeads * group);
+  let best: { readonly plan: AttentionPlan; readonly cost: number; readonly nodeFlops: number } | undefined;
+  for (const rows of rowChoices) {
+    for (const heads of headChoices) {
+      for (const grouped of [false, true]) {
+        if (grouped && (group === 1 || heads % group !== 0)) continue;
+        const tilesOf = (numRows: number) =>
+          grouped
+            ? countTiles(Math.max(numRows * group, tileRows), heads / group, threads)
+            : countTiles(Math.max(numRows, tileRows), heads, threads);
+        const numFull = Math.floor(span.numRows / rows);
+        const rest = span.numRows % rows;
+        const perNode = tilesOf(rows);
+        const columns = numHeads / heads;
+        const tiles = columns * (numFull * perNode + (rest > 0 ? tilesOf(rest) : 0));
+        const numNodes = columns * Math.ceil(span.numRows / rows);
+        const cost = tiles * tileFlops + numNodes * nodeOverheadFlops;
+        const nodeFlops = Math.max(perNode * tileFlops, maxNodeFlops);
+        if (best && (nodeFlops > best.nodeFlops || (nodeFlops === best.nodeFlops && cost >= best.cost))) continue;
+        best = { plan: { rows, heads, grouped }, cost, nodeFlops };
+      }
+    }
+  }
+  return (best as { plan: AttentionPlan }).plan;
 }
 
 /** How many tiles ggml's CPU kernel computes: rows of all heads are shared out in chunks that cut tiles and heads cut chunks. */

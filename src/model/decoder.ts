@@ -1,7 +1,7 @@
 import { Graph, type RopeParameters } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
-import { type AttentionOptions, MaskCache, singleRowAttention, tiledAttention } from "./attention.js";
+import { type AttentionOptions, MaskCache, planAttention, singleRowAttention, tiledAttention } from "./attention.js";
 import type { ModelConfig } from "./config.js";
 import { attentionFactor } from "./rope.js";
 import type { LayerWeights, Linear, ModelWeights } from "./weights.js";
@@ -71,8 +71,8 @@ export interface Decoder {
  */
 export const rowGroup = 4;
 
-/** The work of one node on one thread, in floating-point operations: some 20 to 50 ms. */
-const nodeFlopsPerThread = 1.5e9;
+/** The most work of one node on one thread, in floating-point operations: some 30 to 80 ms. */
+const nodeFlopsPerThread = 3e9;
 const maxPieceRows = 512;
 
 /** How many rows a graph computes at a time so that no product's node takes long: a multiple of 64, up to 512. */
@@ -390,9 +390,12 @@ function nodeBound(decoder: Decoder, placed: readonly PlacedSpan[], numRows: num
   for (const { weight } of products) perLayer += 4 * Math.ceil(numRows / productRows(maxNodeFlops, weight));
   for (const { span, numRows: rows } of placed) {
     const numKeys = rows + (span.kind === "block" ? 0 : span.past);
-    const flopsPerRow = 4 * config.headSize * numKeys * config.numHeads;
-    const rowChunks = Math.ceil((rows * flopsPerRow) / maxNodeFlops) + 1;
-    perLayer += 24 + 16 * Math.min(rowChunks, Math.ceil(rows / 64)) * Math.min(config.numKvHeads, rowChunks);
+    const { numHeads, numKvHeads, headSize } = config;
+    const plan = planAttention(
+      { numRows: rows, past: numKeys - rows },
+      { numHeads, numKvHeads, headSize, threads, maxNodeFlops },
+    );
+    perLayer += 24 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
   }
   const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.head));
   return head + config.numLayers * perLayer + 4 * placed.length * Math.ceil(numRows / 64) + 64;

@@ -1,0 +1,56 @@
+import { existsSync, mkdirSync, renameSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
+import { quantizeRows } from "../../src/ggml/quantize.js";
+import { type RandomGgufOptions, writeRandomGguf } from "../../tests/models/random-gguf.js";
+
+/** Shapes of real models; the weights are random, so that no benchmark needs a download. */
+const shapes = {
+  /** SmolLM 135M's shape in Q4_0. */
+  "135m": {
+    architecture: "llama",
+    hiddenSize: 576,
+    intermediateSize: 1536,
+    numLayers: 30,
+    numHeads: 9,
+    numKvHeads: 3,
+    vocabSize: 49_152,
+    tied: true,
+    contextLength: 40_960,
+    type: "Q4_0",
+    headType: "Q8_0",
+  },
+  /** Llama 3.2 1B's shape in Q4_K. */
+  "1b": {
+    architecture: "llama",
+    hiddenSize: 2048,
+    intermediateSize: 8192,
+    numLayers: 16,
+    numHeads: 32,
+    numKvHeads: 8,
+    headSize: 64,
+    vocabSize: 128_256,
+    tied: true,
+    contextLength: 40_960,
+    type: "Q4_K",
+  },
+} as const satisfies Record<string, RandomGgufOptions>;
+
+export type BenchModel = keyof typeof shapes;
+
+/** The path of a model with random weights, written at the first call and kept in the temporary folder. */
+export async function benchModel(name: BenchModel): Promise<string> {
+  const folder = join(tmpdir(), "block-attention-bench");
+  const path = join(folder, `${name}.gguf`);
+  if (existsSync(path)) return path;
+  mkdirSync(folder, { recursive: true });
+  console.error(`Writing ${path} …`);
+  const ggml = loadGgml(await findGgmlDirectory("cpu"));
+  const quantize: RandomGgufOptions["quantizeRows"] = (type, data, rowLength) =>
+    quantizeRows(ggml, type, data, rowLength);
+  const partial = `${path}.${process.pid}.partial`;
+  writeRandomGguf(partial, { ...shapes[name], cheap: true, quantizeRows: quantize, seed: 1 });
+  renameSync(partial, path);
+  return path;
+}

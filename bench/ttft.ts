@@ -1,0 +1,194 @@
+// How long does the first token take, against the length of the prompt? The paper's sweep: a question of 50 tokens over
+// passages, in full mode, in block mode with nothing in the store, and with every passage there in another order.
+// `npm run bench -- ttft [135m|embedded] [longest]`
+import { AssembledContext, assemble } from "../src/engine/assemble.js";
+import { encodeBlocks } from "../src/engine/encode-block.js";
+import { Engine } from "../src/engine/engine.js";
+import { Graph } from "../src/ggml/graph.js";
+import type { Tensor } from "../src/ggml/tensor.js";
+import { MaskCache, tiledAttention } from "../src/model/attention.js";
+import type { ModelConfig } from "../src/model/config.js";
+import { type LayeredRows, layerRows, ropeParameters } from "../src/model/decoder.js";
+import { benchModel } from "./shared/models.js";
+import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
+
+const question = 50;
+const lengths = [50, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
+
+/** Multiplications and additions, attention counted: row i of a span that sees n keys costs 4 n D H a layer. */
+function flops(config: ModelConfig, rows: number, keysOfAllRows: number): number {
+  const { hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headSize, vocabSize } = config;
+  const perLayer = hiddenSize * headSize * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
+  return (
+    2 * rows * numLayers * perLayer + 2 * hiddenSize * vocabSize + 4 * keysOfAllRows * headSize * numHeads * numLayers
+  );
+}
+
+const triangle = (n: number) => (n * (n + 1)) / 2;
+
+async function ttft(engine: Engine, blocks: number[][], mode: "full" | "block"): Promise<number> {
+  const result = await engine.complete({ blockTokenIds: blocks }, { mode, maxTokens: 1 });
+  return result.timings.ttftMs ?? Number.NaN;
+}
+
+/** The kernels of a prompt whose passages are all there, each measured alone: rotation, products, attention, in ms. */
+async function kernelTimes(
+  engine: Engine,
+  passages: number[][],
+): Promise<{ rotation: number; products: number; attention: number }> {
+  const { backend, decoder } = engine.model;
+  const { config, weights } = decoder;
+  const rows = passages.reduce((sum, passage) => sum + passage.length, 0);
+  using context = new AssembledContext(backend, decoder, engine.kvType, rows + question);
+  const blocks = [];
+  for await (const block of encodeBlocks(
+    backend,
+    decoder,
+    engine.kvType,
+    passages.map((ids) => Int32Array.from(ids)),
+  ))
+    blocks.push(block);
+  await assemble(
+    backend,
+    decoder,
+    context,
+    blocks,
+    Int32Array.from({ length: rows }, (_, i) => i),
+  );
+  for (const block of blocks) block[Symbol.dispose]();
+
+  const time = async (build: (graph: Graph) => void): Promise<number> => {
+    const times: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      using graph = new Graph(decoder.ggml, 16_384);
+      build(graph);
+      let started = 0;
+      started = performance.now();
+      await backend.compute(graph, () => undefined);
+      times.push(performance.now() - started);
+    }
+    return Math.min(...times);
+  };
+  const { headSize, numHeads, numKvHeads, numLayers } = config;
+  const heads = numLayers * numKvHeads;
+  const rotation = await time((graph) => {
+    const { tensor, capacity } = context.keys;
+    const size = tensor.nb[0];
+    const step = Math.max(1, Math.floor((1 << 23) / (heads * headSize)));
+    for (let first = 0; first < rows; first += step) {
+      const count = Math.min(step, rows - first);
+      const keys = graph.view(
+        tensor,
+        [headSize, heads, count],
+        [capacity * headSize * size, headSize * size],
+        first * headSize * size,
+      );
+      const at = graph.input(
+        "positions",
+        "I32",
+        [count],
+        Int32Array.from({ length: count }, (_, i) => first + i),
+      );
+      graph.expand(graph.rope(keys, at, ropeParameters(decoder), true));
+    }
+  });
+  const products = await time((graph) => {
+    const x = (width: number) =>
+      graph.input("x", "F32", [width, question], new Float32Array(width * question).fill(0.01));
+    const hidden = x(config.hiddenSize);
+    const attended = x(headSize * numHeads);
+    const inner = x(config.intermediateSize);
+    for (const layer of weights.layers) {
+      for (const { weight } of [layer.query, layer.key, layer.value, layer.gate, layer.up])
+        graph.expand(graph.mulMat(weight, hidden));
+      graph.expand(graph.mulMat(layer.output.weight, attended));
+      graph.expand(graph.mulMat(layer.down.weight, inner));
+    }
+    graph.expand(graph.mulMat(weights.head, graph.view(hidden, [config.hiddenSize, 1])));
+  });
+  const attention = await time((graph) => {
+    const q: Tensor = graph.input(
+      "q",
+      "F32",
+      [headSize, numHeads, question],
+      new Float32Array(headSize * numHeads * question).fill(0.01),
+    );
+    const masks = new MaskCache();
+    const all = (from: LayeredRows, layer: number) => layerRows(graph, from, config, layer, 0, rows + question);
+    for (let layer = 0; layer < numLayers; layer++) {
+      const options = {
+        numHeads,
+        numKvHeads,
+        headSize,
+        threads: backend.threads,
+        maxNodeFlops: 3e9 * backend.threads,
+      };
+      graph.expand(
+        tiledAttention(
+          graph,
+          q,
+          all(context.keys, layer),
+          all(context.values, layer),
+          { numRows: question, past: rows },
+          masks,
+          options,
+        ),
+      );
+    }
+  });
+  return { rotation, products, attention };
+}
+
+const [which = "135m", longest = "32768"] = process.argv.slice(2);
+const path = which === "embedded" ? undefined : await benchModel("135m");
+await using engine = await Engine.load({ ...(path !== undefined && { model: path }) });
+const { config } = engine.model.source;
+console.log(`TTFT, ${which}, ${engine.model.backend.threads} threads, ${describeRun()}\n`);
+const source = new TokenSource(config.vocabSize);
+await ttft(engine, [source.take(64)], "full");
+
+const rows: (string | number)[][] = [];
+for (const length of lengths.filter((n) => n <= Math.min(engine.contextLength, Number(longest)))) {
+  const repeats = length <= 4096 ? 3 : 1;
+  const final = source.take(Math.min(question, length));
+  const local = length - final.length;
+  const full: number[] = [];
+  const miss: number[] = [];
+  const hit: number[] = [];
+  let passages: number[][] = [];
+  for (let i = 0; i < repeats; i++) {
+    passages = source.passages(local);
+    full.push(await ttft(engine, [...passages, final], "full"));
+    miss.push(await ttft(engine, [...passages, final], "block"));
+    for (let j = 0; j < 3; j++) hit.push(await ttft(engine, [...[...passages].reverse(), final], "block"));
+  }
+  const alone = local > 0 ? await kernelTimes(engine, passages) : { rotation: 0, products: 0, attention: 0 };
+  const sum = alone.rotation + alone.products + alone.attention;
+  const keysOfFinal = triangle(length) - triangle(local);
+  rows.push([
+    length,
+    median(full).toFixed(1),
+    median(miss).toFixed(1),
+    median(hit).toFixed(1),
+    `${(100 * (1 - median(hit) / median(full))).toFixed(2)}%`,
+    flops(config, length, triangle(length)).toExponential(2),
+    flops(config, final.length, keysOfFinal).toExponential(2),
+    local > 0 ? `${alone.rotation.toFixed(1)} + ${alone.products.toFixed(1)} + ${alone.attention.toFixed(1)}` : "",
+    local > 0 ? (median(hit) / sum).toFixed(2) : "",
+  ]);
+  console.error(rows.at(-1)?.join("  "));
+}
+printTable(
+  [
+    "tokens",
+    "full ms",
+    "misses ms",
+    "hits ms",
+    "less",
+    "FLOPs full",
+    "FLOPs hits",
+    "rotation + products + attention alone, ms",
+    "hits / alone",
+  ],
+  rows,
+);
