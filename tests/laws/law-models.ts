@@ -1,0 +1,94 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect } from "vitest";
+import { Engine, type EngineOptions } from "../../src/engine/engine.js";
+import { findGgmlDirectory, type Ggml, loadGgml, type NativeCounts } from "../../src/ggml/library.js";
+import { quantizeRows } from "../../src/ggml/quantize.js";
+import type { Random } from "../models/random.js";
+import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
+import { type RandomModelOptions, writeRandomModel } from "../models/random-model.js";
+
+/** A folder for a test file's models, removed when its tests are over. */
+export function lawFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "block-attention-laws-"));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** The random models of a test file, each written when it is first asked for. */
+export class LawModels {
+  readonly #folder = lawFolder();
+  readonly #paths = new Map<string, string>();
+
+  huggingFace(options: RandomModelOptions): string {
+    return this.#write(JSON.stringify(options), (path) => writeRandomModel(path, options));
+  }
+
+  async gguf(options: Omit<RandomGgufOptions, "quantizeRows">): Promise<string> {
+    const ggml = await testGgml();
+    return this.#write(`${JSON.stringify(options)}.gguf`, (path) =>
+      writeRandomGguf(path, {
+        ...options,
+        quantizeRows: (type, data, rowLength) => quantizeRows(ggml, type, data, rowLength),
+      }),
+    );
+  }
+
+  #write(key: string, write: (path: string) => void): string {
+    const known = this.#paths.get(key);
+    if (known !== undefined) return known;
+    const path = join(this.#folder, `${this.#paths.size}${key.endsWith(".gguf") ? ".gguf" : ""}`);
+    write(path);
+    this.#paths.set(key, path);
+    return path;
+  }
+}
+
+export async function testGgml(): Promise<Ggml> {
+  return loadGgml(await findGgmlDirectory("cpu"));
+}
+
+export async function liveCounts(): Promise<NativeCounts> {
+  return { ...(await testGgml()).live };
+}
+
+/** An engine with room for small models. One thread: small graphs gain nothing from more, and the cores are shared. */
+export function lawEngine(model: string, options: Omit<EngineOptions, "model"> = {}): Promise<Engine> {
+  return Engine.load({
+    model,
+    threads: 1,
+    mode: "block",
+    kvType: "f32",
+    storeBytes: 1 << 28,
+    contextBytes: 1 << 28,
+    ...options,
+  });
+}
+
+/** What must hold whenever no request runs: invariant I6, and nothing of a request left. */
+export function expectIdle(engine: Engine): void {
+  const { store, contexts, requests } = engine.stats();
+  expect(requests.running).toBe(0);
+  expect(contexts.usedBytes).toBe(0);
+  expect(store).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
+  expect(store.leasedBytes + store.idleBytes + store.freeBytes).toBe(store.capBytes);
+}
+
+/** Random ids that any tokenizer of the random models has. */
+export function drawIds(random: Random, length: number): number[] {
+  return Array.from({ length }, () => random.below(250));
+}
+
+/** A token's ids in lists, one a block: lengths drawn from 1 to `maxLength`. */
+export function drawBlocks(random: Random, count: number, maxLength: number): number[][] {
+  return Array.from({ length: count }, () => drawIds(random, 1 + random.below(maxLength)));
+}
+
+/** The greatest difference of two lists of numbers. */
+export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  expect(a.length).toBe(b.length);
+  let most = 0;
+  for (let i = 0; i < a.length; i++) most = Math.max(most, Math.abs((a[i] as number) - (b[i] as number)));
+  return most;
+}

@@ -1,0 +1,3 @@
+import { reuseSuite } from "./reuse.suite.js";
+
+reuseSuite({ numRequests: 200, numOrders: 40, numFresh: 200 });

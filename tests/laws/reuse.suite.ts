@@ -1,0 +1,110 @@
+import { expect, test } from "vitest";
+import type { Engine } from "../../src/engine/engine.js";
+import type { GenerateResult } from "../../src/engine/results.js";
+import { Random } from "../models/random.js";
+import { drawBlocks, drawIds, expectIdle, LawModels, lawEngine, liveCounts } from "./law-models.js";
+
+export interface ReuseSize {
+  readonly numRequests: number;
+  readonly numOrders: number;
+  /** How many answers are compared with a new engine's instead of the engine's that keeps everything. */
+  readonly numFresh: number;
+}
+
+/** What two runs of one request must agree in, to the bit. */
+interface Answer {
+  readonly tokenIds: readonly number[];
+  readonly logprobs: readonly number[];
+}
+
+async function answer(engine: Engine, blocks: number[][]): Promise<Answer & { readonly result: GenerateResult }> {
+  const logprobs: number[] = [];
+  const input = { blockTokenIds: blocks };
+  for await (const event of engine.generate(input, { maxTokens: 6, logitBias: noEnd })) {
+    if (event.kind === "token") logprobs.push(event.logprob);
+    if (event.kind === "done") return { tokenIds: event.result.tokenIds, logprobs, result: event.result };
+  }
+  throw new Error("Cannot answer: there was no end");
+}
+
+/** The end tokens' ids in the random models' tokenizer, banned so that every answer has its length. */
+const noEnd = { "293": -100, "294": -100 };
+
+const only = ({ tokenIds, logprobs }: Answer): Answer => ({ tokenIds, logprobs });
+
+/** The same stored bytes serve any order, any place, and any number of requests (invariants I3 and I6). */
+export function reuseSuite(size: ReuseSize): void {
+  const models = new LawModels();
+  const model = () => models.huggingFace({ architecture: "qwen3", rope: "yarn", seed: 61 });
+
+  test("Engine: the same passages in any order are all taken from the store", async () => {
+    await using engine = await lawEngine(model(), { kvType: "f16" });
+    const random = new Random(1, "orders");
+    const passages = drawBlocks(random, 12, 40);
+    const first = await engine.complete({ blockTokenIds: [...passages, drawIds(random, 9)] }, { maxTokens: 1 });
+    expect(first.usage.cachedTokens).toBe(0);
+    for (let i = 0; i < size.numOrders; i++) {
+      const order = random.order(passages.length).map((index) => passages[index] as number[]);
+      const final = drawIds(random, 1 + random.below(30));
+      const { usage, blocks } = await engine.complete({ blockTokenIds: [...order, final] }, { maxTokens: 1 });
+      expect(usage.cachedTokens).toBe(usage.promptTokens - final.length);
+      expect(blocks.every(({ hit }) => hit)).toBe(true);
+    }
+    expectIdle(engine);
+  });
+
+  test("Engine: requests at the same time over the same blocks answer as one after another", async () => {
+    const random = new Random(2, "concurrent");
+    const passages = drawBlocks(random, 10, 40);
+    const prompts = Array.from({ length: size.numOrders }, () => [
+      ...random.order(passages.length).map((index) => passages[index] as number[]),
+      drawIds(random, 5),
+    ]);
+    await using engine = await lawEngine(model(), { kvType: "f16" });
+    const together = await Promise.all(prompts.map((blocks) => answer(engine, blocks)));
+    expect(engine.stats().store.misses).toBe(passages.length);
+    expectIdle(engine);
+    await using other = await lawEngine(model(), { kvType: "f16" });
+    for (const [i, blocks] of prompts.entries()) {
+      expect(only(together[i] as Answer)).toEqual(only(await answer(other, blocks)));
+    }
+  });
+
+  test("Engine: a store that holds ten of sixty passages answers as a new engine", async () => {
+    const random = new Random(3, "sixty passages");
+    const passages = Array.from({ length: 60 }, () => drawIds(random, 20 + random.below(20)));
+    const before = await liveCounts();
+    {
+      await using probe = await lawEngine(model(), { kvType: "f16" });
+      await probe.complete({ blockTokenIds: [drawIds(random, 300), [1]] }, { maxTokens: 0 });
+      const bytesPerToken = probe.stats().store.idleBytes / 300;
+      // Ten passages of 30 tokens.
+      await using engine = await lawEngine(model(), { kvType: "f16", storeBytes: bytesPerToken * 300 });
+      await using keeper = await lawEngine(model(), { kvType: "f16" });
+      const idle = await liveCounts();
+      for (let i = 0; i < size.numRequests; i++) {
+        const chosen = random.order(passages.length).slice(0, 1 + random.below(14));
+        const blocks = [...chosen.map((index) => passages[index] as number[]), drawIds(random, 1 + random.below(20))];
+        const found = await answer(engine, blocks);
+        expect(only(found), `request ${i}`).toEqual(only(await answer(keeper, blocks)));
+        const hits = found.result.blocks.filter(({ hit }) => hit).reduce((sum, { tokens }) => sum + tokens, 0);
+        expect(found.result.usage.cachedTokens).toBe(hits);
+        if (i % Math.ceil(size.numRequests / size.numFresh) === 0) {
+          await using fresh = await lawEngine(model(), { kvType: "f16" });
+          expect(only(found), `request ${i}`).toEqual(only(await answer(fresh, blocks)));
+        }
+        expectIdle(engine);
+      }
+      const { store } = engine.stats();
+      expect(store.evictions).toBeGreaterThan(0);
+      expect(store.hits).toBeGreaterThan(0);
+      // What is alive natively is a buffer and a context for each block at rest.
+      const kept = store.numBlocks + keeper.stats().store.numBlocks;
+      const after = await liveCounts();
+      expect(after.buffers - idle.buffers).toBe(kept);
+      expect(after.contexts - idle.contexts).toBe(kept);
+      expect(after.bufferBytes - idle.bufferBytes).toBe(store.idleBytes + keeper.stats().store.idleBytes);
+    }
+    expect(await liveCounts()).toEqual(before);
+  });
+}

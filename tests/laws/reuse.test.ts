@@ -1,0 +1,3 @@
+import { reuseSuite } from "./reuse.suite.js";
+
+reuseSuite({ numRequests: 25, numOrders: 6, numFresh: 4 });

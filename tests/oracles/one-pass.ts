@@ -1,0 +1,182 @@
+import { readFileSync } from "node:fs";
+import type { ModelConfig } from "../../src/model/config.js";
+import type { ModelSource } from "../../src/model/model-source.js";
+import { attentionFactor, inverseFrequencies } from "../../src/model/rope.js";
+
+/** One row of the prompt: a token, where it stands, and the block it belongs to. */
+interface OracleRow {
+  readonly tokenId: number;
+  readonly position: number;
+  readonly block: number;
+}
+
+/**
+ * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
+ * floats, the block mask written cell by cell. What the engine computes in pieces must equal it (invariant I1).
+ *
+ * Weights must be F32; pairs of RoPE as the model's config has them.
+ */
+export class OnePassModel {
+  readonly config: ModelConfig;
+  readonly #weights = new Map<string, Float32Array>();
+
+  constructor(source: ModelSource) {
+    this.config = source.config;
+    for (const [name, { type, path, offset, byteLength }] of source.tensors) {
+      if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
+      const bytes = new Uint8Array(readFileSync(path).subarray(offset, offset + byteLength));
+      this.#weights.set(name, new Float32Array(bytes.buffer));
+    }
+  }
+
+  /**
+   * The log-probabilities of every token of the vocabulary after the prompt, and after each token of the continuation but
+   * the last.
+   *
+   * @param blocks token ids; the last block is the final one, which sees everything before it; the continuation joins it.
+   * @param positionReencoding false: all blocks but the final one keep positions 0 and on.
+   * @returns [continuation tokens][vocabulary], natural logarithms.
+   */
+  score(
+    blocks: readonly (readonly number[])[],
+    continuation: readonly number[],
+    positionReencoding = true,
+  ): Float64Array[] {
+    const finalBlock = blocks.length - 1;
+    const rows: OracleRow[] = [];
+    for (const [block, ids] of blocks.entries()) {
+      const joined = block === finalBlock ? [...ids, ...continuation.slice(0, -1)] : ids;
+      for (const [t, tokenId] of joined.entries()) {
+        const position = positionReencoding || block === finalBlock ? rows.length : t;
+        rows.push({ tokenId, position, block });
+      }
+    }
+    const sees = (query: number, key: number): boolean => {
+      if (key > query) return false;
+      const block = (rows[query] as OracleRow).block;
+      return block === finalBlock || block === (rows[key] as OracleRow).block;
+    };
+    const hidden = this.#hiddenStates(rows, sees);
+    return hidden.slice(rows.length - continuation.length).map((row) => this.#logprobs(row));
+  }
+
+  #hiddenStates(rows: readonly OracleRow[], sees: (query: number, key: number) => boolean): Float64Array[] {
+    const { config } = this;
+    const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
+    const embedding = this.#weight("token_embd.weight");
+    let x = rows.map(({ tokenId }) =>
+      Float64Array.from(embedding.subarray(tokenId * hiddenSize, (tokenId + 1) * hiddenSize)),
+    );
+    for (let layer = 0; layer < numLayers; layer++) {
+      const blk = `blk.${layer}`;
+      const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
+      const heads = (name: string, count: number): Float64Array[][] =>
+        normed.map((row, t) => {
+          const all = this.#linear(`${blk}.attn_${name}`, row);
+          return Array.from({ length: count }, (_, h) => {
+            let head = all.slice(h * headSize, (h + 1) * headSize);
+            if (name === "v") return head;
+            if (config.qkNorm) head = rmsNorm(head, this.#weight(`${blk}.attn_${name}_norm.weight`), rmsNormEps);
+            return turn(head, (rows[t] as OracleRow).position, config);
+          });
+        });
+      const queries = heads("q", numHeads);
+      const keys = heads("k", numKvHeads);
+      const values = heads("v", numKvHeads);
+      x = x.map((row, t) => {
+        const attended = new Float64Array(numHeads * headSize);
+        for (let h = 0; h < numHeads; h++) {
+          const kvHead = Math.floor(h / (numHeads / numKvHeads));
+          const query = (queries[t] as Float64Array[])[h] as Float64Array;
+          const seen: number[] = [];
+          for (let s = 0; s < rows.length; s++) if (sees(t, s)) seen.push(s);
+          const scores = seen.map((s) => dot(query, (keys[s] as Float64Array[])[kvHead] as Float64Array));
+          const weights = softmax(scores.map((score) => score / Math.sqrt(headSize)));
+          for (const [i, s] of seen.entries()) {
+            const value = (values[s] as Float64Array[])[kvHead] as Float64Array;
+            for (let d = 0; d < headSize; d++) {
+              attended[h * headSize + d] = attended[h * headSize + d]! + weights[i]! * value[d]!;
+            }
+          }
+        }
+        const afterAttention = sum(row, this.#linear(`${blk}.attn_output`, attended));
+        const mlpInput = rmsNorm(afterAttention, this.#weight(`${blk}.ffn_norm.weight`), rmsNormEps);
+        const gate = this.#linear(`${blk}.ffn_gate`, mlpInput);
+        const up = this.#linear(`${blk}.ffn_up`, mlpInput);
+        const gated = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]!);
+        return sum(afterAttention, this.#linear(`${blk}.ffn_down`, gated));
+      });
+    }
+    return x;
+  }
+
+  #logprobs(hidden: Float64Array): Float64Array {
+    const { config } = this;
+    const normed = rmsNorm(hidden, this.#weight("output_norm.weight"), config.rmsNormEps);
+    const head = this.#weight(config.tiedHead ? "token_embd.weight" : "output.weight");
+    const logits = multiply(head, normed);
+    const max = logits.reduce((most, logit) => Math.max(most, logit), Number.NEGATIVE_INFINITY);
+    const logSum = max + Math.log(logits.reduce((total, logit) => total + Math.exp(logit - max), 0));
+    return logits.map((logit) => logit - logSum);
+  }
+
+  #linear(name: string, x: Float64Array): Float64Array {
+    const out = multiply(this.#weight(`${name}.weight`), x);
+    const bias = this.#weights.get(`${name}.bias`);
+    return bias ? out.map((value, i) => value + bias[i]!) : out;
+  }
+
+  #weight(name: string): Float32Array {
+    const weight = this.#weights.get(name);
+    if (weight === undefined) throw new RangeError(`Cannot compute: there is no weight "${name}"`);
+    return weight;
+  }
+}
+
+/** [out, in] by [in]. */
+function multiply(matrix: Float32Array, x: Float64Array): Float64Array {
+  const out = new Float64Array(matrix.length / x.length);
+  for (let row = 0; row < out.length; row++) {
+    let total = 0;
+    for (let i = 0; i < x.length; i++) total += matrix[row * x.length + i]! * x[i]!;
+    out[row] = total;
+  }
+  return out;
+}
+
+function rmsNorm(x: Float64Array, weight: Float32Array, eps: number): Float64Array {
+  const scale = 1 / Math.sqrt(dot(x, x) / x.length + eps);
+  return x.map((value, i) => value * scale * weight[i]!);
+}
+
+/** RoPE: pair i turned by position times its angle, and grown by YaRN's factor. */
+function turn(head: Float64Array, position: number, { rope }: ModelConfig): Float64Array {
+  const angles = inverseFrequencies(rope);
+  const growth = attentionFactor(rope);
+  const turned = new Float64Array(head.length);
+  for (const [i, angle] of angles.entries()) {
+    const first = rope.pairs === "half" ? i : 2 * i;
+    const second = rope.pairs === "half" ? i + head.length / 2 : 2 * i + 1;
+    const [cos, sin] = [Math.cos(position * angle), Math.sin(position * angle)];
+    turned[first] = growth * (head[first]! * cos - head[second]! * sin);
+    turned[second] = growth * (head[first]! * sin + head[second]! * cos);
+  }
+  return turned;
+}
+
+function softmax(scores: readonly number[]): number[] {
+  const max = scores.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY);
+  const weights = scores.map((score) => Math.exp(score - max));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.map((weight) => weight / total);
+}
+
+function dot(a: Float64Array, b: Float64Array): number {
+  let total = 0;
+  for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!;
+  return total;
+}
+
+function sum(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((value, i) => value + b[i]!);
+}
