@@ -1,0 +1,31 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import type { TensorType } from "../src/files/tensor-source.js";
+import { comparedModels, compareWithLlamaCpp } from "./llama-cpp/compare-engine.js";
+import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
+
+const folder = mkdtempSync(join(tmpdir(), "block-attention-i4-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const reason = await whyNoLlamaCpp();
+const types: readonly TensorType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
+
+for (const name of Object.keys(comparedModels)) {
+  for (const type of types) {
+    for (const mixed of type === "Q4_K" || type === "Q5_K" ? [false, true] : [false]) {
+      const label = mixed ? `${type} mixed with Q6_K` : type;
+      test(`Engine.score(): full mode of ${name} in ${label} picks llama.cpp's tokens`, async ({ skip }) => {
+        if (reason !== undefined) skip(reason);
+        const path = join(folder, `${name}-${type}-${mixed}.gguf`);
+        const options = { ...comparedModels[name]!, numLayers: 4, type, mixed };
+        const found = await compareWithLlamaCpp(path, options, [1, 90, 700, 1400], 64, 2);
+        console.log(
+          `${name} ${label}: ${found.numCounted} of 256 steps counted, log-probabilities at most ${found.worstLogprob.toExponential(1)} apart`,
+        );
+        expect(found.differences).toEqual([]);
+        expect(found.numCounted).toBeGreaterThan(64);
+      });
+    }
+  }
+}

@@ -1,0 +1,33 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import type { TensorType } from "../src/files/tensor-source.js";
+import { comparedModels, compareWithLlamaCpp } from "./llama-cpp/compare-engine.js";
+import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
+
+const folder = mkdtempSync(join(tmpdir(), "block-attention-i4-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const reason = await whyNoLlamaCpp();
+
+// Each architecture and each type once; the soak test has them all together.
+const pairs: readonly (readonly [string, TensorType])[] = [
+  ["llama", "F32"],
+  ["llama", "Q4_K"],
+  ["mistral", "F16"],
+  ["mistral", "Q4_0"],
+  ["qwen2", "BF16"],
+  ["qwen2", "Q5_K"],
+  ["qwen3", "Q8_0"],
+  ["qwen3", "Q6_K"],
+];
+
+for (const [name, type] of pairs) {
+  test(`Engine.score(): full mode of ${name} in ${type} picks llama.cpp's tokens`, async ({ skip }) => {
+    if (reason !== undefined) skip(reason);
+    const path = join(folder, `${name}-${type}.gguf`);
+    const found = await compareWithLlamaCpp(path, { ...comparedModels[name]!, type }, [90], 64, 1);
+    expect(found.differences).toEqual([]);
+    expect(found.numCounted).toBeGreaterThan(16);
+  });
+}
