@@ -31,6 +31,7 @@ import { createSampler, type TokenLogprob } from "./sampler.js";
 import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
+import { unlessAborted } from "./unless-aborted.js";
 
 export interface EngineOptions extends Omit<ModelOptions, "model" | "threads"> {
   /** A Hugging Face folder or a .gguf file. Default: the embedded model. */
@@ -97,6 +98,17 @@ interface Prepared {
   readonly cachedTokens: number;
 }
 
+interface RunningRequest extends Disposable {
+  outcome: "finished" | "cancelled" | "failed";
+  /** What it takes from the engine, given back where the engine closes while the request's caller does not come back. */
+  taken: Disposable | undefined;
+  readonly isPaused: boolean;
+  /** Before the caller has the turn. */
+  pause(): void;
+  /** After it. @throws the signal's reason. */
+  resume(signal: AbortSignal): void;
+}
+
 type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
 
 /**
@@ -119,7 +131,9 @@ export class Engine implements AsyncDisposable {
   readonly #mode: AttentionMode | undefined;
   readonly #onWarning: (warning: string) => void;
   readonly #closing = new AbortController();
-  readonly #running = new Set<Promise<void>>();
+  readonly #running = new Set<RunningRequest>();
+  /** Called whenever a request ends or waits for its caller. */
+  #onRest: () => void = () => undefined;
   #hasWarned = false;
   #requests = { running: 0, finished: 0, cancelled: 0, failed: 0 };
 
@@ -230,9 +244,12 @@ export class Engine implements AsyncDisposable {
         timings,
         signal,
       );
+      request.taken = preparing;
       prepared = preparing.prepared;
       const { context, finalTokens, finalPosition, blocks, cachedTokens } = prepared;
+      request.pause();
       yield { kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks };
+      request.resume(signal);
 
       const prefillFrom = performance.now();
       const { backend, decoder } = this.model;
@@ -257,9 +274,12 @@ export class Engine implements AsyncDisposable {
         generatedIds.push(sampled.id);
         const step = matcher.push(stream.push(sampled.id));
         text += step.text;
+        request.pause();
         yield { kind: "token", tokenId: sampled.id, text: step.text, logprob: sampled.logprob, top: sampled.top };
+        request.resume(signal);
         if (step.kind === "stop") {
           finishReason = "stop";
+          request.pause();
           yield done("");
           return;
         }
@@ -271,6 +291,7 @@ export class Engine implements AsyncDisposable {
       }
       const step = matcher.push(stream.end());
       if (step.kind === "stop") finishReason = "stop";
+      request.pause();
       yield done(step.kind === "stop" ? step.text : step.text + matcher.end());
     } catch (error) {
       if (!signal.aborted) {
@@ -281,6 +302,7 @@ export class Engine implements AsyncDisposable {
       // The engine that closes is no wish of the caller's.
       if (!callerSignal?.aborted) throw signal.reason;
       finishReason = "cancelled";
+      request.pause();
       yield done("");
     }
   }
@@ -394,7 +416,7 @@ export class Engine implements AsyncDisposable {
       const served: ServedBlock[] = [];
       for (let first = 0; first < tokenIds.length; first += encodeBatch) {
         const batch = tokenIds.slice(first, first + encodeBatch);
-        const requests = await this.#blockRequests(batch);
+        const requests = await this.#blockRequests(batch, signal);
         using leased = await this.#lease(requests, signal);
         for (const [i, { block, fromStore }] of leased.blocks.entries()) {
           const one = { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
@@ -423,7 +445,14 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("Cannot go on: the engine was closed"));
-    await Promise.all(this.#running);
+    await new Promise<void>((resolve) => {
+      this.#onRest = () => {
+        if ([...this.#running].every(({ isPaused }) => isPaused)) resolve();
+      };
+      this.#onRest();
+    });
+    // Callers that have the turn may never come back, or wait for this.
+    for (const { taken } of this.#running) taken?.[Symbol.dispose]();
     await this.model.backend.idle();
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
@@ -448,22 +477,32 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Counts a request until it is disposed. */
-  #begin(): Disposable & { outcome: "finished" | "cancelled" | "failed" } {
-    let end: () => void = () => undefined;
-    const running = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-    this.#running.add(running);
-    this.#requests.running += 1;
-    const request: Disposable & { outcome: "finished" | "cancelled" | "failed" } = {
+  #begin(): RunningRequest {
+    const rest = () => this.#onRest();
+    let isPaused = false;
+    const request: RunningRequest = {
       outcome: "finished",
+      taken: undefined,
+      get isPaused() {
+        return isPaused;
+      },
+      pause() {
+        isPaused = true;
+        rest();
+      },
+      resume(signal) {
+        isPaused = false;
+        signal.throwIfAborted();
+      },
       [Symbol.dispose]: () => {
-        this.#running.delete(running);
+        this.#running.delete(request);
         this.#requests.running -= 1;
         this.#requests[request.outcome] += 1;
-        end();
+        rest();
       },
     };
+    this.#running.add(request);
+    this.#requests.running += 1;
     return request;
   }
 
@@ -498,7 +537,7 @@ export class Engine implements AsyncDisposable {
     try {
       const encodeFrom = performance.now();
       timings.waitMs = encodeFrom - waitFrom;
-      const requests = local.length > 0 ? await this.#blockRequests(local) : [];
+      const requests = local.length > 0 ? await this.#blockRequests(local, signal) : [];
       using leased = await this.#lease(requests, signal);
       const served = leased.blocks.map(({ block, fromStore }, i): ServedBlock => {
         return { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
@@ -521,8 +560,8 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #blockRequests(blocks: readonly Int32Array[]): Promise<BlockRequest[]> {
-    const fingerprint = await this.model.fingerprint;
+  async #blockRequests(blocks: readonly Int32Array[], signal: AbortSignal): Promise<BlockRequest[]> {
+    const fingerprint = await unlessAborted(this.model.fingerprint, signal);
     const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "" };
     return blocks.map((tokenIds) => ({
       id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),

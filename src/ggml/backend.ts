@@ -112,6 +112,7 @@ export class Backend implements Disposable {
 
   /** Bytes of intermediate results that the device keeps from graph to graph. */
   get computeBytes(): number {
+    if (this.#disposed) return 0;
     const size = (backend: Pointer) =>
       Number(this.ggml.symbols.ggml_backend_sched_get_buffer_size(this.#scheduler, backend));
     return this.#backends.reduce((sum, backend) => sum + size(backend), 0);
@@ -196,15 +197,27 @@ export class Backend implements Disposable {
 
   /**
    * Computes a graph when the ones before it are done, then reads its outputs before the next one starts.
-   * An abort is noticed between two nodes.
+   * An abort is noticed while waiting and between two nodes.
    *
    * @param read is called right after computing, while the outputs are there.
    * @throws the signal's reason if it aborts; Error if the device fails.
    */
   async compute<T>(graph: Graph, read: () => T, signal?: AbortSignal): Promise<T> {
-    const turn = this.#turn.then(() => this.#computeNow(graph, read, signal));
+    let hasStarted = false;
+    const turn = this.#turn.then(() => {
+      hasStarted = true;
+      return this.#computeNow(graph, read, signal);
+    });
     this.#turn = turn.catch(() => undefined);
-    return turn;
+    if (signal === undefined) return turn;
+    return new Promise<T>((resolve, reject) => {
+      // The caller may free the graph at once: its turn comes to nothing.
+      const leave = () => {
+        if (!hasStarted) reject(signal.reason);
+      };
+      signal.addEventListener("abort", leave, { once: true });
+      turn.then(resolve, reject).finally(() => signal.removeEventListener("abort", leave));
+    });
   }
 
   /** Resolves once no graph is under way. */
