@@ -8,6 +8,12 @@ import { quantizeRows } from "../../src/ggml/quantize.js";
 import type { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
 import { type RandomModelOptions, writeRandomModel } from "../models/random-model.js";
+import { makeTokenizer } from "../models/random-tokenizer.js";
+
+const { eosTokenId, endOfTurnTokenId } = makeTokenizer();
+
+/** A logit bias that bans the end tokens of the random models, so that every answer has its length. */
+export const noEnd = { [eosTokenId]: -100, [endOfTurnTokenId]: -100 };
 
 /** A folder for a test file's models, removed when its tests are over. */
 export function lawFolder(): string {

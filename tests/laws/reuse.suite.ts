@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { Random } from "../models/random.js";
-import { drawBlocks, drawIds, expectIdle, LawModels, lawEngine, liveCounts } from "./law-models.js";
+import { drawBlocks, drawIds, expectIdle, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
 
 export interface ReuseSize {
   readonly numRequests: number;
@@ -26,9 +26,6 @@ async function answer(engine: Engine, blocks: number[][]): Promise<Answer & { re
   }
   throw new Error("Cannot answer: there was no end");
 }
-
-/** The end tokens' ids in the random models' tokenizer, banned so that every answer has its length. */
-const noEnd = { "293": -100, "294": -100 };
 
 const only = ({ tokenIds, logprobs }: Answer): Answer => ({ tokenIds, logprobs });
 

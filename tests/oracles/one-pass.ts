@@ -3,6 +3,8 @@ import type { ModelConfig } from "../../src/model/config.js";
 import type { ModelSource } from "../../src/model/model-source.js";
 import { attentionFactor, inverseFrequencies } from "../../src/model/rope.js";
 
+type Floats = Float64Array<ArrayBuffer>;
+
 /** One row of the prompt: a token, where it stands, and the block it belongs to. */
 interface OracleRow {
   readonly tokenId: number;
@@ -37,11 +39,7 @@ export class OnePassModel {
    * @param positionReencoding false: all blocks but the final one keep positions 0 and on.
    * @returns [continuation tokens][vocabulary], natural logarithms.
    */
-  score(
-    blocks: readonly (readonly number[])[],
-    continuation: readonly number[],
-    positionReencoding = true,
-  ): Float64Array[] {
+  score(blocks: readonly (readonly number[])[], continuation: readonly number[], positionReencoding = true): Floats[] {
     const finalBlock = blocks.length - 1;
     const rows: OracleRow[] = [];
     for (const [block, ids] of blocks.entries()) {
@@ -60,7 +58,7 @@ export class OnePassModel {
     return hidden.slice(rows.length - continuation.length).map((row) => this.#logprobs(row));
   }
 
-  #hiddenStates(rows: readonly OracleRow[], sees: (query: number, key: number) => boolean): Float64Array[] {
+  #hiddenStates(rows: readonly OracleRow[], sees: (query: number, key: number) => boolean): Floats[] {
     const { config } = this;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
     const embedding = this.#weight("token_embd.weight");
@@ -70,7 +68,7 @@ export class OnePassModel {
     for (let layer = 0; layer < numLayers; layer++) {
       const blk = `blk.${layer}`;
       const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
-      const heads = (name: string, count: number): Float64Array[][] =>
+      const heads = (name: string, count: number): Floats[][] =>
         normed.map((row, t) => {
           const all = this.#linear(`${blk}.attn_${name}`, row);
           return Array.from({ length: count }, (_, h) => {
@@ -87,13 +85,13 @@ export class OnePassModel {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
-          const query = (queries[t] as Float64Array[])[h] as Float64Array;
+          const query = (queries[t] as Floats[])[h] as Floats;
           const seen: number[] = [];
           for (let s = 0; s < rows.length; s++) if (sees(t, s)) seen.push(s);
-          const scores = seen.map((s) => dot(query, (keys[s] as Float64Array[])[kvHead] as Float64Array));
+          const scores = seen.map((s) => dot(query, (keys[s] as Floats[])[kvHead] as Floats));
           const weights = softmax(scores.map((score) => score / Math.sqrt(headSize)));
           for (const [i, s] of seen.entries()) {
-            const value = (values[s] as Float64Array[])[kvHead] as Float64Array;
+            const value = (values[s] as Floats[])[kvHead] as Floats;
             for (let d = 0; d < headSize; d++) {
               attended[h * headSize + d] = attended[h * headSize + d]! + weights[i]! * value[d]!;
             }
@@ -110,7 +108,7 @@ export class OnePassModel {
     return x;
   }
 
-  #logprobs(hidden: Float64Array): Float64Array {
+  #logprobs(hidden: Floats): Floats {
     const { config } = this;
     const normed = rmsNorm(hidden, this.#weight("output_norm.weight"), config.rmsNormEps);
     const head = this.#weight(config.tiedHead ? "token_embd.weight" : "output.weight");
@@ -120,7 +118,7 @@ export class OnePassModel {
     return logits.map((logit) => logit - logSum);
   }
 
-  #linear(name: string, x: Float64Array): Float64Array {
+  #linear(name: string, x: Floats): Floats {
     const out = multiply(this.#weight(`${name}.weight`), x);
     const bias = this.#weights.get(`${name}.bias`);
     return bias ? out.map((value, i) => value + bias[i]!) : out;
@@ -134,7 +132,7 @@ export class OnePassModel {
 }
 
 /** [out, in] by [in]. */
-function multiply(matrix: Float32Array, x: Float64Array): Float64Array {
+function multiply(matrix: Float32Array, x: Floats): Floats {
   const out = new Float64Array(matrix.length / x.length);
   for (let row = 0; row < out.length; row++) {
     let total = 0;
@@ -144,13 +142,13 @@ function multiply(matrix: Float32Array, x: Float64Array): Float64Array {
   return out;
 }
 
-function rmsNorm(x: Float64Array, weight: Float32Array, eps: number): Float64Array {
+function rmsNorm(x: Floats, weight: Float32Array, eps: number): Floats {
   const scale = 1 / Math.sqrt(dot(x, x) / x.length + eps);
   return x.map((value, i) => value * scale * weight[i]!);
 }
 
 /** RoPE: pair i turned by position times its angle, and grown by YaRN's factor. */
-function turn(head: Float64Array, position: number, { rope }: ModelConfig): Float64Array {
+function turn(head: Floats, position: number, { rope }: ModelConfig): Floats {
   const angles = inverseFrequencies(rope);
   const growth = attentionFactor(rope);
   const turned = new Float64Array(head.length);
@@ -171,12 +169,12 @@ function softmax(scores: readonly number[]): number[] {
   return weights.map((weight) => weight / total);
 }
 
-function dot(a: Float64Array, b: Float64Array): number {
+function dot(a: Floats, b: Floats): number {
   let total = 0;
   for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!;
   return total;
 }
 
-function sum(a: Float64Array, b: Float64Array): Float64Array {
+function sum(a: Floats, b: Floats): Floats {
   return a.map((value, i) => value + b[i]!);
 }

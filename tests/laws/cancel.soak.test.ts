@@ -1,0 +1,3 @@
+import { cancelSuite } from "./cancel.suite.js";
+
+cancelSuite(10);
