@@ -1,0 +1,167 @@
+import { availableParallelism, totalmem } from "node:os";
+import type { Command } from "commander";
+import koffi from "koffi";
+import { Backend } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
+import {
+  type BackendKind,
+  cpuFeatures,
+  findGgmlDirectory,
+  type Ggml,
+  ggmlPackageName,
+  loadGgml,
+} from "../ggml/library.js";
+import { jsonOption } from "./options.js";
+import { errorLine, formatBytes, type Terminal, write, writeJson } from "./terminal.js";
+
+export interface DoctorFlags {
+  readonly json?: boolean;
+}
+
+interface Report {
+  readonly node: string;
+  readonly koffi: string;
+  readonly platform: string;
+  readonly threads: number;
+  readonly memory_bytes: number;
+  readonly ggml:
+    | {
+        readonly version: string;
+        readonly directory: string;
+        readonly cpu_features: readonly string[];
+        readonly devices: readonly {
+          readonly name: string;
+          readonly description: string;
+          readonly backend: string;
+          readonly kind: string;
+          readonly free_bytes: number;
+          readonly total_bytes: number;
+        }[];
+      }
+    | undefined;
+  /** Builds of ggml that could be installed, and whether they are. */
+  readonly packages: readonly { readonly kind: BackendKind; readonly package: string; readonly installed: boolean }[];
+  readonly self_test: { readonly passed: boolean; readonly device: string | undefined };
+  /** What is needed and missing, one line each. */
+  readonly problems: readonly string[];
+}
+
+/** Declares `doctor`'s options. */
+export function doctorOptions(command: Command): Command {
+  return command.addOption(jsonOption("one line of JSON"));
+}
+
+/** Tells whether this machine can compute, and what is missing. @returns 1 if something that is needed is missing. */
+export async function runDoctor(flags: DoctorFlags, terminal: Terminal): Promise<number> {
+  const report = await examine(terminal.signal);
+  if (flags.json === true) await writeJson(terminal, report);
+  else await write(terminal.stdout, formatReport(report, terminal), terminal.signal);
+  return report.problems.length === 0 ? 0 : 1;
+}
+
+async function examine(signal: AbortSignal): Promise<Report> {
+  const problems: string[] = [];
+  let ggml: Ggml | undefined;
+  let device: string | undefined;
+  let passed = false;
+  try {
+    ggml = loadGgml(await findGgmlDirectory("cpu"));
+    using backend = new Backend(ggml, { threads: Math.min(2, availableParallelism()) });
+    device = backend.device.name;
+    const largest = await selfTest(backend, signal);
+    passed = largest <= 1e-5;
+    if (!passed)
+      problems.push(`Cannot trust device "${device}": a 4 x 4 product is ${largest} off, at most 1e-5 is wanted`);
+  } catch (error) {
+    signal.throwIfAborted();
+    problems.push(errorLine(error));
+  }
+  return {
+    node: process.versions.node,
+    koffi: koffi.version,
+    platform: `${process.platform}-${process.arch}`,
+    threads: availableParallelism(),
+    memory_bytes: totalmem(),
+    ggml: ggml && {
+      version: ggml.version,
+      directory: ggml.directory,
+      cpu_features: cpuFeatures(ggml),
+      devices: ggml.devices.map(({ name, description, backend, kind, memoryBytes }) => ({
+        name,
+        description,
+        backend,
+        kind,
+        free_bytes: memoryBytes.free,
+        total_bytes: memoryBytes.total,
+      })),
+    },
+    packages: await findPackages(),
+    self_test: { passed, device },
+    problems,
+  };
+}
+
+async function findPackages(): Promise<Report["packages"]> {
+  const kinds: readonly BackendKind[] = process.platform === "darwin" ? ["cpu", "metal"] : ["cpu", "cuda", "vulkan"];
+  const found: { kind: BackendKind; package: string; installed: boolean }[] = [];
+  for (const kind of kinds) {
+    let name: string;
+    try {
+      name = ggmlPackageName(kind);
+    } catch {
+      // No package for this platform: loading ggml said so already.
+      continue;
+    }
+    const installed = await findGgmlDirectory(kind, {}).then(
+      () => true,
+      () => false,
+    );
+    found.push({ kind, package: name, installed });
+  }
+  return found;
+}
+
+/** The largest difference between a 4 x 4 product on the device and in JavaScript. */
+async function selfTest(backend: Backend, signal: AbortSignal): Promise<number> {
+  const size = 4;
+  const weights_NK = Float32Array.from({ length: size * size }, (_, i) => ((i * 7) % 11) / 8 - 0.5);
+  const rows_RK = Float32Array.from({ length: size * size }, (_, i) => ((i * 5) % 13) / 8 - 0.75);
+  using graph = new Graph(backend.ggml, 8);
+  const weights = graph.input("weights", "F32", [size, size], weights_NK);
+  const rows = graph.input("rows", "F32", [size, size], rows_RK);
+  const product = graph.output(graph.mulMat(weights, rows));
+  const product_RN = await backend.compute(graph, () => backend.readFloats(product), signal);
+  let largest = 0;
+  for (let r = 0; r < size; r += 1) {
+    for (let n = 0; n < size; n += 1) {
+      let sum = 0;
+      for (let k = 0; k < size; k += 1) sum += (weights_NK[n * size + k] as number) * (rows_RK[r * size + k] as number);
+      largest = Math.max(largest, Math.abs(sum - (product_RN[r * size + n] ?? Number.POSITIVE_INFINITY)));
+    }
+  }
+  return largest;
+}
+
+function formatReport(report: Report, { colors }: Terminal): string {
+  const yes = colors.green("ok");
+  const no = colors.red("missing");
+  const lines = [
+    `${yes}  Node.js ${report.node}, koffi ${report.koffi}, ${report.platform}`,
+    `${yes}  ${report.threads} threads, ${formatBytes(report.memory_bytes)} of memory`,
+  ];
+  if (report.ggml !== undefined) {
+    lines.push(`${yes}  ggml ${report.ggml.version} in ${report.ggml.directory}`);
+    for (const { name, description, free_bytes: free, total_bytes: total } of report.ggml.devices) {
+      lines.push(`    device ${name}: ${description}, ${formatBytes(free)} free of ${formatBytes(total)}`);
+    }
+    lines.push(`    CPU features: ${report.ggml.cpu_features.join(" ") || "none reported"}`);
+  }
+  for (const { kind, package: name, installed } of report.packages) {
+    // Only the CPU's build is needed; the others are there for those who have the hardware.
+    const state = installed ? yes : kind === "cpu" ? no : colors.dim("--");
+    lines.push(`${state}  ${kind}: ${name}${installed ? "" : ` is not installed (npm install ${name})`}`);
+  }
+  if (report.self_test.passed) lines.push(`${yes}  a 4 x 4 product on ${report.self_test.device} is right`);
+  for (const problem of report.problems) lines.push(colors.red(problem));
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,134 @@
+import type { Command } from "commander";
+import type { Engine, GenerateOptions, RequestOptions } from "../engine/engine.js";
+import type { PromptInput } from "../engine/prompt.js";
+import type { GenerateResult } from "../engine/results.js";
+import type { TokenLogprob } from "../engine/sampler.js";
+import { openEngine } from "./open-engine.js";
+import {
+  addEngineOptions,
+  addInputOptions,
+  addModeOptions,
+  addSamplingOptions,
+  type EngineFlags,
+  type InputFlags,
+  jsonOption,
+  type SamplingFlags,
+  samplingOptions,
+} from "./options.js";
+import { parsePromptLine } from "./prompt-line.js";
+import { openPromptLines, runLines } from "./run-lines.js";
+import { formatMs, note, type Terminal, write } from "./terminal.js";
+
+export interface GenerateFlags extends EngineFlags, SamplingFlags, InputFlags {
+  readonly json?: boolean;
+  readonly positionReencoding: boolean;
+}
+
+/** Declares `generate`'s options. */
+export function generateOptions(command: Command): Command {
+  addInputOptions(command).addOption(
+    jsonOption('one line of JSON for each prompt: {"generated","token_ids","finish_reason","usage","timings"}'),
+  );
+  return addEngineOptions(addSamplingOptions(addModeOptions(command)));
+}
+
+/** Answers prompts. @returns the exit code. */
+export async function runGenerate(flags: GenerateFlags, terminal: Terminal): Promise<number> {
+  const lines = await openPromptLines(flags, terminal);
+  await using engine = await openEngine(flags, terminal);
+  const options = {
+    ...samplingOptions(flags),
+    positionReencoding: flags.positionReencoding,
+    signal: terminal.signal,
+  };
+  const json = flags.json === true;
+  const told = new Set<string>();
+  return await runLines(lines, json, terminal, async (value) => {
+    const input = parsePromptLine(value);
+    const answer = json ? answerAsJson : answerAsText;
+    const { warnings } = await answer(engine, input, options, flags, terminal);
+    for (const warning of warnings) if (!told.has(warning)) note(terminal, `Warning: ${warning}`);
+    for (const warning of warnings) told.add(warning);
+  });
+}
+
+async function answerAsJson(
+  engine: Engine,
+  input: PromptInput,
+  options: GenerateOptions & RequestOptions,
+  flags: GenerateFlags,
+  terminal: Terminal,
+): Promise<GenerateResult> {
+  const logprobs: { id: number; logprob: number; top: readonly TokenLogprob[] }[] = [];
+  for await (const event of engine.generate(input, options)) {
+    if (event.kind === "token" && flags.logprobs !== undefined) {
+      logprobs.push({ id: event.tokenId, logprob: event.logprob, top: event.top });
+    }
+    if (event.kind !== "done") continue;
+    const line = { ...resultLine(event.result), ...(flags.logprobs !== undefined && { logprobs }) };
+    // After Ctrl-C too: who asked sees that the answer was cut off.
+    terminal.stdout.write(`${JSON.stringify(line)}\n`);
+    return event.result;
+  }
+  throw new Error("Cannot complete the prompt: the answer did not end");
+}
+
+/** A result as `generate --json` tells it; times in milliseconds. */
+function resultLine(result: GenerateResult) {
+  const { usage, timings } = result;
+  return {
+    generated: result.text,
+    token_ids: result.tokenIds,
+    finish_reason: result.finishReason,
+    usage: {
+      prompt_tokens: usage.promptTokens,
+      cached_tokens: usage.cachedTokens,
+      completion_tokens: usage.completionTokens,
+    },
+    timings: {
+      encode_ms: timings.encodeMs,
+      assemble_ms: timings.assembleMs,
+      prefill_ms: timings.prefillMs,
+      ttft_ms: timings.ttftMs ?? null,
+      decode_ms: timings.decodeMs,
+    },
+  };
+}
+
+async function answerAsText(
+  engine: Engine,
+  input: PromptInput,
+  options: GenerateOptions & RequestOptions,
+  flags: GenerateFlags,
+  terminal: Terminal,
+): Promise<GenerateResult> {
+  for await (const event of engine.generate(input, options)) {
+    if (event.kind === "prompt") continue;
+    if (!terminal.signal.aborted) await write(terminal.stdout, event.text, terminal.signal);
+    if (event.kind === "token") {
+      if (flags.logprobs !== undefined) tellLogprobs(event, terminal);
+      continue;
+    }
+    terminal.stdout.write("\n");
+    note(terminal, terminal.errorColors.dim(summary(event.result)));
+    return event.result;
+  }
+  throw new Error("Cannot complete the prompt: the answer did not end");
+}
+
+function tellLogprobs(
+  event: { readonly tokenId: number; readonly logprob: number; readonly top: readonly TokenLogprob[] },
+  terminal: Terminal,
+): void {
+  const top = event.top.map(({ id, logprob }) => `${id} ${logprob.toFixed(4)}`).join(", ");
+  note(terminal, terminal.errorColors.dim(`token ${event.tokenId} ${event.logprob.toFixed(4)}${top && ` (${top})`}`));
+}
+
+/** One line for a person. */
+function summary({ usage, timings, finishReason, mode }: GenerateResult): string {
+  const { promptTokens, cachedTokens, completionTokens } = usage;
+  const perSecond = (1000 * Math.max(0, completionTokens - 1)) / timings.decodeMs;
+  const speed = timings.decodeMs > 0 && completionTokens > 1 ? `, ${perSecond.toFixed(1)} tokens/s` : "";
+  const first = timings.ttftMs === undefined ? "" : `, first token after ${formatMs(timings.ttftMs)}`;
+  return `${mode} mode: ${promptTokens} tokens in (${cachedTokens} from the store), ${completionTokens} out${first}${speed}, end: ${finishReason}`;
+}

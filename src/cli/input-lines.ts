@@ -1,0 +1,100 @@
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import type { Readable } from "node:stream";
+import { type JsonValue, parseJson } from "../files/bounded-json.js";
+import { describeFileError, openRegularFile } from "../files/regular-file.js";
+import { errorLine } from "./terminal.js";
+
+/** A line of input: its JSON, or why it has none. */
+export type InputLine =
+  | {
+      readonly kind: "value";
+      /** From 1 on; undefined where the command itself spells the line. */
+      readonly number: number | undefined;
+      readonly value: JsonValue;
+    }
+  | { readonly kind: "bad"; readonly number: number; readonly error: string };
+
+/** In bytes, the line's end left out. */
+export const MAX_LINE_BYTES = 2 ** 26;
+
+const newline = 0x0a;
+
+/** Opens what --input names: standard input for "-". @throws Error if the file cannot be read. */
+export async function openInput(path: string, stdin: Readable): Promise<Readable> {
+  if (path === "-") return stdin;
+  const found = await stat(path).catch((error: unknown) => {
+    throw describeFileError(error, path);
+  });
+  // A shell's <(…) is a pipe: its writer is there already.
+  if (found.isFIFO()) return createReadStream(path);
+  const { handle } = await openRegularFile(path);
+  return handle.createReadStream();
+}
+
+/**
+ * Reads JSON lines as they come: one line is in memory at a time, and no more than `maxLineBytes` of it. Lines of white
+ * space alone hold nothing and are passed over.
+ *
+ * @throws Error if the stream fails; the signal's reason.
+ */
+export async function* readJsonLines(
+  stream: Readable,
+  signal: AbortSignal,
+  maxLineBytes = MAX_LINE_BYTES,
+): AsyncGenerator<InputLine, void> {
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  let number = 0;
+  const take = (part: Uint8Array): void => {
+    length += part.byteLength;
+    // What is too long is counted and let go.
+    if (length > maxLineBytes) parts = [];
+    else parts.push(part);
+  };
+  const finish = (): InputLine | undefined => {
+    number += 1;
+    const line = length > maxLineBytes ? undefined : Buffer.concat(parts);
+    const size = length;
+    parts = [];
+    length = 0;
+    if (line === undefined) {
+      const error = `Cannot read line ${number}: it has ${size} bytes, at most ${maxLineBytes} are read`;
+      return { kind: "bad", number, error };
+    }
+    if (line.every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d)) return undefined;
+    try {
+      return { kind: "value", number, value: parseJson(line, `line ${number}`, { uniqueKeys: true }) };
+    } catch (error) {
+      return { kind: "bad", number, error: errorLine(error) };
+    }
+  };
+  const stop = () => stream.destroy();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    signal.throwIfAborted();
+    for await (const chunk of stream as AsyncIterable<Uint8Array | string>) {
+      const data = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+      let start = 0;
+      for (;;) {
+        const end = data.indexOf(newline, start);
+        if (end < 0) break;
+        take(data.subarray(start, end));
+        start = end + 1;
+        const line = finish();
+        if (line !== undefined) yield line;
+      }
+      if (start < data.byteLength) take(data.subarray(start));
+    }
+    if (length > 0) {
+      const line = finish();
+      if (line !== undefined) yield line;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stream.destroy();
+  }
+}

@@ -1,0 +1,154 @@
+import { readFileSync } from "node:fs";
+import { Command, Option } from "commander";
+import { benchOptions, runBench } from "./bench.js";
+import { demoOptions, runDemo } from "./demo.js";
+import { doctorOptions, runDoctor } from "./doctor.js";
+import { generateOptions, runGenerate } from "./generate.js";
+import { infoOptions, runInfo } from "./info.js";
+import { runScore, scoreOptions } from "./score.js";
+import { runSegment, segmentOptions } from "./segment.js";
+import type { Terminal } from "./terminal.js";
+import { runTokenize, tokenizeOptions } from "./tokenize.js";
+
+const inputHelp = `
+A line of input is one of
+  {"blocks": ["…", "…"], "num_local_attention_blocks"?: 1}    the last block is the final one
+  {"messages": [{"role": "user", "content": "…" or ["…", "…"]}], "documents"?: […]}
+  {"question": "…", "documents": [{"title": "…", "text": "…"}]}
+  {"prompt": "…"}                                             cut by rule in block mode
+A line that cannot be used gives {"error": "…"} in its place, the others go on, and the exit code is 1. Lines of white
+space alone are passed over.`;
+
+/** The program `block-attention`, its commands bound to a terminal. */
+export function createProgram(terminal: Terminal): { run(argv: readonly string[]): Promise<number> } {
+  let exitCode = 0;
+  const program = new Command("block-attention")
+    .description("Block-Attention: passages are encoded once, kept, and reused at any place of any prompt.")
+    .version(readVersion());
+
+  const add = <F>(
+    name: string,
+    summary: string,
+    declare: (command: Command) => Command,
+    run: (flags: F, terminal: Terminal) => Promise<number>,
+    help: string,
+  ): void => {
+    const command = declare(program.command(name).description(summary))
+      .addOption(new Option("--verbose", "errors with their stack"))
+      .allowExcessArguments(false)
+      .addHelpText("after", help);
+    command.action(async (flags: F) => {
+      exitCode = await run(flags, terminal);
+    });
+  };
+
+  add(
+    "generate",
+    "Answers prompts.",
+    generateOptions,
+    runGenerate,
+    `
+Examples:
+  block-attention generate --question "Who directed it?" --documents passages.jsonl
+  block-attention generate --model model.gguf --prompt "Once upon a time" --max-tokens 50
+  block-attention generate --model ./Tulu3-Block-FT --prefix "[Block-Attention]" --input prompts.jsonl --json
+${inputHelp}`,
+  );
+  add(
+    "score",
+    "Tells how likely continuations are.",
+    scoreOptions,
+    runScore,
+    `
+Examples:
+  echo '{"blocks":["A passage.","Question"],"continuation":" answer"}' | block-attention score --input - --json
+${inputHelp}
+Each line also has "continuation": "…".`,
+  );
+  add(
+    "tokenize",
+    "Tells texts' token ids, no BOS.",
+    tokenizeOptions,
+    runTokenize,
+    `
+Examples:
+  block-attention tokenize --text "Hello world"
+  block-attention tokenize --model vocabulary.gguf --input texts.jsonl --json     a line is {"text": "…"}`,
+  );
+  add(
+    "segment",
+    "Shows how prompts are cut into blocks.",
+    segmentOptions,
+    runSegment,
+    `
+Examples:
+  block-attention segment --prompt "$(cat prompt.txt)"
+  block-attention segment --question "Who?" --documents passages.jsonl --json
+${inputHelp}`,
+  );
+  add(
+    "info",
+    "Tells what a model is, without loading it.",
+    infoOptions,
+    runInfo,
+    `
+Examples:
+  block-attention info --model model.gguf
+  block-attention info --model ./llama --weights q8_0 --json`,
+  );
+  add(
+    "bench",
+    "Measures the time to the first token on your model.",
+    benchOptions,
+    runBench,
+    `
+Examples:
+  block-attention bench --model model.gguf --tokens 512,1024,2048 --question 50 --repeat 3`,
+  );
+  add(
+    "doctor",
+    "Tells whether this machine can compute, and what is missing.",
+    doctorOptions,
+    runDoctor,
+    `
+Examples:
+  block-attention doctor --json`,
+  );
+  add(
+    "demo",
+    "Asks a small model questions over passages in any order.",
+    demoOptions,
+    runDemo,
+    `
+Examples:
+  block-attention demo`,
+  );
+
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride().configureOutput({
+      writeOut: (text) => terminal.stdout.write(text),
+      writeErr: (text) => terminal.stderr.write(text),
+      outputError: (text, print) => print(`${commanderMessage(text)}\n`),
+    });
+  }
+  return {
+    async run(argv) {
+      await program.parseAsync(argv);
+      return exitCode;
+    },
+  };
+}
+
+function readVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/** Commander's message in our words' shape: one line, double quotes, no period. */
+function commanderMessage(text: string): string {
+  const line = text
+    .replace(/^error: /, "")
+    .replace(/\s+/g, " ")
+    .trim();
+  return `Cannot start: ${line.replace(/'([^']*)'/g, '"$1"').replace(/\.$/, "")}`;
+}

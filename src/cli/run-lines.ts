@@ -1,0 +1,79 @@
+import type { JsonValue } from "../files/bounded-json.js";
+import { type InputLine, openInput, readJsonLines } from "./input-lines.js";
+import type { InputFlags } from "./options.js";
+import { parseDocumentLine } from "./prompt-line.js";
+import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+/**
+ * The lines that a command works on: those of --input, or the one that the command itself spells. What they are read
+ * from is opened at once, so that a wrong path is told before a model is loaded.
+ *
+ * @throws UsageError for none or several sources; Error if a file cannot be read.
+ */
+export async function openPromptLines(flags: InputFlags, terminal: Terminal): Promise<AsyncIterable<InputLine>> {
+  const { input, prompt, question, documents } = flags;
+  const given = Object.entries({ "--input": input, "--prompt": prompt, "--question": question })
+    .filter(([, value]) => value !== undefined)
+    .map(([flag]) => flag);
+  if (given.length === 0) {
+    throw new UsageError("Cannot start: there is no prompt, wanted --input, --prompt, or --question with --documents");
+  }
+  if (given.length > 1) throw new UsageError(`Cannot use ${given[1]}: ${given[0]} is given too`);
+  if ((question === undefined) !== (documents === undefined)) {
+    const [flag, missing] = question === undefined ? ["--documents", "--question"] : ["--question", "--documents"];
+    throw new UsageError(`Cannot use ${flag}: ${missing} is missing`);
+  }
+  if (input !== undefined) return openLines(input, terminal);
+  if (prompt !== undefined) return oneLine({ prompt });
+  const passages: JsonValue[] = [];
+  for await (const line of await openLines(documents as string, terminal)) {
+    if (line.kind === "bad") throw new Error(line.error);
+    try {
+      passages.push({ ...parseDocumentLine(line.value) });
+    } catch (error) {
+      throw new Error(`${errorLine(error)} (line ${line.number} of the documents)`, { cause: error });
+    }
+  }
+  return oneLine({ question: question as string, documents: passages });
+}
+
+/** The lines of a file, or of standard input. @throws Error if the file cannot be read. */
+export async function openLines(path: string, terminal: Terminal): Promise<AsyncIterable<InputLine>> {
+  return readJsonLines(await openInput(path, terminal.stdin), terminal.signal);
+}
+
+/** One line that no file holds. */
+export async function* oneLine(value: JsonValue): AsyncGenerator<InputLine, void> {
+  yield { kind: "value", number: undefined, value };
+}
+
+/**
+ * Does each line's work, in order. A line that fails gives an error in its place, and the others go on.
+ *
+ * @param json whether the error is a line of JSON on standard output, or one for a person on standard error.
+ * @returns the exit code: 1 if a line failed.
+ * @throws Error if the input breaks off; the signal's reason.
+ */
+export async function runLines(
+  lines: AsyncIterable<InputLine>,
+  json: boolean,
+  terminal: Terminal,
+  work: (value: JsonValue) => Promise<void>,
+): Promise<number> {
+  let exitCode = 0;
+  for await (const line of lines) {
+    try {
+      if (line.kind === "bad") throw new Error(line.error);
+      await work(line.value);
+    } catch (error) {
+      terminal.signal.throwIfAborted();
+      exitCode = 1;
+      const message = errorLine(error);
+      if (json) await writeJson(terminal, { error: message });
+      else note(terminal, line.number === undefined ? message : `Line ${line.number}: ${message}`);
+    }
+    terminal.signal.throwIfAborted();
+  }
+  return exitCode;
+}

@@ -1,0 +1,57 @@
+import { type Command, Option } from "commander";
+import { openEngine } from "./open-engine.js";
+import { addEngineOptions, addModeOptions, type EngineFlags, inputOption, jsonOption, wholeNumber } from "./options.js";
+import { parseScoreLine } from "./prompt-line.js";
+import { openLines, runLines } from "./run-lines.js";
+import { type Terminal, write, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+export interface ScoreFlags extends EngineFlags {
+  readonly input?: string;
+  readonly json?: boolean;
+  readonly top?: number;
+  readonly stepwise?: boolean;
+  readonly positionReencoding: boolean;
+}
+
+/** Declares `score`'s options. */
+export function scoreOptions(command: Command): Command {
+  command
+    .addOption(inputOption())
+    .addOption(jsonOption('one line of JSON for each: {"block_token_ids","continuation_token_ids","logprobs","top"}'))
+    .addOption(
+      new Option("--top <n>", "how many of the likeliest tokens are told at each step (default: 5)").argParser(
+        wholeNumber("--top", 0, 1_000_000),
+      ),
+    )
+    .addOption(new Option("--stepwise", "compute the continuation token by token, as an answer is"));
+  return addEngineOptions(addModeOptions(command));
+}
+
+/** Tells how likely continuations are. @returns the exit code. */
+export async function runScore(flags: ScoreFlags, terminal: Terminal): Promise<number> {
+  if (flags.input === undefined) throw new UsageError("Cannot score: there is no input, wanted --input");
+  const lines = await openLines(flags.input, terminal);
+  await using engine = await openEngine(flags, terminal);
+  const json = flags.json === true;
+  const { top, stepwise, positionReencoding } = flags;
+  return await runLines(lines, json, terminal, async (value) => {
+    const { prompt, continuation } = parseScoreLine(value);
+    const options = { top, stepwise, positionReencoding, signal: terminal.signal };
+    const result = await engine.score(prompt, continuation, options);
+    if (json) {
+      await writeJson(terminal, {
+        block_token_ids: result.blockTokenIds,
+        continuation_token_ids: result.continuationTokenIds,
+        logprobs: result.logprobs,
+        top: result.top.map((step) => step.map(({ id, logprob }) => ({ id, logprob }))),
+      });
+      return;
+    }
+    const sum = result.logprobs.reduce((total, logprob) => total + logprob, 0);
+    const perplexity = Math.exp(-sum / result.logprobs.length);
+    const { promptTokens, cachedTokens } = result.usage;
+    const line = `log-probability ${sum.toFixed(4)}, perplexity ${perplexity.toFixed(3)}, ${result.logprobs.length} tokens after ${promptTokens} (${cachedTokens} from the store), ${result.mode} mode`;
+    await write(terminal.stdout, `${line}\n`, terminal.signal);
+  });
+}

@@ -1,0 +1,107 @@
+import { join } from "node:path";
+import type { Command } from "commander";
+import { joinLocalBlocks } from "../blocks/block.js";
+import { embeddedModelPath } from "../engine/engine.js";
+import { loadTokenizer, templateOf } from "../engine/model.js";
+import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "../engine/prompt.js";
+import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { readGguf } from "../files/gguf.js";
+import { quote } from "../files/quote.js";
+import {
+  type BlockAttentionConfig,
+  overrideBlockAttention,
+  parseBlockAttentionConfig,
+  readGgufBlockAttention,
+} from "../model/block-attention-config.js";
+import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
+import { parsePromptLine } from "./prompt-line.js";
+import { openPromptLines, runLines } from "./run-lines.js";
+import { type Terminal, write, writeJson } from "./terminal.js";
+
+export interface SegmentFlags extends InputFlags {
+  readonly model?: string;
+  readonly prefix?: string;
+  readonly json?: boolean;
+}
+
+interface ShownBlock {
+  readonly text: string;
+  readonly tokens: number;
+}
+
+/** Declares `segment`'s options. */
+export function segmentOptions(command: Command): Command {
+  return addInputOptions(command)
+    .addOption(modelOption())
+    .addOption(prefixOption())
+    .addOption(jsonOption('one line of JSON for each prompt: {"blocks":[{"text","tokens"}],"warnings"}'));
+}
+
+/** Shows how prompts are cut into blocks; a tokenizer is enough. @returns the exit code. */
+export async function runSegment(flags: SegmentFlags, terminal: Terminal): Promise<number> {
+  const lines = await openPromptLines(flags, terminal);
+  const context = await readPromptContext(flags.model ?? embeddedModelPath(), flags.prefix);
+  return runLines(lines, flags.json === true, terminal, async (value) => {
+    const { blocks, warnings } = cutForShow(parsePromptLine(value), context);
+    if (flags.json === true) {
+      await writeJson(terminal, { blocks, warnings });
+      return;
+    }
+    await write(terminal.stdout, paint(blocks, terminal), terminal.signal);
+    for (const warning of warnings) terminal.stderr.write(`Warning: ${warning}\n`);
+  });
+}
+
+/** The blocks that block mode computes, BOS and prefix counted in the first one's tokens. */
+function cutForShow(
+  input: PromptInput,
+  context: PromptContext,
+): { readonly blocks: readonly ShownBlock[]; readonly warnings: readonly string[] } {
+  const cut = cutPrompt(input as Exclude<PromptInput, { blockTokenIds: unknown }>, context);
+  const { cutTokenIds } = tokenizePrompt(input, "block", context);
+  const groups = joinLocalBlocks(cut.blocks.length, cut.numLocalAttentionBlocks);
+  const blocks = groups.map((group) => ({
+    text: group.map((index) => cut.blocks[index]?.text ?? "").join(""),
+    tokens: group.reduce((sum, index) => sum + (cutTokenIds[index]?.length ?? 0), 0),
+  }));
+  return { blocks, warnings: cut.warnings };
+}
+
+function paint(blocks: readonly ShownBlock[], { colors }: Terminal): string {
+  const inks = [colors.cyan, colors.green, colors.yellow, colors.magenta, colors.blue];
+  const parts = blocks.map(({ text, tokens }, i) => {
+    const isFinal = i === blocks.length - 1;
+    const ink = isFinal ? colors.bold : (inks[i % inks.length] as (text: string) => string);
+    const head = `[${isFinal ? "final block" : `block ${i + 1}`}: ${tokens} ${tokens === 1 ? "token" : "tokens"}]`;
+    // Text from outside moves no cursor and paints nothing.
+    const shown = text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => (c === "\n" || c === "\t" ? c : "\u{fffd}"));
+    // Each line on its own: a colour that runs over line ends is lost in pagers.
+    return `${colors.dim(head)}\n${shown.split("\n").map(ink).join("\n")}\n`;
+  });
+  const total = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
+  return `${parts.join("")}${colors.dim(`${blocks.length} blocks, ${total} tokens`)}\n\n`;
+}
+
+/** What cutting goes by, from a tokenizer and the model's block-attention config: no weights are wanted. */
+async function readPromptContext(path: string, prefix: string | undefined): Promise<PromptContext> {
+  const tokenizer = await loadTokenizer(path);
+  const own = await readOwnConfig(path);
+  const config = overrideBlockAttention(own, { prefix });
+  return {
+    tokenizer,
+    chatTemplate: templateOf(tokenizer),
+    ragTexts: config?.ragPrompt,
+    prefix: config?.prefix ?? "",
+  };
+}
+
+async function readOwnConfig(path: string): Promise<BlockAttentionConfig | undefined> {
+  if (path.toLowerCase().endsWith(".gguf")) return readGgufBlockAttention((await readGguf(path)).metadata, quote(path));
+  const file = join(path, "config.json");
+  const json = await readJson(file).catch((error: unknown) => {
+    // A folder with a tokenizer alone is enough.
+    if ((error as { cause?: { code?: string } }).cause?.code === "ENOENT") return undefined;
+    throw error;
+  });
+  return isJsonObject(json) ? parseBlockAttentionConfig(json.block_attention, quote(file)) : undefined;
+}

@@ -1,0 +1,91 @@
+import { once } from "node:events";
+import type { Readable, Writable } from "node:stream";
+import pc from "picocolors";
+
+type Colors = ReturnType<typeof pc.createColors>;
+
+/** What a command may touch of the process it runs in. */
+export interface Terminal {
+  readonly stdin: Readable;
+  readonly stdout: Writable;
+  readonly stderr: Writable;
+  /** Whether a person watches: only then are there progress bars. */
+  readonly isErrorTerminal: boolean;
+  /** Colours for standard output and standard error; none where NO_COLOR is set or there is no terminal. */
+  readonly colors: Colors;
+  readonly errorColors: Colors;
+  /** Ctrl-C, or whoever read our output has gone. */
+  readonly signal: AbortSignal;
+}
+
+/** The terminal of a Node process. */
+export function processTerminal(process: NodeJS.Process, signal: AbortSignal): Terminal {
+  return {
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    isErrorTerminal: process.stderr.isTTY === true && process.env.TERM !== "dumb",
+    colors: pc.createColors(hasColors(process.stdout, process.env)),
+    errorColors: pc.createColors(hasColors(process.stderr, process.env)),
+    signal,
+  };
+}
+
+function hasColors(stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): boolean {
+  return stream.isTTY === true && !env.NO_COLOR && env.TERM !== "dumb";
+}
+
+/** Writes, and waits while a slow reader has not taken what is there. */
+export async function write(stream: Writable, text: string, signal: AbortSignal): Promise<void> {
+  if (text === "" || stream.write(text)) return;
+  if (!stream.writableNeedDrain) return;
+  await once(stream, "drain", { signal });
+}
+
+/** One line of JSON. */
+export function writeJson(terminal: Terminal, value: unknown): Promise<void> {
+  return write(terminal.stdout, `${JSON.stringify(value)}\n`, terminal.signal);
+}
+
+/** One line for a person, on standard error. */
+export function note(terminal: Terminal, text: string): void {
+  terminal.stderr.write(`${oneLine(text)}\n`);
+}
+
+/** What an error says, as one line. */
+export function errorLine(error: unknown): string {
+  return oneLine(error instanceof Error ? error.message : String(error));
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n\u2028\u2029]+\s*/g, " ").trim();
+}
+
+/** Bytes for a person: 1536 is "1.5 KiB". */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+export function formatMs(ms: number): string {
+  return ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : ms >= 100 ? `${Math.round(ms)} ms` : `${ms.toFixed(1)} ms`;
+}
+
+/** Rows under a head, columns aligned; all but the first to the right. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
