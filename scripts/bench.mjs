@@ -1,5 +1,5 @@
-// Runs the benchmarks of bench/, one after another: `npm run bench` runs all, `npm run bench -- ttft growth` those.
-// What follows `--` is for the benchmark itself: `npm run bench -- ttft -- --max-tokens 4096`.
+// Runs the benchmarks of bench/: `npm run bench` all of them, one after another, `npm run bench -- ttft` one. What follows
+// the name is for the benchmark itself: `npm run bench -- ttft 135m 4096`.
 // A bench file is TypeScript with top-level code; all are compiled to dist-bench/ first, since Node 20 runs JavaScript only.
 import { spawnSync } from "node:child_process";
 import { cpSync, readdirSync, rmSync, symlinkSync } from "node:fs";
@@ -7,19 +7,15 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const args = process.argv.slice(2);
-const split = args.indexOf("--");
-const names = split < 0 ? args : args.slice(0, split);
-const benchArgs = split < 0 ? [] : args.slice(split + 1);
+const [name, ...benchArgs] = process.argv.slice(2);
 
 // A benchmark is bench/NAME.ts; what several share stands in bench/shared.
 const known = readdirSync(join(root, "bench"))
-  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
+  .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))
   .sort();
-const unknown = names.filter((name) => !known.includes(name));
-if (unknown.length > 0) {
-  console.error(`Cannot run the benchmark "${unknown[0]}": there is none of that name, only ${known.join(", ")}`);
+if (name !== undefined && !known.includes(name)) {
+  console.error(`Cannot run the benchmark "${name}": there is none of that name, only ${known.join(", ")}`);
   process.exit(2);
 }
 
@@ -43,9 +39,9 @@ cpSync(join(root, "tests"), join(root, "dist-bench", "tests"), {
   filter: (path) => !path.endsWith(".ts"),
 });
 const failed = [];
-for (const name of names.length > 0 ? names : known) {
-  console.log(`\n## ${name}\n`);
-  if (!runNode(join("dist-bench", "bench", `${name}.js`), ...benchArgs)) failed.push(name);
+for (const one of name === undefined ? known : [name]) {
+  console.log(`\n## ${one}\n`);
+  if (!runNode(join("dist-bench", "bench", `${one}.js`), ...benchArgs)) failed.push(one);
 }
 if (failed.length > 0) {
   console.error(`\nFailed: ${failed.join(", ")}`);
