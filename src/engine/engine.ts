@@ -163,7 +163,7 @@ export class Engine implements AsyncDisposable {
       if (Number.isSafeInteger(bytes) && bytes >= 0) continue;
       throw new RangeError(`Cannot load the engine: ${name} is ${bytes}, wanted a whole number of bytes from 0 on`);
     }
-    checkMode(options.mode);
+    for (const mode of [options.mode, ...(options.trainedModes ?? [])]) checkMode(mode);
     const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath(), threads });
     return new Engine(model, options);
   }

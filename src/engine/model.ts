@@ -16,6 +16,7 @@ import {
   loadWeights,
   type ModelWeights,
   type WeightsConversion,
+  weightsConversions,
 } from "../model/weights.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
@@ -79,6 +80,9 @@ export function templateOf(tokenizer: Tokenizer): ChatTemplate | undefined {
  */
 export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const { model, weights: conversion = "keep", threads, prefix, trainedModes, signal } = options;
+  if (!weightsConversions.includes(conversion)) {
+    throw new RangeError(`Cannot convert weights to "${String(conversion)}": wanted ${weightsConversions.join(", ")}`);
+  }
   const source = await openModel(model, { prefix, trainedModes });
   const tokenizer = await loadTokenizer(model);
   if (tokenizer.vocabSize > source.config.vocabSize) {

@@ -70,8 +70,11 @@ export function cutPrompt(
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
 ): CutPrompt {
   if ("blocks" in input) {
+    const cut = blocksFromStrings(input.blocks);
+    // Full mode joins all blocks whatever the number, but says so if it is none.
+    joinLocalBlocks(cut.blocks.length, input.numLocalAttentionBlocks);
     return {
-      ...blocksFromStrings(input.blocks),
+      ...cut,
       isWhole: false,
       numLocalAttentionBlocks: input.numLocalAttentionBlocks,
     };

@@ -4,7 +4,8 @@ import koffi from "koffi";
 import { type Bound, bindSymbols, type Pointer, procPrototypes, type Symbols } from "./symbols.js";
 
 /** Kinds of ggml builds that the project knows how to find. */
-export type BackendKind = "cpu" | "cuda" | "vulkan" | "metal";
+export const backendKinds = ["cpu", "cuda", "vulkan", "metal"] as const;
+export type BackendKind = (typeof backendKinds)[number];
 
 /** One device that ggml found, for instance "CPU" or "CUDA0". */
 export interface Device {
@@ -47,6 +48,9 @@ export function ggmlPackageName(
   platform: NodeJS.Platform = process.platform,
   arch: string = process.arch,
 ): string {
+  if (!backendKinds.includes(kind)) {
+    throw new RangeError(`Cannot use backend "${String(kind)}": wanted ${backendKinds.join(", ")}`);
+  }
   const os = ({ linux: "linux", darwin: "mac", win32: "win" } as Record<string, string>)[platform];
   const known = os !== undefined && (arch === "x64" || arch === "arm64");
   if (!known) {

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect } from "vitest";
 import { Engine, type EngineOptions } from "../../src/engine/engine.js";
+import { expectError } from "../../src/files/test-files.suite.js";
 import { findGgmlDirectory, type Ggml, loadGgml, type NativeCounts } from "../../src/ggml/library.js";
 import { quantizeRows } from "../../src/ggml/quantize.js";
 import type { Random } from "../models/random.js";
@@ -70,6 +71,13 @@ export function lawEngine(model: string, options: Omit<EngineOptions, "model"> =
     contextBytes: 1 << 28,
     ...options,
   });
+}
+
+/** Expects a one-line error of the project's own, not one that JavaScript throws of itself, and gives its message. */
+export async function expectRefusal(promise: Promise<unknown>, part: string | RegExp = /^Cannot /): Promise<string> {
+  const message = await expectError(promise, part);
+  expect(message).not.toMatch(/^Cannot (read|set) propert|^Cannot convert undefined|is not (a function|iterable)/);
+  return message;
 }
 
 /** What must hold whenever no request runs: invariant I6, and nothing of a request left. */

@@ -1,0 +1,270 @@
+import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import type { Engine } from "../../src/engine/engine.js";
+import type { PromptInput } from "../../src/engine/prompt.js";
+import { placesIn } from "../../src/files/test-files.suite.js";
+import { expectIdle, expectRefusal, LawModels, lawEngine, lawFolder, liveCounts } from "./law-models.js";
+
+const base = { architecture: "mistral", contextLength: 512, seed: 81 } as const;
+
+/** What no engine must be made of, or asked: each a one-line error, nothing left behind, and the engine goes on. */
+export function badInputSuite(numCuts: number): void {
+  const models = new LawModels();
+  const folder = lawFolder();
+  let numCopies = 0;
+
+  /** A copy of a model folder, changed. */
+  const changed = (change: (copy: string) => void): string => {
+    const copy = join(folder, `copy ${numCopies++}`);
+    cpSync(models.huggingFace(base), copy, { recursive: true });
+    change(copy);
+    return copy;
+  };
+
+  /** Loading must fail, with nothing left; the message may name the file, but nothing else of the machine. */
+  const refused = async (model: string, part: string | RegExp): Promise<void> => {
+    const before = await liveCounts();
+    const message = await expectRefusal(lawEngine(model), part);
+    expect(message.length).toBeLessThan(600);
+    expect(await liveCounts()).toEqual(before);
+  };
+
+  test.each(["config.json", "model.safetensors", "tokenizer.json"])("Engine.load(): %s is missing", async (name) => {
+    await refused(
+      changed((copy) => rmSync(join(copy, name))),
+      name,
+    );
+  });
+
+  test("Engine.load(): no such model", async () => {
+    await refused(join(folder, "nothing"), "nothing");
+    await refused(join(folder, "nothing.gguf"), "nothing.gguf");
+    await refused("", "Cannot");
+  });
+
+  test("Engine.load(): model files cut at any place", async () => {
+    const gguf = await models.gguf({ architecture: "llama", type: "Q8_0", seed: 82 });
+    const ggufBytes = readFileSync(gguf);
+    const whole = join(models.huggingFace(base), "model.safetensors");
+    const cut = changed(() => undefined);
+    const length = readFileSync(whole).length;
+    for (const place of placesIn(length, numCuts)) {
+      cpSync(whole, join(cut, "model.safetensors"));
+      truncateSync(join(cut, "model.safetensors"), place);
+      await refused(cut, "model.safetensors");
+    }
+    for (const place of placesIn(ggufBytes.length, numCuts)) {
+      const path = join(folder, "cut.gguf");
+      writeFileSync(path, ggufBytes.subarray(0, place));
+      await refused(path, "cut.gguf");
+    }
+    for (const name of ["config.json", "tokenizer.json"]) {
+      const text = readFileSync(join(models.huggingFace(base), name));
+      for (const place of placesIn(text.length, numCuts)) {
+        const copy = changed((at) => writeFileSync(join(at, name), text.subarray(0, place)));
+        await refused(copy, name);
+        rmSync(copy, { recursive: true });
+      }
+    }
+  });
+
+  test("Engine.load(): a header that claims 2^60 bytes", async () => {
+    await refused(
+      changed((copy) => {
+        const path = join(copy, "model.safetensors");
+        const bytes = readFileSync(path);
+        bytes.writeBigUInt64LE(1n << 60n);
+        writeFileSync(path, bytes);
+      }),
+      "model.safetensors",
+    );
+  });
+
+  const config = (change: Record<string, unknown>) => (copy: string) => {
+    const path = join(copy, "config.json");
+    writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), ...change }));
+  };
+  test.each([
+    ["an unknown architecture", { model_type: "mamba", architectures: ["MambaForCausalLM"] }, "mamba"],
+    ["another width", { hidden_size: 128 }, /128|shape/],
+    ["more layers than weights", { num_hidden_layers: 3 }, "layers.2"],
+    ["a head size that does not fit", { head_dim: 15 }, "Cannot"],
+    ["2^53 layers", { num_hidden_layers: 2 ** 53 }, "num_hidden_layers"],
+    ["a smaller vocabulary than the tokenizer's", { vocab_size: 100 }, /vocab|shape|tokens/],
+    ["dynamic NTK", { rope_parameters: { rope_type: "dynamic", factor: 2, rope_theta: 10000 } }, "dynamic"],
+    ["a newer block-attention config", { block_attention: { version: 9, prefix: "", modes: ["block"] } }, "version"],
+  ] as const)("Engine.load(): config.json with %s", async (_, change, part) => {
+    await refused(changed(config(change)), part);
+  });
+
+  test("Engine.load(): a tokenizer with more tokens than the embedding", async () => {
+    const copy = changed((at) => {
+      const path = join(at, "tokenizer.json");
+      const json = JSON.parse(readFileSync(path, "utf8"));
+      json.added_tokens.push({ ...json.added_tokens.at(-1), id: 5000, content: "<|far|>" });
+      writeFileSync(path, JSON.stringify(json));
+    });
+    await refused(copy, /token/);
+  });
+
+  test("Engine.load(): files that are not UTF-8 or not JSON", async () => {
+    for (const name of ["config.json", "tokenizer.json"]) {
+      await refused(
+        changed((copy) => writeFileSync(join(copy, name), Uint8Array.of(0x7b, 0xff, 0xfe, 0x7d))),
+        name,
+      );
+      await refused(
+        changed((copy) => writeFileSync(join(copy, name), "[".repeat(100_000))),
+        name,
+      );
+    }
+    const path = join(folder, "noise.gguf");
+    writeFileSync(path, Buffer.alloc(1000, 0xff));
+    await refused(path, "noise.gguf");
+  });
+
+  test.each([
+    [{ threads: 0 }, "0 threads"],
+    [{ threads: 1.5 }, "1.5 threads"],
+    [{ threads: 100_000 }, "100000 threads"],
+    [{ storeBytes: -1 }, "storeBytes is -1"],
+    [{ storeBytes: Number.NaN }, "storeBytes is NaN"],
+    [{ contextBytes: 1.5 }, "contextBytes is 1.5"],
+    [{ kvType: "q8" as "f16" }, 'kvType is "q8"'],
+    [{ mode: "half" as "full" }, "half"],
+    [{ device: "TPU7" }, 'device "TPU7"'],
+    [{ weights: "q2" as "f16" }, "q2"],
+    [{ backend: "abacus" as "cpu" }, "abacus"],
+    [{ trainedModes: ["half" as "full"] }, "half"],
+  ] as const)("Engine.load(): option %o", async (options, part) => {
+    const before = await liveCounts();
+    await expectRefusal(lawEngine(models.huggingFace(base), options), part);
+    expect(await liveCounts()).toEqual(before);
+  });
+
+  test("Engine: weights that are no numbers are refused when the logits show it", async () => {
+    const copy = changed((at) => {
+      const path = join(at, "model.safetensors");
+      const bytes = readFileSync(path);
+      const header = 8 + Number(bytes.readBigUInt64LE(0));
+      for (let i = 0; i < 2000; i++) bytes.writeFloatLE(Number.NaN, header + 352 * 64 * 4 + 4 * i);
+      writeFileSync(path, bytes);
+    });
+    await using engine = await lawEngine(copy);
+    await expectRefusal(engine.complete({ blocks: ["a", "b"] }), /logit.* NaN/);
+    await expectRefusal(engine.score({ blocks: ["a", "b"] }, "c"), /logit.* NaN/);
+    await expectRefusal(engine.score({ blocks: ["a", "b"] }, "c", { stepwise: true }), /logit.* NaN/);
+    expectIdle(engine);
+  });
+
+  const ids = (...blocks: unknown[]) => ({ blockTokenIds: blocks }) as PromptInput;
+  const badPrompts: readonly (readonly [string, unknown, string | RegExp])[] = [
+    ["no blocks", { blocks: [] }, "there are none"],
+    ["an empty final block", { blocks: ["a", ""] }, "final block is empty"],
+    ["an empty prompt", { prompt: "" }, "empty"],
+    ["a block of 1 MB", { blocks: ["a".repeat(1 << 20), "b"] }, /\d{6,} tokens.* 512/],
+    ["a final block of 1 MB", { blocks: ["a", "é\n".repeat(1 << 18)] }, /\d{6,} tokens.* 512/],
+    ["300,000 blocks", { blocks: new Array(300_000).fill("ab") }, /600\d{3} tokens.* 512/],
+    ["a prompt one token too long", ids(new Array(500).fill(5), new Array(13).fill(6)), /51[34] tokens/],
+    ["a lone surrogate", { blocks: ["a\ud800b", "c"] }, "surrogate"],
+    ["a lone surrogate at the end", { prompt: "a\udc00" }, "surrogate"],
+    ["blocks that are no texts", { blocks: ["a", 5] }, "block 1 is number"],
+    ["blocks that are no list", { blocks: "ab" }, "wanted an array"],
+    ["a prompt that is no text", { prompt: 7 }, "number"],
+    ["nothing", {}, "none of"],
+    ["null", null, "Cannot"],
+    ["a text", "hello", "Cannot"],
+    ["messages that are no list", { messages: "hi" }, "Cannot"],
+    ["no messages", { messages: [] }, "Cannot"],
+    ["a message without a role", { messages: [{ content: "a" }] }, "Cannot"],
+    ["a question that is no text", { question: 1, documents: [] }, "Cannot"],
+    ["documents that are no list", { question: "q", documents: 3 }, "Cannot"],
+    ["a document without text", { question: "q", documents: [{ title: "t" }] }, "Cannot"],
+    ["no documents", { question: "q" }, "Cannot"],
+    ["an id past the vocabulary", ids([1], [352]), "holds 352"],
+    ["a negative id", ids([-1]), "holds -1"],
+    ["half an id", ids([1.5]), "holds 1.5"],
+    ["an id that is text", ids(["1"]), "holds 1"],
+    ["ids that are no list", ids(1), "block 0 is no array"],
+    ["no ids", ids(), "no blocks"],
+    ["no final ids", ids([1], []), "final block is empty"],
+    ["minus one local block", { blocks: ["a", "b"], numLocalAttentionBlocks: -1 }, "-1"],
+    ["half a local block", { blocks: ["a", "b"], numLocalAttentionBlocks: 0.5 }, "0.5"],
+  ];
+
+  test("Engine: prompts that cannot be used", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    const answer = async (of: Engine) => (await of.complete({ blocks: ["a b", "c"] }, { maxTokens: 3 })).tokenIds;
+    const expected = await answer(engine);
+    const before = await liveCounts();
+    for (const [name, input, part] of badPrompts) {
+      for (const mode of ["block", "full"] as const) {
+        const from = performance.now();
+        await expectRefusal(engine.complete(input as PromptInput, { mode }), part).catch((error: unknown) => {
+          throw new Error(`${name}, ${mode}`, { cause: error });
+        });
+        expect(performance.now() - from, name).toBeLessThan(10_000);
+      }
+    }
+    for (const input of [undefined, {}, { blocks: [] }, ids([352])]) {
+      await expectRefusal(engine.score(input as PromptInput, "a"));
+    }
+    expectIdle(engine);
+    expect(await liveCounts()).toEqual(before);
+    expect(await answer(engine)).toEqual(expected);
+  });
+
+  test("Engine: options and continuations that cannot be used", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    const input = { blocks: ["a b", "c"] };
+    for (const [options, part] of [
+      [{ temperature: -1 }, "temperature is -1"],
+      [{ temperature: Number.NaN }, "temperature is NaN"],
+      [{ maxTokens: -1 }, "maxTokens is -1"],
+      [{ topP: 0 }, "topP is 0"],
+      [{ seed: -5 }, "seed is -5"],
+      [{ stop: [""] }, "stop"],
+      [{ logitBias: { 352: 1 } }, "token 352"],
+      [{ topLogprobs: 21 }, "topLogprobs is 21"],
+      [{ heat: 1 }, '"heat"'],
+      [{ mode: "half" }, "half"],
+    ] as const) {
+      await expectRefusal(engine.complete(input, options as object), part);
+    }
+    await expectRefusal(engine.score(input, ""), "continuation is empty");
+    await expectRefusal(engine.score(input, [352]), "352");
+    await expectRefusal(engine.score(input, [0.5]), "0.5");
+    await expectRefusal(engine.score(input, "\ud800"), "surrogate");
+    await expectRefusal(engine.score(input, "a", { top: -1 }), "top is -1");
+    await expectRefusal(engine.score(input, "a", { top: 353 }), "top is 353");
+    await expectRefusal(engine.score(input, new Array(600).fill(1)), /60\d tokens/);
+    await expectRefusal(engine.encode([""]), "passage 0");
+    await expectRefusal(engine.encode(["a", "b".repeat(2000)]), "passage 1");
+    await expectRefusal(engine.encode(["\ud800"]), "surrogate");
+    await expectRefusal(engine.encode([3 as unknown as string]), "Cannot");
+    expectIdle(engine);
+    const none = await engine.encode([]);
+    expect(none.blocks).toEqual([]);
+  });
+
+  test("Engine: a sliding window holds the prompt, and not a token more", async () => {
+    const model = models.huggingFace({ ...base, slidingWindow: 64 });
+    await using engine = await lawEngine(model);
+    const result = await engine.complete({ blockTokenIds: [new Array(60).fill(5), [6, 7]] }, { maxTokens: 100 });
+    expect(result.usage.promptTokens + result.usage.completionTokens).toBeLessThanOrEqual(64);
+    await expectRefusal(
+      engine.complete({ blockTokenIds: [new Array(60).fill(5), [6, 7, 8, 9, 1]] }),
+      /65 tokens.*sliding window holds 64/,
+    );
+    expectIdle(engine);
+  });
+
+  test("Engine: a context that no budget holds", async () => {
+    await using engine = await lawEngine(models.huggingFace(base), { contextBytes: 1000 });
+    await expectRefusal(engine.complete({ blocks: ["a", "b"] }), /1000 bytes/);
+    expectIdle(engine);
+  });
+
+  afterAll(async () => expect((await liveCounts()).buffers).toBe(0));
+}

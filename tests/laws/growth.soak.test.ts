@@ -1,0 +1,3 @@
+import { growthSuite } from "./growth.suite.js";
+
+growthSuite({ numRequests: 1000, marginBytes: 60e6 });

@@ -1,0 +1,109 @@
+import { expect, test } from "vitest";
+import type { GenerateEvent } from "../../src/engine/results.js";
+import { expectIdle, LawModels, lawEngine, noEnd } from "./law-models.js";
+
+const models = new LawModels();
+const model = () => models.huggingFace({ architecture: "llama", contextLength: 128, seed: 101 });
+const input = { blocks: ["one passage\n", "another passage\n", "Question: which?\nAnswer:"] };
+
+async function events(generate: AsyncIterable<GenerateEvent>): Promise<GenerateEvent[]> {
+  const all: GenerateEvent[] = [];
+  for await (const event of generate) all.push(event);
+  return all;
+}
+
+test("Engine.generate(): a seed gives the same tokens, in any engine; another seed gives others", async () => {
+  const options = { temperature: 1.2, topK: 100, topP: 0.95, maxTokens: 30, logitBias: noEnd };
+  await using engine = await lawEngine(model());
+  const first = await engine.complete(input, { ...options, seed: 42 });
+  expect((await engine.complete(input, { ...options, seed: 42 })).tokenIds).toEqual(first.tokenIds);
+  expect((await engine.complete(input, { ...options, seed: 43 })).tokenIds).not.toEqual(first.tokenIds);
+  await using other = await lawEngine(model());
+  expect((await other.complete(input, { ...options, seed: 42 })).tokenIds).toEqual(first.tokenIds);
+  const drawn = await engine.complete(input, options);
+  expect((await engine.complete(input, { ...options, seed: drawn.seed })).tokenIds).toEqual(drawn.tokenIds);
+});
+
+test("Engine.generate(): events come in order, and their texts put together are the answer", async () => {
+  await using engine = await lawEngine(model());
+  const all = await events(engine.generate(input, { maxTokens: 40, logitBias: noEnd }));
+  expect(all.map(({ kind }) => kind)).toEqual(["prompt", ...new Array(40).fill("token"), "done"]);
+  const text = all.map((event) => (event.kind === "prompt" ? "" : event.text)).join("");
+  const done = all.at(-1) as GenerateEvent & { kind: "done" };
+  expect(done.result.text).toBe(text);
+  expect(engine.model.tokenizer.decode(done.result.tokenIds)).toBe(text);
+  expect(done.result).toMatchObject({ finishReason: "length", usage: { completionTokens: 40, cachedTokens: 0 } });
+  const { ttftMs, ...times } = done.result.timings;
+  for (const ms of [ttftMs, ...Object.values(times)]) expect(ms).toBeGreaterThanOrEqual(0);
+});
+
+test("Engine.generate(): a stop text across tokens ends the answer, and none of it is given out", async () => {
+  await using engine = await lawEngine(model());
+  const options = { maxTokens: 40, logitBias: noEnd };
+  const whole = await engine.complete(input, options);
+  const characters = [...whole.text];
+  // From the midst of one token to the midst of another, wherever the answer's tokens end.
+  for (let start = 2; start + 5 < characters.length; start += 4) {
+    const stop = characters.slice(start, start + 5).join("");
+    if (stop.includes("\ufffd")) continue;
+    const result = await engine.complete(input, { ...options, stop: [stop] });
+    expect(result.finishReason).toBe("stop");
+    expect(result.text).toBe(whole.text.slice(0, whole.text.indexOf(stop)));
+    expect(result.tokenIds).toEqual(whole.tokenIds.slice(0, result.tokenIds.length));
+  }
+});
+
+test("Engine.generate(): any end id ends the answer and is not in it", async () => {
+  await using engine = await lawEngine(model());
+  expect(engine.model.endTokenIds.size).toBeGreaterThan(1);
+  for (const id of engine.model.endTokenIds) {
+    const result = await engine.complete(input, { logitBias: { [id]: 100 } });
+    expect(result).toMatchObject({ finishReason: "stop", tokenIds: [], text: "", usage: { completionTokens: 0 } });
+  }
+});
+
+test("Engine.generate(): no tokens asked for, none given", async () => {
+  await using engine = await lawEngine(model());
+  const all = await events(engine.generate(input, { maxTokens: 0 }));
+  expect(all.map(({ kind }) => kind)).toEqual(["prompt", "done"]);
+  expect(all.at(-1)).toMatchObject({ result: { finishReason: "length", tokenIds: [], text: "" } });
+  expectIdle(engine);
+});
+
+test("Engine.generate(): a prompt as long as the context, and an answer that would pass it, end with length", async () => {
+  await using engine = await lawEngine(model());
+  for (const mode of ["block", "full"] as const) {
+    for (const room of [0, 1, 2, 7]) {
+      const blocks = [new Array(100).fill(5), new Array(28 - room).fill(6)];
+      const result = await engine.complete({ blockTokenIds: blocks }, { mode, logitBias: noEnd });
+      expect(result).toMatchObject({
+        finishReason: "length",
+        usage: { promptTokens: 128 - room, completionTokens: room },
+      });
+    }
+  }
+});
+
+test("Engine.generate(): tokens one by one have the log-probabilities that score() gives them", async () => {
+  await using engine = await lawEngine(model(), { kvType: "f32" });
+  for (const mode of ["block", "full"] as const) {
+    const all = await events(engine.generate(input, { mode, maxTokens: 20, topLogprobs: 3, logitBias: noEnd }));
+    const tokens = all.filter((event) => event.kind === "token");
+    for (const stepwise of [true, false]) {
+      const ids = tokens.map(({ tokenId }) => tokenId);
+      const score = await engine.score(input, ids, { mode, stepwise, top: 3 });
+      for (const [i, token] of tokens.entries()) {
+        expect(Math.abs(token.logprob - score.logprobs[i]!)).toBeLessThan(1e-3);
+        expect(Math.abs(token.top[0]!.logprob - score.top[i]![0]!.logprob)).toBeLessThan(1e-3);
+      }
+    }
+  }
+});
+
+test("Engine.generate(): one warning where the model was not trained for block mode", async () => {
+  const warnings: string[] = [];
+  await using engine = await lawEngine(model(), { onWarning: (warning) => warnings.push(warning) });
+  for (let i = 0; i < 3; i++) await engine.complete(input, { maxTokens: 1 });
+  expect(warnings).toHaveLength(1);
+  expect(warnings[0]).toContain("71.3 to 49.9");
+});
