@@ -177,7 +177,8 @@ export class Engine implements AsyncDisposable {
   get promptContext(): PromptContext {
     const { tokenizer, chatTemplate, source } = this.model;
     const own = source.config.blockAttention;
-    return { tokenizer, chatTemplate, ragTexts: own?.ragPrompt, prefix: own?.prefix ?? "" };
+    const { vocabSize } = source.config;
+    return { tokenizer, vocabSize, chatTemplate, ragTexts: own?.ragPrompt, prefix: own?.prefix ?? "" };
   }
 
   /**
@@ -198,6 +199,7 @@ export class Engine implements AsyncDisposable {
     const timings = newTimings();
     const sampler = createSampler(sampling, {
       vocabSize: this.model.source.config.vocabSize,
+      numTokens: this.model.tokenizer.vocabSize,
       drawSeed: () => randomInt(2 ** 47),
     });
     const tokenizer = this.model.tokenizer;
@@ -259,11 +261,7 @@ export class Engine implements AsyncDisposable {
       timings.prefillMs = performance.now() - prefillFrom;
       let firstTokenAt: number | undefined;
       while (generatedIds.length < maxTokens) {
-        // Rows that pad the embedding stand for no token.
-        const sampled = sampler.sample(logits.fill(Number.NEGATIVE_INFINITY, tokenizer.vocabSize), {
-          promptIds,
-          generatedIds,
-        });
+        const sampled = sampler.sample(logits, { promptIds, generatedIds });
         firstTokenAt ??= performance.now();
         timings.ttftMs ??= firstTokenAt - startedAt;
         timings.decodeMs = performance.now() - firstTokenAt;

@@ -38,6 +38,8 @@ export type PromptInput =
 /** What turning a prompt into tokens needs of a model. */
 export interface PromptContext {
   readonly tokenizer: Tokenizer;
+  /** Token ids that the caller gives lie below it: the embedding's rows. Default: the tokenizer's size. */
+  readonly vocabSize?: number | undefined;
   /** Undefined where the model has none. */
   readonly chatTemplate: ChatTemplate | undefined;
   readonly ragTexts: RagPromptOptions["texts"];
@@ -115,7 +117,7 @@ export function cutPrompt(
  * @see FACTS "Ids".
  */
 export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context: PromptContext): TokenizedPrompt {
-  if ("blockTokenIds" in input) return fromTokenIds(input.blockTokenIds, mode, context.tokenizer.vocabSize);
+  if ("blockTokenIds" in input) return fromTokenIds(input.blockTokenIds, mode, context);
   const cut = cutPrompt(input, context);
   const { tokenizer } = context;
   const encode = ({ text, trusted }: TextBlock) => tokenizer.encode(text, trusted);
@@ -132,7 +134,11 @@ export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context:
   return { blocks: joinBlocks(ids, numLocal), cutTokenIds: ids, warnings: cut.warnings };
 }
 
-function fromTokenIds(ids: readonly (readonly number[])[], mode: AttentionMode, vocabSize: number): TokenizedPrompt {
+function fromTokenIds(
+  ids: readonly (readonly number[])[],
+  mode: AttentionMode,
+  { tokenizer, vocabSize = tokenizer.vocabSize }: PromptContext,
+): TokenizedPrompt {
   if (!Array.isArray(ids) || ids.length === 0) throw new RangeError("Cannot use token ids: there are no blocks");
   for (const [i, block] of ids.entries()) {
     if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i} is no array`);

@@ -175,3 +175,26 @@ test("createSampler(): any options give a token that the logits allow", () => {
     { numRuns: 500 },
   );
 });
+
+test("createSampler(): ids without text are never chosen or told, but count in probabilities", () => {
+  const sampler = createSampler(parseSamplingOptions({ topLogprobs: 3 }), {
+    vocabSize: 3,
+    numTokens: 2,
+    drawSeed: () => 1,
+  });
+  const { id, logprob, top } = sampler.sample(Float32Array.of(0, 0, 5), { promptIds: [], generatedIds: [] });
+  expect(id).toBe(0);
+  expect(logprob).toBeCloseTo(-Math.log(2 + Math.exp(5)), 10);
+  expect(top.map((token) => token.id)).toEqual([0, 1]);
+  const hot = createSampler(parseSamplingOptions({ temperature: 100 }), {
+    vocabSize: 3,
+    numTokens: 2,
+    drawSeed: () => 1,
+  });
+  const history = { promptIds: [2], generatedIds: [] as number[] };
+  for (let i = 0; i < 50; i++) {
+    const sampled = hot.sample(Float32Array.of(0, 0, 500), history);
+    expect(sampled.id).toBeLessThan(2);
+    history.generatedIds.push(sampled.id);
+  }
+});

@@ -45,17 +45,19 @@ export interface Sampler {
  * The draw for token n of an answer is the first 53 bits of SHA-256 over seed and n (little endian u64s), so a seed gives
  * the same tokens on every platform.
  *
+ * @param context.numTokens ids from it on have no text (rows that pad the embedding): they are never chosen or told, but
+ * count in probabilities. Default: the vocabulary's size.
  * @param context.drawSeed gives a seed where the options have none: a whole number from 0 to 2^53 - 1.
  * @throws RangeError if logitBias names a token that the vocabulary does not have.
  */
 export function createSampler(
   options: SamplingOptions,
-  context: { readonly vocabSize: number; readonly drawSeed: () => number },
+  context: { readonly vocabSize: number; readonly numTokens?: number; readonly drawSeed: () => number },
 ): Sampler {
-  const { vocabSize } = context;
+  const { vocabSize, numTokens = vocabSize } = context;
   for (const id of options.logitBias.keys()) {
-    if (id >= vocabSize) {
-      throw new RangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${vocabSize}`);
+    if (id >= numTokens) {
+      throw new RangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${numTokens}`);
     }
   }
   const seed = options.seed ?? context.drawSeed();
@@ -69,13 +71,14 @@ export function createSampler(
       const bestRaw = likeliest(logits);
       const logSum = logSumExp(logits, logits[bestRaw]!, exp);
       const logprobOf = (id: number): TokenLogprob => ({ id, logprob: logits[id]! - logSum });
-      const scores = adjust(logits, options, history);
+      const known = numTokens < vocabSize ? logits.subarray(0, numTokens) : logits;
+      const scores = adjust(known, options, history);
       const best = scores === logits ? bestRaw : likeliest(scores);
       const id =
         options.temperature === 0
           ? best
           : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
-      const top = topIds(logits, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
+      const top = topIds(known, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
       return { ...logprobOf(id), top: top.map(logprobOf) };
     },
   };
