@@ -1,2 +1,49 @@
-export type { ChatMessage, RagDocument } from "./blocks/block.js";
-export { Engine, type EngineOptions } from "./engine/engine.js";
+export type { ChatMessage, RagDocument, SegmentedPrompt, TextBlock } from "./blocks/block.js";
+export { joinLocalBlocks } from "./blocks/block.js";
+export { type ChatPromptOptions, segmentMessages } from "./blocks/chat-prompt.js";
+export { type ChatTemplate, compileChatTemplate } from "./blocks/chat-template.js";
+export {
+  DEMONSTRATION_RULES,
+  type Demonstration,
+  type DemonstrationRule,
+  type InContextInput,
+  inContextPrompt,
+  segmentDemonstrations,
+} from "./blocks/in-context.js";
+export { type JsonStateOptions, jsonStateBlocks } from "./blocks/json-state.js";
+export {
+  DEFAULT_RAG_PROMPT_TEXTS,
+  type RagPromptInput,
+  type RagPromptOptions,
+  type RagPromptTexts,
+  ragPrompt,
+} from "./blocks/rag-prompt.js";
+export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
+export {
+  Engine,
+  type EngineOptions,
+  type EngineStats,
+  embeddedModelPath,
+  type GenerateOptions,
+  type RequestOptions,
+  type ScoreOptions,
+} from "./engine/engine.js";
+export type { LoadedModel } from "./engine/model.js";
+export type { PromptInput } from "./engine/prompt.js";
+export type {
+  EncodeResult,
+  FinishReason,
+  GenerateEvent,
+  GenerateResult,
+  ScoreResult,
+  ServedBlock,
+  Timings,
+  Usage,
+} from "./engine/results.js";
+export type { TokenLogprob } from "./engine/sampler.js";
+export type { BackendKind } from "./ggml/library.js";
+export type { KVType } from "./kv/block-kv.js";
+export type { BlockStoreStats } from "./kv/block-store.js";
+export type { AttentionMode } from "./model/block-attention-config.js";
+export type { LoadProgress, WeightsConversion } from "./model/weights.js";
+export type { Tokenizer } from "./tokenizer/tokenizer.js";
