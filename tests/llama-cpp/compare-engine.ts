@@ -33,6 +33,7 @@ export const comparedModels: Readonly<Record<string, RandomGgufOptions>> = {
  * fed its tokens and asked what it holds likeliest at each step.
  *
  * @param lengths of the prompts, in tokens.
+ * @param threads one where other work may hold the cores: two wait for each other at every node.
  */
 export async function compareWithLlamaCpp(
   path: string,
@@ -45,7 +46,7 @@ export async function compareWithLlamaCpp(
   writeRandomGguf(path, { ...options, quantizeRows: await ggmlQuantizer() });
   const random = new Random(seed, "llama.cpp prompts");
   const prompts = lengths.map((length) => Array.from({ length }, () => random.below(countTokens())));
-  const expected = await llamaCppGreedy(path, prompts, numSteps, { threads });
+  const expected = await llamaCppGreedy(path, prompts, numSteps, { threads }, 600_000);
   await using engine = await Engine.load({ model: path, kvType: "f32", threads });
   let numCounted = 0;
   let worstLogprob = 0;
