@@ -243,6 +243,9 @@ export class Backend implements Disposable {
   async #computeNow<T>(graph: Graph, read: () => T, signal: AbortSignal | undefined): Promise<T> {
     signal?.throwIfAborted();
     if (this.#disposed) throw new Error("Cannot compute: the backend is closed");
+    if (graph.numNodes > maxGraphNodes) {
+      throw new RangeError(`Cannot compute a graph of ${graph.numNodes} nodes: at most ${maxGraphNodes} are wanted`);
+    }
     const { symbols } = this.ggml;
     symbols.ggml_backend_sched_reset(this.#scheduler);
     if (!symbols.ggml_backend_sched_alloc_graph(this.#scheduler, graph.pointer)) {
@@ -349,7 +352,7 @@ function chooseDevice(ggml: Ggml, name: string | undefined): Device {
 }
 
 function requireInside(tensor: Tensor, action: string, offset: number, length: number): void {
-  if (offset < 0 || length < 0 || offset + length > byteLength(tensor)) {
+  if (!(offset >= 0 && length >= 0 && offset + length <= byteLength(tensor))) {
     throw new RangeError(
       `Cannot ${action} ${length} bytes at ${offset} of ${describe(tensor)}: it has ${byteLength(tensor)} bytes`,
     );

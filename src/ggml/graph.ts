@@ -24,6 +24,8 @@ export interface RopeParameters {
   readonly attentionFactor: number;
 }
 
+/** Types that are copied and converted whatever their strides. */
+const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
 
 /**
@@ -33,6 +35,7 @@ const ropeModes = { adjacent: 0, half: 2 } as const;
 export class Graph implements Disposable {
   readonly #context: TensorContext;
   readonly #graph: Pointer;
+  #numTensors = 0;
   readonly #inputs: { readonly tensor: Tensor; readonly data: ArrayBufferView }[] = [];
 
   /** @param maxNodes the most tensors that the graph may hold. */
@@ -65,6 +68,7 @@ export class Graph implements Disposable {
    * @throws RangeError if the data are not exactly the tensor's bytes.
    */
   input(name: string, type: GgmlType, ne: readonly number[], data: ArrayBufferView): Tensor {
+    this.#takeRoom();
     const tensor = this.#context.newTensor(name, type, ne);
     if (byteLength(tensor) !== data.byteLength) {
       throw new RangeError(
@@ -131,6 +135,11 @@ export class Graph implements Disposable {
   /** Rows of a table [K, N] by ids [R]: [K, R] in F32. The ids must lie below N: the caller checks them. */
   getRows(table: Tensor, ids: Tensor): Tensor {
     requireType(ids, "look rows up with", "I32");
+    requirePackedRows(ids, "look rows up with");
+    if (ids.ne.slice(1).some((n) => n !== 1) || table.ne[2] !== 1 || table.ne[3] !== 1) {
+      throw new RangeError(`Cannot look up ${describe(ids)} in ${describe(table)}: a list and a matrix are wanted`);
+    }
+    requirePackedRows(table, "look rows up in");
     return this.#op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], 1, 1], table.pointer, ids.pointer);
   }
 
@@ -148,6 +157,11 @@ export class Graph implements Disposable {
         `Cannot turn ${describe(x)}: ${positions.ne[0]} positions of heads of ${rope.headSize} are wanted`,
       );
     }
+    requirePackedRows(x, "turn");
+    if (positions.ne[1] * positions.ne[2] * positions.ne[3] !== 1) {
+      throw new RangeError(`Cannot turn heads to ${describe(positions)}: a list is wanted`);
+    }
+    if (rope.frequencyFactors) requireType(rope.frequencyFactors, "scale RoPE by", "F32");
     if (rope.frequencyFactors && rope.frequencyFactors.ne[0] !== rope.headSize / 2) {
       throw new RangeError(
         `Cannot turn ${describe(x)}: ${describe(rope.frequencyFactors)} should hold ${rope.headSize / 2} factors`,
@@ -167,7 +181,11 @@ export class Graph implements Disposable {
   softmax(x: Tensor, mask: Tensor | undefined, scale: number): Tensor {
     requireType(x, "take the softmax of", "F32");
     requireContiguous(x, "take the softmax of");
-    if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1])) {
+    if (mask) {
+      if (mask.type !== "F16") requireType(mask, "mask with", "F32");
+      requireContiguous(mask, "mask with");
+    }
+    if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1] || mask.ne[2] * mask.ne[3] !== 1)) {
       throw new RangeError(`Cannot mask ${describe(x)} by ${describe(mask)}: sizes differ`);
     }
     return this.#op("ggml_soft_max_ext", "F32", x.ne, x.pointer, mask?.pointer ?? null, scale, 0);
@@ -181,7 +199,13 @@ export class Graph implements Disposable {
     requireType(q, "attend with", "F32");
     if (k.type !== v.type)
       throw new TypeError(`Cannot attend: keys are ${k.type} and values ${v.type}, one type is wanted`);
+    if (k.type !== "F16") requireType(k, "attend over", "F32");
     const [d, rows, heads] = q.ne;
+    if ([q, k, v].some(({ ne }) => ne[3] !== 1)) {
+      throw new RangeError(
+        `Cannot attend: ${describe(q)} over ${describe(k)} and ${describe(v)}, three sizes are wanted`,
+      );
+    }
     if (k.ne[0] !== d || v.ne[0] !== d || k.ne[1] !== v.ne[1] || k.ne[2] !== v.ne[2] || heads % k.ne[2] !== 0) {
       throw new RangeError(`Cannot attend: ${describe(q)} over ${describe(k)} and ${describe(v)}`);
     }
@@ -189,7 +213,7 @@ export class Graph implements Disposable {
     if (mask) {
       requireType(mask, "mask with", "F16");
       requireContiguous(mask, "mask with");
-      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows) {
+      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows || mask.ne[2] * mask.ne[3] !== 1) {
         throw new RangeError(`Cannot mask by ${describe(mask)}: ${k.ne[1]} keys and ${rows} rows are wanted`);
       }
     }
@@ -226,13 +250,21 @@ export class Graph implements Disposable {
    */
   view(x: Tensor, ne: readonly number[], strides: readonly number[] = [], offset = 0): Tensor {
     const dims: Dims = [ne[0] ?? 1, ne[1] ?? 1, ne[2] ?? 1, ne[3] ?? 1];
+    if (ne.length > 4 || dims.some((n) => !Number.isSafeInteger(n) || n < 1)) {
+      throw new RangeError(`Cannot view ${describe(x)} as [${ne.join(", ")}]: up to 4 positive integers are wanted`);
+    }
+    if (![offset, ...strides].every((n) => Number.isSafeInteger(n) && n >= 0)) {
+      throw new RangeError(
+        `Cannot view ${describe(x)}: strides ${strides.join(", ")} and offset ${offset} are no whole numbers from 0 on`,
+      );
+    }
     const packed = contiguousStrides(x.type, dims);
     const nb1 = strides[0] ?? packed[1];
     const nb2 = strides[1] ?? nb1 * dims[1];
     const nb3 = strides[2] ?? nb2 * dims[2];
     const nb: Dims = [packed[0], nb1, nb2, nb3];
     const view: Tensor = { pointer: 0n, name: x.name, type: x.type, ne: dims, nb };
-    if (offset < 0 || offset + byteLength(view) > byteLength(x)) {
+    if (offset + byteLength(view) > byteLength(x)) {
       throw new RangeError(
         `Cannot view ${describe(x)} as [${ne.join(", ")}]: bytes ${offset} to ${offset + byteLength(view)} of ${byteLength(x)}`,
       );
@@ -255,6 +287,9 @@ export class Graph implements Disposable {
 
   /** A packed copy. */
   contiguous(x: Tensor): Tensor {
+    if (!floatTypes.includes(x.type) && x.type !== "I32") {
+      throw new TypeError(`Cannot copy ${describe(x)}: its type lies in blocks`);
+    }
     return this.#op("ggml_cont", x.type, x.ne, x.pointer);
   }
 
@@ -263,11 +298,19 @@ export class Graph implements Disposable {
     if (numElements(a) !== numElements(b)) {
       throw new RangeError(`Cannot copy ${describe(a)} to ${describe(b)}: the numbers of elements differ`);
     }
+    for (const { type } of [a, b]) {
+      if (!floatTypes.includes(type) && !(a.type === b.type && isContiguous(a) && isContiguous(b))) {
+        throw new TypeError(`Cannot copy ${describe(a)} to ${describe(b)}: F32, F16 or BF16 is wanted`);
+      }
+    }
     return { ...b, pointer: this.#call("ggml_cpy", a.pointer, b.pointer) };
   }
 
   /** b's elements after a's along one size; the others must agree. */
   concat(a: Tensor, b: Tensor, axis: 0 | 1 | 2 | 3): Tensor {
+    if (ggmlTypes[a.type].blockSize !== 1) {
+      throw new TypeError(`Cannot put ${describe(b)} after ${describe(a)}: their type lies in blocks`);
+    }
     if (a.type !== b.type || a.ne.some((n, i) => i !== axis && n !== b.ne[i])) {
       throw new RangeError(`Cannot put ${describe(b)} after ${describe(a)} along size ${axis}: shapes or types differ`);
     }
@@ -278,7 +321,11 @@ export class Graph implements Disposable {
   /** Appends zeros to the first sizes of a packed F32 tensor. */
   pad(x: Tensor, extra: readonly number[]): Tensor {
     requireType(x, "pad", "F32");
+    requirePackedRows(x, "pad");
     const more: Dims = [extra[0] ?? 0, extra[1] ?? 0, extra[2] ?? 0, extra[3] ?? 0];
+    if (more.some((n) => !Number.isSafeInteger(n) || n < 0)) {
+      throw new RangeError(`Cannot pad ${describe(x)} by [${extra.join(", ")}]: whole numbers from 0 on are wanted`);
+    }
     const ne: Dims = [x.ne[0] + more[0], x.ne[1] + more[1], x.ne[2] + more[2], x.ne[3] + more[3]];
     return this.#op("ggml_pad", "F32", ne, x.pointer, ...more);
   }
@@ -287,9 +334,19 @@ export class Graph implements Disposable {
     this.#context[Symbol.dispose]();
   }
 
+  /** ggml ends the process where a graph has more tensors than room. */
+  #takeRoom(): void {
+    if (this.#numTensors === this.maxNodes) {
+      throw new RangeError(`Cannot add to a graph: it holds ${this.#numTensors} tensors, as many as it has room for`);
+    }
+    this.#numTensors += 1;
+  }
+
   #elementwise(name: "ggml_add" | "ggml_mul", a: Tensor, b: Tensor): Tensor {
     requireType(a, "combine", "F32");
     requireType(b, "combine", "F32");
+    requirePackedRows(a, "combine");
+    requirePackedRows(b, "combine");
     if (a.ne[0] !== b.ne[0] || [1, 2, 3].some((i) => (a.ne[i] as number) % (b.ne[i] as number) !== 0)) {
       throw new RangeError(
         `Cannot combine ${describe(a)} with ${describe(b)}: the second does not repeat into the first`,
@@ -303,6 +360,7 @@ export class Graph implements Disposable {
   }
 
   #call(name: Operation, ...args: (Pointer | number | null)[]): Pointer {
+    this.#takeRoom();
     return this.ggml.symbols[name](this.#context.pointer, ...args);
   }
 }

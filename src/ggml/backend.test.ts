@@ -1,0 +1,188 @@
+import { getEventListeners } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, onTestFinished, test } from "vitest";
+import { Backend } from "./backend.js";
+import { Graph } from "./graph.js";
+import { type BackendKind, cpuFeatures, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
+import { dequantizeRows, quantizeRows } from "./quantize.js";
+import type { GgmlType } from "./types.js";
+
+const directory = await findGgmlDirectory("cpu");
+const ggml = loadGgml(directory);
+const none = { contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 };
+afterEach(() => expect(ggml.live).toEqual(none));
+
+test("Backend: everything that it takes goes back", async () => {
+  {
+    using backend = new Backend(ggml, { threads: 2 });
+    expect(backend.device.kind).toBe("cpu");
+    using storage = backend.allocate([{ name: "x", type: "F32", ne: [8] }]);
+    expect(ggml.live).toMatchObject({ buffers: 1, backends: 1, bufferBytes: storage.byteLength });
+    expect(() => storage.get("y")).toThrow('Cannot find tensor "y" among 1');
+    storage[Symbol.dispose]();
+    expect(ggml.live).toMatchObject({ buffers: 0, bufferBytes: 0 });
+  }
+  const backend = new Backend(ggml, { threads: 1 });
+  backend[Symbol.dispose]();
+  backend[Symbol.dispose]();
+  expect(backend.computeBytes).toBe(0);
+});
+
+test.each([0, -1, 1.5, Number.NaN, 513])("Backend: %s threads are refused", (threads) => {
+  expect(() => new Backend(ggml, { threads })).toThrow(`Cannot use ${threads} threads: an integer from 1 to 512`);
+});
+
+test("Backend: an unknown device is refused, and the known ones named", () => {
+  expect(() => new Backend(ggml, { threads: 1, device: "TPU7" })).toThrow(/^Cannot use device "TPU7": .*"CPU"$/);
+});
+
+test("Backend: reads and writes stay inside a tensor", async () => {
+  using backend = new Backend(ggml, { threads: 1 });
+  using storage = backend.allocate([{ name: "x", type: "F32", ne: [4] }]);
+  const x = storage.get("x");
+  await backend.write(x, new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer));
+  backend.set(x, new Uint8Array(Float32Array.of(9).buffer), 4);
+  expect([...backend.readFloats(x)]).toEqual([1, 9, 3, 4]);
+  expect(backend.read(x, 16)).toHaveLength(0);
+  for (const [offset, length] of [
+    [-1, 4],
+    [0, 17],
+    [16, 1],
+    [0, -1],
+    [Number.NaN, 4],
+  ] as const) {
+    expect(() => backend.read(x, offset, length)).toThrow(/^Cannot read .* x \[4\] F32: it has 16 bytes$/);
+  }
+  await expect(backend.write(x, new Uint8Array(8), 12)).rejects.toThrow("Cannot write 8 bytes at 12");
+  expect(() => backend.set(x, new Uint8Array(8), 12)).toThrow("it has 16 bytes");
+});
+
+test("Backend: memory that the machine does not have is an error", () => {
+  using backend = new Backend(ggml, { threads: 1 });
+  expect(() => backend.allocate([{ name: "x", type: "F32", ne: [2 ** 50] }])).toThrow(/^Cannot allocate .* memory$/);
+  expect(() => backend.allocate([{ name: "x", type: "F32", ne: [0.5] }])).toThrow("positive integers are wanted");
+});
+
+test("Backend.compute(): an abort stops a long graph within 200 ms, and the next graph runs", {
+  retry: 3,
+}, async () => {
+  using backend = new Backend(ggml, { threads: 1 });
+  using long = new Graph(ggml, 3000);
+  const n = 512;
+  const w = long.input("w", "F32", [n, n], new Float32Array(n * n));
+  let x = long.input("x", "F32", [n, 64], new Float32Array(n * 64));
+  for (let i = 0; i < 2900; i++) x = long.mulMat(w, x);
+  long.output(x);
+  using short = new Graph(ggml, 4);
+  const sum = short.output(short.add(...ones(short)));
+  const controller = new AbortController();
+  const waiting = new AbortController();
+  const running = backend.compute(long, () => undefined, controller.signal);
+  const queued = backend.compute(short, () => undefined, waiting.signal);
+  running.catch(() => undefined);
+  queued.catch(() => undefined);
+  const after = backend.compute(short, () => [...backend.readFloats(sum)]);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(() => backend[Symbol.dispose]()).toThrow("Cannot close the backend: a graph is under way");
+  for (const [promise, abort] of [
+    [queued, waiting],
+    [running, controller],
+  ] as const) {
+    const from = performance.now();
+    abort.abort(new Error("enough"));
+    await expect(promise).rejects.toThrow("enough");
+    expect(performance.now() - from).toBeLessThan(200);
+  }
+  expect(await after).toEqual([2, 2]);
+  for (const { signal } of [waiting, controller]) expect(getEventListeners(signal, "abort")).toEqual([]);
+});
+
+function ones(graph: Graph) {
+  const one = () => graph.input("one", "F32", [2], Float32Array.of(1, 1));
+  return [one(), one()] as const;
+}
+
+test("Backend.compute(): what fails while reading frees the device for the next", async () => {
+  using backend = new Backend(ggml, { threads: 2 });
+  using graph = new Graph(ggml, 4);
+  const sum = graph.output(graph.add(...ones(graph)));
+  await expect(
+    backend.compute(graph, () => {
+      throw new Error("Cannot read");
+    }),
+  ).rejects.toThrow("Cannot read");
+  expect(await backend.compute(graph, () => [...backend.readFloats(sum)])).toEqual([2, 2]);
+  await expect(backend.compute(graph, () => undefined, AbortSignal.abort(new Error("no")))).rejects.toThrow("no");
+});
+
+test("Backend.compute(): a closed backend says so", async () => {
+  const backend = new Backend(ggml, { threads: 1 });
+  backend[Symbol.dispose]();
+  using graph = new Graph(ggml, 4);
+  graph.output(graph.add(...ones(graph)));
+  await expect(backend.compute(graph, () => undefined)).rejects.toThrow("Cannot compute: the backend is closed");
+});
+
+test("Backend.supportsRepacked(): products over repacked weights equal those over plain ones", async () => {
+  using backend = new Backend(ggml, { threads: 1 });
+  const types: GgmlType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
+  for (const type of types) {
+    const isRepacked = backend.supportsRepacked(type, [256, 32]);
+    if (type === "F32") expect(isRepacked).toBe(false);
+    if (!isRepacked) continue;
+    const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
+    const bytes = quantizeRows(ggml, type, values, 256);
+    const results: number[][] = [];
+    for (const place of ["device", "repacked"] as const) {
+      using storage = backend.allocate([{ name: "w", type, ne: [256, 32] }], place, "weights");
+      await backend.write(storage.get("w"), bytes);
+      using graph = new Graph(ggml, 8);
+      const x = graph.input(
+        "x",
+        "F32",
+        [256, 4],
+        Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i)),
+      );
+      const out = graph.output(graph.mulMat(storage.get("w"), x));
+      results.push([...(await backend.compute(graph, () => backend.readFloats(out)))]);
+    }
+    const exact = dequantizeRows(ggml, type, bytes);
+    for (let row = 0; row < 4; row++) {
+      for (let column = 0; column < 32; column++) {
+        let sum = 0;
+        for (let i = 0; i < 256; i++) sum += exact[column * 256 + i]! * Math.cos(row * 256 + i);
+        for (const result of results) expect(Math.abs(result[row * 32 + column]! - sum), type).toBeLessThan(0.3);
+      }
+    }
+  }
+});
+
+test("findGgmlDirectory(): a folder that is none, and a package that is not there", async () => {
+  await expect(findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: "/no/such/folder" })).rejects.toThrow(
+    'Cannot find ggml: BLOCK_ATTENTION_GGML is "/no/such/folder", a folder is wanted',
+  );
+  expect(await findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: directory })).toBe(directory);
+  expect(await findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: "" })).toBe(directory);
+  expect(() => ggmlPackageName("cpu", "aix", "ppc64")).toThrow(/^Cannot find ggml: no package for aix-ppc64/);
+  expect(() => ggmlPackageName("abacus" as BackendKind)).toThrow('Cannot use backend "abacus": wanted cpu, cuda');
+  expect(ggmlPackageName("cuda", "linux", "x64")).toBe("@node-llama-cpp/linux-x64-cuda");
+});
+
+test("loadGgml(): a folder without libraries, or with a library that is none", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-ggml-"));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  expect(() => loadGgml(folder)).toThrow(`Cannot load ggml: "${folder}" holds no library ggml-base`);
+  expect(() => loadGgml(join(folder, "nothing"))).toThrow("holds no library ggml-base");
+  await writeFile(join(folder, "libggml-base.so"), "no library");
+  expect(() => loadGgml(folder)).toThrow(`Cannot load ggml: "${folder}" holds no library ggml`);
+  await writeFile(join(folder, "libggml.so"), "no library");
+  expect(() => loadGgml(folder)).toThrow(/^Cannot load ggml: [^\n]*$/);
+  expect(loadGgml(directory)).toBe(ggml);
+});
+
+test("cpuFeatures(): a list of names", () => {
+  const features = cpuFeatures(ggml);
+  expect(features.every((name) => /^[A-Z0-9_a-z]+(=.+)?$/.test(name))).toBe(true);
+});
