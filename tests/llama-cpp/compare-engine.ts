@@ -7,7 +7,7 @@ import { countTokens } from "../models/random-tokenizer.js";
 import { llamaCppGreedy } from "./llama-cpp-oracle.js";
 
 /** How clear llama.cpp's choice must be, in nats, for the engine to owe the same: rounding decides nearer ones. */
-export function neededMargin(type: TensorType): number {
+function neededMargin(type: TensorType): number {
   return type === "F32" ? 0.05 : 0.2;
 }
 

@@ -37,8 +37,8 @@ interface LlamaCppInfo {
   readonly system: string;
 }
 
-/** What llama.cpp calls itself. @throws Error as `ask` does. */
-export async function llamaCppInfo(): Promise<LlamaCppInfo> {
+/** What llama.cpp calls itself: its release, and the machine as it sees it. */
+async function llamaCppInfo(): Promise<LlamaCppInfo> {
   return (await ask({ kind: "info" }, 60_000)) as LlamaCppInfo;
 }
 
