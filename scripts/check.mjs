@@ -26,6 +26,7 @@ const steps = [
   { name: "types", command: node("typescript/bin/tsc", "--noEmit") },
   { name: "format and lint", command: node("@biomejs/biome/bin/biome", "check", "--error-on-warnings") },
   { name: "import directions", command: [process.execPath, "scripts/check-imports.mjs"] },
+  { name: "documents", command: [process.execPath, "scripts/check-docs.mjs"] },
   {
     name: "unused files, exports and packages",
     command: node("knip/bin/knip.js", "--no-config-hints", "--no-progress"),
