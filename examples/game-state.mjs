@@ -7,7 +7,7 @@ const state = {
   players: Array.from({ length: 6 }, (_, seat) => ({ seat, name: `player ${seat}`, chips: 10_000, bet: 200 })),
 };
 
-const engine = await Engine.load();
+const engine = await Engine.load({ threads: 1 }); // a model this small gains nothing from more
 try {
   const play = async (what) => {
     const blocks = [...jsonStateBlocks(state, { paths: ["pot", "board", "players.*"] }), "\nWho leads?"];

@@ -8,7 +8,7 @@ const demonstrations = [
   "\n\nQ: not False is\nA: True",
 ];
 
-const engine = await Engine.load();
+const engine = await Engine.load({ threads: 1 }); // a model this small gains nothing from more
 try {
   for (const order of [
     [0, 1, 2],

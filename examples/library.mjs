@@ -1,7 +1,7 @@
 // Answers a question over passages with the embedded model: the library call of the README.
 import { Engine } from "block-attention";
 
-const engine = await Engine.load(); // or Engine.load({ model: "path/to/folder-or-file.gguf" })
+const engine = await Engine.load({ threads: 1 }); // with your own model: Engine.load({ model: "folder or .gguf" })
 try {
   const documents = [
     {

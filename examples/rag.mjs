@@ -13,7 +13,7 @@ const passages = [
   { title: "Frida Kahlo", text: "Frida Kahlo was a Mexican painter. She was born in Mexico City." },
 ];
 
-const engine = await Engine.load();
+const engine = await Engine.load({ threads: 1 }); // a model this small gains nothing from more
 try {
   const index = await engine.encode(passages);
   console.log(`indexed: ${index.blocks.map(({ tokens }) => tokens).join(" + ")} tokens`);

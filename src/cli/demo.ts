@@ -9,7 +9,7 @@ import { wholeNumber } from "./options.js";
 import { formatBytes, formatMs, formatTable, type Terminal, write } from "./terminal.js";
 
 export interface DemoFlags {
-  readonly threads?: number;
+  readonly threads: number;
   readonly seed: number;
 }
 
@@ -26,7 +26,9 @@ const numRuns = 5;
 export function demoOptions(command: Command): Command {
   return command
     .addOption(
-      new Option("--threads <n>", "CPU threads, 1 to 512 (default: all)").argParser(wholeNumber("--threads", 1, 512)),
+      new Option("--threads <n>", "CPU threads, 1 to 512; a model this small gains little from more than one")
+        .default(1)
+        .argParser(wholeNumber("--threads", 1, 512)),
     )
     .addOption(
       new Option("--seed <n>", "decides the orders of the passages")
@@ -53,7 +55,7 @@ export async function runDemo(flags: DemoFlags, terminal: Terminal): Promise<num
     .reduce((sum, count) => sum + count, 0);
   await say(
     colors.bold("Block attention: each passage is encoded once, kept, and used at any place of any prompt.") +
-      `\nModel: ${basename(model)}, ${(numWeights / 1e6).toFixed(1)} million weights, ${formatBytes(engine.stats().weightBytes)} in memory, ${engine.model.backend.threads} CPU threads.\n`,
+      `\nModel: ${basename(model)}, ${(numWeights / 1e6).toFixed(1)} million weights, ${formatBytes(engine.stats().weightBytes)} in memory, ${flags.threads} CPU ${flags.threads === 1 ? "thread" : "threads"}.\n`,
   );
 
   const encodingFrom = performance.now();

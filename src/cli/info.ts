@@ -8,7 +8,7 @@ import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { addModelOptions, jsonOption, type ModelFlags } from "./options.js";
+import { addTrainingOptions, jsonOption, type ModelFlags, modelOption, weightsOption } from "./options.js";
 import { formatBytes, type Terminal, write, writeJson } from "./terminal.js";
 
 export interface InfoFlags extends ModelFlags {
@@ -17,7 +17,9 @@ export interface InfoFlags extends ModelFlags {
 
 /** Declares `info`'s options. */
 export function infoOptions(command: Command): Command {
-  return addModelOptions(command).addOption(jsonOption("one line of JSON"));
+  return addTrainingOptions(command.addOption(modelOption()).addOption(weightsOption())).addOption(
+    jsonOption("one line of JSON"),
+  );
 }
 
 /** Tells what a model is, from its headers alone. @returns the exit code. */

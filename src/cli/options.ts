@@ -60,23 +60,17 @@ export function jsonOption(what: string): Option {
   return new Option("--json", what);
 }
 
-/** Adds --model, --weights, --prefix and --trained-modes. */
-export function addModelOptions(command: Command): Command {
+export function weightsOption(): Option {
+  const about = `convert weights at load: ${weightsConversions.join(", ")} (default: keep)`;
+  return new Option("--weights <type>", about).argParser(oneOf("--weights", weightsConversions));
+}
+
+/** Adds --prefix and --trained-modes: the user's word over the model's own. */
+export function addTrainingOptions(command: Command): Command {
+  const about = "the modes that the model was trained in: block, full, or block,full";
   return command
-    .addOption(modelOption())
-    .addOption(
-      new Option(
-        "--weights <type>",
-        `convert weights at load: ${weightsConversions.join(", ")} (default: keep)`,
-      ).argParser(oneOf("--weights", weightsConversions)),
-    )
     .addOption(prefixOption())
-    .addOption(
-      new Option(
-        "--trained-modes <modes>",
-        "the modes that the model was trained in: block, full, or block,full",
-      ).argParser(parseModes),
-    );
+    .addOption(new Option("--trained-modes <modes>", about).argParser(parseModes));
 }
 
 export function prefixOption(): Option {
@@ -85,7 +79,9 @@ export function prefixOption(): Option {
 
 /** Adds what loading an engine takes. */
 export function addEngineOptions(command: Command): Command {
-  return addModelOptions(command)
+  return command
+    .addOption(modelOption())
+    .addOption(weightsOption())
     .addOption(
       new Option("--threads <n>", "CPU threads, 1 to 512 (default: all)").argParser(wholeNumber("--threads", 1, 512)),
     )
@@ -118,9 +114,9 @@ export function addEngineOptions(command: Command): Command {
     );
 }
 
-/** Adds --mode and --no-position-reencoding. */
+/** Adds --mode, --prefix, --trained-modes and --no-position-reencoding. */
 export function addModeOptions(command: Command): Command {
-  return command
+  return addTrainingOptions(command)
     .addOption(
       new Option(
         "--mode <mode>",

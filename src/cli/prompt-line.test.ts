@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+import type { JsonValue } from "../files/bounded-json.js";
+import { parseDocumentLine, parsePromptLine, parseScoreLine, parseTextLine } from "./prompt-line.js";
+
+test("parsePromptLine(): the four forms", () => {
+  expect(parsePromptLine({ blocks: ["a", "b"], num_local_attention_blocks: 1 })).toEqual({
+    blocks: ["a", "b"],
+    numLocalAttentionBlocks: 1,
+  });
+  const messages = { messages: [{ role: "user", content: ["a", "b"] }] };
+  expect(parsePromptLine(messages)).toEqual(messages);
+  const question = { question: "q", documents: [{ title: "t", text: "x" }] };
+  expect(parsePromptLine(question)).toEqual(question);
+  expect(parsePromptLine({ prompt: "p" })).toEqual({ prompt: "p" });
+});
+
+test("parsePromptLine(): what does not fit is told in one line", () => {
+  const cases: [JsonValue, string][] = [
+    [7, "it is 7, wanted an object"],
+    [{}, 'it is empty, wanted one of "blocks", "messages", "question" or "prompt"'],
+    [{ promt: "x" }, 'it has the key "promt", wanted one of "blocks", "messages", "question" or "prompt"'],
+    [{ prompt: "x", blocks: [] }, 'it has both "blocks" and "prompt"'],
+    [{ prompt: "x", seed: 1 }, 'the key "seed" is not known'],
+    [{ prompt: null }, '"prompt" is null, wanted text'],
+    [{ blocks: "a" }, '"blocks" is text, wanted an array'],
+    [{ blocks: ["a", 1] }, '"blocks[1]" is 1, wanted text'],
+    [
+      { blocks: ["a"], num_local_attention_blocks: 1.5 },
+      '"num_local_attention_blocks" is 1.5, wanted a whole number, 0 or more',
+    ],
+    [
+      { blocks: ["a"], num_local_attention_blocks: "1" },
+      '"num_local_attention_blocks" is text, wanted a whole number, 0 or more',
+    ],
+    [{ question: "q" }, '"documents" is missing, wanted an array'],
+    [{ question: "q", documents: [{ title: "t" }] }, '"documents[0].text" is missing, wanted text'],
+    [
+      { question: "q", documents: [{ title: "t", text: "x", score: 1 }] },
+      'the key "score" is not known in "documents[0]"',
+    ],
+    [{ messages: [{ role: "user", content: 3 }] }, '"messages[0].content" is 3, wanted text or an array of texts'],
+    [
+      { messages: [{ role: "user", content: ["a", 3] }] },
+      '"messages[0].content" is an array, wanted text or an array of texts',
+    ],
+  ];
+  for (const [line, reason] of cases) expect(() => parsePromptLine(line)).toThrow(`Cannot use the line: ${reason}`);
+});
+
+test("parseScoreLine(), parseTextLine(), parseDocumentLine(): their own keys", () => {
+  expect(parseScoreLine({ prompt: "p", continuation: "c" })).toEqual({ prompt: { prompt: "p" }, continuation: "c" });
+  expect(() => parseScoreLine({ prompt: "p" })).toThrow('"continuation" is missing, wanted text');
+  expect(parseTextLine({ text: "t" })).toBe("t");
+  expect(() => parseTextLine({ text: "t", special: true })).toThrow('the key "special" is not known');
+  expect(() => parseDocumentLine({ title: "t" })).toThrow('"text" is missing, wanted text');
+});
