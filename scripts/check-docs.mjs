@@ -27,7 +27,7 @@ if (shown !== read("examples/library.mjs"))
 
 const tree = /## The tree\n\n```\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
 const inTree = new Set(
-  [...tree.matchAll(/^( *)([\w-]+)\/ /gm)].map(([, indent, name]) => (indent === "" ? name : `src/${name}`)),
+  [...tree.matchAll(/^( *)([\w-]+)\/(?: |$)/gm)].map(([, indent, name]) => (indent === "" ? name : `src/${name}`)),
 );
 const folders = files.map((path) => path.split("/")).filter((parts) => parts.length > 1 && !parts[0].startsWith("."));
 const present = new Set(folders.map(([top]) => top));
