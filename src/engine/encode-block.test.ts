@@ -1,0 +1,76 @@
+import { expect, test } from "vitest";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { temporaryFolder } from "../files/test-files.suite.js";
+import type { BlockKV } from "../kv/block-kv.js";
+import { rotateKeys } from "../model/rope.js";
+import { AssembledContext, assemble, contextBytes } from "./assemble.js";
+import type { DeviceBlockMemory } from "./device-memory.js";
+import { encodeBlocks } from "./encode-block.js";
+import { type LoadedModel, loadModel } from "./model.js";
+
+async function smallModel(): Promise<LoadedModel> {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "qwen3", rope: "yarn", headSize: 8 });
+  return loadModel({ model: folder, threads: 1 });
+}
+
+const blocks = [5, 1, 33].map((length) => Int32Array.from({ length }, (_, i) => (i * 7) % 250));
+
+test("encodeBlocks(): what was not given goes back, on an early end and on an abort", async () => {
+  using model = await smallModel();
+  const { backend, decoder } = model;
+  const before = { ...backend.ggml.live };
+  for await (const block of encodeBlocks(backend, decoder, "f16", blocks)) {
+    block[Symbol.dispose]();
+    break;
+  }
+  expect(backend.ggml.live).toEqual(before);
+  const signal = AbortSignal.abort(new Error("enough"));
+  await expect(encodeBlocks(backend, decoder, "f16", blocks, signal).next()).rejects.toThrow("enough");
+  expect(backend.ggml.live).toEqual(before);
+});
+
+test("assemble(): keys turned once to their places, values as they are", async () => {
+  using model = await smallModel();
+  const { backend, decoder } = model;
+  const { numLayers, numKvHeads, headSize, rope } = decoder.config;
+  const encoded: BlockKV<DeviceBlockMemory>[] = [];
+  for await (const block of encodeBlocks(backend, decoder, "f32", blocks)) encoded.push(block);
+  using context = new AssembledContext(backend, decoder, "f32", 50);
+  expect(context.capacity).toBe(64);
+  expect(contextBytes(decoder, "f32", 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
+  const order = [2, 0, 1].map((i) => encoded[i]!);
+  await assemble(
+    backend,
+    decoder,
+    context,
+    order,
+    Int32Array.from({ length: 39 }, (_, i) => i),
+  );
+  expect(context.length).toBe(39);
+  const keys = backend.readFloats(context.keys.tensor);
+  const values = backend.readFloats(context.values.tensor);
+  let first = 0;
+  for (const block of order) {
+    const { numTokens } = block.shape;
+    const stored = new Float32Array(block.memory.read().slice().buffer);
+    for (let head = 0; head < numLayers * numKvHeads; head++) {
+      const from = head * numTokens * headSize;
+      const turned = rotateKeys(stored.slice(from, from + numTokens * headSize), 1, first, rope);
+      const to = (head * context.capacity + first) * headSize;
+      for (const [i, key] of turned.entries()) expect(Math.abs(keys[to + i]! - key)).toBeLessThan(1e-4);
+      const half = stored.length / 2;
+      expect(values.slice(to, to + turned.length)).toEqual(stored.slice(half + from, half + from + turned.length));
+    }
+    first += numTokens;
+  }
+  await expect(assemble(backend, decoder, context, order, new Int32Array(39))).rejects.toThrow(
+    "Cannot assemble 39 rows",
+  );
+  using small = new AssembledContext(backend, decoder, "f32", 1);
+  await expect(assemble(backend, decoder, small, order, new Int32Array(38))).rejects.toThrow("at 38 positions");
+  await expect(assemble(backend, decoder, small, [...order, ...order], new Int32Array(78))).rejects.toThrow(
+    "the context has room for 64",
+  );
+  for (const block of encoded) block[Symbol.dispose]();
+});

@@ -1,0 +1,105 @@
+import { afterAll, expect, test } from "vitest";
+import { Backend } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { type AttentionOptions, MaskCache, singleRowAttention, tiledAttention } from "./attention.js";
+
+const ggml = loadGgml(await findGgmlDirectory("cpu"));
+const backend = new Backend(ggml, { threads: 1 });
+afterAll(() => backend[Symbol.dispose]());
+
+const noise = (length: number, step: number) => Float32Array.from({ length }, (_, i) => Math.sin(i * step + step));
+
+/** [rows][heads * D], by the book: row t sees keys 0..past + t. */
+function plainAttention(
+  q: Float32Array,
+  k: Float32Array,
+  v: Float32Array,
+  past: number,
+  o: AttentionOptions,
+): number[] {
+  const { headSize: d, numHeads, numKvHeads } = o;
+  const numRows = q.length / (d * numHeads);
+  const numKeys = past + numRows;
+  const out: number[] = [];
+  for (let t = 0; t < numRows; t++) {
+    for (let h = 0; h < numHeads; h++) {
+      const base = Math.floor(h / (numHeads / numKvHeads)) * numKeys * d;
+      const weights = Array.from({ length: past + t + 1 }, (_, s) => {
+        let score = 0;
+        for (let i = 0; i < d; i++) score += q[(t * numHeads + h) * d + i]! * k[base + s * d + i]!;
+        return Math.exp(score / Math.sqrt(d));
+      });
+      const total = weights.reduce((a, b) => a + b, 0);
+      for (let i = 0; i < d; i++) {
+        out.push(weights.reduce((sum, weight, s) => sum + (weight / total) * v[base + s * d + i]!, 0));
+      }
+    }
+  }
+  return out;
+}
+
+test.each([
+  [1, 0, 4, 2],
+  [3, 5, 4, 1],
+  [16, 100, 8, 2],
+  [63, 1, 4, 4],
+  [64, 0, 2, 1],
+  [130, 70, 6, 2],
+])(
+  "tiledAttention(): %i rows over %i more equal plain attention, %i heads over %i",
+  async (numRows, past, heads, kv) => {
+    for (const maxNodeFlops of [1e9, 1, 5e5]) {
+      for (const threads of [1, 2, 7]) {
+        const options = { numHeads: heads, numKvHeads: kv, headSize: 8, threads, maxNodeFlops };
+        const numKeys = past + numRows;
+        const [q, k, v] = [
+          noise(numRows * heads * 8, 0.37),
+          noise(numKeys * kv * 8, 0.71),
+          noise(numKeys * kv * 8, 0.13),
+        ];
+        using graph = new Graph(ggml, 4096);
+        const out = graph.output(
+          tiledAttention(
+            graph,
+            graph.input("q", "F32", [8, heads, numRows], q),
+            graph.input("k", "F32", [8, numKeys, kv], k),
+            graph.input("v", "F32", [8, numKeys, kv], v),
+            { numRows, past },
+            new MaskCache(),
+            options,
+          ),
+        );
+        expect(out.ne).toEqual([8 * heads, numRows, 1, 1]);
+        const found = await backend.compute(graph, () => backend.readFloats(out));
+        const wanted = plainAttention(q, k, v, past, options);
+        for (const [i, x] of wanted.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+      }
+    }
+  },
+);
+
+test("singleRowAttention(): one row sees all keys", async () => {
+  const [d, heads, kv, numKeys] = [8, 6, 2, 37];
+  const options = { numHeads: heads, numKvHeads: kv, headSize: d, threads: 1, maxNodeFlops: 1e9 };
+  const [q, k, v] = [noise(heads * d, 0.3), noise(numKeys * kv * d, 0.7), noise(numKeys * kv * d, 0.1)];
+  const transposed = new Float32Array(v.length);
+  for (let h = 0; h < kv; h++) {
+    for (let s = 0; s < numKeys; s++) {
+      for (let i = 0; i < d; i++) transposed[(h * d + i) * numKeys + s] = v[(h * numKeys + s) * d + i]!;
+    }
+  }
+  using graph = new Graph(ggml, 64);
+  const out = graph.output(
+    singleRowAttention(
+      graph,
+      graph.input("q", "F32", [d, heads], q),
+      graph.input("k", "F32", [d, numKeys, kv], k),
+      graph.input("v", "F32", [numKeys, d, kv], transposed),
+    ),
+  );
+  const found = await backend.compute(graph, () => backend.readFloats(out));
+  for (const [i, x] of plainAttention(q, k, v, numKeys - 1, options).entries()) {
+    expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+  }
+});

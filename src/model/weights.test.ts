@@ -1,0 +1,83 @@
+import { truncate } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { Backend } from "../ggml/backend.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { dequantizeRows } from "../ggml/quantize.js";
+import { openModel } from "./open-model.js";
+import { convertedType, estimateWeightBytes, loadWeights, weightsConversions } from "./weights.js";
+
+const ggml = loadGgml(await findGgmlDirectory("cpu"));
+afterEach(() => expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 }));
+
+async function smallModel(hiddenSize = 256) {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "qwen2", hiddenSize, intermediateSize: 256, dtype: "BF16", rope: "llama3" });
+  return { folder, source: await openModel(folder) };
+}
+
+/** The greatest error of a weight of deviation 1, by type. */
+const errors = { keep: 0, f32: 0, bf16: 0, f16: 1e-2, q8_0: 4e-2, q4_0: 0.6, q4_k: 0.6 };
+
+test.each(weightsConversions)(
+  "loadWeights(): --weights %s gives that type, near the file's numbers",
+  async (conversion) => {
+    const { source } = await smallModel();
+    using backend = new Backend(ggml, { threads: 2 });
+    const progress: number[] = [];
+    using weights = await loadWeights(backend, source, {
+      conversion,
+      onProgress: ({ loadedBytes, totalBytes }) => progress.push(loadedBytes / totalBytes),
+    });
+    const type = conversion === "keep" ? "BF16" : conversion.toUpperCase();
+    expect([...weights.types.keys()]).toEqual([type]);
+    expect(weights.tokenEmbedding).toMatchObject({ type, ne: [256, 352, 1, 1] });
+    expect(weights.layers).toHaveLength(2);
+    expect(weights.layers[0]!.query.bias).toMatchObject({ type: "F32", ne: [256, 1, 1, 1] });
+    expect(weights.frequencyFactors).toMatchObject({ type: "F32", ne: [32, 1, 1, 1] });
+    expect(progress.at(-1)).toBe(1);
+    expect(progress).toEqual([...progress].sort((a, b) => a - b));
+    // Padding of each tensor, and RoPE's factors.
+    const estimate = estimateWeightBytes(source, conversion);
+    expect(weights.byteLength).toBeGreaterThanOrEqual(estimate);
+    expect(weights.byteLength).toBeLessThan(estimate + 64 * 64);
+    using plain = await loadWeights(backend, source, { conversion: "f32" });
+    const wanted = backend.readFloats(plain.tokenEmbedding);
+    const found = dequantizeRows(ggml, weights.tokenEmbedding.type, backend.read(weights.tokenEmbedding));
+    for (const [i, x] of wanted.entries()) {
+      if (!(Math.abs(found[i]! - x) <= errors[conversion])) expect(found[i]).toBe(x);
+    }
+  },
+);
+
+test("convertedType(): rows that do not fill a type's blocks get the next best type", () => {
+  const entry = { name: "w", type: "F32", path: "", offset: 0, byteLength: 0 } as const;
+  expect(convertedType({ ...entry, shape: [8, 256] }, "q4_k")).toBe("Q4_K");
+  expect(convertedType({ ...entry, shape: [8, 96] }, "q4_k")).toBe("Q8_0");
+  expect(convertedType({ ...entry, shape: [8, 40] }, "q4_k")).toBe("F16");
+  expect(convertedType({ ...entry, shape: [8, 40] }, "keep")).toBe("F32");
+  expect(convertedType({ ...entry, shape: [256] }, "q4_k")).toBe("F32");
+});
+
+test("loadWeights(): a file that was cut since its header was read leaves nothing", async () => {
+  const { folder, source } = await smallModel();
+  await truncate(join(folder, "model.safetensors"), 300_000);
+  using backend = new Backend(ggml, { threads: 1 });
+  await expectError(loadWeights(backend, source, { conversion: "keep" }), /the file ends at byte \d+, \d+ are wanted/);
+  await expectError(loadWeights(backend, source, { conversion: "q8_0" }), /the file ends at byte \d+, \d+ are wanted/);
+  expect(ggml.live.buffers).toBe(0);
+});
+
+test("loadWeights(): an abort leaves nothing", async () => {
+  const { source } = await smallModel();
+  using backend = new Backend(ggml, { threads: 2 });
+  for (const conversion of weightsConversions) {
+    const controller = new AbortController();
+    const onProgress = () => controller.abort(new Error("Cannot go on: enough"));
+    const loading = loadWeights(backend, source, { conversion, onProgress, signal: controller.signal });
+    await expectError(loading, "enough");
+    expect(ggml.live.buffers).toBe(0);
+  }
+});
