@@ -86,7 +86,7 @@ export async function runBench(flags: BenchFlags, terminal: Terminal): Promise<n
     bar.end();
   }
   if (flags.json !== true) {
-    const head = `TTFT, median of ${flags.repeat}, ${engine.model.backend.threads} threads, device ${engine.model.backend.device.name}`;
+    const head = `TTFT, median of ${flags.repeat}, ${engine.model.backend.threads} CPU ${engine.model.backend.threads === 1 ? "thread" : "threads"}, device ${engine.model.backend.device.name}`;
     await write(terminal.stdout, `${head}\n${formatTable(rows)}\n`, terminal.signal);
   }
   return 0;

@@ -1,6 +1,8 @@
+import { createRequire } from "node:module";
 import { availableParallelism, totalmem } from "node:os";
+import { dirname, join } from "node:path";
 import type { Command } from "commander";
-import koffi from "koffi";
+import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import {
@@ -78,7 +80,7 @@ async function examine(signal: AbortSignal): Promise<Report> {
   }
   return {
     node: process.versions.node,
-    koffi: koffi.version,
+    koffi: await readKoffiVersion(),
     platform: `${process.platform}-${process.arch}`,
     threads: availableParallelism(),
     memory_bytes: totalmem(),
@@ -99,6 +101,13 @@ async function examine(signal: AbortSignal): Promise<Report> {
     self_test: { passed, device },
     problems,
   };
+}
+
+/** From the package's own file: its libraries are src/ggml's to load. */
+async function readKoffiVersion(): Promise<string> {
+  const folder = dirname(createRequire(import.meta.url).resolve("koffi"));
+  const manifest = await readJson(join(folder, "package.json"));
+  return isJsonObject(manifest) && typeof manifest.version === "string" ? manifest.version : "of unknown version";
 }
 
 async function findPackages(): Promise<Report["packages"]> {

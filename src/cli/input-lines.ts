@@ -16,7 +16,7 @@ export type InputLine =
   | { readonly kind: "bad"; readonly number: number; readonly error: string };
 
 /** In bytes, the line's end left out. */
-export const MAX_LINE_BYTES = 2 ** 26;
+const MAX_LINE_BYTES = 2 ** 26;
 
 const newline = 0x0a;
 

@@ -253,7 +253,7 @@ export function bytes(flag: string): (text: string) => number {
   };
 }
 
-export function nonEmpty(flag: string): (text: string) => string {
+function nonEmpty(flag: string): (text: string) => string {
   return (text) => {
     if (text === "") throw wrong(flag, text, "some text");
     return text;

@@ -76,7 +76,10 @@ function paint(blocks: readonly ShownBlock[], { colors }: Terminal): string {
     // Text from outside moves no cursor and paints nothing.
     const shown = text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => (c === "\n" || c === "\t" ? c : "\u{fffd}"));
     // Each line on its own: a colour that runs over line ends is lost in pagers.
-    return `${colors.dim(head)}\n${shown.split("\n").map(ink).join("\n")}\n`;
+    return `${colors.dim(head)}\n${shown
+      .split("\n")
+      .map((line) => (line === "" ? "" : ink(line)))
+      .join("\n")}\n`;
   });
   const total = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
   return `${parts.join("")}${colors.dim(`${blocks.length} blocks, ${total} tokens`)}\n\n`;
