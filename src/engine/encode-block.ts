@@ -1,10 +1,18 @@
-import type { Backend } from "../ggml/backend.js";
+import { type Backend, maxGraphNodes } from "../ggml/backend.js";
 import { BlockKV, type BlockKVShape, type KVType } from "../kv/block-kv.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup } from "../model/decoder.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 
-/** How many blocks share one graph at most: each has attention nodes of its own. */
 const maxBlocksPerGraph = 16;
+/** Nodes of one layer, of its products and of one block's writes and attention, rounded up. */
+const nodesPerLayer = 50;
+const nodesPerBlock = 26;
+
+/** How many blocks share one graph at most: each has nodes of its own, and a deep model many of them. */
+function blocksPerGraph({ config }: Decoder): number {
+  const nodes = (0.75 * maxGraphNodes) / config.numLayers - nodesPerLayer;
+  return Math.max(1, Math.min(maxBlocksPerGraph, Math.floor(nodes / nodesPerBlock)));
+}
 
 /** What a block of this many tokens looks like at rest. */
 export function blockShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
@@ -27,7 +35,7 @@ export async function* encodeBlocks(
   blocks: readonly Int32Array[],
   signal?: AbortSignal,
 ): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
-  for (const group of groupBlocks(blocks, pieceRows(decoder))) {
+  for (const group of groupBlocks(blocks, pieceRows(decoder), blocksPerGraph(decoder))) {
     const made: BlockKV<DeviceBlockMemory>[] = [];
     let numGiven = 0;
     try {
@@ -50,14 +58,14 @@ export async function* encodeBlocks(
   }
 }
 
-/** Neighbours that together have at most maxRows rows; a longer block stands alone. */
-function groupBlocks(blocks: readonly Int32Array[], maxRows: number): Int32Array[][] {
+/** Up to maxBlocks neighbours that together have at most maxRows rows; a longer block stands alone. */
+function groupBlocks(blocks: readonly Int32Array[], maxRows: number, maxBlocks: number): Int32Array[][] {
   const groups: Int32Array[][] = [];
   let numRows = Number.POSITIVE_INFINITY;
   for (const block of blocks) {
     const rows = Math.ceil(block.length / rowGroup) * rowGroup;
     const last = groups.at(-1);
-    if (last !== undefined && numRows + rows <= maxRows && last.length < maxBlocksPerGraph) {
+    if (last !== undefined && numRows + rows <= maxRows && last.length < maxBlocks) {
       last.push(block);
       numRows += rows;
     } else {

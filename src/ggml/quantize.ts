@@ -38,17 +38,29 @@ export function dequantizeRows(ggml: Ggml, type: GgmlType, bytes: Uint8Array): F
   if (bytes.byteLength % typeSize !== 0) {
     throw new RangeError(`Cannot convert ${bytes.byteLength} bytes of ${type}: blocks of ${typeSize} bytes are wanted`);
   }
-  if (type === "F32") return new Float32Array(bytes.slice().buffer);
   const values = new Float32Array((bytes.byteLength / typeSize) * blockSize);
-  const traits = ggml.symbols.ggml_get_type_traits(ggmlTypes[type].id);
-  const toFloat = koffi.decode(koffi.decode(traits, toFloatOffset, "void *") as Pointer, toFloatPrototype) as Bound;
-  toFloat(bytes, values, values.length);
+  dequantizeInto(ggml, type, bytes, values);
   return values;
 }
 
+function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: Float32Array): void {
+  if (type === "F32") {
+    new Uint8Array(values.buffer, values.byteOffset, values.byteLength).set(bytes);
+    return;
+  }
+  const traits = ggml.symbols.ggml_get_type_traits(ggmlTypes[type].id);
+  const toFloat = koffi.decode(koffi.decode(traits, toFloatOffset, "void *") as Pointer, toFloatPrototype) as Bound;
+  toFloat(bytes, values, values.length);
+}
+
 /**
- * Rows from one element type to another by way of F32, off the event loop.
+ * Rows from one element type to another by way of F32, off the event loop. It allocates nothing, so that loading gigabytes
+ * leaves no garbage.
+ *
  * @param bytes whole rows of rowLength elements.
+ * @param values room for as many F32 elements.
+ * @param out the rows' bytes in the other type.
+ * @throws RangeError if the three are not of one number of rows.
  */
 export async function convertRows(
   ggml: Ggml,
@@ -56,15 +68,22 @@ export async function convertRows(
   to: GgmlType,
   bytes: Uint8Array,
   rowLength: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const values = dequantizeRows(ggml, from, bytes);
-  const out = new Uint8Array(rowBytes(to, rowLength) * (values.length / rowLength));
-  if (to === "F32") return new Uint8Array(values.buffer);
+  values: Float32Array,
+  out: Uint8Array,
+): Promise<void> {
+  const numRows = values.length / rowLength;
+  if (
+    bytes.byteLength !== rowBytes(from, rowLength) * numRows ||
+    out.byteLength !== rowBytes(to, rowLength) * numRows
+  ) {
+    throw new RangeError(
+      `Cannot convert ${bytes.byteLength} bytes of ${from} to ${out.byteLength} of ${to}: ${numRows} rows of ${rowLength} are wanted`,
+    );
+  }
+  dequantizeInto(ggml, from, bytes, values);
   await new Promise<void>((resolve, reject) => {
-    const numRows = values.length / rowLength;
     ggml.symbols.ggml_quantize_chunk.async(ggmlTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
       error ? reject(error) : resolve(),
     );
   });
-  return out;
 }

@@ -68,7 +68,7 @@ interface PlannedTensor {
 
 /** Elements converted by one native call. */
 const conversionChunk = 1 << 19;
-const readChunkBytes = 1 << 24;
+const readChunkBytes = 1 << 22;
 
 /** The type a matrix has in memory: as asked, or Q8_0 or F16 where its rows do not fill the blocks of the type asked for. */
 export function convertedType(entry: TensorEntry, conversion: WeightsConversion): TensorType {
@@ -105,6 +105,7 @@ export async function loadWeights(
   const factors = ropeFactors(source.config);
   const storages: TensorStorage[] = [];
   const files = new Map<string, FileHandle>();
+  const buffers = new LoadBuffers();
   try {
     for (const place of ["device", "repacked", "host"] as const) {
       const tensors: { name: string; type: PlannedTensor["type"]; ne: readonly number[] }[] = plan.filter(
@@ -122,7 +123,7 @@ export async function loadWeights(
       const { path } = planned.entry;
       const file = files.get(path) ?? (await open(path, "r"));
       files.set(path, file);
-      await loadTensor(backend, file, planned, find(planned.name) as Tensor, options.signal);
+      await loadTensor(backend, file, planned, find(planned.name) as Tensor, buffers, options.signal);
       loadedBytes += planned.entry.byteLength;
       options.onProgress?.({ loadedBytes, totalBytes });
     }
@@ -161,54 +162,82 @@ async function loadTensor(
   file: FileHandle,
   planned: PlannedTensor,
   target: Tensor,
+  buffers: LoadBuffers,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { entry, type } = planned;
-  if (entry.type === type && planned.place !== "repacked") {
-    // Straight through, a chunk at a time.
-    const buffer = new Uint8Array(Math.min(readChunkBytes, entry.byteLength));
-    for (let done = 0; done < entry.byteLength; done += buffer.byteLength) {
-      signal?.throwIfAborted();
-      const part = buffer.subarray(0, Math.min(buffer.byteLength, entry.byteLength - done));
-      await readExactly(file, part, entry, done);
-      await backend.write(target, part, done);
-    }
+  const { entry, type, place } = planned;
+  if (entry.type !== type) {
+    await convert(backend, file, planned, target, buffers, signal);
     return;
   }
-  const bytes = new Uint8Array(entry.byteLength);
-  await readExactly(file, bytes, entry, 0);
-  await backend.write(
-    target,
-    entry.type === type ? bytes : await convert(backend, planned, bytes, byteLength(target), signal),
-  );
+  if (place === "repacked") {
+    const bytes = buffers.get("whole", entry.byteLength);
+    await readExactly(file, bytes, entry, 0);
+    await backend.write(target, bytes);
+    return;
+  }
+  // Straight through, a chunk at a time.
+  for (let done = 0; done < entry.byteLength; done += readChunkBytes) {
+    signal?.throwIfAborted();
+    const part = buffers.get("chunk", Math.min(readChunkBytes, entry.byteLength - done));
+    await readExactly(file, part, entry, done);
+    await backend.write(target, part, done);
+  }
 }
 
-/** Converts whole rows, several chunks of them side by side. */
+/** Reads, converts and writes whole rows, several chunks of them side by side. */
 async function convert(
   backend: Backend,
-  { entry, type, ne }: PlannedTensor,
-  bytes: Uint8Array,
-  targetLength: number,
+  file: FileHandle,
+  { entry, type, ne, place }: PlannedTensor,
+  target: Tensor,
+  buffers: LoadBuffers,
   signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
+): Promise<void> {
   const rowLength = ne[0] as number;
   const sourceRow = rowBytes(entry.type, rowLength);
   const targetRow = rowBytes(type, rowLength);
-  const numRows = targetLength / targetRow;
+  const numRows = byteLength(target) / targetRow;
   const chunkRows = Math.max(1, Math.floor(conversionChunk / rowLength));
-  const converted = new Uint8Array(targetLength);
+  // Repacked memory is written as a whole.
+  const whole = place === "repacked" ? buffers.get("whole", byteLength(target)) : undefined;
   let nextRow = 0;
-  const worker = async (): Promise<void> => {
+  const worker = async (_: unknown, index: number): Promise<void> => {
     while (nextRow < numRows) {
       signal?.throwIfAborted();
       const first = nextRow;
       nextRow = Math.min(numRows, first + chunkRows);
-      const rows = bytes.subarray(first * sourceRow, nextRow * sourceRow);
-      converted.set(await convertRows(backend.ggml, entry.type, type, rows, rowLength), first * targetRow);
+      const count = nextRow - first;
+      const rows = buffers.get(`source ${index}`, count * sourceRow);
+      const values = buffers.get(`values ${index}`, count * rowLength * Float32Array.BYTES_PER_ELEMENT);
+      const floats = new Float32Array(values.buffer, 0, count * rowLength);
+      const out =
+        whole?.subarray(first * targetRow, (first + count) * targetRow) ??
+        buffers.get(`target ${index}`, count * targetRow);
+      await readExactly(file, rows, entry, first * sourceRow);
+      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out);
+      if (whole === undefined) await backend.write(target, out, first * targetRow);
     }
   };
-  await Promise.all(Array.from({ length: backend.threads }, worker));
-  return converted;
+  // All come to their end before the target may be freed.
+  const ends = await Promise.allSettled(Array.from({ length: backend.threads }, worker));
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
+  if (whole !== undefined) await backend.write(target, whole);
+}
+
+/** Memory that loading uses again from tensor to tensor, for what is left to the garbage collector piles up. */
+class LoadBuffers {
+  readonly #buffers = new Map<string, ArrayBuffer>();
+
+  /** The first bytes of the buffer of that name, made larger where needed. */
+  get(name: string, byteLength: number): Uint8Array<ArrayBuffer> {
+    let buffer = this.#buffers.get(name);
+    if (buffer === undefined || buffer.byteLength < byteLength) {
+      buffer = new ArrayBuffer(byteLength);
+      this.#buffers.set(name, buffer);
+    }
+    return new Uint8Array(buffer, 0, byteLength);
+  }
 }
 
 async function readExactly(file: FileHandle, into: Uint8Array, entry: TensorEntry, offset: number): Promise<void> {
