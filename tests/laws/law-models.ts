@@ -52,7 +52,7 @@ export class LawModels {
   }
 }
 
-export async function testGgml(): Promise<Ggml> {
+async function testGgml(): Promise<Ggml> {
   return loadGgml(await findGgmlDirectory("cpu"));
 }
 
@@ -94,15 +94,7 @@ export function drawIds(random: Random, length: number): number[] {
   return Array.from({ length }, () => random.below(250));
 }
 
-/** A token's ids in lists, one a block: lengths drawn from 1 to `maxLength`. */
+/** Blocks of random ids, of 1 to `maxLength` tokens each. */
 export function drawBlocks(random: Random, count: number, maxLength: number): number[][] {
   return Array.from({ length: count }, () => drawIds(random, 1 + random.below(maxLength)));
-}
-
-/** The greatest difference of two lists of numbers. */
-export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  expect(a.length).toBe(b.length);
-  let most = 0;
-  for (let i = 0; i < a.length; i++) most = Math.max(most, Math.abs((a[i] as number) - (b[i] as number)));
-  return most;
 }
