@@ -190,6 +190,9 @@ export class MaskCache {
   }
 }
 
+/** Up to here a head's keys stay in a core's own cache while the heads that share them take turns. */
+const maxKeysByHead = 1536;
+
 /**
  * Attention of one row, as two products and a softmax, with sums in 32 bit: for decoding.
  *
@@ -202,7 +205,10 @@ export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTra
   const [headSize, numHeads] = q.ne;
   const numKvHeads = k.ne[2];
   const packed = isContiguous(q) ? q : graph.contiguous(q);
-  const rows = graph.reshape(packed, [headSize, numHeads / numKvHeads, numKvHeads]);
-  const weights = graph.softmax(graph.mulMat(k, rows), undefined, 1 / Math.sqrt(headSize));
+  const group = [numHeads / numKvHeads, numKvHeads] as const;
+  // Head by head, ggml takes one product over all heads; by KV head, one for each, which reads a key once.
+  const byHead = k.ne[1] <= maxKeysByHead;
+  const scores = graph.mulMat(k, graph.reshape(packed, byHead ? [headSize, 1, numHeads] : [headSize, ...group]));
+  const weights = graph.softmax(graph.reshape(scores, [k.ne[1], ...group]), undefined, 1 / Math.sqrt(headSize));
   return graph.reshape(graph.mulMat(valuesTransposed, weights), [headSize * numHeads, 1]);
 }
