@@ -83,7 +83,9 @@ export function addEngineOptions(command: Command): Command {
     .addOption(modelOption())
     .addOption(weightsOption())
     .addOption(
-      new Option("--threads <n>", "CPU threads, 1 to 512 (default: all)").argParser(wholeNumber("--threads", 1, 512)),
+      new Option("--threads <n>", "CPU threads, 1 to 512 (default: all; 1 for a model below 64 MiB)").argParser(
+        wholeNumber("--threads", 1, 512),
+      ),
     )
     .addOption(
       new Option("--backend <kind>", `which build of ggml: ${backendKinds.join(", ")} (default: cpu)`).argParser(

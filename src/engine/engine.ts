@@ -1,11 +1,11 @@
 import { randomInt } from "node:crypto";
 import { existsSync } from "node:fs";
-import { availableParallelism, totalmem } from "node:os";
+import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { RagDocument } from "../blocks/block.js";
 import { passageText } from "../blocks/rag-prompt.js";
 import { blockId } from "../kv/block-id.js";
-import { BLOCK_KV_FORMAT_VERSION, type BlockKV, KV_TYPES, type KVType } from "../kv/block-kv.js";
+import { BLOCK_KV_FORMAT_VERSION, KV_TYPES, type KVType } from "../kv/block-kv.js";
 import type { BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
 import { MemoryStore } from "../kv/memory-store.js";
@@ -27,17 +27,16 @@ import type {
   ServedBlock,
   Timings,
 } from "./results.js";
+import { type RequestCounts, RunningRequests } from "./running-requests.js";
 import { createSampler, type TokenLogprob } from "./sampler.js";
 import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
 import { unlessAborted } from "./unless-aborted.js";
 
-export interface EngineOptions extends Omit<ModelOptions, "model" | "threads"> {
+export interface EngineOptions extends Omit<ModelOptions, "model"> {
   /** A Hugging Face folder or a .gguf file. Default: the embedded model. */
   readonly model?: string | undefined;
-  /** CPU threads. Default: as many as the machine runs at once. */
-  readonly threads?: number | undefined;
   /** The element type of block KV. Default "f16". */
   readonly kvType?: KVType | undefined;
   /** The most bytes of blocks that are kept. Default: a quarter of the machine's memory. */
@@ -75,12 +74,7 @@ export interface EngineStats {
   readonly weightBytes: number;
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
-  readonly requests: {
-    readonly running: number;
-    readonly finished: number;
-    readonly cancelled: number;
-    readonly failed: number;
-  };
+  readonly requests: RequestCounts;
 }
 
 const untrainedWarning =
@@ -98,15 +92,9 @@ interface Prepared {
   readonly cachedTokens: number;
 }
 
-interface RunningRequest extends Disposable {
-  outcome: "finished" | "cancelled" | "failed";
-  /** What it takes from the engine, given back where the engine closes while the request's caller does not come back. */
-  taken: Disposable | undefined;
-  readonly isPaused: boolean;
-  /** Before the caller has the turn. */
-  pause(): void;
-  /** After it. @throws the signal's reason. */
-  resume(signal: AbortSignal): void;
+/** A local block to find or to encode. */
+interface TokenBlock extends BlockRequest {
+  readonly tokenIds: Int32Array;
 }
 
 type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
@@ -131,11 +119,8 @@ export class Engine implements AsyncDisposable {
   readonly #mode: AttentionMode | undefined;
   readonly #onWarning: (warning: string) => void;
   readonly #closing = new AbortController();
-  readonly #running = new Set<RunningRequest>();
-  /** Called whenever a request ends or waits for its caller. */
-  #onRest: () => void = () => undefined;
+  readonly #requests = new RunningRequests();
   #hasWarned = false;
-  #requests = { running: 0, finished: 0, cancelled: 0, failed: 0 };
 
   private constructor(model: LoadedModel, options: EngineOptions) {
     const { contextLength, slidingWindow } = model.source.config;
@@ -155,7 +140,7 @@ export class Engine implements AsyncDisposable {
    * memory; the signal's reason.
    */
   static async load(options: EngineOptions = {}): Promise<Engine> {
-    const { kvType = "f16", storeBytes = 0, contextBytes: budget = 0, threads = availableParallelism() } = options;
+    const { kvType = "f16", storeBytes = 0, contextBytes: budget = 0 } = options;
     if (!(KV_TYPES as readonly string[]).includes(kvType)) {
       throw new RangeError(`Cannot load the engine: kvType is "${kvType}", wanted ${KV_TYPES.join(", ")}`);
     }
@@ -164,7 +149,7 @@ export class Engine implements AsyncDisposable {
       throw new RangeError(`Cannot load the engine: ${name} is ${bytes}, wanted a whole number of bytes from 0 on`);
     }
     for (const mode of [options.mode, ...(options.trainedModes ?? [])]) checkMode(mode);
-    const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath(), threads });
+    const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath() });
     return new Engine(model, options);
   }
 
@@ -228,7 +213,7 @@ export class Engine implements AsyncDisposable {
       return { kind: "done", text: lastText, result };
     };
 
-    using request = this.#begin();
+    using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
       prompt = tokenizePrompt(input, mode, this.promptContext);
@@ -329,7 +314,7 @@ export class Engine implements AsyncDisposable {
     }
     const mode = this.#modeOf(options.mode);
     const signal = this.#signal(options.signal);
-    using request = this.#begin();
+    using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
       const prompt = tokenizePrompt(input, mode, this.promptContext);
@@ -399,7 +384,7 @@ export class Engine implements AsyncDisposable {
     } = {},
   ): Promise<EncodeResult> {
     const signal = this.#signal(options.signal);
-    using request = this.#begin();
+    using request = this.#requests.begin();
     try {
       const { tokenizer, ragTexts } = this.promptContext;
       const tokenIds = passages.map((passage, i) => {
@@ -417,7 +402,7 @@ export class Engine implements AsyncDisposable {
         const requests = await this.#blockRequests(batch, signal);
         using leased = await this.#lease(requests, signal);
         for (const [i, { block, fromStore }] of leased.blocks.entries()) {
-          const one = { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
+          const one = { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
           served.push(one);
           options.onBlock?.(first + i, one);
         }
@@ -435,7 +420,7 @@ export class Engine implements AsyncDisposable {
       contexts: { capBytes: this.#budget.capBytes, usedBytes: this.#budget.usedBytes },
       weightBytes: this.model.weights.byteLength,
       computeBytes: this.model.backend.computeBytes,
-      requests: { ...this.#requests },
+      requests: this.#requests.counts,
     };
   }
 
@@ -443,14 +428,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("Cannot go on: the engine was closed"));
-    await new Promise<void>((resolve) => {
-      this.#onRest = () => {
-        if ([...this.#running].every(({ isPaused }) => isPaused)) resolve();
-      };
-      this.#onRest();
-    });
-    // Callers that have the turn may never come back, or wait for this.
-    for (const { taken } of this.#running) taken?.[Symbol.dispose]();
+    await this.#requests.end();
     await this.model.backend.idle();
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
@@ -472,36 +450,6 @@ export class Engine implements AsyncDisposable {
 
   #signal(signal: AbortSignal | undefined): AbortSignal {
     return signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
-  }
-
-  /** Counts a request until it is disposed. */
-  #begin(): RunningRequest {
-    const rest = () => this.#onRest();
-    let isPaused = false;
-    const request: RunningRequest = {
-      outcome: "finished",
-      taken: undefined,
-      get isPaused() {
-        return isPaused;
-      },
-      pause() {
-        isPaused = true;
-        rest();
-      },
-      resume(signal) {
-        isPaused = false;
-        signal.throwIfAborted();
-      },
-      [Symbol.dispose]: () => {
-        this.#running.delete(request);
-        this.#requests.running -= 1;
-        this.#requests[request.outcome] += 1;
-        rest();
-      },
-    };
-    this.#running.add(request);
-    this.#requests.running += 1;
-    return request;
   }
 
   #checkLength(numTokens: number, what = "the prompt"): void {
@@ -538,7 +486,7 @@ export class Engine implements AsyncDisposable {
       const requests = local.length > 0 ? await this.#blockRequests(local, signal) : [];
       using leased = await this.#lease(requests, signal);
       const served = leased.blocks.map(({ block, fromStore }, i): ServedBlock => {
-        return { id: (requests[i] as BlockRequest).id, tokens: block.shape.numTokens, hit: fromStore };
+        return { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
       });
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
@@ -558,7 +506,7 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #blockRequests(blocks: readonly Int32Array[], signal: AbortSignal): Promise<BlockRequest[]> {
+  async #blockRequests(blocks: readonly Int32Array[], signal: AbortSignal): Promise<TokenBlock[]> {
     const fingerprint = await unlessAborted(this.model.fingerprint, signal);
     const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "" };
     return blocks.map((tokenIds) => ({
@@ -568,12 +516,16 @@ export class Engine implements AsyncDisposable {
     }));
   }
 
-  #lease(requests: readonly BlockRequest[], signal: AbortSignal): Promise<LeasedBlocks<DeviceBlockMemory>> {
+  #lease(requests: readonly TokenBlock[], signal: AbortSignal): Promise<LeasedBlocks<DeviceBlockMemory>> {
     const { backend, decoder } = this.model;
-    const encode = (misses: readonly BlockRequest[]): AsyncIterable<BlockKV<DeviceBlockMemory>> => {
-      const tokenIds = misses.map((miss) => (miss as BlockRequest & { tokenIds: Int32Array }).tokenIds);
-      return encodeBlocks(backend, decoder, this.kvType, tokenIds, signal);
-    };
+    const encode = (misses: readonly TokenBlock[]) =>
+      encodeBlocks(
+        backend,
+        decoder,
+        this.kvType,
+        misses.map(({ tokenIds }) => tokenIds),
+        signal,
+      );
     return leaseBlocks(this.#store, requests, encode, { signal });
   }
 }

@@ -1,4 +1,4 @@
-import { homedir } from "node:os";
+import { availableParallelism, homedir } from "node:os";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { readGguf } from "../files/gguf.js";
 import { Backend } from "../ggml/backend.js";
@@ -26,8 +26,8 @@ export interface ModelOptions {
   readonly model: string;
   /** How weights are converted at load. Default "keep". */
   readonly weights?: WeightsConversion | undefined;
-  /** CPU threads. */
-  readonly threads: number;
+  /** CPU threads. Default: `defaultThreads`. */
+  readonly threads?: number | undefined;
   /** Which build of ggml. Default "cpu". */
   readonly backend?: BackendKind | undefined;
   /** ggml's name of the device, for instance "CUDA0". */
@@ -79,7 +79,7 @@ export function templateOf(tokenizer: Tokenizer): ChatTemplate | undefined {
  * memory; the signal's reason. Nothing stays allocated then.
  */
 export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
-  const { model, weights: conversion = "keep", threads, prefix, trainedModes, signal } = options;
+  const { model, weights: conversion = "keep", prefix, trainedModes, signal } = options;
   if (!weightsConversions.includes(conversion)) {
     throw new RangeError(`Cannot convert weights to "${String(conversion)}": wanted ${weightsConversions.join(", ")}`);
   }
@@ -91,7 +91,9 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     );
   }
   const chatTemplate = templateOf(tokenizer);
-  options.onEstimate?.({ weightBytes: estimateWeightBytes(source, conversion) });
+  const weightBytes = estimateWeightBytes(source, conversion);
+  options.onEstimate?.({ weightBytes });
+  const threads = options.threads ?? defaultThreads(weightBytes);
   const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "cpu"));
   const backend = new Backend(ggml, { threads, ...(options.device !== undefined && { device: options.device }) });
   const hashing = new AbortController();
@@ -127,6 +129,14 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     backend[Symbol.dispose]();
     throw error;
   }
+}
+
+/**
+ * As many threads as the machine runs at once; for a model below 64 MiB, one. ggml's threads wait for each other at every
+ * node by spinning: on a busy machine that costs a time slice a node, and so small a model's nodes are over sooner.
+ */
+export function defaultThreads(weightBytes: number): number {
+  return weightBytes < 2 ** 26 ? 1 : availableParallelism();
 }
 
 /** JSON with sorted keys, so that equal configs are equal texts. */
