@@ -15,7 +15,7 @@ console.log(`Growth, ${describeRun()}\n`);
   const source = new TokenSource(config.vocabSize);
   const kvBytesPerToken = 2 * config.numLayers * config.numKvHeads * config.headSize * 2;
   const rows: (string | number)[][] = [];
-  for (const tokens of [1024, 2048, 4096, 8192, 16_384, 32_768]) {
+  for (const tokens of [1024, 2048, 4096, 8192, 16_384]) {
     const passages = source.passages(tokens);
     const final = source.take(4);
     await engine.complete({ blockTokenIds: [...passages, final] }, { mode: "block", maxTokens: 1 });
