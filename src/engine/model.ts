@@ -135,7 +135,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
  * As many threads as the machine runs at once; for a model below 64 MiB, one. ggml's threads wait for each other at every
  * node by spinning: on a busy machine that costs a time slice a node, and so small a model's nodes are over sooner.
  */
-export function defaultThreads(weightBytes: number): number {
+function defaultThreads(weightBytes: number): number {
   return weightBytes < 2 ** 26 ? 1 : availableParallelism();
 }
 
