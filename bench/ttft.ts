@@ -1,6 +1,6 @@
 // How long does the first token take, against the length of the prompt? The paper's sweep: a question of 50 tokens over
 // passages, in full mode, in block mode with nothing in the store, and with every passage there in another order.
-// `npm run bench -- ttft [135m|embedded] [longest]`
+// `npm run bench -- ttft [135m|embedded] [longest]`; a prompt that fills the context leaves no room for a token.
 import { AssembledContext, assemble } from "../src/engine/assemble.js";
 import { encodeBlocks } from "../src/engine/encode-block.js";
 import { Engine } from "../src/engine/engine.js";
@@ -148,7 +148,7 @@ const source = new TokenSource(config.vocabSize);
 await ttft(engine, [source.take(64)], "full");
 
 const rows: (string | number)[][] = [];
-for (const length of lengths.filter((n) => n <= Math.min(engine.contextLength, Number(longest)))) {
+for (const length of lengths.filter((n) => n < engine.contextLength && n <= Number(longest))) {
   const repeats = length <= 4096 ? 3 : 1;
   const final = source.take(Math.min(question, length));
   const local = length - final.length;
