@@ -1,0 +1,24 @@
+import type { EngineHost } from "./engine-host.js";
+import type { ServerLimits } from "./server-config.js";
+
+/** Who asks: one key's holder. Without keys there is one tenant, whose salt is "". */
+export interface Tenant {
+  /** For logs and metrics: never the key, nor anything that it could be guessed from. */
+  readonly name: string;
+  /** Made from the key on the server's side: no two tenants share a block. */
+  readonly salt: string;
+}
+
+/** What every route works with. */
+export interface RouteContext {
+  /** Counts what it does in the metrics by itself. */
+  readonly host: EngineHost;
+  readonly limits: ServerLimits;
+}
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Set before any route that needs a key runs. */
+    tenant: Tenant;
+  }
+}
