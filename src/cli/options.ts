@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import type { EngineOptions, GenerateOptions } from "../engine/engine.js";
 import { parseSamplingOptions, type SamplingInput } from "../engine/sampling-options.js";
+import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
 import type { BackendKind } from "../ggml/library.js";
 import { KV_TYPES, type KVType } from "../kv/block-kv.js";
@@ -227,31 +228,13 @@ export function wholeNumbers(flag: string, min: number): (text: string) => numbe
   return (text) => text.split(",").map((part) => parse(part.trim()));
 }
 
-const byteUnits: ReadonlyMap<string, number> = new Map([
-  ["", 1],
-  ["b", 1],
-  ["kb", 1e3],
-  ["mb", 1e6],
-  ["gb", 1e9],
-  ["tb", 1e12],
-  ["kib", 2 ** 10],
-  ["mib", 2 ** 20],
-  ["gib", 2 ** 30],
-  ["tib", 2 ** 40],
-]);
-
 /** Parses bytes: a plain number, or one with a unit such as 512MiB or 2GB. */
 export function bytes(flag: string): (text: string) => number {
   return (text) => {
-    const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim()) ?? [];
-    const factor = byteUnits.get(unit.toLowerCase());
-    const value = number === undefined || factor === undefined ? Number.NaN : Number(number) * factor;
-    const isWhole = unit !== "" || Number.isInteger(value);
-    const rounded = Math.floor(value);
-    if (!Number.isSafeInteger(rounded) || !isWhole) {
+    const value = parseBytes(text);
+    if (value === undefined)
       throw wrong(flag, text, "a number of bytes from 0 on, for instance 1000000, 512MiB or 2GB");
-    }
-    return rounded;
+    return value;
   };
 }
 

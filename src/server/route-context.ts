@@ -17,6 +17,10 @@ export interface RouteContext {
 }
 
 declare module "fastify" {
+  interface FastifyContextConfig {
+    /** Set on routes that need no key, such as the page's files: `app.get("/", { config: { isPublic: true } }, …)`. */
+    isPublic?: boolean;
+  }
   interface FastifyRequest {
     /** Set before any route that needs a key runs. */
     tenant: Tenant;

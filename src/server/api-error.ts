@@ -1,0 +1,211 @@
+import type { FastifyError } from "fastify";
+import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { quote } from "../files/quote.js";
+import { HostError } from "./engine-host.js";
+
+/** OpenAI's form of every answer that is an error. */
+export const errorSchema = z
+  .object({
+    error: z.object({
+      message: z.string(),
+      type: z.string().describe("invalid_request_error, or server_error"),
+      param: z.string().nullable().describe("the field of the request that is meant"),
+      code: z.string().nullable().describe("for programs: what went wrong, for instance context_length_exceeded"),
+    }),
+  })
+  .describe("What went wrong, in OpenAI's form.");
+
+export type ErrorBody = z.output<typeof errorSchema>;
+
+/** An answer that is an error, as a route throws it. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly code: string | undefined;
+  /** The request's field that is meant, for instance "messages[0].content". */
+  readonly param: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    readonly statusCode: number,
+    message: string,
+    options: ErrorOptions & {
+      readonly code?: string | undefined;
+      readonly param?: string | undefined;
+      readonly headers?: Readonly<Record<string, string>>;
+    } = {},
+  ) {
+    super(message, options);
+    this.code = options.code;
+    this.param = options.param;
+    this.headers = options.headers ?? {};
+  }
+}
+
+/** The seconds after which a client that met a 503 may try again. */
+const retryAfter = "1";
+
+const hostErrors = {
+  invalid: { status: 400, code: "invalid_value" },
+  too_long: { status: 400, code: "context_length_exceeded" },
+  queue_full: { status: 503, code: "queue_full" },
+  unavailable: { status: 503, code: "unavailable" },
+  died: { status: 500, code: "engine_died" },
+  failed: { status: 500, code: "engine_failed" },
+} as const satisfies Record<HostError["code"], { status: number; code: string }>;
+
+/** Fastify's own errors that a client causes, by their code; others of status 4xx keep their words. */
+const frameworkErrors: Readonly<Record<string, { readonly code: string; readonly message?: string }>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: { code: "body_too_large", message: "Cannot read the body: it is larger than allowed" },
+  FST_ERR_CTP_EMPTY_JSON_BODY: { code: "invalid_json", message: "Cannot read the body: it is empty, wanted JSON" },
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: {
+    code: "unsupported_media_type",
+    message: "Cannot read the body: its Content-Type is not application/json",
+  },
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: {
+    code: "invalid_content_length",
+    message: "Cannot read the body: its size is not what Content-Length says",
+  },
+  FST_ERR_BAD_URL: { code: "invalid_url", message: "Cannot serve the request: its URL is malformed" },
+};
+
+/**
+ * Any error as the answer that a client sees: OpenAI's form, one line, never a stack. What is our own fault says so and
+ * no more; the caller logs the error itself.
+ *
+ * @example toApiError(new HostError("too_long", "Cannot …")): status 400, code "context_length_exceeded"
+ */
+export function toApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof HostError) {
+    const { status, code } = hostErrors[error.code];
+    const headers: Record<string, string> = status === 503 ? { "retry-after": retryAfter } : {};
+    return new ApiError(status, error.message, { code, headers, cause: error });
+  }
+  if (hasZodFastifySchemaValidationErrors(error)) {
+    const { validation, validationContext } = error as FastifyError;
+    const issues = (validation ?? []).map(({ instancePath, message, keyword, params }) => ({
+      ...(params as object),
+      code: keyword,
+      message: message ?? "",
+      path: instancePath.split("/").slice(1),
+    }));
+    return invalidRequest(issues, validationContext ?? "body", error);
+  }
+  if (error instanceof z.ZodError) return invalidRequest(error.issues as unknown as Issue[], "body", error);
+  const { statusCode, code, message } = (
+    typeof error === "object" && error !== null ? error : {}
+  ) as Partial<FastifyError>;
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    const known = frameworkErrors[code ?? ""];
+    return new ApiError(statusCode, known?.message ?? `Cannot serve the request: ${oneLine(message ?? "")}`, {
+      code: known?.code,
+      cause: error,
+    });
+  }
+  return new ApiError(500, "Cannot serve the request: the server failed", { code: "internal_error", cause: error });
+}
+
+/** An error's body, in OpenAI's form. */
+export function errorBody(error: ApiError): ErrorBody {
+  return {
+    error: {
+      message: error.message,
+      type: error.statusCode >= 500 ? "server_error" : "invalid_request_error",
+      param: error.param ?? null,
+      code: error.code ?? null,
+    },
+  };
+}
+
+/**
+ * The answers that any route may give beside its own, for `schema.response`:
+ * `response: { 200: answerSchema, ...errorResponses }`.
+ */
+export const errorResponses = {
+  400: errorSchema.describe("The request cannot be used: the message says why."),
+  401: errorSchema.describe("The server wants a key, and this is none."),
+  403: errorSchema.describe("The Host header names no host of this server."),
+  408: errorSchema.describe("The request did not arrive whole within the time."),
+  413: errorSchema.describe("The body is larger than allowed."),
+  415: errorSchema.describe("The body is no JSON."),
+  431: errorSchema.describe("The head is larger than allowed."),
+  500: errorSchema.describe("The engine or the server failed."),
+  503: errorSchema.describe(
+    "The model is loading, the queue is full, or the server is ending: Retry-After says when to come again.",
+  ),
+} as const;
+
+/** What zod tells of a value that does not fit; of a union, also what each of its branches told. */
+interface Issue {
+  readonly code: string;
+  readonly message: string;
+  readonly path: readonly PropertyKey[];
+  readonly keys?: readonly string[];
+  readonly errors?: readonly (readonly Issue[])[];
+}
+
+const places: Readonly<Record<string, string>> = {
+  body: "body",
+  querystring: "query",
+  params: "path",
+  headers: "headers",
+};
+
+function invalidRequest(issues: readonly Issue[], context: string, cause: unknown): ApiError {
+  const first = issues[0];
+  if (first === undefined) return new ApiError(400, "Cannot use the request: it does not fit the schema", { cause });
+  const { path, issue } = innermost(first);
+  if (issue.code === "unrecognized_keys" && issue.keys?.[0] !== undefined) {
+    const param = showPath([...path, issue.keys[0]]);
+    return new ApiError(400, `Cannot use the request: there is no field ${quote(param, 120)}`, {
+      code: "unknown_field",
+      param: short(param),
+      cause,
+    });
+  }
+  const param = showPath(path);
+  const what = param === "" ? `the ${places[context] ?? context}` : quote(param, 120);
+  const problem = oneLine(issue.message.replace(/^Invalid input: /, ""));
+  return new ApiError(400, `Cannot use ${what}: ${problem}`, {
+    code: "invalid_value",
+    param: param === "" ? undefined : short(param),
+    cause,
+  });
+}
+
+/** Of a union the branch that came farthest is what the caller meant. */
+function innermost(issue: Issue): { readonly path: readonly PropertyKey[]; readonly issue: Issue } {
+  const branches = (issue.code === "invalid_union" ? (issue.errors ?? []) : [])
+    .map((errors) => errors[0])
+    .filter((error) => error !== undefined);
+  let best = { path: issue.path, issue };
+  let isDeeper = false;
+  for (const branch of branches) {
+    const inner = innermost(branch);
+    const path = [...issue.path, ...inner.path];
+    if (path.length > best.path.length || (!isDeeper && inner.issue.code === "unrecognized_keys")) {
+      best = { path, issue: inner.issue };
+      isDeeper = true;
+    }
+  }
+  if (isDeeper || branches.length === 0) return best;
+  const wishes = [...new Set(branches.map((branch) => branch.message.replace(/^Invalid input: /, "")))];
+  return { path: issue.path, issue: { ...issue, message: wishes.join(", or ") } };
+}
+
+/** @example showPath(["messages", 0, "content"]) is "messages[0].content" */
+function showPath(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((text, part) => {
+    const name = String(part);
+    if (/^\d+$/.test(name) && text !== "") return `${text}[${name}]`;
+    return text === "" ? name : `${text}.${name}`;
+  }, "");
+}
+
+const short = (text: string): string => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
+
+function oneLine(text: string): string {
+  const line = text.replace(/\s+/g, " ").trim().replace(/\.$/, "");
+  return line.length > 400 ? `${line.slice(0, 400)}…` : line;
+}
