@@ -125,3 +125,14 @@ test("tokenizerFromGguf(): says what is wrong, in one line", () => {
   expect(errorOf(spm({ a: Number.NaN }))).toContain("no number");
   expect(errorOf(spm({ a: 1 }, { "tokenizer.ggml.scores": Float32Array.of(1) }))).toContain("1 scores for 260 tokens");
 });
+
+test("TextTokenizer.tokenBytes(): byte-level BPE spells bytes, SPM spaces and bytes, control tokens themselves", () => {
+  const byteLevel = tokenizerFromGguf(bpe({ "<|im_end|>": 3, Ġa: 1 }));
+  expect([...byteLevel.tokenBytes(byteAlphabet().indexOf("Ã"))]).toEqual([0xc3]);
+  expect(Buffer.from(byteLevel.tokenBytes(256)).toString()).toBe("<|im_end|>");
+  expect(Buffer.from(byteLevel.tokenBytes(257)).toString()).toBe(" a");
+  const pieces = tokenizerFromGguf(spm({ "▁a": -1 }));
+  expect(Buffer.from(pieces.tokenBytes(259)).toString()).toBe(" a");
+  expect([...pieces.tokenBytes(3 + 0xc3)]).toEqual([0xc3]);
+  expect(Buffer.from(pieces.tokenBytes(2)).toString()).toBe("</s>");
+});

@@ -269,3 +269,31 @@ test("Tokenizer.encode(): one word of a million letters takes seconds", { timeou
   const text = "é".repeat(2 ** 20);
   expect(tokenizer.decode(tokenizer.encode(text, "all"))).toBe(text);
 });
+
+test("TextTokenizer.tokenBytes(): what each token of tokenizer.json spells alone", async () => {
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));
+  const spelled = (id: number) => Buffer.from(tokenizer.tokenBytes(id)).toString("latin1");
+  expect([1, 3 + 0xc3, mark, markA, ab, user].map((id) => spelled(id!))).toEqual([
+    "<s>",
+    "\xc3",
+    " ",
+    " a",
+    "ab",
+    "[U]",
+  ]);
+  expect(() => tokenizer.tokenBytes(265)).toThrow("Cannot decode token 265: the vocabulary has ids 0 to 264");
+});
+
+test("TextTokenizer.tokenBytes(): what a decoder replaces after joining is replaced in one token too", async () => {
+  const file = smallTokenizer();
+  const decoders = [
+    { type: "ByteFallback" },
+    { type: "Fuse" },
+    { type: "Replace", pattern: { String: "▁" }, content: " " },
+  ];
+  const tokenizer = await loadTokenizerFromFolder(
+    await folderWith({ "tokenizer.json": { ...file, decoder: { type: "Sequence", decoders } } }),
+  );
+  expect(Buffer.from(tokenizer.tokenBytes(markA!)).toString()).toBe(" a");
+  expect([...tokenizer.tokenBytes(3 + 0xe2)]).toEqual([0xe2]);
+});

@@ -93,6 +93,16 @@ export class TextTokenizer implements Tokenizer {
     return texts.join("") + stream.end();
   }
 
+  tokenBytes(id: number): Uint8Array {
+    if (this.specialTokenIds.has(id)) return Buffer.from(this.#addedContents.get(id) ?? this.#parts.tokens[id] ?? "");
+    const { filters } = this.#parts.decoder;
+    // What is dropped at the start of an answer belongs to the token all the same.
+    return filters.reduce(
+      (bytes, filter) => (filter.kind === "replace" ? replaceBytes(bytes, filter.from, filter.to) : bytes),
+      this.#bytesOf(id),
+    );
+  }
+
   stream(): TokenStream {
     return new DecodingStream((id) => this.#bytesOf(id), this.#parts.decoder.filters);
   }
@@ -115,4 +125,11 @@ export class TextTokenizer implements Tokenizer {
     const token = this.#parts.tokens[id];
     return token === undefined ? new Uint8Array() : this.#parts.decoder.bytesOf(token);
   }
+}
+
+/** String.replaceAll over UTF-8, whole characters or not: no character's bytes occur inside another's. */
+function replaceBytes(bytes: Uint8Array, from: string, to: string): Uint8Array {
+  const latin1 = (part: Uint8Array) => Buffer.from(part).toString("latin1");
+  const replaced = latin1(bytes).replaceAll(latin1(Buffer.from(from)), () => latin1(Buffer.from(to)));
+  return Buffer.from(replaced, "latin1");
 }

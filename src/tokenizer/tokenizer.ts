@@ -32,6 +32,11 @@ export interface Tokenizer {
   encode(text: string, trusted: TrustedText): number[];
   /** The text of an answer's ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD. */
   decode(ids: readonly number[]): string;
+  /**
+   * What a token alone spells, in UTF-8: possibly part of a character. Control tokens spell their own text.
+   * @throws RangeError for an id that the vocabulary does not have.
+   */
+  tokenBytes(id: number): Uint8Array;
   /** Decodes ids as they come. `push` gives the text that is complete so far, `end` what is left. */
   stream(): TokenStream;
   /** SHA-256 over all that decides ids, hex: part of the model fingerprint. */
