@@ -1,0 +1,73 @@
+import { Agent, type IncomingMessage, request } from "node:http";
+
+/** A streamed answer, as its client saw it. */
+export interface StreamedAnswer {
+  /** From the request to the first event, in ms. */
+  readonly ttftMs: number;
+  readonly totalMs: number;
+  /** The events' JSON in order, without `[DONE]`. */
+  readonly events: readonly Record<string, unknown>[];
+}
+
+/** An answer that takes longer than this counts as none, in ms. */
+const answerLimitMs = 600_000;
+
+/**
+ * Asks a server for event streams over connections that are kept. It shares the cores with the server, so it does little:
+ * it notes when the first event comes, and reads events only once all are there.
+ */
+export class StreamClient implements Disposable {
+  readonly #agent: Agent;
+
+  constructor(numConnections: number) {
+    this.#agent = new Agent({ keepAlive: true, maxSockets: numConnections });
+  }
+
+  /** @throws Error where the answer is no complete event stream. */
+  async post(url: string, body: unknown): Promise<StreamedAnswer> {
+    const payload = Buffer.from(JSON.stringify(body));
+    const startedMs = performance.now();
+    let ttftMs: number | undefined;
+    const chunks: Buffer[] = [];
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const headers = { "content-type": "application/json", "content-length": payload.length };
+      const sent = request(url, { method: "POST", agent: this.#agent, headers, timeout: answerLimitMs }, resolve);
+      sent.on("error", reject).on("timeout", () => sent.destroy(new Error("it stays silent")));
+      sent.end(payload);
+    });
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      // A comment line while waiting is no event.
+      if (ttftMs === undefined && chunk.includes("data: ")) ttftMs = performance.now() - startedMs;
+      chunks.push(chunk);
+    }
+    const totalMs = performance.now() - startedMs;
+    const text = Buffer.concat(chunks).toString("utf8");
+    if (response.statusCode !== 200 || ttftMs === undefined) {
+      throw new Error(`Cannot use the answer of "${url}": status ${response.statusCode}: ${text.slice(0, 500)}`);
+    }
+    const events = text
+      .split("\n")
+      .flatMap((line) => (line.startsWith("data: {") ? [JSON.parse(line.slice("data: ".length))] : []));
+    return { ttftMs, totalMs, events };
+  }
+
+  [Symbol.dispose](): void {
+    this.#agent.destroy();
+  }
+}
+
+/** Lets `numClients` clients take the items in order, each the next one as soon as it is done with the last. */
+export async function runClients<T>(
+  items: readonly T[],
+  numClients: number,
+  use: (item: T, index: number) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  const client = async (): Promise<void> => {
+    while (next < items.length) {
+      const index = next++;
+      await use(items[index] as T, index);
+    }
+  };
+  await Promise.all(Array.from({ length: numClients }, client));
+}
