@@ -1,0 +1,124 @@
+"""Every way of attending against the mask written out cell by cell, and the layout against the paper's own example."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+
+from block_attention_trainer.attention import Attention, attend, block_mask, mask_by_cells
+from block_attention_trainer.layout import Layout, Mode, Segment, shared_context
+
+BOUND = 1e-5
+
+
+def random_row(rng: np.random.Generator, num_samples: int) -> list[list[Segment]]:
+    """Samples of both modes, with and without context, one or several questions, empty blocks among the local ones."""
+    row: list[list[Segment]] = []
+    for _ in range(num_samples):
+        mode: Mode = "block" if rng.random() < 0.6 else "full"
+        context = [int(n) for n in rng.integers(0, 9, rng.integers(0, 5))]
+        num_questions = int(rng.integers(1, 4)) if sum(context) else 1
+        finals = [int(n) for n in rng.integers(1, 7, num_questions)]
+        row.append(shared_context(int(rng.integers(0, 3)), context, finals, mode))
+    return row
+
+
+def random_layout(seed: int) -> Layout:
+    rng = np.random.default_rng(seed)
+    rows = [random_row(rng, int(rng.integers(1, 5))) for _ in range(int(rng.integers(1, 4)))]
+    return Layout.of_rows(rows, multiple=int(rng.choice([1, 1, 16])))
+
+
+def random_qkv(layout: Layout, heads: int, kv_heads: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    rows, length = layout.shape
+    q, k, v = (torch.randn(rows, length, h, 8).transpose(1, 2).requires_grad_() for h in (heads, kv_heads, kv_heads))
+    return q, k, v
+
+
+def test_layout_of_rows_gives_the_masks_of_the_paper() -> None:
+    layout = Layout.of_rows([[shared_context(0, [1, 2], [1], "block")]])
+    assert layout.dense_mask[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1]]
+    assert layout.position.tolist() == [[0, 1, 2, 3]]
+
+
+def test_layout_of_rows_restarts_positions_for_each_sample_and_each_question() -> None:
+    row = [shared_context(1, [2], [1, 2], "block"), shared_context(1, [2], [2], "full")]
+    layout = Layout.of_rows([row], multiple=8)
+    assert layout.position[0, :11].tolist() == [0, 1, 2, 3, 3, 4, 0, 1, 2, 3, 4]
+    assert layout.segment[0].tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 3] + [-1] * 5
+    assert layout.shape == (1, 16)
+    assert not layout.dense_mask[0, 0, 4, 3], "questions over one context do not see each other"
+
+
+def test_shared_context_refuses_a_final_block_without_tokens() -> None:
+    with pytest.raises(ValueError, match="Cannot lay out a sample: its final block has no tokens"):
+        shared_context(0, [3], [0], "block")
+
+
+def test_shared_context_in_full_mode_is_plain_causal() -> None:
+    layout = Layout.of_rows([[shared_context(1, [2, 3], [4], "full")]])
+    assert torch.equal(layout.dense_mask[0, 0], torch.ones(10, 10, dtype=torch.bool).tril())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_dense_mask_equals_the_cells(seed: int) -> None:
+    layout = random_layout(seed)
+    assert torch.equal(layout.dense_mask, mask_by_cells(layout))
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("attention", ["dense", "segments"])
+@pytest.mark.parametrize("seed", range(25))
+def test_attend_equals_the_cells_forward_and_backward(seed: int, attention: Attention, heads: tuple[int, int]) -> None:
+    layout = random_layout(seed)
+    weights = torch.randn(*layout.shape, generator=torch.Generator().manual_seed(seed))
+    # What padding gives is never used.
+    weights = torch.where(layout.sample >= 0, weights, 0.0)[:, None, :, None]
+    expected, actual = random_qkv(layout, *heads, seed), random_qkv(layout, *heads, seed)
+    output = attend("cells", *expected, layout)
+    output_actual = attend(attention, *actual, layout)
+    used = (layout.sample >= 0)[:, None, :, None]
+    assert (output - output_actual).mul(used).abs().max() < BOUND
+    (output.sin() * weights).sum().backward()
+    (output_actual.sin() * weights).sum().backward()
+    for x, y in zip(expected, actual, strict=True):
+        assert x.grad is not None
+        assert y.grad is not None
+        assert (x.grad - y.grad).abs().max() < BOUND
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_attend_flex_equals_the_cells_forward(seed: int) -> None:
+    layout = random_layout(seed)
+    q, k, v = (x.detach() for x in random_qkv(layout, 4, 2, seed))
+    used = (layout.sample >= 0)[:, None, :, None]
+    difference = attend("cells", q, k, v, layout) - attend("flex", q, k, v, layout)
+    assert difference.mul(used).abs().max() < BOUND
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for CPUs needs g++; there is none here")
+def test_attend_flex_compiled_equals_the_cells_forward() -> None:
+    layout = random_layout(3)
+    q, k, v = (x.detach().contiguous() for x in random_qkv(layout, 4, 2, 3))
+    compiled = torch.compile(flex_attention)(q, k, v, block_mask=block_mask(layout), enable_gqa=True)
+    assert isinstance(compiled, Tensor)
+    used = (layout.sample >= 0)[:, None, :, None]
+    assert (attend("cells", q, k, v, layout) - compiled).mul(used).abs().max() < BOUND
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has no backward pass on CPUs; no CUDA here")
+@pytest.mark.parametrize("seed", range(6))
+def test_attend_flex_equals_the_cells_backward_on_cuda(seed: int) -> None:
+    layout = random_layout(seed).to("cuda")
+    q, k, v = (x.detach().cuda().requires_grad_() for x in random_qkv(layout, 4, 2, seed))
+    q2, k2, v2 = (x.detach().clone().requires_grad_() for x in (q, k, v))
+    attend("cells", q, k, v, layout).sin().sum().backward()
+    attend("flex", q2, k2, v2, layout).sin().sum().backward()
+    for x, y in zip((q, k, v), (q2, k2, v2), strict=True):
+        assert x.grad is not None
+        assert y.grad is not None
+        assert (x.grad - y.grad).abs().max() < 1e-3, "TF32 is off by default, tiles sum in another order"
