@@ -1,5 +1,5 @@
-// Sets the project up where that is still to do: installs the packages that package-lock.json names, and with
-// --build compiles src/ to dist/. It says what it does and is quick when there is nothing to do.
+// Sets the project up where that is still to do: installs the packages that package-lock.json names, and with --build
+// compiles src/ to dist/ and bundles the server's page. It says what it does and is quick when there is nothing to do.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -52,7 +52,8 @@ if (process.argv.includes("--build")) {
   const dist = join(root, "dist");
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
   run("compile", process.execPath, [compiler, "-p", "tsconfig.build.json"], "");
-  // The compiler writes every file anew: what is older has no source any more. Nothing is missing meanwhile.
+  run("bundle the page", process.execPath, [join(root, "scripts", "build-page.mjs")], "");
+  // Both write every file anew: what is older has no source any more. Nothing is missing meanwhile.
   for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name);
     // Two seconds: the coarsest clock of a file system in use.

@@ -1,0 +1,110 @@
+import type { Answer, ServedBlock } from "./api.js";
+import type { Passage } from "./draft.js";
+import { formatCount, formatMs, formatNoun, formatShare } from "./format.js";
+import type { Run } from "./run.js";
+import { ServedBadge } from "./served-badge.js";
+
+/** The answer as it comes, and how its prompt was come by. */
+export function AnswerPanel({ run }: { run: Run }) {
+  return (
+    <section class="panel answer" aria-labelledby="answer-title">
+      <div class="panel-head">
+        <h2 id="answer-title">Answer</h2>
+        {run.kind === "done" && run.answer.ttftMs !== undefined && (
+          <span class="muted">
+            first token after <strong class="figure">{formatMs(run.answer.ttftMs)}</strong>
+          </span>
+        )}
+      </div>
+      {run.kind === "none" ? (
+        <p class="muted">The answer streams in here, with what was computed for it and what came from the store.</p>
+      ) : (
+        <p class="answer-text" aria-busy={run.kind === "running"} data-run={run.kind}>
+          {run.text}
+          {run.kind === "running" && <span class="caret" aria-hidden="true" />}
+          {run.kind === "running" && run.text === "" && (
+            <span class="muted">{run.what === "measure" ? "Measuring …" : "Waiting for the first token …"}</span>
+          )}
+        </p>
+      )}
+      {run.kind === "failed" && (
+        <p class="error" role="alert">
+          {run.message}
+        </p>
+      )}
+      {run.kind === "stopped" && <p class="note">Stopped</p>}
+      {run.kind === "done" && run.answer.finishReason === "length" && (
+        <p class="note">The answer reached its longest length</p>
+      )}
+      {run.kind === "done" && <WhatHappened answer={run.answer} passages={run.passages} />}
+    </section>
+  );
+}
+
+interface Part {
+  readonly name: string;
+  readonly detail?: string;
+  readonly block: Pick<ServedBlock, "hit" | "tokens">;
+}
+
+function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly Passage[] }) {
+  const parts = promptParts(answer, passages);
+  const computed = answer.promptTokens - answer.cachedTokens;
+  return (
+    <div class="happened">
+      <h3>What happened to the prompt</h3>
+      <p>
+        {answer.cachedTokens > 0 ? (
+          <>
+            <strong class="figure">{formatShare(answer.cachedTokens / answer.promptTokens)}</strong> came from the
+            store: {formatCount(answer.cachedTokens)} of {formatNoun(answer.promptTokens, "token")} were not computed
+            again, {formatCount(computed)} were.
+          </>
+        ) : (
+          <>
+            All {formatNoun(answer.promptTokens, "token")} were computed
+            {answer.mode === "full"
+              ? ", as full attention does every time."
+              : "; the blocks are in the store from now on."}
+          </>
+        )}
+      </p>
+      <div class="strip" aria-hidden="true">
+        {parts.map(({ name, block }) => (
+          <span
+            key={name}
+            class={block.hit ? "strip-stored" : "strip-computed"}
+            title={name}
+            style={{ flexGrow: block.tokens }}
+          />
+        ))}
+      </div>
+      <ol class="blocks">
+        {parts.map(({ name, detail, block }) => (
+          <li key={name}>
+            <span class="block-name">
+              {name}
+              {detail !== undefined && <span class="muted"> {detail}</span>}
+            </span>
+            <ServedBadge block={block} />
+          </li>
+        ))}
+      </ol>
+    </div>
+  );
+}
+
+/** The prompt's blocks in order, named; full mode has one. */
+function promptParts(answer: Answer, passages: readonly Passage[]): Part[] {
+  const { blocks, promptTokens } = answer;
+  const local = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
+  const final = { hit: false, tokens: Math.max(0, promptTokens - local) };
+  if (answer.mode === "full") return [{ name: "The whole prompt", block: { hit: false, tokens: promptTokens } }];
+  const numBefore = blocks.length - passages.length;
+  const named = blocks.map((block, i): Part => {
+    const passage = passages[i - numBefore];
+    if (passage !== undefined) return { name: `${i - numBefore + 1}. ${passage.title.trim() || "Passage"}`, block };
+    return { name: numBefore === 1 ? "Preamble" : `Preamble ${i + 1}`, detail: "the task, before the passages", block };
+  });
+  return [...named, { name: "Question", detail: "always computed", block: final }];
+}

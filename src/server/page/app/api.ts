@@ -1,0 +1,197 @@
+import type { Mode } from "./draft.js";
+import { isRecord } from "./draft.js";
+import { readEventStream } from "./event-stream.js";
+
+/** Where the server is asked, and as whom. */
+export interface Api {
+  readonly fetch: typeof fetch;
+  /** Sent as a bearer token where there is one. */
+  readonly key: string | undefined;
+}
+
+/** What the server refused, in its own words. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+
+  constructor(
+    /** The HTTP status; undefined for a failure after the answer had begun. */
+    readonly status: number | undefined,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export interface Question {
+  readonly question: string;
+  readonly documents: readonly { readonly title: string; readonly text: string }[];
+  readonly mode: Mode;
+  readonly model: string;
+  readonly maxTokens: number;
+}
+
+export interface ServedBlock {
+  readonly id: string;
+  readonly tokens: number;
+  /** Whether it was taken from the store. */
+  readonly hit: boolean;
+}
+
+export interface Answer {
+  readonly finishReason: string | undefined;
+  readonly mode: Mode;
+  /** In tokens. */
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** From the server's taking the request to the first token, in milliseconds. */
+  readonly ttftMs: number | undefined;
+  /** The blocks before the final one; none in full mode. */
+  readonly blocks: readonly ServedBlock[];
+}
+
+export type AnswerEvent =
+  | { readonly kind: "text"; readonly text: string }
+  | { readonly kind: "done"; readonly answer: Answer };
+
+/**
+ * Asks a question over documents and yields the answer as it comes; the last event is `done`.
+ *
+ * @throws ApiError for what the server refuses, before the answer or in its middle, and for an answer that breaks off;
+ *   the signal's reason.
+ */
+export async function* ask(api: Api, question: Question, signal: AbortSignal): AsyncGenerator<AnswerEvent> {
+  const response = await call(api, "POST", "/v1/chat/completions", signal, {
+    model: question.model,
+    messages: [{ role: "user", content: question.question }],
+    // Without passages this is a plain question.
+    ...(question.documents.length > 0 ? { documents: question.documents } : {}),
+    block_attention: { mode: question.mode },
+    temperature: 0,
+    max_tokens: question.maxTokens,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  if (response.body === null) throw new ApiError(undefined, "Cannot read the answer: it has no body");
+  let finishReason: string | undefined;
+  let last: Record<string, unknown> | undefined;
+  try {
+    for await (const data of readEventStream(response.body)) {
+      if (data === "[DONE]") {
+        if (last === undefined) throw new ApiError(undefined, "Cannot read the answer: it ended without its usage");
+        yield { kind: "done", answer: readAnswer(last, question.mode, finishReason) };
+        return;
+      }
+      const chunk = readJson(data);
+      if (chunk.error !== undefined) throw new ApiError(undefined, errorMessage(chunk) ?? "The server failed");
+      if (isRecord(chunk.usage)) last = chunk;
+      const choice = Array.isArray(chunk.choices) ? chunk.choices[0] : undefined;
+      if (!isRecord(choice)) continue;
+      if (typeof choice.finish_reason === "string") finishReason = choice.finish_reason;
+      const text = isRecord(choice.delta) ? choice.delta.content : undefined;
+      if (typeof text === "string" && text !== "") yield { kind: "text", text };
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof ApiError) throw error;
+    throw new ApiError(undefined, "The answer was cut off: the connection to the server broke");
+  }
+  throw new ApiError(undefined, "The answer was cut off: the server ended it before it was complete");
+}
+
+/** The name of the model that is loaded. @throws ApiError; the signal's reason. */
+export async function loadedModel(api: Api, signal: AbortSignal): Promise<string> {
+  const list = readJson(await (await call(api, "GET", "/v1/models", signal)).text());
+  const first = Array.isArray(list.data) ? list.data[0] : undefined;
+  if (!isRecord(first) || typeof first.id !== "string") {
+    throw new ApiError(undefined, "Cannot read the list of models: it names none");
+  }
+  return first.id;
+}
+
+/** Takes a block out of the store; one that is not there is no error. @throws ApiError; the signal's reason. */
+export async function forgetBlock(api: Api, id: string, signal: AbortSignal): Promise<void> {
+  try {
+    await call(api, "DELETE", `/v1/blocks/${encodeURIComponent(id)}`, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError && error.status === 404)) throw error;
+  }
+}
+
+/** The server's metrics in Prometheus' text form. @throws ApiError; the signal's reason. */
+export async function metricsText(api: Api, signal: AbortSignal): Promise<string> {
+  return (await call(api, "GET", "/metrics", signal)).text();
+}
+
+async function call(api: Api, method: string, path: string, signal: AbortSignal, body?: object): Promise<Response> {
+  const headers = new Headers();
+  if (api.key !== undefined) headers.set("authorization", `Bearer ${api.key}`);
+  if (body !== undefined) headers.set("content-type", "application/json");
+  let response: Response;
+  try {
+    const init = { method, headers, signal, cache: "no-store" } as const;
+    response = await api.fetch(path, body === undefined ? init : { ...init, body: JSON.stringify(body) });
+  } catch {
+    signal.throwIfAborted();
+    throw new ApiError(undefined, "Cannot reach the server: is it still running?");
+  }
+  if (response.ok) return response;
+  const text = await response.text().catch(() => "");
+  throw new ApiError(response.status, refusal(response, text));
+}
+
+function refusal({ status, statusText }: Response, text: string): string {
+  try {
+    const message = errorMessage(readJson(text));
+    if (message !== undefined) return message;
+  } catch {
+    // A proxy's page, for instance: the status says more.
+  }
+  return `The server answered with status ${status} ${statusText}`.trim();
+}
+
+/** The message of OpenAI's error form. */
+function errorMessage(value: Record<string, unknown>): string | undefined {
+  const error = value.error;
+  const message = isRecord(error) ? error.message : error;
+  return typeof message === "string" && message !== "" ? message : undefined;
+}
+
+function readJson(text: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = undefined;
+  }
+  if (!isRecord(value))
+    throw new ApiError(undefined, "Cannot read the server's answer: a part of it is no JSON object");
+  return value;
+}
+
+function readAnswer(chunk: Record<string, unknown>, asked: Mode, finishReason: string | undefined): Answer {
+  const usage = record(chunk.usage);
+  const served = record(chunk.block_attention);
+  const ttftMs = record(chunk.timings).ttft_ms;
+  const blocks: unknown[] = Array.isArray(served.blocks) ? served.blocks : [];
+  return {
+    finishReason,
+    mode: served.mode === "full" || served.mode === "block" ? served.mode : asked,
+    promptTokens: count(usage.prompt_tokens),
+    cachedTokens: count(record(usage.prompt_tokens_details).cached_tokens),
+    completionTokens: count(usage.completion_tokens),
+    ttftMs: typeof ttftMs === "number" ? ttftMs : undefined,
+    blocks: blocks.map((value) => {
+      const block = record(value);
+      return { id: String(block.id), tokens: count(block.tokens), hit: block.hit === true };
+    }),
+  };
+}
+
+function record(value: unknown): Record<string, unknown> {
+  return isRecord(value) ? value : {};
+}
+
+function count(value: unknown): number {
+  return typeof value === "number" && value >= 0 ? value : 0;
+}

@@ -1,0 +1,21 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { parseExamples, suggestedQuestions } from "./examples.js";
+
+const sets = parseExamples(readFileSync(new URL("../../../../models/tiny-rag/demo.jsonl", import.meta.url), "utf8"));
+
+test("parseExamples(): the embedded model's demo gives a set a line, and all of them together", () => {
+  expect(sets.length).toBeGreaterThan(2);
+  const [all, ...others] = sets;
+  expect(all?.documents).toEqual(others.flatMap(({ documents }) => documents));
+  expect([...(all?.questions ?? [])].sort()).toEqual(others.flatMap(({ questions }) => questions).sort());
+  expect(() => parseExamples('{"documents":[]}')).toThrow("Cannot read the examples: line 1");
+});
+
+test("suggestedQuestions(): only of sets whose passages are all there", () => {
+  const second = sets[2];
+  const titles = new Set(second?.documents.map(({ title }) => title));
+  expect(suggestedQuestions(sets, titles, 9)).toEqual(second?.questions);
+  expect(suggestedQuestions(sets, titles, 1)).toEqual(second?.questions.slice(0, 1));
+  expect(suggestedQuestions(sets, new Set(), 9)).toEqual([]);
+});

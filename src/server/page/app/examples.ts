@@ -1,0 +1,46 @@
+import { isRecord } from "./draft.js";
+
+export interface ExampleSet {
+  readonly name: string;
+  readonly documents: readonly { readonly title: string; readonly text: string }[];
+  readonly questions: readonly string[];
+}
+
+/**
+ * Reads the model's own demo lines: passages with the questions that they answer.
+ *
+ * @returns a set for each line, and first of all one of all lines together.
+ * @throws Error for a line that holds no passages and questions.
+ */
+export function parseExamples(jsonLines: string): ExampleSet[] {
+  const sets = jsonLines
+    .split("\n")
+    .filter((line) => line.trim() !== "")
+    .map((line, i): ExampleSet => {
+      const value: unknown = JSON.parse(line);
+      const { documents, questions } = isRecord(value) ? value : {};
+      if (!Array.isArray(documents) || !Array.isArray(questions) || documents.length === 0) {
+        throw new Error(`Cannot read the examples: line ${i + 1} holds no passages and questions`);
+      }
+      return {
+        name: String(documents[0].title),
+        documents: documents.map(({ title, text }) => ({ title: String(title), text: String(text) })),
+        questions: questions.map(({ question }) => String(question)),
+      };
+    });
+  const all = {
+    name: "All of them",
+    documents: sets.flatMap(({ documents }) => documents),
+    // One of each set in turn: the first few then ask about different passages.
+    questions: Array.from({ length: Math.max(0, ...sets.map(({ questions }) => questions.length)) }).flatMap((_, i) =>
+      sets.flatMap(({ questions }) => questions.slice(i, i + 1)),
+    ),
+  };
+  return [all, ...sets];
+}
+
+/** The first few questions that the passages at hand can answer. */
+export function suggestedQuestions(sets: readonly ExampleSet[], titles: ReadonlySet<string>, limit: number): string[] {
+  const fitting = sets.filter(({ documents }) => documents.every(({ title }) => titles.has(title)));
+  return [...new Set(fitting.flatMap(({ questions }) => questions))].slice(0, limit);
+}

@@ -1,0 +1,38 @@
+/** A whole number with separators. @example formatCount(12345) is "12,345" */
+export function formatCount(value: number): string {
+  return Math.round(value).toLocaleString("en");
+}
+
+/** @example formatNoun(1, "passage") is "1 passage" */
+export function formatNoun(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** Milliseconds with three digits or so. @example formatMs(1234) is "1.23 s" */
+export function formatMs(ms: number): string {
+  if (ms < 10) return `${ms.toFixed(1)} ms`;
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  return `${(ms / 1_000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
+
+/** @example formatBytes(1536) is "1.5 KiB" */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1_024 && unit < units.length - 1) {
+    value /= 1_024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A rate with one decimal where it is small. @example formatRate(0.51) is "0.5" */
+export function formatRate(perSecond: number): string {
+  return perSecond > 0 && perSecond < 10 ? perSecond.toFixed(1) : formatCount(perSecond);
+}
+
+/** @example formatShare(0.987) is "98%": a share is never rounded up to all of it. */
+export function formatShare(share: number): string {
+  return `${Math.floor(share * 100)}%`;
+}
