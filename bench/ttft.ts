@@ -2,8 +2,8 @@
 // passages, in full mode, in block mode with nothing in the store, and with every passage there in another order.
 // `npm run bench -- ttft [135m|embedded] [longest]`; a prompt that fills the context leaves no room for a token.
 import { AssembledContext, assemble } from "../src/engine/assemble.js";
-import { encodeBlocks } from "../src/engine/encode-block.js";
 import { Engine } from "../src/engine/engine.js";
+import { Scheduler } from "../src/engine/scheduler.js";
 import { Graph } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
 import { MaskCache, tiledAttention } from "../src/model/attention.js";
@@ -41,15 +41,10 @@ async function kernelTimes(
   const rows = passages.reduce((sum, passage) => sum + passage.length, 0);
   using context = new AssembledContext(backend, decoder, engine.kvType, rows + question);
   const blocks = [];
-  for await (const block of encodeBlocks(
-    backend,
-    decoder,
-    engine.kvType,
-    passages.map((ids) => Int32Array.from(ids)),
-  ))
-    blocks.push(block);
+  const scheduler = new Scheduler(backend, decoder, engine.kvType);
+  for await (const block of scheduler.encode(passages.map((ids) => Int32Array.from(ids)))) blocks.push(block);
   await assemble(
-    backend,
+    scheduler,
     decoder,
     context,
     blocks,

@@ -1,5 +1,5 @@
 import type { Backend, TensorStorage } from "../ggml/backend.js";
-import { Graph } from "../ggml/graph.js";
+import type { Graph } from "../ggml/graph.js";
 import type { BlockKV, KVType } from "../kv/block-kv.js";
 import { type Decoder, type LayeredRows, ropeParameters, transposeValues } from "../model/decoder.js";
 import { contextType, type DeviceBlockMemory } from "./device-memory.js";
@@ -9,22 +9,43 @@ const maxElementsPerNode = 1 << 23;
 /** Room in rows is rounded up to this. */
 const capacityStep = 64;
 
-/** The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them. */
+/** What computes graphs of a request's own, in turn with others' work: the scheduler. */
+export interface GraphRunner {
+  /**
+   * @param rows what the graph costs, as if it were so many rows of a prompt.
+   * @param maxNodes the most tensors that it will hold.
+   * @throws the signal's reason; the device's error.
+   */
+  run(rows: number, maxNodes: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
+}
+
+/** Rows that are laid out in about the time that one row of a prompt takes. */
+const laidRowsPerRow = 16;
+
+/**
+ * The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them.
+ *
+ * Disposing it gives its memory back, but never under a graph: while a pin is out, the memory stays.
+ */
 export class AssembledContext implements Disposable {
   readonly capacity: number;
   readonly #backend: Backend;
   readonly #decoder: Decoder;
   readonly #type: "F16" | "F32";
   readonly #storage: TensorStorage;
+  readonly #room: Disposable | undefined;
   #transposed: TensorStorage | undefined;
+  #numPins = 0;
+  #isDisposed = false;
   /** Rows that hold keys and values. */
   length = 0;
 
   /**
    * @param capacity rows to make room for, in tokens.
+   * @param room taken from the budget for it: its own once it is made, given back with the memory.
    * @throws Error if the device has not enough memory.
    */
-  constructor(backend: Backend, decoder: Decoder, kvType: KVType, capacity: number) {
+  constructor(backend: Backend, decoder: Decoder, kvType: KVType, capacity: number, room?: Disposable) {
     this.capacity = roundCapacity(capacity);
     this.#backend = backend;
     this.#decoder = decoder;
@@ -34,6 +55,7 @@ export class AssembledContext implements Disposable {
       { name: "keys", type: this.#type, ne },
       { name: "values", type: this.#type, ne },
     ]);
+    this.#room = room;
   }
 
   get keys(): LayeredRows {
@@ -44,14 +66,20 @@ export class AssembledContext implements Disposable {
     return { tensor: this.#storage.get("values"), offset: 0, capacity: this.capacity };
   }
 
-  /** Values transposed, as decoding wants them: made of all rows so far at the first call. */
-  async valuesTransposed(signal?: AbortSignal): Promise<LayeredRows> {
-    if (this.#transposed === undefined) {
-      const ne = [elementsPerRow(this.#decoder) * this.capacity];
-      const storage = this.#backend.allocate([{ name: "values transposed", type: this.#type, ne }]);
-      try {
-        const { config } = this.#decoder;
-        using graph = new Graph(this.#decoder.ggml, 8 * config.numLayers + 8);
+  /** Values transposed, as decoding wants them. @throws Error before startDecoding(). */
+  get valuesTransposed(): LayeredRows {
+    if (this.#transposed === undefined) throw new Error("Cannot decode: the context's values are not transposed");
+    return { tensor: this.#transposed.get("values transposed"), offset: 0, capacity: this.capacity };
+  }
+
+  /** Transposes the values of all rows so far; again does nothing. From then on rows come by decoding alone. */
+  async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
+    if (this.#transposed !== undefined) return;
+    const ne = [elementsPerRow(this.#decoder) * this.capacity];
+    const storage = this.#backend.allocate([{ name: "values transposed", type: this.#type, ne }]);
+    try {
+      const { config } = this.#decoder;
+      const fill = (graph: Graph) => {
         transposeValues(
           graph,
           config,
@@ -59,19 +87,40 @@ export class AssembledContext implements Disposable {
           { tensor: storage.get("values transposed"), offset: 0, capacity: this.capacity },
           this.length,
         );
-        await this.#backend.compute(graph, () => undefined, signal);
-      } catch (error) {
-        storage[Symbol.dispose]();
-        throw error;
-      }
-      this.#transposed = storage;
+      };
+      await runner.run(Math.ceil(this.length / laidRowsPerRow), 8 * config.numLayers + 8, fill, signal);
+    } catch (error) {
+      storage[Symbol.dispose]();
+      throw error;
     }
-    return { tensor: this.#transposed.get("values transposed"), offset: 0, capacity: this.capacity };
+    this.#transposed = storage;
+  }
+
+  /** Keeps the memory where it is until the pin is disposed, whoever disposes the context meanwhile. */
+  pin(): Disposable {
+    if (this.#isDisposed) throw new Error("Cannot compute over a context: it was disposed");
+    this.#numPins += 1;
+    let isOut = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isOut) return;
+        isOut = false;
+        this.#numPins -= 1;
+        if (this.#isDisposed && this.#numPins === 0) this.#free();
+      },
+    };
   }
 
   [Symbol.dispose](): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    if (this.#numPins === 0) this.#free();
+  }
+
+  #free(): void {
     this.#transposed?.[Symbol.dispose]();
     this.#storage[Symbol.dispose]();
+    this.#room?.[Symbol.dispose]();
   }
 }
 
@@ -88,7 +137,7 @@ export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number,
  * @param positions of every row; rows of a block follow each other.
  */
 export async function assemble(
-  backend: Backend,
+  runner: GraphRunner,
   decoder: Decoder,
   context: AssembledContext,
   blocks: readonly BlockKV<DeviceBlockMemory>[],
@@ -104,42 +153,44 @@ export async function assemble(
   }
   if (numRows === 0) return;
   const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / elementsPerRow(decoder)));
-  using graph = new Graph(decoder.ggml, 8 * blocks.length + 4 * Math.ceil(numRows / stepsOfRows) + 16);
-  let row = 0;
-  for (const { memory, shape } of blocks) {
-    for (const part of ["keys", "values"] as const) {
-      // A head's rows lie side by side in both: [T * D, L * H'].
-      const heads = config.numLayers * config.numKvHeads;
-      const window = (rows: LayeredRows, firstRow: number) => {
-        const size = rows.tensor.nb[0];
-        const first = (rows.offset + firstRow * config.headSize) * size;
-        return graph.view(
-          rows.tensor,
-          [shape.numTokens * config.headSize, heads],
-          [rows.capacity * config.headSize * size],
-          first,
-        );
-      };
-      graph.expand(graph.copy(window(memory[part], 0), window(context[part], row)));
+  const maxNodes = 8 * blocks.length + 4 * Math.ceil(numRows / stepsOfRows) + 16;
+  const fill = (graph: Graph) => {
+    let row = 0;
+    for (const { memory, shape } of blocks) {
+      for (const part of ["keys", "values"] as const) {
+        // A head's rows lie side by side in both: [T * D, L * H'].
+        const heads = config.numLayers * config.numKvHeads;
+        const window = (rows: LayeredRows, firstRow: number) => {
+          const size = rows.tensor.nb[0];
+          const first = (rows.offset + firstRow * config.headSize) * size;
+          return graph.view(
+            rows.tensor,
+            [shape.numTokens * config.headSize, heads],
+            [rows.capacity * config.headSize * size],
+            first,
+          );
+        };
+        graph.expand(graph.copy(window(memory[part], 0), window(context[part], row)));
+      }
+      row += shape.numTokens;
     }
-    row += shape.numTokens;
-  }
-  const rope = ropeParameters(decoder);
-  const { tensor, capacity } = context.keys;
-  const size = tensor.nb[0];
-  for (let first = 0; first < numRows; first += stepsOfRows) {
-    const count = Math.min(stepsOfRows, numRows - first);
-    // All layers' heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
-    const keys = graph.view(
-      tensor,
-      [config.headSize, config.numLayers * config.numKvHeads, count],
-      [capacity * config.headSize * size, config.headSize * size],
-      first * config.headSize * size,
-    );
-    const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
-    graph.expand(graph.rope(keys, at, rope, true));
-  }
-  await backend.compute(graph, () => undefined, signal);
+    const rope = ropeParameters(decoder);
+    const { tensor, capacity } = context.keys;
+    const size = tensor.nb[0];
+    for (let first = 0; first < numRows; first += stepsOfRows) {
+      const count = Math.min(stepsOfRows, numRows - first);
+      // All layers' heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
+      const keys = graph.view(
+        tensor,
+        [config.headSize, config.numLayers * config.numKvHeads, count],
+        [capacity * config.headSize * size, config.headSize * size],
+        first * config.headSize * size,
+      );
+      const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
+      graph.expand(graph.rope(keys, at, rope, true));
+    }
+  };
+  await runner.run(Math.ceil(numRows / laidRowsPerRow), maxNodes, fill, signal);
   context.length = numRows;
 }
 

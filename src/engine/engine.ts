@@ -12,11 +12,9 @@ import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import { ContextBudget } from "./context-budget.js";
-import { decodeToken } from "./decode.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
-import { blockShape, encodeBlocks } from "./encode-block.js";
+import { blockShape } from "./encode-block.js";
 import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
-import { prefill } from "./prefill.js";
 import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePrompt } from "./prompt.js";
 import type {
   EncodeResult,
@@ -30,6 +28,7 @@ import type {
 import { type RequestCounts, RunningRequests } from "./running-requests.js";
 import { createSampler, type TokenLogprob } from "./sampler.js";
 import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
+import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
 import { unlessAborted } from "./unless-aborted.js";
@@ -116,6 +115,7 @@ export class Engine implements AsyncDisposable {
   readonly contextLength: number;
   readonly #store: BlockStore<DeviceBlockMemory>;
   readonly #budget: ContextBudget;
+  readonly #scheduler: Scheduler;
   readonly #mode: AttentionMode | undefined;
   readonly #onWarning: (warning: string) => void;
   readonly #closing = new AbortController();
@@ -129,6 +129,7 @@ export class Engine implements AsyncDisposable {
     this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
     this.#budget = new ContextBudget(options.contextBytes ?? quarterOfMemory());
+    this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType);
     this.#mode = options.mode;
     this.#onWarning = options.onWarning ?? (() => undefined);
   }
@@ -239,9 +240,9 @@ export class Engine implements AsyncDisposable {
       request.resume(signal);
 
       const prefillFrom = performance.now();
-      const { backend, decoder } = this.model;
+      const scheduler = this.#scheduler;
       let logits = await lastLogits(
-        prefill(backend, decoder, context, finalTokens, finalPosition, finalTokens.length - 1, signal),
+        scheduler.prefill(context, finalTokens, finalPosition, finalTokens.length - 1, signal),
       );
       timings.prefillMs = performance.now() - prefillFrom;
       let firstTokenAt: number | undefined;
@@ -268,7 +269,7 @@ export class Engine implements AsyncDisposable {
         }
         if (generatedIds.length < maxTokens) {
           const position = promptIds.length + generatedIds.length - 1;
-          logits = await decodeToken(backend, decoder, context, sampled.id, position, signal);
+          logits = await scheduler.decode(context, sampled.id, position, signal);
           timings.decodeMs = performance.now() - firstTokenAt;
         }
       }
@@ -339,21 +340,13 @@ export class Engine implements AsyncDisposable {
         logprobs.push(step.logprob);
         top.push(step.top);
       };
-      const { backend, decoder } = this.model;
+      const scheduler = this.#scheduler;
       const atOnce = stepwise ? finalTokens : Int32Array.from([...finalTokens, ...next.slice(0, -1)]);
-      for await (const logits of prefill(
-        backend,
-        decoder,
-        context,
-        atOnce,
-        finalPosition,
-        finalTokens.length - 1,
-        signal,
-      ))
-        take(logits);
+      const rows = scheduler.prefill(context, atOnce, finalPosition, finalTokens.length - 1, signal);
+      for await (const logits of rows) take(logits);
       while (logprobs.length < next.length) {
         const done = logprobs.length;
-        take(await decodeToken(backend, decoder, context, next[done - 1] as number, promptTokens + done - 1, signal));
+        take(await scheduler.decode(context, next[done - 1] as number, promptTokens + done - 1, signal));
       }
       return {
         blockTokenIds: prompt.cutTokenIds,
@@ -429,7 +422,7 @@ export class Engine implements AsyncDisposable {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("Cannot go on: the engine was closed"));
     await this.#requests.end();
-    await this.model.backend.idle();
+    await this.#scheduler.idle();
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
@@ -476,10 +469,8 @@ export class Engine implements AsyncDisposable {
     const waitFrom = performance.now();
     const room = await this.#budget.take(contextBytes(decoder, this.kvType, capacity, decodes), signal);
     let context: AssembledContext | undefined;
-    const giveBack = (): void => {
-      context?.[Symbol.dispose]();
-      room[Symbol.dispose]();
-    };
+    // The room is the context's own once there is one.
+    const giveBack = (): void => (context ?? room)[Symbol.dispose]();
     try {
       const encodeFrom = performance.now();
       timings.waitMs = encodeFrom - waitFrom;
@@ -491,11 +482,11 @@ export class Engine implements AsyncDisposable {
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
-      context = new AssembledContext(backend, decoder, this.kvType, capacity);
+      context = new AssembledContext(backend, decoder, this.kvType, capacity, room);
       const numLocal = countTokens(local);
       const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
       const laid = leased.blocks.map(({ block }) => block);
-      await assemble(backend, decoder, context, laid, positions, signal);
+      await assemble(this.#scheduler, decoder, context, laid, positions, signal);
       timings.assembleMs = performance.now() - assembleFrom;
       const cachedTokens = served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
       const prepared = { context, finalTokens, finalPosition: numLocal, blocks: served, cachedTokens };
@@ -517,12 +508,8 @@ export class Engine implements AsyncDisposable {
   }
 
   #lease(requests: readonly TokenBlock[], signal: AbortSignal): Promise<LeasedBlocks<DeviceBlockMemory>> {
-    const { backend, decoder } = this.model;
     const encode = (misses: readonly TokenBlock[]) =>
-      encodeBlocks(
-        backend,
-        decoder,
-        this.kvType,
+      this.#scheduler.encode(
         misses.map(({ tokenIds }) => tokenIds),
         signal,
       );

@@ -66,8 +66,8 @@ export interface Decoder {
 }
 
 /**
- * Rows of blocks start at multiples of this, and their number is one: then every product's kernel sums a row alike
- * wherever it stands (ggml's repacked kernels take rows by four, others choose by whether there is more than one).
+ * Rows of blocks and pieces start at multiples of this, and their number is one: then every product's kernel sums a row
+ * alike wherever it stands (ggml's repacked kernels take rows by four, others choose by whether there is more than one).
  */
 export const rowGroup = 4;
 
@@ -183,7 +183,7 @@ export function forward(
   const placed = placeSpans(spans);
   const lastSpan = placed.at(-1) as PlacedSpan;
   const end = lastSpan.firstRow + lastSpan.numRows;
-  const numRows = spans.some((span) => span.kind === "block") ? roundUp(end, rowGroup) : end;
+  const numRows = spans.every((span) => span.kind === "token") ? end : roundUp(end, rowGroup);
   const graph = new Graph(decoder.ggml, nodeBound(decoder, placed, numRows));
   try {
     const tokens = new Int32Array(numRows);
@@ -373,7 +373,7 @@ function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
     const end = (span.kind === "block" ? 0 : span.past) + numRows;
     if (end > span.keys.capacity)
       throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${span.keys.capacity}`);
-    if (span.kind === "block") next = roundUp(next, rowGroup);
+    if (span.kind !== "token") next = roundUp(next, rowGroup);
     placed.push({ span, firstRow: next, numRows });
     next += numRows;
   }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { encodeBlocks } from "../../src/engine/encode-block.js";
 import type { Engine } from "../../src/engine/engine.js";
+import { Scheduler } from "../../src/engine/scheduler.js";
 import type { TensorType } from "../../src/files/tensor-source.js";
 import type { KVType } from "../../src/kv/block-kv.js";
 import { pieceRows } from "../../src/model/decoder.js";
@@ -21,7 +21,7 @@ async function encode(engine: Engine, blocks: readonly (readonly number[])[]): P
   const { backend, decoder } = engine.model;
   const ids = blocks.map((block) => Int32Array.from(block));
   const bytes: Buffer[] = [];
-  for await (const block of encodeBlocks(backend, decoder, engine.kvType, ids)) {
+  for await (const block of new Scheduler(backend, decoder, engine.kvType).encode(ids)) {
     using made = block;
     bytes.push(Buffer.from(made.memory.read()));
   }
@@ -32,7 +32,7 @@ async function encode(engine: Engine, blocks: readonly (readonly number[])[]): P
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
   test.each(types)(
-    "encodeBlocks(): a block's bytes are the same alone, with others, anywhere, weights %s",
+    "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, weights %s",
     async (type) => {
       const model = await models.gguf({ architecture: "llama", type, hiddenSize: 256, numHeads: 4, seed: 51 });
       const random = new Random(9, type);

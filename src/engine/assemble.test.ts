@@ -5,8 +5,8 @@ import type { BlockKV } from "../kv/block-kv.js";
 import { rotateKeys } from "../model/rope.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
-import { encodeBlocks } from "./encode-block.js";
 import { type LoadedModel, loadModel } from "./model.js";
+import { Scheduler } from "./scheduler.js";
 
 async function smallModel(): Promise<LoadedModel> {
   const folder = await temporaryFolder();
@@ -16,32 +16,34 @@ async function smallModel(): Promise<LoadedModel> {
 
 const blocks = [5, 1, 33].map((length) => Int32Array.from({ length }, (_, i) => (i * 7) % 250));
 
-test("encodeBlocks(): what was not given goes back, on an early end and on an abort", async () => {
+test("Scheduler.encode(): what was not given goes back, on an early end and on an abort", async () => {
   using model = await smallModel();
   const { backend, decoder } = model;
+  const scheduler = new Scheduler(backend, decoder, "f16");
   const before = { ...backend.ggml.live };
-  for await (const block of encodeBlocks(backend, decoder, "f16", blocks)) {
+  for await (const block of scheduler.encode(blocks)) {
     block[Symbol.dispose]();
     break;
   }
   expect(backend.ggml.live).toEqual(before);
   const signal = AbortSignal.abort(new Error("enough"));
-  await expect(encodeBlocks(backend, decoder, "f16", blocks, signal).next()).rejects.toThrow("enough");
+  await expect(scheduler.encode(blocks, signal).next()).rejects.toThrow("enough");
   expect(backend.ggml.live).toEqual(before);
 });
 
 test("assemble(): keys turned once to their places, values as they are", async () => {
   using model = await smallModel();
   const { backend, decoder } = model;
+  const scheduler = new Scheduler(backend, decoder, "f32");
   const { numLayers, numKvHeads, headSize, rope } = decoder.config;
   const encoded: BlockKV<DeviceBlockMemory>[] = [];
-  for await (const block of encodeBlocks(backend, decoder, "f32", blocks)) encoded.push(block);
+  for await (const block of scheduler.encode(blocks)) encoded.push(block);
   using context = new AssembledContext(backend, decoder, "f32", 50);
   expect(context.capacity).toBe(64);
   expect(contextBytes(decoder, "f32", 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
   const order = [2, 0, 1].map((i) => encoded[i]!);
   await assemble(
-    backend,
+    scheduler,
     decoder,
     context,
     order,
@@ -64,12 +66,12 @@ test("assemble(): keys turned once to their places, values as they are", async (
     }
     first += numTokens;
   }
-  await expect(assemble(backend, decoder, context, order, new Int32Array(39))).rejects.toThrow(
+  await expect(assemble(scheduler, decoder, context, order, new Int32Array(39))).rejects.toThrow(
     "Cannot assemble 39 rows",
   );
   using small = new AssembledContext(backend, decoder, "f32", 1);
-  await expect(assemble(backend, decoder, small, order, new Int32Array(38))).rejects.toThrow("at 38 positions");
-  await expect(assemble(backend, decoder, small, [...order, ...order], new Int32Array(78))).rejects.toThrow(
+  await expect(assemble(scheduler, decoder, small, order, new Int32Array(38))).rejects.toThrow("at 38 positions");
+  await expect(assemble(scheduler, decoder, small, [...order, ...order], new Int32Array(78))).rejects.toThrow(
     "the context has room for 64",
   );
   for (const block of encoded) block[Symbol.dispose]();

@@ -1,0 +1,72 @@
+/** Where a piece of work stands: in line, in a graph, given up while its graph goes on, or over. */
+type TaskState = "queued" | "running" | "left" | "ended";
+
+/** A task, whatever it gives. */
+export type AnyTask = Omit<Task<unknown>, "promise" | "resolve">;
+
+/** Something that a request waits for, and may give up. */
+export class Task<T> {
+  readonly promise: Promise<T>;
+  #state: TaskState = "queued";
+  #isCancelled = false;
+  #resolve!: (value: T) => void;
+  #reject!: (reason: unknown) => void;
+  readonly #signal: AbortSignal | undefined;
+  readonly #abort: () => void;
+
+  /** @param onCancel told when the signal aborts a task that is not over. @throws the signal's reason. */
+  constructor(signal: AbortSignal | undefined, onCancel: (task: AnyTask) => void) {
+    signal?.throwIfAborted();
+    this.promise = new Promise<T>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#signal = signal;
+    this.#abort = () => {
+      this.#isCancelled = true;
+      onCancel(this);
+    };
+    signal?.addEventListener("abort", this.#abort, { once: true });
+  }
+
+  get state(): TaskState {
+    return this.#state;
+  }
+
+  get isCancelled(): boolean {
+    return this.#isCancelled;
+  }
+
+  /** Its graph is about to be computed. */
+  start(): void {
+    this.#state = "running";
+  }
+
+  /** Ends the wait of a cancelled task whose graph goes on for others. */
+  leave(): void {
+    this.#end("left", () => this.#reject(this.#signal?.reason));
+  }
+
+  /** @returns whether somebody took the value: one who gave up takes none. */
+  resolve(value: T): boolean {
+    if (this.#state === "left" || this.#state === "ended") return false;
+    if (this.#isCancelled) {
+      this.fail(undefined);
+      return false;
+    }
+    this.#end("ended", () => this.#resolve(value));
+    return true;
+  }
+
+  /** Ends the wait with the signal's reason where the task was cancelled, else with the error. */
+  fail(error: unknown): void {
+    if (this.#state === "left" || this.#state === "ended") return;
+    this.#end("ended", () => this.#reject(this.#isCancelled ? this.#signal?.reason : error));
+  }
+
+  #end(state: TaskState, settle: () => void): void {
+    this.#state = state;
+    this.#signal?.removeEventListener("abort", this.#abort);
+    settle();
+  }
+}
