@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Engine } from "../../engine/engine.js";
+import type { HostEvent, HostGenerateRequest } from "../engine-host.js";
+import { LocalEngineHost } from "./local-engine-host.js";
+
+const prompt = { blocks: ["- Title: The key\nThe red key hangs in the hall.\n", "Question: Where is the red key?"] };
+
+function request(more: Partial<HostGenerateRequest> = {}): HostGenerateRequest {
+  return { prompt, sampling: { maxTokens: 8 }, salt: "", logprobs: false, echo: false, ...more };
+}
+
+async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
+  const list: T[] = [];
+  for await (const event of events) list.push(event);
+  return list;
+}
+
+function ofKind<K extends HostEvent["kind"]>(events: readonly HostEvent[], kind: K) {
+  return events.filter((event): event is HostEvent & { kind: K } => event.kind === kind);
+}
+
+let host: LocalEngineHost;
+beforeAll(async () => {
+  host = await LocalEngineHost.load({ threads: 1 });
+});
+afterAll(() => host[Symbol.asyncDispose]());
+
+test("LocalEngineHost: says what is loaded", () => {
+  expect(host.model).toMatchObject({ name: "tiny-rag", defaultMode: "block", trainedModes: ["block", "full"] });
+  expect(host.status).toEqual({ state: "ready", restarts: 0 });
+});
+
+test("LocalEngineHost.generate(): the engine's own answer, event for event", async () => {
+  await using engine = await Engine.load({ threads: 1 });
+  const wanted = await engine.complete(prompt, { maxTokens: 8 });
+  const events = await all(host.generate(request()));
+  expect(events.map(({ kind }) => kind)).toEqual(["prompt", ...wanted.tokenIds.map(() => "token"), "done"]);
+  expect(ofKind(events, "token").map(({ tokenId }) => tokenId)).toEqual(wanted.tokenIds);
+  const done = ofKind(events, "done")[0]!;
+  expect(
+    ofKind(events, "token")
+      .map(({ text }) => text)
+      .join("") + done.text,
+  ).toBe(wanted.text);
+  expect(done.result).toMatchObject({
+    finishReason: wanted.finishReason,
+    usage: { promptTokens: wanted.usage.promptTokens },
+  });
+  expect(ofKind(events, "token")[0]).not.toHaveProperty("logprobs");
+});
+
+test("LocalEngineHost.generate(): tokens with their own text, bytes and the likeliest others", async () => {
+  const events = await all(host.generate(request({ logprobs: true, sampling: { maxTokens: 4, topLogprobs: 2 } })));
+  const tokens = ofKind(events, "token");
+  expect(tokens.length).toBeGreaterThan(0);
+  for (const { tokenId, logprobs } of tokens) {
+    expect(logprobs!.id).toBe(tokenId);
+    // Greedy: the token is the likeliest.
+    expect(logprobs!.top).toHaveLength(2);
+    expect(logprobs!.top[0]).toEqual({
+      id: tokenId,
+      text: logprobs!.text,
+      bytes: logprobs!.bytes,
+      logprob: logprobs!.logprob,
+    });
+    expect(Buffer.from(logprobs!.bytes).toString()).toBe(logprobs!.text);
+  }
+});
+
+test("LocalEngineHost.generate(): an echo of the prompt's tokens", async () => {
+  const events = await all(host.generate(request({ echo: true, sampling: { maxTokens: 0 } })));
+  const { echo, promptTokens } = ofKind(events, "prompt")[0]!;
+  expect(echo).toHaveLength(promptTokens);
+  const spelled = Buffer.concat(echo!.map(({ bytes }) => Buffer.from(bytes))).toString();
+  // This model's tokenizer puts a space after each line end, and takes it out of whole texts only.
+  expect(spelled.endsWith(prompt.blocks.join("").replaceAll("\n", "\n "))).toBe(true);
+});
+
+test("LocalEngineHost.generate(): what cannot be used is a HostError of code invalid", async () => {
+  const run = (more: Partial<HostGenerateRequest>) => all(host.generate(request(more)));
+  const error = (code: string, message: string) => expect.objectContaining({ name: "HostError", code, message });
+  await expect(run({ sampling: { temperature: -1 } })).rejects.toEqual(
+    error("invalid", "Cannot sample: temperature is -1, wanted a finite number from 0 on"),
+  );
+  await expect(run({ prompt: { blocks: [] } })).rejects.toMatchObject({ name: "HostError", code: "invalid" });
+});
+
+test("LocalEngineHost.generate(): an abort ends with a cancelled result, leaving the loop with nothing running", async () => {
+  const stop = new AbortController();
+  const events: HostEvent[] = [];
+  for await (const event of host.generate(request({ sampling: { maxTokens: 100 } }), stop.signal)) {
+    events.push(event);
+    if (event.kind === "token") stop.abort();
+  }
+  expect(ofKind(events, "done")[0]!.result.finishReason).toBe("cancelled");
+  for await (const event of host.generate(request())) if (event.kind === "token") break;
+  expect((await host.stats()).requests.running).toBe(0);
+});
+
+test("LocalEngineHost.encode(): one event a passage, in order; the second time all are hits", async () => {
+  const passages = ["one passage\n", "another passage\n", { title: "A", text: "a third" }];
+  const first = await all(host.encode({ passages, salt: "" }));
+  expect(first.map(({ index, block }) => [index, block.hit])).toEqual([
+    [0, false],
+    [1, false],
+    [2, false],
+  ]);
+  const second = await all(host.encode({ passages, salt: "" }));
+  expect(second.map(({ block }) => block)).toEqual(first.map(({ block }) => ({ ...block, hit: true })));
+  await expect(all(host.encode({ passages: ["a", ""], salt: "" }))).rejects.toMatchObject({
+    code: "invalid",
+    message: "Cannot encode passage 1: it is empty",
+  });
+  await expect(all(host.encode({ passages, salt: "" }, AbortSignal.abort(new Error("gone"))))).rejects.toThrow("gone");
+});
+
+test("LocalEngineHost.tokenize(): texts and bytes put together give the text back", async () => {
+  const text = "Größe 你好 <|eos|>";
+  const tokens = await host.tokenize({ text, special: false });
+  expect(Buffer.concat(tokens.map(({ bytes }) => Buffer.from(bytes))).toString()).toBe(text);
+  const special = await host.tokenize({ text, special: true });
+  expect(special.length).toBeLessThan(tokens.length);
+  expect(special.at(-1)!.text).toBe("<|eos|>");
+  await expect(host.tokenize({ text: "\ud800", special: false })).rejects.toMatchObject({ code: "invalid" });
+});
+
+test("LocalEngineHost: closed, it refuses as unavailable and says so, once however often it is disposed", async () => {
+  const own = await LocalEngineHost.load({ threads: 1 });
+  const states: string[] = [];
+  own.onStatus(({ state }) => states.push(state));
+  const unwanted = own.onStatus(() => states.push("unwanted"));
+  unwanted();
+  const running = own.generate(request({ sampling: { maxTokens: 100 } }));
+  await running.next();
+  const rest = all(running).catch((error: unknown) => error);
+  await Promise.all([own[Symbol.asyncDispose](), own[Symbol.asyncDispose]()]);
+  expect(await rest).toMatchObject({ name: "HostError", code: "unavailable" });
+  expect(states).toEqual(["closed"]);
+  const unavailable = { name: "HostError", code: "unavailable" };
+  await expect(all(own.generate(request()))).rejects.toMatchObject(unavailable);
+  await expect(all(own.encode({ passages: ["a"], salt: "" }))).rejects.toMatchObject(unavailable);
+  await expect(own.tokenize({ text: "a", special: false })).rejects.toMatchObject(unavailable);
+  await expect(own.stats()).rejects.toMatchObject(unavailable);
+});
