@@ -10,7 +10,7 @@ const lock = join(projectRoot, "node_modules", ".build-dist-lock");
 /** A lock older than this was left behind: compiling takes seconds. */
 const staleLockMs = 120_000;
 
-/** Compiles src/ to dist/ where that is older, once even if several test files ask at the same time. */
+/** Compiles src/ to dist/, the server's page too, where that is older, once even if several test files ask at the same time. */
 export async function buildDist(): Promise<void> {
   for (;;) {
     if (isFresh()) return;
@@ -21,6 +21,7 @@ export async function buildDist(): Promise<void> {
     const compiler = join(projectRoot, "node_modules", "typescript", "bin", "tsc");
     if (!isFresh()) {
       execFileSync(process.execPath, [compiler, "-p", "tsconfig.build.json"], { cwd: projectRoot, stdio: "pipe" });
+      execFileSync(process.execPath, [join("scripts", "build-page.mjs")], { cwd: projectRoot, stdio: "pipe" });
     }
   } finally {
     rmdirSync(lock);
@@ -43,10 +44,12 @@ function isFresh(): boolean {
   const builtAt = modifiedAt(entry);
   if (builtAt === undefined) return false;
   const src = join(projectRoot, "src");
-  const sources = readdirSync(src, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".ts"));
+  const sources = readdirSync(src, { recursive: true, encoding: "utf8" });
   return sources.every((name) => {
-    if (name.endsWith(".test.ts") || name.endsWith(".suite.ts")) return true;
-    const output = modifiedAt(join(projectRoot, "dist", name.replace(/\.ts$/, ".js")));
+    const isOfPage = name.startsWith(join("server", "page", "app"));
+    if (/\.(test|suite)\.ts$/.test(name) || !(isOfPage ? /\.\w+$/ : /\.ts$/).test(name)) return true;
+    const product = isOfPage ? join("server", "page", "assets", "index.html") : name.replace(/\.ts$/, ".js");
+    const output = modifiedAt(join(projectRoot, "dist", product));
     return output !== undefined && output >= (modifiedAt(join(src, name)) ?? 0);
   });
 }
