@@ -186,7 +186,7 @@ class Program implements AsyncDisposable {
     }
     const child = spawn(process.execPath, [join(projectRoot, "dist/cli/main.js"), ...args, ...(options.args ?? [])], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, ...options.env },
+      env: { ...environment(), ...options.env },
     });
     return new Program(child, folder);
   }
@@ -228,6 +228,12 @@ class Program implements AsyncDisposable {
     for (const { pid } of children) killProcess(pid);
     await this.exited;
   }
+}
+
+/** This process's environment without settings of a server, which somebody who runs the tests may have. */
+function environment(): NodeJS.ProcessEnv {
+  const isSetting = (name: string) => name.startsWith("BLOCK_ATTENTION_") && name !== "BLOCK_ATTENTION_GGML";
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !isSetting(name)));
 }
 
 /** Waits until `condition` holds, asking every 20 ms. @throws Error after `limitMs`. */

@@ -1,0 +1,3 @@
+import { malformedSuite } from "./malformed.suite.js";
+
+malformedSuite(10_000);

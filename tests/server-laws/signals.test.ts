@@ -1,0 +1,3 @@
+import { signalsSuite } from "./signals.suite.js";
+
+signalsSuite(1);

@@ -1,0 +1,119 @@
+import { expect, test } from "vitest";
+import { Random } from "../models/random.js";
+import { areaUnderCurve, chanceDeviation } from "./area-under-curve.js";
+import { errorFault, eventData, HttpClient } from "./http-client.js";
+import { expectCleanLog, expectSettled } from "./server-laws.js";
+import { ServerUnderTest } from "./server-under-test.js";
+
+export interface TenantsSize {
+  /** Passages that the other tenant has, and as many that it has not. */
+  readonly numRequests: number;
+  /** The most that a threshold on the time to the first token may tell the two apart; undefined: not timed. */
+  readonly maxArea?: number;
+}
+
+interface Chunk {
+  readonly usage?: { readonly prompt_tokens_details: { readonly cached_tokens: number } } | null;
+  readonly block_attention?: { readonly blocks: readonly { readonly id: string; readonly hit: boolean }[] };
+}
+
+const words = "amber birch cedar delta ember fjord grove heron inlet jetty kelp lotus maple north otter pearl".split(
+  " ",
+);
+
+/** Two keys, the same passages: neither sees, hits, times or deletes what is the other's. */
+export function tenantsSuite(size: TenantsSize): void {
+  const keys = ["key-of-the-first-tenant-0123456789", "key-of-the-other-tenant-9876543210"] as const;
+
+  test("serve: tenants with the same passages do not see each other's blocks", { timeout: 600_000 }, async () => {
+    await using server = await ServerUnderTest.start({ keys });
+    using first = new HttpClient(server, keys[0]);
+    using other = new HttpClient(server, keys[1]);
+    using nobody = new HttpClient(server);
+    using stranger = new HttpClient(server, "key-of-nobody-at-all-5555555555555");
+
+    const encode = (client: HttpClient, passage: string) =>
+      client.json<{ data: { id: string; hit: boolean }[] }>({ path: "/v1/blocks", body: { passages: [passage] } });
+    const shared = "A passage that both tenants have.\n";
+    const firstId = (await encode(first, shared)).data[0]?.id ?? "";
+    const otherBlock = (await encode(other, shared)).data[0];
+    expect(otherBlock?.hit).toBe(false);
+    expect(otherBlock?.id).not.toBe(firstId);
+    expect((await encode(first, shared)).data[0]).toMatchObject({ id: firstId, hit: true });
+
+    // To the other it is as if there were no such block: the same answer as for an id that nobody has.
+    const path = `/v1/blocks/${firstId}`;
+    const unknownPath = `/v1/blocks/${firstId.replace(/^./, (digit) => (digit === "0" ? "1" : "0"))}`;
+    for (const method of ["GET", "DELETE"]) {
+      const mine = await other.ask({ method, path });
+      const unknown = await other.ask({ method, path: unknownPath });
+      expect(mine.status).toBe(404);
+      expect(errorFault(mine.text)).toBeUndefined();
+      expect(mine.text.replaceAll(firstId, "")).toBe(unknown.text.replaceAll(unknownPath.slice(-firstId.length), ""));
+    }
+    expect((await first.ask({ path })).status).toBe(200);
+    expect((await first.ask({ method: "DELETE", path })).status).toBeLessThan(300);
+    expect((await first.ask({ path })).status).toBe(404);
+    expect((await other.ask({ path: `/v1/blocks/${otherBlock?.id}` })).status).toBe(200);
+
+    for (const client of [nobody, stranger]) {
+      for (const question of [
+        { path },
+        { path: "/metrics" },
+        { path: "/v1/models" },
+        { path: "/generate", body: {} },
+      ]) {
+        const refused = await client.ask(question);
+        expect(refused.status).toBe(401);
+        expect(refused.headers["www-authenticate"]).toMatch(/^Bearer/);
+        expect(errorFault(refused.text)).toBeUndefined();
+      }
+    }
+    expect((await nobody.ask({ path: "/health" })).status).toBe(200);
+    expect((await nobody.ask({ path: "/ready" })).status).toBe(200);
+
+    const random = new Random(7, "tenants");
+    let numPassages = 0;
+    const passage = () =>
+      `${numPassages++}: ${Array.from({ length: 60 }, () => words[random.below(words.length)]).join(" ")}.\n`;
+    /** What a spy sees of a passage. */
+    const probe = async (text: string) => {
+      const content = [text, "What is it?"].map((text) => ({ type: "text", text }));
+      const body = { messages: [{ role: "user", content }], temperature: 0, max_tokens: 1 };
+      const stream = { stream: true, stream_options: { include_usage: true } };
+      const answer = await other.ask({ path: "/v1/chat/completions", body: { ...body, ...stream } });
+      const chunks = eventData(answer.text).slice(0, -1);
+      const last = JSON.parse(chunks.at(-1) ?? "{}") as Chunk;
+      return { ms: answer.firstByteMs, hit: last.block_attention?.blocks.at(-1)?.hit };
+    };
+    await probe(passage());
+
+    // Whether the other tenant has the passage is drawn anew each time; it encodes one in any case.
+    const has: number[] = [];
+    const lacks: number[] = [];
+    while (Math.min(has.length, lacks.length) < size.numRequests) {
+      const text = passage();
+      const isTheirs = random.below(2) === 0;
+      if ((isTheirs ? has : lacks).length >= size.numRequests) continue;
+      await encode(first, isTheirs ? text : passage());
+      const { ms, hit } = await probe(text);
+      expect(hit).toBe(false);
+      (isTheirs ? has : lacks).push(ms);
+    }
+    expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(false);
+    expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(true);
+    await expectSettled(server, keys[0]);
+    expectCleanLog(server.stderr);
+    for (const key of keys) expect(server.stderr).not.toContain(key);
+
+    if (size.maxArea === undefined) return;
+    const area = areaUnderCurve(has, lacks);
+    const spread = chanceDeviation(has.length, lacks.length);
+    console.log(
+      `AUC of "the other tenant has it" by time to the first token: ${area.toFixed(4)} over ${has.length} and ` +
+        `${lacks.length} requests; by chance 0.5 ± ${spread.toFixed(4)}`,
+    );
+    // A spy may take a threshold from either side.
+    expect(Math.max(area, 1 - area)).toBeLessThanOrEqual(size.maxArea);
+  });
+}
