@@ -63,10 +63,10 @@ test("serve: passages as content parts, asked again in the reverse order, are no
 
   // A passage encoded at index time is the same block.
   const fresh = "Akira was a Japanese director. He was born in Tokyo.\n";
-  const encoded = await client.json<{ data: { id: string; hit: boolean }[] }>({
+  const encoded = await client.json<{ blocks: { id: string; hit: boolean }[] }>({
     path: "/v1/blocks",
     body: { passages: [fresh] },
   });
   const afterwards = await ask(parts([passages[0] as string, fresh]));
-  expect(afterwards.block_attention.blocks.at(-1)).toMatchObject({ id: encoded.data[0]?.id, hit: true });
+  expect(afterwards.block_attention.blocks.at(-1)).toMatchObject({ id: encoded.blocks[0]?.id, hit: true });
 });

@@ -33,13 +33,13 @@ export function tenantsSuite(size: TenantsSize): void {
     using stranger = new HttpClient(server, "key-of-nobody-at-all-5555555555555");
 
     const encode = (client: HttpClient, passage: string) =>
-      client.json<{ data: { id: string; hit: boolean }[] }>({ path: "/v1/blocks", body: { passages: [passage] } });
+      client.json<{ blocks: { id: string; hit: boolean }[] }>({ path: "/v1/blocks", body: { passages: [passage] } });
     const shared = "A passage that both tenants have.\n";
-    const firstId = (await encode(first, shared)).data[0]?.id ?? "";
-    const otherBlock = (await encode(other, shared)).data[0];
+    const firstId = (await encode(first, shared)).blocks[0]?.id ?? "";
+    const otherBlock = (await encode(other, shared)).blocks[0];
     expect(otherBlock?.hit).toBe(false);
     expect(otherBlock?.id).not.toBe(firstId);
-    expect((await encode(first, shared)).data[0]).toMatchObject({ id: firstId, hit: true });
+    expect((await encode(first, shared)).blocks[0]).toMatchObject({ id: firstId, hit: true });
 
     // To the other it is as if there were no such block: the same answer as for an id that nobody has.
     const path = `/v1/blocks/${firstId}`;
