@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
+import { packageVersion } from "../files/package-version.js";
 import { benchOptions, runBench } from "./bench.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
@@ -24,7 +24,7 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
   let exitCode = 0;
   const program = new Command("block-attention")
     .description("Block-Attention: passages are encoded once, kept, and reused at any place of any prompt.")
-    .version(readVersion());
+    .version(packageVersion());
 
   const add = <F>(
     name: string,
@@ -137,11 +137,6 @@ Examples:
       return exitCode;
     },
   };
-}
-
-function readVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(text) as { version: string }).version;
 }
 
 /** Commander's message in our words' shape: one line, double quotes, no period. */

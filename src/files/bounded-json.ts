@@ -82,8 +82,10 @@ const backslashUnit = 0x5c;
 
 /**
  * Walks over the text's brackets and strings before it is parsed. Whether the text is JSON at all is left to the parser.
+ *
+ * @throws Error of one line if it is nested more than `maxDepth` deep, or an object names a key twice.
  */
-function checkNesting(text: string, what: string, maxDepth: number, uniqueKeys: boolean): void {
+export function checkNesting(text: string, what: string, maxDepth: number, uniqueKeys: boolean): void {
   /** For each open bracket the keys seen in it; undefined for an array. */
   const open: (Set<string> | undefined)[] = [];
   for (let i = 0; i < text.length; i += 1) {

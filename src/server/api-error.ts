@@ -174,24 +174,28 @@ function invalidRequest(issues: readonly Issue[], context: string, cause: unknow
   });
 }
 
-/** Of a union the branch that came farthest is what the caller meant. */
+/** Of a union the branch with the fewest faults is what the caller meant, and among equals the one that came farthest. */
 function innermost(issue: Issue): { readonly path: readonly PropertyKey[]; readonly issue: Issue } {
-  const branches = (issue.code === "invalid_union" ? (issue.errors ?? []) : [])
-    .map((errors) => errors[0])
-    .filter((error) => error !== undefined);
-  let best = { path: issue.path, issue };
-  let isDeeper = false;
-  for (const branch of branches) {
-    const inner = innermost(branch);
-    const path = [...issue.path, ...inner.path];
-    if (path.length > best.path.length || (!isDeeper && inner.issue.code === "unrecognized_keys")) {
-      best = { path, issue: inner.issue };
-      isDeeper = true;
-    }
-  }
-  if (isDeeper || branches.length === 0) return best;
-  const wishes = [...new Set(branches.map((branch) => branch.message.replace(/^Invalid input: /, "")))];
-  return { path: issue.path, issue: { ...issue, message: wishes.join(", or ") } };
+  const branches = issue.code === "invalid_union" ? (issue.errors ?? []) : [];
+  const fewest = Math.min(...branches.map((errors) => errors.length));
+  const candidates = branches
+    .filter((errors) => errors.length === fewest)
+    .flatMap(([error]) => (error === undefined ? [] : [innermost(error)]));
+  const farthest = Math.max(...candidates.map(({ path }) => path.length));
+  const best = candidates.filter(({ path }) => path.length === farthest);
+  const first = best[0];
+  if (first === undefined) return { path: issue.path, issue };
+  const told = new Map(best.map((one) => [`${showPath(one.path)}: ${one.issue.message}`, one]));
+  if (told.size === 1) return { path: [...issue.path, ...first.path], issue: first.issue };
+  const isSamePlace = best.every(({ path }) => showPath(path) === showPath(first.path));
+  const message = [...told.values()]
+    .map(({ path, issue: { message } }) => {
+      const problem = message.replace(/^Invalid input: /, "");
+      return isSamePlace ? problem : `${quote(showPath(path), 80)} ${problem}`;
+    })
+    .join(", or ");
+  const path = isSamePlace ? [...issue.path, ...first.path] : issue.path;
+  return { path, issue: { code: "invalid_union", message, path } };
 }
 
 /** @example showPath(["messages", 0, "content"]) is "messages[0].content" */

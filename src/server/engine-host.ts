@@ -118,6 +118,8 @@ export interface HostResult {
   readonly blocks: readonly ServedBlock[];
   readonly seed: number;
   readonly warnings: readonly string[];
+  /** The token that ended the answer and is not in it, where `logprobs` were asked for and it was one. */
+  readonly endToken?: HostLogprobs | undefined;
 }
 
 export interface HostEncodeRequest {

@@ -1,0 +1,150 @@
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
+import { readFully } from "../files/read-range.js";
+import { openRegularFile } from "../files/regular-file.js";
+import type { Tenant } from "./route-context.js";
+import { ConfigError } from "./server-config.js";
+
+/** A key's holder, and how a key is recognized without keeping it. */
+interface KnownKey {
+  readonly tenant: Tenant;
+  readonly digest: Buffer;
+}
+
+const maxFileBytes = 2 ** 20;
+const maxKeys = 10_000;
+const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
+/** What fits into an Authorization header. */
+const keyPattern = /^[\x21-\x7e]{1,512}$/;
+const shortKeyLength = 16;
+/** Names this use of a key: what else may be made from it has nothing in common with a salt. */
+const saltDomain = "block-attention tenant salt v1";
+
+/** The server's keys: digests alone, the keys themselves are forgotten. */
+export class ApiKeys {
+  readonly #known: readonly KnownKey[];
+
+  /** @param keys by name. */
+  constructor(keys: ReadonlyMap<string, string>) {
+    this.#known = [...keys].map(([name, key]) => ({
+      tenant: { name, salt: createHmac("sha256", key).update(saltDomain).digest("hex") },
+      digest: digestOf(key),
+    }));
+  }
+
+  /**
+   * Whose key an Authorization header carries; undefined for none. Every key is compared, each in constant time, so the
+   * time tells nothing of the keys.
+   */
+  tenantOf(authorization: string | undefined): Tenant | undefined {
+    const [, key] = /^Bearer +([\x21-\x7e]+) *$/i.exec(authorization ?? "") ?? [];
+    if (key === undefined) return undefined;
+    const digest = digestOf(key);
+    let found: Tenant | undefined;
+    for (const known of this.#known) if (timingSafeEqual(known.digest, digest)) found = known.tenant;
+    return found;
+  }
+}
+
+/**
+ * Reads a file of keys: one a line (blank lines and those that start with # are passed over; names are key-1, key-2 … by
+ * line), or a JSON object of names and keys.
+ *
+ * @param onWarning told of what is unwise: a file that others may read, a key that can be guessed.
+ * @throws ConfigError if the file cannot be read, holds no key, or one that is malformed or there twice. It never quotes a key.
+ */
+export async function readApiKeys(path: string, onWarning: (warning: string) => void): Promise<ApiKeys> {
+  const text = await readText(path, onWarning);
+  const keys = text.trimStart().startsWith("{") ? fromJson(text, path) : fromLines(text, path);
+  if (keys.size === 0) throw new ConfigError(`Cannot use the key file ${quote(path)}: it holds no key`);
+  if (keys.size > maxKeys) {
+    throw new ConfigError(
+      `Cannot use the key file ${quote(path)}: it holds ${keys.size} keys, at most ${maxKeys} are read`,
+    );
+  }
+  const nameByKey = new Map<string, string>();
+  for (const [name, key] of keys) {
+    if (!namePattern.test(name)) {
+      throw new ConfigError(
+        `Cannot use the key file ${quote(path)}: a name is ${quote(name, 80)}, wanted 1 to 64 letters, digits, "-", "_" or "."`,
+      );
+    }
+    if (!keyPattern.test(key)) {
+      throw new ConfigError(
+        `Cannot use the key file ${quote(path)}: the key "${name}" is not 1 to 512 visible ASCII characters without spaces`,
+      );
+    }
+    const other = nameByKey.get(key);
+    if (other !== undefined) {
+      throw new ConfigError(`Cannot use the key file ${quote(path)}: the keys "${other}" and "${name}" are the same`);
+    }
+    nameByKey.set(key, name);
+    if (key.length < shortKeyLength) {
+      onWarning(
+        `the key "${name}" of ${quote(path)} has ${key.length} characters: under ${shortKeyLength} it can be guessed`,
+      );
+    }
+  }
+  return new ApiKeys(keys);
+}
+
+async function readText(path: string, onWarning: (warning: string) => void): Promise<string> {
+  try {
+    const { handle, size } = await openRegularFile(path);
+    try {
+      if (size > maxFileBytes) throw new Error(`it has ${size} bytes, at most ${maxFileBytes} are read`);
+      const { mode } = await handle.stat();
+      // Windows has no such bits.
+      if (process.platform !== "win32" && (mode & 0o044) !== 0) {
+        onWarning(`the key file ${quote(path)} can be read by other users of this machine: chmod 600 ends that`);
+      }
+      const bytes = new Uint8Array(size);
+      await readFully(handle, bytes, 0, path);
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ConfigError(`Cannot use the key file ${quote(path)}: ${reason}`, { cause: error });
+  }
+}
+
+function fromLines(text: string, path: string): Map<string, string> {
+  const keys = new Map<string, string>();
+  for (const [i, line] of text.split(/\r?\n/).entries()) {
+    const key = line.trim();
+    if (key === "" || key.startsWith("#")) continue;
+    if (!keyPattern.test(key)) {
+      throw new ConfigError(
+        `Cannot use the key file ${quote(path)}: line ${i + 1} is not one key of 1 to 512 visible ASCII characters`,
+      );
+    }
+    keys.set(`key-${keys.size + 1}`, key);
+  }
+  return keys;
+}
+
+function fromJson(text: string, path: string): Map<string, string> {
+  let value: JsonValue;
+  try {
+    value = parseJson(text, quote(path), { maxDepth: 4, uniqueKeys: true });
+  } catch {
+    // The parser's message may quote what stands there.
+    throw new ConfigError(
+      `Cannot use the key file ${quote(path)}: it starts as JSON and is none, or names a key twice`,
+    );
+  }
+  const entries = isJsonObject(value) ? Object.entries(value) : [];
+  return new Map(
+    entries.map(([name, key]) => {
+      if (typeof key === "string") return [name, key];
+      throw new ConfigError(`Cannot use the key file ${quote(path)}: the key ${quote(name, 80)} is no string`);
+    }),
+  );
+}
+
+function digestOf(key: string): Buffer {
+  return createHash("sha256").update(key).digest();
+}

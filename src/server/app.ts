@@ -1,0 +1,287 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { randomUUID } from "node:crypto";
+import type { Socket } from "node:net";
+import { getHeapStatistics } from "node:v8";
+import cors from "@fastify/cors";
+import swagger from "@fastify/swagger";
+import underPressure from "@fastify/under-pressure";
+import Fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController,
+} from "fastify";
+import {
+  jsonSchemaTransform,
+  jsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+} from "fastify-type-provider-zod";
+import { type DestinationStream, pino } from "pino";
+import { packageVersion } from "../files/package-version.js";
+import { ApiError, errorBody, toApiError } from "./api-error.js";
+import type { ApiKeys } from "./api-keys.js";
+import { registerBlocks } from "./blocks-routes.js";
+import { answerClientError } from "./client-error.js";
+import type { EngineHost } from "./engine-host.js";
+import { registerGenerate } from "./generate-route.js";
+import { hostGuard, isLoopback } from "./host-names.js";
+import { readJsonBodies } from "./json-body.js";
+import { MeteredHost, type RequestWork } from "./metered-host.js";
+import { collectMethods } from "./method-not-allowed.js";
+import { Metrics } from "./metrics.js";
+import { registerOpenAi } from "./openai/register.js";
+import { registerPage } from "./page/register.js";
+import { registerReference } from "./reference-page.js";
+import type { RouteContext, Tenant } from "./route-context.js";
+import { ConfigError, type ServerConfig } from "./server-config.js";
+import { registerStatus } from "./status-routes.js";
+import { registerTokenize } from "./tokenize-route.js";
+
+export interface AppOptions {
+  readonly host: EngineHost;
+  readonly config: ServerConfig;
+  /** Undefined: every request is served, and all are one tenant's. */
+  readonly keys?: ApiKeys | undefined;
+  /** Where log lines go, as JSON. Default: nowhere. */
+  readonly log?: DestinationStream | undefined;
+  /** Aborted once the server is told to end: new requests are refused from then on. */
+  readonly stopping?: AbortSignal | undefined;
+}
+
+/** Without keys everybody is this one. */
+const onlyTenant: Tenant = { name: "default", salt: "" };
+/** Who asks for what needs no key, where others need one. */
+const anybody: Tenant = { name: "anonymous", salt: "anonymous" };
+/** Requests in flight beyond those that run or wait in the engine: reading, cutting, answering. */
+const spareRequests = 64;
+
+/**
+ * The server's application: every route, with what holds for all of them. It does not listen yet, and it does not own
+ * the host.
+ *
+ * @throws ConfigError if it would listen on a public address without keys.
+ */
+export async function createApp(options: AppOptions): Promise<FastifyInstance> {
+  const { host: engine, config, keys, log, stopping = new AbortController().signal } = options;
+  if (keys === undefined && !isLoopback(config.host)) {
+    throw new ConfigError(
+      `Cannot serve on "${config.host}": others can reach it and there are no keys, wanted --keys or --host 127.0.0.1`,
+    );
+  }
+  const logger = log === undefined ? pino({ enabled: false }) : pino(loggerOptions(config.logLevel), log);
+  const version = packageVersion();
+  const requestMs = config.requestSeconds * 1000;
+  const app: FastifyInstance = Fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: () => `req_${randomUUID().replaceAll("-", "")}`,
+    bodyLimit: config.maxBodyBytes,
+    requestTimeout: requestMs,
+    http: {
+      maxHeaderSize: config.maxHeaderBytes,
+      headersTimeout: requestMs,
+      connectionsCheckingInterval: Math.min(requestMs, 2_000),
+    },
+    // A path is bounded by the head already; the routes say what they take.
+    routerOptions: { maxParamLength: config.maxHeaderBytes },
+    clientErrorHandler: (error, socket) => answerClientError(error, socket as Socket),
+    frameworkErrors: (error, _request, reply) => {
+      const told = toApiError(error);
+      void (reply as FastifyReply).code(told.statusCode).send(errorBody(told));
+    },
+  });
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  readJsonBodies(app, config.maxJsonDepth);
+  const methodsOf = collectMethods(app);
+
+  const work = new AsyncLocalStorage<RequestWork>();
+  const metrics = new Metrics({ host: engine, version, processBytes: () => process.memoryUsage.rss() });
+  const host = new MeteredHost(engine, metrics, {
+    maxPromptTokens: config.maxPromptTokens,
+    currentWork: () => work.getStore(),
+  });
+
+  answerErrors(app, methodsOf);
+  observe(app, metrics, work, keys);
+  await app.register(underPressure, {
+    maxHeapUsedBytes: Math.floor(getHeapStatistics().heap_size_limit * 0.85),
+    pressureHandler: (request) => {
+      if (!isPublic(request)) throw busy("Cannot serve: the server is short of memory", "overloaded");
+    },
+  });
+  if (config.corsOrigins !== undefined) {
+    await app.register(cors, {
+      origin: config.corsOrigins.includes("*") ? "*" : config.corsOrigins,
+      methods: ["GET", "POST", "DELETE"],
+      allowedHeaders: ["authorization", "content-type"],
+      exposedHeaders: ["x-request-id", "retry-after"],
+      maxAge: 600,
+    });
+  }
+  admit(app, { config, keys, stopping });
+
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: {
+        title: "Block-Attention",
+        version,
+        description: "Passages are encoded once, kept, and reused at any place of any prompt.",
+        license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+      },
+      ...(keys !== undefined && {
+        components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
+        security: [{ key: [] }],
+      }),
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  });
+  const context: RouteContext = { host, limits: config };
+  registerGenerate(app, context);
+  registerBlocks(app, context);
+  registerTokenize(app, context);
+  registerStatus(app, { host, metrics, stopping });
+  registerOpenAi(app, context);
+  registerReference(app);
+  await app.register(async (page) => {
+    page.addHook("onRoute", (route) => {
+      route.config = { ...route.config, isPublic: true };
+    });
+    registerPage(page);
+  });
+  return app;
+}
+
+function loggerOptions(level: string): pino.LoggerOptions {
+  return {
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    serializers: { err: pino.stdSerializers.errWithCause },
+  };
+}
+
+/** Errors of whatever kind in OpenAI's form; what is our fault goes to the log, with its stack. */
+function answerErrors(app: FastifyInstance, methodsOf: (path: string) => string[]): void {
+  app.setErrorHandler((error, request, reply) => {
+    const told = toApiError(error);
+    if (told.statusCode === 500) request.log.error({ err: error }, "a request failed");
+    return reply.code(told.statusCode).headers(told.headers).send(errorBody(told));
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split("?", 1)[0] ?? "";
+    const methods = methodsOf(path);
+    const told =
+      methods.length === 0 || methods.includes(request.method)
+        ? new ApiError(404, "Cannot find the route: there is none at this path", { code: "route_not_found" })
+        : new ApiError(405, `Cannot use ${request.method} here: this path takes ${methods.join(", ")}`, {
+            code: "method_not_allowed",
+            headers: { allow: methods.join(", ") },
+          });
+    return reply.code(told.statusCode).headers(told.headers).send(errorBody(told));
+  });
+}
+
+/** What every answer carries, and what is counted and logged of every request. */
+function observe(
+  app: FastifyInstance,
+  metrics: Metrics,
+  work: AsyncLocalStorage<RequestWork>,
+  keys: ApiKeys | undefined,
+): void {
+  const works = new WeakMap<FastifyRequest, RequestWork>();
+  app.decorateRequest("tenant", undefined as unknown as Tenant);
+  app.addHook("onRequest", (request, reply, done) => {
+    request.tenant = keys === undefined ? onlyTenant : anybody;
+    reply.headers({
+      "x-request-id": request.id,
+      "x-content-type-options": "nosniff",
+      "referrer-policy": "no-referrer",
+      "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+      "cache-control": "no-store",
+    });
+    reply.raw.once("close", metrics.httpRequestBegan());
+    done();
+  });
+  // The last hook before the handler: reading the body would lose the context.
+  app.addHook("preHandler", (request, _reply, done) => {
+    const ours: RequestWork = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+    works.set(request, ours);
+    work.run(ours, done);
+  });
+  app.addHook("onResponse", (request, reply, next) => {
+    const { method } = request;
+    const route = request.routeOptions.url ?? "unknown";
+    const status = reply.raw.statusCode;
+    metrics.httpRequests.inc({ method, route, status: String(status) });
+    const done = works.get(request);
+    const line = {
+      method,
+      route,
+      status,
+      ms: Math.round(reply.elapsedTime),
+      tenant: request.tenant.name,
+      ...(done !== undefined && done.promptTokens > 0 && done),
+      ...(!reply.raw.writableFinished && { clientGone: true }),
+    };
+    request.log[isPublic(request) || route === "/metrics" ? "debug" : "info"](line, "answered");
+    next();
+  });
+}
+
+interface Admission {
+  readonly config: ServerConfig;
+  readonly keys: ApiKeys | undefined;
+  readonly stopping: AbortSignal;
+}
+
+/** Who is let in, before a body is read. */
+function admit(app: FastifyInstance, { config, keys, stopping }: Admission): void {
+  const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
+  const maxInFlight = config.maxRunning + config.maxQueued + spareRequests;
+  let numInFlight = 0;
+  app.addHook("onRequest", async (request, reply) => {
+    if (isOurName?.(request.headers.host) === false) {
+      throw new ApiError(403, "Cannot serve the request: its Host header names no host of this server", {
+        code: "unknown_host",
+      });
+    }
+    if (isPublic(request)) return;
+    if (keys !== undefined) {
+      const tenant = keys.tenantOf(request.headers.authorization);
+      if (tenant === undefined) {
+        const has = request.headers.authorization !== undefined;
+        throw new ApiError(401, `Cannot serve the request: its key is ${has ? "none of this server's" : "missing"}`, {
+          code: has ? "invalid_api_key" : "missing_api_key",
+          headers: { "www-authenticate": 'Bearer realm="block-attention"' },
+        });
+      }
+      request.tenant = tenant;
+    }
+    if (request.routeOptions.url === "/metrics") return;
+    if (stopping.aborted) {
+      reply.header("connection", "close");
+      throw busy("Cannot serve: the server is ending", "draining");
+    }
+    if (numInFlight >= maxInFlight) {
+      throw busy(`Cannot serve: ${numInFlight} requests are being served already`, "queue_full");
+    }
+    numInFlight += 1;
+    reply.raw.once("close", () => {
+      numInFlight -= 1;
+    });
+  });
+}
+
+function busy(message: string, code: string): ApiError {
+  return new ApiError(503, message, { code, headers: { "retry-after": "1" } });
+}
+
+function isPublic(request: FastifyRequest): boolean {
+  return request.routeOptions.config?.isPublic === true;
+}

@@ -1,0 +1,148 @@
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
+import type { HostEncodeEvent } from "./engine-host.js";
+import { clientGone, ResponseStream } from "./response-stream.js";
+import type { RouteContext } from "./route-context.js";
+
+const servedBlock = z.strictObject({
+  id: z.string().describe("the block's id: the same for the same tokens, model and key"),
+  tokens: z.int(),
+  hit: z.boolean().describe("whether it was kept already"),
+});
+const keptBlock = z.strictObject({
+  id: z.string(),
+  tokens: z.int(),
+  bytes: z.int().describe("of its keys and values"),
+  in_use: z.boolean().describe("whether a request of this key uses it now"),
+});
+const noBlock = errorSchema.describe(
+  "There is no such block: it was never encoded with this key, or had to make room.",
+);
+
+/** `POST /v1/blocks` encodes passages ahead, at index time; `GET` and `DELETE /v1/blocks/:id` look at one and forget it. */
+export function registerBlocks(app: FastifyInstance, { host, limits }: RouteContext): void {
+  const passage = z.union([
+    z.string().min(1).describe("a block's text, exactly as prompts will have it"),
+    z
+      .strictObject({ title: z.string(), text: z.string() })
+      .describe("a document, which becomes the block that it is among `documents` of /v1/chat/completions"),
+  ]);
+  const body = z.strictObject({
+    passages: z.array(passage).min(1).max(limits.maxBlocks),
+    stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
+  });
+  const typed = app.withTypeProvider<ZodTypeProvider>();
+  const tags = ["Block attention"];
+
+  typed.post(
+    "/v1/blocks",
+    {
+      schema: {
+        summary: "Encodes passages ahead, at index time",
+        tags,
+        body,
+        response: {
+          200: {
+            description: "The passages' blocks in order; with `stream` one line for each.",
+            content: {
+              "application/json": { schema: z.strictObject({ blocks: z.array(servedBlock) }) },
+              "application/x-ndjson": { schema: z.string() },
+            },
+          },
+          ...errorResponses,
+        },
+      },
+    },
+    async (request, reply) => {
+      const { passages, stream } = request.body;
+      const signal = clientGone(request, reply);
+      const events = host.encode({ passages, salt: request.tenant.salt }, signal);
+      if (stream === true) {
+        using answer = new ResponseStream(reply, {
+          contentType: "application/x-ndjson",
+          stallMs: limits.stallSeconds * 1000,
+        });
+        await streamBlocks(events, answer, signal, request.log);
+        return reply;
+      }
+      const blocks = [];
+      for await (const { block } of events) blocks.push({ id: block.id, tokens: block.tokens, hit: block.hit });
+      reply.type("application/json; charset=utf-8");
+      return { blocks };
+    },
+  );
+
+  // Of any form: what is no id names no block.
+  const params = z.strictObject({ id: z.string().min(1).max(128).describe("a block's id, as answers tell it") });
+  typed.get(
+    "/v1/blocks/:id",
+    {
+      schema: {
+        summary: "Tells of a kept block",
+        tags,
+        params,
+        response: { 200: keptBlock, ...errorResponses, 404: noBlock },
+      },
+    },
+    async ({ params: { id }, tenant }) => {
+      const block = await host.block(id, tenant.salt);
+      if (block === undefined) throw notFound();
+      return { id: block.id, tokens: block.tokens, bytes: block.bytes, in_use: block.inUse };
+    },
+  );
+  typed.delete(
+    "/v1/blocks/:id",
+    {
+      schema: {
+        summary: "Forgets a kept block",
+        tags,
+        params,
+        response: {
+          200: z.strictObject({ id: z.string(), deleted: z.literal(true) }),
+          ...errorResponses,
+          404: noBlock,
+        },
+      },
+    },
+    async ({ params: { id }, tenant }) => {
+      if (!(await host.deleteBlock(id, tenant.salt))) throw notFound();
+      return { id, deleted: true as const };
+    },
+  );
+}
+
+function notFound(): ApiError {
+  return new ApiError(404, "Cannot find the block: none with this id is kept", {
+    code: "block_not_found",
+    param: "id",
+  });
+}
+
+async function streamBlocks(
+  events: AsyncIterable<HostEncodeEvent>,
+  answer: ResponseStream,
+  signal: AbortSignal,
+  log: { error(details: object, message: string): void },
+): Promise<void> {
+  const sums = { blocks: 0, tokens: 0, hits: 0 };
+  try {
+    for await (const { index, block } of events) {
+      sums.blocks += 1;
+      sums.tokens += block.tokens;
+      if (block.hit) sums.hits += 1;
+      const { id, tokens, hit } = block;
+      await answer.write(`${JSON.stringify({ index, id, tokens, hit })}\n`);
+    }
+    await answer.write(`${JSON.stringify({ done: true, ...sums })}\n`);
+  } catch (error) {
+    if (!answer.isOpen) throw error;
+    if (!signal.aborted) {
+      const told = toApiError(error);
+      log.error({ err: told }, "indexing broke off");
+      await answer.write(`${JSON.stringify(errorBody(told))}\n`);
+    }
+  }
+  await answer.end();
+}

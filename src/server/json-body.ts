@@ -1,0 +1,62 @@
+import type { FastifyInstance } from "fastify";
+import { checkNesting } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
+import { ApiError } from "./api-error.js";
+
+/**
+ * Makes JSON the only body that the server reads: UTF-8, no deeper than `maxDepth`, and without keys that would change
+ * an object's prototype. All else is a 400 or 415 that says so. Other types than JSON are refused, forms and plain text
+ * too, which a web page could send anywhere without asking.
+ */
+export function readJsonBodies(app: FastifyInstance, maxDepth: number): void {
+  const parse = app.getDefaultJsonParser("error", "error");
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser<Buffer>("application/json", { parseAs: "buffer" }, (request, body, done) => {
+    const encoding = request.headers["content-encoding"];
+    if (encoding !== undefined && encoding !== "identity") {
+      const message = `Cannot read the body: its Content-Encoding is ${quote(encoding, 40)}, wanted none`;
+      done(new ApiError(415, message, { code: "unsupported_content_encoding" }));
+      return;
+    }
+    let text: string;
+    try {
+      text = new TextDecoder("utf-8", { fatal: true }).decode(body);
+    } catch (error) {
+      done(invalidJson("Cannot read the body: it is not UTF-8", error));
+      return;
+    }
+    try {
+      checkNesting(text, "the body", maxDepth, false);
+    } catch (error) {
+      done(invalidJson(error instanceof Error ? error.message : String(error), error));
+      return;
+    }
+    if (text.trim() === "") {
+      done(invalidJson("Cannot read the body: it is empty, wanted JSON", undefined));
+      return;
+    }
+    // The parser calls back at once.
+    parse(request, text, (error, value) => {
+      if (error === null) done(null, value);
+      else done(invalidJson(`Cannot read the body: ${whyRefused(text)}`, error));
+    });
+  });
+}
+
+function invalidJson(message: string, cause: unknown): ApiError {
+  return new ApiError(400, message, { code: "invalid_json", cause });
+}
+
+/** The framework's parser tells no reason: what is JSON all the same was refused for its keys. */
+function whyRefused(text: string): string {
+  try {
+    JSON.parse(text);
+    return 'it has a key "__proto__" or "constructor" that would change an object\'s prototype';
+  } catch (error) {
+    // The message may quote the text, line ends and all.
+    const line = String((error as Error).message)
+      .replace(/\s+/g, " ")
+      .trim();
+    return `it is no JSON, ${line.length > 160 ? `${line.slice(0, 160)}…` : line}`;
+  }
+}
