@@ -74,6 +74,11 @@ test("ragPrompt(): order and number of documents", () => {
   expect(ragPrompt({ documents: [], question: "?" }).blocks).toHaveLength(2);
 });
 
+test("ragPrompt(): a document that is a text is a passage as it stands", () => {
+  const { blocks } = ragPrompt({ documents: [" as it {title} stands", { title: "A", text: "B" }], question: "?" });
+  expect(blocks.slice(1, -1).map((block) => block.text)).toEqual([" as it {title} stands", "- Title: A\nB\n"]);
+});
+
 test("passageText(): is the block that ragPrompt() makes", () => {
   expect(passageText(documents[0]!)).toBe(ragPrompt({ documents, question: "?" }).blocks[1]!.text);
 });

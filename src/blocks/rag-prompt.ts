@@ -31,10 +31,13 @@ export const DEFAULT_RAG_PROMPT_TEXTS: RagPromptTexts = {
     "\n\nPlease write a high-quality answer for the given question using only the provided search documents (some of which might be irrelevant).\nQuestion: {question}",
 };
 
-/** Passages and what is asked over them: a question, or a conversation whose last user message is the question. */
+/**
+ * Passages and what is asked over them: a question, or a conversation whose last user message is the question. A
+ * document that is a text is a passage as it stands.
+ */
 export type RagPromptInput =
-  | { readonly documents: readonly RagDocument[]; readonly question: string }
-  | { readonly documents: readonly RagDocument[]; readonly messages: readonly ChatMessage[] };
+  | { readonly documents: readonly (string | RagDocument)[]; readonly question: string }
+  | { readonly documents: readonly (string | RagDocument)[]; readonly messages: readonly ChatMessage[] };
 
 export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   /** Undefined: no chat template, the texts alone. */
@@ -143,11 +146,12 @@ function partMessages(
   });
 }
 
-function passageTexts(documents: readonly RagDocument[], texts: RagPromptTexts): string[] {
+function passageTexts(documents: readonly (string | RagDocument)[], texts: RagPromptTexts): string[] {
   if (!Array.isArray(documents)) {
     throw new TypeError(`Cannot make a RAG prompt: the documents are ${typeof documents}, wanted an array`);
   }
   return documents.map((document: unknown, i) => {
+    if (typeof document === "string") return document;
     const { title, text } = (document ?? {}) as Partial<Record<keyof RagDocument, unknown>>;
     if (typeof title !== "string") {
       throw new TypeError(`Cannot make a passage of document ${i}: its title is ${typeof title}, wanted text`);

@@ -25,13 +25,13 @@ export type PromptInput =
   /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
   | {
       readonly messages: readonly ChatMessage[];
-      readonly documents?: readonly RagDocument[] | undefined;
+      readonly documents?: readonly (string | RagDocument)[] | undefined;
       readonly segment?: SegmentOptions | undefined;
     }
   /** The RAG prompt: a passage is a block. */
   | {
       readonly question: string;
-      readonly documents: readonly RagDocument[];
+      readonly documents: readonly (string | RagDocument)[];
       readonly rag?: Omit<RagPromptOptions, "template" | "texts"> | undefined;
     };
 

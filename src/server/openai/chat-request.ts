@@ -1,0 +1,75 @@
+import type { z } from "zod";
+import type { ChatMessage } from "../../blocks/block.js";
+import type { PromptInput } from "../../engine/prompt.js";
+import { ApiError } from "../api-error.js";
+import type { HostGenerateRequest } from "../engine-host.js";
+import type { ServerLimits } from "../server-config.js";
+import { chatFields } from "./fields.js";
+import { requestSchema } from "./request-field.js";
+import { samplingOf } from "./sampling-of.js";
+import { type StreamFields, streamOptions } from "./stream-options.js";
+
+export const chatSchema = (limits: ServerLimits) => requestSchema(chatFields(limits));
+export type ChatBody = z.output<ReturnType<typeof chatSchema>>;
+
+/** A request as the engine takes it: one for each answer. */
+export interface ChoiceRequests extends StreamFields {
+  readonly requests: readonly HostGenerateRequest[];
+  /** Answers of each prompt. */
+  readonly n: number;
+}
+
+/** @throws ApiError for fields that do not go together. */
+export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits): ChoiceRequests {
+  const { max_tokens: older, max_completion_tokens: newer } = body;
+  if (older != null && newer != null && older !== newer) {
+    throw new ApiError(400, `Cannot use "max_tokens": it is ${older}, and max_completion_tokens is ${newer}`, {
+      code: "invalid_value",
+      param: "max_tokens",
+    });
+  }
+  const logprobs = body.logprobs ?? false;
+  if (body.top_logprobs && !logprobs) {
+    throw new ApiError(400, 'Cannot use "top_logprobs": it wants "logprobs" to be true', {
+      code: "invalid_value",
+      param: "top_logprobs",
+    });
+  }
+  const maxTokens = newer ?? older ?? limits.maxTokens;
+  const prompt = promptOf(body);
+  const n = body.n ?? 1;
+  const requests = Array.from({ length: n }, (_, choice) => ({
+    prompt,
+    sampling: samplingOf(body, { maxTokens, topLogprobs: body.top_logprobs ?? 0 }, choice),
+    mode: body.block_attention?.mode ?? undefined,
+    salt,
+    logprobs,
+    echo: false,
+  }));
+  return { requests, n, ...streamOptions(body) };
+}
+
+function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {
+  return {
+    messages: messages.map(messageOf),
+    ...(documents != null && { documents }),
+    ...(steering?.segment != null && { cut: steering.segment }),
+    ...(steering?.num_local_attention_blocks != null && {
+      numLocalAttentionBlocks: steering.num_local_attention_blocks,
+    }),
+  };
+}
+
+function messageOf({ role, content }: ChatBody["messages"][number], index: number): ChatMessage {
+  if (content == null && role !== "assistant") {
+    const param = `messages[${index}].content`;
+    throw new ApiError(400, `Cannot use "${param}": there is none, wanted text or a list of parts`, {
+      code: "invalid_value",
+      param,
+    });
+  }
+  return {
+    role: role === "developer" ? "system" : role,
+    content: typeof content === "string" ? content : (content?.map((part) => part.text) ?? ""),
+  };
+}

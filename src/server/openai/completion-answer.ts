@@ -1,0 +1,125 @@
+import { z } from "zod";
+import type { HostLogprobs } from "../engine-host.js";
+import { type AnswerHead, finishReason } from "./answer-head.js";
+import type { CompletionRequests } from "./completion-request.js";
+import type { GatheredChoice, PromptEvent } from "./gather.js";
+import {
+  joinLegacyLogprobs,
+  type LegacyLogprobs,
+  LegacyLogprobsWriter,
+  legacyLogprobsSchema,
+  spellTokens,
+} from "./legacy-logprobs.js";
+import type { ChoiceEvent } from "./run-choices.js";
+import { reportOf, reportSchema, usageOf, usageSchema } from "./usage.js";
+
+const choiceSchema = z.object({
+  index: z.int().describe("The prompt's number times n, plus the answer's."),
+  text: z.string(),
+  logprobs: legacyLogprobsSchema.nullable(),
+  finish_reason: z.enum(["stop", "length"]),
+});
+
+export const completionAnswerSchema = z
+  .object({
+    id: z.string(),
+    object: z.literal("text_completion"),
+    created: z.int(),
+    model: z.string(),
+    system_fingerprint: z.string(),
+    choices: z.array(choiceSchema),
+    usage: usageSchema,
+    ...reportSchema.shape,
+  })
+  .describe("How texts go on.");
+
+/** A whole answer. */
+export function completionAnswer(
+  head: AnswerHead,
+  choices: readonly GatheredChoice[],
+  asked: CompletionRequests,
+): z.output<typeof completionAnswerSchema> {
+  const results = choices.map(({ result }) => result);
+  return {
+    ...head,
+    object: "text_completion",
+    choices: choices.map(({ prompt, text, tokens, result }, index) => {
+      const writer = new ChoiceWriter(asked, index);
+      const echo = writer.echo(prompt);
+      return {
+        index,
+        text: (echo?.text ?? "") + text,
+        logprobs: joined([echo?.logprobs, writer.logprobs(tokens, text), writer.logprobs(endOf(result.endToken), "")]),
+        finish_reason: finishReason(result),
+      };
+    }),
+    usage: usageOf(results, asked.n),
+    ...reportOf(results[0]!),
+  };
+}
+
+interface CompletionChunkChoice {
+  readonly index: number;
+  readonly text: string;
+  readonly logprobs: LegacyLogprobs | null;
+  readonly finish_reason: "stop" | "length" | null;
+}
+
+/** Makes of events what they add to a streamed answer: the `choices` of none or one chunk. */
+export function completionChunks(asked: CompletionRequests): (arrival: ChoiceEvent) => CompletionChunkChoice[] {
+  const writers = asked.requests.map((_, index) => new ChoiceWriter(asked, index));
+  return ({ index, event }) => {
+    const writer = writers[index] as ChoiceWriter;
+    switch (event.kind) {
+      case "prompt": {
+        const echo = writer.echo(event);
+        return echo === undefined ? [] : [{ index, ...echo, finish_reason: null }];
+      }
+      case "token": {
+        if (event.text === "" && event.logprobs === undefined) return [];
+        const tokens = event.logprobs === undefined ? [] : [event.logprobs];
+        return [{ index, text: event.text, logprobs: writer.logprobs(tokens, event.text), finish_reason: null }];
+      }
+      case "done": {
+        const logprobs = joined([writer.logprobs(endOf(event.result.endToken), "")]);
+        return [{ index, text: event.text, logprobs, finish_reason: finishReason(event.result) }];
+      }
+      default:
+        return event satisfies never;
+    }
+  };
+}
+
+/** Writes one choice's echo and log-probabilities, in the order of its events. */
+class ChoiceWriter {
+  readonly #asked: CompletionRequests;
+  readonly #index: number;
+  readonly #writer: LegacyLogprobsWriter | undefined;
+
+  constructor(asked: CompletionRequests, index: number) {
+    const { logprobs, sampling } = asked.requests[index]!;
+    this.#asked = asked;
+    this.#index = index;
+    this.#writer = logprobs ? new LegacyLogprobsWriter(sampling.topLogprobs ?? 0) : undefined;
+  }
+
+  /** The prompt before the answer; undefined where it is not echoed. */
+  echo({ echo = [] }: PromptEvent): { text: string; logprobs: LegacyLogprobs | null } | undefined {
+    if (this.#asked.echoes === undefined) return undefined;
+    const text = this.#asked.echoes[this.#index] ?? spellTokens(echo);
+    return { text, logprobs: this.#writer?.echo(echo, text) ?? null };
+  }
+
+  logprobs(tokens: readonly HostLogprobs[], text: string): LegacyLogprobs | null {
+    return this.#writer?.answer(tokens, text) ?? null;
+  }
+}
+
+function endOf(token: HostLogprobs | undefined): HostLogprobs[] {
+  return token === undefined ? [] : [token];
+}
+
+function joined(parts: readonly (LegacyLogprobs | null | undefined)[]): LegacyLogprobs | null {
+  const lists = parts.filter((part) => part != null);
+  return lists.length === 0 ? null : joinLegacyLogprobs(lists);
+}

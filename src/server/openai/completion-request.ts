@@ -1,0 +1,100 @@
+import type { z } from "zod";
+import type { PromptInput } from "../../engine/prompt.js";
+import { ApiError } from "../api-error.js";
+import type { ServerLimits } from "../server-config.js";
+import type { ChoiceRequests } from "./chat-request.js";
+import { completionFields } from "./fields.js";
+import { requestSchema } from "./request-field.js";
+import { samplingOf } from "./sampling-of.js";
+import { streamOptions } from "./stream-options.js";
+
+export const completionSchema = (limits: ServerLimits) => requestSchema(completionFields(limits));
+export type CompletionBody = z.output<ReturnType<typeof completionSchema>>;
+
+const defaultMaxTokens = 16;
+
+export interface CompletionRequests extends ChoiceRequests {
+  /** How each choice's answer begins, where the prompt is echoed; undefined: as the engine spells the prompt's ids. */
+  readonly echoes: readonly (string | undefined)[] | undefined;
+}
+
+/** @throws ApiError for fields that do not go together. */
+export function completionRequests(body: CompletionBody, salt: string, limits: ServerLimits): CompletionRequests {
+  const n = body.n ?? 1;
+  if (body.best_of != null && body.best_of !== n) {
+    throw new ApiError(400, `Cannot use "best_of": it is ${body.best_of}, wanted n, which is ${n}`, {
+      code: "unsupported_value",
+      param: "best_of",
+    });
+  }
+  const prompts = promptsOf(body);
+  if (prompts.length * n > limits.maxChoices) {
+    throw new ApiError(
+      400,
+      `Cannot use "n": ${n} answers to each of ${prompts.length} prompts are over the limit of ${limits.maxChoices}`,
+      { code: "invalid_value", param: "n" },
+    );
+  }
+  const numLocal = body.block_attention?.num_local_attention_blocks;
+  const echo = body.echo ?? false;
+  const logprobs = body.logprobs != null;
+  const maxTokens = Math.min(body.max_tokens ?? defaultMaxTokens, limits.maxTokens);
+  const choices = prompts.flatMap(({ input, text }) =>
+    Array.from({ length: n }, (_, choice) => ({
+      text,
+      request: {
+        prompt: { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) },
+        sampling: samplingOf(body, { maxTokens, topLogprobs: body.logprobs ?? 0 }, choice),
+        mode: body.block_attention?.mode ?? undefined,
+        salt,
+        logprobs,
+        // A prompt that came as text is known; its tokens are wanted for their probabilities alone.
+        echo: echo && (logprobs || text === undefined),
+      },
+    })),
+  );
+  return {
+    requests: choices.map(({ request }) => request),
+    n,
+    echoes: echo ? choices.map(({ text }) => text) : undefined,
+    ...streamOptions(body),
+  };
+}
+
+/** One prompt, and its text where it came as text. */
+interface Prompt {
+  readonly input: PromptInput;
+  readonly text: string | undefined;
+}
+
+function promptsOf({ prompt, block_attention: steering }: CompletionBody): Prompt[] {
+  const blocks = steering?.blocks;
+  if (blocks != null) {
+    if (prompt != null) {
+      throw new ApiError(400, 'Cannot use "prompt": there is also block_attention.blocks', {
+        code: "invalid_value",
+        param: "prompt",
+      });
+    }
+    if (steering?.segment != null) {
+      throw new ApiError(400, 'Cannot use "block_attention.segment": block_attention.blocks are cut already', {
+        code: "invalid_value",
+        param: "block_attention.segment",
+      });
+    }
+    return [{ input: { blocks }, text: blocks.join("") }];
+  }
+  if (prompt == null) {
+    throw new ApiError(400, 'Cannot use "prompt": there is none', { code: "invalid_value", param: "prompt" });
+  }
+  const cut = steering?.segment == null ? {} : { cut: steering.segment };
+  const ofText = (text: string): Prompt => ({ input: { prompt: text, ...cut }, text });
+  const ofIds = (ids: readonly number[]): Prompt => ({ input: { blockTokenIds: [ids] }, text: undefined });
+  if (typeof prompt === "string") return [ofText(prompt)];
+  if (isIds(prompt)) return [ofIds(prompt)];
+  return prompt.map((one) => (typeof one === "string" ? ofText(one) : ofIds(one)));
+}
+
+function isIds(prompt: readonly (number | string | readonly number[])[]): prompt is readonly number[] {
+  return typeof prompt[0] === "number";
+}

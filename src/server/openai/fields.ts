@@ -1,0 +1,253 @@
+import { z } from "zod";
+import type { ServerLimits } from "../server-config.js";
+import { informationalField, neutralField, readField } from "./request-field.js";
+
+const text = z.string();
+const never = z.array(z.never()).max(0);
+const maxLogitBias = 4096;
+const maxStops = 64;
+
+/** A text that an answer can hold: whole characters. Not a pattern in the OpenAPI document: few tools know this one. */
+const stopText = z
+  .string()
+  .min(1)
+  .max(10_000)
+  .refine((stop) => !/\p{Surrogate}/u.test(stop), "wanted whole characters");
+
+const modes = z.enum(["block", "full"]);
+const numLocalAttentionBlocks = z.int().min(0);
+const numLocalAbout = "Blocks past so many join the final block; 0 is full attention.";
+const modeAbout = "Block attention, or plain full attention. Default: what the model was trained for.";
+const segmentAbout =
+  "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
+
+/** Fields that chat and completions share, but for those of their own. */
+function commonFields(limits: ServerLimits) {
+  const maxChoices = Math.min(limits.maxChoices, 128);
+  return {
+    model: readField(text, "text", "Any name; answers name the model that is loaded."),
+    stream: readField(z.boolean(), "true or false", "Sends the answer piece by piece, as server-sent events."),
+    stream_options: readField(
+      z.strictObject({
+        include_usage: z.boolean().nullish(),
+        include_obfuscation: z.literal(false, "wanted false: chunks are not padded").nullish(),
+      }),
+      "an object with include_usage",
+      "With `include_usage` a last chunk tells the usage. Wants `stream`.",
+    ),
+    temperature: readField(z.number().min(0).max(2), "a number from 0 to 2", "0 takes the likeliest token. Default 1."),
+    top_p: readField(
+      z.number().min(0).max(1),
+      "a number from 0 to 1",
+      "Keeps the likeliest tokens that together have this probability; 0 the likeliest alone. Default 1.",
+    ),
+    top_k: readField(
+      z.int().min(-1).max(1_000_000_000),
+      "a whole number from 0 on, or -1",
+      "Keeps the k likeliest tokens; 0 and -1 are off. Not OpenAI's. Default 0.",
+    ),
+    min_p: readField(
+      z.number().min(0).max(1),
+      "a number from 0 to 1",
+      "Keeps tokens at least this many times as likely as the likeliest. Not OpenAI's. Default 0.",
+    ),
+    repetition_penalty: readField(
+      z.number().gt(0).max(100),
+      "a number over 0 and up to 100",
+      "Over 1: tokens of prompt and answer become less likely. Not OpenAI's. Default 1.",
+    ),
+    presence_penalty: readField(
+      z.number().min(-2).max(2),
+      "a number from -2 to 2",
+      "Taken from the logits of tokens that the answer holds. Default 0.",
+    ),
+    frequency_penalty: readField(
+      z.number().min(-2).max(2),
+      "a number from -2 to 2",
+      "Taken from a token's logit for each time that the answer holds it. Default 0.",
+    ),
+    seed: readField(
+      z.int().min(0),
+      "a whole number from 0 to 2^53 - 1",
+      "The same seed and request give the same answer. Choice i has seed + i. Default: drawn.",
+    ),
+    stop: readField(
+      z.union([stopText, z.array(stopText).max(maxStops)]),
+      `text, or a list of up to ${maxStops}, none empty`,
+      "Ends the answer before this text.",
+    ),
+    n: readField(
+      z.int().min(1).max(maxChoices),
+      `a whole number from 1 to ${maxChoices}`,
+      "How many answers; they are computed together. Default 1.",
+    ),
+    logit_bias: readField(
+      z
+        .record(z.string().regex(/^(0|[1-9]\d{0,9})$/, "wanted a token id"), z.number().min(-100).max(100))
+        .refine((bias) => Object.keys(bias).length <= maxLogitBias, `wanted up to ${maxLogitBias} tokens`),
+      `an object of up to ${maxLogitBias} token ids and numbers from -100 to 100`,
+      "Added to the logits of tokens; -100 bans one.",
+    ),
+    user: informationalField(text, "text", "Who asks."),
+  };
+}
+
+const documentSchema = z.union([
+  z.string().describe("A passage as it stands."),
+  z.strictObject({ title: text, text }).describe("A passage in the model's form, with its title."),
+]);
+
+const nothing = "tools are not supported";
+
+const partSchema = z
+  .strictObject({
+    type: z.literal("text", 'wanted "text": other parts are not supported'),
+    text,
+  })
+  .describe("One block.");
+
+/** Fields that answers carry, and clients send back in a history. */
+const historyFields = {
+  name: z.literal("", "wanted none: the model is not told of names").nullish(),
+  refusal: z.literal("", "wanted none").nullish(),
+  reasoning_content: z.literal("", "wanted none").nullish(),
+  audio: z.null("wanted none").optional(),
+  annotations: z.array(z.never()).max(0, "wanted none").nullish(),
+  function_call: z.null(`wanted none: ${nothing}`).optional(),
+  tool_calls: z.array(z.unknown()).max(0, `wanted none: ${nothing}`).nullish(),
+};
+
+const messageSchema = (limits: ServerLimits) =>
+  z.strictObject({
+    role: z.enum(
+      ["system", "developer", "user", "assistant"],
+      `wanted system, developer, user or assistant: ${nothing}`,
+    ),
+    content: z
+      .union([text, z.array(partSchema).min(1).max(limits.maxBlocks)])
+      .nullish()
+      .describe(
+        "Text, cut by rule; or a list of parts, each of which is a block. Null in an assistant's message only.",
+      ),
+    ...historyFields,
+  });
+
+/** Of `POST /v1/chat/completions`. */
+export function chatFields(limits: ServerLimits) {
+  const { maxBlocks, maxTokens } = limits;
+  return {
+    messages: {
+      schema: z.array(messageSchema(limits)).min(1).max(maxBlocks),
+      use: "read" as const,
+      wanted: `a list of 1 to ${maxBlocks} messages`,
+      about: "The conversation. Role `developer` is `system`. Every text part of a content list is a block.",
+    },
+    ...commonFields(limits),
+    documents: readField(
+      z.array(documentSchema).max(maxBlocks),
+      `a list of up to ${maxBlocks} texts, or objects with title and text`,
+      "Passages: with them the messages become the model's RAG prompt, a passage a block. Not OpenAI's.",
+    ),
+    block_attention: readField(
+      z.strictObject({
+        mode: modes.nullish().describe(modeAbout),
+        num_local_attention_blocks: numLocalAttentionBlocks.nullish().describe(numLocalAbout),
+        segment: z.enum(["parts", "rule", "none"]).nullish().describe(segmentAbout),
+      }),
+      "an object with mode, num_local_attention_blocks, segment",
+      "How the prompt becomes blocks. Not OpenAI's.",
+    ),
+    max_completion_tokens: readField(
+      z.int().min(0).max(maxTokens),
+      `a whole number from 0 to ${maxTokens}`,
+      "The longest answer. Default: what the context and the server's limit leave.",
+    ),
+    max_tokens: readField(
+      z.int().min(0).max(maxTokens),
+      `a whole number from 0 to ${maxTokens}`,
+      "The older name of `max_completion_tokens`.",
+    ),
+    logprobs: readField(z.boolean(), "true or false", "Tells each token's log-probability."),
+    top_logprobs: readField(
+      z.int().min(0).max(20),
+      "a whole number from 0 to 20",
+      "How many of the likeliest tokens are told at each place. Wants `logprobs`.",
+    ),
+    tools: neutralField(never, "none", nothing),
+    tool_choice: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
+    functions: neutralField(never, "none", nothing),
+    function_call: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
+    response_format: neutralField(
+      z.strictObject({ type: z.literal("text") }),
+      'an object of type "text"',
+      "answers are not held to a form",
+    ),
+    modalities: neutralField(z.tuple([z.literal("text")]), '["text"]', "answers are text"),
+    audio: neutralField(z.null(), "none", "answers are text"),
+    prediction: neutralField(z.null(), "none", "predicted answers are not supported"),
+    reasoning_effort: neutralField(z.literal("none"), '"none"', "reasoning is not steered"),
+    verbosity: neutralField(z.literal("medium"), '"medium"', "verbosity is not steered"),
+    web_search_options: neutralField(z.null(), "none", "there is no web search"),
+    moderation: neutralField(z.null(), "none", "answers are not moderated"),
+    service_tier: neutralField(z.enum(["auto", "default"]), '"auto" or "default"', "there is one tier"),
+    parallel_tool_calls: informationalField(z.boolean(), "true or false", "There are no tools."),
+    metadata: informationalField(z.record(z.string(), z.string()), "an object of texts", "Nothing is stored."),
+    store: informationalField(z.boolean(), "true or false", "Nothing is stored."),
+    safety_identifier: informationalField(text, "text", "Who asks."),
+    prompt_cache_key: informationalField(text, "text", "Blocks are found by what they hold."),
+    prompt_cache_retention: informationalField(
+      z.enum(["in_memory", "in-memory", "24h"]),
+      '"in_memory" or "24h"',
+      "Blocks are kept while there is room.",
+    ),
+    prompt_cache_options: informationalField(
+      z.record(z.string(), z.string()),
+      "an object of texts",
+      "Blocks are found by what they hold.",
+    ),
+  };
+}
+
+const maxEcho = 20;
+
+/** Of `POST /v1/completions`. */
+export function completionFields(limits: ServerLimits) {
+  const { maxBlocks, maxTokens, maxChoices } = limits;
+  const tokenIds = z.array(z.int().min(0)).min(1);
+  return {
+    prompt: readField(
+      z.union([text, tokenIds, z.array(text).min(1).max(maxChoices), z.array(tokenIds).min(1).max(maxChoices)]),
+      `text, token ids, or a list of up to ${maxChoices} of either`,
+      "What the answer goes on from. Text is cut by rule; token ids are never cut, and nothing is put before them.",
+    ),
+    ...commonFields(limits),
+    block_attention: readField(
+      z.strictObject({
+        mode: modes.nullish().describe(modeAbout),
+        num_local_attention_blocks: numLocalAttentionBlocks.nullish().describe(numLocalAbout),
+        segment: z.enum(["rule", "none"]).nullish().describe("Whether text is cut by rule. Default `rule`."),
+        blocks: z
+          .array(text)
+          .min(1)
+          .max(maxBlocks)
+          .nullish()
+          .describe("The prompt as blocks, in place of `prompt`; the last is the final block."),
+      }),
+      "an object with mode, num_local_attention_blocks, segment, blocks",
+      "How the prompt becomes blocks, or the blocks themselves. Not OpenAI's.",
+    ),
+    max_tokens: readField(
+      z.int().min(0).max(maxTokens),
+      `a whole number from 0 to ${maxTokens}`,
+      "The longest answer. Default 16.",
+    ),
+    logprobs: readField(
+      z.int().min(0).max(maxEcho),
+      `a whole number from 0 to ${maxEcho}`,
+      "Tells each token's log-probability, and so many of the likeliest tokens at its place.",
+    ),
+    echo: readField(z.boolean(), "true or false", "Puts the prompt before the answer, in `logprobs` too."),
+    best_of: neutralField(z.int().min(1).max(maxChoices), "the value of n", "answers are not ranked"),
+    suffix: neutralField(z.literal(""), "none", "nothing is inserted before a text"),
+  };
+}

@@ -1,0 +1,45 @@
+import type { HostEvent, HostLogprobs, HostResult } from "../engine-host.js";
+import type { ChoiceEvent } from "./run-choices.js";
+
+export type PromptEvent = HostEvent & { readonly kind: "prompt" };
+
+/** One whole answer. */
+export interface GatheredChoice {
+  readonly prompt: PromptEvent;
+  readonly text: string;
+  /** Its tokens, where log-probabilities were asked for. */
+  readonly tokens: readonly HostLogprobs[];
+  readonly result: HostResult;
+}
+
+/** Whole answers, by index. @throws what `events` throws; Error if an answer did not end. */
+export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: number): Promise<GatheredChoice[]> {
+  const parts = Array.from({ length: numChoices }, () => ({
+    prompt: undefined as PromptEvent | undefined,
+    texts: [] as string[],
+    tokens: [] as HostLogprobs[],
+    result: undefined as HostResult | undefined,
+  }));
+  for await (const { index, event } of events) {
+    const part = parts[index]!;
+    switch (event.kind) {
+      case "prompt":
+        part.prompt = event;
+        break;
+      case "token":
+        part.texts.push(event.text);
+        if (event.logprobs !== undefined) part.tokens.push(event.logprobs);
+        break;
+      case "done":
+        part.texts.push(event.text);
+        part.result = event.result;
+        break;
+      default:
+        event satisfies never;
+    }
+  }
+  return parts.map(({ prompt, texts, tokens, result }, i) => {
+    if (prompt === undefined || result === undefined) throw new Error(`Cannot answer: choice ${i} did not end`);
+    return { prompt, text: texts.join(""), tokens, result };
+  });
+}

@@ -1,0 +1,70 @@
+import type { FastifyReply } from "fastify";
+import { errorBody, toApiError } from "../api-error.js";
+import type { HostResult } from "../engine-host.js";
+import { ResponseStream } from "../response-stream.js";
+import type { AnswerHead } from "./answer-head.js";
+import type { ChoiceEvent } from "./run-choices.js";
+import { reportOf, usageOf } from "./usage.js";
+
+/** How long a client waits for anything before a comment line tells it that the server lives, in milliseconds. */
+const heartbeatMs = 15_000;
+
+export interface AnswerStreamOptions {
+  readonly events: AsyncIterable<ChoiceEvent>;
+  readonly head: AnswerHead & { readonly object: string };
+  /** What an event adds: each choice goes out in a chunk of its own. */
+  readonly choicesOf: (arrival: ChoiceEvent) => readonly object[];
+  readonly numChoices: number;
+  /** Answers of each prompt. */
+  readonly n: number;
+  readonly includeUsage: boolean;
+  readonly signal: AbortSignal;
+  readonly stallMs: number;
+}
+
+/**
+ * Sends an answer as server-sent events: chunks, with `includeUsage` one with the usage and no choices, then `[DONE]`.
+ * What was done is in the last chunk. The head goes out with the first chunk, or with the first comment line if that
+ * comes before: until then an error is thrown, and the answer is a plain HTTP error. After that it is an event with an
+ * `error`, and no `[DONE]` follows.
+ */
+export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOptions): Promise<void> {
+  const { events, head, choicesOf, numChoices, n, includeUsage, signal, stallMs } = options;
+  using stream = new ResponseStream(reply, { contentType: "text/event-stream", stallMs });
+  stream.heartbeat(heartbeatMs, ": waiting\n\n");
+  const results: HostResult[] = [];
+  let numDone = 0;
+  try {
+    for await (const arrival of events) {
+      const choices = choicesOf(arrival);
+      if (arrival.event.kind === "done") {
+        results[arrival.index] = arrival.event.result;
+        numDone += 1;
+      }
+      const isLast = numDone === numChoices;
+      const chunks = choices.map((choice, i) => ({
+        ...head,
+        choices: [choice],
+        ...(includeUsage && { usage: null }),
+        ...(isLast && !includeUsage && i === choices.length - 1 && reportOf(results[0]!)),
+      }));
+      await stream.write(chunks.map(eventOf).join(""));
+    }
+    if (includeUsage) {
+      await stream.write(eventOf({ ...head, choices: [], usage: usageOf(results, n), ...reportOf(results[0]!) }));
+    }
+    await stream.write("data: [DONE]\n\n");
+    await stream.end();
+  } catch (error) {
+    if (!stream.isOpen) throw error;
+    if (signal.aborted) return;
+    const answer = toApiError(error);
+    if (answer.statusCode >= 500) reply.log.error({ err: error }, "answer failed in mid-stream");
+    await stream.write(eventOf(errorBody(answer)));
+    await stream.end();
+  }
+}
+
+function eventOf(data: object): string {
+  return `data: ${JSON.stringify(data)}\n\n`;
+}

@@ -1,0 +1,78 @@
+import { z } from "zod";
+import type { HostResult } from "../engine-host.js";
+
+export const usageSchema = z
+  .object({
+    prompt_tokens: z.int().min(0),
+    completion_tokens: z.int().min(0),
+    total_tokens: z.int().min(0),
+    prompt_tokens_details: z.object({
+      cached_tokens: z.int().min(0).describe("Prompt tokens whose keys and values came from the block store."),
+    }),
+  })
+  .describe("Tokens. A prompt counts once, however many answers it gets.");
+
+const ms = z.number().min(0);
+
+export const timingsSchema = z
+  .object({
+    tokenize_ms: ms.describe("Templates, cutting and tokens."),
+    queue_ms: ms.describe("Waiting for its turn and for memory."),
+    encode_ms: ms.describe("Looking blocks up and encoding those that were not there."),
+    assemble_ms: ms.describe("Laying blocks out and turning their keys to their places."),
+    prefill_ms: ms.describe("Computing the final block."),
+    ttft_ms: ms.nullable().describe("From the engine's call to the first token; null where there was none."),
+    decode_ms: ms.describe("From the first token to the last."),
+  })
+  .describe("What the engine took, in milliseconds; of several answers, the first's.");
+
+export const blockAttentionSchema = z
+  .object({
+    mode: z.enum(["block", "full"]),
+    blocks: z.array(
+      z.object({
+        id: z.string(),
+        tokens: z.int().min(0),
+        hit: z.boolean().describe("Whether its keys and values were there already."),
+      }),
+    ),
+    warnings: z.array(z.string()),
+  })
+  .describe("The prompt's local blocks as they were served; of several answers, the first's.");
+
+/** What was done for a request, beside the answer. */
+export const reportSchema = z.object({ timings: timingsSchema, block_attention: blockAttentionSchema });
+
+/** @param n answers of each prompt. */
+export function usageOf(results: readonly HostResult[], n: number): z.output<typeof usageSchema> {
+  const perPrompt = results.filter((_, i) => i % n === 0).map((result) => result.usage);
+  const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+  const promptTokens = sum(perPrompt.map((usage) => usage.promptTokens));
+  const completionTokens = sum(results.map((result) => result.usage.completionTokens));
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: sum(perPrompt.map((usage) => usage.cachedTokens)) },
+  };
+}
+
+export function reportOf(first: HostResult): z.output<typeof reportSchema> {
+  const { timings, mode, blocks, warnings } = first;
+  return {
+    timings: {
+      tokenize_ms: timings.tokenizeMs,
+      queue_ms: timings.waitMs,
+      encode_ms: timings.encodeMs,
+      assemble_ms: timings.assembleMs,
+      prefill_ms: timings.prefillMs,
+      ttft_ms: timings.ttftMs ?? null,
+      decode_ms: timings.decodeMs,
+    },
+    block_attention: {
+      mode,
+      blocks: blocks.map(({ id, tokens, hit }) => ({ id, tokens, hit })),
+      warnings: [...warnings],
+    },
+  };
+}
