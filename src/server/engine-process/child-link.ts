@@ -1,0 +1,117 @@
+import { type ChildProcess, fork } from "node:child_process";
+import type { Readable } from "node:stream";
+import { LineSplitter } from "./line-splitter.js";
+import type { FromChild, ToChild } from "./messages.js";
+
+export interface ChildLinkOptions {
+  readonly cwd: string;
+  /** Node's own options for the process. */
+  readonly execArgv: readonly string[];
+  readonly onMessage: (message: FromChild) => void;
+  /** What the process writes to standard output and error, line by line. */
+  readonly onLog: (line: string) => void;
+  /** Called once, after the last message: why the process is gone, for instance "signal SIGKILL". */
+  readonly onEnd: (reason: string) => void;
+}
+
+const pingMs = 1000;
+/** How long the channel's end may come after the process's. */
+const channelEndMs = 1000;
+
+/** One life of the engine's process. It owns the process. */
+export class ChildLink {
+  readonly #child: ChildProcess;
+  readonly #options: ChildLinkOptions;
+  readonly #pings: NodeJS.Timeout;
+  readonly #ended: Promise<void>;
+  #resolveEnded: () => void = () => undefined;
+  #isEnded = false;
+  #endReason: string | undefined;
+  #killReason: string | undefined;
+  #numUnanswered = 0;
+  /** So long without any message, and the process is killed, in ms; only time in which this process runs counts. */
+  patienceMs: number;
+
+  /** @throws Error if no process can be started at all. */
+  constructor(options: ChildLinkOptions, patienceMs: number) {
+    this.#options = options;
+    this.patienceMs = patienceMs;
+    this.#ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    this.#child = fork(new URL("./engine-child.js", import.meta.url), {
+      cwd: options.cwd,
+      execArgv: [...options.execArgv],
+      // A failed assertion of ggml would start a debugger to print where it was.
+      env: { GGML_NO_BACKTRACE: "1", ...process.env },
+      // JSON would lose undefined, and numbers that are not finite.
+      serialization: "advanced",
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    const child = this.#child;
+    for (const output of [child.stdout, child.stderr]) if (output !== null) tellLines(output, options.onLog);
+    child.on("message", (message: FromChild) => {
+      this.#numUnanswered = 0;
+      if (!this.#isEnded) options.onMessage(message);
+    });
+    child.on("error", (error) => {
+      // Without a pid it was never started; else a message or a signal did not get through, and its end tells.
+      if (child.pid === undefined) this.#end(error.message);
+    });
+    child.on("exit", (code, signal) => {
+      this.#endReason = signal === null ? `exit code ${code}` : `signal ${signal}`;
+      // Messages may still lie in the channel.
+      if (child.connected) setTimeout(() => this.#end(), channelEndMs).unref();
+      else this.#end();
+    });
+    child.on("disconnect", () => {
+      if (this.#endReason === undefined) this.kill();
+      else this.#end();
+    });
+    this.#pings = setInterval(() => this.#ping(), pingMs);
+    this.#pings.unref();
+  }
+
+  /** @throws DataCloneError for a message that is not plain data. A process that is gone gets nothing: onEnd tells. */
+  send(message: ToChild): void {
+    if (this.#child.connected) this.#child.send(message, () => undefined);
+  }
+
+  /** @param reason told instead of the signal. */
+  kill(reason?: string): void {
+    this.#killReason ??= reason;
+    this.#child.kill("SIGKILL");
+  }
+
+  /** Resolves when the process is gone. */
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  #ping(): void {
+    if (this.#numUnanswered * pingMs >= this.patienceMs) {
+      this.kill(`it did not answer for ${Math.round(this.patienceMs / 1000)} s`);
+      return;
+    }
+    // Counted, not timed: a pause of this process or of the machine is no silence of the other.
+    this.#numUnanswered += 1;
+    this.send({ kind: "ping" });
+  }
+
+  #end(reason?: string): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    clearInterval(this.#pings);
+    this.#options.onEnd(this.#killReason ?? reason ?? this.#endReason ?? "unknown");
+    this.#resolveEnded();
+  }
+}
+
+function tellLines(output: Readable, onLine: (line: string) => void): void {
+  const lines = new LineSplitter(onLine);
+  output.setEncoding("utf8");
+  output.on("data", (text: string) => lines.push(text));
+  output.on("end", () => lines.end());
+  // A pipe that breaks has ended.
+  output.on("error", () => undefined);
+}

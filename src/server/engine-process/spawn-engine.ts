@@ -1,0 +1,367 @@
+import type { LoadProgress } from "../../model/weights.js";
+import {
+  type EngineHost,
+  type HostBlock,
+  type HostEncodeEvent,
+  type HostEncodeRequest,
+  HostError,
+  type HostEvent,
+  type HostGenerateRequest,
+  type HostModel,
+  type HostStats,
+  type HostStatus,
+  type HostToken,
+  type HostTokenizeRequest,
+} from "../engine-host.js";
+import { ChildLink } from "./child-link.js";
+import { EventQueue } from "./event-queue.js";
+import {
+  type CallValues,
+  type ChildEngineOptions,
+  type FromChild,
+  maxUnreadEvents,
+  receivedError,
+  type StreamCall,
+  type StreamEvent,
+  type ToChild,
+  type ValueCall,
+} from "./messages.js";
+import { StatusSource } from "./status-source.js";
+
+export interface SpawnEngineOptions extends ChildEngineOptions {
+  /** Told what a user should know, for instance that the model was not trained for block mode; again after a restart. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
+  /** Called before each loading. */
+  readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** What the engine's process writes to standard output and error, line by line. Default: nobody reads it. */
+  readonly onLog?: ((line: string) => void) | undefined;
+  readonly restart?: Partial<RestartTimes> | undefined;
+  /** The process is killed after so many ms in which its event loop did not answer; while loading, four times that. Default 30 s. */
+  readonly unresponsiveMs?: number | undefined;
+}
+
+/** In milliseconds. */
+export interface RestartTimes {
+  /** From a death to the next start; doubled with each further death. Default 100. */
+  readonly firstDelayMs: number;
+  /** Default 30 s. */
+  readonly longestDelayMs: number;
+  /** After so long without a death, the next delay is the first again. Default 60 s. */
+  readonly healthyMs: number;
+}
+
+/** So many deaths before the model was loaded for the first time, and the engine has failed. */
+const maxFirstLoadDeaths = 3;
+/** How long a process that was told to close may take. */
+const closeMs = 5000;
+
+/**
+ * Starts an engine in a process of its own and watches it: a failed assertion or the end of memory there ends the
+ * requests that run, with an error of code `died`, and the process is started again, later with each death.
+ *
+ * It returns at once; `status` tells when the model is there. Until then, and between a death and the next load, requests
+ * are refused as `unavailable` at once: who asked can tell better than a queue whether waiting pays. A model that cannot
+ * be loaded at first is `failed` for good, with the reason; one that could be is tried again until it can.
+ *
+ * It owns the process, which ends with this one at the latest. Ctrl-C and SIGTERM do not end it: dispose the host.
+ *
+ * @example
+ * await using host = spawnEngine({ model: "models/tiny-rag", onLog: (line) => log.info(line) });
+ * host.onStatus(({ state, lastError }) => log.info({ state, lastError }));
+ */
+export function spawnEngine(options: SpawnEngineOptions = {}): EngineHost {
+  return new WatchedEngine(options);
+}
+
+type PendingCall =
+  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent> }
+  | {
+      readonly kind: "value";
+      readonly resolve: (value: CallValues[keyof CallValues]) => void;
+      readonly reject: (error: HostError) => void;
+    };
+
+class WatchedEngine implements EngineHost {
+  readonly #options: SpawnEngineOptions;
+  readonly #times: RestartTimes;
+  readonly #unresponsiveMs: number;
+  /** Where relative paths start, at a restart too. */
+  readonly #cwd = process.cwd();
+  readonly #status = new StatusSource({ state: "loading", restarts: 0 });
+  readonly #calls = new Map<number, PendingCall>();
+  #model: HostModel | undefined;
+  #link: ChildLink | undefined;
+  #loadError: string | undefined;
+  #numCalls = 0;
+  /** Since the engine was healthy. */
+  #numDeaths = 0;
+  #restartTimer: NodeJS.Timeout | undefined;
+  #healthTimer: NodeJS.Timeout | undefined;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: SpawnEngineOptions) {
+    this.#options = options;
+    this.#times = { firstDelayMs: 100, longestDelayMs: 30_000, healthyMs: 60_000, ...options.restart };
+    this.#unresponsiveMs = options.unresponsiveMs ?? 30_000;
+    this.#start();
+  }
+
+  get status(): HostStatus {
+    return this.#status.current;
+  }
+
+  get model(): HostModel | undefined {
+    return this.#model;
+  }
+
+  onStatus(listener: (status: HostStatus) => void): () => void {
+    return this.#status.listen(listener);
+  }
+
+  generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
+    return this.#stream<HostEvent>({ kind: "generate", request }, signal);
+  }
+
+  async *encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
+    try {
+      yield* this.#stream<HostEncodeEvent>({ kind: "encode", request }, signal);
+    } catch (error) {
+      // The reason itself is not sent.
+      throw signal?.aborted ? signal.reason : error;
+    }
+  }
+
+  tokenize(request: HostTokenizeRequest): Promise<readonly HostToken[]> {
+    return this.#ask({ kind: "tokenize", request });
+  }
+
+  block(id: string, salt: string): Promise<HostBlock | undefined> {
+    return this.#ask({ kind: "block", blockId: id, salt });
+  }
+
+  deleteBlock(id: string, salt: string): Promise<boolean> {
+    return this.#ask({ kind: "deleteBlock", blockId: id, salt });
+  }
+
+  stats(): Promise<HostStats> {
+    return this.#ask({ kind: "stats" });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    // A listener that hears of the end may dispose as well: #closed must be there by then.
+    this.#closed ??= Promise.resolve().then(() => this.#close());
+    return this.#closed;
+  }
+
+  async *#stream<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
+    const link = this.#readyLink();
+    const id = ++this.#numCalls;
+    const queue = new EventQueue<StreamEvent>();
+    const cancel = () => link.send({ kind: "cancel", id });
+    this.#calls.set(id, { kind: "stream", queue });
+    try {
+      sendCall(link, { kind: "call", id, call });
+      if (signal?.aborted) cancel();
+      else signal?.addEventListener("abort", cancel, { once: true });
+      let numRead = 0;
+      const onRead = () => {
+        numRead += 1;
+        if (numRead < maxUnreadEvents / 2) return;
+        link.send({ kind: "credit", id, count: numRead });
+        numRead = 0;
+      };
+      // The child answers each kind of call with its own kind of events.
+      yield* (queue as EventQueue<E>).read(onRead);
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      // Still listed: the reader left before the end.
+      if (this.#calls.delete(id)) cancel();
+    }
+  }
+
+  async #ask<K extends ValueCall["kind"]>(call: ValueCall & { readonly kind: K }): Promise<CallValues[K]> {
+    const link = this.#readyLink();
+    const id = ++this.#numCalls;
+    const answer = new Promise<CallValues[keyof CallValues]>((resolve, reject) => {
+      this.#calls.set(id, { kind: "value", resolve, reject });
+    });
+    try {
+      sendCall(link, { kind: "call", id, call });
+    } catch (error) {
+      this.#calls.delete(id);
+      throw error;
+    }
+    return (await answer) as CallValues[K];
+  }
+
+  #readyLink(): ChildLink {
+    const { state, lastError } = this.#status.current;
+    if (state === "ready" && this.#link !== undefined) return this.#link;
+    const reason = {
+      loading: "it is still loading",
+      ready: "it is restarting",
+      restarting: "it is restarting",
+      failed: `it could not be loaded: ${lastError}`,
+      closed: "it was closed",
+    };
+    throw new HostError("unavailable", `Cannot use the engine: ${reason[state]}`);
+  }
+
+  #start(): void {
+    this.#loadError = undefined;
+    const { onWarning, onEstimate, onProgress, onLog, restart, unresponsiveMs, ...options } = this.#options;
+    const lives = {
+      cwd: this.#cwd,
+      execArgv: childExecArgv(process.execArgv),
+      onMessage: (message: FromChild) => this.#take(message),
+      onLog: (line: string) => onLog?.(line),
+      onEnd: (reason: string) => this.#onDeath(reason),
+    };
+    try {
+      this.#link = new ChildLink(lives, 4 * this.#unresponsiveMs);
+    } catch (error) {
+      this.#onDeath(errorText(error));
+      return;
+    }
+    try {
+      this.#link.send({ kind: "load", options });
+    } catch (error) {
+      this.#failLoad(`Cannot send the engine's options: ${errorText(error)}`);
+    }
+  }
+
+  #take(message: FromChild): void {
+    if (this.#closed !== undefined) return;
+    const { onWarning, onEstimate, onProgress } = this.#options;
+    switch (message.kind) {
+      case "loaded":
+        this.#onLoaded(message.model);
+        break;
+      case "load-failed":
+        this.#failLoad(message.message);
+        break;
+      case "estimate":
+        onEstimate?.({ weightBytes: message.weightBytes });
+        break;
+      case "progress":
+        onProgress?.(message.progress);
+        break;
+      case "warning":
+        onWarning?.(message.warning);
+        break;
+      case "events":
+        for (const [id, event] of message.events) {
+          const call = this.#calls.get(id);
+          // Of a call whose reader has left there may still be some.
+          if (call?.kind === "stream") call.queue.push([event]);
+        }
+        for (const id of message.ended) this.#endStream(id);
+        break;
+      case "value": {
+        const call = this.#calls.get(message.id);
+        this.#calls.delete(message.id);
+        if (call?.kind === "value") call.resolve(message.value);
+        break;
+      }
+      case "error":
+        this.#failCall(message.id, receivedError(message.error));
+        break;
+      case "pong":
+        break;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #endStream(id: number): void {
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    if (call?.kind === "stream") call.queue.end();
+  }
+
+  #failCall(id: number, error: HostError): void {
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    if (call?.kind === "stream") call.queue.fail(error);
+    else call?.reject(error);
+  }
+
+  #failAll(error: () => HostError): void {
+    for (const id of [...this.#calls.keys()]) this.#failCall(id, error());
+  }
+
+  #onLoaded(model: HostModel): void {
+    this.#model = model;
+    if (this.#link !== undefined) this.#link.patienceMs = this.#unresponsiveMs;
+    this.#healthTimer = setTimeout(() => {
+      this.#numDeaths = 0;
+    }, this.#times.healthyMs);
+    this.#healthTimer.unref();
+    this.#status.change({ state: "ready" });
+  }
+
+  /** The process could not load the model: at first that is the end, later it is tried again. */
+  #failLoad(message: string): void {
+    this.#loadError = message;
+    if (this.#model === undefined) this.#status.change({ state: "failed", lastError: message });
+    this.#link?.kill();
+  }
+
+  #onDeath(reason: string): void {
+    clearTimeout(this.#healthTimer);
+    this.#link = undefined;
+    const lastError = this.#loadError ?? `the engine's process died: ${reason}`;
+    this.#failAll(() => new HostError("died", `Cannot finish the request: the engine's process died (${reason})`));
+    if (this.#closed !== undefined || this.#status.current.state === "failed") return;
+    const delayMs = Math.min(this.#times.firstDelayMs * 2 ** this.#numDeaths, this.#times.longestDelayMs);
+    this.#numDeaths += 1;
+    if (this.#model === undefined && this.#numDeaths >= maxFirstLoadDeaths) {
+      this.#status.change({ state: "failed", lastError });
+      return;
+    }
+    // Before the listeners hear of it: one of them may close the engine.
+    this.#restartTimer = setTimeout(() => {
+      this.#status.change({ restarts: this.#status.current.restarts + 1 });
+      if (this.#closed === undefined) this.#start();
+    }, delayMs);
+    this.#status.change({ state: this.#model === undefined ? "loading" : "restarting", lastError });
+  }
+
+  async #close(): Promise<void> {
+    const isReady = this.#status.current.state === "ready";
+    const link = this.#link;
+    clearTimeout(this.#restartTimer);
+    clearTimeout(this.#healthTimer);
+    this.#failAll(() => new HostError("unavailable", "Cannot finish the request: the engine was closed"));
+    this.#status.change({ state: "closed" });
+    if (link === undefined) return;
+    if (isReady) link.send({ kind: "close" });
+    else link.kill();
+    const overdue = setTimeout(() => link.kill(), closeMs);
+    await link.ended;
+    clearTimeout(overdue);
+  }
+}
+
+/** @throws HostError of code `invalid` for what cannot be sent. */
+function sendCall(link: ChildLink, message: ToChild): void {
+  try {
+    link.send(message);
+  } catch (error) {
+    throw new HostError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
+  }
+}
+
+/** Limits of memory and what helps to understand errors are the engine's as well; an inspector's port or a script is not. */
+export function childExecArgv(execArgv: readonly string[]): string[] {
+  return execArgv.filter((argument) =>
+    /^--(max-old-space-size|max-semi-space-size|stack-trace-limit|stack-size)=|^--(enable-source-maps|no-warnings|no-deprecation)$/.test(
+      argument,
+    ),
+  );
+}
+
+function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
