@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url";
 // For `hide`: the page is no part of the API's description.
 import type {} from "@fastify/swagger";
 import type { FastifyInstance, FastifyReply } from "fastify";
+// For `isPublic`.
+import type {} from "../route-context.js";
 
 /** A file as it is sent. */
 interface PageFile {
@@ -19,6 +21,9 @@ const types: Readonly<Record<string, string>> = {
   ".css": "text/css; charset=utf-8",
   ".svg": "image/svg+xml",
 };
+
+/** No key is needed, and the page is no part of the API's description. */
+const open = { config: { isPublic: true }, schema: { hide: true } };
 
 /** The page loads its own files and asks its own server, and nothing else; no script or style stands in its text. */
 const contentSecurityPolicy = [
@@ -46,19 +51,19 @@ export function registerPage(
   const index = files.get("index.html");
   if (index === undefined) {
     const message = 'Cannot show the page: its files are not built, wanted them from "npm run build"';
-    app.get("/", { schema: { hide: true } }, (_request, reply) =>
+    app.get("/", open, (_request, reply) =>
       reply.code(503).send({ error: { message, type: "server_error", param: null, code: null } }),
     );
     return;
   }
-  app.get("/", { schema: { hide: true } }, (request, reply) => {
+  app.get("/", open, (request, reply) => {
     // The names within change with what they name: this one file is asked for each time.
     reply.header("cache-control", "no-cache");
     return send(reply, index, request.headers["if-none-match"]);
   });
   for (const [name, file] of files) {
     if (name === "index.html") continue;
-    app.get(`/assets/${name}`, { schema: { hide: true } }, (request, reply) => {
+    app.get(`/assets/${name}`, open, (request, reply) => {
       reply.header("cache-control", "public, max-age=31536000, immutable");
       return send(reply, file, request.headers["if-none-match"]);
     });

@@ -21,6 +21,13 @@ export function AnswerPanel({ run }: { run: Run }) {
       ) : (
         <p class="answer-text" aria-busy={run.kind === "running"} data-run={run.kind}>
           {run.text}
+          {run.kind === "done" && run.text === "" && (
+            <span class="muted">
+              {run.what === "measure"
+                ? "Measured with one token each. Ask for the answer itself."
+                : "The answer is empty."}
+            </span>
+          )}
           {run.kind === "running" && <span class="caret" aria-hidden="true" />}
           {run.kind === "running" && run.text === "" && (
             <span class="muted">{run.what === "measure" ? "Measuring …" : "Waiting for the first token …"}</span>
@@ -33,9 +40,15 @@ export function AnswerPanel({ run }: { run: Run }) {
         </p>
       )}
       {run.kind === "stopped" && <p class="note">Stopped</p>}
-      {run.kind === "done" && run.answer.finishReason === "length" && (
+      {run.kind === "done" && run.what === "answer" && run.answer.finishReason === "length" && (
         <p class="note">The answer reached its longest length</p>
       )}
+      {run.kind === "done" &&
+        run.answer.warnings.map((warning) => (
+          <p key={warning} class="note">
+            {warning}
+          </p>
+        ))}
       {run.kind === "done" && <WhatHappened answer={run.answer} passages={run.passages} />}
     </section>
   );

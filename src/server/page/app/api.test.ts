@@ -10,7 +10,7 @@ const question: Question = {
 };
 const forever = new AbortController().signal;
 const usage =
-  '{"choices":[],"usage":{"prompt_tokens":50,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":40}},"timings":{"ttft_ms":7.5},"block_attention":{"mode":"block","blocks":[{"id":"x","tokens":40,"hit":true}]}}';
+  '{"choices":[],"usage":{"prompt_tokens":50,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":40}},"timings":{"ttft_ms":7.5},"block_attention":{"mode":"block","blocks":[{"id":"x","tokens":40,"hit":true}],"warnings":["careful"]}}';
 const delta = (text: string, finish: string | null = null) =>
   JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: finish }] });
 
@@ -47,6 +47,7 @@ test("ask(): text as it comes, then what was done", async () => {
         completionTokens: 2,
         ttftMs: 7.5,
         blocks: [{ id: "x", tokens: 40, hit: true }],
+        warnings: ["careful"],
       },
     },
   ]);
@@ -82,6 +83,15 @@ test("ask(): a refusal has the server's message and status; a page of a proxy ha
   await expect(answerTo(refused)).rejects.toMatchObject({ status: 401, message: 'Cannot use "key": it is unknown' });
   expect(refused.asked[0]?.headers.get("authorization")).toBe("Bearer secret");
   await expect(answerTo(apiOf("<html>", 502))).rejects.toThrow("The server answered with status 502");
+});
+
+test("ask(): a key that no header takes is refused as a wrong key", async () => {
+  const api = apiOf("", 200, "schlüssel 漢");
+  await expect(answerTo(api)).rejects.toMatchObject({
+    status: 401,
+    message: expect.stringContaining("Cannot use the key"),
+  });
+  expect(api.asked).toEqual([]);
 });
 
 test("ask(): an abort is thrown as its reason", async () => {

@@ -48,6 +48,8 @@ export interface Answer {
   readonly ttftMs: number | undefined;
   /** The blocks before the final one; none in full mode. */
   readonly blocks: readonly ServedBlock[];
+  /** For instance that the model was not trained for the mode. */
+  readonly warnings: readonly string[];
 }
 
 export type AnswerEvent =
@@ -125,7 +127,11 @@ export async function metricsText(api: Api, signal: AbortSignal): Promise<string
 
 async function call(api: Api, method: string, path: string, signal: AbortSignal, body?: object): Promise<Response> {
   const headers = new Headers();
-  if (api.key !== undefined) headers.set("authorization", `Bearer ${api.key}`);
+  if (api.key !== undefined) {
+    // A header takes no other character; the browser's own error says nothing of keys.
+    if (!/^[!-~]+$/.test(api.key)) throw new ApiError(401, "Cannot use the key: it holds characters that no key has");
+    headers.set("authorization", `Bearer ${api.key}`);
+  }
   if (body !== undefined) headers.set("content-type", "application/json");
   let response: Response;
   try {
@@ -185,6 +191,7 @@ function readAnswer(chunk: Record<string, unknown>, asked: Mode, finishReason: s
       const block = record(value);
       return { id: String(block.id), tokens: count(block.tokens), hit: block.hit === true };
     }),
+    warnings: (Array.isArray(served.warnings) ? served.warnings : []).map(String),
   };
 }
 

@@ -117,7 +117,7 @@ export function App() {
         text += more;
         onText(more);
       });
-      return { kind: "done", text, answer, passages: used };
+      return { kind: "done", what: "answer", text, answer, passages: used };
     });
 
   /** Full mode, block mode with nothing in the store, block mode with everything in it: one token each. */
@@ -132,7 +132,7 @@ export function App() {
         await once("block");
       }
       const last = await once("block");
-      return { kind: "done", text: "", answer: last, passages: used };
+      return { kind: "done", what: "measure", text: "", answer: last, passages: used };
     });
 
   const known = used.filter(({ blockId }) => blockId !== undefined);
@@ -227,6 +227,10 @@ export function App() {
         </div>
         <MetricsPanel api={api} onKeyWanted={askForKey} />
       </main>
+      <footer class="foot">
+        The page asks only the server's own API: <code>/v1/chat/completions</code> with <code>documents</code> and{" "}
+        <code>block_attention</code>. <code>/openapi.json</code> describes it.
+      </footer>
       <p class="visually-hidden" role="status" data-announcement>
         {announcement}
       </p>

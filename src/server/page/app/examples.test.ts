@@ -6,14 +6,15 @@ const sets = parseExamples(readFileSync(new URL("../../../../models/tiny-rag/dem
 
 test("parseExamples(): the embedded model's demo gives a set a line, and all of them together", () => {
   expect(sets.length).toBeGreaterThan(2);
-  const [all, ...others] = sets;
+  const others = sets.slice(0, -1);
+  const all = sets.at(-1);
   expect(all?.documents).toEqual(others.flatMap(({ documents }) => documents));
   expect([...(all?.questions ?? [])].sort()).toEqual(others.flatMap(({ questions }) => questions).sort());
   expect(() => parseExamples('{"documents":[]}')).toThrow("Cannot read the examples: line 1");
 });
 
 test("suggestedQuestions(): only of sets whose passages are all there", () => {
-  const second = sets[2];
+  const second = sets[1];
   const titles = new Set(second?.documents.map(({ title }) => title));
   expect(suggestedQuestions(sets, titles, 9)).toEqual(second?.questions);
   expect(suggestedQuestions(sets, titles, 1)).toEqual(second?.questions.slice(0, 1));

@@ -9,6 +9,7 @@ const answer = (hits: readonly boolean[], mode: Answer["mode"] = "block"): Answe
   cachedTokens: 20,
   completionTokens: 3,
   ttftMs: 12,
+  warnings: [],
   blocks: hits.map((hit, i) => ({ id: String(i), tokens: 10, hit })),
 });
 

@@ -24,7 +24,12 @@ export function MetricsPanel({ api, onKeyWanted }: { api: Api; onKeyWanted: (mes
     kind,
     values: steps.map((step) => step[key]),
   });
-  const recent = steps.map(({ hitRate }) => hitRate).findLast((rate) => rate !== undefined);
+  // Between prompts the share stays what it was.
+  let recent: number | undefined;
+  const shares = steps.map(({ hitRate }) => {
+    recent = hitRate ?? recent;
+    return recent;
+  });
   const rate = (value: number | undefined) => (value === undefined ? "–" : formatRate(value));
   return (
     <section class="panel metrics" aria-labelledby="metrics-title">
@@ -54,7 +59,7 @@ export function MetricsPanel({ api, onKeyWanted }: { api: Api; onKeyWanted: (mes
           title="Share from the store"
           value={recent === undefined ? "–" : formatShare(recent)}
           detail={lifetimeShare(last)}
-          series={[line("share", "stored", "hitRate")]}
+          series={[{ name: "share", kind: "stored", values: shares }]}
           length={numSteps}
           max={1}
         />

@@ -30,6 +30,7 @@ block_attention_prompt_tokens_total{mode="block",source="computed"} ${computed}
 block_attention_prompt_tokens_total{mode="block",source="store"} ${stored}
 block_attention_store_bytes{state="idle"} 100
 block_attention_store_bytes{state="leased"} 20
+block_attention_store_bytes{state="free"} 3000
 `;
 
 test("stepBetween(): amounts per second and the share that the store held", () => {

@@ -13,8 +13,8 @@ export interface Reading {
   readonly requests: number | undefined;
   readonly computedTokens: number | undefined;
   readonly storedTokens: number | undefined;
+  /** Of kept blocks, in use or not. */
   readonly storeBytes: number | undefined;
-  readonly storeCapBytes: number | undefined;
   readonly numBlocks: number | undefined;
 }
 
@@ -76,13 +76,13 @@ export function readMetrics(text: string, atMs: number): Reading {
     );
     return found.length === 0 ? undefined : found.reduce((total, { value }) => total + value, 0);
   };
+  const [leased, idle] = ["leased", "idle"].map((state) => sum("block_attention_store_bytes", { state }));
   return {
     atMs,
     requests: sum("block_attention_request_duration_seconds_count"),
     computedTokens: sum("block_attention_prompt_tokens_total", { source: "computed" }),
     storedTokens: sum("block_attention_prompt_tokens_total", { source: "store" }),
-    storeBytes: sum("block_attention_store_bytes"),
-    storeCapBytes: sum("block_attention_store_capacity_bytes"),
+    storeBytes: leased === undefined && idle === undefined ? undefined : (leased ?? 0) + (idle ?? 0),
     numBlocks: sum("block_attention_store_blocks"),
   };
 }

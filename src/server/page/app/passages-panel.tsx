@@ -82,32 +82,19 @@ export function PassagesPanel({ passages, nextId, examples, served, change, anno
           </p>
         </div>
       )}
-      <div class="row wrap">
-        <div class="joined">
-          <label class="visually-hidden" for="example-set">
-            Example set
-          </label>
-          <select id="example-set" value={setName} onChange={(event) => setSetName(event.currentTarget.value)}>
-            {examples.map(({ name, documents }) => (
-              <option key={name} value={name}>
-                {name} ({documents.length})
-              </option>
-            ))}
-          </select>
-          <button type="button" class={passages.length === 0 ? "button button-main" : "button"} onClick={load}>
-            Load examples
-          </button>
-        </div>
-        <button
-          type="button"
-          class="button"
-          ref={addButton}
-          onClick={() => {
-            setNewId(nextId);
-            change({ kind: "add" });
-          }}
-        >
-          Add passage
+      <div class="joined">
+        <label class="visually-hidden" for="example-set">
+          Example set
+        </label>
+        <select id="example-set" value={setName} onChange={(event) => setSetName(event.currentTarget.value)}>
+          {examples.map(({ name, documents }) => (
+            <option key={name} value={name}>
+              {name} ({documents.length})
+            </option>
+          ))}
+        </select>
+        <button type="button" class={passages.length === 0 ? "button button-main" : "button"} onClick={load}>
+          Load examples
         </button>
       </div>
       {undo !== undefined && (
@@ -149,6 +136,17 @@ export function PassagesPanel({ passages, nextId, examples, served, change, anno
           />
         ))}
       </ol>
+      <button
+        type="button"
+        class="button button-add"
+        ref={addButton}
+        onClick={() => {
+          setNewId(nextId);
+          change({ kind: "add" });
+        }}
+      >
+        Add passage
+      </button>
     </section>
   );
 }

@@ -1,0 +1,378 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { registerPage } from "../../src/server/page/register.js";
+import { projectRoot } from "../build-dist.js";
+import { chromiumPath } from "./chromium.js";
+import { type FakeBehaviour, fakeApi } from "./fake-api.js";
+
+const executablePath = chromiumPath();
+const reason = executablePath === undefined ? " (skipped: no Chromium here; CHROMIUM_PATH names one)" : "";
+
+describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, () => {
+  let folder = "";
+  let browser: Browser;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "block-attention-page-"));
+    execFileSync(process.execPath, [join("scripts", "build-page.mjs"), "--out", folder], { cwd: projectRoot });
+    // Chromium has no sandbox for root, as tests in containers run; it opens our own page only.
+    const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+    browser = await chromium.launch({ executablePath: executablePath as string, args });
+  });
+  afterAll(async () => {
+    await browser?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** Opens the page of a fake server and, after the test's work, looks at what went wrong beside it. */
+  async function onPage(
+    behaviour: FakeBehaviour,
+    work: (page: Page, server: ReturnType<typeof fakeApi>) => Promise<void>,
+    options: BrowserContextOptions & { allowed?: RegExp } = {},
+  ): Promise<void> {
+    const { allowed, ...contextOptions } = options;
+    const server = fakeApi(behaviour);
+    registerPage(server.app, folder);
+    const url = await server.app.listen({ host: "127.0.0.1", port: 0 });
+    const context = await browser.newContext(contextOptions);
+    context.setDefaultTimeout(5_000);
+    const troubles: string[] = [];
+    try {
+      const page = await context.newPage();
+      // Violations of the policy are errors of the console.
+      page.on("console", (message) => {
+        const text = `${message.text()} ${message.location().url}`;
+        if (message.type() === "error" && allowed?.test(text) !== true) troubles.push(text);
+      });
+      page.on("pageerror", (error) => troubles.push(String(error)));
+      page.on("request", (request) => {
+        if (!request.url().startsWith(`${url}/`)) troubles.push(`asked for ${request.url()}`);
+      });
+      await page.goto(url);
+      await page.locator("[data-connection=connected], .key").first().waitFor();
+      await work(page, server);
+    } finally {
+      await context.close();
+      await server.app.close();
+    }
+    expect(troubles).toEqual([]);
+  }
+
+  const loadExamples = (page: Page) => page.getByRole("button", { name: "Load examples" }).click();
+  const ask = async (page: Page) => {
+    await page.getByRole("button", { name: "Ask", exact: true }).click();
+    await page.locator("[data-run=done]").waitFor();
+  };
+  /** Where each part of the last prompt came from, as the page shows it. */
+  const parts = (page: Page) =>
+    page
+      .locator(".blocks li")
+      .evaluateAll((items) => items.map((item) => item.textContent?.replace(/, \d+ tokens?$/, "")));
+  const titles = (page: Page) => page.locator(".card-title").allTextContents();
+  const announced = (page: Page, text: string) =>
+    page.locator("[data-announcement]", { hasText: text }).waitFor({ state: "attached" });
+  const focusedName = (page: Page) =>
+    page.evaluate<string>("document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent");
+
+  test("a newcomer loads the examples, asks, asks again in another order, and sees every passage from the store", () =>
+    onPage({}, async (page, { deleted, questions }) => {
+      await loadExamples(page);
+      expect(await titles(page)).toHaveLength(3);
+      const [first, second, third] = (await titles(page)) as [string, string, string];
+      await ask(page);
+      expect(await page.locator(".answer-text").textContent()).toBe("Värmland, 漢字 🙂.");
+      expect(await parts(page)).toEqual([
+        "Preamble the task, before the passagescomputed",
+        `1. ${first}computed`,
+        `2. ${second}computed`,
+        `3. ${third}computed`,
+        "Question always computedcomputed",
+      ]);
+      expect(await page.locator(".card [data-served=computed]").count()).toBe(3);
+      expect(await page.locator("[data-bar=first] .bar").count()).toBe(1);
+      expect(await page.locator("[data-bar=stored] .bar").count()).toBe(0);
+
+      await page.getByRole("button", { name: `Move ${third} up` }).click();
+      await page.getByRole("button", { name: `Move ${third} up` }).click();
+      await page.getByRole("button", { name: `Move ${first} down` }).click();
+      expect(await titles(page)).toEqual([third, second, first]);
+      await ask(page);
+      expect(await parts(page)).toEqual([
+        "Preamble the task, before the passagesfrom the store",
+        `1. ${third}from the store`,
+        `2. ${second}from the store`,
+        `3. ${first}from the store`,
+        "Question always computedcomputed",
+      ]);
+      expect(await page.locator(".card [data-served=stored]").count()).toBe(3);
+      expect(await page.locator(".happened").textContent()).toMatch(/\d+% came from the store: \d+ of \d+ tokens/);
+      expect(Number(await page.locator("[data-saved]").getAttribute("data-saved"))).toBeGreaterThan(50);
+      expect(questions.at(-1)).toMatchObject({ temperature: 0, max_tokens: 60, block_attention: { mode: "block" } });
+
+      await page.getByLabel("Full attention").check();
+      await ask(page);
+      expect(await parts(page)).toEqual(["The whole promptcomputed"]);
+      expect(await page.locator(".timing").textContent()).toMatch(/\d+\.\d times sooner from the store/);
+
+      await page.getByLabel("Block attention").check();
+      await page.getByRole("button", { name: "Forget these passages" }).click();
+      await page.getByText("The store has forgotten these passages").first().waitFor();
+      expect(new Set(deleted).size).toBe(3);
+      await ask(page);
+      expect(await page.locator(".card [data-served=computed]").count()).toBe(3);
+
+      await page.reload();
+      expect(await titles(page)).toEqual([third, second, first]);
+    }));
+
+  test("all three times are measured in one go", () =>
+    onPage({}, async (page, { questions }) => {
+      await loadExamples(page);
+      await page.getByRole("button", { name: "Measure all three" }).click();
+      await announced(page, "Measured");
+      for (const kind of ["full", "first", "stored"])
+        expect(await page.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
+      expect(questions).toHaveLength(3);
+      // Now the store holds them: the first time is made by forgetting them.
+      await page.getByRole("button", { name: "Measure all three" }).click();
+      await expect.poll(() => questions.length).toBe(7 - 0);
+      await announced(page, "Measured");
+    }));
+
+  test("everything works by keyboard alone", () =>
+    onPage({}, async (page) => {
+      const tabTo = async (name: string | RegExp) => {
+        for (let i = 0; i < 60; i++) {
+          await page.keyboard.press("Tab");
+          const focused = await focusedName(page);
+          if (typeof name === "string" ? focused === name : name.test(focused)) return;
+        }
+        throw new Error(`Cannot reach "${String(name)}" by Tab`);
+      };
+      await tabTo("Load examples");
+      await page.keyboard.press("Enter");
+      const [first, second, third] = (await titles(page)) as [string, string, string];
+      await tabTo(/^Reorder/);
+      await page.keyboard.press("ArrowDown");
+      expect(await titles(page)).toEqual([second, first, third]);
+      await announced(page, `${first} is now at place 2 of 3`);
+      expect(await focusedName(page)).toBe(`Reorder ${first}, place 2 of 3`);
+      await page.keyboard.press("End");
+      expect(await titles(page)).toEqual([second, third, first]);
+      await page.keyboard.press("ArrowDown");
+      expect(await titles(page)).toEqual([second, third, first]);
+      await tabTo(`Remove ${first}`);
+      await page.keyboard.press("Enter");
+      await announced(page, `${first} removed`);
+      expect(await focusedName(page)).toBe(`Remove ${third}`);
+      await tabTo("Add passage");
+      await page.keyboard.press("Enter");
+      await page.keyboard.type("Mine");
+      await page.keyboard.press("Tab");
+      await page.keyboard.type("Words of my own");
+      await page.keyboard.press("Control+Enter");
+      expect(await titles(page)).toEqual([second, third, "Mine"]);
+      expect(await focusedName(page)).toBe("Edit Mine");
+      await page.keyboard.press("Enter");
+      await page.keyboard.type("Not kept");
+      await page.keyboard.press("Escape");
+      expect(await titles(page)).toEqual([second, third, "Mine"]);
+      await tabTo(/^In the prompt: Mine/);
+      await page.keyboard.press("Space");
+      expect(await page.locator(".passages").textContent()).toContain("2 of 3 in the prompt");
+      await page.locator("#question").focus();
+      await page.keyboard.press("Enter");
+      await announced(page, "Answer: Värmland");
+      expect(await parts(page)).toHaveLength(4);
+    }));
+
+  test("a passage is dragged to another place, and not where Escape gives it up", () =>
+    onPage({}, async (page) => {
+      await loadExamples(page);
+      const [first, second, third] = (await titles(page)) as [string, string, string];
+      const drag = async (name: string, onto: string, end: () => Promise<void>) => {
+        const grip = await page.getByRole("button", { name: `Reorder ${name}` }).boundingBox();
+        const target = await page.locator(".card", { hasText: onto }).last().boundingBox();
+        if (grip === null || target === null) throw new Error("Cannot drag: a card is not there");
+        await page.mouse.move(grip.x + 8, grip.y + 8);
+        await page.mouse.down();
+        await page.mouse.move(grip.x + 8, target.y + target.height / 2, { steps: 4 });
+        await page.mouse.move(grip.x + 8, target.y + target.height - 4);
+        expect(await page.locator(".drop-before, .drop-after").count()).toBe(1);
+        await end();
+        await page.mouse.up();
+      };
+      await drag(first, third, () => Promise.resolve());
+      expect(await titles(page)).toEqual([second, third, first]);
+      await drag(second, third, () => page.keyboard.press("Escape"));
+      expect(await titles(page)).toEqual([second, third, first]);
+      expect(await page.locator(".card-dragged, .drop-before, .drop-after").count()).toBe(0);
+    }));
+
+  test("a phone's width needs no scrolling sideways, in light and dark", () =>
+    onPage(
+      {},
+      async (page) => {
+        await page.getByRole("button", { name: "Add passage" }).click();
+        await page.getByLabel("Title").fill("W".repeat(200));
+        await page.getByLabel("Text", { exact: true }).fill("x".repeat(3_000));
+        await page.getByRole("button", { name: "Save" }).click();
+        await page.locator("#question").fill("?".repeat(300));
+        await ask(page);
+        expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+        const ground = () => page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
+        const light = await ground();
+        await page.emulateMedia({ colorScheme: "dark", reducedMotion: "reduce" });
+        expect(await ground()).not.toBe(light);
+        expect(await page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionProperty")).toBe("none");
+      },
+      { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true },
+    ));
+
+  test("text stands out from its ground by 4.5 to 1, in light and dark", () =>
+    onPage({}, async (page) => {
+      await loadExamples(page);
+      await ask(page);
+      await page.getByLabel("Full attention").check();
+      await page.getByRole("button", { name: "Forget these passages" }).click();
+      await page.locator(".note").first().waitFor();
+      for (const colorScheme of ["light", "dark"] as const) {
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        expect(await page.evaluate<string[]>(lowContrast)).toEqual([]);
+      }
+    }));
+
+  test("where the server wants a key it is asked for, and kept for the tab only", () =>
+    onPage(
+      { key: "right-key" },
+      async (page) => {
+        const field = page.getByLabel("Key", { exact: true });
+        await page.getByRole("alert").getByText("Cannot use the key").waitFor();
+        await field.fill("wrong-key");
+        await page.keyboard.press("Enter");
+        await page.getByRole("alert").getByText("Cannot use the key").waitFor();
+        await field.fill("right-key");
+        await page.keyboard.press("Enter");
+        await page.getByText("fake-model").waitFor();
+        await loadExamples(page);
+        await ask(page);
+        expect(await page.evaluate("JSON.stringify({...localStorage})")).not.toContain("right-key");
+        expect(page.url()).not.toContain("right-key");
+        await page.reload();
+        await page.getByText("fake-model").waitFor();
+        await page.getByRole("button", { name: "Forget the key" }).click();
+        await field.waitFor();
+        expect(await page.evaluate("JSON.stringify({...sessionStorage})")).not.toContain("right-key");
+      },
+      { allowed: /status of 401/ },
+    ));
+
+  test("the server's errors are told in place, in its words; what came before stays", () => {
+    const behaviour: FakeBehaviour = {};
+    return onPage(
+      behaviour,
+      async (page) => {
+        await loadExamples(page);
+        const failed = async (message: string) => {
+          await page.getByRole("button", { name: "Ask", exact: true }).click();
+          await page.locator(".answer").getByRole("alert").getByText(message).waitFor();
+        };
+        behaviour.refusal = {
+          status: 400,
+          message: 'Cannot use the prompt: it has 9000 tokens, wanted at most "2048"',
+        };
+        await failed('it has 9000 tokens, wanted at most "2048"');
+        behaviour.breakOff = "error";
+        await failed("The engine died with the request");
+        expect(await page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
+        behaviour.breakOff = "end";
+        await failed("The answer was cut off: the server ended it before it was complete");
+        behaviour.breakOff = "connection";
+        await failed("The answer was cut off: the connection to the server broke");
+        expect(await page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
+        await ask(page);
+        expect(await page.getByRole("alert").count()).toBe(0);
+      },
+      { allowed: /status of 400|ERR_INCOMPLETE_CHUNKED_ENCODING/ },
+    );
+  });
+
+  test("Stop ends the answer, and the server is told", () =>
+    onPage({ wordMs: 300 }, async (page, { questions }) => {
+      await loadExamples(page);
+      await page.getByRole("button", { name: "Ask", exact: true }).click();
+      await page.locator("[data-run=running]", { hasText: "Värmland" }).waitFor();
+      await page.getByRole("button", { name: "Stop", exact: true }).click();
+      await announced(page, "Stopped");
+      expect(await page.locator("[data-run=stopped]").textContent()).toMatch(/^Värmland/);
+      expect(questions).toHaveLength(1);
+    }));
+
+  test("the metrics are read each second, and not while the page cannot be seen", () =>
+    onPage({}, async (page) => {
+      let numReads = 0;
+      page.on("request", (request) => {
+        if (request.url().endsWith("/metrics")) numReads += 1;
+      });
+      await loadExamples(page);
+      await ask(page);
+      await page.locator(".metrics", { hasText: "1 in all" }).waitFor();
+      await page.locator(".metrics", { hasText: "4 blocks" }).waitFor();
+      expect(
+        await page.locator(".chart-line").evaluateAll((lines) => lines.every((line) => line.hasAttribute("d"))),
+      ).toBe(true);
+      await page.evaluate(
+        "Object.defineProperty(document, 'hidden', { value: true, configurable: true }); document.dispatchEvent(new Event('visibilitychange'))",
+      );
+      await page.waitForTimeout(300);
+      const before = numReads;
+      await page.waitForTimeout(1_300);
+      expect(numReads).toBe(before);
+      await page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))");
+      await expect.poll(() => numReads).toBeGreaterThan(before);
+    }));
+
+  test("what was kept and is no draft does not keep the page from opening", () =>
+    onPage({}, async (page) => {
+      await page.evaluate("localStorage.setItem('block-attention.playground', '{\"version\":1,\"passages\":7}')");
+      await page.reload();
+      await loadExamples(page);
+      expect(await titles(page)).toHaveLength(3);
+    }));
+});
+
+/** In the page: each text whose colour does not stand out from the nearest ground behind it. @see WCAG 2.2, 1.4.3 */
+const lowContrast = `(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const channels = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (colour) => {
+    const [r, g, b] = channels(colour).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const groundOf = (element) => {
+    for (let at = element; at !== null; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (channels(colour)[3] === 255) return colour;
+    }
+    return "white";
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim() !== "");
+    // What cannot be used now is left out by the rule too.
+    if (!hasText || !element.checkVisibility() || element.closest("[aria-disabled=true], svg, noscript")) continue;
+    const [a, b] = [luminance(getComputedStyle(element).color), luminance(groundOf(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) found.push(ratio.toFixed(2) + " " + element.className + " " + element.textContent.slice(0, 40));
+  }
+  return found;
+})()`;
