@@ -25,9 +25,14 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 process.stderr.on("error", () => undefined);
 
 const verbose = process.argv.includes("--verbose");
+let endsWell = false;
+const terminal = processTerminal(process, ending.signal, () => {
+  endsWell = true;
+});
 try {
-  const code = await createProgram(processTerminal(process, ending.signal)).run(process.argv);
-  process.exitCode ??= code;
+  const code = await createProgram(terminal).run(process.argv);
+  if (endsWell) process.exitCode = code;
+  else process.exitCode ??= code;
 } catch (error) {
   if (ending.signal.aborted) {
     process.exitCode ??= 0;

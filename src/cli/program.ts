@@ -7,6 +7,7 @@ import { generateOptions, runGenerate } from "./generate.js";
 import { infoOptions, runInfo } from "./info.js";
 import { runScore, scoreOptions } from "./score.js";
 import { runSegment, segmentOptions } from "./segment.js";
+import { runServe, serveHelp, serveOptions } from "./serve.js";
 import type { Terminal } from "./terminal.js";
 import { runTokenize, tokenizeOptions } from "./tokenize.js";
 
@@ -54,6 +55,7 @@ Examples:
   block-attention generate --model ./Tulu3-Block-FT --prefix "[Block-Attention]" --input prompts.jsonl --json
 ${inputHelp}`,
   );
+  add("serve", "Answers over HTTP, as OpenAI's API and the reference's.", serveOptions, runServe, serveHelp);
   add(
     "score",
     "Tells how likely continuations are.",

@@ -16,10 +16,13 @@ export interface Terminal {
   readonly errorColors: Colors;
   /** Ctrl-C, or whoever read our output has gone. */
   readonly signal: AbortSignal;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** From now on Ctrl-C is a command's normal end: its exit code counts, not the signal's. */
+  readonly endWell: () => void;
 }
 
 /** The terminal of a Node process. */
-export function processTerminal(process: NodeJS.Process, signal: AbortSignal): Terminal {
+export function processTerminal(process: NodeJS.Process, signal: AbortSignal, endWell: () => void): Terminal {
   return {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -28,6 +31,8 @@ export function processTerminal(process: NodeJS.Process, signal: AbortSignal): T
     colors: pc.createColors(hasColors(process.stdout, process.env)),
     errorColors: pc.createColors(hasColors(process.stderr, process.env)),
     signal,
+    env: process.env,
+    endWell,
   };
 }
 

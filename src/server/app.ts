@@ -18,7 +18,7 @@ import {
   serializerCompiler,
   validatorCompiler,
 } from "fastify-type-provider-zod";
-import { type DestinationStream, pino } from "pino";
+import { type Logger, pino } from "pino";
 import { packageVersion } from "../files/package-version.js";
 import { ApiError, errorBody, toApiError } from "./api-error.js";
 import type { ApiKeys } from "./api-keys.js";
@@ -44,10 +44,17 @@ export interface AppOptions {
   readonly config: ServerConfig;
   /** Undefined: every request is served, and all are one tenant's. */
   readonly keys?: ApiKeys | undefined;
-  /** Where log lines go, as JSON. Default: nowhere. */
-  readonly log?: DestinationStream | undefined;
+  /** Default: nothing is logged. */
+  readonly logger?: Logger | undefined;
   /** Aborted once the server is told to end: new requests are refused from then on. */
   readonly stopping?: AbortSignal | undefined;
+}
+
+declare module "fastify" {
+  interface FastifyInstance {
+    /** Done once no request is being served, health, readiness and metrics left out. */
+    whenIdle(): Promise<void>;
+  }
 }
 
 /** Without keys everybody is this one. */
@@ -64,13 +71,9 @@ const spareRequests = 64;
  * @throws ConfigError if it would listen on a public address without keys.
  */
 export async function createApp(options: AppOptions): Promise<FastifyInstance> {
-  const { host: engine, config, keys, log, stopping = new AbortController().signal } = options;
-  if (keys === undefined && !isLoopback(config.host)) {
-    throw new ConfigError(
-      `Cannot serve on "${config.host}": others can reach it and there are no keys, wanted --keys or --host 127.0.0.1`,
-    );
-  }
-  const logger = log === undefined ? pino({ enabled: false }) : pino(loggerOptions(config.logLevel), log);
+  const { host: engine, config, keys, stopping = new AbortController().signal } = options;
+  refusePublicWithoutKeys(config, keys);
+  const logger = options.logger ?? pino({ enabled: false });
   const version = packageVersion();
   const requestMs = config.requestSeconds * 1000;
   const app: FastifyInstance = Fastify({
@@ -156,14 +159,12 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   return app;
 }
 
-function loggerOptions(level: string): pino.LoggerOptions {
-  return {
-    level,
-    base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-    serializers: { err: pino.stdSerializers.errWithCause },
-  };
+/** @throws ConfigError where others could reach the server and no key is asked for. */
+export function refusePublicWithoutKeys({ host }: ServerConfig, keys: ApiKeys | undefined): void {
+  if (keys !== undefined || isLoopback(host)) return;
+  throw new ConfigError(
+    `Cannot serve on "${host}": others can reach it and there are no keys, wanted --keys or --host 127.0.0.1`,
+  );
 }
 
 /** Errors of whatever kind in OpenAI's form; what is our fault goes to the log, with its stack. */
@@ -245,6 +246,10 @@ function admit(app: FastifyInstance, { config, keys, stopping }: Admission): voi
   const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
   const maxInFlight = config.maxRunning + config.maxQueued + spareRequests;
   let numInFlight = 0;
+  const idle = new Set<() => void>();
+  app.decorate("whenIdle", () =>
+    numInFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => idle.add(resolve)),
+  );
   app.addHook("onRequest", async (request, reply) => {
     if (isOurName?.(request.headers.host) === false) {
       throw new ApiError(403, "Cannot serve the request: its Host header names no host of this server", {
@@ -274,6 +279,9 @@ function admit(app: FastifyInstance, { config, keys, stopping }: Admission): voi
     numInFlight += 1;
     reply.raw.once("close", () => {
       numInFlight -= 1;
+      if (numInFlight > 0) return;
+      for (const resolve of idle) resolve();
+      idle.clear();
     });
   });
 }

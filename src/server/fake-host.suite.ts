@@ -298,5 +298,5 @@ async function passed(ms: number, signal: AbortSignal | undefined): Promise<bool
 }
 
 function timings(ttftMs: number | undefined, decodeMs: number): Timings {
-  return { tokenizeMs: 0, waitMs: 0, encodeMs: 0, assembleMs: 0, prefillMs: 0, ttftMs, decodeMs };
+  return { tokenizeMs: 0, queueMs: 0, waitMs: 0, encodeMs: 0, assembleMs: 0, prefillMs: 0, ttftMs, decodeMs };
 }

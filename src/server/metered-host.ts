@@ -97,7 +97,7 @@ export class MeteredHost implements EngineHost {
           case "done": {
             const { finishReason, timings } = event.result;
             outcome = finishReason === "cancelled" ? "cancelled" : "finished";
-            metrics.queueWait.observe({ mode }, queueMs(timings) / 1000);
+            metrics.queueWait.observe({ mode }, (timings.queueMs + timings.waitMs) / 1000);
             break;
           }
           default:
@@ -158,9 +158,4 @@ export class MeteredHost implements EngineHost {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#host[Symbol.asyncDispose]();
   }
-}
-
-/** Waiting for admission, where the engine tells it, and for room among the assembled contexts. */
-function queueMs(timings: { readonly waitMs: number; readonly queueMs?: number }): number {
-  return timings.waitMs + (timings.queueMs ?? 0);
 }
