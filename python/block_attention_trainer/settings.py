@@ -38,8 +38,8 @@ class ModelSettings(Section):
     )
     prefix: str | None = Field(
         None,
-        description='Text before block 0 in block mode, for instance "[Block-Attention]", tokenized alone. Default: the '
-        "model's own, else none.",
+        description='Text before block 0 in block mode, for instance "[Block-Attention]", tokenized alone. Default: '
+        "the model's own, else none.",
     )
 
     @model_validator(mode="after")

@@ -85,7 +85,7 @@ def test_read_settings_puts_overrides_over_the_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(SMALLEST))
     settings = read_settings(path, ["training.steps=7", "run_name=b", "evaluation.answer_after= is"])
     assert (settings.training.steps, settings.run_name, settings.evaluation.answer_after) == (7, "b", " is")
-    with pytest.raises(SettingsError, match='Cannot use "--set training": wanted section.key=value'):
+    with pytest.raises(SettingsError, match=r'Cannot use "--set training": wanted section.key=value'):
         read_settings(path, ["training"])
     with pytest.raises(SettingsError, match='"run_name" is no section'):
         read_settings(path, ["run_name.x=1"])
@@ -93,5 +93,5 @@ def test_read_settings_puts_overrides_over_the_file(tmp_path: Path) -> None:
 
 def test_read_settings_refuses_what_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(SettingsError, match='^Cannot read ".*a.json": '):
+    with pytest.raises(SettingsError, match=r'^Cannot read ".*a.json": '):
         read_settings(tmp_path / "a.json")

@@ -1,0 +1,202 @@
+"""Models and tokenizers: loaded or made anew, and checked for what block attention needs."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .attention import Attention, implementation_name, register_attention
+from .batch import Opening
+from .layout import Mode
+from .settings import LoraSettings, ModelSettings
+
+UNSUPPORTED_ROPE = ("dynamic", "longrope")
+"""Angles that depend on the total length: a block's keys could not be moved."""
+
+
+class ModelError(ValueError):
+    """A model or tokenizer that cannot be trained; the message names it."""
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """Raises ModelError where there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f'Cannot load a tokenizer from "{folder}": {_one_line(error)}') from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text alone, nothing added."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return [int(i) for i in ids]
+
+
+def opening_of(tokenizer: PreTrainedTokenizerBase, prefix: str) -> Opening:
+    """BOS where the tokenizer puts it before a text, and the prefix, tokenized alone."""
+    alone, whole = tokenize(tokenizer, "a"), [int(i) for i in tokenizer.encode("a")]
+    bos = tokenizer.bos_token_id
+    adds = len(whole) > len(alone) and isinstance(bos, int) and whole[0] == bos
+    return Opening(bos if adds and isinstance(bos, int) else None, tuple(tokenize(tokenizer, prefix)) if prefix else ())
+
+
+def load_model(
+    settings: ModelSettings, attention: Attention, *, lora: LoraSettings | None, dtype: torch.dtype, vocab_size: int
+) -> PreTrainedModel:
+    """The model, with adapters where they are asked for.
+
+    `vocab_size` is of a new architecture that names none. Raises ModelError for a model that cannot be trained.
+    """
+    register_attention()
+    implementation = implementation_name(attention)
+    quantized = lora is not None and lora.quantize == "4bit"
+    try:
+        if settings.architecture is not None:
+            config = new_config(settings.architecture, vocab_size)
+            check_config(config)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation)
+        else:
+            path = settings.path or ""
+            check_config(AutoConfig.from_pretrained(path))
+            options: dict[str, Any] = {"dtype": dtype, "attn_implementation": implementation}
+            if quantized:
+                options["quantization_config"] = _four_bit()
+            model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, ModelError):
+            raise
+        where = f'"{settings.path}"' if settings.path else "the architecture"
+        raise ModelError(f"Cannot load a model from {where}: {_one_line(error)}") from error
+    return model if lora is None else _with_adapters(model, lora, quantized)
+
+
+def new_config(architecture: dict[str, Any], vocab_size: int) -> Any:
+    """A configuration of keys that its model type knows. Raises ModelError for one that it does not."""
+    values = dict(architecture)
+    kind = values.pop("model_type")
+    try:
+        known = AutoConfig.for_model(kind)
+    except (ValueError, KeyError) as error:
+        raise ModelError(f'Cannot make a model: Transformers knows no "model_type" "{kind}"') from error
+    for key in values:
+        if key not in known.to_dict() and not hasattr(known, key):
+            raise ModelError(f'Cannot make a model: "{kind}" has no key "{key}"')
+    values.setdefault("vocab_size", vocab_size)
+    if values["vocab_size"] < vocab_size:
+        raise ModelError(
+            f'Cannot make a model: its "vocab_size" is {values["vocab_size"]}, the tokenizer has {vocab_size} tokens'
+        )
+    return AutoConfig.for_model(kind, **values)
+
+
+def check_config(config: Any) -> None:
+    """Raises ModelError for what block attention cannot be right on."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type")} | {r.get("rope_type") for r in rope.values() if isinstance(r, dict)}
+    for kind in UNSUPPORTED_ROPE:
+        if kind in kinds:
+            raise ModelError(
+                f'Cannot train the model: its RoPE is "{kind}", whose angles depend on the total length, so that '
+                "blocks cannot be moved"
+            )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError("Cannot train the model: it has an encoder, wanted a decoder alone")
+
+
+def longest_sample(config: Any) -> int | None:
+    """Tokens that a sample may have: the model's positions, or its sliding window where that is shorter."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if getattr(config, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
+        window = None
+    limits = [limit for limit in (getattr(config, "max_position_embeddings", None), window) if limit]
+    return min(limits) if limits else None
+
+
+def block_attention_of(config: Any) -> dict[str, Any]:
+    """What the model's config.json says under `block_attention`; empty where it says nothing."""
+    own = getattr(config, "block_attention", None)
+    return dict(own) if isinstance(own, dict) else {}
+
+
+def mark_block_attention(config: Any, prefix: str, modes: tuple[Mode, ...]) -> None:
+    """Writes how the model is trained into its configuration; texts of a RAG prompt that stand there stay."""
+    own = block_attention_of(config)
+    config.block_attention = {**own, "version": 1, "prefix": prefix, "modes": list(modes)}
+
+
+def use_gradient_checkpointing(model: Any) -> None:
+    """Under the name that this version of Transformers has for it."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def faster_precision(device: torch.device, width: int) -> str:
+    """Names bfloat16 where it multiplies matrices at least 1.3 times as fast as float32, measured in about 0.1 s."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if device.type != "cpu":
+        return "float32"
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, w = torch.ones(256, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            x @ w
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return "bfloat16" if seconds(torch.float32) > 1.3 * seconds(torch.bfloat16) else "float32"
+
+
+def saved_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def _four_bit() -> Any:
+    if not torch.cuda.is_available():
+        raise ModelError('Cannot use "lora.quantize": "4bit" needs CUDA, there is none here')
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelError('Cannot use "lora.quantize": "4bit" needs the package bitsandbytes') from error
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _with_adapters(model: Any, settings: LoraSettings, quantized: bool) -> Any:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if quantized:
+        model = prepare_model_for_kbit_training(model)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides by it, a float is well
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+    )
+    try:
+        adapted: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f'Cannot use "lora.target_modules": {_one_line(error)}') from error
+    return adapted
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
