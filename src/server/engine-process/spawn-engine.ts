@@ -13,6 +13,7 @@ import {
   type HostToken,
   type HostTokenizeRequest,
 } from "../engine-host.js";
+import { childExecArgv } from "./child-exec-argv.js";
 import { ChildLink } from "./child-link.js";
 import { EventQueue } from "./event-queue.js";
 import {
@@ -351,15 +352,6 @@ function sendCall(link: ChildLink, message: ToChild): void {
   } catch (error) {
     throw new HostError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
   }
-}
-
-/** Limits of memory and what helps to understand errors are the engine's as well; an inspector's port or a script is not. */
-export function childExecArgv(execArgv: readonly string[]): string[] {
-  return execArgv.filter((argument) =>
-    /^--(max-old-space-size|max-semi-space-size|stack-trace-limit|stack-size)=|^--(enable-source-maps|no-warnings|no-deprecation)$/.test(
-      argument,
-    ),
-  );
 }
 
 function errorText(error: unknown): string {
