@@ -14,7 +14,7 @@ import {
   startBlockAttention,
   startLlamaServer,
 } from "./shared/serving-process.js";
-import { runClients, StreamClient, type StreamedAnswer } from "./shared/stream-client.js";
+import { postStream, runClients, type StreamedAnswer } from "./shared/stream-client.js";
 
 const [requestsText = "200", clientsText = "1,4,16", threadsText = "2"] = process.argv.slice(2);
 const numRequests = wholeNumber("requests", requestsText);
@@ -28,7 +28,7 @@ const { eosTokenId, endOfTurnTokenId } = makeTokenizer();
 interface Side {
   readonly name: string;
   start(): Promise<ServingProcess>;
-  ask(client: StreamClient, server: ServingProcess, request: RagRequest): Promise<StreamedAnswer>;
+  ask(server: ServingProcess, request: RagRequest): Promise<StreamedAnswer>;
   /** The ids that the server's own tokenizer gives a text. */
   tokenize(server: ServingProcess, text: string): Promise<number[]>;
   count(answer: StreamedAnswer): { readonly prompt: number; readonly cached: number; readonly answer: number };
@@ -50,8 +50,8 @@ const model = await benchModel("135m");
 const here: Side = {
   name: "here",
   start: () => startBlockAttention({ model, threads, storeBytes }),
-  ask: (client, server, { passages, question }) =>
-    client.post(`${server.url}/v1/completions`, {
+  ask: (server, { passages, question }) =>
+    postStream(`${server.url}/v1/completions`, {
       block_attention: { mode: "block", blocks: [...passages, question] },
       max_tokens: answerTokens,
       temperature: 0,
@@ -77,11 +77,12 @@ const here: Side = {
 const peer = (program: string): Side => ({
   name: "llama-server",
   start: () => startLlamaServer(program, { model, threads, ...peerSlots }),
-  ask: (client, server, request) =>
-    client.post(`${server.url}/completion`, {
+  ask: (server, request) =>
+    postStream(`${server.url}/completion`, {
       prompt: ragTokenIds(request),
       n_predict: answerTokens,
       temperature: 0,
+      top_k: 1,
       ignore_eos: true,
       cache_prompt: true,
       stream: true,
@@ -170,10 +171,9 @@ if (other !== undefined) {
 /** All the traffic at a server just started. @throws Error where an answer has not the tokens that it should. */
 async function measure(side: Side, numClients: number): Promise<Run> {
   await using server = await side.start();
-  using client = new StreamClient(numClients);
-  // Buffers, threads and connections are there before the clock runs; nothing of the traffic is.
+  // Buffers and threads are there before the clock runs; nothing of the traffic is.
   for (const request of makeRagTraffic({ numRequests: 2, seed: 1, name: "warm-up" })) {
-    await side.ask(client, server, request);
+    await side.ask(server, request);
     await checkTokenizer(side, server, request);
   }
   const ttftMs: number[] = [];
@@ -182,7 +182,7 @@ async function measure(side: Side, numClients: number): Promise<Run> {
   const clientStart = process.cpuUsage();
   const startedMs = performance.now();
   await runClients(traffic, numClients, async (request) => {
-    const answer = await side.ask(client, server, request);
+    const answer = await side.ask(server, request);
     const count = side.count(answer);
     const wanted = ragTokenIds(request).length;
     if (count.prompt !== wanted || count.answer !== answerTokens) {

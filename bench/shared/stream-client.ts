@@ -1,4 +1,4 @@
-import { Agent, type IncomingMessage, request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 
 /** A streamed answer, as its client saw it. */
 export interface StreamedAnswer {
@@ -9,51 +9,41 @@ export interface StreamedAnswer {
   readonly events: readonly Record<string, unknown>[];
 }
 
-/** An answer that takes longer than this counts as none, in ms. */
-const answerLimitMs = 600_000;
+/** A server that sends nothing for so long has failed, in ms. */
+const silenceLimitMs = 600_000;
 
 /**
- * Asks a server for event streams over connections that are kept. It shares the cores with the server, so it does little:
- * it notes when the first event comes, and reads events only once all are there.
+ * Asks a server for an event stream. It shares the cores with the server, so it does little: it notes when the first event
+ * comes, and reads events only once all are there. Each request opens a connection of its own, since llama-server closes it
+ * after every streamed answer.
+ *
+ * @throws Error where the answer is no complete event stream.
  */
-export class StreamClient implements Disposable {
-  readonly #agent: Agent;
-
-  constructor(numConnections: number) {
-    this.#agent = new Agent({ keepAlive: true, maxSockets: numConnections });
+export async function postStream(url: string, body: unknown): Promise<StreamedAnswer> {
+  const payload = Buffer.from(JSON.stringify(body));
+  const startedMs = performance.now();
+  let ttftMs: number | undefined;
+  const chunks: Buffer[] = [];
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const headers = { "content-type": "application/json", "content-length": payload.length };
+    const sent = request(url, { method: "POST", agent: false, headers, timeout: silenceLimitMs }, resolve);
+    sent.on("error", reject).on("timeout", () => sent.destroy(new Error("it stays silent")));
+    sent.end(payload);
+  });
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    // A comment line while waiting is no event.
+    if (ttftMs === undefined && chunk.includes("data: ")) ttftMs = performance.now() - startedMs;
+    chunks.push(chunk);
   }
-
-  /** @throws Error where the answer is no complete event stream. */
-  async post(url: string, body: unknown): Promise<StreamedAnswer> {
-    const payload = Buffer.from(JSON.stringify(body));
-    const startedMs = performance.now();
-    let ttftMs: number | undefined;
-    const chunks: Buffer[] = [];
-    const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      const headers = { "content-type": "application/json", "content-length": payload.length };
-      const sent = request(url, { method: "POST", agent: this.#agent, headers, timeout: answerLimitMs }, resolve);
-      sent.on("error", reject).on("timeout", () => sent.destroy(new Error("it stays silent")));
-      sent.end(payload);
-    });
-    for await (const chunk of response as AsyncIterable<Buffer>) {
-      // A comment line while waiting is no event.
-      if (ttftMs === undefined && chunk.includes("data: ")) ttftMs = performance.now() - startedMs;
-      chunks.push(chunk);
-    }
-    const totalMs = performance.now() - startedMs;
-    const text = Buffer.concat(chunks).toString("utf8");
-    if (response.statusCode !== 200 || ttftMs === undefined) {
-      throw new Error(`Cannot use the answer of "${url}": status ${response.statusCode}: ${text.slice(0, 500)}`);
-    }
-    const events = text
-      .split("\n")
-      .flatMap((line) => (line.startsWith("data: {") ? [JSON.parse(line.slice("data: ".length))] : []));
-    return { ttftMs, totalMs, events };
+  const totalMs = performance.now() - startedMs;
+  const text = Buffer.concat(chunks).toString("utf8");
+  if (response.statusCode !== 200 || ttftMs === undefined) {
+    throw new Error(`Cannot use the answer of "${url}": status ${response.statusCode}: ${text.slice(0, 500)}`);
   }
-
-  [Symbol.dispose](): void {
-    this.#agent.destroy();
-  }
+  const events = text
+    .split("\n")
+    .flatMap((line) => (line.startsWith("data: {") ? [JSON.parse(line.slice("data: ".length))] : []));
+  return { ttftMs, totalMs, events };
 }
 
 /** Lets `numClients` clients take the items in order, each the next one as soon as it is done with the last. */
