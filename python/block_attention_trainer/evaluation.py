@@ -76,7 +76,7 @@ def metrics_of(sums: dict[Mode, Tensor]) -> dict[str, float]:
 
 @torch.no_grad()
 def greedy_answer(model: nn.Module, batch: Batch, ends: set[int], device: torch.device) -> list[int]:
-    """The greedy continuation of the batch's only sample before its first target, to an end or twice the answer's length."""
+    """The greedy continuation of the batch's only sample before its first target."""
     batch = batch.to(device)
     prompt = int(batch.predictors[0]) + 1
     layout = batch.layout.__class__(

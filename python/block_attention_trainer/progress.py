@@ -46,11 +46,12 @@ def open_progress(target: str | None, *, is_main: bool) -> Progress:
 
 def _readable(event: str, fields: dict[str, Any]) -> str:
     if event == "step":
+        line = f"step {fields['step']}/{fields['steps']}  loss {fields['loss']:.4f} a token"
+        if "secondsLeft" not in fields:
+            return line
         left = int(fields["secondsLeft"])
-        return (
-            f"step {fields['step']}/{fields['steps']}  loss {fields['loss']:.4f} a token  "
-            f"{fields['tokensPerSecond']:.0f} tokens/s  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        )
+        time_left = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        return f"{line}  {fields['tokensPerSecond']:.0f} tokens/s  {time_left}"
     parts = [f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in _flat(fields)]
     return f"{event}: " + "  ".join(parts)
 

@@ -1,4 +1,4 @@
-"""Transformers' Trainer with rows under layouts, one loss over the global batch, and checkpoints that resume exactly."""
+"""Transformers' Trainer with rows under layouts, one loss over the global batch, and exact resuming."""
 
 import json
 import time
@@ -29,7 +29,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TrainingRows:
-    """This process's rows of step after step: row i of the stream goes to process i modulo their number.
+    """The rows of one process, step after step: row i of the stream goes to process i modulo their number.
 
     So the rows of a step are the same, however many processes and passes share them.
     """
@@ -104,6 +104,7 @@ class BlockTrainer(Trainer):
         evaluation: EvaluationRows | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         plan: dict[str, Any] | None = None,
+        marks: dict[str, Any] | None = None,
     ) -> None:
         self._settings = settings
         self._rows = rows
@@ -111,6 +112,7 @@ class BlockTrainer(Trainer):
         self._progress = progress
         self._evaluation = evaluation
         self._plan = plan or {}
+        self._marks = marks or {}
         self._is_writing = False
         # Of the step, over all processes: tokens, targets. Of this process: the sum of its losses.
         self._step_counts = torch.zeros(2, dtype=torch.float64)
@@ -120,12 +122,14 @@ class BlockTrainer(Trainer):
         self._tokens_since_start = 0.0
         self.step_losses: list[float] = []
         self.signal: int | None = None
+        self.was_stopped = False
+        self.last_evaluated: int | None = None
         super().__init__(
             model=model,
             args=args,
             processing_class=tokenizer,
             # Never read: evaluate() takes its rows from EvaluationRows. The Trainer wants to see that there are some.
-            eval_dataset=[0] if evaluation else None,  # type: ignore[arg-type]
+            eval_dataset=[0] if evaluation else None,
             callbacks=[_StepCallback(self)],
         )
         self.loss_is_scaled_for_ga = True
@@ -161,7 +165,7 @@ class BlockTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This pass's part of the step's loss, times the processes, because gradients are averaged over them."""
+        """One pass's part of the step's loss, times the processes, because gradients are averaged over them."""
         assert not return_outputs
         logits = target_logits(model, inputs)
         # A pass without targets still computes, so that all processes exchange gradients alike.
@@ -193,8 +197,8 @@ class BlockTrainer(Trainer):
         path.write_text(json.dumps(content), encoding="utf-8")
         names = ", ".join(f'"{name}"' for name in dict.fromkeys(batch.sample_ids))
         raise NonFiniteLossError(
-            f"Stopped in step {self.state.global_step + 1}: the loss is {loss.item()}; the batch of {names} is saved as "
-            f'"{path}"'
+            f"Stopped in step {self.state.global_step + 1}: the loss is {loss.item()}; the batch of {names} is saved "
+            f'as "{path}"'
         )
 
     # Optimizer and schedule
@@ -233,16 +237,16 @@ class BlockTrainer(Trainer):
             seconds = max(now - self._started[0], 1e-9)
             rate = self._tokens_since_start / seconds
             left = (steps - step) * seconds / (step - self._started[1])
-        if rate is not None or step == steps:
-            self._progress.tell(
-                "step",
-                step=step,
-                steps=steps,
-                loss=self.step_losses[-1],
-                tokens=int(tokens),
-                tokensPerSecond=rate or 0.0,
-                secondsLeft=left or 0.0,
-            )
+        loss_per_token = self.step_losses[-1]
+        self._progress.tell(
+            "step",
+            step=step,
+            steps=steps,
+            loss=loss_per_token,
+            tokens=int(tokens),
+            tokensPerSecond=rate,
+            secondsLeft=left,
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -256,6 +260,7 @@ class BlockTrainer(Trainer):
         """Both modes over the evaluation files: losses, accuracies, and full minus block."""
         if self._evaluation is None:
             return {}
+        self.last_evaluated = self.state.global_step
         model: Any = self.model_wrapped if self.is_in_train else self.model
         was_training = model.training
         model.eval()
@@ -315,7 +320,8 @@ class BlockTrainer(Trainer):
         self._wait()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
-            (folder / UNFINISHED / name / "plan.json").write_text(json.dumps(self._plan, indent=2), encoding="utf-8")
+            for file, content in (("plan.json", self._plan), ("block_attention.json", self._marks)):
+                (folder / UNFINISHED / name / file).write_text(json.dumps(content, indent=2), encoding="utf-8")
             path = publish(folder, name, self._settings.checkpoints.keep)
             self._progress.tell("checkpoint", step=self.state.global_step, path=str(path))
         self._wait()
@@ -324,7 +330,8 @@ class BlockTrainer(Trainer):
         """After a step: where any process was told to stop, all write a checkpoint and end."""
         asked = torch.tensor(float(self.signal is not None), device=self.args.device)
         if self._summed(asked).item() > 0:
-            self.control.should_save = self.state.global_step < self.state.max_steps
+            self.was_stopped = True
+            self.control.should_save = True
             self.control.should_training_stop = True
 
     # Processes

@@ -1,0 +1,53 @@
+"""A trained checkpoint as a Hugging Face folder that Transformers and the engine load as it is."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from .models import ModelError, load_tokenizer, saved_adapter
+from .settings import ExportSettings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def export(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
+    """Writes weights, config.json with `block_attention`, and the tokenizer; adapters are merged.
+
+    The folder is complete or absent: it is written under another name first, and replaces one that is there.
+    Raises ModelError for a checkpoint that is none, or that does not say how it was trained.
+    """
+    dtype = DTYPES[settings.dtype]
+    try:
+        model: Any = (
+            _merged(checkpoint, dtype)
+            if saved_adapter(checkpoint)
+            else AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f'Cannot export "{checkpoint}": {" ".join(str(error).split()).rstrip(".")}') from error
+    if not isinstance(getattr(model.config, "block_attention", None), dict):
+        raise ModelError(f'Cannot export "{checkpoint}": its config.json has no "block_attention"')
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    # The cache is off while training; who loads the folder decodes with it.
+    model.config.use_cache = True
+    model.save_pretrained(unfinished, max_shard_size=settings.max_shard_bytes)
+    load_tokenizer(str(checkpoint)).save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def _merged(checkpoint: Path, dtype: torch.dtype) -> Any:
+    from peft import PeftModel
+
+    adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    base = AutoModelForCausalLM.from_pretrained(adapter["base_model_name_or_path"], dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    # An adapter's checkpoint has no config.json of the model; this is what stood there while training.
+    marks = json.loads((checkpoint / "block_attention.json").read_text(encoding="utf-8"))
+    merged.config.block_attention = marks
+    return merged.to(dtype)

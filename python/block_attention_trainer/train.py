@@ -1,0 +1,321 @@
+"""A training run from its settings: what is loaded, checked, trained, evaluated and exported, in this order."""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from .attention import Attention, default_attention
+from .batch import Collator, Opening
+from .checkpoints import clear_unfinished, last_checkpoint
+from .export import export
+from .layout import Mode
+from .models import (
+    ModelError,
+    block_attention_of,
+    faster_precision,
+    load_model,
+    load_tokenizer,
+    longest_sample,
+    mark_block_attention,
+    opening_of,
+    tokenize,
+    use_gradient_checkpointing,
+)
+from .packing import PackingOptions, count_rows
+from .progress import open_progress
+from .samples import DataError, Limits, SampleFiles, SampleIndex
+from .settings import Settings, SettingsError
+from .tokenizer_training import train_tokenizer, write_text_samples
+from .trainer import BlockTrainer, EvaluationRows, TrainingRows
+
+FLEX_MULTIPLE = 128
+"""Rows are filled up to it for FlexAttention, whose mask is made of squares of this size."""
+
+
+def train(settings: Settings, *, progress_target: str | None = None, resume: bool = True) -> int:
+    """Trains, or goes on from the run's last complete checkpoint.
+
+    Returns the exit code: 0, or 130 and 143 where SIGINT or SIGTERM stopped it, after a checkpoint.
+    Raises ValueError's kinds of this package and NonFiniteLossError, one line each.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    progress = open_progress(progress_target, is_main=rank == 0)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    if settings.training.threads is not None:
+        torch.set_num_threads(settings.training.threads)
+    run = settings.run_folder
+    passes = _passes(settings, world)
+    checkpoint = last_checkpoint(run)
+    if checkpoint is not None and not resume:
+        raise SettingsError(f'Cannot start anew: "{run}" has checkpoints; name another run, or delete them')
+    run.mkdir(parents=True, exist_ok=True)
+    args = _arguments(settings, passes, world)
+    device = args.device
+    with _main_first(rank, world):
+        tokenizer = _tokenizer(settings, run, is_main=rank == 0)
+    attention: Attention = (
+        default_attention(device) if settings.training.attention == "auto" else settings.training.attention
+    )
+    base_dtype = torch.bfloat16 if settings.lora is not None and args.bf16 else torch.float32
+    torch.manual_seed(settings.training.seed)
+    model: Any = load_model(settings.model, attention, lora=settings.lora, dtype=base_dtype, vocab_size=len(tokenizer))
+    modes = _modes(settings)
+    prefix = settings.model.prefix
+    if prefix is None:
+        prefix = str(block_attention_of(model.config).get("prefix", ""))
+    mark_block_attention(model.config, prefix, modes)
+    if settings.training.gradient_checkpointing:
+        use_gradient_checkpointing(model)
+    opening = opening_of(tokenizer, prefix)
+    with _main_first(rank, world):
+        paths = _training_files(settings, run, tokenizer, opening, is_main=rank == 0)
+    limit = min(settings.data.max_tokens, longest_sample(model.config) or settings.data.max_tokens)
+    limits = Limits(model.config.vocab_size, limit, opening.lengths())
+    options = PackingOptions(
+        modes=modes,
+        num_opening=opening.lengths(),
+        tokens_per_row=settings.packing.tokens_per_row,
+        share_contexts=settings.packing.share_contexts and not settings.data.loss_on_prompt,
+        open_rows=settings.packing.open_rows,
+        shuffled_row_groups=settings.data.shuffled_row_groups,
+    )
+    collating = {
+        "multiple": FLEX_MULTIPLE if attention == "flex" else 1,
+        "answer_after": tokenize(tokenizer, settings.evaluation.answer_after or ""),
+    }
+    cached = settings.data.shuffled_row_groups + settings.packing.open_rows
+    files = SampleFiles(paths, cached_row_groups=cached)
+    index = files.index(limits)
+    collate = Collator(files, index, opening, loss_on_prompt=settings.data.loss_on_prompt, **collating)  # type: ignore[arg-type]
+    rows = TrainingRows(index, options, collate, settings.training.seed, rank, world)
+    evaluation = None
+    if settings.data.evaluation:
+        held_out = SampleFiles([Path(p) for p in settings.data.evaluation])
+        if (
+            held_out.metadata.get("tokenizer_digest") != files.metadata.get("tokenizer_digest")
+            and not settings.data.text
+        ):
+            raise DataError(
+                f'Cannot evaluate on "{settings.data.evaluation[0]}": it was cut with tokenizer '
+                f'"{held_out.metadata.get("tokenizer_digest")}", the training files with '
+                f'"{files.metadata.get("tokenizer_digest")}"'
+            )
+        held_index = _first(held_out.index(limits), settings.evaluation.max_samples)
+        held_collate = Collator(held_out, held_index, opening, **collating)  # type: ignore[arg-type]
+        evaluation = EvaluationRows(held_index, options, held_collate, modes, rank, world)
+    rows_per_epoch = count_rows(index, options, settings.training.seed, 1)
+    if rows_per_epoch == 0:
+        raise DataError(f"Cannot train: no sample of {len(index)} is of the modes {', '.join(modes)}")
+    steps = settings.training.steps
+    if steps is None:
+        total = count_rows(index, options, settings.training.seed, settings.training.epochs or 0)
+        steps = max(1, ceil(total / settings.training.rows_per_step))
+    args.max_steps = steps
+    args.eval_steps = settings.evaluation.every_steps or steps
+    args.save_steps = settings.checkpoints.every_steps or steps
+    plan = _plan(settings, options, index, opening)
+    if checkpoint is not None:
+        _check_plan(checkpoint, plan)
+        rows.first_row = _step_of(checkpoint) * settings.training.rows_per_step
+    if rank == 0:
+        clear_unfinished(run)
+        (run / "settings.json").write_text(settings.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+    trainer = BlockTrainer(
+        model,
+        args,
+        settings,
+        rows,
+        rows_per_epoch=rows_per_epoch,
+        progress=progress,
+        evaluation=evaluation,
+        tokenizer=tokenizer,
+        plan=plan,
+        marks=model.config.block_attention,
+    )
+    trainer.remove_callback(PrinterCallback)
+    progress.tell(
+        "start",
+        run=str(run),
+        steps=steps,
+        firstStep=_step_of(checkpoint) if checkpoint else 0,
+        samples=len(index),
+        rowsPerEpoch=rows_per_epoch,
+        weights=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        device=str(device),
+        processes=world,
+        attention=attention,
+        precision="bfloat16" if args.bf16 else "float32",
+        modes=list(modes),
+    )
+    with _signals(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.was_stopped:
+        name = signal.Signals(trainer.signal or signal.SIGTERM)
+        progress.tell("end", why=name.name, step=trainer.state.global_step)
+        return 128 + name
+    if evaluation is not None and trainer.last_evaluated != trainer.state.global_step:
+        trainer.evaluate()
+    last = last_checkpoint(run)
+    if settings.export is not None and last is not None and rank == 0:
+        export(last, run / "export", settings.export)
+        progress.tell("export", path=str(run / "export"))
+    if world > 1:
+        dist.barrier()
+    progress.tell("end", why="done", step=trainer.state.global_step)
+    return 0
+
+
+def _modes(settings: Settings) -> tuple[Mode, ...]:
+    return ("full",) if settings.data.text else tuple(settings.data.modes)
+
+
+def _passes(settings: Settings, world: int) -> int:
+    rows = settings.training.rows_per_step
+    if rows % world:
+        raise SettingsError(f'Cannot share "training.rows_per_step" among processes: {rows} rows, {world} processes')
+    return rows // world
+
+
+def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments:
+    training = settings.training
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    device = torch.device("cpu" if on_cpu else "cuda" if torch.cuda.is_available() else "mps")
+    precision = faster_precision(device, 512) if training.precision == "auto" else training.precision
+    reports = [name for name in ("tensorboard", "wandb") if getattr(settings.logging, name)]
+    if settings.logging.wandb:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise SettingsError('Cannot use "logging.wandb": the package wandb is not installed') from error
+    options: dict[str, Any] = {}
+    if world > 1 and training.distributed == "fsdp":
+        options = {
+            "fsdp": True,
+            "fsdp_config": {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"},
+        }
+    if training.distributed == "deepspeed":
+        options = {"deepspeed": training.deepspeed_config}
+    return TrainingArguments(
+        output_dir=str(settings.run_folder),
+        run_name=settings.run_name,
+        max_steps=1,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=passes,
+        learning_rate=settings.optimizer.learning_rate,
+        max_grad_norm=settings.optimizer.max_gradient_norm,
+        seed=training.seed,
+        bf16=precision == "bfloat16",
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and world > 1 else None,
+        ddp_find_unused_parameters=False,
+        ignore_data_skip=True,
+        logging_steps=settings.logging.every_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if settings.data.evaluation and settings.evaluation.every_steps else "no",
+        eval_on_start=settings.evaluation.at_start,
+        save_strategy="steps",
+        report_to=reports or "none",
+        disable_tqdm=True,
+        **options,
+    )
+
+
+def _tokenizer(settings: Settings, run: Path, *, is_main: bool) -> PreTrainedTokenizerBase:
+    folder = settings.model.tokenizer or settings.model.path
+    if settings.tokenizer is not None:
+        trained = run / "tokenizer"
+        folder = str(trained)
+        if is_main and not (trained / "tokenizer_config.json").is_file():
+            train_tokenizer(settings.tokenizer, trained)
+    assert folder is not None
+    return load_tokenizer(folder)
+
+
+def _training_files(
+    settings: Settings, run: Path, tokenizer: PreTrainedTokenizerBase, opening: Opening, *, is_main: bool
+) -> list[Path]:
+    if not settings.data.text:
+        return [Path(p) for p in settings.data.train]
+    path = run / "text.parquet"
+    if is_main and not path.is_file():
+        num_opening = opening.lengths()["full"]
+        write_text_samples(settings.data.text, tokenizer, settings.data.max_tokens, num_opening, path)
+    return [path]
+
+
+def _first(index: SampleIndex, count: int | None) -> SampleIndex:
+    return index if count is None else SampleIndex(*(getattr(index, f.name)[:count] for f in fields(index)))
+
+
+def _plan(settings: Settings, options: PackingOptions, index: SampleIndex, opening: Opening) -> dict[str, Any]:
+    """What the order of rows depends on: a run goes on only where none of it changed."""
+    return {
+        "seed": settings.training.seed,
+        "rows_per_step": settings.training.rows_per_step,
+        "modes": list(options.modes),
+        "tokens_per_row": options.tokens_per_row,
+        "share_contexts": options.share_contexts,
+        "open_rows": options.open_rows,
+        "shuffled_row_groups": options.shuffled_row_groups,
+        "opening": opening.lengths(),
+        "samples": len(index),
+        "tokens": int(index.num_context.sum(dtype=int) + index.num_final.sum(dtype=int)),
+    }
+
+
+def _check_plan(checkpoint: Path, plan: dict[str, Any]) -> None:
+    try:
+        old = json.loads((checkpoint / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f'Cannot go on from "{checkpoint}": {error}') from error
+    for key, value in plan.items():
+        if old.get(key) != value:
+            raise SettingsError(
+                f'Cannot go on from "{checkpoint}": "{key}" was {json.dumps(old.get(key))}, now it is {json.dumps(value)}; '
+                "the order of samples would be another"
+            )
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+@contextmanager
+def _main_first(rank: int, world: int) -> Iterator[None]:
+    """The main process does it, then the others find it done."""
+    if world > 1 and rank > 0:
+        dist.barrier()
+    yield
+    if world > 1 and rank == 0:
+        dist.barrier()
+
+
+@contextmanager
+def _signals(trainer: BlockTrainer) -> Iterator[None]:
+    """The first signal asks for a checkpoint after the step; a second one ends the process at once."""
+
+    def ask(number: int, _frame: object) -> None:
+        trainer.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
