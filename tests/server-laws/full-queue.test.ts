@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { errorFault, HttpClient } from "./http-client.js";
 import { expectCleanLog, expectSettled, readAccounts } from "./server-laws.js";
-import { refusedStart, ServerUnderTest, until } from "./server-under-test.js";
+import { refusedStart, ServerUnderTest, until, withLimit } from "./server-under-test.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-config-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -77,6 +77,8 @@ test("serve: settings that cannot be used are refused at start", async () => {
   await expectRefusedStart([], /BLOCK_ATTENTION_PROT/, { BLOCK_ATTENTION_PROT: "1" });
 });
 
-test("serve: a model that is not there", async () => {
-  await expectRefusedStart(["--model", join(folder, "nothing")], /nothing/);
+test("serve: a model that cannot be loaded ends the server, which listened meanwhile", async () => {
+  await using server = await ServerUnderTest.start({ args: ["--model", join(folder, "nothing")], waitReady: false });
+  expect(await withLimit("the server's end", 10_000, server.exited)).toEqual({ code: 1, signal: null });
+  expect(server.stderr.trim().split("\n").at(-1)).toMatch(/^Cannot read ".*nothing": no such file or folder$/);
 });

@@ -160,6 +160,7 @@ export function errorFault(text: string): string | undefined {
   if (error.code !== null && typeof error.code !== "string") return "the error's code is no string";
   const { message } = error;
   if (typeof message !== "string" || message.length < 12 || message.length > 1000) return `the message is ${message}`;
+  if (!/^Cannot [^\n]*[^.\n]$/.test(message)) return `the message is not in our form: ${message}`;
   if (/[\n\r]|\s{4}at |\bnode_modules\b|\.[jt]s:\d|\[object |\bundefined is not\b|is not a function/.test(message)) {
     return `the message shows the program's inside: ${message}`;
   }
