@@ -1,0 +1,3 @@
+import { engineProcessSuite } from "./engine-process.suite.js";
+
+engineProcessSuite(1);
