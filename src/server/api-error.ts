@@ -199,7 +199,7 @@ function innermost(issue: Issue): { readonly path: readonly PropertyKey[]; reado
 }
 
 /** @example showPath(["messages", 0, "content"]) is "messages[0].content" */
-function showPath(path: readonly PropertyKey[]): string {
+export function showPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, part) => {
     const name = String(part);
     if (/^\d+$/.test(name) && text !== "") return `${text}[${name}]`;

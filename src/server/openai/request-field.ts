@@ -1,7 +1,7 @@
 import type { FastifySchemaCompiler } from "fastify";
 import { z } from "zod";
 import { quote } from "../../files/quote.js";
-import { ApiError, toApiError } from "../api-error.js";
+import { ApiError, showPath } from "../api-error.js";
 
 /**
  * What becomes of a field: `read`: it does what OpenAI says of it; `neutral`: it would change the answer in a way that
@@ -69,33 +69,103 @@ export function requestValidator(fields: RequestFields): FastifySchemaCompiler<u
 }
 
 function requestError(error: z.ZodError, fields: RequestFields, body: unknown): ApiError {
-  const issue = error.issues[0];
-  const name = issue?.path[0];
-  const isOfField = issue !== undefined && issue.path.length === 1 && typeof name === "string";
-  const field = isOfField && Object.hasOwn(fields, name) ? fields[name] : undefined;
-  // A part of a field, such as one message, is told by itself.
-  if (field === undefined || issue === undefined || isDeep(issue) || issue.code === "unrecognized_keys") {
-    return toApiError(error);
+  const { path, issue } = innermost(error.issues[0]!);
+  const name = path[0];
+  const field = typeof name === "string" && Object.hasOwn(fields, name) ? fields[name] : undefined;
+  if (field?.use === "neutral") {
+    const param = String(name);
+    const value = show(valueAt(body, [param]));
+    return new ApiError(400, `Cannot use ${quote(param)}: ${value}, wanted ${field.wanted}: ${field.about}`, {
+      code: "unsupported_value",
+      param,
+      cause: error,
+    });
   }
-  const param = name as string;
-  const value = (body as Readonly<Record<string, unknown>>)[param];
-  const why = field.use === "neutral" ? `: ${field.about}` : "";
-  return new ApiError(400, `Cannot use ${quote(param)}: it is ${show(value)}, wanted ${field.wanted}${why}`, {
-    code: field.use === "neutral" ? "unsupported_value" : "invalid_value",
-    param,
+  if (issue.code === "unrecognized_keys") {
+    const param = shortPath([...path, issue.keys[0]!]);
+    const message = `Cannot use the request: there is no field ${quote(param)}`;
+    return new ApiError(400, message, { code: "unknown_field", param, cause: error });
+  }
+  // A key that cannot be used is the whole field's matter.
+  const at = issue.code === "invalid_key" ? path.slice(0, -1) : path;
+  const wanted = at.length === 1 && field !== undefined ? field.wanted : wantedBy(issue);
+  const param = shortPath(at);
+  const what = param === "" ? "the body" : quote(param);
+  return new ApiError(400, `Cannot use ${what}: ${show(valueAt(body, at))}, wanted ${wanted}`, {
+    code: "invalid_value",
+    param: param === "" ? undefined : param,
     cause: error,
   });
 }
 
-/** Whether a branch of a union came as far as one of the value's own parts. */
-function isDeep(issue: z.core.$ZodIssue): boolean {
-  if (issue.code !== "invalid_union") return false;
-  return issue.errors.some((branch) => branch.some((inner) => inner.path.length > 0 || isDeep(inner)));
+type Path = readonly PropertyKey[];
+
+interface Place {
+  readonly path: Path;
+  readonly issue: z.core.$ZodIssue;
+}
+
+/** What is wrong, where it is. Of a union, the branch of the value's own kind that found least was meant. */
+function innermost(issue: z.core.$ZodIssue, before: Path = []): Place {
+  const path = [...before, ...issue.path];
+  if (issue.code !== "invalid_union") return { path, issue };
+  const ofKind = issue.errors.filter(([first]) => first?.code !== "invalid_type" || first.path.length > 0);
+  const fewest = Math.min(...ofKind.map((issues) => issues.length));
+  const meant = ofKind.filter((issues) => issues.length === fewest);
+  const first = meant.length === 1 ? meant[0]?.[0] : undefined;
+  return first === undefined ? { path, issue } : innermost(first, path);
+}
+
+const kinds: Readonly<Record<string, string>> = {
+  string: "text",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  object: "an object",
+  record: "an object",
+  null: "none",
+};
+
+function wantedBy(issue: z.core.$ZodIssue): string {
+  if (issue.message.startsWith("wanted ")) return issue.message.slice("wanted ".length);
+  switch (issue.code) {
+    case "invalid_type":
+      return kinds[issue.expected] ?? issue.expected;
+    case "invalid_value":
+      return issue.values.map((value) => (typeof value === "string" ? quote(value) : String(value))).join(" or ");
+    case "too_small":
+      return `${issue.minimum}${issue.inclusive === false ? " not included" : ""} or more${unitOf(issue.origin)}`;
+    case "too_big":
+      return `up to ${issue.maximum}${unitOf(issue.origin)}`;
+    case "invalid_union":
+      return [...new Set(issue.errors.flatMap(([first]) => (first === undefined ? [] : [wantedBy(first)])))].join(
+        " or ",
+      );
+    default:
+      return "another value";
+  }
+}
+
+function unitOf(origin: string): string {
+  if (origin === "string") return " characters";
+  return origin === "array" ? " entries" : "";
+}
+
+function valueAt(body: unknown, path: Path): unknown {
+  return path.reduce((value, key) => (value as Readonly<Record<PropertyKey, unknown>> | null | undefined)?.[key], body);
 }
 
 function show(value: unknown): string {
-  if (typeof value === "string") return quote(value, 80);
-  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : `a list of ${value.length}`;
-  if (typeof value === "object" && value !== null) return "an object";
-  return String(value);
+  if (value === undefined) return "there is none";
+  if (typeof value === "string") return `it is ${quote(value, 80)}`;
+  if (Array.isArray(value)) return value.length === 0 ? "it is an empty list" : `it is a list of ${value.length}`;
+  if (typeof value === "object" && value !== null) return "it is an object";
+  return `it is ${String(value)}`;
+}
+
+/** Keys are the client's own, as long as it likes. */
+function shortPath(path: Path): string {
+  const text = showPath(path);
+  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }

@@ -34,11 +34,16 @@ export function samplingOf(
     repetitionPenalty: fields.repetition_penalty ?? 1,
     presencePenalty: fields.presence_penalty ?? 0,
     frequencyPenalty: fields.frequency_penalty ?? 0,
-    // Seeds go round at 2^53, the first number that is none.
-    seed: seed === undefined || seed === null ? undefined : (seed + choice) % Number.MAX_SAFE_INTEGER,
+    seed: seed === undefined || seed === null ? undefined : seedOf(seed, choice),
     logitBias: fields.logit_bias ?? {},
     maxTokens: limits.maxTokens,
     stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
     topLogprobs: limits.topLogprobs,
   };
+}
+
+/** Seeds go round after the last, 2^53 - 1. */
+function seedOf(seed: number, choice: number): number {
+  const room = Number.MAX_SAFE_INTEGER - seed;
+  return choice <= room ? seed + choice : choice - room - 1;
 }

@@ -1,0 +1,421 @@
+import { expect, test, vi } from "vitest";
+import { HostError } from "../engine-host.js";
+import { FakeHost } from "../fake-host.suite.js";
+import { eventsOf, post, still, testApp } from "./test-app.suite.js";
+
+const url = "/v1/chat/completions";
+const messages = [{ role: "user", content: "What is it?" }];
+
+test("chat completions: a whole answer in OpenAI's form", async () => {
+  await using app = await testApp(new FakeHost());
+  const answer = (await post(app, url, { model: "gpt-4", messages })).json();
+  expect(answer).toEqual({
+    id: expect.stringMatching(/^chatcmpl-[0-9a-f]{32}$/),
+    object: "chat.completion",
+    created: expect.any(Number),
+    model: "fake-model",
+    system_fingerprint: expect.stringMatching(/^fp_[0-9a-f]{10}$/),
+    choices: [
+      {
+        index: 0,
+        message: { role: "assistant", content: "The answer is 42.", refusal: null },
+        logprobs: null,
+        finish_reason: "stop",
+      },
+    ],
+    usage: {
+      prompt_tokens: 3,
+      completion_tokens: 4,
+      total_tokens: 7,
+      prompt_tokens_details: { cached_tokens: 0 },
+    },
+    timings: {
+      tokenize_ms: 0,
+      queue_ms: 0,
+      encode_ms: 0,
+      assemble_ms: 0,
+      prefill_ms: 0,
+      ttft_ms: expect.any(Number),
+      decode_ms: expect.any(Number),
+    },
+    block_attention: { mode: "block", blocks: [], warnings: [] },
+  });
+  expect(Math.abs(answer.created - Date.now() / 1000)).toBeLessThan(10);
+});
+
+test("chat completions: a streamed answer, byte for byte", async () => {
+  await using app = await testApp(new FakeHost());
+  const response = await app.inject({ method: "POST", url, payload: { messages, stream: true } });
+  expect(response.headers["content-type"]).toBe("text/event-stream");
+  expect(response.headers["x-content-type-options"]).toBe("nosniff");
+  const { id, created, system_fingerprint: fingerprint } = eventsOf(response.body)[0];
+  const head = `data: {"id":"${id}","created":${created},"model":"fake-model","system_fingerprint":"${fingerprint}","object":"chat.completion.chunk","choices":[`;
+  const piece = (delta: string) => `${head}{"index":0,"delta":${delta},"logprobs":null,"finish_reason":null}]}\n\n`;
+  const last = `${head}{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"timings":`;
+  const report = /"timings":\{[^}]*\},"block_attention":\{"mode":"block","blocks":\[\],"warnings":\[\]\}\}\n\n/;
+  expect(response.body.replace(report, '"timings":')).toBe(
+    [
+      piece('{"role":"assistant","content":""}'),
+      ...["The", " answer", " is", " 42."].map((word) => piece(`{"content":${JSON.stringify(word)}}`)),
+      last,
+      "data: [DONE]\n\n",
+    ].join(""),
+  );
+});
+
+test("chat completions: with include_usage the last chunk has the usage and what was done, the others null", async () => {
+  await using app = await testApp(new FakeHost());
+  const body = { messages, stream: true, stream_options: { include_usage: true } };
+  const events = eventsOf((await post(app, url, body)).text);
+  expect(events.pop()).toBe("[DONE]");
+  const last = events.pop();
+  expect(still(last)).toMatchObject({
+    choices: [],
+    usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7, prompt_tokens_details: { cached_tokens: 0 } },
+    block_attention: { mode: "block", blocks: [], warnings: [] },
+  });
+  expect(last.timings.ttft_ms).toBeGreaterThanOrEqual(0);
+  for (const event of events) {
+    expect(event.usage).toBeNull();
+    expect(event).not.toHaveProperty("timings");
+  }
+});
+
+test("chat completions: n answers, each with its own seed, the prompt counted once", async () => {
+  const host = new FakeHost();
+  await using app = await testApp(host);
+  const answer = (await post(app, url, { messages, n: 3, seed: 5 })).json();
+  expect(answer.choices.map((choice: { index: number }) => choice.index)).toEqual([0, 1, 2]);
+  expect(answer.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 12, total_tokens: 15 });
+  expect(host.asked.map(({ sampling }) => sampling.seed)).toEqual([5, 6, 7]);
+});
+
+test("chat completions: n streamed answers run together, each chunk under its index", async () => {
+  await using app = await testApp(new FakeHost({ tokenMs: 2 }));
+  const events = eventsOf((await post(app, url, { messages, n: 3, stream: true })).text);
+  expect(events.pop()).toBe("[DONE]");
+  const texts = ["", "", ""];
+  const ends = [0, 0, 0];
+  const order: number[] = [];
+  for (const { choices, ...chunk } of events) {
+    expect(choices).toHaveLength(1);
+    const { index, delta, finish_reason: reason } = choices[0];
+    if (texts[index] === "" && delta.content === "") expect(delta.role).toBe("assistant");
+    texts[index] += delta.content ?? "";
+    ends[index]! += reason === null ? 0 : 1;
+    order.push(index);
+    expect("timings" in chunk).toBe(order.length === events.length);
+  }
+  expect(texts).toEqual(Array(3).fill("The answer is 42."));
+  expect(ends).toEqual([1, 1, 1]);
+  // Interleaved: not one answer after the other.
+  expect(order.slice(3, 6).toSorted()).toEqual([0, 1, 2]);
+});
+
+test("chat completions: log-probabilities, whole and streamed alike", async () => {
+  await using app = await testApp(new FakeHost());
+  const body = { messages, logprobs: true, top_logprobs: 2, max_tokens: 2 };
+  const [choice] = (await post(app, url, body)).json().choices;
+  expect(choice.logprobs.refusal).toBeNull();
+  expect(choice.logprobs.content[1]).toEqual({
+    token: " answer",
+    logprob: -0.25,
+    bytes: [...Buffer.from(" answer")],
+    top_logprobs: [
+      { token: " answer", logprob: -0.25, bytes: [...Buffer.from(" answer")] },
+      { token: " a", logprob: -1.25, bytes: [...Buffer.from(" a")] },
+    ],
+  });
+  expect(choice.finish_reason).toBe("length");
+  const events = eventsOf((await post(app, url, { ...body, stream: true })).text).slice(0, -1);
+  expect(events.flatMap((event) => event.choices[0].logprobs?.content ?? [])).toEqual(choice.logprobs.content);
+});
+
+test("chat completions: every field reaches the engine", async () => {
+  const host = new FakeHost();
+  await using app = await testApp(host, { maxTokens: 500 });
+  await post(app, url, { messages });
+  expect(host.asked[0]).toEqual({
+    prompt: { messages },
+    sampling: {
+      temperature: 1,
+      topP: 1,
+      topK: 0,
+      minP: 0,
+      repetitionPenalty: 1,
+      presencePenalty: 0,
+      frequencyPenalty: 0,
+      seed: undefined,
+      logitBias: {},
+      maxTokens: 500,
+      stop: [],
+      topLogprobs: 0,
+    },
+    mode: undefined,
+    salt: "",
+    logprobs: false,
+    echo: false,
+  });
+  await post(app, url, {
+    messages: [
+      { role: "developer", content: "Be brief." },
+      {
+        role: "user",
+        content: [
+          { type: "text", text: "A passage." },
+          { type: "text", text: "Why?" },
+        ],
+      },
+      { role: "assistant", content: null, tool_calls: [], refusal: null, annotations: [], audio: null },
+      { role: "user", content: "Well?", name: null },
+    ],
+    documents: ["a", { title: "t", text: "x" }],
+    temperature: 0.5,
+    top_p: 0,
+    top_k: -1,
+    min_p: 0.1,
+    repetition_penalty: 1.1,
+    presence_penalty: -2,
+    frequency_penalty: 2,
+    seed: Number.MAX_SAFE_INTEGER,
+    logit_bias: { "7": -100 },
+    max_completion_tokens: 9,
+    stop: "END",
+    logprobs: true,
+    top_logprobs: 20,
+    block_attention: { mode: "full", num_local_attention_blocks: 2, segment: "rule" },
+  });
+  expect(host.asked[1]).toEqual({
+    prompt: {
+      messages: [
+        { role: "system", content: "Be brief." },
+        { role: "user", content: ["A passage.", "Why?"] },
+        { role: "assistant", content: "" },
+        { role: "user", content: "Well?" },
+      ],
+      documents: ["a", { title: "t", text: "x" }],
+      cut: "rule",
+      numLocalAttentionBlocks: 2,
+    },
+    sampling: {
+      temperature: 0.5,
+      topP: Number.MIN_VALUE,
+      topK: 0,
+      minP: 0.1,
+      repetitionPenalty: 1.1,
+      presencePenalty: -2,
+      frequencyPenalty: 2,
+      seed: Number.MAX_SAFE_INTEGER,
+      logitBias: { "7": -100 },
+      maxTokens: 9,
+      stop: ["END"],
+      topLogprobs: 20,
+    },
+    mode: "full",
+    salt: "",
+    logprobs: true,
+    echo: false,
+  });
+  await post(app, url, { messages, n: 2, seed: Number.MAX_SAFE_INTEGER });
+  expect(host.asked.splice(2).map(({ sampling }) => sampling.seed)).toEqual([Number.MAX_SAFE_INTEGER, 0]);
+  await post(app, url, { messages, max_tokens: 3, top_p: 0.5, top_k: 4, stop: ["a", "b"] });
+  expect(host.asked[2]?.sampling).toMatchObject({ maxTokens: 3, topP: 0.5, topK: 4, stop: ["a", "b"] });
+});
+
+test("chat completions: neutral values and informational fields are accepted", async () => {
+  await using app = await testApp(new FakeHost());
+  const all = {
+    n: 1,
+    tools: [],
+    tool_choice: "auto",
+    functions: [],
+    function_call: "none",
+    response_format: { type: "text" },
+    modalities: ["text"],
+    audio: null,
+    prediction: null,
+    reasoning_effort: "none",
+    verbosity: "medium",
+    web_search_options: null,
+    moderation: null,
+    service_tier: "auto",
+    parallel_tool_calls: true,
+    metadata: { any: "thing" },
+    store: true,
+    user: "somebody",
+    safety_identifier: "x",
+    prompt_cache_key: "x",
+    prompt_cache_retention: "24h",
+    prompt_cache_options: { mode: "implicit" },
+    presence_penalty: 0,
+    logit_bias: {},
+    stop: null,
+    stream: false,
+    stream_options: null,
+  };
+  expect((await post(app, url, { messages, ...all })).status).toBe(200);
+  const nulls = Object.fromEntries(Object.keys(all).map((name) => [name, null]));
+  expect((await post(app, url, { messages, ...nulls })).status).toBe(200);
+});
+
+test("chat completions: what would change the answer, or cannot be used, is refused by its name", async () => {
+  const host = new FakeHost();
+  await using app = await testApp(host, { maxBlocks: 4, maxChoices: 8 });
+  const user = (content: unknown) => ({ messages: [{ role: "user", content }] });
+  const cases: [body: object, param: string, message: RegExp][] = [
+    [{ tools: [{ type: "function" }] }, "tools", /^Cannot use "tools": it is a list of 1, wanted none: tools are not/],
+    [{ tool_choice: "required" }, "tool_choice", /it is "required", wanted "none" or "auto"/],
+    [{ tool_choice: { type: "function" } }, "tool_choice", /it is an object/],
+    [{ functions: [{}] }, "functions", /wanted none/],
+    [{ function_call: { name: "f" } }, "function_call", /wanted "none" or "auto"/],
+    [{ response_format: { type: "json_object" } }, "response_format", /answers are not held to a form$/],
+    [{ modalities: ["text", "audio"] }, "modalities", /answers are text/],
+    [{ audio: {} }, "audio", /wanted none/],
+    [{ prediction: { type: "content", content: "" } }, "prediction", /wanted none/],
+    [{ reasoning_effort: "high" }, "reasoning_effort", /it is "high", wanted "none"/],
+    [{ verbosity: "low" }, "verbosity", /it is "low"/],
+    [{ web_search_options: {} }, "web_search_options", /no web search/],
+    [{ moderation: { model: "x" } }, "moderation", /not moderated/],
+    [{ service_tier: "flex" }, "service_tier", /it is "flex"/],
+    [{ best_of: 1 }, "best_of", /there is no field "best_of"/],
+    [{ temperature: 2.5 }, "temperature", /^Cannot use "temperature": it is 2.5, wanted a number from 0 to 2$/],
+    [{ temperature: "1" }, "temperature", /it is "1", wanted/],
+    [{ top_p: -1 }, "top_p", /it is -1/],
+    [{ top_k: 1.5 }, "top_k", /it is 1.5/],
+    [{ min_p: 2 }, "min_p", /it is 2/],
+    [{ repetition_penalty: 0 }, "repetition_penalty", /over 0/],
+    [{ presence_penalty: 3 }, "presence_penalty", /from -2 to 2/],
+    [{ frequency_penalty: -3 }, "frequency_penalty", /from -2 to 2/],
+    [{ seed: -1 }, "seed", /it is -1, wanted a whole number from 0/],
+    [{ seed: 2 ** 53 }, "seed", /wanted a whole number/],
+    [{ stop: "" }, "stop", /none empty/],
+    [{ stop: Array(65).fill("x") }, "stop", /it is a list of 65, wanted text, or a list of up to 64/],
+    [{ stop: "\ud800" }, "stop", /wanted/],
+    [{ n: 0 }, "n", /from 1 to 8/],
+    [{ n: 9 }, "n", /it is 9, wanted a whole number from 1 to 8/],
+    [{ max_tokens: -1 }, "max_tokens", /from 0 to 4096/],
+    [{ max_completion_tokens: 5000 }, "max_completion_tokens", /it is 5000, wanted a whole number from 0 to 4096/],
+    [{ max_tokens: 1, max_completion_tokens: 2 }, "max_tokens", /it is 1, and max_completion_tokens is 2$/],
+    [{ logprobs: 1 }, "logprobs", /true or false/],
+    [{ top_logprobs: 2 }, "top_logprobs", /it wants "logprobs"/],
+    [{ logprobs: true, top_logprobs: 21 }, "top_logprobs", /from 0 to 20/],
+    [{ logit_bias: { x: 1 } }, "logit_bias", /it is an object, wanted an object of up to 4096 token ids/],
+    [{ logit_bias: { "1": 101 } }, "logit_bias[1]", /it is 101, wanted up to 100$/],
+    [{ stream_options: { include_usage: true } }, "stream_options", /it wants "stream"/],
+    [{ stream: true, stream_options: { include_obfuscation: true } }, "stream_options.include_obfuscation", /false/],
+    [{ stream: "yes" }, "stream", /it is "yes"/],
+    [{ metadata: { a: 1 } }, "metadata.a", /it is 1, wanted text$/],
+    [{ user: 7 }, "user", /it is 7, wanted text/],
+    [{ nonsense: 1 }, "nonsense", /^Cannot use the request: there is no field "nonsense"$/],
+    [{ messages: undefined }, "messages", /there is none, wanted a list of 1 to 4 messages/],
+    [{ messages: [] }, "messages", /it is an empty list/],
+    [{ messages: Array(5).fill(messages[0]) }, "messages", /it is a list of 5, wanted a list of 1 to 4 messages/],
+    [{ messages: "hi" }, "messages", /it is "hi"/],
+    [user(null), "messages[0].content", /there is none/],
+    [user(3), "messages[0].content", /^Cannot use "messages.0..content": it is 3, wanted text or a list$/],
+    [user([]), "messages[0].content", /it is an empty list, wanted 1 or more entries$/],
+    [
+      user([{ type: "image_url", image_url: { url: "x" } }]),
+      "messages[0].content[0].type",
+      /it is "image_url", wanted "text": other parts are not supported$/,
+    ],
+    [user([{ type: "text" }]), "messages[0].content[0].text", /there is none, wanted text$/],
+    [
+      user(Array(5).fill({ type: "text", text: "x" })),
+      "messages[0].content",
+      /it is a list of 5, wanted up to 4 entries$/,
+    ],
+    [{ messages: [{ role: "tool", content: "x", tool_call_id: "1" }] }, "messages[0].role", /tools are not supported/],
+    [{ messages: [{ role: "function", content: "x", name: "f" }] }, "messages[0].role", /tools are not supported/],
+    [{ messages: [{ role: "user", content: "x", name: "Bob" }] }, "messages[0].name", /not told of names/],
+    [
+      { messages: [{ role: "assistant", content: null, tool_calls: [{ id: "1" }] }, messages[0]] },
+      "messages[0].tool_calls",
+      /tools are not supported/,
+    ],
+    [{ messages: [{ role: "assistant", refusal: "no" }, messages[0]] }, "messages[0].refusal", /wanted none/],
+    [{ messages: [{ role: "user", content: "x", extra: 1 }] }, "messages[0].extra", /there is no field/],
+    [{ documents: [{ title: "x" }] }, "documents[0].text", /there is none, wanted text$/],
+    [{ documents: [7] }, "documents[0]", /it is 7, wanted text or an object$/],
+    [{ documents: Array(5).fill("x") }, "documents", /up to 4/],
+    [{ block_attention: { mode: "half" } }, "block_attention.mode", /it is "half", wanted "block" or "full"$/],
+    [
+      { block_attention: { num_local_attention_blocks: -1 } },
+      "block_attention.num_local_attention_blocks",
+      /it is -1, wanted 0 or more$/,
+    ],
+    [
+      { block_attention: { segment: "lines" } },
+      "block_attention.segment",
+      /it is "lines", wanted "parts" or "rule" or "none"$/,
+    ],
+    [{ block_attention: { blocks: ["x"] } }, "block_attention.blocks", /there is no field/],
+    [{ block_attention: [] }, "block_attention", /it is an empty list/],
+  ];
+  for (const [body, param, message] of cases) {
+    const answer = await post(app, url, { messages, ...body });
+    const told = JSON.stringify(body);
+    expect(answer.status, `${told} ${answer.text}`).toBe(400);
+    const { error } = answer.json();
+    expect({ param: error.param, type: error.type }, told).toEqual({ param, type: "invalid_request_error" });
+    expect(error.message, told).toMatch(message);
+    expect(error.message, told).toMatch(/^Cannot [^\n]*[^.\n]$/);
+  }
+  expect(host.asked).toEqual([]);
+});
+
+test("chat completions: a failure before the first event is a plain HTTP error, streamed or not", async () => {
+  await using app = await testApp(new FakeHost({ model: { contextLength: 2 } }));
+  for (const stream of [false, true]) {
+    const answer = await post(app, url, { messages, stream });
+    expect(answer.status).toBe(400);
+    expect(answer.json().error.code).toBe("context_length_exceeded");
+  }
+  await using loading = await testApp(new FakeHost({ state: "loading" }));
+  const answer = await loading.inject({ method: "POST", url, payload: { messages, stream: true } });
+  expect(answer.statusCode).toBe(503);
+  expect(answer.headers["retry-after"]).toBeDefined();
+});
+
+test("chat completions: a failure in mid-stream is an event, no [DONE] follows, and the other answers are cancelled", async () => {
+  const error = new HostError("died", "Cannot go on: the engine died");
+  const host = new FakeHost({ failAfter: { tokens: 2, error } });
+  await using app = await testApp(host);
+  const answer = await post(app, url, { messages, stream: true, n: 2 });
+  expect(answer.status).toBe(200);
+  const events = eventsOf(answer.text);
+  expect(events.at(-1)).toEqual({
+    error: { message: "Cannot go on: the engine died", type: "server_error", param: null, code: "engine_died" },
+  });
+  expect(answer.text).not.toContain("[DONE]");
+  expect(events.filter((event) => event.error)).toHaveLength(1);
+  await vi.waitFor(() => expect(host.running).toBe(0));
+  const whole = await post(app, url, { messages, n: 2 });
+  expect([whole.status, whole.json().error.code]).toEqual([500, "engine_died"]);
+});
+
+test("chat completions: comment lines while the engine lets one wait", async () => {
+  const host = new FakeHost();
+  const generate = host.generate.bind(host);
+  let go: (() => void) | undefined;
+  host.generate = async function* (...asked) {
+    await new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    yield* generate(...asked);
+  };
+  await using app = await testApp(host);
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+  try {
+    const answer = post(app, url, { messages, stream: true });
+    await vi.waitFor(() => expect(go).toBeDefined());
+    vi.advanceTimersByTime(31_000);
+    go!();
+    const { status, text } = await answer;
+    expect(status).toBe(200);
+    expect(text.startsWith(": waiting\n\n: waiting\n\ndata: {")).toBe(true);
+    expect(text.endsWith("data: [DONE]\n\n")).toBe(true);
+  } finally {
+    vi.useRealTimers();
+  }
+});
