@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { Engine, embeddedModelPath } from "../engine/engine.js";
 import type { GenerateResult } from "../engine/results.js";
-import { openInput, readJsonLines } from "./input-lines.js";
+import { openInput, readJsonLines } from "../files/json-lines.js";
 import { wholeNumber } from "./options.js";
 import { formatBytes, formatMs, formatTable, type Terminal, write } from "./terminal.js";
 

@@ -206,6 +206,7 @@ export function samplingOptions(flags: SamplingFlags): GenerateOptions {
     repetitionPenalty,
     stop: stop === undefined ? undefined : [...stop],
     logitBias: logitBias === undefined ? undefined : { ...logitBias },
+    logprobs: logprobs !== undefined,
     topLogprobs: logprobs,
   });
 }
@@ -238,14 +239,14 @@ export function bytes(flag: string): (text: string) => number {
   };
 }
 
-function nonEmpty(flag: string): (text: string) => string {
+export function nonEmpty(flag: string): (text: string) => string {
   return (text) => {
     if (text === "") throw wrong(flag, text, "some text");
     return text;
   };
 }
 
-function oneOf<T extends string>(flag: string, known: readonly T[]): (text: string) => T {
+export function oneOf<T extends string>(flag: string, known: readonly T[]): (text: string) => T {
   return (text) => {
     const found = known.find((value) => value === text);
     if (found === undefined) throw wrong(flag, text, known.join(", "));

@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
 import { packageVersion } from "../files/package-version.js";
 import { benchOptions, runBench } from "./bench.js";
+import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
 import { generateOptions, runGenerate } from "./generate.js";
@@ -33,8 +34,9 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
     declare: (command: Command) => Command,
     run: (flags: F, terminal: Terminal) => Promise<number>,
     help: string,
+    parent: Command = program,
   ): void => {
-    const command = declare(program.command(name).description(summary))
+    const command = declare(parent.command(name).description(summary))
       .addOption(new Option("--verbose", "errors with their stack"))
       .allowExcessArguments(false)
       .addHelpText("after", help);
@@ -126,7 +128,33 @@ Examples:
   block-attention demo`,
   );
 
-  for (const command of [program, ...program.commands]) {
+  const data = program.command("data").description("Prepares training data.");
+  add(
+    "synth",
+    "Makes passages and multi-hop questions over them.",
+    synthOptions,
+    runSynth,
+    `
+Examples:
+  block-attention data synth --split train --contexts 10000 --passages 2-10 --questions 7 --format train --output train.jsonl
+  block-attention data synth --split test --contexts 4000 --passages 10 --output test.jsonl`,
+    data,
+  );
+  add(
+    "pack",
+    "Cuts and tokenizes training data for the trainer.",
+    packOptions,
+    runPack,
+    `
+Examples:
+  block-attention data pack --input train.jsonl --output train.parquet
+  block-attention data pack --model ./Tulu3-SFT --template tulu --prefix "[Block-Attention]" --input tulu3/ --output sft.parquet
+
+A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chunks", "response", "train_block"?}.`,
+    data,
+  );
+
+  for (const command of [program, ...program.commands, ...data.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),

@@ -21,6 +21,13 @@ export class ProgressBar {
     this.terminal.stderr.write(`\r${this.title} ${this.terminal.errorColors.cyan(bar)} ${percent} %`);
   }
 
+  /** Where nobody knows how many there will be. */
+  count(done: number): void {
+    if (!this.terminal.isErrorTerminal) return;
+    this.#drawn = 0;
+    this.terminal.stderr.write(`\r${this.title} ${this.terminal.errorColors.cyan(String(done))}`);
+  }
+
   end(): void {
     if (this.#drawn >= 0) this.terminal.stderr.write("\r\u001b[2K");
     this.#drawn = -1;

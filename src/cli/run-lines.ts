@@ -1,5 +1,5 @@
 import type { JsonValue } from "../files/bounded-json.js";
-import { type InputLine, openInput, readJsonLines } from "./input-lines.js";
+import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
 import type { InputFlags } from "./options.js";
 import { parseDocumentLine } from "./prompt-line.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";

@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type InputLine, readJsonLines } from "./input-lines.js";
+import { type InputLine, readJsonLines } from "./json-lines.js";
 
 const never = new AbortController().signal;
 

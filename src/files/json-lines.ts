@@ -1,15 +1,14 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import { type JsonValue, parseJson } from "../files/bounded-json.js";
-import { describeFileError, openRegularFile } from "../files/regular-file.js";
-import { errorLine } from "./terminal.js";
+import { type JsonValue, parseJson } from "./bounded-json.js";
+import { describeFileError, openRegularFile } from "./regular-file.js";
 
 /** A line of input: its JSON, or why it has none. */
 export type InputLine =
   | {
       readonly kind: "value";
-      /** From 1 on; undefined where the command itself spells the line. */
+      /** From 1 on; undefined where a line is spelled by no file. */
       readonly number: number | undefined;
       readonly value: JsonValue;
     }
@@ -66,7 +65,7 @@ export async function* readJsonLines(
     try {
       return { kind: "value", number, value: parseJson(line, `line ${number}`, { uniqueKeys: true }) };
     } catch (error) {
-      return { kind: "bad", number, error: errorLine(error) };
+      return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
     }
   };
   const stop = () => stream.destroy();

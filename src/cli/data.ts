@@ -1,0 +1,227 @@
+import { availableParallelism } from "node:os";
+import { type Command, Option } from "commander";
+import { packTrainingData } from "../data/pack.js";
+import { readNoise, writeSynthFile } from "../data/synth/synth-file.js";
+import { embeddedModelPath } from "../engine/engine.js";
+import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import { note, type Terminal, write, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+export interface PackFlags {
+  readonly model?: string;
+  readonly input: readonly string[];
+  readonly output: string;
+  readonly template?: "own" | "tulu";
+  readonly prefix?: string;
+  readonly maxTokens?: number;
+  readonly singleProbability?: number;
+  readonly seed?: string;
+  readonly workers?: number;
+  readonly json?: boolean;
+}
+
+function outputOption(what: string): Option {
+  return new Option("--output <file>", what).argParser(nonEmpty("--output")).makeOptionMandatory();
+}
+
+function seedOption(): Option {
+  return new Option("--seed <text>", "what random choices go by").argParser(nonEmpty("--seed")).default("42");
+}
+
+function workersOption(): Option {
+  return new Option("--workers <n>", "threads (default: all cores)").argParser(wholeNumber("--workers", 0, 256));
+}
+
+/** Declares `data pack`'s options. */
+export function packOptions(command: Command): Command {
+  return command
+    .addOption(modelOption())
+    .addOption(
+      new Option("--input <path>", "a file of JSON lines, a .json array, Parquet, or a folder; may be given again")
+        .argParser((path: string, before: readonly string[] | undefined) => [
+          ...(before ?? []),
+          nonEmpty("--input")(path),
+        ])
+        .makeOptionMandatory(),
+    )
+    .addOption(outputOption("the Parquet file to write"))
+    .addOption(
+      new Option("--template <name>", "own: the model's chat template; tulu: the paper's (default: own)").argParser(
+        oneOf("--template", ["own", "tulu"] as const),
+      ),
+    )
+    .addOption(prefixOption())
+    .addOption(
+      new Option("--max-tokens <n>", "samples have fewer tokens than this (default: 4096)").argParser(
+        wholeNumber("--max-tokens", 2, 2 ** 24),
+      ),
+    )
+    .addOption(
+      new Option(
+        "--single-probability <p>",
+        "share of conversations of one message that are trained in block mode (default: 0.45)",
+      ).argParser(probability("--single-probability")),
+    )
+    .addOption(seedOption())
+    .addOption(workersOption())
+    .addOption(new Option("--json", "the report as one line of JSON"));
+}
+
+/** Packs training data. @returns the exit code. */
+export async function runPack(flags: PackFlags, terminal: Terminal): Promise<number> {
+  const bar = new ProgressBar(terminal, "Packing rows");
+  try {
+    const report = await packTrainingData({
+      model: flags.model ?? embeddedModelPath(),
+      inputs: flags.input,
+      output: flags.output,
+      template: flags.template ?? "own",
+      prefix: flags.prefix,
+      maxTokens: flags.maxTokens ?? 4096,
+      singleProbability: flags.singleProbability ?? 0.45,
+      seed: flags.seed ?? "42",
+      numWorkers: flags.workers ?? availableParallelism(),
+      signal: terminal.signal,
+      onProgress: (rows) => bar.count(rows),
+    });
+    bar.end();
+    if (flags.json) {
+      await writeJson(terminal, report);
+      return 0;
+    }
+    const lines = [
+      `${report.rows} rows, ${report.samples} samples: ${report.kept} kept (${report.keptBlock} in both modes), ${report.samples - report.kept} dropped`,
+      ...Object.entries(report.dropped).map(([reason, count]) => `  ${count} dropped: ${reason}`),
+      ...(report.bad > 0 ? [`${report.bad} rows could not be used; the first of them:`] : []),
+      ...report.errors.slice(0, 5).map((error) => `  ${error}`),
+      `${report.tokens} tokens, ${report.responseTokens} of them to learn, in ${report.blocks} blocks`,
+      `Written: ${flags.output}, with .report.json and .lengths.svg`,
+    ];
+    await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
+    return 0;
+  } finally {
+    bar.end();
+  }
+}
+
+export interface SynthFlags {
+  readonly model?: string;
+  readonly split: "train" | "dev" | "test";
+  readonly contexts: number;
+  readonly first?: number;
+  readonly passages?: readonly [number, number];
+  readonly questions?: number;
+  readonly kinds?: readonly ("single" | "bridge" | "inference" | "comparison")[];
+  readonly format?: "rag" | "train";
+  readonly noise?: string;
+  readonly output: string;
+  readonly seed?: string;
+  readonly workers?: number;
+  readonly json?: boolean;
+}
+
+const kindNames = ["single", "bridge", "inference", "comparison"] as const;
+
+/** Declares `data synth`'s options. */
+export function synthOptions(command: Command): Command {
+  return command
+    .addOption(modelOption())
+    .addOption(
+      new Option("--split <name>", "train, dev or test; no two share a person, a work or a town")
+        .argParser(oneOf("--split", ["train", "dev", "test"] as const))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--contexts <n>", "how many sets of passages")
+        .argParser(wholeNumber("--contexts", 1, 2 ** 31))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--first <n>", "the first one's number (default: 0)").argParser(wholeNumber("--first", 0, 2 ** 31)),
+    )
+    .addOption(
+      new Option("--passages <n>", "passages of a context, also as 2-10 (default: 10)").argParser(range("--passages")),
+    )
+    .addOption(
+      new Option("--questions <n>", "questions over one context (default: 1)").argParser(
+        wholeNumber("--questions", 1, 100),
+      ),
+    )
+    .addOption(
+      new Option("--kinds <names>", `of ${kindNames.join(", ")}, by commas (default: all)`).argParser((text: string) =>
+        text.split(",").map((name) => oneOf("--kinds", kindNames)(name.trim())),
+      ),
+    )
+    .addOption(
+      new Option(
+        "--format <name>",
+        "rag: questions and documents; train: cut into the model's blocks (default: rag)",
+      ).argParser(oneOf("--format", ["rag", "train"] as const)),
+    )
+    .addOption(
+      new Option("--noise <file>", 'real passages {"title","text"} to stand among the others').argParser(
+        nonEmpty("--noise"),
+      ),
+    )
+    .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(seedOption())
+    .addOption(workersOption())
+    .addOption(new Option("--json", "the counts as one line of JSON"));
+}
+
+/** Makes passages and questions. @returns the exit code. */
+export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<number> {
+  const [minPassages, maxPassages] = flags.passages ?? [10, 10];
+  const noise = flags.noise === undefined ? [] : await readNoise(flags.noise, terminal.signal);
+  const bar = new ProgressBar(terminal, "Making contexts");
+  try {
+    const report = await writeSynthFile({
+      seed: flags.seed ?? "42",
+      split: flags.split,
+      minPassages,
+      maxPassages,
+      numQuestions: flags.questions ?? 1,
+      kinds: flags.kinds,
+      noise,
+      format: flags.format ?? "rag",
+      model: flags.model ?? embeddedModelPath(),
+      output: flags.output,
+      numContexts: flags.contexts,
+      firstContext: flags.first ?? 0,
+      numWorkers: flags.workers ?? availableParallelism(),
+      signal: terminal.signal,
+      onProgress: (contexts) => bar.update(contexts, flags.contexts),
+    });
+    bar.end();
+    if (flags.json) await writeJson(terminal, report);
+    else {
+      const kinds = Object.entries(report.kinds).map(([kind, count]) => `${count} ${kind}`);
+      note(terminal, `${report.contexts} contexts, ${report.questions} questions: ${kinds.join(", ")}`);
+    }
+    return 0;
+  } finally {
+    bar.end();
+  }
+}
+
+function range(flag: string): (text: string) => readonly [number, number] {
+  return (text) => {
+    const [, from, to = from] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(text.trim()) ?? [];
+    const [min, max] = [Number(from), Number(to)];
+    if (from === undefined || min < 2 || max > 20 || min > max) {
+      throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
+    }
+    return [min, max];
+  };
+}
+
+function probability(flag: string): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === "" || !(value >= 0 && value <= 1)) {
+      throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 0 to 1`);
+    }
+    return value;
+  };
+}

@@ -1,0 +1,107 @@
+import { Worker } from "node:worker_threads";
+
+/** What a worker does with one piece of work. */
+export type Work<I, O> = (input: I) => O | Promise<O>;
+
+/** The one message that a worker's module answers: see `serveWork`. */
+export interface WorkMessage<I> {
+  readonly number: number;
+  readonly input: I;
+}
+
+export type WorkAnswer<O> =
+  | { readonly number: number; readonly kind: "done"; readonly output: O }
+  | { readonly number: number; readonly kind: "failed"; readonly error: string };
+
+export interface OrderedWorkersOptions<I, O> {
+  /** Compiled JavaScript that calls `serveWork`. */
+  readonly module: URL;
+  /** Given to each worker, plain data. */
+  readonly data: unknown;
+  /** 0: the work is done here, by `inline`. */
+  readonly numWorkers: number;
+  /** Makes the work for this thread. */
+  readonly inline: () => Promise<Work<I, O>>;
+}
+
+/**
+ * Does work on all inputs, on several threads, and gives the results in the order of the inputs. Some inputs are read
+ * ahead, never more than two a worker.
+ *
+ * @throws what the inputs throw; Error if work fails or a worker dies; the signal's reason. No worker stays then.
+ */
+export async function* mapInOrder<I, O>(
+  inputs: AsyncIterable<I>,
+  options: OrderedWorkersOptions<I, O>,
+  signal: AbortSignal,
+): AsyncGenerator<O, void> {
+  if (options.numWorkers === 0) {
+    const work = await options.inline();
+    for await (const input of inputs) {
+      signal.throwIfAborted();
+      yield await work(input);
+    }
+    return;
+  }
+  const pool = new Pool<I, O>(options.module, options.data, options.numWorkers);
+  const stop = () => pool.fail(signal.reason);
+  signal.addEventListener("abort", stop, { once: true });
+  const pending: Promise<O>[] = [];
+  try {
+    signal.throwIfAborted();
+    for await (const input of inputs) {
+      const output = pool.run(input);
+      // It is looked at in its turn; a failure before that is no unhandled one.
+      output.catch(() => undefined);
+      pending.push(output);
+      if (pending.length >= 2 * options.numWorkers) yield (await pending.shift()) as O;
+    }
+    for (let output = pending.shift(); output; output = pending.shift()) yield await output;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    await pool.close();
+  }
+}
+
+class Pool<I, O> {
+  readonly #workers: Worker[];
+  readonly #waiting = new Map<number, { resolve(output: O): void; reject(error: unknown): void }>();
+  #next = 0;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(module: URL, data: unknown, numWorkers: number) {
+    this.#workers = Array.from({ length: numWorkers }, () => {
+      const worker = new Worker(module, { workerData: data });
+      worker.on("message", (answer: WorkAnswer<O>) => {
+        const waiter = this.#waiting.get(answer.number);
+        this.#waiting.delete(answer.number);
+        if (answer.kind === "done") waiter?.resolve(answer.output);
+        else waiter?.reject(new Error(answer.error));
+      });
+      worker.on("error", (error) => this.fail(error));
+      worker.on("exit", (code) => this.fail(new Error(`Cannot go on: a worker ended with code ${code}`)));
+      return worker;
+    });
+  }
+
+  run(input: I): Promise<O> {
+    if (this.#failure) return Promise.reject(this.#failure.error);
+    const number = this.#next++;
+    return new Promise<O>((resolve, reject) => {
+      this.#waiting.set(number, { resolve, reject });
+      const message: WorkMessage<I> = { number, input };
+      (this.#workers[number % this.#workers.length] as Worker).postMessage(message);
+    });
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+    for (const { reject } of this.#waiting.values()) reject(this.#failure.error);
+    this.#waiting.clear();
+  }
+
+  async close(): Promise<void> {
+    for (const worker of this.#workers) worker.removeAllListeners("exit");
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+}

@@ -1,0 +1,119 @@
+import type { ChatTemplate } from "../blocks/chat-template.js";
+import { compileChatTemplate } from "../blocks/chat-template.js";
+import { loadTokenizer, templateOf } from "../engine/model.js";
+import { openModel } from "../model/open-model.js";
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import type { Work } from "./ordered-workers.js";
+import { packSample } from "./packed-sample.js";
+import type { Row } from "./rows.js";
+import { trainingSamples } from "./training-sample.js";
+import { TULU_TEMPLATE } from "./tulu-template.js";
+
+/** What packing goes by; plain data, for it is sent to workers. */
+export interface PackSettings {
+  /** A model folder, a tokenizer folder or a .gguf file. */
+  readonly model: string;
+  /** "own": the model's chat template; "tulu": the paper's. */
+  readonly template: "own" | "tulu";
+  /** Text before block 0 in block mode, which counts in a sample's length. Undefined: the model's own. */
+  readonly prefix: string | undefined;
+  readonly maxTokens: number;
+  readonly singleProbability: number;
+  readonly seed: string;
+}
+
+/** One packed row as a line of JSON, with what the report counts. */
+export interface PackedLine {
+  readonly json: string;
+  readonly numTokens: number;
+  readonly numResponseTokens: number;
+  readonly numBlocks: number;
+  readonly isBlock: boolean;
+}
+
+export interface PackedRows {
+  readonly lines: readonly PackedLine[];
+  /** By reason; `bad` are rows that are none. */
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly numSamples: number;
+  /** The first few rows that could not be used, each with its place. */
+  readonly errors: readonly string[];
+  readonly numBad: number;
+}
+
+const maxErrors = 20;
+
+/** What a packer needs of a model; loaded once a thread. */
+export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
+  const tokenizer = await loadTokenizer(settings.model);
+  const template = settings.template === "own" ? templateOf(tokenizer) : tuluTemplate(tokenizer);
+  const prefix = settings.prefix ?? (await ownPrefix(settings.model));
+  const numOpeningTokens =
+    (tokenizer.bosTokenId === undefined ? 0 : 1) + (prefix === "" ? 0 : tokenizer.encode(prefix, "all").length);
+  const endTokenId = endOf(tokenizer);
+  const limits = { maxTokens: settings.maxTokens, numOpeningTokens };
+  return (rows) => {
+    const lines: PackedLine[] = [];
+    const dropped: Record<string, number> = {};
+    const errors: string[] = [];
+    let numSamples = 0;
+    let numBad = 0;
+    const drop = (reason: string): void => {
+      dropped[reason] = (dropped[reason] ?? 0) + 1;
+    };
+    for (const row of rows) {
+      try {
+        if (row.kind === "bad") throw new Error(row.error);
+        for (const outcome of trainingSamples(row.value, row.where, { ...settings, template })) {
+          numSamples += 1;
+          const packed =
+            outcome.kind === "dropped" ? outcome : packSample(outcome.sample, tokenizer, endTokenId, limits);
+          if (packed.kind === "dropped") {
+            drop(packed.reason);
+            continue;
+          }
+          const { input_ids, labels, block_lengths, modes } = packed.packed;
+          lines.push({
+            json: JSON.stringify(packed.packed),
+            numTokens: input_ids.length,
+            numResponseTokens: labels.reduce((sum, label) => sum + (label < 0 ? 0 : 1), 0),
+            numBlocks: block_lengths.length,
+            isBlock: modes.includes("block"),
+          });
+        }
+      } catch (error) {
+        numBad += 1;
+        const message = error instanceof Error ? error.message : String(error);
+        if (errors.length < maxErrors) errors.push(message.includes(row.where) ? message : `${message} (${row.where})`);
+      }
+    }
+    return { lines, dropped, numSamples, errors, numBad };
+  };
+}
+
+/** The digest that a packed file carries: the trainer and the engine must have the same tokenizer. */
+export async function tokenizerDigest(model: string): Promise<string> {
+  return (await loadTokenizer(model)).digest;
+}
+
+function tuluTemplate(tokenizer: Tokenizer): ChatTemplate {
+  return compileChatTemplate(TULU_TEMPLATE, {
+    tokens: { ...tokenizer.templateTokens, eos_token: "<|end_of_text|>" },
+    addsBos: tokenizer.bosTokenId !== undefined,
+  });
+}
+
+/** A tokenizer folder without a model has no prefix. */
+async function ownPrefix(model: string): Promise<string> {
+  try {
+    return (await openModel(model, {})).config.blockAttention?.prefix ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function endOf(tokenizer: Tokenizer): number | undefined {
+  const [named] = tokenizer.encode(tokenizer.templateTokens.eos_token, "all");
+  if (named !== undefined && tokenizer.endTokenIds.has(named)) return named;
+  return [...tokenizer.endTokenIds][0];
+}

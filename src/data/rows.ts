@@ -1,0 +1,116 @@
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
+import { type JsonValue, parseJson } from "../files/bounded-json.js";
+import { openInput, readJsonLines } from "../files/json-lines.js";
+import { quote } from "../files/quote.js";
+import { describeFileError, openRegularFile } from "../files/regular-file.js";
+
+/** A row of a data file: its JSON, or why it has none. */
+export type Row =
+  | { readonly kind: "row" /** Its file and place, for errors. */; readonly where: string; readonly value: JsonValue }
+  | { readonly kind: "bad"; readonly where: string; readonly error: string };
+
+/** The largest row that is read, in bytes. */
+const maxRowBytes = 2 ** 26;
+/** What DuckDB may hold while it reads one file. */
+const memoryLimit = "512MB";
+
+/**
+ * The files that a path stands for: itself, or, of a folder, its .jsonl, .json, .ndjson and .parquet files in the order of
+ * their names.
+ *
+ * @throws Error if there is no such file, or none in the folder.
+ */
+export async function dataFiles(path: string): Promise<string[]> {
+  const found = await stat(path).catch((error: unknown) => {
+    throw describeFileError(error, path);
+  });
+  if (!found.isDirectory()) return [path];
+  const names = (await readdir(path)).filter((name) => /\.(jsonl|ndjson|json|parquet)$/i.test(name)).sort();
+  if (names.length === 0) {
+    throw new Error(`Cannot read ${quote(path)}: the folder holds no .jsonl, .ndjson, .json or .parquet file`);
+  }
+  return names.map((name) => join(path, name));
+}
+
+/**
+ * Reads a file's rows as they come: JSON lines; a JSON array where the name ends in .json and the file begins with "[";
+ * Parquet where it ends in .parquet. No more than some rows are in memory at a time. A row that is no JSON is told and
+ * passed over.
+ *
+ * @throws Error that names the file if it cannot be read, is truncated or is none of these; the signal's reason.
+ */
+export async function* readRows(path: string, signal: AbortSignal): AsyncGenerator<Row, void> {
+  if (/\.parquet$/i.test(path)) {
+    yield* readDuckRows(path, "row", "SELECT to_json(t)::VARCHAR FROM read_parquet($path) t", signal);
+  } else if (/\.json$/i.test(path) && (await firstByte(path)) === "[") {
+    const query = `SELECT json::VARCHAR FROM read_json_objects($path, format = 'array', maximum_object_size = ${maxRowBytes})`;
+    yield* readDuckRows(path, "element", query, signal);
+  } else {
+    // A file is opened at once, so that a wrong path is told at once; standard input has no name here.
+    const stream = await openInput(path, process.stdin);
+    for await (const line of readJsonLines(stream, signal, maxRowBytes)) {
+      const where = `line ${line.number} of ${quote(path)}`;
+      yield line.kind === "value"
+        ? { kind: "row", where, value: line.value }
+        : { kind: "bad", where, error: line.error };
+    }
+  }
+}
+
+async function* readDuckRows(
+  path: string,
+  unit: string,
+  query: string,
+  signal: AbortSignal,
+): AsyncGenerator<Row, void> {
+  signal.throwIfAborted();
+  const { handle } = await openRegularFile(path);
+  await handle.close();
+  const instance = await DuckDBInstance.create(":memory:", { threads: "1", memory_limit: memoryLimit });
+  let connection: DuckDBConnection | undefined;
+  try {
+    connection = await instance.connect();
+    let number = 0;
+    const result = await connection.stream(query, { path });
+    for (;;) {
+      signal.throwIfAborted();
+      const chunk = await result.fetchChunk();
+      if (chunk === null || chunk.rowCount === 0) return;
+      for (const text of chunk.getColumnValues(0)) {
+        number += 1;
+        const where = `${unit} ${number} of ${quote(path)}`;
+        let row: Row;
+        try {
+          row = { kind: "row", where, value: parseJson(String(text), where, { maxBytes: maxRowBytes }) };
+        } catch (error) {
+          row = { kind: "bad", where, error: (error as Error).message };
+        }
+        yield row;
+      }
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    const reason = (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").slice(0, 300);
+    throw new Error(`Cannot read ${quote(path)}: ${reason}`, { cause: error });
+  } finally {
+    connection?.closeSync();
+    instance.closeSync();
+  }
+}
+
+async function firstByte(path: string): Promise<string> {
+  const { handle } = await openRegularFile(path);
+  try {
+    const bytes = Buffer.alloc(64);
+    const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
+    return bytes
+      .toString("utf8", 0, bytesRead)
+      .replace(/^\ufeff/, "")
+      .trimStart()
+      .charAt(0);
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,151 @@
+import { createHash } from "node:crypto";
+import { blocksFromStrings, type ChatMessage, joinTextBlocks, type TextBlock } from "../blocks/block.js";
+import { segmentMessages } from "../blocks/chat-prompt.js";
+import type { ChatTemplate } from "../blocks/chat-template.js";
+import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+
+/** A prompt cut into blocks, and the response that a model is to learn. */
+export interface TrainingSample {
+  readonly id: string;
+  /** One or more; the last is the final block. */
+  readonly blocks: readonly TextBlock[];
+  /** Its end token's text may be left out. */
+  readonly response: string;
+  /** The modes that it is trained in, one or both. */
+  readonly modes: readonly AttentionMode[];
+  /** Samples of equal group share all blocks but the last. */
+  readonly group: string | undefined;
+}
+
+export type SampleOutcome =
+  | { readonly kind: "sample"; readonly sample: TrainingSample }
+  /** Left out; `reason` is one of a few words that are counted. */
+  | { readonly kind: "dropped"; readonly id: string; readonly reason: string };
+
+export interface SampleOptions {
+  /** What conversations are rendered with; undefined: conversations are dropped. */
+  readonly template: ChatTemplate | undefined;
+  /** Which single messages are kept for block training depends on it. */
+  readonly seed: string;
+  /** The share of single messages that are trained in block mode. Default 0.45. @see FACTS §3 */
+  readonly singleProbability?: number | undefined;
+}
+
+const BOTH: readonly AttentionMode[] = ["block", "full"];
+const FULL: readonly AttentionMode[] = ["full"];
+const DEFAULT_SINGLE_PROBABILITY = 0.45;
+
+/**
+ * The training samples of one row: one of a row that is cut already (`prompt`, `blocks` or `chunks`, `response`,
+ * `train_block`), one for each assistant turn of a conversation (`messages`).
+ *
+ * A sample that has code is trained in full mode only, and so is one whose prompt is one block; of conversations of one
+ * message before the answer, a share is kept for block training, drawn by a hash of seed and id.
+ *
+ * @param fallbackId names the row where it has no `id` of its own.
+ * @throws TypeError or RangeError for a row that is neither, with what was wanted.
+ * @see FACTS §3 "Training samples from conversations", §4.
+ */
+export function trainingSamples(row: JsonValue, fallbackId: string, options: SampleOptions): SampleOutcome[] {
+  if (!isJsonObject(row)) throw new TypeError("Cannot use the row: it is no object");
+  const id = textField(row, "id") ?? fallbackId;
+  if (Object.hasOwn(row, "messages")) return samplesOfMessages(row, id, options);
+  if (Object.hasOwn(row, "blocks") || Object.hasOwn(row, "chunks")) return [sampleOfBlocks(row, id)];
+  throw new TypeError('Cannot use the row: it has neither "messages" nor "blocks" with "response"');
+}
+
+/** Whether a text holds code, by the words that the paper's recipe goes by. @see FACTS §3. */
+export function holdsCode(text: string): boolean {
+  const languages = "python|cpp|c|java|javascript|typescript|bash|c#|sql|go|ruby|rust|c\\+\\+|julia|golang";
+  return new RegExp(`\`\`\`(${languages})(?![\\w+#-])|c\\+\\+|c#`, "i").test(text);
+}
+
+function sampleOfBlocks(row: JsonObject, id: string): SampleOutcome {
+  const given = row.blocks ?? row.chunks;
+  const cut = blocksFromStrings(given as readonly string[]);
+  const response = textField(row, "response");
+  if (response === undefined) throw new TypeError('Cannot use the row: it has no "response"');
+  const trainBlock = row.train_block ?? true;
+  if (typeof trainBlock !== "boolean") {
+    throw new TypeError(`Cannot use the row: "train_block" is ${typeof trainBlock}, wanted true or false`);
+  }
+  const prompt = textField(row, "prompt");
+  const joined = (given as readonly string[]).join("");
+  if (prompt !== undefined && prompt.trim() !== joined.trim()) {
+    return { kind: "dropped", id, reason: "the blocks are not the prompt" };
+  }
+  const blocks = cut.blocks.filter(({ text }) => text !== "");
+  return finish({ id, blocks, response, group: textField(row, "group") }, trainBlock, joined);
+}
+
+function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions): SampleOutcome[] {
+  const messages = messagesOf(row.messages);
+  const { template } = options;
+  return messages.flatMap(({ role, content }, i): SampleOutcome[] => {
+    if (role !== "assistant") return [];
+    const turnId = `${id}#${i}`;
+    const dropped = (reason: string): SampleOutcome[] => [{ kind: "dropped", id: turnId, reason }];
+    const before = messages.slice(0, i);
+    if (template === undefined) return dropped("there is no chat template");
+    if (before.length === 0 || before.at(-1)?.role !== "user")
+      return dropped("no user message stands before the answer");
+    if (before.some((message) => message.content.trim() === "") || content.trim() === "")
+      return dropped("a message is empty");
+    let blocks: readonly TextBlock[];
+    let response: string;
+    try {
+      blocks = segmentMessages(before, template).blocks;
+      const rendered = template.render(messages.slice(0, i + 1), { addGenerationPrompt: false });
+      const prompt = joinTextBlocks(blocks).text;
+      // The prompt's text is without the BOS text that the tokenizer puts there by id.
+      const start = rendered.indexOf(prompt);
+      if (start < 0 || rendered.slice(0, start) !== template.bosText.slice(0, start)) {
+        return dropped("the chat template prints a prompt otherwise once it is answered");
+      }
+      response = rendered.slice(start + prompt.length);
+    } catch (error) {
+      if (error instanceof RangeError) return dropped("the chat template refuses the conversation");
+      throw error;
+    }
+    const isSingle = before.length === 1;
+    const isKept = !isSingle || draw(options.seed, turnId) < (options.singleProbability ?? DEFAULT_SINGLE_PROBABILITY);
+    const text = [...before.map((message) => message.content), content].join("\n");
+    return [finish({ id: turnId, blocks, response, group: undefined }, isKept, text)];
+  });
+}
+
+function finish(sample: Omit<TrainingSample, "modes">, trainBlock: boolean, text: string): SampleOutcome {
+  const { id, blocks, response } = sample;
+  if (response.trim() === "") return { kind: "dropped", id, reason: "the response is empty" };
+  const isBlock = trainBlock && blocks.length > 1 && !holdsCode(`${text}\n${response}`);
+  return { kind: "sample", sample: { ...sample, modes: isBlock ? BOTH : FULL } };
+}
+
+function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: string })[] {
+  if (!Array.isArray(value)) throw new TypeError(`Cannot use the row: "messages" is ${typeof value}, wanted an array`);
+  return (value as readonly JsonValue[]).map((message, i) => {
+    const { role, content } = isJsonObject(message) ? message : {};
+    if (typeof role !== "string" || typeof content !== "string") {
+      throw new TypeError(`Cannot use the row: message ${i} has no "role" and "content" of text`);
+    }
+    return { role, content };
+  });
+}
+
+function textField(row: JsonObject, key: string): string | undefined {
+  const value = Object.hasOwn(row, key) ? (row[key] ?? undefined) : undefined;
+  if (value === undefined || typeof value === "string") return value;
+  throw new TypeError(`Cannot use the row: "${key}" is ${typeof value}, wanted text`);
+}
+
+/** A number from 0, less than 1, that seed and id decide. */
+function draw(seed: string, id: string): number {
+  return (
+    createHash("sha256")
+      .update(JSON.stringify([seed, id]), "utf8")
+      .digest()
+      .readUInt32LE(0) /
+    2 ** 32
+  );
+}
