@@ -6,7 +6,7 @@ import { AskPanel } from "./ask-panel.js";
 import { changeDraft, emptyDraft, formatDraft, type Mode, type Passage, parseDraft } from "./draft.js";
 import { parseExamples, suggestedQuestions } from "./examples.js";
 import { KeyForm } from "./key-form.js";
-import { addMeasurement, type Measurements, passagesKey, runKind } from "./measurement.js";
+import { addMeasurement, type Measurements, passagesKey } from "./measurement.js";
 import { MetricsPanel } from "./metrics-panel.js";
 import { PassagesPanel } from "./passages-panel.js";
 import type { Run } from "./run.js";
@@ -124,13 +124,11 @@ export function App() {
   const onMeasure = () =>
     start("measure", async (signal) => {
       const once = (mode: Mode) => askOnce(used, mode, 1, signal, () => undefined);
+      // The first of all tells the blocks' ids, and pays for what a server does only once.
+      const { blocks } = await once("block");
       await once("full");
-      const answer = await once("block");
-      if (runKind(answer, used.length) !== "first") {
-        const ids = new Set(answer.blocks.slice(-used.length).map(({ id }) => id));
-        for (const id of ids) await forgetBlock(api, id, signal);
-        await once("block");
-      }
+      for (const id of new Set(blocks.slice(-used.length).map((block) => block.id))) await forgetBlock(api, id, signal);
+      await once("block");
       const last = await once("block");
       return { kind: "done", what: "measure", text: "", answer: last, passages: used };
     });

@@ -46,7 +46,7 @@ export function TimingPanel(props: TimingPanelProps) {
           if (found === undefined && kind === "partly") return null;
           const isOther = found !== undefined && found.passages !== passages;
           return (
-            <div key={kind} class={`bar-row bar-${kind}`} data-bar={kind}>
+            <div key={kind} class={`bar-row bar-${kind}${isOther ? " bar-other" : ""}`} data-bar={kind}>
               <dt>{name}</dt>
               <dd>
                 {found === undefined ? (
