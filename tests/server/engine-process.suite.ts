@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { EngineHost, HostEvent, HostGenerateRequest, HostStatus } from "../../src/server/engine-host.js";
 import { LocalEngineHost } from "../../src/server/engine-process/local-engine-host.js";
 import type { SpawnEngineOptions } from "../../src/server/engine-process/spawn-engine.js";
@@ -105,275 +105,296 @@ export function engineProcessSuite(numKills: number): void {
     return host;
   };
 
+  const endAll = async (): Promise<void> => {
+    for (const host of hosts.splice(0)) await host[Symbol.asyncDispose]();
+    expect(engineProcesses(process.pid)).toEqual([]);
+  };
+
   beforeAll(async () => {
     await buildDist();
     ({ spawnEngine } = await import(/* @vite-ignore */ pathToFileURL(modulePath).href));
   });
-  afterEach(async () => {
-    for (const host of hosts.splice(0)) await host[Symbol.asyncDispose]();
-    expect(engineProcesses(process.pid)).toEqual([]);
-  });
 
-  test("spawnEngine(): the answers, tokens and errors of an engine in this process", async () => {
-    await using local = await LocalEngineHost.load({ threads: 1 });
-    const host = await startReady();
-    expect({ ...host.model, loadedAt: 0 }).toEqual({ ...local.model, loadedAt: 0 });
-    const detailed = request({
-      logprobs: true,
-      echo: true,
-      sampling: { maxTokens: 20, topLogprobs: 3, seed: 7, temperature: 1 },
+  describe("one engine", () => {
+    let host: EngineHost;
+    beforeAll(async () => {
+      host = spawnEngine({ threads: 1 });
+      await until(host, "ready");
     });
-    const plain = (events: readonly HostEvent[]) =>
-      events.map((event) => (event.kind === "done" ? { ...event, result: { ...event.result, timings: 0 } } : event));
-    expect(plain(await all(host.generate(detailed)))).toEqual(plain(await all(local.generate(detailed))));
-    const passages = ["one\n", "two\n", "one\n"];
-    expect(await all(host.encode({ passages, salt: "" }))).toEqual(await all(local.encode({ passages, salt: "" })));
-    const asked = { text: "Wo ist der Schlüssel? <|eos|>", special: true };
-    expect(await host.tokenize(asked)).toEqual(await local.tokenize(asked));
-    expect((await host.stats()).store.numBlocks).toBe((await local.stats()).store.numBlocks);
-    const wrong = request({ sampling: { temperature: -1 } });
-    const error = await all(host.generate(wrong)).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ name: "HostError", code: "invalid" });
-    expect(error).toMatchObject({ message: await all(local.generate(wrong)).catch((thrown: Error) => thrown.message) });
-  });
-
-  test("spawnEngine(): many answers at once come each to its reader", async () => {
-    const host = await startReady();
-    const lengths = Array.from({ length: 12 }, (_, i) => 3 + i);
-    const answers = await Promise.all(lengths.map((maxTokens) => all(host.generate(long(maxTokens)))));
-    expect(answers.map((events) => events.filter(({ kind }) => kind === "token").length)).toEqual(lengths);
-    for (const events of answers) expect(text(answers.at(-1)!).startsWith(text(events).trimEnd())).toBe(true);
-  });
-
-  test("spawnEngine(): a request that is no plain data is refused, and the engine goes on", async () => {
-    const host = await startReady();
-    const sampling = { stop: [() => "x"] } as unknown as HostGenerateRequest["sampling"];
-    await expect(all(host.generate(request({ sampling })))).rejects.toMatchObject({ code: "invalid" });
-    expect(host.status.restarts).toBe(0);
-    expect(await all(host.generate(request()))).not.toEqual([]);
-  });
-
-  test("spawnEngine(): a killed engine ends what ran with an error, in mid-stream too, and comes back", async () => {
-    const host = await startReady();
-    const wanted = text(await all(host.generate(request())));
-    const died = expect.objectContaining({
-      name: "HostError",
-      code: "died",
-      message: expect.stringContaining("SIGKILL"),
+    afterAll(async () => {
+      await host[Symbol.asyncDispose]();
+      expect(engineProcesses(process.pid)).toEqual([]);
     });
-    const endOf = (events: AsyncIterable<unknown>) => all(events).catch((error: unknown) => error);
-    const moments: Record<string, () => Promise<unknown[]>> = {
-      queue: async () => {
-        const many = Array.from({ length: 60 }, () => endOf(host.generate(long(500))));
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        killEngine();
-        return await Promise.all(many);
-      },
-      "before the first event": async () => {
-        const ending = endOf(host.generate(long(500)));
-        killEngine();
-        return [await ending];
-      },
-      prefill: async () => {
-        const events = host.generate(long(500));
-        expect((await events[Symbol.asyncIterator]().next()).value.kind).toBe("prompt");
-        killEngine();
-        return [await endOf(events)];
-      },
-      decode: async () => {
-        const events = host.generate(long(500))[Symbol.asyncIterator]();
-        for (let i = 0; i < 4; i++) await events.next();
-        killEngine();
-        return [await endOf({ [Symbol.asyncIterator]: () => events })];
-      },
-      "encoding and telling": async () => {
-        const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
-        const endings = [endOf(host.encode({ passages, salt: "" })), host.stats().catch((error: unknown) => error)];
-        killEngine();
-        return await Promise.all(endings);
-      },
-    };
-    let restarts = 0;
-    for (let round = 0; round < numKills; round++) {
-      for (const [moment, kill] of Object.entries(moments)) {
-        const endings = await kill();
-        expect(endings, moment).toEqual(endings.map(() => died));
-        expect(host.status).toMatchObject({ state: "restarting", lastError: expect.stringContaining("SIGKILL") });
-        await expect(host.stats(), moment).rejects.toMatchObject({ code: "unavailable" });
-        // Killed while it loads again: it comes back all the same.
-        if (round % 2 === 0 && moment === "decode") {
-          await eventually("a process", () => engineProcesses(process.pid).length === 1);
+
+    test("spawnEngine(): the answers, tokens and errors of an engine in this process", async () => {
+      await using local = await LocalEngineHost.load({ threads: 1 });
+      expect({ ...host.model, loadedAt: 0 }).toEqual({ ...local.model, loadedAt: 0 });
+      const detailed = request({
+        logprobs: true,
+        echo: true,
+        sampling: { maxTokens: 20, topLogprobs: 3, seed: 7, temperature: 1 },
+      });
+      const plain = (events: readonly HostEvent[]) =>
+        events.map((event) => (event.kind === "done" ? { ...event, result: { ...event.result, timings: 0 } } : event));
+      expect(plain(await all(host.generate(detailed)))).toEqual(plain(await all(local.generate(detailed))));
+      const passages = ["one\n", "two\n", "one\n"];
+      expect(await all(host.encode({ passages, salt: "" }))).toEqual(await all(local.encode({ passages, salt: "" })));
+      const asked = { text: "Wo ist der Schlüssel? <|eos|>", special: true };
+      expect(await host.tokenize(asked)).toEqual(await local.tokenize(asked));
+      expect((await host.stats()).store.numBlocks).toBe((await local.stats()).store.numBlocks);
+      const wrong = request({ sampling: { temperature: -1 } });
+      const error = await all(host.generate(wrong)).catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ name: "HostError", code: "invalid" });
+      expect(error).toMatchObject({
+        message: await all(local.generate(wrong)).catch((thrown: Error) => thrown.message),
+      });
+    });
+
+    test("spawnEngine(): many answers at once come each to its reader", async () => {
+      const lengths = Array.from({ length: 12 }, (_, i) => 3 + i);
+      const answers = await Promise.all(lengths.map((maxTokens) => all(host.generate(long(maxTokens)))));
+      expect(answers.map((events) => events.filter(({ kind }) => kind === "token").length)).toEqual(lengths);
+      for (const events of answers) expect(text(answers.at(-1)!).startsWith(text(events).trimEnd())).toBe(true);
+    });
+
+    test("spawnEngine(): a request that is no plain data is refused, and the engine goes on", async () => {
+      const sampling = { stop: [() => "x"] } as unknown as HostGenerateRequest["sampling"];
+      await expect(all(host.generate(request({ sampling })))).rejects.toMatchObject({ code: "invalid" });
+      expect(host.status.restarts).toBe(0);
+      expect(await all(host.generate(request()))).not.toEqual([]);
+    });
+
+    test("spawnEngine(): a slow reader stops its own answer, and nobody else's", async () => {
+      const { finished } = (await host.stats()).requests;
+      const slow = host.generate(long(120))[Symbol.asyncIterator]();
+      await slow.next();
+      for (let i = 0; i < 3; i++) await all(host.generate(long(120)));
+      expect((await host.stats()).requests).toMatchObject({ running: 1, finished: finished + 3 });
+      let numTokens = 0;
+      for (let next = await slow.next(); next.done !== true; next = await slow.next()) {
+        if (next.value.kind === "token") numTokens += 1;
+      }
+      expect(numTokens).toBe(120);
+      expect((await host.stats()).requests).toMatchObject({ running: 0, finished: finished + 4 });
+    });
+
+    test("spawnEngine(): an abort ends with a cancelled result; leaving early frees the place", async () => {
+      const none = async () => (await host.stats()).requests.running === 0;
+      const stop = new AbortController();
+      const events: HostEvent[] = [];
+      for await (const event of host.generate(long(1000), stop.signal)) {
+        events.push(event);
+        if (event.kind === "token") stop.abort();
+      }
+      expect(events.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
+      await eventually("nothing runs", none, 1000);
+      for await (const event of host.generate(long(1000))) if (event.kind === "token") break;
+      await eventually("nothing runs after leaving", none, 1000);
+      // A reader that has left while the engine waits for it.
+      const stalled = host.generate(long(1000))[Symbol.asyncIterator]();
+      await stalled.next();
+      await all(host.generate(long(100)));
+      await stalled.return?.();
+      await eventually("nothing runs after a stalled reader left", none, 1000);
+      const before = await all(host.generate(long(1000), AbortSignal.abort()));
+      expect(before.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
+      const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
+      const encoding = new AbortController();
+      const read = all(host.encode({ passages, salt: "" }, encoding.signal)).catch((error: unknown) => error);
+      encoding.abort(new Error("gone"));
+      expect(await read).toMatchObject({ message: "gone" });
+      await eventually("nothing encodes", none, 1000);
+      // At any moment of an answer, its end among them.
+      for (let ms = 0; ms < 40; ms += 4) {
+        const abort = new AbortController();
+        const reading = all(host.generate(request({ sampling: { maxTokens: 3 } }), abort.signal));
+        await new Promise((resolve) => setTimeout(resolve, ms));
+        abort.abort();
+        expect((await reading).at(-1)?.kind).toBe("done");
+      }
+      await eventually("nothing runs at the end", none, 1000);
+      expect(host.status.restarts).toBe(0);
+    });
+  });
+
+  describe("an engine each", () => {
+    afterEach(endAll);
+
+    test("spawnEngine(): a killed engine ends what ran with an error, in mid-stream too, and comes back", async () => {
+      const host = await startReady();
+      const wanted = text(await all(host.generate(request())));
+      const died = expect.objectContaining({
+        name: "HostError",
+        code: "died",
+        message: expect.stringContaining("SIGKILL"),
+      });
+      const endOf = (events: AsyncIterable<unknown>) => all(events).catch((error: unknown) => error);
+      const moments: Record<string, () => Promise<unknown[]>> = {
+        queue: async () => {
+          const many = Array.from({ length: 60 }, () => endOf(host.generate(long(500))));
+          await new Promise((resolve) => setTimeout(resolve, 20));
           killEngine();
+          return await Promise.all(many);
+        },
+        "before the first event": async () => {
+          const ending = endOf(host.generate(long(500)));
+          killEngine();
+          return [await ending];
+        },
+        prefill: async () => {
+          const events = host.generate(long(500));
+          expect((await events[Symbol.asyncIterator]().next()).value.kind).toBe("prompt");
+          killEngine();
+          return [await endOf(events)];
+        },
+        decode: async () => {
+          const events = host.generate(long(500))[Symbol.asyncIterator]();
+          for (let i = 0; i < 4; i++) await events.next();
+          killEngine();
+          return [await endOf({ [Symbol.asyncIterator]: () => events })];
+        },
+        "encoding and telling": async () => {
+          const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
+          const endings = [endOf(host.encode({ passages, salt: "" })), host.stats().catch((error: unknown) => error)];
+          killEngine();
+          return await Promise.all(endings);
+        },
+      };
+      let restarts = 0;
+      for (let round = 0; round < numKills; round++) {
+        for (const [moment, kill] of Object.entries(moments)) {
+          const endings = await kill();
+          expect(endings, moment).toEqual(endings.map(() => died));
+          expect(host.status).toMatchObject({ state: "restarting", lastError: expect.stringContaining("SIGKILL") });
+          await expect(host.stats(), moment).rejects.toMatchObject({ code: "unavailable" });
+          // Killed while it loads again: it comes back all the same.
+          if (round % 2 === 0 && moment === "decode") {
+            await eventually("a process", () => engineProcesses(process.pid).length === 1);
+            killEngine();
+            restarts += 1;
+          }
           restarts += 1;
+          await until(host, "ready");
+          expect(host.status.restarts).toBe(restarts);
+          expect(text(await all(host.generate(request()))), moment).toBe(wanted);
         }
-        restarts += 1;
-        await until(host, "ready");
-        expect(host.status.restarts).toBe(restarts);
-        expect(text(await all(host.generate(request()))), moment).toBe(wanted);
       }
-    }
-  }, 600_000);
+    }, 600_000);
 
-  test("spawnEngine(): an engine killed while it loads for the first time loads again", async () => {
-    const host = start();
-    killEngine();
-    const status = await until(host, "ready", "failed");
-    expect(status).toMatchObject({
-      state: "ready",
-      restarts: 1,
-      lastError: "the engine's process died: signal SIGKILL",
-    });
-  });
-
-  test("spawnEngine(): one that dies at each first load fails after three", async () => {
-    const states: string[] = [];
-    const host = start();
-    host.onStatus(({ state }) => states.push(state));
-    for (let i = 0; i < 3; i++) {
-      await eventually("a process", () => engineProcesses(process.pid).length === 1);
+    test("spawnEngine(): an engine killed while it loads for the first time loads again", async () => {
+      const host = start();
       killEngine();
-      await eventually("none", () => engineProcesses(process.pid).length === 0 || host.status.restarts > i);
-    }
-    await until(host, "failed");
-    expect(states).not.toContain("ready");
-    expect(host.status.restarts).toBe(2);
-  });
-
-  test("spawnEngine(): a model that cannot be loaded is told in one line, and not tried again", async () => {
-    const host = start({ model: "no-such-model.gguf" });
-    const states: string[] = [];
-    host.onStatus(({ state }) => states.push(state));
-    const { lastError } = await until(host, "failed");
-    expect(lastError).toMatch(/^Cannot [^\n]*"no-such-model\.gguf"[^\n]*$/);
-    await eventually("no process", () => engineProcesses(process.pid).length === 0);
-    expect(states).toEqual(["failed"]);
-    expect(host.status.restarts).toBe(0);
-    await expect(all(host.generate(request()))).rejects.toMatchObject({
-      code: "unavailable",
-      message: expect.stringContaining("no-such-model.gguf"),
+      const status = await until(host, "ready", "failed");
+      expect(status).toMatchObject({
+        state: "ready",
+        restarts: 1,
+        lastError: "the engine's process died: signal SIGKILL",
+      });
     });
-    const wrong = start({ kvType: "f8" as "f16" });
-    expect((await until(wrong, "failed")).lastError).toMatch(/^Cannot load the engine: kvType is "f8"/);
-  });
 
-  test("spawnEngine(): an engine that does not answer is killed and comes back", async () => {
-    const host = await startReady({ unresponsiveMs: 1000 });
-    const running = all(host.generate(long(500))).catch((error: unknown) => error);
-    killEngine("SIGSTOP");
-    expect(await running).toMatchObject({ code: "died", message: expect.stringContaining("did not answer for 1 s") });
-    await until(host, "ready");
-    expect(host.status.restarts).toBe(1);
-  });
-
-  test("spawnEngine(): a slow reader stops its own answer, and nobody else's", async () => {
-    const host = await startReady();
-    const slow = host.generate(long(120))[Symbol.asyncIterator]();
-    await slow.next();
-    for (let i = 0; i < 3; i++) await all(host.generate(long(120)));
-    expect((await host.stats()).requests).toMatchObject({ running: 1, finished: 3 });
-    let numTokens = 0;
-    for (let next = await slow.next(); next.done !== true; next = await slow.next()) {
-      if (next.value.kind === "token") numTokens += 1;
-    }
-    expect(numTokens).toBe(120);
-    expect((await host.stats()).requests).toMatchObject({ running: 0, finished: 4 });
-  });
-
-  test("spawnEngine(): an abort ends with a cancelled result; leaving early frees the place", async () => {
-    const host = await startReady();
-    const none = async () => (await host.stats()).requests.running === 0;
-    const stop = new AbortController();
-    const events: HostEvent[] = [];
-    for await (const event of host.generate(long(1000), stop.signal)) {
-      events.push(event);
-      if (event.kind === "token") stop.abort();
-    }
-    expect(events.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
-    await eventually("nothing runs", none, 1000);
-    for await (const event of host.generate(long(1000))) if (event.kind === "token") break;
-    await eventually("nothing runs after leaving", none, 1000);
-    // A reader that has left while the engine waits for it.
-    const stalled = host.generate(long(1000))[Symbol.asyncIterator]();
-    await stalled.next();
-    await all(host.generate(long(100)));
-    await stalled.return?.();
-    await eventually("nothing runs after a stalled reader left", none, 1000);
-    const before = await all(host.generate(long(1000), AbortSignal.abort()));
-    expect(before.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
-    const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
-    const encoding = new AbortController();
-    const read = all(host.encode({ passages, salt: "" }, encoding.signal)).catch((error: unknown) => error);
-    encoding.abort(new Error("gone"));
-    expect(await read).toMatchObject({ message: "gone" });
-    await eventually("nothing encodes", none, 1000);
-    // At any moment of an answer, its end among them.
-    for (let ms = 0; ms < 40; ms += 4) {
-      const abort = new AbortController();
-      const reading = all(host.generate(request({ sampling: { maxTokens: 3 } }), abort.signal));
-      await new Promise((resolve) => setTimeout(resolve, ms));
-      abort.abort();
-      expect((await reading).at(-1)?.kind).toBe("done");
-    }
-    await eventually("nothing runs at the end", none, 1000);
-    expect(host.status.restarts).toBe(0);
-  });
-
-  test("spawnEngine(): closed at any moment, more than once, it ends all and leaves no process", async () => {
-    const loading = start();
-    await Promise.all([loading[Symbol.asyncDispose](), loading[Symbol.asyncDispose]()]);
-    expect(engineProcesses(process.pid)).toEqual([]);
-    expect(loading.status.state).toBe("closed");
-
-    const busy = await startReady();
-    const unavailable = { name: "HostError", code: "unavailable" };
-    const running = all(busy.generate(long(1000))).catch((error: unknown) => error);
-    const asked = busy.stats().catch((error: unknown) => error);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    await busy[Symbol.asyncDispose]();
-    expect(await running).toMatchObject(unavailable);
-    expect(await asked).toHaveProperty("store");
-    await expect(all(busy.generate(request()))).rejects.toMatchObject(unavailable);
-    expect(engineProcesses(process.pid)).toEqual([]);
-
-    const restarting = await startReady({ restart: { firstDelayMs: 60_000, longestDelayMs: 60_000 } });
-    killEngine();
-    await until(restarting, "restarting");
-    await restarting[Symbol.asyncDispose]();
-    expect(restarting.status).toMatchObject({ state: "closed", restarts: 0 });
-  });
-
-  test("spawnEngine(): the process ends with its parent, says nothing on its output, and hears no Ctrl-C", async () => {
-    const script = `
-      import { spawnEngine } from ${JSON.stringify(pathToFileURL(modulePath).href)};
-      process.on("SIGINT", () => console.log("interrupted"));
-      process.env.NODE_DEBUG = "module";
-      const host = spawnEngine({ threads: 1, onLog: (line) => { if (/MODULE/.test(line)) heard = true; } });
-      let heard = false;
-      host.onStatus(({ state }) => console.log(state, heard));
-    `;
-    for (const moment of ["loading", "ready"]) {
-      const parent: ChildProcess = spawn(process.execPath, ["--input-type=module", "-e", script], {
-        detached: true,
-        stdio: ["ignore", "pipe", "inherit"],
-      });
-      let output = "";
-      parent.stdout!.setEncoding("utf8").on("data", (chunk: string) => {
-        output += chunk;
-      });
-      const exited = new Promise((resolve) => parent.once("exit", resolve));
-      await eventually("the engine's process", () => engineProcesses(parent.pid!).length === 1, startMs);
-      const [child] = engineProcesses(parent.pid!) as [number];
-      if (moment === "ready") {
-        await eventually("the engine is ready", () => output.includes("ready"), startMs);
-        // As a terminal does it: to the whole process group.
-        process.kill(-parent.pid!, "SIGINT");
-        await eventually("the parent heard it", () => output.includes("interrupted"));
-        expect(isAlive(child)).toBe(true);
-        expect(output).toBe("ready true\ninterrupted\n");
+    test("spawnEngine(): one that dies at each first load fails after three", async () => {
+      const states: string[] = [];
+      const host = start();
+      host.onStatus(({ state }) => states.push(state));
+      for (let i = 0; i < 3; i++) {
+        await eventually("a process", () => engineProcesses(process.pid).length === 1);
+        killEngine();
+        await eventually("none", () => engineProcesses(process.pid).length === 0 || host.status.restarts > i);
       }
-      parent.kill("SIGKILL");
-      await exited;
-      await eventually("the child is gone", () => !isAlive(child));
-    }
+      await until(host, "failed");
+      expect(states).not.toContain("ready");
+      expect(host.status.restarts).toBe(2);
+    });
+
+    test("spawnEngine(): a model that cannot be loaded is told in one line, and not tried again", async () => {
+      const host = start({ model: "no-such-model.gguf" });
+      const states: string[] = [];
+      host.onStatus(({ state }) => states.push(state));
+      const { lastError } = await until(host, "failed");
+      expect(lastError).toMatch(/^Cannot [^\n]*"no-such-model\.gguf"[^\n]*$/);
+      await eventually("no process", () => engineProcesses(process.pid).length === 0);
+      expect(states).toEqual(["failed"]);
+      expect(host.status.restarts).toBe(0);
+      await expect(all(host.generate(request()))).rejects.toMatchObject({
+        code: "unavailable",
+        message: expect.stringContaining("no-such-model.gguf"),
+      });
+      const wrong = start({ kvType: "f8" as "f16" });
+      expect((await until(wrong, "failed")).lastError).toMatch(/^Cannot load the engine: kvType is "f8"/);
+    });
+
+    test("spawnEngine(): an engine that does not answer is killed and comes back", async () => {
+      const host = await startReady({ unresponsiveMs: 1000 });
+      const running = all(host.generate(long(500))).catch((error: unknown) => error);
+      killEngine("SIGSTOP");
+      expect(await running).toMatchObject({ code: "died", message: expect.stringContaining("did not answer for 1 s") });
+      await until(host, "ready");
+      expect(host.status.restarts).toBe(1);
+    });
+
+    test("spawnEngine(): closed at any moment, more than once, it ends all and leaves no process", async () => {
+      const loading = start();
+      await Promise.all([loading[Symbol.asyncDispose](), loading[Symbol.asyncDispose]()]);
+      expect(engineProcesses(process.pid)).toEqual([]);
+      expect(loading.status.state).toBe("closed");
+
+      const busy = await startReady();
+      const unavailable = { name: "HostError", code: "unavailable" };
+      const running = all(busy.generate(long(1000))).catch((error: unknown) => error);
+      const asked = busy.stats().catch((error: unknown) => error);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await busy[Symbol.asyncDispose]();
+      expect(await running).toMatchObject(unavailable);
+      expect(await asked).toHaveProperty("store");
+      await expect(all(busy.generate(request()))).rejects.toMatchObject(unavailable);
+      expect(engineProcesses(process.pid)).toEqual([]);
+
+      const restarting = await startReady({ restart: { firstDelayMs: 60_000, longestDelayMs: 60_000 } });
+      killEngine();
+      await until(restarting, "restarting");
+      await restarting[Symbol.asyncDispose]();
+      expect(restarting.status).toMatchObject({ state: "closed", restarts: 0 });
+    });
+
+    test("spawnEngine(): the process ends with its parent, says nothing on its output, and hears no Ctrl-C", async () => {
+      const script = `
+        import { spawnEngine } from ${JSON.stringify(pathToFileURL(modulePath).href)};
+        process.on("SIGINT", () => console.log("interrupted"));
+        process.env.NODE_DEBUG = "module";
+        const host = spawnEngine({ threads: 1, onLog: (line) => { if (/MODULE/.test(line)) heard = true; } });
+        let heard = false;
+        const passages = Array.from({ length: 5000 }, (_, i) => "A passage of its own, number " + i);
+        host.onStatus(async ({ state }) => {
+          console.log(state, heard);
+          for await (const event of host.encode({ passages, salt: "" })) void event;
+          console.log("encoded all");
+        });
+      `;
+      for (const moment of ["loading", "busy"]) {
+        const parent: ChildProcess = spawn(process.execPath, ["--input-type=module", "-e", script], {
+          detached: true,
+          stdio: ["ignore", "pipe", "inherit"],
+        });
+        onTestFinished(() => void parent.kill("SIGKILL"));
+        let output = "";
+        parent.stdout!.setEncoding("utf8").on("data", (chunk: string) => {
+          output += chunk;
+        });
+        const exited = new Promise((resolve) => parent.once("exit", resolve));
+        await eventually("the engine's process", () => engineProcesses(parent.pid!).length === 1, startMs);
+        const [child] = engineProcesses(parent.pid!) as [number];
+        if (moment === "busy") {
+          await eventually("the engine is ready", () => output.includes("ready"), startMs);
+          // As a terminal does it: to the whole process group.
+          process.kill(-parent.pid!, "SIGINT");
+          await eventually("the parent heard it", () => output.includes("interrupted"));
+          expect(isAlive(child)).toBe(true);
+          expect(output).toBe("ready true\ninterrupted\n");
+        }
+        parent.kill("SIGKILL");
+        await exited;
+        await eventually("the child is gone", () => !isAlive(child), 2000);
+      }
+    });
   });
 }
