@@ -1,0 +1,164 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DuckDBInstance } from "@duckdb/node-api";
+import { afterAll, expect, test } from "vitest";
+import { embeddedModelPath } from "../engine/engine.js";
+import { loadTokenizer, templateOf } from "../engine/model.js";
+import { tokenizePrompt } from "../engine/prompt.js";
+import { type PackOptions, packTrainingData } from "./pack.js";
+import { synthesizeContext } from "./synth/context.js";
+import { type SynthFileOptions, writeSynthFile } from "./synth/synth-file.js";
+
+const folder = mkdtempSync(join(tmpdir(), "block-attention-pack-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const signal = new AbortController().signal;
+const options = (input: string, output: string, more: Partial<PackOptions> = {}): PackOptions => ({
+  model: embeddedModelPath(),
+  inputs: [join(folder, input)],
+  output: join(folder, output),
+  template: "own",
+  prefix: undefined,
+  maxTokens: 4096,
+  singleProbability: 1,
+  seed: "1",
+  numWorkers: 0,
+  signal,
+  ...more,
+});
+const synth: SynthFileOptions = {
+  seed: "1",
+  split: "train",
+  minPassages: 2,
+  maxPassages: 5,
+  numQuestions: 3,
+  noise: [],
+  format: "train",
+  model: embeddedModelPath(),
+  output: join(folder, "train.jsonl"),
+  numContexts: 40,
+  firstContext: 0,
+  numWorkers: 0,
+  signal,
+};
+
+async function query(sql: string, path: string): Promise<Record<string, unknown>[]> {
+  const instance = await DuckDBInstance.create(":memory:", { threads: "1" });
+  const connection = await instance.connect();
+  const reader = await connection.runAndReadAll(sql, { path });
+  const rows = reader.getRowObjectsJson();
+  connection.closeSync();
+  instance.closeSync();
+  return rows;
+}
+const rowsOf = (path: string) => query("SELECT * FROM read_parquet($path)", path);
+
+test("packTrainingData(): ids are those that serving computes, and what is to be learned is the response", async () => {
+  await writeSynthFile(synth);
+  const report = await packTrainingData(options("train.jsonl", "train.parquet"));
+  const rows = (await rowsOf(join(folder, "train.parquet"))) as Record<string, string[] & number[]>[];
+  expect(report).toMatchObject({ rows: rows.length, bad: 0, kept: rows.length, keptBlock: rows.length, dropped: {} });
+  const tokenizer = await loadTokenizer(embeddedModelPath());
+  const chatTemplate = templateOf(tokenizer);
+  const config = JSON.parse(readFileSync(join(embeddedModelPath(), "config.json"), "utf8"));
+  const context = { tokenizer, chatTemplate, ragTexts: config.block_attention.rag_prompt, prefix: "" };
+  let checked = 0;
+  for (let index = 0; index < 20; index++) {
+    const { id, documents, questions } = synthesizeContext(index, synth);
+    for (const [i, { question, chain }] of questions.entries()) {
+      const row = rows.find(({ sample_id }) => (sample_id as unknown) === `${id}-${i}`);
+      const served = tokenizePrompt({ question, documents }, "block", context).blocks.map((block) => [...block]);
+      const prompt = served.flat();
+      const response = [...tokenizer.encode(chain, "all"), ...tokenizer.encode("<|eos|>", "all")];
+      expect(row?.input_ids).toEqual([...prompt, ...response]);
+      expect(row?.labels).toEqual([...prompt.map(() => -100), ...response]);
+      expect(row?.block_lengths).toEqual(served.map(({ length }) => length));
+      expect(row?.modes).toEqual(["block", "full"]);
+      checked += 1;
+    }
+  }
+  expect(checked).toBeGreaterThan(30);
+  const metadata = await query(
+    "SELECT decode(key) AS key, decode(value) AS value FROM parquet_kv_metadata($path)",
+    join(folder, "train.parquet"),
+  );
+  expect(metadata).toContainEqual({ key: "tokenizer_digest", value: tokenizer.digest });
+});
+
+test("packTrainingData(): JSON lines, a JSON array and Parquet give the same bytes, and so does another run", async () => {
+  const lines = readFileSync(join(folder, "train.jsonl"), "utf8").trim().split("\n");
+  writeFileSync(join(folder, "train-array.json"), `[${lines.join(",\n")}]`);
+  const instance = await DuckDBInstance.create(":memory:");
+  const connection = await instance.connect();
+  await connection.run(
+    `COPY (SELECT * FROM read_ndjson('${join(folder, "train.jsonl")}')) TO '${join(folder, "raw.parquet")}' (FORMAT parquet)`,
+  );
+  connection.closeSync();
+  instance.closeSync();
+  const bytes = async (input: string) => {
+    await packTrainingData(options(input, "again.parquet"));
+    return readFileSync(join(folder, "again.parquet"));
+  };
+  const first = readFileSync(join(folder, "train.parquet"));
+  for (const input of ["train.jsonl", "train-array.json", "raw.parquet"])
+    expect((await bytes(input)).equals(first)).toBe(true);
+});
+
+test("packTrainingData(): rows that cannot be used and samples that are too long are counted, with their places", async () => {
+  writeFileSync(
+    join(folder, "mixed.jsonl"),
+    [
+      '{"blocks":["a","b"],"response":"c"}',
+      "{no json",
+      '{"text":"a"}',
+      JSON.stringify({ blocks: ["word ".repeat(300), "b"], response: "c" }),
+      '{"blocks":["a","b"],"response":""}',
+    ].join("\n"),
+  );
+  const report = await packTrainingData(options("mixed.jsonl", "mixed.parquet", { maxTokens: 100 }));
+  expect(report).toMatchObject({ rows: 5, bad: 2, samples: 3, kept: 1 });
+  expect(report.dropped).toEqual({ "it has 100 tokens or more": 1, "the response is empty": 1 });
+  expect(report.errors.join("\n")).toMatch(/line 2.*line 3/s);
+  expect(JSON.parse(readFileSync(join(folder, "mixed.parquet.report.json"), "utf8"))).toEqual(
+    JSON.parse(JSON.stringify(report)),
+  );
+  expect(readFileSync(join(folder, "mixed.parquet.lengths.svg"), "utf8")).toMatch(/^<svg.*1 samples/s);
+});
+
+test("packTrainingData(): what fails leaves the old file and no half one", async () => {
+  const before = readFileSync(join(folder, "mixed.parquet"));
+  writeFileSync(join(folder, "bad.jsonl"), "{no json");
+  await expect(packTrainingData(options("bad.jsonl", "mixed.parquet"))).rejects.toThrow(
+    /no sample is left of 1 rows; .*line 1/,
+  );
+  await expect(packTrainingData(options("none.jsonl", "mixed.parquet"))).rejects.toThrow(/no such file/);
+  const ending = new AbortController();
+  const abort = { signal: ending.signal, onProgress: () => ending.abort(new Error("Cancelled")) };
+  await expect(packTrainingData(options("train.jsonl", "mixed.parquet", abort))).rejects.toThrow("Cancelled");
+  truncateSync(join(folder, "raw.parquet"), 5000);
+  await expect(packTrainingData(options("raw.parquet", "mixed.parquet"))).rejects.toThrow(
+    /Cannot read ".*raw\.parquet"/,
+  );
+  expect(readFileSync(join(folder, "mixed.parquet")).equals(before)).toBe(true);
+  expect(readdirSync(folder).filter((name) => name.includes("partial"))).toEqual([]);
+});
+
+test("writeSynthFile(): the same settings give the same bytes; RAG lines hold question, answers and documents", async () => {
+  const first = readFileSync(join(folder, "train.jsonl"));
+  await writeSynthFile({ ...synth, output: join(folder, "train2.jsonl") });
+  expect(readFileSync(join(folder, "train2.jsonl")).equals(first)).toBe(true);
+  await writeSynthFile({ ...synth, format: "rag", output: join(folder, "rag.jsonl"), numContexts: 2 });
+  const line = JSON.parse(readFileSync(join(folder, "rag.jsonl"), "utf8").split("\n")[0] as string);
+  expect(Object.keys(line)).toEqual([
+    "id",
+    "group",
+    "kind",
+    "question",
+    "answers",
+    "generated",
+    "first_hop",
+    "supports",
+    "documents",
+  ]);
+});
