@@ -84,6 +84,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     requestTimeout: requestMs,
     http: {
       maxHeaderSize: config.maxHeaderBytes,
+      // Node's own refusal has no body: admit() tells why.
+      requireHostHeader: false,
       headersTimeout: requestMs,
       connectionsCheckingInterval: Math.min(requestMs, 2_000),
     },
@@ -251,6 +253,9 @@ function admit(app: FastifyInstance, { config, keys, stopping }: Admission): voi
     numInFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => idle.add(resolve)),
   );
   app.addHook("onRequest", async (request, reply) => {
+    if (request.headers.host === undefined && request.raw.httpVersion === "1.1") {
+      throw new ApiError(400, "Cannot serve the request: it has no Host header", { code: "missing_host" });
+    }
     if (isOurName?.(request.headers.host) === false) {
       throw new ApiError(403, "Cannot serve the request: its Host header names no host of this server", {
         code: "unknown_host",

@@ -223,10 +223,11 @@ export function malformedSuite(numRuns: number): void {
     const one = (body: string, close: boolean) =>
       "POST /v1/tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
       `${close ? "Connection: close\r\n" : ""}Content-Length: ${body.length}\r\n\r\n${body}`;
-    const bodies = ['{"text":"a"}', '{"text":', '{"text":"a b c d e f g"}', "[]", '{"text":"a"}'];
+    // What is no JSON ends the connection: nobody knows whether more of it comes.
+    const bodies = ['{"text":"a"}', "[]", '{"text":"a b c d e f g"}', '{"text":1}', '{"text":"a"}', '{"text":'];
     const text = await sendBytes(server.port, bodies.map((body, i) => one(body, i === bodies.length - 1)).join(""));
     const statuses = [...text.matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => status);
-    expect(statuses).toEqual(["200", "400", "200", "400", "200"]);
+    expect(statuses).toEqual(["200", "400", "200", "400", "200", "400"]);
   });
 }
 

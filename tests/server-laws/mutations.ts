@@ -65,7 +65,7 @@ function withValue(value: unknown, [key, ...rest]: Path, put: unknown): unknown 
 function without(value: unknown, path: Path): unknown {
   const key = path.at(-1);
   const parentPath = path.slice(0, -1);
-  const parent = parentPath.reduce<unknown>((at, step) => (at as Record<string | number, unknown>)[step], value);
+  const parent = valueAt(value, parentPath);
   const copy = Array.isArray(parent)
     ? parent.filter((_, i) => i !== key)
     : Object.fromEntries(Object.entries(parent as object).filter(([name]) => name !== key));
@@ -88,8 +88,11 @@ export function mutatedBody(valid: unknown): fc.Arbitrary<Buffer> {
         .array(fc.tuple(fc.constantFrom(...paths), anyValue), { minLength: 1, maxLength: 3 })
         .map((changes) => {
           const changed = changes.reduce<unknown>((value, [path, put]) => {
-            const exists = path.slice(0, -1).every((_, i) => isContainer(at(value, path.slice(0, i + 1))));
-            return exists ? withValue(value, path, put) : value;
+            // An earlier change may have taken the place away.
+            const parents = path.map((_, i) => valueAt(value, path.slice(0, i)));
+            return parents.every((parent) => typeof parent === "object" && parent !== null)
+              ? withValue(value, path, put)
+              : value;
           }, valid);
           return bytes(JSON.stringify(changed) ?? "");
         }),
@@ -177,10 +180,6 @@ export function mutatedBody(valid: unknown): fc.Arbitrary<Buffer> {
   );
 }
 
-function at(value: unknown, path: Path): unknown {
-  return path.slice(0, -1).reduce<unknown>((inner, step) => (inner as Record<string | number, unknown>)?.[step], value);
-}
-
-function isContainer(value: unknown): boolean {
-  return typeof value === "object" && value !== null;
+function valueAt(value: unknown, path: Path): unknown {
+  return path.reduce<unknown>((inner, step) => (inner as Record<string | number, unknown> | undefined)?.[step], value);
 }
