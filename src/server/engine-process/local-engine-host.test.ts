@@ -76,6 +76,23 @@ test("LocalEngineHost.generate(): an echo of the prompt's tokens", async () => {
   expect(spelled.replaceAll("\n ", "\n").endsWith(prompt.blocks.join(""))).toBe(true);
 });
 
+test("LocalEngineHost.generate(): an echo with log-probabilities, those of score()", async () => {
+  await using engine = await Engine.load({ threads: 1 });
+  const [passage, question] = prompt.blocks as [string, string];
+  const sampling = { maxTokens: 0, topLogprobs: 2 };
+  const events = await all(host.generate(request({ echo: true, logprobs: true, sampling, mode: "full" })));
+  const { echo } = ofKind(events, "prompt")[0]!;
+  expect(echo![0]).toMatchObject({ logprob: undefined, top: [] });
+  const context = engine.model.tokenizer.encode(passage, "all");
+  const scored = await engine.score({ blockTokenIds: [context] }, question, { mode: "full", top: 2 });
+  const tail = echo!.slice(-scored.logprobs.length);
+  expect(tail.map(({ id }) => id)).toEqual(scored.continuationTokenIds);
+  for (const [i, { logprob, top }] of tail.entries()) {
+    expect(logprob).toBeCloseTo(scored.logprobs[i]!, 3);
+    expect(top.map(({ id }) => id)).toEqual(scored.top[i]!.map(({ id }) => id));
+  }
+});
+
 test("LocalEngineHost.generate(): what cannot be used is a HostError of code invalid", async () => {
   const run = (more: Partial<HostGenerateRequest>) => all(host.generate(request(more)));
   const error = (code: string, message: string) => expect.objectContaining({ name: "HostError", code, message });
@@ -83,6 +100,8 @@ test("LocalEngineHost.generate(): what cannot be used is a HostError of code inv
     error("invalid", "Cannot sample: temperature is -1, wanted a finite number from 0 on"),
   );
   await expect(run({ prompt: { blocks: [] } })).rejects.toMatchObject({ name: "HostError", code: "invalid" });
+  const tooLong = { blockTokenIds: [Array.from({ length: 3000 }, () => 5)] };
+  await expect(run({ prompt: tooLong })).rejects.toMatchObject({ name: "HostError", code: "too_long" });
 });
 
 test("LocalEngineHost.generate(): an abort ends with a cancelled result, leaving the loop with nothing running", async () => {
@@ -112,6 +131,34 @@ test("LocalEngineHost.encode(): one event a passage, in order; the second time a
     message: "Cannot encode passage 1: it is empty",
   });
   await expect(all(host.encode({ passages, salt: "" }, AbortSignal.abort(new Error("gone"))))).rejects.toThrow("gone");
+});
+
+test("LocalEngineHost: a tenant's blocks are its own", async () => {
+  const encode = async (salt: string) =>
+    (await all(host.encode({ passages: ["a passage of tenants\n"], salt })))[0]!.block;
+  const ours = await encode("ours");
+  expect((await encode("theirs")).hit).toBe(false);
+  expect((await encode("ours")).hit).toBe(true);
+  expect(await host.block(ours.id, "ours")).toMatchObject({ id: ours.id, tokens: ours.tokens, inUse: false });
+  expect(await host.block(ours.id, "theirs")).toBeUndefined();
+  expect(await host.block("no id", "ours")).toBeUndefined();
+  const answer = async (salt: string) => {
+    const asked = { blocks: ["a passage of tenants\n", "Question: Who?"] };
+    return ofKind(await all(host.generate(request({ prompt: asked, salt }))), "prompt")[0]!;
+  };
+  expect((await answer("nobody")).cachedTokens).toBe(0);
+  expect(await host.deleteBlock(ours.id, "theirs")).toBe(false);
+  expect(await host.deleteBlock(ours.id, "ours")).toBe(true);
+  expect(await host.block(ours.id, "ours")).toBeUndefined();
+  expect((await host.stats()).store.evictions).toMatchObject({ deleted: 1 });
+});
+
+test("LocalEngineHost.generate(): more requests than may wait are refused as queue_full", async () => {
+  await using own = await LocalEngineHost.load({ threads: 1, maxRunning: 1, maxQueued: 1 });
+  const asked = Array.from({ length: 3 }, () => all(own.generate(request())).catch((error: unknown) => error));
+  const answers = await Promise.all(asked);
+  expect(answers.filter((answer) => Array.isArray(answer))).toHaveLength(2);
+  expect(answers.filter((answer) => !Array.isArray(answer))).toMatchObject([{ name: "HostError", code: "queue_full" }]);
 });
 
 test("LocalEngineHost.tokenize(): texts and bytes put together give the text back", async () => {

@@ -1,6 +1,6 @@
 import { basename, resolve } from "node:path";
 import { Engine, type EngineOptions, embeddedModelPath } from "../../engine/engine.js";
-import { tokenizePrompt } from "../../engine/prompt.js";
+import { checkInput, EngineError } from "../../engine/engine-error.js";
 import type { TokenLogprob } from "../../engine/sampler.js";
 import type { Tokenizer } from "../../tokenizer/tokenizer.js";
 import {
@@ -66,22 +66,23 @@ export class LocalEngineHost implements EngineHost {
 
   async *generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
     const { tokenizer } = this.#engine.model;
-    const { prompt, sampling, mode, logprobs, echo } = request;
-    const events = this.#engine.generate(prompt, { ...sampling, mode, signal });
+    const { prompt, sampling, mode, salt, logprobs, echo } = request;
+    const promptLogprobs = echo && logprobs ? (sampling.topLogprobs ?? 0) : undefined;
+    const events = this.#engine.generate(prompt, { ...sampling, logprobs, promptLogprobs, mode, salt, signal });
     try {
       for await (const event of events) {
         if (event.kind === "prompt") {
-          const echoed = echo ? this.#echo(request) : undefined;
-          yield echoed === undefined ? event : { ...event, echo: echoed };
+          const { kind, mode, promptTokens, cachedTokens, blocks, promptTokenIds, promptLogprobs } = event;
+          const tokens = promptLogprobs ?? promptTokenIds.map((id) => ({ id, logprob: undefined, top: [] }));
+          const echoed = echo ? tokens.map((token) => hostLogprobs(tokenizer, token)) : undefined;
+          yield { kind, mode, promptTokens, cachedTokens, blocks, ...(echoed !== undefined && { echo: echoed }) };
         } else if (event.kind === "token") {
-          const { kind, tokenId, text } = event;
-          if (logprobs) {
-            yield { kind, tokenId, text, logprobs: hostLogprobs(tokenizer, { id: tokenId, ...event }) };
-          } else {
-            yield { kind, tokenId, text };
-          }
+          const { kind, tokenId, text, logprob, top } = event;
+          const told = logprobs ? hostLogprobs(tokenizer, { id: tokenId, logprob, top }) : undefined;
+          yield { kind, tokenId, text, ...(told !== undefined && { logprobs: told }) };
         } else {
           const { finishReason, mode, usage, timings, blocks, seed, warnings } = event.result;
+          // The engine may still write to its own timings.
           const result = { finishReason, mode, usage, timings: { ...timings }, blocks, seed, warnings };
           yield { kind: "done", text: event.text, result };
         }
@@ -96,6 +97,7 @@ export class LocalEngineHost implements EngineHost {
     const queue = new EventQueue<HostEncodeEvent>();
     const encoding = this.#engine
       .encode(request.passages, {
+        salt: request.salt,
         signal: signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal,
         onBlock: (index, block) => queue.push([{ index, block }]),
       })
@@ -111,36 +113,36 @@ export class LocalEngineHost implements EngineHost {
     }
   }
 
-  async tokenize({ text, special }: HostTokenizeRequest): Promise<readonly HostToken[]> {
+  tokenize({ text, special }: HostTokenizeRequest): Promise<readonly HostToken[]> {
     const { tokenizer } = this.#engine.model;
-    try {
-      this.#checkOpen();
-      return tokenizer.encode(text, special ? "all" : "none").map((id) => hostToken(tokenizer, id));
-    } catch (error) {
-      throw this.#hostError(error);
-    }
+    return this.#ask(async () => {
+      const ids = checkInput(() => tokenizer.encode(text, special ? "all" : "none"));
+      return ids.map((id) => hostToken(tokenizer, id));
+    });
   }
 
-  async block(id: string, salt: string): Promise<HostBlock | undefined> {
-    throw new HostError("failed", `Cannot look up block "${id}" of "${salt}": not there yet`);
+  block(id: string, salt: string): Promise<HostBlock | undefined> {
+    return this.#ask(() => this.#engine.block(id, { salt }));
   }
 
-  async deleteBlock(id: string, salt: string): Promise<boolean> {
-    throw new HostError("failed", `Cannot delete block "${id}" of "${salt}": not there yet`);
+  deleteBlock(id: string, salt: string): Promise<boolean> {
+    return this.#ask(() => this.#engine.deleteBlock(id, { salt }));
   }
 
-  async stats(): Promise<HostStats> {
-    this.#checkOpen();
-    const { store, contexts, weightBytes, computeBytes, requests } = this.#engine.stats();
-    const { numEncoding: _, takeovers: __, evictions, ...kept } = store;
-    return {
-      store: { ...kept, evictions: { room: evictions } },
-      contexts,
-      weightBytes,
-      computeBytes,
-      requests: { queued: 0, ...requests },
-      processBytes: process.memoryUsage.rss(),
-    };
+  stats(): Promise<HostStats> {
+    return this.#ask(async () => {
+      const { store, contexts, weightBytes, computeBytes, requests } = this.#engine.stats();
+      const { capBytes, leasedBytes, idleBytes, freeBytes, unkeptBytes, numBlocks, hits, misses, waits } = store;
+      const evictions = store.evictionsByReason;
+      return {
+        store: { capBytes, leasedBytes, idleBytes, freeBytes, unkeptBytes, numBlocks, hits, misses, waits, evictions },
+        contexts,
+        weightBytes,
+        computeBytes,
+        requests,
+        processBytes: process.memoryUsage.rss(),
+      };
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -153,21 +155,18 @@ export class LocalEngineHost implements EngineHost {
     await this.#engine[Symbol.asyncDispose]();
   }
 
-  #checkOpen(): void {
+  async #ask<T>(answer: () => Promise<T>): Promise<T> {
     if (this.#closed !== undefined) throw new HostError("unavailable", "Cannot use the engine: it was closed");
-  }
-
-  #echo({ prompt, mode = this.#engine.defaultMode }: HostGenerateRequest): HostLogprobs[] {
-    const { tokenizer } = this.#engine.model;
-    const ids = tokenizePrompt(prompt, mode, this.#engine.promptContext).cutTokenIds.flat();
-    return ids.map((id) => ({ ...hostToken(tokenizer, id), logprob: undefined, top: [] }));
+    try {
+      return await answer();
+    } catch (error) {
+      throw this.#hostError(error);
+    }
   }
 
   #hostError(error: unknown): HostError {
-    if (error instanceof HostError) return error;
     const message = error instanceof Error ? error.message : String(error);
-    const isInput = error instanceof TypeError || error instanceof RangeError;
-    const code = this.#closed !== undefined ? "unavailable" : isInput ? "invalid" : "failed";
+    const code = error instanceof EngineError ? error.code : this.#closed !== undefined ? "unavailable" : "failed";
     return new HostError(code, message, { cause: error });
   }
 }
