@@ -28,13 +28,15 @@ export {
   type RequestOptions,
   type ScoreOptions,
 } from "./engine/engine.js";
+export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type { LoadedModel } from "./engine/model.js";
-export type { PromptInput } from "./engine/prompt.js";
+export type { PromptCut, PromptInput } from "./engine/prompt.js";
 export type {
   EncodeResult,
   FinishReason,
   GenerateEvent,
   GenerateResult,
+  PromptLogprob,
   ScoreResult,
   ServedBlock,
   Timings,
@@ -43,7 +45,7 @@ export type {
 export type { TokenLogprob } from "./engine/sampler.js";
 export type { BackendKind } from "./ggml/library.js";
 export type { KVType } from "./kv/block-kv.js";
-export type { BlockStoreStats } from "./kv/block-store.js";
+export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
 export type { AttentionMode } from "./model/block-attention-config.js";
 export type { LoadProgress, WeightsConversion } from "./model/weights.js";
 export type { Tokenizer } from "./tokenizer/tokenizer.js";

@@ -59,7 +59,7 @@ async function answerAsJson(
   flags: GenerateFlags,
   terminal: Terminal,
 ): Promise<GenerateResult> {
-  const logprobs: { id: number; logprob: number; top: readonly TokenLogprob[] }[] = [];
+  const logprobs: { id: number; logprob: number | undefined; top: readonly TokenLogprob[] }[] = [];
   for await (const event of engine.generate(input, options)) {
     if (event.kind === "token" && flags.logprobs !== undefined) {
       logprobs.push({ id: event.tokenId, logprob: event.logprob, top: event.top });
@@ -117,11 +117,14 @@ async function answerAsText(
 }
 
 function tellLogprobs(
-  event: { readonly tokenId: number; readonly logprob: number; readonly top: readonly TokenLogprob[] },
+  event: { readonly tokenId: number; readonly logprob: number | undefined; readonly top: readonly TokenLogprob[] },
   terminal: Terminal,
 ): void {
   const top = event.top.map(({ id, logprob }) => `${id} ${logprob.toFixed(4)}`).join(", ");
-  note(terminal, terminal.errorColors.dim(`token ${event.tokenId} ${event.logprob.toFixed(4)}${top && ` (${top})`}`));
+  note(
+    terminal,
+    terminal.errorColors.dim(`token ${event.tokenId} ${event.logprob?.toFixed(4) ?? ""}${top && ` (${top})`}`),
+  );
 }
 
 /** One line for a person. */

@@ -1,3 +1,5 @@
+import { EngineError } from "./engine-error.js";
+
 /** Bytes that assembled contexts may take, all together. Requests wait for theirs in the order they came. */
 export class ContextBudget {
   #usedBytes = 0;
@@ -11,12 +13,13 @@ export class ContextBudget {
 
   /**
    * Takes bytes as soon as they are free; disposing gives them back.
-   * @throws RangeError if they are more than the whole budget; the signal's reason.
+   * @throws EngineError "too_long" if they are more than the whole budget; the signal's reason.
    */
   async take(bytes: number, signal?: AbortSignal): Promise<Disposable> {
     signal?.throwIfAborted();
     if (bytes > this.capBytes) {
-      throw new RangeError(
+      throw new EngineError(
+        "too_long",
         `Cannot assemble a context of ${bytes} bytes: the budget for contexts is ${this.capBytes} bytes`,
       );
     }

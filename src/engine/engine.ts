@@ -4,30 +4,34 @@ import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { RagDocument } from "../blocks/block.js";
 import { passageText } from "../blocks/rag-prompt.js";
-import { blockId } from "../kv/block-id.js";
+import { blockId, isBlockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, KV_TYPES, type KVType } from "../kv/block-kv.js";
-import type { BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
+import type { BlockInfo, BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import { Admission } from "./admission.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import { ContextBudget } from "./context-budget.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape } from "./encode-block.js";
+import { checkInput, EngineError } from "./engine-error.js";
 import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
 import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePrompt } from "./prompt.js";
+import { PromptScorer } from "./prompt-scorer.js";
 import type {
   EncodeResult,
   FinishReason,
   GenerateEvent,
   GenerateResult,
+  PromptLogprob,
   ScoreResult,
   ServedBlock,
   Timings,
 } from "./results.js";
-import { type RequestCounts, RunningRequests } from "./running-requests.js";
-import { createSampler, type TokenLogprob } from "./sampler.js";
-import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
+import { type RequestCounts, type RunningRequest, RunningRequests } from "./running-requests.js";
+import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
+import { parseSamplingOptions, type SamplingInput, type SamplingOptions } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
@@ -42,6 +46,10 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly storeBytes?: number | undefined;
   /** The most bytes of assembled contexts, all requests together. Default: a quarter of the machine's memory. */
   readonly contextBytes?: number | undefined;
+  /** The most requests that run at the same time. Default 32. */
+  readonly maxRunning?: number | undefined;
+  /** The most requests that wait for their turn; more are turned away. Default 256. */
+  readonly maxQueued?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
   readonly mode?: AttentionMode | undefined;
   /** Told once what a user should know, for instance that the model was not trained for block mode. */
@@ -55,10 +63,18 @@ export interface RequestOptions {
    * global ones. Default true.
    */
   readonly positionReencoding?: boolean | undefined;
+  /** Keeps tenants apart: no two salts share a block. Default "". */
+  readonly salt?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-export type GenerateOptions = SamplingInput;
+export interface GenerateOptions extends SamplingInput {
+  /**
+   * Tells, with the `prompt` event, how likely each token of the prompt was, and that many of the likeliest tokens in its
+   * place, 0 to 20. Local blocks are computed for it, hits too. Left out: nothing is told.
+   */
+  readonly promptLogprobs?: number | undefined;
+}
 
 export interface ScoreOptions extends RequestOptions {
   /** How many of the likeliest tokens are told at each step. Default 5. */
@@ -78,6 +94,9 @@ export interface EngineStats {
 
 const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
+const defaultMaxRunning = 32;
+const defaultMaxQueued = 256;
+const maxPromptLogprobs = 20;
 /** Passages leased at a time while encoding for an index. */
 const encodeBatch = 64;
 
@@ -89,6 +108,23 @@ interface Prepared {
   readonly finalPosition: number;
   readonly blocks: readonly ServedBlock[];
   readonly cachedTokens: number;
+}
+
+/** What holds for a request as a whole, checked. */
+interface Terms {
+  readonly mode: AttentionMode;
+  readonly positionReencoding: boolean;
+  readonly salt: string;
+  readonly signal: AbortSignal;
+}
+
+/** What a request needs of its context. */
+interface ContextNeeds {
+  /** In rows. */
+  readonly capacity: number;
+  readonly decodes: boolean;
+  /** Whether local blocks are computed anew, for their rows' logits. */
+  readonly scoresPrompt?: boolean;
 }
 
 /** A local block to find or to encode. */
@@ -115,6 +151,7 @@ export class Engine implements AsyncDisposable {
   readonly contextLength: number;
   readonly #store: BlockStore<DeviceBlockMemory>;
   readonly #budget: ContextBudget;
+  readonly #admission: Admission;
   readonly #scheduler: Scheduler;
   readonly #mode: AttentionMode | undefined;
   readonly #onWarning: (warning: string) => void;
@@ -129,6 +166,10 @@ export class Engine implements AsyncDisposable {
     this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
     this.#budget = new ContextBudget(options.contextBytes ?? quarterOfMemory());
+    this.#admission = new Admission({
+      maxRunning: options.maxRunning ?? defaultMaxRunning,
+      maxQueued: options.maxQueued ?? defaultMaxQueued,
+    });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType);
     this.#mode = options.mode;
     this.#onWarning = options.onWarning ?? (() => undefined);
@@ -148,6 +189,14 @@ export class Engine implements AsyncDisposable {
     for (const [name, bytes] of Object.entries({ storeBytes, contextBytes: budget })) {
       if (Number.isSafeInteger(bytes) && bytes >= 0) continue;
       throw new RangeError(`Cannot load the engine: ${name} is ${bytes}, wanted a whole number of bytes from 0 on`);
+    }
+    for (const [name, min] of [
+      ["maxRunning", 1],
+      ["maxQueued", 0],
+    ] as const) {
+      const count = options[name] ?? min;
+      if (Number.isSafeInteger(count) && count >= min) continue;
+      throw new RangeError(`Cannot load the engine: ${name} is ${count}, wanted a whole number from ${min} on`);
     }
     for (const mode of [options.mode, ...(options.trainedModes ?? [])]) checkMode(mode);
     const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath() });
@@ -171,23 +220,17 @@ export class Engine implements AsyncDisposable {
    * Answers a prompt, token by token. Leaving the loop early, or an abort of the signal, frees all that the request took;
    * after an abort the last event says `cancelled`.
    *
-   * @throws TypeError or RangeError for a prompt or options that cannot be used; Error if the device fails.
+   * @throws EngineError for a prompt or options that cannot be used, or a full queue; Error if the device fails.
    */
   async *generate(
     input: PromptInput,
     options: GenerateOptions & RequestOptions = {},
   ): AsyncGenerator<GenerateEvent, void> {
-    const { mode: wantedMode, positionReencoding = true, signal: callerSignal, ...samplingInput } = options;
     const startedAt = performance.now();
-    const sampling = parseSamplingOptions(samplingInput);
-    const mode = this.#modeOf(wantedMode);
-    const signal = this.#signal(callerSignal);
+    const { signal: callerSignal } = options;
+    const { terms, sampling, sampler } = checkInput(() => this.#checkGenerate(options));
+    const { mode, signal } = terms;
     const timings = newTimings();
-    const sampler = createSampler(sampling, {
-      vocabSize: this.model.source.config.vocabSize,
-      numTokens: this.model.tokenizer.vocabSize,
-      drawSeed: () => randomInt(2 ** 47),
-    });
     const tokenizer = this.model.tokenizer;
     const stream = tokenizer.stream();
     const matcher = new StopMatcher(sampling.stop);
@@ -217,37 +260,45 @@ export class Engine implements AsyncDisposable {
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
-      prompt = tokenizePrompt(input, mode, this.promptContext);
+      this.#admission.requireRoom();
+      prompt = checkInput(() => tokenizePrompt(input, mode, this.promptContext));
       timings.tokenizeMs = performance.now() - startedAt;
       const promptIds = prompt.blocks.flatMap((block) => [...block]);
       this.#checkLength(promptIds.length);
+      using _place = await this.#enter(request, timings, signal);
       const maxTokens = Math.min(sampling.maxTokens, this.contextLength - promptIds.length);
       // The last token's key and value are never read.
       const capacity = promptIds.length + Math.max(0, maxTokens - 1);
-      using preparing = await this.#prepare(
-        prompt.blocks,
-        capacity,
-        maxTokens > 1,
-        positionReencoding,
-        timings,
-        signal,
-      );
+      const needs = { capacity, decodes: maxTokens > 1, scoresPrompt: options.promptLogprobs !== undefined };
+      using preparing = await this.#prepare(prompt.blocks, needs, terms, timings);
       request.taken = preparing;
       prepared = preparing.prepared;
       const { context, finalTokens, finalPosition, blocks, cachedTokens } = prepared;
+      const scheduler = this.#scheduler;
+      let prefillFrom = performance.now();
+      let logits: Float32Array | undefined;
+      let promptLogprobs: readonly PromptLogprob[] | undefined;
+      if (options.promptLogprobs !== undefined) {
+        const scorer = new PromptScorer(promptIds, options.promptLogprobs);
+        for await (const row of this.#promptRows(prompt.blocks, prepared, signal)) scorer.take(row);
+        promptLogprobs = scorer.scores;
+        logits = scorer.lastLogits;
+        timings.prefillMs = performance.now() - prefillFrom;
+      }
       request.pause();
-      yield { kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks };
+      const counts = { promptTokens: promptIds.length, cachedTokens };
+      yield { kind: "prompt", mode, ...counts, blocks, promptTokenIds: promptIds, promptLogprobs };
       request.resume(signal);
 
-      const prefillFrom = performance.now();
-      const scheduler = this.#scheduler;
-      let logits = await lastLogits(
-        scheduler.prefill(context, finalTokens, finalPosition, finalTokens.length - 1, signal),
-      );
-      timings.prefillMs = performance.now() - prefillFrom;
+      if (logits === undefined) {
+        prefillFrom = performance.now();
+        const last = finalTokens.length - 1;
+        for await (const row of scheduler.prefill(context, finalTokens, finalPosition, last, signal)) logits = row;
+        timings.prefillMs = performance.now() - prefillFrom;
+      }
       let firstTokenAt: number | undefined;
       while (generatedIds.length < maxTokens) {
-        const sampled = sampler.sample(logits, { promptIds, generatedIds });
+        const sampled = sampler.sample(logits as Float32Array, { promptIds, generatedIds });
         firstTokenAt ??= performance.now();
         timings.ttftMs ??= firstTokenAt - startedAt;
         timings.decodeMs = performance.now() - firstTokenAt;
@@ -301,37 +352,30 @@ export class Engine implements AsyncDisposable {
    * How likely a continuation is after a prompt.
    *
    * @param continuation text, tokenized alone, or token ids.
-   * @throws TypeError or RangeError for input that cannot be used; Error if the device fails; the signal's reason.
+   * @throws EngineError for input that cannot be used, or a full queue; Error if the device fails; the signal's reason.
    */
   async score(
     input: PromptInput,
     continuation: string | readonly number[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
-    const { top: numTop = 5, stepwise = false, positionReencoding = true } = options;
-    const { vocabSize } = this.model.source.config;
-    if (!Number.isInteger(numTop) || numTop < 0 || numTop > vocabSize) {
-      throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
-    }
-    const mode = this.#modeOf(options.mode);
-    const signal = this.#signal(options.signal);
+    const { top: numTop = 5, stepwise = false } = options;
+    const { terms, next } = checkInput(() => ({
+      terms: this.#checkTerms(options),
+      next: this.#checkContinuation(continuation, numTop),
+    }));
+    const { mode, signal } = terms;
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
-      const prompt = tokenizePrompt(input, mode, this.promptContext);
-      const next =
-        typeof continuation === "string" ? this.model.tokenizer.encode(continuation, "all") : [...continuation];
-      if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
-      const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-      if (wrong !== undefined)
-        throw new RangeError(
-          `Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`,
-        );
+      this.#admission.requireRoom();
+      const prompt = checkInput(() => tokenizePrompt(input, mode, this.promptContext));
       const promptTokens = countTokens(prompt.blocks);
-      this.#checkLength(promptTokens + next.length);
-      const timings = newTimings();
       const capacity = promptTokens + next.length;
-      using preparing = await this.#prepare(prompt.blocks, capacity, stepwise, positionReencoding, timings, signal);
+      this.#checkLength(capacity);
+      const timings = newTimings();
+      using _place = await this.#enter(request, timings, signal);
+      using preparing = await this.#prepare(prompt.blocks, { capacity, decodes: stepwise }, terms, timings);
       const { context, finalTokens, finalPosition, cachedTokens } = preparing.prepared;
       const logprobs: number[] = [];
       const top: TokenLogprob[][] = [];
@@ -367,32 +411,25 @@ export class Engine implements AsyncDisposable {
    *
    * @param passages block texts as a prompt will have them, or documents, which become passages of the RAG prompt.
    * @param options.onBlock told of each passage as it is there.
-   * @throws TypeError or RangeError for passages that cannot be used; Error if the device fails; the signal's reason.
+   * @throws EngineError for passages that cannot be used, or a full queue; Error if the device fails; the signal's reason.
    */
   async encode(
     passages: readonly (string | RagDocument)[],
-    options: {
-      readonly signal?: AbortSignal | undefined;
+    options: Pick<RequestOptions, "salt" | "signal"> & {
       readonly onBlock?: ((index: number, block: ServedBlock) => void) | undefined;
     } = {},
   ): Promise<EncodeResult> {
-    const signal = this.#signal(options.signal);
+    const { salt, signal } = checkInput(() => this.#checkTerms(options));
     using request = this.#requests.begin();
     try {
-      const { tokenizer, ragTexts } = this.promptContext;
-      const tokenIds = passages.map((passage, i) => {
-        const ids =
-          typeof passage === "string"
-            ? tokenizer.encode(passage, "all")
-            : tokenizer.encode(passageText(passage, ragTexts), "none");
-        if (ids.length === 0) throw new RangeError(`Cannot encode passage ${i}: it is empty`);
-        this.#checkLength(ids.length, `passage ${i}`);
-        return Int32Array.from(ids);
-      });
+      signal.throwIfAborted();
+      this.#admission.requireRoom();
+      const tokenIds = checkInput(() => this.#passageTokens(passages));
+      using _place = await this.#enter(request, newTimings(), signal);
       const served: ServedBlock[] = [];
       for (let first = 0; first < tokenIds.length; first += encodeBatch) {
         const batch = tokenIds.slice(first, first + encodeBatch);
-        const requests = await this.#blockRequests(batch, signal);
+        const requests = await this.#blockRequests(batch, salt, signal);
         using leased = await this.#lease(requests, signal);
         for (const [i, { block, fromStore }] of leased.blocks.entries()) {
           const one = { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
@@ -405,6 +442,18 @@ export class Engine implements AsyncDisposable {
       request.outcome = signal.aborted ? "cancelled" : "failed";
       throw error;
     }
+  }
+
+  /** A kept block of this salt; undefined where there is none, another salt's among them. @throws EngineError for a salt that is no text. */
+  async block(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<BlockInfo | undefined> {
+    const salt = checkInput(() => checkSalt(options.salt));
+    return isBlockId(id) ? this.#store.find(id, salt) : undefined;
+  }
+
+  /** Forgets a block of this salt. @returns whether there was one. @throws as `block`. */
+  async deleteBlock(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    const salt = checkInput(() => checkSalt(options.salt));
+    return isBlockId(id) && (await this.#store.delete(id, salt));
   }
 
   stats(): EngineStats {
@@ -441,15 +490,99 @@ export class Engine implements AsyncDisposable {
     return mode;
   }
 
-  #signal(signal: AbortSignal | undefined): AbortSignal {
-    return signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
+  #checkTerms({ mode, positionReencoding = true, salt, signal }: RequestOptions): Terms {
+    return {
+      mode: this.#modeOf(mode),
+      positionReencoding,
+      salt: checkSalt(salt),
+      signal: signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal,
+    };
+  }
+
+  #checkGenerate(options: GenerateOptions & RequestOptions): {
+    readonly terms: Terms;
+    readonly sampling: SamplingOptions;
+    readonly sampler: Sampler;
+  } {
+    const { mode, positionReencoding, salt, signal, promptLogprobs, ...samplingInput } = options;
+    const sampling = parseSamplingOptions(samplingInput);
+    const isCount = (n: number) => Number.isInteger(n) && n >= 0 && n <= maxPromptLogprobs;
+    if (promptLogprobs !== undefined && !isCount(promptLogprobs)) {
+      throw new RangeError(
+        `Cannot score the prompt: promptLogprobs is ${String(promptLogprobs)}, wanted a whole number from 0 to ${maxPromptLogprobs}`,
+      );
+    }
+    const sampler = createSampler(sampling, {
+      vocabSize: this.model.source.config.vocabSize,
+      numTokens: this.model.tokenizer.vocabSize,
+      drawSeed: () => randomInt(2 ** 47),
+    });
+    return { terms: this.#checkTerms({ mode, positionReencoding, salt, signal }), sampling, sampler };
+  }
+
+  #checkContinuation(continuation: string | readonly number[], numTop: number): readonly number[] {
+    const { vocabSize } = this.model.source.config;
+    if (!Number.isInteger(numTop) || numTop < 0 || numTop > vocabSize) {
+      throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
+    }
+    const next =
+      typeof continuation === "string" ? this.model.tokenizer.encode(continuation, "all") : [...continuation];
+    if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
+    const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (wrong === undefined) return next;
+    throw new RangeError(`Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`);
+  }
+
+  #passageTokens(passages: readonly (string | RagDocument)[]): Int32Array[] {
+    const { tokenizer, ragTexts } = this.promptContext;
+    return passages.map((passage, i) => {
+      const ids =
+        typeof passage === "string"
+          ? tokenizer.encode(passage, "all")
+          : tokenizer.encode(passageText(passage, ragTexts), "none");
+      if (ids.length === 0) throw new RangeError(`Cannot encode passage ${i}: it is empty`);
+      this.#checkLength(ids.length, `passage ${i}`);
+      return Int32Array.from(ids);
+    });
+  }
+
+  /** Waits for the request's turn. @throws EngineError "queue_full"; the signal's reason. */
+  async #enter(request: RunningRequest, timings: MutableTimings, signal: AbortSignal): Promise<Disposable> {
+    const from = performance.now();
+    request.isQueued = true;
+    try {
+      return await this.#admission.enter(signal);
+    } finally {
+      request.isQueued = false;
+      timings.queueMs = performance.now() - from;
+    }
+  }
+
+  /** The logits of every row of a prompt, each seeing what the mode lets it see: a local block's its block alone. */
+  async *#promptRows(
+    blocks: readonly Int32Array[],
+    { context, finalTokens, finalPosition }: Prepared,
+    signal: AbortSignal,
+  ): AsyncGenerator<Float32Array> {
+    const { backend, decoder } = this.model;
+    const local = blocks.slice(0, -1);
+    if (local.length > 0) {
+      // Its room was taken with the context's.
+      using scratch = new AssembledContext(backend, decoder, this.kvType, longest(local), context.pin());
+      for (const block of local) {
+        scratch.length = 0;
+        yield* this.#scheduler.prefill(scratch, block, 0, 0, signal);
+      }
+    }
+    yield* this.#scheduler.prefill(context, finalTokens, finalPosition, 0, signal);
   }
 
   #checkLength(numTokens: number, what = "the prompt"): void {
     if (numTokens <= this.contextLength) return;
     const { slidingWindow } = this.model.source.config;
     const limit = slidingWindow === this.contextLength ? "sliding window" : "context";
-    throw new RangeError(
+    throw new EngineError(
+      "too_long",
       `Cannot use ${what}: it has ${numTokens} tokens, the model's ${limit} holds ${this.contextLength}`,
     );
   }
@@ -457,24 +590,25 @@ export class Engine implements AsyncDisposable {
   /** Leases or encodes the local blocks and lays them out. */
   async #prepare(
     blocks: readonly Int32Array[],
-    capacity: number,
-    decodes: boolean,
-    positionReencoding: boolean,
+    { capacity, decodes, scoresPrompt = false }: ContextNeeds,
+    { positionReencoding, salt, signal }: Terms,
     timings: MutableTimings,
-    signal: AbortSignal,
   ): Promise<Disposable & { readonly prepared: Prepared }> {
     const { backend, decoder } = this.model;
     const local = blocks.slice(0, -1);
     const finalTokens = blocks.at(-1) as Int32Array;
     const waitFrom = performance.now();
-    const room = await this.#budget.take(contextBytes(decoder, this.kvType, capacity, decodes), signal);
+    const bytes = contextBytes(decoder, this.kvType, capacity, decodes);
+    const scratchBytes =
+      scoresPrompt && local.length > 0 ? contextBytes(decoder, this.kvType, longest(local), false) : 0;
+    const room = await this.#budget.take(bytes + scratchBytes, signal);
     let context: AssembledContext | undefined;
     // The room is the context's own once there is one.
     const giveBack = (): void => (context ?? room)[Symbol.dispose]();
     try {
       const encodeFrom = performance.now();
       timings.waitMs = encodeFrom - waitFrom;
-      const requests = local.length > 0 ? await this.#blockRequests(local, signal) : [];
+      const requests = local.length > 0 ? await this.#blockRequests(local, salt, signal) : [];
       using leased = await this.#lease(requests, signal);
       const served = leased.blocks.map(({ block, fromStore }, i): ServedBlock => {
         return { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
@@ -497,12 +631,13 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #blockRequests(blocks: readonly Int32Array[], signal: AbortSignal): Promise<TokenBlock[]> {
+  async #blockRequests(blocks: readonly Int32Array[], salt: string, signal: AbortSignal): Promise<TokenBlock[]> {
     const fingerprint = await unlessAborted(this.model.fingerprint, signal);
-    const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "" };
+    const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt };
     return blocks.map((tokenIds) => ({
       id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),
       shape: blockShape(this.model.decoder, this.kvType, tokenIds.length),
+      owner: salt,
       tokenIds,
     }));
   }
@@ -524,16 +659,18 @@ export function embeddedModelPath(): string {
   return path;
 }
 
-async function lastLogits(rows: AsyncIterable<Float32Array>): Promise<Float32Array> {
-  let last: Float32Array | undefined;
-  for await (const row of rows) last = row;
-  if (last === undefined) throw new Error("Cannot answer: the final block gave no logits");
-  return last;
-}
-
 function checkMode(mode: AttentionMode | undefined): void {
   if (mode === undefined || mode === "block" || mode === "full") return;
   throw new RangeError(`Cannot use mode "${String(mode)}": wanted block or full`);
+}
+
+function checkSalt(salt: string | undefined): string {
+  if (salt === undefined || typeof salt === "string") return salt ?? "";
+  throw new TypeError(`Cannot use the salt: it is ${typeof salt}, wanted text`);
+}
+
+function longest(blocks: readonly Int32Array[]): number {
+  return blocks.reduce((most, { length }) => Math.max(most, length), 0);
 }
 
 function quarterOfMemory(): number {
@@ -550,5 +687,14 @@ function ownPositions(blocks: readonly Int32Array[]): Int32Array {
 }
 
 function newTimings(): MutableTimings {
-  return { tokenizeMs: 0, waitMs: 0, encodeMs: 0, assembleMs: 0, prefillMs: 0, ttftMs: undefined, decodeMs: 0 };
+  return {
+    tokenizeMs: 0,
+    queueMs: 0,
+    waitMs: 0,
+    encodeMs: 0,
+    assembleMs: 0,
+    prefillMs: 0,
+    ttftMs: undefined,
+    decodeMs: 0,
+  };
 }

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { loadTokenizer, templateOf } from "./model.js";
-import { type PromptContext, type PromptInput, tokenizePrompt } from "./prompt.js";
+import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "./prompt.js";
 
 async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<PromptContext> {
   const folder = await temporaryFolder();
@@ -62,4 +62,66 @@ test("tokenizePrompt(): token ids are taken as they are, below the embedding's r
   const last = { blockTokenIds: [[vocabSize]] };
   expect(() => tokenizePrompt(last, "block", context)).toThrow(`holds ${vocabSize}, wanted a whole number below`);
   expect(lists(tokenizePrompt(last, "block", { ...context, vocabSize: vocabSize + 1 }).blocks)).toEqual([[vocabSize]]);
+});
+
+test("cutPrompt(): cut says where prompts and messages are cut", async () => {
+  const context = await contextOf("qwen2");
+  const texts = (input: Exclude<PromptInput, { blockTokenIds: unknown }>) =>
+    cutPrompt(input, context).blocks.map(({ text }) => text);
+  const prompt = "one\ntwo\nthree";
+  expect(texts({ prompt })).toEqual(["one\n", "two\n", "three"]);
+  expect(texts({ prompt, cut: "rule" })).toEqual(["one\n", "two\n", "three"]);
+  for (const cut of ["parts", "none"] as const) expect(texts({ prompt, cut })).toEqual([prompt]);
+
+  const messages = [
+    { role: "system", content: "be\nbrief" },
+    { role: "user", content: ["first\n", "second\n", "ask\nme"] },
+  ];
+  const whole = texts({ messages, cut: "none" });
+  expect(whole).toHaveLength(1);
+  const parts = texts({ messages, cut: "parts" });
+  expect(parts.filter((text) => ["first\n", "second\n"].includes(text))).toHaveLength(2);
+  expect(parts.some((text) => text.includes("be\nbrief"))).toBe(true);
+  expect(texts({ messages }).some((text) => text.includes("be\nbrief"))).toBe(false);
+  // The last user message stays whole: joined, its parts are the final block.
+  const joined = texts({ messages, cut: "rule" });
+  expect(joined.at(-1)).toContain("first\nsecond\nask\nme");
+  expect(texts({ messages: messages.slice(1), cut: "rule" }).at(-1)).not.toContain("second");
+  for (const cut of [parts, joined, texts({ messages })]) expect(cut.join("")).toBe(whole[0]);
+
+  const documents = [{ title: "t", text: "x" }, "y"];
+  expect(texts({ messages, documents, cut: "none" })).toHaveLength(1);
+  const passages = texts({ messages, documents }).filter((text) => text.startsWith("- Title: t"));
+  for (const cut of ["parts", "rule"] as const) expect(texts({ messages, documents, cut })).toContain(passages[0]);
+});
+
+test("tokenizePrompt(): cut none is one block with the ids of full mode", async () => {
+  const context = await contextOf("llama");
+  const messages = [{ role: "user", content: ["a\n", "b"] }];
+  for (const input of [{ prompt: "a\n\nb" }, { messages }]) {
+    const whole = lists(tokenizePrompt({ ...input, cut: "none" }, "block", context).blocks);
+    expect(whole).toEqual(lists(tokenizePrompt(input, "full", context).blocks));
+  }
+});
+
+test("tokenizePrompt(): every form takes numLocalAttentionBlocks", async () => {
+  const context = await contextOf("llama");
+  const forms: PromptInput[] = [
+    { blocks: ["a", "b", "c"] },
+    { blockTokenIds: [[1], [2], [3]] },
+    { prompt: "a\n\nb\n\nc" },
+    { messages: [{ role: "user", content: ["a\n", "b\n", "c"] }] },
+    { question: "c", documents: ["a", "b"] },
+  ];
+  for (const form of forms) {
+    const all = tokenizePrompt(form, "block", context);
+    expect(all.blocks.length).toBeGreaterThan(2);
+    const one = tokenizePrompt({ ...form, numLocalAttentionBlocks: 1 }, "block", context);
+    expect(lists(one.blocks)).toEqual([lists(all.blocks)[0], lists(all.blocks).slice(1).flat()]);
+    for (const mode of ["block", "full"] as const) {
+      expect(() => tokenizePrompt({ ...form, numLocalAttentionBlocks: -1 }, mode, context)).toThrow(
+        "num_local_attention_blocks is -1",
+      );
+    }
+  }
 });

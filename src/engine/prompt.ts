@@ -14,18 +14,31 @@ import { type SegmentOptions, segmentText } from "../blocks/segment.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 
-/** What a caller asks: one of five forms. */
-export type PromptInput =
-  /** Blocks as the caller composed them, the last one the final block; those past numLocalAttentionBlocks join it. */
-  | { readonly blocks: readonly string[]; readonly numLocalAttentionBlocks?: number | undefined }
+/**
+ * Where a `prompt` or `messages` are cut. "parts": where the caller cut them: parts of a message are blocks, strings stay
+ * whole. "rule": by rule, parts joined first. "none": nowhere, one block, as in full mode. Left out: parts are blocks,
+ * strings are cut by rule. Documents' passages are blocks with each but "none".
+ */
+export type PromptCut = "parts" | "rule" | "none";
+
+/** What a caller asks: one of five forms. Blocks past numLocalAttentionBlocks join the final block. */
+export type PromptInput = {
+  readonly numLocalAttentionBlocks?: number | undefined;
+} /** Blocks as the caller composed them, the last one the final block. */ & (
+  | { readonly blocks: readonly string[] }
   /** The same as token ids: nothing is added to them, no BOS and no prefix. */
   | { readonly blockTokenIds: readonly (readonly number[])[] }
   /** One text, cut by rule in block mode. */
-  | { readonly prompt: string; readonly segment?: SegmentOptions | undefined }
+  | {
+      readonly prompt: string;
+      readonly cut?: PromptCut | undefined;
+      readonly segment?: SegmentOptions | undefined;
+    }
   /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
   | {
       readonly messages: readonly ChatMessage[];
       readonly documents?: readonly (string | RagDocument)[] | undefined;
+      readonly cut?: PromptCut | undefined;
       readonly segment?: SegmentOptions | undefined;
     }
   /** The RAG prompt: a passage is a block. */
@@ -33,7 +46,8 @@ export type PromptInput =
       readonly question: string;
       readonly documents: readonly (string | RagDocument)[];
       readonly rag?: Omit<RagPromptOptions, "template" | "texts"> | undefined;
-    };
+    }
+);
 
 /** What turning a prompt into tokens needs of a model. */
 export interface PromptContext {
@@ -71,42 +85,78 @@ export function cutPrompt(
   input: Exclude<PromptInput, { blockTokenIds: unknown }>,
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
 ): CutPrompt {
-  if ("blocks" in input) {
-    const cut = blocksFromStrings(input.blocks);
-    // Full mode joins all blocks whatever the number, but says so if it is none.
-    joinLocalBlocks(cut.blocks.length, input.numLocalAttentionBlocks);
-    return {
-      ...cut,
-      isWhole: false,
-      numLocalAttentionBlocks: input.numLocalAttentionBlocks,
-    };
-  }
+  const { numLocalAttentionBlocks } = input;
+  const cut = cutForm(input, context);
+  // Full mode joins all blocks whatever the number, but says so if it is none.
+  joinLocalBlocks(cut.blocks.length, numLocalAttentionBlocks);
+  return { ...cut, numLocalAttentionBlocks };
+}
+
+function cutForm(
+  input: Exclude<PromptInput, { blockTokenIds: unknown }>,
+  context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
+): Omit<CutPrompt, "numLocalAttentionBlocks"> {
+  if ("blocks" in input) return { ...blocksFromStrings(input.blocks), isWhole: false };
   if ("prompt" in input) {
     if (typeof input.prompt !== "string")
       throw new TypeError(`Cannot use the prompt: it is ${typeof input.prompt}, wanted text`);
-    const texts = segmentText(input.prompt, input.segment);
+    const texts = segmentText(input.prompt, segmentOptions(input));
     if (texts.length === 0) throw new RangeError("Cannot use the prompt: it is empty");
-    return { ...blocksFromStrings(texts), isWhole: true, numLocalAttentionBlocks: undefined };
+    return { ...joinIf(input.cut === "none", blocksFromStrings(texts)), isWhole: true };
   }
   const template = context.chatTemplate;
   if ("question" in input) {
     const options = { ...input.rag, template, texts: context.ragTexts };
     const cut = ragPrompt({ documents: input.documents, question: input.question }, options);
-    return { ...cut, isWhole: false, numLocalAttentionBlocks: undefined };
+    return { ...cut, isWhole: false };
   }
   if ("messages" in input) {
     if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
+    const segment = segmentOptions(input);
+    const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
     if (input.documents !== undefined) {
-      const options = { ...input.segment, template, texts: context.ragTexts };
-      const cut = ragPrompt({ documents: input.documents, messages: input.messages }, options);
-      return { ...cut, isWhole: false, numLocalAttentionBlocks: undefined };
+      const options = { ...segment, template, texts: context.ragTexts };
+      const cut = ragPrompt({ documents: input.documents, messages }, options);
+      return { ...joinIf(input.cut === "none", cut), isWhole: false };
     }
-    const cut = segmentMessages(input.messages, template, input.segment);
-    return { ...cut, isWhole: true, numLocalAttentionBlocks: undefined };
+    const cut = segmentMessages(messages, template, segment);
+    return { ...joinIf(input.cut === "none", cut), isWhole: true };
   }
   throw new TypeError(
     'Cannot use the prompt: it has none of "blocks", "prompt", "messages", or "question" with "documents"',
   );
+}
+
+/** How strings are cut. @throws RangeError for a cut that is none, or a rule beside a cut that has no use for it. */
+function segmentOptions({
+  cut,
+  segment,
+}: {
+  readonly cut?: PromptCut | undefined;
+  readonly segment?: SegmentOptions | undefined;
+}): SegmentOptions | undefined {
+  if (cut === undefined || cut === "rule") return segment;
+  if (cut !== "parts" && cut !== "none") {
+    throw new RangeError(`Cannot cut the prompt: cut is "${String(cut)}", wanted "parts", "rule" or "none"`);
+  }
+  if (segment !== undefined) {
+    throw new RangeError(`Cannot cut the prompt by the rule of "segment": cut is "${cut}", wanted "rule" beside it`);
+  }
+  return { cut: (text) => [text], limit: Number.POSITIVE_INFINITY };
+}
+
+function joinIf(isJoined: boolean, cut: SegmentedPrompt): SegmentedPrompt {
+  return isJoined ? { ...cut, blocks: [joinTextBlocks(cut.blocks)] } : cut;
+}
+
+/** Messages whose parts are joined. What is no list of messages is left to who checks them. */
+function joinParts(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  if (!Array.isArray(messages)) return messages;
+  return messages.map((message: ChatMessage) => {
+    const content: unknown = message?.content;
+    const isParts = Array.isArray(content) && content.every((part) => typeof part === "string");
+    return isParts ? { ...message, content: content.join("") } : message;
+  });
 }
 
 /**
@@ -117,7 +167,7 @@ export function cutPrompt(
  * @see FACTS "Ids".
  */
 export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context: PromptContext): TokenizedPrompt {
-  if ("blockTokenIds" in input) return fromTokenIds(input.blockTokenIds, mode, context);
+  if ("blockTokenIds" in input) return fromTokenIds(input, mode, context);
   const cut = cutPrompt(input, context);
   const { tokenizer } = context;
   const encode = ({ text, trusted }: TextBlock) => tokenizer.encode(text, trusted);
@@ -135,7 +185,7 @@ export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context:
 }
 
 function fromTokenIds(
-  ids: readonly (readonly number[])[],
+  { blockTokenIds: ids, numLocalAttentionBlocks }: Extract<PromptInput, { blockTokenIds: unknown }>,
   mode: AttentionMode,
   { tokenizer, vocabSize = tokenizer.vocabSize }: PromptContext,
 ): TokenizedPrompt {
@@ -151,7 +201,8 @@ function fromTokenIds(
     }
   }
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
-  return { blocks: joinBlocks(ids, mode === "full" ? 0 : undefined), cutTokenIds: ids, warnings: [] };
+  joinLocalBlocks(ids.length, numLocalAttentionBlocks);
+  return { blocks: joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks), cutTokenIds: ids, warnings: [] };
 }
 
 /** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */

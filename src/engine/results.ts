@@ -17,6 +17,8 @@ export interface Usage {
 export interface Timings {
   /** Cutting, templates and tokens. */
   readonly tokenizeMs: number;
+  /** Waiting to be admitted, behind others. */
+  readonly queueMs: number;
   /** Waiting for room among the assembled contexts. */
   readonly waitMs: number;
   /** Looking blocks up and encoding those that the store lacked. */
@@ -53,6 +55,15 @@ export interface GenerateResult {
   readonly warnings: readonly string[];
 }
 
+/** How likely the model held a token of the prompt, under the mask of the request's mode. */
+export interface PromptLogprob {
+  readonly id: number;
+  /** Natural logarithm; undefined for the first token, which nothing precedes. */
+  readonly logprob: number | undefined;
+  /** The likeliest tokens in its place, likeliest first. */
+  readonly top: readonly TokenLogprob[];
+}
+
 export type GenerateEvent =
   /** The prompt is cut and tokenized, its blocks are there. */
   | {
@@ -61,13 +72,18 @@ export type GenerateEvent =
       readonly promptTokens: number;
       readonly cachedTokens: number;
       readonly blocks: readonly ServedBlock[];
+      /** The prompt's ids, BOS and prefix among them. */
+      readonly promptTokenIds: readonly number[];
+      /** One for each of them, where `promptLogprobs` asked for them. */
+      readonly promptLogprobs: readonly PromptLogprob[] | undefined;
     }
   /** A token of the answer, and the text that is complete with it, possibly "". */
   | {
       readonly kind: "token";
       readonly tokenId: number;
       readonly text: string;
-      readonly logprob: number;
+      /** Undefined where `logprobs` is false. */
+      readonly logprob: number | undefined;
       readonly top: readonly TokenLogprob[];
     }
   /** The end: what text was held back, and the whole. */

@@ -3,6 +3,8 @@ export interface RunningRequest extends Disposable {
   outcome: "finished" | "cancelled" | "failed";
   /** What it takes from the engine, given back where the engine closes while the request's caller does not come back. */
   taken: Disposable | undefined;
+  /** While it waits to be admitted. */
+  isQueued: boolean;
   readonly isPaused: boolean;
   /** Before the caller has the turn. */
   pause(): void;
@@ -11,6 +13,8 @@ export interface RunningRequest extends Disposable {
 }
 
 export interface RequestCounts {
+  /** Waiting to be admitted. */
+  readonly queued: number;
   readonly running: number;
   readonly finished: number;
   readonly cancelled: number;
@@ -25,7 +29,9 @@ export class RunningRequests {
   #onRest: () => void = () => undefined;
 
   get counts(): RequestCounts {
-    return { running: this.#running.size, ...this.#ended };
+    let queued = 0;
+    for (const { isQueued } of this.#running) if (isQueued) queued += 1;
+    return { queued, running: this.#running.size - queued, ...this.#ended };
   }
 
   /** Counts a request until it is disposed. */
@@ -35,6 +41,7 @@ export class RunningRequests {
     const request: RunningRequest = {
       outcome: "finished",
       taken: undefined,
+      isQueued: false,
       get isPaused() {
         return isPaused;
       },

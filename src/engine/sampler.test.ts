@@ -94,7 +94,7 @@ test("createSampler(): top-p over a flat vocabulary keeps its share of it", () =
 test("createSampler(): bias adds, and -100 bans", () => {
   expect(sampleOne({ logitBias: { 0: 5 } }, [1, 5]).id).toBe(0);
   expect(sampleOne({ logitBias: { 1: -100 } }, [1, 500]).id).toBe(0);
-  expect(() => sampleOne({ logitBias: { 0: -100, 1: -100 } }, [1, 500])).toThrow("no token has a finite logit");
+  expect(() => sampleOne({ logitBias: { 0: -100, 1: -100 } }, [1, 500])).toThrow("logitBias bans every token");
   expect(() => samplerOf({ logitBias: { 9: 1 } }, 9)).toThrow("logitBias names token 9, the vocabulary has 9");
 });
 

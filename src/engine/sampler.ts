@@ -9,7 +9,10 @@ export interface TokenLogprob {
   readonly logprob: number;
 }
 
-export interface SampledToken extends TokenLogprob {
+export interface SampledToken {
+  readonly id: number;
+  /** As in TokenLogprob; undefined where the options want none. */
+  readonly logprob: number | undefined;
   /** The model's likeliest tokens, likeliest first, the lower id first on a tie. */
   readonly top: readonly TokenLogprob[];
 }
@@ -48,7 +51,7 @@ export interface Sampler {
  * @param context.numTokens ids from it on have no text (rows that pad the embedding): they are never chosen or told, but
  * count in probabilities. Default: the vocabulary's size.
  * @param context.drawSeed gives a seed where the options have none: a whole number from 0 to 2^53 - 1.
- * @throws RangeError if logitBias names a token that the vocabulary does not have.
+ * @throws RangeError if logitBias names a token that the vocabulary does not have, or bans every token.
  */
 export function createSampler(
   options: SamplingOptions,
@@ -60,6 +63,9 @@ export function createSampler(
       throw new RangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${numTokens}`);
     }
   }
+  let numBanned = 0;
+  for (const bias of options.logitBias.values()) if (bias === -100) numBanned += 1;
+  if (numBanned > 0 && numBanned === numTokens) throw new RangeError("Cannot sample: logitBias bans every token");
   const seed = options.seed ?? context.drawSeed();
   const exp = createExp();
   return {
@@ -69,8 +75,6 @@ export function createSampler(
         throw new RangeError(`Cannot sample: there are ${logits.length} logits, the vocabulary has ${vocabSize}`);
       }
       const bestRaw = likeliest(logits);
-      const logSum = logSumExp(logits, logits[bestRaw]!, exp);
-      const logprobOf = (id: number): TokenLogprob => ({ id, logprob: logits[id]! - logSum });
       const known = numTokens < vocabSize ? logits.subarray(0, numTokens) : logits;
       const scores = adjust(known, options, history);
       const best = scores === logits ? bestRaw : likeliest(scores);
@@ -78,6 +82,9 @@ export function createSampler(
         options.temperature === 0
           ? best
           : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
+      if (!options.logprobs) return { id, logprob: undefined, top: [] };
+      const logSum = logSumExp(logits, logits[bestRaw]!, exp);
+      const logprobOf = (of: number): TokenLogprob => ({ id: of, logprob: logits[of]! - logSum });
       const top = topIds(known, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
       return { ...logprobOf(id), top: top.map(logprobOf) };
     },

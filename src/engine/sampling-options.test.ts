@@ -14,6 +14,7 @@ test("parseSamplingOptions(): the defaults are greedy, 200 tokens, all else off"
     logitBias: new Map(),
     maxTokens: 200,
     stop: [],
+    logprobs: true,
     topLogprobs: 0,
   });
 });
@@ -32,6 +33,8 @@ test("parseSamplingOptions(): keeps what is given", () => {
 
 test.each([
   [{ temperature: -1 }, "Cannot sample: temperature is -1, wanted a finite number from 0 on"],
+  [{ logprobs: false, topLogprobs: 1 }, "topLogprobs is 1, wanted 0 where logprobs is false"],
+  [{ logprobs: 1 }, "logprobs is 1, wanted true or false"],
   [{ temperature: Number.NaN }, "temperature is NaN"],
   [{ temperature: Number.POSITIVE_INFINITY }, "temperature is Infinity"],
   [{ temperature: "hot" }, 'temperature is "hot"'],

@@ -23,7 +23,9 @@ export interface SamplingOptions {
   readonly maxTokens: number;
   /** Texts that end the answer, and are not in it. */
   readonly stop: readonly string[];
-  /** How many of the likeliest tokens are reported at each step. */
+  /** Whether each token's log-probability is told: it costs a sum over the vocabulary. */
+  readonly logprobs: boolean;
+  /** How many of the likeliest tokens are reported at each step; only with `logprobs`. */
   readonly topLogprobs: number;
 }
 
@@ -49,6 +51,7 @@ const fields = {
       .default([]),
     wanted: "up to 64 strings of whole characters, none empty",
   },
+  logprobs: { schema: z.boolean().default(true), wanted: "true or false" },
   topLogprobs: { schema: z.int().min(0).max(20).default(0), wanted: "a whole number from 0 to 20" },
 } as const;
 
@@ -64,6 +67,7 @@ const schema = z.strictObject({
   logitBias: fields.logitBias.schema,
   maxTokens: fields.maxTokens.schema,
   stop: fields.stop.schema,
+  logprobs: fields.logprobs.schema,
   topLogprobs: fields.topLogprobs.schema,
 });
 
@@ -80,6 +84,9 @@ export function parseSamplingOptions(input: unknown): SamplingOptions {
   const result = schema.safeParse(input);
   if (!result.success) throw new RangeError(`Cannot sample: ${explain(result.error, input)}`);
   const { seed, logitBias, ...rest } = result.data;
+  if (!rest.logprobs && rest.topLogprobs > 0) {
+    throw new RangeError(`Cannot sample: topLogprobs is ${rest.topLogprobs}, wanted 0 where logprobs is false`);
+  }
   return {
     ...rest,
     seed,

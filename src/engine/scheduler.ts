@@ -14,6 +14,8 @@ const maxLogits = 1 << 24;
 const maxRowsBesideDecoding = 128;
 /** A piece that is no prompt's end has at least so many rows, a tile of attention: fewer cost as much. */
 const minPieceRows = 64;
+/** Who reads many rows' logits gives the event loop a turn after so long. */
+const maxReadingMs = 10;
 /** For so many turns after a decoded token its sequence is expected to ask for the next. */
 const turnsOfDecoding = 3;
 
@@ -162,7 +164,13 @@ export class Scheduler {
       });
       const { count, logits } = await task.promise;
       first += count;
-      yield* logits;
+      let turnFrom = performance.now();
+      for (const row of logits) {
+        yield row;
+        if (performance.now() - turnFrom < maxReadingMs) continue;
+        await nextTurn();
+        turnFrom = performance.now();
+      }
     }
   }
 

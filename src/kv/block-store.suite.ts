@@ -9,10 +9,10 @@ import { MemoryLedger } from "./memory-ledger.suite.js";
 export const BYTES_PER_TOKEN = 16;
 
 /** The request for test block number `n`. */
-export function testRequest(n: number, numTokens = 1): BlockRequest {
+export function testRequest(n: number, numTokens = 1, owner = ""): BlockRequest {
   const shape: BlockKVShape = { numLayers: 1, numKvHeads: 1, headSize: 4, numTokens, type: "f16" };
-  const id: BlockId = blockId({ fingerprint: "test", kvType: "f16", formatVersion: 1, salt: "", tokenIds: [n] });
-  return { id, shape };
+  const id: BlockId = blockId({ fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner, tokenIds: [n] });
+  return { id, shape, owner };
 }
 
 function reservationOf(acquisition: Acquisition | undefined): Reservation {
@@ -160,11 +160,11 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
   test(`${name}: a deleted block is not found, and is freed at the end of its lease`, async () => {
     const { store, ledger, put, has, expectExact } = setUp(3);
     await put(a, b);
-    expect(await store.delete(a.id)).toBe(true);
-    expect(await store.delete(a.id)).toBe(false);
+    expect(await store.delete(a.id, "")).toBe(true);
+    expect(await store.delete(a.id, "")).toBe(false);
     expect(ledger.numLive).toBe(1);
     const [leased] = await store.acquire([b]);
-    expect(await store.delete(b.id)).toBe(true);
+    expect(await store.delete(b.id, "")).toBe(true);
     expect(await has(b)).toBe(false);
     expect(leaseOf(leased).block.read()).toHaveLength(BYTES_PER_TOKEN);
     expect(store.stats().leasedBytes).toBe(BYTES_PER_TOKEN);
@@ -178,7 +178,7 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
     const { store, ledger } = setUp(3);
     const [first] = await store.acquire([a]);
     const [second] = await store.acquire([a]);
-    await store.delete(a.id);
+    await store.delete(a.id, "");
     const [later] = await store.acquire([a]);
     expect(later!.kind).toBe("miss");
     reservationOf(first).commit(ledger.block(a.shape))[Symbol.dispose]();
@@ -189,6 +189,39 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
     shared[Symbol.dispose]();
     expect(ledger.numLive).toBe(1);
     expect(store.stats()).toMatchObject({ numBlocks: 1, idleBytes: BYTES_PER_TOKEN, unkeptBytes: 0 });
+  });
+
+  test(`${name}: a block is found and deleted by its owner alone`, async () => {
+    const { store, ledger, put, has } = setUp(5);
+    const theirs = testRequest(1, 2, "them");
+    await put(a);
+    await put(theirs);
+    expect(await store.find(theirs.id, "")).toBeUndefined();
+    expect(await store.delete(theirs.id, "")).toBe(false);
+    expect(await store.find(a.id, "them")).toBeUndefined();
+    expect(await store.delete(a.id, "them")).toBe(false);
+    const info = { id: theirs.id, tokens: 2, bytes: 2 * BYTES_PER_TOKEN, inUse: false };
+    expect(await store.find(theirs.id, "them")).toEqual(info);
+    const [lease] = await store.acquire([theirs]);
+    expect(await store.find(theirs.id, "them")).toEqual({ ...info, inUse: true });
+    const [encoding] = await store.acquire([b]);
+    expect(await store.find(b.id, "")).toBeUndefined();
+    encoding![Symbol.dispose]();
+    expect(await store.delete(theirs.id, "them")).toBe(true);
+    expect(await store.find(theirs.id, "them")).toBeUndefined();
+    lease![Symbol.dispose]();
+    expect(ledger.liveBytes).toBe(BYTES_PER_TOKEN);
+    expect(await has(a)).toBe(true);
+    expect(store.stats()).toMatchObject({ evictions: 0, evictionsByReason: { room: 0, deleted: 1 } });
+  });
+
+  test(`${name}: looking a block up is no use of it`, async () => {
+    const { store, put } = setUp(2);
+    await put(a, b);
+    await store.find(a.id, "");
+    await put(c);
+    expect(await store.find(a.id, "")).toBeUndefined();
+    expect(store.stats()).toMatchObject({ evictionsByReason: { room: 1, deleted: 0 } });
   });
 
   test(`${name}: clear() forgets all, and frees what nobody uses`, async () => {
@@ -296,7 +329,7 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
         using leased = await leaseBlocks(store, [...order.slice(i % 5), order[0]!], encode);
         expect(leased.blocks.every(({ block }) => !block.isDisposed)).toBe(true);
         await new Promise((resolve) => setImmediate(resolve));
-        if (i % 7 === 0) await store.delete(order[0]!.id);
+        if (i % 7 === 0) await store.delete(order[0]!.id, "");
       }),
     );
     expect(runs.some((run) => run.status === "fulfilled")).toBe(true);

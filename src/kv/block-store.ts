@@ -5,6 +5,17 @@ import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 export interface BlockRequest {
   readonly id: BlockId;
   readonly shape: BlockKVShape;
+  /** Whose block it is, as the id's salt says: only they may look it up or delete it by its id. */
+  readonly owner: string;
+}
+
+/** A block that is there, as its owner sees it. */
+export interface BlockInfo {
+  readonly id: BlockId;
+  readonly tokens: number;
+  readonly bytes: number;
+  /** Whether a request uses it now. */
+  readonly inUse: boolean;
 }
 
 /** The use of a block that is there. While one lease is out, the block's bytes stay where they are. */
@@ -71,7 +82,10 @@ export interface BlockStoreStats {
   readonly waits: number;
   /** Waits that took a given-up encoding over. */
   readonly takeovers: number;
+  /** Blocks forgotten to make room for others. */
   readonly evictions: number;
+  /** Blocks that left the store before its end: for room, or deleted. */
+  readonly evictionsByReason: { readonly room: number; readonly deleted: number };
 }
 
 /**
@@ -101,9 +115,15 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
   /**
    * Forgets a block: it is not found from now on, and its memory is freed at the end of its last lease. One that is being
    * encoded goes to those who asked before, and is not kept.
-   * @returns whether there was such a block.
+   * @returns whether there was such a block of this owner: another's is neither told nor touched.
    */
-  delete(id: BlockId, options?: { readonly signal?: AbortSignal | undefined }): Promise<boolean>;
+  delete(id: BlockId, owner: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<boolean>;
+  /** A block of this owner that a request would find; looking is no use of it. */
+  find(
+    id: BlockId,
+    owner: string,
+    options?: { readonly signal?: AbortSignal | undefined },
+  ): Promise<BlockInfo | undefined>;
   /** Deletes all blocks. */
   clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
   stats(): BlockStoreStats;

@@ -33,7 +33,7 @@ test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second"
   const store = new MemoryStore({ capBytes: numBlocks * BYTES_PER_TOKEN });
   const ledger = new MemoryLedger();
   const { shape } = testRequest(0);
-  const requestAt = (n: number) => ({ id: n.toString(16).padStart(64, "0") as BlockId, shape });
+  const requestAt = (n: number) => ({ id: n.toString(16).padStart(64, "0") as BlockId, shape, owner: "" });
   const put = async (from: number) => {
     const start = performance.now();
     const acquired = await store.acquire(Array.from({ length: numBlocks }, (_, i) => requestAt(from + i)));
@@ -204,7 +204,7 @@ test("MemoryStore: does what a slow, obvious list does, and each block's memory 
         const pick = "pick" in step && held.length > 0 ? held[step.pick % held.length] : undefined;
         if (step.do === "acquire") await acquire(step.ns);
         else if (step.do === "delete") {
-          await store.delete(request(step.n).id);
+          await store.delete(request(step.n).id, "");
           slow.delete(step.n);
         } else if (step.do === "clear") {
           await store.clear();

@@ -2,6 +2,7 @@ import type { BlockId } from "./block-id.js";
 import { type BlockKV, type BlockKVShape, type BlockMemory, describeShape, sameShape } from "./block-kv.js";
 import type {
   Acquisition,
+  BlockInfo,
   BlockRequest,
   BlockStore,
   BlockStoreStats,
@@ -23,6 +24,7 @@ interface Encoding<M extends BlockMemory> {
 interface Resident<M extends BlockMemory> extends LruNode<Resident<M>> {
   readonly kind: "resident";
   readonly id: BlockId;
+  readonly owner: string;
   readonly block: BlockKV<M>;
   /** Whether its bytes are part of the cap. */
   readonly kept: boolean;
@@ -50,6 +52,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   #waits = 0;
   #takeovers = 0;
   #evictions = 0;
+  #deletions = 0;
   #isDisposed = false;
 
   /** @throws RangeError if capBytes is not a whole number from 0 on. With 0, blocks are used and never kept. */
@@ -131,13 +134,14 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 
   #commit(encoding: Encoding<M>, block: BlockKV<M>): Lease<M> {
-    const { id } = encoding.request;
+    const { id, owner } = encoding.request;
     const isFound = this.#found.get(id) === encoding;
     const kept = isFound && this.#leasedBytes + block.byteLength <= this.#capBytes;
     if (kept) this.#evictUntilFree(block.byteLength);
     const resident: Resident<M> = {
       kind: "resident",
       id,
+      owner,
       block,
       kept,
       numLeases: 0,
@@ -198,14 +202,33 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     if (this.#found.get(id) === entry) this.#found.delete(id);
   }
 
-  async delete(id: BlockId, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<boolean> {
+  async delete(
+    id: BlockId,
+    owner: string,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<boolean> {
     options.signal?.throwIfAborted();
-    return this.#delete(id);
+    const entry = this.#found.get(id);
+    const holder = entry?.kind === "encoding" ? entry.request.owner : entry?.owner;
+    return holder === owner && this.#delete(id);
+  }
+
+  async find(
+    id: BlockId,
+    owner: string,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<BlockInfo | undefined> {
+    options.signal?.throwIfAborted();
+    const entry = this.#found.get(id);
+    if (entry?.kind !== "resident" || entry.owner !== owner) return undefined;
+    const { block, numLeases } = entry;
+    return { id, tokens: block.shape.numTokens, bytes: block.byteLength, inUse: numLeases > 0 };
   }
 
   #delete(id: BlockId): boolean {
     const entry = this.#found.get(id);
     if (entry === undefined) return false;
+    if (entry.kind === "resident") this.#deletions += 1;
     if (entry.kind === "resident" && entry.numLeases === 0) this.#dropIdle(entry);
     else this.#found.delete(id);
     return entry.kind === "resident";
@@ -238,6 +261,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       waits: this.#waits,
       takeovers: this.#takeovers,
       evictions: this.#evictions,
+      evictionsByReason: { room: this.#evictions, deleted: this.#deletions },
     };
   }
 

@@ -89,6 +89,35 @@ export function onePassSuite(size: OnePassSize): void {
       }
     });
 
+    test("Engine.generate(): promptLogprobs equal one pass with the block mask, local blocks and full mode", async () => {
+      oracle ??= new OnePassModel(await openModel(folder));
+      await using engine = await lawEngine(folder);
+      const random = new Random(options.seed ?? 0, "prompt logprobs");
+      const blocks = [drawIds(random, 9), drawIds(random, 1), drawIds(random, 70), drawIds(random, 12)];
+      for (const [mode, cut] of [
+        ["block", blocks],
+        ["block", blocks],
+        ["full", [blocks.flat()]],
+      ] as const) {
+        const expected = oracle.rows(cut, [0]);
+        const wanted = { mode, maxTokens: 0, promptLogprobs: 3 };
+        for await (const event of engine.generate({ blockTokenIds: blocks }, wanted)) {
+          if (event.kind !== "prompt") continue;
+          expect(event.promptTokenIds).toEqual(blocks.flat());
+          const found = event.promptLogprobs!;
+          expect(found.map(({ id }) => id)).toEqual(blocks.flat());
+          expect(found[0]).toMatchObject({ logprob: undefined, top: [] });
+          for (const [i, { id, logprob, top }] of found.entries()) {
+            if (i === 0) continue;
+            const row = expected[i - 1]!;
+            expect(Math.abs(row[id]! - logprob!), `${mode}, token ${i}`).toBeLessThan(bounds.f32);
+            expect(top).toHaveLength(3);
+            for (const one of top) expect(Math.abs(row[one.id]! - one.logprob)).toBeLessThan(bounds.f32);
+          }
+        }
+      }
+    });
+
     test("equals one pass for random block lengths", async () => {
       await using engine = await lawEngine(folder);
       const lengths = fc.array(fc.integer({ min: 0, max: 40 }), { maxLength: 9 });

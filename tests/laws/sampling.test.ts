@@ -93,7 +93,7 @@ test("Engine.generate(): tokens one by one have the log-probabilities that score
       const ids = tokens.map(({ tokenId }) => tokenId);
       const score = await engine.score(input, ids, { mode, stepwise, top: 352 });
       for (const [i, token] of tokens.entries()) {
-        expect(Math.abs(token.logprob - score.logprobs[i]!)).toBeLessThan(1e-3);
+        expect(Math.abs(token.logprob! - score.logprobs[i]!)).toBeLessThan(1e-3);
         for (const { id, logprob } of token.top) {
           const same = score.top[i]!.find((scored) => scored.id === id)!;
           expect(Math.abs(logprob - same.logprob)).toBeLessThan(1e-3);

@@ -40,6 +40,11 @@ export class OnePassModel {
    * @returns [continuation tokens][vocabulary], natural logarithms.
    */
   score(blocks: readonly (readonly number[])[], continuation: readonly number[], positionReencoding = true): Floats[] {
+    return this.rows(blocks, continuation, positionReencoding).slice(-continuation.length);
+  }
+
+  /** The same after every token: [prompt and continuation tokens but the last][vocabulary]. */
+  rows(blocks: readonly (readonly number[])[], continuation: readonly number[], positionReencoding = true): Floats[] {
     const finalBlock = blocks.length - 1;
     const rows: OracleRow[] = [];
     for (const [block, ids] of blocks.entries()) {
@@ -54,8 +59,7 @@ export class OnePassModel {
       const block = (rows[query] as OracleRow).block;
       return block === finalBlock || block === (rows[key] as OracleRow).block;
     };
-    const hidden = this.#hiddenStates(rows, sees);
-    return hidden.slice(rows.length - continuation.length).map((row) => this.#logprobs(row));
+    return this.#hiddenStates(rows, sees).map((row) => this.#logprobs(row));
   }
 
   #hiddenStates(rows: readonly OracleRow[], sees: (query: number, key: number) => boolean): Floats[] {

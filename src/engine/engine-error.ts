@@ -1,0 +1,44 @@
+/** What a caller may choose by: see `EngineError`. */
+export type EngineErrorCode = "invalid" | "too_long" | "queue_full";
+
+/**
+ * Why an engine did not take a request. What is the caller's fault, and a full queue, comes out as this; all else (a device
+ * that fails, an engine that closes) as the error that it is.
+ *
+ * | code | HTTP | |
+ * |---|---|---|
+ * | `invalid` | 400 | the prompt or an option cannot be used; the reason is the `cause` |
+ * | `too_long` | 400 | the prompt does not fit the model's context, or the memory of contexts |
+ * | `queue_full` | 503 | too many requests wait; later there may be room |
+ */
+export class EngineError extends Error {
+  override readonly name = "EngineError";
+
+  constructor(
+    readonly code: EngineErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/**
+ * What a check of a caller's input gives.
+ *
+ * @throws EngineError "invalid" in place of the check's own error, which is its cause; one that is none of the project's,
+ * as it is: no caller's fault.
+ */
+export function checkInput<T>(check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (error instanceof EngineError || !(error instanceof Error) || !isRefusal(error)) throw error;
+    throw new EngineError("invalid", error.message, { cause: error });
+  }
+}
+
+/** Refusals say what could not be done; what JavaScript throws of itself mostly does not, and has a stack in its place. */
+function isRefusal({ message }: Error): boolean {
+  return message.startsWith("Cannot ") && !/^Cannot (read|set) propert|^Cannot convert undefined/.test(message);
+}

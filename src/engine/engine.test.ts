@@ -1,0 +1,140 @@
+import { expect, test } from "vitest";
+import { noEnd } from "../../tests/laws/law-models.js";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { temporaryFolder } from "../files/test-files.suite.js";
+import { Engine, type EngineOptions } from "./engine.js";
+import { EngineError } from "./engine-error.js";
+import type { GenerateEvent } from "./results.js";
+
+async function smallEngine(options: EngineOptions = {}): Promise<Engine> {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "llama", contextLength: 512 });
+  return Engine.load({
+    model: folder,
+    threads: 1,
+    mode: "block",
+    storeBytes: 1 << 24,
+    contextBytes: 1 << 24,
+    ...options,
+  });
+}
+
+async function all(events: AsyncIterable<GenerateEvent>): Promise<GenerateEvent[]> {
+  const list: GenerateEvent[] = [];
+  for await (const event of events) list.push(event);
+  return list;
+}
+
+const passages = ["A first passage.\n", "A second one.\n"];
+const input = { blocks: [...passages, "A question?"] };
+
+test("Engine: what is the caller's fault is an EngineError with a code and its reason", async () => {
+  await using engine = await smallEngine({ contextBytes: 1_000 });
+  const bad = (value: unknown) => value as never;
+  const calls: [code: string, () => Promise<unknown>][] = [
+    ["invalid", () => engine.complete({ blocks: [] })],
+    ["invalid", () => engine.complete(bad({}))],
+    ["invalid", () => engine.complete(input, { temperature: -1 })],
+    ["invalid", () => engine.complete(input, bad({ nonsense: 1 }))],
+    ["invalid", () => engine.complete(input, { logitBias: { 999999: 1 } })],
+    ["invalid", () => engine.complete(input, { mode: bad("both") })],
+    ["invalid", () => engine.complete(input, { salt: bad(1) })],
+    ["invalid", () => engine.complete(input, { promptLogprobs: 21 })],
+    ["invalid", () => engine.complete({ prompt: "a", cut: bad("some") })],
+    ["invalid", () => engine.complete({ prompt: "a", cut: "none", segment: { limit: 3 } })],
+    ["invalid", () => engine.score(input, "")],
+    ["invalid", () => engine.score(input, [999_999])],
+    ["invalid", () => engine.encode([""])],
+    ["invalid", () => engine.block("0".repeat(64), { salt: bad(null) })],
+    ["too_long", () => engine.complete({ blockTokenIds: [Array.from({ length: 513 }, () => 1)] })],
+    ["too_long", () => engine.complete({ blockTokenIds: [Array.from({ length: 500 }, () => 1)] })],
+    ["too_long", () => engine.score({ blockTokenIds: [Array.from({ length: 510 }, () => 1)] }, [1, 2, 3])],
+    ["too_long", () => engine.encode(["word ".repeat(600)])],
+  ];
+  for (const [i, [code, call]] of calls.entries()) {
+    const error = await call().then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    );
+    expect(error, `call ${i}`).toBeInstanceOf(EngineError);
+    expect(error, `call ${i}`).toMatchObject({ code, message: expect.stringMatching(/^Cannot [^\n]+$/) });
+    if (code === "invalid") expect((error as EngineError).cause).toBeInstanceOf(Error);
+  }
+  expect(engine.stats().requests).toMatchObject({ queued: 0, running: 0, finished: 0 });
+});
+
+test("Engine: no salt's blocks are hit, seen or deleted by another", async () => {
+  await using engine = await smallEngine();
+  const first = await engine.complete(input, { maxTokens: 1, salt: "a" });
+  expect(first.usage.cachedTokens).toBe(0);
+  expect((await engine.complete(input, { maxTokens: 1, salt: "b" })).usage.cachedTokens).toBe(0);
+  expect((await engine.complete(input, { maxTokens: 1 })).usage.cachedTokens).toBe(0);
+  const again = await engine.complete(input, { maxTokens: 1, salt: "a" });
+  expect(again.blocks.every(({ hit }) => hit)).toBe(true);
+  expect((await engine.encode(passages, { salt: "a" })).blocks[1]?.hit).toBe(true);
+  expect((await engine.score(input, "x", { salt: "c" })).usage.cachedTokens).toBe(0);
+
+  const { id, tokens } = again.blocks[0]!;
+  const info = await engine.block(id, { salt: "a" });
+  expect(info).toMatchObject({ id, tokens, inUse: false });
+  expect(info?.bytes).toBeGreaterThan(0);
+  for (const salt of ["b", "", undefined]) expect(await engine.block(id, { salt })).toBeUndefined();
+  expect(await engine.deleteBlock(id, { salt: "b" })).toBe(false);
+  expect(await engine.deleteBlock(id, { salt: "a" })).toBe(true);
+  expect(await engine.deleteBlock(id, { salt: "a" })).toBe(false);
+  expect(await engine.block("no id", { salt: "a" })).toBeUndefined();
+  expect((await engine.complete(input, { maxTokens: 1, salt: "a" })).blocks.map(({ hit }) => hit)).toEqual([
+    false,
+    true,
+  ]);
+});
+
+test("Engine: requests beyond maxRunning wait, those beyond maxQueued are turned away, and both are counted", async () => {
+  await using engine = await smallEngine({ maxRunning: 1, maxQueued: 1 });
+  const running = engine.generate(input, { maxTokens: 4, logitBias: noEnd });
+  await running.next();
+  const controller = new AbortController();
+  const waiting = engine.complete(input, { maxTokens: 2, logitBias: noEnd, signal: controller.signal });
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(engine.stats().requests).toMatchObject({ running: 1, queued: 1 });
+  await expect(engine.score(input, "x")).rejects.toMatchObject({ code: "queue_full" });
+  controller.abort();
+  expect((await waiting).finishReason).toBe("cancelled");
+  const next = engine.complete(input, { maxTokens: 2, logitBias: noEnd });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await running.return();
+  const { timings } = await next;
+  expect(timings.queueMs).toBeGreaterThan(15);
+  expect(engine.stats().requests).toEqual({ queued: 0, running: 0, finished: 2, cancelled: 1, failed: 1 });
+  for (const options of [{ maxRunning: 0 }, { maxQueued: -1 }, { maxRunning: 1.5 }]) {
+    await expect(smallEngine(options)).rejects.toThrow("wanted a whole number from");
+  }
+});
+
+test("Engine.generate(): without logprobs the same tokens come, and no log-probability", async () => {
+  await using engine = await smallEngine();
+  for (const sampling of [
+    { temperature: 0 },
+    { temperature: 0.8, seed: 3 },
+    { temperature: 0, repetitionPenalty: 1.3 },
+  ]) {
+    const options = { ...sampling, maxTokens: 6, logitBias: noEnd };
+    const told = (await all(engine.generate(input, options))).filter((event) => event.kind === "token");
+    const plain = await all(engine.generate(input, { ...options, logprobs: false }));
+    const tokens = plain.filter((event) => event.kind === "token");
+    expect(tokens.map(({ tokenId }) => tokenId)).toEqual(told.map(({ tokenId }) => tokenId));
+    for (const { logprob, top } of tokens) expect({ logprob, top }).toEqual({ logprob: undefined, top: [] });
+    for (const { logprob } of told) expect(logprob).toBeLessThan(0);
+  }
+});
+
+test("Engine.generate(): with promptLogprobs the answer is the same, and its room is given back", async () => {
+  await using engine = await smallEngine();
+  const options = { maxTokens: 4, logitBias: noEnd };
+  const plain = await engine.complete(input, options);
+  const told = await all(engine.generate(input, { ...options, promptLogprobs: 0 }));
+  const done = told.at(-1) as GenerateEvent & { kind: "done" };
+  expect(done.result.tokenIds).toEqual(plain.tokenIds);
+  expect(told[0]).toMatchObject({ promptLogprobs: expect.any(Array) });
+  expect(engine.stats().contexts.usedBytes).toBe(0);
+});
