@@ -40,6 +40,7 @@ test("options: what is given arrives under the engine's names, what is not stays
     topK: 5,
     stop: ["a", "b"],
     logitBias: { 3: -1.5, 4: 2 },
+    logprobs: true,
     topLogprobs: 2,
   });
   expect(command.opts()).toMatchObject({ positionReencoding: true });
