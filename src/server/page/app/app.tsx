@@ -248,9 +248,13 @@ function useConnection(api: Api, onKeyWanted: (message: string) => void): Connec
       } catch (error) {
         if (ended.signal.aborted) return;
         const { message } = error as Error;
-        setConnection({ kind: "waiting", message });
-        if (error instanceof ApiError && error.status === 401) onKeyWanted(message);
-        else timer = setTimeout(connect, retryMs);
+        if (error instanceof ApiError && error.status === 401) {
+          setConnection({ kind: "waiting", message: "Waiting for a key" });
+          onKeyWanted(message);
+        } else {
+          setConnection({ kind: "waiting", message });
+          timer = setTimeout(connect, retryMs);
+        }
       }
     };
     void connect();
