@@ -1,0 +1,40 @@
+import { readFile } from "node:fs/promises";
+import { expect, test } from "vitest";
+import { loadConfig } from "../server-config.js";
+import { chatFields, completionFields } from "./fields.js";
+import { type RequestFields, requestSchema } from "./request-field.js";
+
+const limits = await loadConfig({ options: {}, env: {} });
+const doc = await readFile(new URL("../../../docs/openai-compatibility.md", import.meta.url), "utf8");
+
+/** What the docs say of fields, as they say it. */
+function fieldTable(fields: RequestFields): string {
+  const rows = Object.entries(fields).map(([name, { use, wanted, about }]) => {
+    const told = use === "neutral" ? `${about[0]!.toUpperCase()}${about.slice(1)}.` : about;
+    return `| \`${name}\` | ${use} | ${wanted} | ${told} |`;
+  });
+  return ["| field | | takes | |", "|---|---|---|---|", ...rows].join("\n");
+}
+
+test.each([
+  ["chat fields", chatFields(limits)],
+  ["completion fields", completionFields(limits)],
+])("%s: the docs tell every one as the schema has it", (name, fields) => {
+  const section = doc.split(`<!-- ${name} -->\n`)[1]?.split("\n<!-- end -->")[0];
+  expect(section).toBe(fieldTable(fields));
+});
+
+test("requestSchema(): has the fields that the docs tell, and no others", () => {
+  for (const fields of [chatFields(limits), completionFields(limits)] as RequestFields[]) {
+    const schema = requestSchema(fields);
+    expect(Object.keys(schema.shape)).toEqual(Object.keys(fields));
+    for (const [name, { use }] of Object.entries(fields)) {
+      // Null is the default, whatever the use.
+      const issues = schema.safeParse({ [name]: null }).error?.issues ?? [];
+      expect(issues.filter((issue) => issue.path[0] === name)).toHaveLength(name === "messages" ? 1 : 0);
+      // A value of no field's kind is refused.
+      expect(schema.safeParse({ [name]: Symbol("none") }).success, `${name} ${use}`).toBe(false);
+    }
+    expect(schema.safeParse({ another: null }).success).toBe(false);
+  }
+});
