@@ -46,18 +46,23 @@ def opening_of(tokenizer: PreTrainedTokenizerBase, prefix: str) -> Opening:
 
 
 def load_model(
-    settings: ModelSettings, attention: Attention, *, lora: LoraSettings | None, dtype: torch.dtype, vocab_size: int
+    settings: ModelSettings,
+    attention: Attention,
+    *,
+    lora: LoraSettings | None,
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> PreTrainedModel:
     """The model, with adapters where they are asked for.
 
-    `vocab_size` is of a new architecture that names none. Raises ModelError for a model that cannot be trained.
+    Raises ModelError for a model that cannot be trained.
     """
     register_attention()
     implementation = implementation_name(attention)
     quantized = lora is not None and lora.quantize == "4bit"
     try:
         if settings.architecture is not None:
-            config = new_config(settings.architecture, vocab_size)
+            config = new_config(settings.architecture, tokenizer)
             check_config(config)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation)
         else:
@@ -75,8 +80,11 @@ def load_model(
     return model if lora is None else _with_adapters(model, lora, quantized)
 
 
-def new_config(architecture: dict[str, Any], vocab_size: int) -> Any:
-    """A configuration of keys that its model type knows. Raises ModelError for one that it does not."""
+def new_config(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
+    """A configuration of keys that its model type knows; vocabulary and special ids come from the tokenizer.
+
+    Raises ModelError for a key that the model type does not know.
+    """
     values = dict(architecture)
     kind = values.pop("model_type")
     try:
@@ -86,7 +94,12 @@ def new_config(architecture: dict[str, Any], vocab_size: int) -> Any:
     for key in values:
         if key not in known.to_dict() and not hasattr(known, key):
             raise ModelError(f'Cannot make a model: "{kind}" has no key "{key}"')
-    values.setdefault("vocab_size", vocab_size)
+    vocab_size = len(tokenizer)
+    own = {
+        "vocab_size": vocab_size,
+        **{n: getattr(tokenizer, n) for n in ("bos_token_id", "eos_token_id", "pad_token_id")},
+    }
+    values = {**own, **values}
     if values["vocab_size"] < vocab_size:
         raise ModelError(
             f'Cannot make a model: its "vocab_size" is {values["vocab_size"]}, the tokenizer has {vocab_size} tokens'

@@ -72,7 +72,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     )
     base_dtype = torch.bfloat16 if settings.lora is not None and args.bf16 else torch.float32
     torch.manual_seed(settings.training.seed)
-    model: Any = load_model(settings.model, attention, lora=settings.lora, dtype=base_dtype, vocab_size=len(tokenizer))
+    model: Any = load_model(settings.model, attention, lora=settings.lora, dtype=base_dtype, tokenizer=tokenizer)
     modes = _modes(settings)
     prefix = settings.model.prefix
     if prefix is None:
@@ -101,7 +101,6 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     files = SampleFiles(paths, cached_row_groups=cached)
     index = files.index(limits)
     collate = Collator(files, index, opening, loss_on_prompt=settings.data.loss_on_prompt, **collating)  # type: ignore[arg-type]
-    rows = TrainingRows(index, options, collate, settings.training.seed, rank, world)
     evaluation = None
     if settings.data.evaluation:
         held_out = SampleFiles([Path(p) for p in settings.data.evaluation])
@@ -121,9 +120,11 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     if rows_per_epoch == 0:
         raise DataError(f"Cannot train: no sample of {len(index)} is of the modes {', '.join(modes)}")
     steps = settings.training.steps
+    num_rows = None
     if steps is None:
-        total = count_rows(index, options, settings.training.seed, settings.training.epochs or 0)
-        steps = max(1, ceil(total / settings.training.rows_per_step))
+        num_rows = max(1, count_rows(index, options, settings.training.seed, settings.training.epochs or 0))
+        steps = ceil(num_rows / settings.training.rows_per_step)
+    rows = TrainingRows(index, options, collate, seed=settings.training.seed, rank=rank, world=world, num_rows=num_rows)
     args.max_steps = steps
     args.eval_steps = settings.evaluation.every_steps or steps
     args.save_steps = settings.checkpoints.every_steps or steps
@@ -286,8 +287,8 @@ def _check_plan(checkpoint: Path, plan: dict[str, Any]) -> None:
     for key, value in plan.items():
         if old.get(key) != value:
             raise SettingsError(
-                f'Cannot go on from "{checkpoint}": "{key}" was {json.dumps(old.get(key))}, now it is {json.dumps(value)}; '
-                "the order of samples would be another"
+                f'Cannot go on from "{checkpoint}": "{key}" was {json.dumps(old.get(key))}, now it is '
+                f"{json.dumps(value)}; the order of samples would be another"
             )
 
 

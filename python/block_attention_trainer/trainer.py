@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,19 @@ class NonFiniteLossError(RuntimeError):
 class TrainingRows:
     """The rows of one process, step after step: row i of the stream goes to process i modulo their number.
 
-    So the rows of a step are the same, however many processes and passes share them.
+    So the rows of a step are the same, however many processes and passes share them. `num_rows` ends the epochs.
     """
 
     def __init__(
-        self, index: SampleIndex, options: PackingOptions, collate: Collator, seed: int, rank: int, world: int
+        self,
+        index: SampleIndex,
+        options: PackingOptions,
+        collate: Collator,
+        *,
+        seed: int,
+        rank: int,
+        world: int,
+        num_rows: int | None = None,
     ) -> None:
         self._index = index
         self._options = options
@@ -43,10 +51,14 @@ class TrainingRows:
         self._seed = seed
         self._rank = rank
         self._world = world
+        self._num_rows = num_rows
         self.first_row = 0
 
     def __iter__(self) -> Iterator[Batch]:
         rows = plan_stream(self._index, self._options, self._seed, self.first_row)
+        if self._num_rows is not None:
+            # The last step of the last epoch may lack rows: it is filled with empty ones.
+            rows = chain(islice(rows, max(0, self._num_rows - self.first_row)), repeat(()))
         return (self._collate(row) for row in islice(rows, self._rank, None, self._world))
 
 

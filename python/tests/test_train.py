@@ -1,0 +1,234 @@
+"""Whole runs of models of a few thousand weights."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factory import ARCHITECTURE, run_settings
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from block_attention_trainer.checkpoints import UNFINISHED, publish
+from block_attention_trainer.settings import SettingsError, parse_settings
+from block_attention_trainer.train import train
+from block_attention_trainer.trainer import NonFiniteLossError
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(capsys: pytest.CaptureFixture[str], settings: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    assert train(parse_settings(settings), progress_target="-", **options) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def losses(events: list[dict[str, Any]]) -> dict[int, float]:
+    return {e["step"]: e["loss"] for e in events if e["event"] == "step"}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_train_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str) -> None:
+    settings = run_settings(
+        tmp_path,
+        model={"architecture": {**ARCHITECTURE, "attention_dropout": 0.1}},
+        optimizer={"name": optimizer},
+        checkpoints={"every_steps": 2, "keep": 9},
+        schedule={"name": "cosine"},
+    )
+    whole = losses(run(capsys, settings))
+    folder = tmp_path / "runs" / "run"
+    weights = load_file(folder / "checkpoint-6" / "model.safetensors")
+    assert list(whole) == [1, 2, 3, 4, 5, 6]
+    for step in (4, 6):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    # What a killed run leaves behind.
+    (folder / UNFINISHED / "checkpoint-4").mkdir(parents=True)
+    rest = losses(run(capsys, settings))
+    assert rest == {step: loss for step, loss in whole.items() if step > 2}
+    again = load_file(folder / "checkpoint-6" / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert not (folder / UNFINISHED).exists()
+
+
+def test_a_checkpoint_that_fails_midway_loses_only_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = run_settings(tmp_path, checkpoints={"every_steps": 2})
+
+    def fail(folder: Path, name: str, keep: int) -> Path:
+        if name == "checkpoint-4":
+            raise OSError("no space left")
+        return publish(folder, name, keep)
+
+    monkeypatch.setattr("block_attention_trainer.trainer.publish", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run(capsys, settings)
+    folder = tmp_path / "runs" / "run"
+    assert [p.name for p in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert list(losses(run(capsys, settings))) == [3, 4, 5, 6]
+
+
+def test_train_refuses_to_go_on_with_another_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = run_settings(tmp_path, training={"steps": 2})
+    run(capsys, settings)
+    with pytest.raises(SettingsError, match='"seed" was 42, now it is 7; the order of samples would be another'):
+        train(parse_settings(run_settings(tmp_path, training={"steps": 2, "seed": 7})))
+    with pytest.raises(SettingsError, match=r'Cannot start anew: ".*run" has checkpoints'):
+        train(parse_settings(settings), resume=False)
+
+
+@pytest.mark.parametrize("divisor", ["one", "tokens"])
+def test_a_step_is_the_same_packed_and_unpacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], divisor: str
+) -> None:
+    """One epoch in one step: all samples in both modes, in a few rows or in one each, through the whole trainer."""
+    weights = []
+    for tokens_per_row, rows in ((None, 80), (4096, 1), (120, 12)):
+        settings = run_settings(
+            tmp_path,
+            run_name=f"rows-{rows}",
+            data={"shuffled_row_groups": 99},
+            packing={"tokens_per_row": tokens_per_row},
+            optimizer={"learning_rate": 0.01, "max_gradient_norm": 0.0, "epsilon": 1.0},
+            training={"steps": None, "epochs": 1.0, "rows_per_step": rows, "loss_divisor": divisor},
+            export=None,
+        )
+        events = run(capsys, settings)
+        step = next(e for e in events if e["event"] == "step")
+        if tokens_per_row == 120:
+            assert next(e for e in events if e["event"] == "start")["rowsPerEpoch"] <= rows
+        weights.append(
+            (step["loss"], load_file(tmp_path / "runs" / f"rows-{rows}" / "checkpoint-1" / "model.safetensors"))
+        )
+    for loss, changed in weights[1:]:
+        assert abs(loss - weights[0][0]) < 1e-5
+        for name, value in changed.items():
+            assert (value - weights[0][1][name]).abs().max() < 1e-5, name
+
+
+def test_evaluation_shows_both_modes_and_their_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = run_settings(
+        tmp_path,
+        data={"evaluation": [str(tmp_path / "dev.parquet")]},
+        evaluation={"every_steps": 4, "at_start": True, "show_answers": 2},
+    )
+    events = run(capsys, settings)
+    evaluations = [e for e in events if e["event"] == "evaluation"]
+    assert [e["step"] for e in evaluations] == [0, 4, 6]
+    m = evaluations[-1]["metrics"]
+    assert m["full_minus_block_loss"] == pytest.approx(m["full_loss"] - m["block_loss"])
+    assert {"block_token_accuracy", "full_first_token_accuracy", "block_answer_accuracy"} <= m.keys()
+    assert evaluations[-1]["metrics"]["block_loss"] != evaluations[0]["metrics"]["block_loss"]
+    assert len([e for e in events if e["event"] == "answer"]) == 12
+
+
+def test_training_learns_and_the_answers_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = run_settings(tmp_path, data={"evaluation": [str(tmp_path / "train.parquet")]}, training={"steps": 150})
+    metrics = next(e for e in run(capsys, settings) if e["event"] == "evaluation")["metrics"]
+    assert metrics["block_answer_accuracy"] > 0.9
+    assert metrics["full_answer_accuracy"] > 0.9
+    assert metrics["full_first_token_accuracy"] > 0.9
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_the_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, run_settings(tmp_path, training={"steps": 1}))
+    exported = tmp_path / "runs" / "run" / "export"
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    with torch.no_grad():
+        model.get_parameter("model.embed_tokens.weight")[:, 0] = torch.nan
+    model.save_pretrained(exported)
+    settings = run_settings(tmp_path, run_name="bad")
+    settings["model"] = {"path": str(exported)}
+    with pytest.raises(
+        NonFiniteLossError, match=r'^Stopped in step 1: the loss is nan; the batch of "s\d+".* is saved as'
+    ):
+        train(parse_settings(settings))
+    saved = json.loads((tmp_path / "runs" / "bad" / "bad-batch-step-1-process-0.json").read_text())
+    assert len(saved["targets"]) == len(saved["predictors"]) > 0
+    assert not list((tmp_path / "runs" / "bad").glob("checkpoint-*"))
+
+
+def test_export_says_how_it_was_trained_and_loads_in_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, run_settings(tmp_path, export={"dtype": "float32"}))
+    folder = tmp_path / "runs" / "run"
+    config = json.loads((folder / "export" / "config.json").read_text())
+    assert config["block_attention"] == {"version": 1, "prefix": "w7 w8", "modes": ["block", "full"]}
+    model = AutoModelForCausalLM.from_pretrained(folder / "export")
+    trained = load_file(folder / "checkpoint-6" / "model.safetensors")
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items() if name in trained)
+    assert AutoTokenizer.from_pretrained(folder / "export")("w5").input_ids == [0, 5]
+
+
+def test_lora_trains_adapters_alone_and_export_merges_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, run_settings(tmp_path, training={"steps": 1}, export={"dtype": "float32"}))
+    base = tmp_path / "runs" / "run" / "export"
+    settings = run_settings(tmp_path, run_name="lora", lora={"rank": 2, "alpha": 4.0}, export={"dtype": "float32"})
+    settings["model"] = {"path": str(base)}
+    settings["checkpoints"] = {"every_steps": 3, "keep": 5}
+    events = run(capsys, settings)
+    start = next(e for e in events if e["event"] == "start")
+    assert start["trained"] < start["weights"] / 2
+    folder = tmp_path / "runs" / "lora"
+    merged = AutoModelForCausalLM.from_pretrained(folder / "export")
+    assert merged.config.block_attention == {"version": 1, "prefix": "w7 w8", "modes": ["block", "full"]}
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "checkpoint-6")
+    ids = torch.arange(20)[None]
+    plain = AutoModelForCausalLM.from_pretrained(base)(ids).logits
+    assert (merged(ids).logits - adapted(ids).logits).abs().max() < 1e-5
+    assert (merged(ids).logits - plain).abs().max() > 1e-3
+    shutil.rmtree(folder / "checkpoint-6")
+    again = losses(run(capsys, settings))
+    assert again == {step: loss for step, loss in losses(events).items() if step > 3}
+
+
+def test_from_nothing_a_tokenizer_and_a_model_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"The director of film {i} is person {i * 7 % 13}.\n" for i in range(300)]
+    (tmp_path / "text.txt").write_text("".join(lines))
+    settings = run_settings(
+        tmp_path,
+        tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 300, "newline_then_space": True},
+        data={"text": [str(tmp_path / "text.txt")], "train": [], "modes": ["full"]},
+        training={"steps": 30},
+    )
+    settings["model"] = {"architecture": {**ARCHITECTURE, "initializer_range": 0.02}}
+    told = losses(run(capsys, settings))
+    assert told[30] < 0.75 * told[1]
+    folder = tmp_path / "runs" / "run" / "export"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "The director of film 12\nis person 3."
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.convert_ids_to_tokens(ids).count("1") == 1, "digits stand alone"
+    assert json.loads((folder / "config.json").read_text())["block_attention"]["modes"] == ["full"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_a_checkpoint_and_ends(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    settings = run_settings(tmp_path, training={"steps": 100_000}, export=None)
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "block_attention_trainer", "train", "--config", str(path), "--progress-json", "-"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if json.loads(line)["event"] == "step":
+                break
+        process.send_signal(number)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    events = [json.loads(line) for line in out.splitlines()]
+    last = max(e["step"] for e in events)
+    assert events[-1] == {"event": "end", "why": number.name, "step": last}
+    assert (tmp_path / "runs" / "run" / f"checkpoint-{last}" / "trainer_state.json").is_file()
