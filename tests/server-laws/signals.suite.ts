@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { errorFault, eventData, HttpClient, type Outcome } from "./http-client.js";
+import { errorFault, eventData, HttpClient, type Outcome, type Question } from "./http-client.js";
 import { expectCleanLog, expectSettled, isAtRest, readAccounts } from "./server-laws.js";
 import { childrenOf, isAlive, ServerUnderTest, sleep, until, withLimit } from "./server-under-test.js";
 
@@ -12,8 +12,8 @@ const timed = { retry: 3, timeout: 60_000 };
 const longBody = { max_tokens: 1900, temperature: 0, logit_bias: { "1": -100 }, stream: true };
 const longAnswer = { path: "/v1/completions", body: { ...longBody, prompt: "Once" } };
 
-/** Words of a prompt of nearly the model's context. */
-const longText = Array.from({ length: 900 }, (_, i) => `w${i % 97}`).join(" ");
+/** A prompt of nearly the model's context. */
+const longText = "The director of the film was born in the city. ".repeat(150);
 
 /** What ends a server, its engine or its requests: signals, and clients that go away. */
 export function signalsSuite(numTimes: number): void {
@@ -34,7 +34,7 @@ export function signalsSuite(numTimes: number): void {
       const refused = await late.send(question);
       if (refused.kind === "answer") {
         expect(refused.status).toBe(503);
-        expect(errorFault(refused.text) ?? "").toMatch(question === longAnswer ? /^$/ : /./);
+        expect(errorFault(refused.text)).toBeUndefined();
       } else expect(refused.kind).toBe("broken");
     }
     for (const outcome of await Promise.all(running)) {
@@ -93,52 +93,72 @@ export function signalsSuite(numTimes: number): void {
     expect((await running).kind).toBe("broken");
   });
 
-  test.each([
-    ["decode", longAnswer],
-    [
-      "the final block",
-      { path: "/v1/completions", body: { ...longBody, prompt: `${longText} `, block_attention: { mode: "full" } } },
-    ],
-    ["a block", { path: "/v1/completions", body: { ...longBody, block_attention: { blocks: [longText, "Once"] } } }],
-    ["n answers", { path: "/v1/completions", body: { ...longBody, prompt: "Once", n: 4, temperature: 1 } }],
-    [
-      "an answer that is not streamed",
-      { path: "/v1/completions", body: { ...longBody, prompt: "Once", stream: false } },
-    ],
-    ["/generate", { path: "/generate", body: { prompt: longText, stream: true } }],
-    ["encoding", { path: "/v1/blocks", body: { passages: Array.from({ length: 40 }, (_, i) => `${i} ${longText}`) } }],
-  ])("serve: a client that goes away during %s frees its place", timed, async (_, question) => {
+  test("serve: a client that goes away frees its place, whatever its request does", { timeout: 600_000 }, async () => {
     await using server = await ServerUnderTest.start();
     using client = new HttpClient(server);
-    for (let i = 0; i < numTimes; i++) {
-      // The prompt differs each time, so that nothing of it is there already.
-      const leaving = client.send({ ...question, leaveAfterMs: 60 + 37 * i });
-      expect((await leaving).kind).toBe("left");
-      const leftAt = performance.now();
-      await until("its place is free", 5000, async () => isAtRest(readAccounts(await server.metrics())));
-      expect(performance.now() - leftAt).toBeLessThan(maxDelayMs);
+    let numSent = 0;
+    /** Differs each time, so that nothing of it is there already. */
+    const fresh = () => `${numSent++} ${longText}`;
+    const completion = (body: object) => ({ path: "/v1/completions", body: { ...longBody, ...body } });
+    const questions: Readonly<Record<string, () => Question>> = {
+      decode: () => longAnswer,
+      "the final block": () => completion({ prompt: fresh(), block_attention: { mode: "full" } }),
+      "a block": () => completion({ block_attention: { blocks: [fresh(), "Once"] } }),
+      "n answers": () => completion({ prompt: "Once", n: 4, temperature: 1 }),
+      "an answer that is not streamed": () => completion({ prompt: "Once", stream: false }),
+      "/generate": () => ({ path: "/generate", body: { prompt: fresh(), stream: true } }),
+      encoding: () => ({ path: "/v1/blocks", body: { passages: Array.from({ length: 20 }, fresh) } }),
+    };
+    for (const [name, draw] of Object.entries(questions)) {
+      for (let i = 0; i < numTimes; i++) {
+        await expectSoon(name, async () => {
+          const outcome = await client.send({ ...draw(), leaveAfterMs: 30 + ((37 * i) % 300) });
+          expect(outcome, name).toMatchObject({ kind: "left" });
+          return async () => isAtRest(readAccounts(await server.metrics()));
+        });
+      }
     }
     await expectSettled(server);
     expectCleanLog(server.stderr);
   });
 
-  test("serve: a client that goes away while it waits frees its place", timed, async () => {
+  test("serve: a client that goes away while it waits frees its place", { timeout: 600_000 }, async () => {
     await using server = await ServerUnderTest.start({ args: ["--max-running", "1", "--max-queued", "1"] });
-    using client = new HttpClient(server, undefined, 5000);
-    const running = client.send({ ...longAnswer, leaveAfterMs: 2500 });
-    await until("one runs", 2000, async () => readAccounts(await server.metrics()).running === 1);
+    using client = new HttpClient(server);
+    const accounts = async () => readAccounts(await server.metrics());
     for (let i = 0; i < Math.min(numTimes, 5); i++) {
-      const waiting = client.send({ ...longAnswer, leaveAfterMs: 150 });
-      await until("one waits", 150, async () => readAccounts(await server.metrics()).queued === 1);
-      expect((await waiting).kind).toBe("left");
-      const leftAt = performance.now();
-      await until("its place is free", 5000, async () => readAccounts(await server.metrics()).queued === 0);
-      expect(performance.now() - leftAt).toBeLessThan(maxDelayMs);
+      await expectSoon("waiting", async () => {
+        await until("all is at rest", 10_000, async () => isAtRest(await accounts()));
+        // It leaves after the other, which must wait till then.
+        void client.send({ ...longAnswer, leaveAfterMs: 1500 });
+        await until("one runs", 1000, async () => (await accounts()).running === 1);
+        const waiting = client.send({ ...longAnswer, leaveAfterMs: 300 });
+        await until("one waits", 300, async () => (await accounts()).queued === 1);
+        expect(await waiting).toEqual({ kind: "left" });
+        return async () => (await accounts()).queued === 0;
+      });
     }
-    await running;
     await expectSettled(server);
     expectCleanLog(server.stderr);
   });
+}
+
+/**
+ * Whether a place is free in time after its client has gone. The machine may be busy: a delay counts where it comes
+ * four times in a row.
+ *
+ * @param leave goes away, and gives what tells whether the place is free.
+ */
+async function expectSoon(name: string, leave: () => Promise<() => Promise<boolean>>): Promise<void> {
+  const delaysMs: number[] = [];
+  for (let attempt = 0; attempt < 4; attempt++) {
+    const isFree = await leave();
+    const leftAt = performance.now();
+    await until(`the place of "${name}" is free`, 10_000, isFree);
+    delaysMs.push(performance.now() - leftAt);
+    if ((delaysMs.at(-1) ?? 0) < maxDelayMs) return;
+  }
+  expect(Math.min(...delaysMs), `${name}: ms until its place was free`).toBeLessThan(maxDelayMs);
 }
 
 /** The client saw an error in the request's own protocol. */
