@@ -1,0 +1,118 @@
+// What do the engine's own process, HTTP and JSON add to the first token? The same questions over stored passages, one
+// after another, go to an engine in this process, to one in a process of its own, and to the server, in turn. What a way
+// adds is a request's time to the first token as its reader saw it, less the time that the engine itself took for it.
+// `npm run bench -- serve-overhead [requests] [embedded|135m] [threads]`
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Engine, embeddedModelPath } from "../src/engine/engine.js";
+import type { EngineHost, HostGenerateRequest } from "../src/server/engine-host.js";
+import { benchModel } from "./shared/models.js";
+import { describeRun, median, printTable } from "./shared/report.js";
+import { startBlockAttention } from "./shared/serving-process.js";
+import { postStream } from "./shared/stream-client.js";
+
+const [requestsText = "200", modelName = "embedded", threadsText = "1"] = process.argv.slice(2);
+const [numRequests, threads] = [Number(requestsText), Number(threadsText)];
+const numWarmUp = 20;
+const storeBytes = 2 ** 30;
+const model = modelName === "embedded" ? embeddedModelPath() : await benchModel("135m");
+const passages = Array.from(
+  { length: 8 },
+  (_, i) =>
+    `- Title: Room ${i}\nIn room ${i} there is a box with ${i + 2} keys, and the ${i}th lamp stands beside the door.\n`,
+);
+
+/** A request's time to the first token in ms: as its reader saw it, and as the engine counted it. */
+interface FirstToken {
+  readonly seenMs: number;
+  readonly engineMs: number;
+}
+
+type Way = (blocks: readonly string[]) => Promise<FirstToken>;
+
+function viaEngine(engine: Engine): Way {
+  return async (blocks) => {
+    const from = performance.now();
+    let seenMs = Number.NaN;
+    for await (const event of engine.generate({ blocks }, { maxTokens: 2, mode: "block" })) {
+      if (event.kind !== "prompt") seenMs = Number.isNaN(seenMs) ? performance.now() - from : seenMs;
+      if (event.kind === "done") return { seenMs, engineMs: event.result.timings.ttftMs ?? Number.NaN };
+    }
+    throw new Error("Cannot measure: the answer did not end");
+  };
+}
+
+function viaHost(host: EngineHost): Way {
+  return async (blocks) => {
+    const sampling = { maxTokens: 2 };
+    const request: HostGenerateRequest = {
+      prompt: { blocks },
+      sampling,
+      mode: "block",
+      salt: "",
+      logprobs: false,
+      echo: false,
+    };
+    const from = performance.now();
+    let seenMs = Number.NaN;
+    for await (const event of host.generate(request)) {
+      if (event.kind !== "prompt") seenMs = Number.isNaN(seenMs) ? performance.now() - from : seenMs;
+      if (event.kind === "done") return { seenMs, engineMs: event.result.timings.ttftMs ?? Number.NaN };
+    }
+    throw new Error("Cannot measure: the answer did not end");
+  };
+}
+
+/** A completion's first event is its first token, and each request opens a connection of its own. */
+function viaHttp(url: string): Way {
+  return async (blocks) => {
+    const answer = await postStream(`${url}/v1/completions`, {
+      block_attention: { mode: "block", blocks },
+      max_tokens: 2,
+      temperature: 0,
+      stream: true,
+    });
+    const told = answer.events.map((event) => (event.timings as { ttft_ms?: number } | undefined)?.ttft_ms);
+    return { seenMs: answer.ttftMs, engineMs: told.findLast((ms) => ms !== undefined) ?? Number.NaN };
+  };
+}
+
+async function ready(host: EngineHost): Promise<void> {
+  while (host.status.state === "loading") await new Promise((resolve) => setTimeout(resolve, 10));
+  if (host.status.state !== "ready") throw new Error(`Cannot measure: ${host.status.lastError}`);
+}
+
+const modulePath = pathToFileURL(join("dist", "server", "engine-process", "spawn-engine.js")).href;
+const { spawnEngine } = (await import(modulePath)) as typeof import("../src/server/engine-process/spawn-engine.js");
+await using engine = await Engine.load({ model, threads, storeBytes });
+await using host = spawnEngine({ model, threads, storeBytes });
+await using server = await startBlockAttention({ model, threads, storeBytes });
+await ready(host);
+
+const ways: readonly (readonly [name: string, way: Way, measured: FirstToken[]])[] = [
+  ["engine in this process", viaEngine(engine), []],
+  ["engine in a process of its own", viaHost(host), []],
+  ["server, over HTTP", viaHttp(server.url), []],
+];
+for (let i = 0; i < numWarmUp + numRequests; i++) {
+  // The passages in another order each time, as retrieval gives them.
+  const order = [...passages.slice(i % passages.length), ...passages.slice(0, i % passages.length)];
+  for (const [, way, measured] of ways) {
+    const token = await way([...order, `Question: Which room has ${i} keys?`]);
+    if (i >= numWarmUp) measured.push(token);
+  }
+}
+
+console.log(`${describeRun()}\n${numRequests} requests each way, ${modelName} model, ${threads} thread(s), in ms\n`);
+const percentile = (values: readonly number[], share: number): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(share * (values.length - 1))] ?? Number.NaN;
+printTable(
+  ["way", "first token p50", "p95", "added p50", "added p95"],
+  ways.map(([name, , measured]) => {
+    const seen = measured.map(({ seenMs }) => seenMs);
+    const added = measured.map(({ seenMs, engineMs }) => seenMs - engineMs);
+    return [name, median(seen), percentile(seen, 0.95), median(added), percentile(added, 0.95)].map((cell) =>
+      typeof cell === "number" ? cell.toFixed(2) : cell,
+    );
+  }),
+);
