@@ -21,6 +21,7 @@ import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePro
 import { PromptScorer } from "./prompt-scorer.js";
 import type {
   EncodeResult,
+  EndToken,
   FinishReason,
   GenerateEvent,
   GenerateResult,
@@ -239,6 +240,7 @@ export class Engine implements AsyncDisposable {
     let prompt: TokenizedPrompt | undefined;
     let prepared: Prepared | undefined;
     let finishReason: FinishReason = "length";
+    let endToken: EndToken | undefined;
     const done = (lastText: string): GenerateEvent & { kind: "done" } => {
       text += lastText;
       const promptTokens = prompt ? countTokens(prompt.blocks) : 0;
@@ -246,6 +248,7 @@ export class Engine implements AsyncDisposable {
       const result: GenerateResult = {
         text,
         tokenIds: generatedIds,
+        endToken,
         finishReason,
         mode,
         usage,
@@ -304,6 +307,7 @@ export class Engine implements AsyncDisposable {
         timings.decodeMs = performance.now() - firstTokenAt;
         if (this.model.endTokenIds.has(sampled.id)) {
           finishReason = "stop";
+          endToken = sampled;
           break;
         }
         generatedIds.push(sampled.id);

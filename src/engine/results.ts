@@ -41,10 +41,19 @@ export interface ServedBlock {
   readonly hit: boolean;
 }
 
+export interface EndToken {
+  readonly id: number;
+  /** Natural logarithm. */
+  readonly logprob: number | undefined;
+  readonly top: readonly TokenLogprob[];
+}
+
 export interface GenerateResult {
   readonly text: string;
   /** The answer's ids, without the end token. */
   readonly tokenIds: readonly number[];
+  /** The end token, where one ended the answer; its logprob is undefined where `logprobs` is false. */
+  readonly endToken: EndToken | undefined;
   readonly finishReason: FinishReason;
   readonly mode: AttentionMode;
   readonly usage: Usage;

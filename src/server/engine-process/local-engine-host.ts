@@ -81,10 +81,11 @@ export class LocalEngineHost implements EngineHost {
           const told = logprobs ? hostLogprobs(tokenizer, { id: tokenId, logprob, top }) : undefined;
           yield { kind, tokenId, text, ...(told !== undefined && { logprobs: told }) };
         } else {
-          const { finishReason, mode, usage, timings, blocks, seed, warnings } = event.result;
+          const { finishReason, mode, usage, timings, blocks, seed, warnings, endToken } = event.result;
           // The engine may still write to its own timings.
           const result = { finishReason, mode, usage, timings: { ...timings }, blocks, seed, warnings };
-          yield { kind: "done", text: event.text, result };
+          const end = logprobs && endToken !== undefined ? { endToken: hostLogprobs(tokenizer, endToken) } : {};
+          yield { kind: "done", text: event.text, result: { ...result, ...end } };
         }
       }
     } catch (error) {

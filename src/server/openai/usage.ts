@@ -62,7 +62,7 @@ export function reportOf(first: HostResult): z.output<typeof reportSchema> {
   return {
     timings: {
       tokenize_ms: timings.tokenizeMs,
-      queue_ms: timings.waitMs,
+      queue_ms: timings.queueMs + timings.waitMs,
       encode_ms: timings.encodeMs,
       assemble_ms: timings.assembleMs,
       prefill_ms: timings.prefillMs,
