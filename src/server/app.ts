@@ -127,6 +127,10 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     });
   }
   admit(app, { config, keys, stopping });
+  // Before the body is read: what nobody takes need not be good.
+  app.addHook("onRequest", async (request) => {
+    if (request.is404) throw noRoute(request, methodsOf);
+  });
 
   await app.register(swagger, {
     openapi: {
@@ -176,17 +180,19 @@ function answerErrors(app: FastifyInstance, methodsOf: (path: string) => string[
     if (told.statusCode === 500) request.log.error({ err: error }, "a request failed");
     return reply.code(told.statusCode).headers(told.headers).send(errorBody(told));
   });
-  app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split("?", 1)[0] ?? "";
-    const methods = methodsOf(path);
-    const told =
-      methods.length === 0 || methods.includes(request.method)
-        ? new ApiError(404, "Cannot find the route: there is none at this path", { code: "route_not_found" })
-        : new ApiError(405, `Cannot use ${request.method} here: this path takes ${methods.join(", ")}`, {
-            code: "method_not_allowed",
-            headers: { allow: methods.join(", ") },
-          });
-    return reply.code(told.statusCode).headers(told.headers).send(errorBody(told));
+  app.setNotFoundHandler((request) => {
+    throw noRoute(request, methodsOf);
+  });
+}
+
+function noRoute(request: FastifyRequest, methodsOf: (path: string) => string[]): ApiError {
+  const methods = methodsOf(request.url.split("?", 1)[0] ?? "");
+  if (methods.length === 0 || methods.includes(request.method)) {
+    return new ApiError(404, "Cannot find the route: there is none at this path", { code: "route_not_found" });
+  }
+  return new ApiError(405, `Cannot use ${request.method} here: this path takes ${methods.join(", ")}`, {
+    code: "method_not_allowed",
+    headers: { allow: methods.join(", ") },
   });
 }
 
