@@ -1,8 +1,6 @@
 import { basename, resolve } from "node:path";
 import { Engine, type EngineOptions, embeddedModelPath } from "../../engine/engine.js";
 import { checkInput, EngineError } from "../../engine/engine-error.js";
-import type { TokenLogprob } from "../../engine/sampler.js";
-import type { Tokenizer } from "../../tokenizer/tokenizer.js";
 import {
   type EngineHost,
   type HostBlock,
@@ -11,16 +9,15 @@ import {
   HostError,
   type HostEvent,
   type HostGenerateRequest,
-  type HostLogprobs,
   type HostModel,
   type HostStats,
   type HostStatus,
   type HostToken,
   type HostTokenizeRequest,
-  type HostTokenLogprob,
 } from "../engine-host.js";
 import { EventQueue } from "./event-queue.js";
 import { StatusSource } from "./status-source.js";
+import { TokenSpeller } from "./token-speller.js";
 
 /**
  * An engine in this process: what the engine's own process runs, and tests. It owns the engine.
@@ -32,12 +29,14 @@ import { StatusSource } from "./status-source.js";
 export class LocalEngineHost implements EngineHost {
   readonly model: HostModel;
   readonly #engine: Engine;
+  readonly #speller: TokenSpeller;
   readonly #status = new StatusSource({ state: "ready", restarts: 0 });
   #closed: Promise<void> | undefined;
 
   private constructor(engine: Engine, path: string) {
-    const { chatTemplate, source } = engine.model;
+    const { chatTemplate, source, tokenizer } = engine.model;
     this.#engine = engine;
+    this.#speller = new TokenSpeller(tokenizer);
     this.model = {
       name: modelName(path),
       contextLength: engine.contextLength,
@@ -65,7 +64,6 @@ export class LocalEngineHost implements EngineHost {
   }
 
   async *generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
-    const { tokenizer } = this.#engine.model;
     const { prompt, sampling, mode, salt, logprobs, echo } = request;
     const promptLogprobs = echo && logprobs ? (sampling.topLogprobs ?? 0) : undefined;
     const events = this.#engine.generate(prompt, { ...sampling, logprobs, promptLogprobs, mode, salt, signal });
@@ -74,17 +72,17 @@ export class LocalEngineHost implements EngineHost {
         if (event.kind === "prompt") {
           const { kind, mode, promptTokens, cachedTokens, blocks, promptTokenIds, promptLogprobs } = event;
           const tokens = promptLogprobs ?? promptTokenIds.map((id) => ({ id, logprob: undefined, top: [] }));
-          const echoed = echo ? tokens.map((token) => hostLogprobs(tokenizer, token)) : undefined;
+          const echoed = echo ? tokens.map((token) => this.#speller.logprobs(token)) : undefined;
           yield { kind, mode, promptTokens, cachedTokens, blocks, ...(echoed !== undefined && { echo: echoed }) };
         } else if (event.kind === "token") {
           const { kind, tokenId, text, logprob, top } = event;
-          const told = logprobs ? hostLogprobs(tokenizer, { id: tokenId, logprob, top }) : undefined;
+          const told = logprobs ? this.#speller.logprobs({ id: tokenId, logprob, top }) : undefined;
           yield { kind, tokenId, text, ...(told !== undefined && { logprobs: told }) };
         } else {
           const { finishReason, mode, usage, timings, blocks, seed, warnings, endToken } = event.result;
           // The engine may still write to its own timings.
           const result = { finishReason, mode, usage, timings: { ...timings }, blocks, seed, warnings };
-          const end = logprobs && endToken !== undefined ? { endToken: hostLogprobs(tokenizer, endToken) } : {};
+          const end = logprobs && endToken !== undefined ? { endToken: this.#speller.logprobs(endToken) } : {};
           yield { kind: "done", text: event.text, result: { ...result, ...end } };
         }
       }
@@ -118,7 +116,7 @@ export class LocalEngineHost implements EngineHost {
     const { tokenizer } = this.#engine.model;
     return this.#ask(async () => {
       const ids = checkInput(() => tokenizer.encode(text, special ? "all" : "none"));
-      return ids.map((id) => hostToken(tokenizer, id));
+      return ids.map((id) => this.#speller.token(id));
     });
   }
 
@@ -170,24 +168,6 @@ export class LocalEngineHost implements EngineHost {
     const code = error instanceof EngineError ? error.code : this.#closed !== undefined ? "unavailable" : "failed";
     return new HostError(code, message, { cause: error });
   }
-}
-
-function hostLogprobs(
-  tokenizer: Tokenizer,
-  {
-    id,
-    logprob,
-    top,
-  }: { readonly id: number; readonly logprob: number | undefined; readonly top: readonly TokenLogprob[] },
-): HostLogprobs {
-  const likeliest = top.map((one): HostTokenLogprob => ({ ...hostToken(tokenizer, one.id), logprob: one.logprob }));
-  return { ...hostToken(tokenizer, id), logprob, top: likeliest };
-}
-
-function hostToken(tokenizer: Tokenizer, id: number): HostToken {
-  // Rows that pad the embedding have no text.
-  const bytes = id < tokenizer.vocabSize ? tokenizer.tokenBytes(id) : new Uint8Array();
-  return { id, text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes), bytes: [...bytes] };
 }
 
 /** A model's file or folder name, without path and ending. */
