@@ -1,0 +1,186 @@
+import { readFile } from "node:fs/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Engine } from "../../engine/engine.js";
+import { LocalEngineHost } from "../engine-process/local-engine-host.js";
+import { post, testApp } from "./test-app.suite.js";
+
+const demo = JSON.parse(
+  (await readFile(new URL("../../../models/tiny-rag/demo.jsonl", import.meta.url), "utf8")).split("\n")[0]!,
+) as {
+  documents: { title: string; text: string }[];
+  questions: { question: string; answers: string[] }[];
+};
+const { question, answers } = demo.questions[0]!;
+const greedy = { temperature: 0, max_tokens: 60 };
+
+let host: LocalEngineHost;
+let engine: Engine;
+let app: Awaited<ReturnType<typeof testApp>>;
+
+beforeAll(async () => {
+  engine = await Engine.load({ threads: 1 });
+  host = await LocalEngineHost.load({ threads: 1 });
+  app = await testApp(host);
+});
+
+afterAll(async () => {
+  await app.close();
+  await host[Symbol.asyncDispose]();
+  await engine[Symbol.asyncDispose]();
+});
+
+interface Served {
+  readonly id: string;
+  readonly tokens: number;
+  readonly hit: boolean;
+}
+
+test("chat completions: documents make the RAG prompt, found again in another order", async () => {
+  const ask = async (documents: object[]) => {
+    const body = { messages: [{ role: "user", content: question }], documents, ...greedy };
+    return (await post(app, "/v1/chat/completions", body)).json();
+  };
+  const first = await ask(demo.documents);
+  expect(first.choices[0].message.content).toContain(answers[0]);
+  expect(first.choices[0].finish_reason).toBe("stop");
+  expect(first.model).toBe("tiny-rag");
+  const expected = await engine.complete({ question, documents: demo.documents }, { maxTokens: 60 });
+  expect(first.choices[0].message.content).toBe(expected.text);
+  expect(first.usage.prompt_tokens).toBe(expected.usage.promptTokens);
+  const again = await ask(demo.documents.toReversed());
+  expect(again.block_attention.blocks.map(({ hit }: Served) => hit)).not.toContain(false);
+  // Preamble and passages; the final block is what is left.
+  const inBlocks = again.block_attention.blocks.reduce((sum: number, { tokens }: Served) => sum + tokens, 0);
+  expect(again.usage.prompt_tokens_details.cached_tokens).toBe(inBlocks);
+  expect(inBlocks).toBeGreaterThan(again.usage.prompt_tokens / 2);
+});
+
+test("chat completions: three passages as content parts in reverse order compute only what is no passage", async () => {
+  const passages = ["The lamp is red.\n", "Emma lives in Oslo.\n", "The tower was built in 1871.\n"];
+  const ask = async (parts: string[]) => {
+    const content = [...parts, "Where does Emma live?"].map((text) => ({ type: "text", text }));
+    const body = { messages: [{ role: "user", content }], ...greedy };
+    return (await post(app, "/v1/chat/completions", body)).json();
+  };
+  const first = await ask(passages);
+  const again = await ask(passages.toReversed());
+  const idsOf = (answer: typeof first): string[] => answer.block_attention.blocks.map(({ id }: Served) => id);
+  expect(idsOf(again).slice(-3)).toEqual(idsOf(first).slice(-3).toReversed());
+  expect(again.block_attention.blocks.map(({ hit }: Served) => hit)).not.toContain(false);
+  const tokens = again.block_attention.blocks.reduce((sum: number, block: Served) => sum + block.tokens, 0);
+  expect(again.usage.prompt_tokens_details.cached_tokens).toBe(tokens);
+  // A string as document, and at the index, is the same block as the part.
+  const events = [];
+  for await (const event of host.encode({ passages, salt: "" })) events.push(event);
+  expect(events.map(({ block }) => [block.id, block.hit])).toEqual(
+    idsOf(first)
+      .slice(-3)
+      .map((id) => [id, true]),
+  );
+  const asDocuments = await post(app, "/v1/chat/completions", {
+    messages: [{ role: "user", content: "Where does Emma live?" }],
+    documents: passages,
+    ...greedy,
+  });
+  expect(idsOf(asDocuments.json()).slice(-3)).toEqual(idsOf(first).slice(-3));
+});
+
+test("completions: echoed log-probabilities are the engine's scores, of ids and of blocks, in both modes", async () => {
+  const tokens = await host.tokenize({ text: "The lamp is red. Emma lives in Oslo.", special: false });
+  const ids = tokens.map(({ id }) => id);
+  const body = { prompt: [ids, ids.slice(3)], echo: true, logprobs: 5, max_tokens: 1, temperature: 0, seed: 1234 };
+  const answer = (await post(app, "/v1/completions", body)).json();
+  expect(answer.choices.map(({ index }: { index: number }) => index)).toEqual([0, 1]);
+  for (const [choice, prompt] of [
+    [answer.choices[0], ids],
+    [answer.choices[1], ids.slice(3)],
+  ]) {
+    const expected = await engine.score({ blockTokenIds: [prompt.slice(0, 1)] }, prompt.slice(1), { mode: "full" });
+    const { token_logprobs: logprobs, tokens: spelled, top_logprobs: top, text_offset: offsets } = choice.logprobs;
+    // One more than the prompt: harnesses leave the last out.
+    expect([logprobs.length, spelled.length, top.length, offsets.length]).toEqual(Array(4).fill(prompt.length + 1));
+    expect(logprobs[0]).toBeNull();
+    for (const [i, logprob] of expected.logprobs.entries()) expect(logprobs[i + 1]).toBeCloseTo(logprob, 3);
+    expect(Math.max(...(Object.values(top[1]) as number[]))).toBeCloseTo(expected.top[0]![0]!.logprob, 3);
+    expect(spelled.slice(0, -1).join("")).toBe(choice.text.slice(0, spelled.slice(0, -1).join("").length));
+  }
+
+  const blocks = ["The lamp is red.\n", "Emma lives in Oslo.\n", "Question: Where does Emma live?"];
+  const ofBlocks = { block_attention: { blocks, mode: "block" }, echo: true, logprobs: 1, max_tokens: 0 };
+  const [choice] = (await post(app, "/v1/completions", ofBlocks)).json().choices;
+  expect(choice.text).toBe(blocks.join(""));
+  const last = await host.tokenize({ text: blocks[2]!, special: false });
+  // The final block as a continuation of its first token, after the local blocks.
+  const local = await Promise.all(blocks.slice(0, 2).map((text) => host.tokenize({ text, special: false })));
+  const expected = await engine.score(
+    { blockTokenIds: [...withOpening(choice.logprobs, local), [last[0]!.id]] },
+    last.slice(1).map(({ id }) => id),
+    { mode: "block" },
+  );
+  const told = choice.logprobs.token_logprobs.slice(-expected.logprobs.length);
+  for (const [i, logprob] of expected.logprobs.entries()) expect(told[i]).toBeCloseTo(logprob, 3);
+
+  /** The local blocks' ids, with what the server puts before the first. */
+  function withOpening(lists: { tokens: string[] }, all: (readonly { id: number }[])[]): number[][] {
+    const numOpening = lists.tokens.length - last.length - all.flat().length;
+    const opening = numOpening === 0 ? [] : [engine.model.tokenizer.bosTokenId ?? -1];
+    expect(numOpening).toBe(opening.length);
+    return all.map((tokens, i) => [...(i === 0 ? opening : []), ...tokens.map(({ id }) => id)]);
+  }
+});
+
+test("completions: the token that ended an answer is the last of the lists", async () => {
+  const body = {
+    block_attention: { blocks: [...demo.documents.map(({ text }) => text), question] },
+    temperature: 0,
+    logprobs: 1,
+    max_tokens: 200,
+  };
+  const answer = (await post(app, "/v1/completions", body)).json();
+  const { finish_reason: reason, logprobs, text } = answer.choices[0];
+  expect(reason).toBe("stop");
+  expect(logprobs.tokens).toHaveLength(answer.usage.completion_tokens + 1);
+  expect(logprobs.tokens.slice(0, -1).join("").trimStart()).toBe(text.trimStart());
+  expect(logprobs.token_logprobs.at(-1)).toBeLessThanOrEqual(0);
+});
+
+test("completions and chat: the same seed gives the same answer, n answers differ, and penalties and bias are heard", async () => {
+  const prompt = "The director of the film";
+  const ask = async (body: object) => (await post(app, "/v1/completions", { prompt, max_tokens: 12, ...body })).json();
+  const texts = (answer: { choices: { text: string }[] }) => answer.choices.map(({ text }) => text);
+  const drawn = texts(await ask({ seed: 7, n: 3 }));
+  expect(texts(await ask({ seed: 7, n: 3 }))).toEqual(drawn);
+  expect(texts(await ask({ seed: 8 }))).toEqual([drawn[1]]);
+  expect(new Set(drawn).size).toBeGreaterThan(1);
+  const greedyText = texts(await ask({ temperature: 0 }))[0]!;
+  expect(texts(await ask({ top_k: 1, seed: 3 }))).toEqual([greedyText]);
+  expect(texts(await ask({ top_p: 0, seed: 3 }))).toEqual([greedyText]);
+  const [first] = await host.tokenize({ text: greedyText, special: false });
+  const biased = await ask({ temperature: 0, logit_bias: { [first!.id]: -100 } });
+  expect(texts(biased)[0]!.startsWith(first!.text)).toBe(false);
+  const stop = greedyText.slice(3, 6);
+  expect(texts(await ask({ temperature: 0, stop }))).toEqual([greedyText.slice(0, greedyText.indexOf(stop))]);
+  const refused = await post(app, "/v1/completions", { prompt, logit_bias: { "99999999": 1 } });
+  expect([refused.status, refused.json().error.code]).toEqual([400, "invalid_value"]);
+});
+
+test("completions: what the engine refuses is a 400 that says why", async () => {
+  const cases: [object, RegExp, string][] = [
+    [{ prompt: "" }, /^Cannot /, "invalid_value"],
+    [{ prompt: [99_999_999] }, /^Cannot use token ids/, "invalid_value"],
+    [{ prompt: "\ud800" }, /^Cannot /, "invalid_value"],
+    [{ block_attention: { blocks: ["a", ""] } }, /final block is empty/, "invalid_value"],
+    [{ prompt: Array(100_000).fill(5) }, /^Cannot /, "context_length_exceeded"],
+  ];
+  for (const [body, message, code] of cases) {
+    const answer = await post(app, "/v1/completions", body);
+    expect(answer.status, answer.text).toBe(400);
+    expect(answer.json().error.message).toMatch(message);
+    expect(answer.json().error.code).toBe(code);
+  }
+  const noUser = await post(app, "/v1/chat/completions", { messages: [{ role: "system", content: "x" }] });
+  expect([noUser.status, noUser.json().error.message]).toEqual([
+    400,
+    expect.stringMatching(/none has the role "user"/),
+  ]);
+});
