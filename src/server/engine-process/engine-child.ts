@@ -1,3 +1,5 @@
+import type { FromChild } from "./messages.js";
+
 // The engine's process: spawnEngine() starts this file. As little as can be is imported before its signals are handled.
 
 // Ctrl-C and a service manager's stop go to the whole process group: the server decides, and says `close`.
@@ -15,6 +17,12 @@ if (process.send === undefined) {
 } else if (!process.connected) {
   end();
 } else {
-  const { serveCalls } = await import("./serve-calls.js");
-  serveCalls();
+  try {
+    const { serveCalls } = await import("./serve-calls.js");
+    serveCalls();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    const message = `Cannot start the engine's process: ${reason.split("\n", 1)[0]}`;
+    process.send({ kind: "load-failed", message } satisfies FromChild);
+  }
 }
