@@ -1,7 +1,9 @@
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import type { Graph } from "../ggml/graph.js";
 import type { BlockKV, KVType } from "../kv/block-kv.js";
-import { type Decoder, type LayeredRows, ropeParameters, transposeValues } from "../model/decoder.js";
+import { transposeValues } from "../model/decode-step.js";
+import { type Decoder, type LayeredRows, ropeParameters } from "../model/decoder.js";
+import { type DecodeSlot, elementsPerRow, slotRows } from "./decode-slots.js";
 import { contextType, type DeviceBlockMemory } from "./device-memory.js";
 
 /** Keys turned by one node: some 10 ms. */
@@ -21,79 +23,87 @@ export interface GraphRunner {
 
 /** Rows that are laid out in about the time that one row of a prompt takes. */
 const laidRowsPerRow = 16;
+/** The same of transposing. */
+const transposedRowsPerRow = 8;
+/** At least so many rows are transposed by one node of a wide model. */
+const minRowsTransposed = 256;
 
 /**
  * The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them.
  *
- * Disposing it gives its memory back, but never under a graph: while a pin is out, the memory stays.
+ * Where tokens are decoded over it, its keys lie in a slot beside other sequences' from the start; `startDecoding()` puts
+ * the values there too, transposed. Disposing it gives its memory back, but never under a graph: while a pin is out, the
+ * memory stays.
  */
 export class AssembledContext implements Disposable {
   readonly capacity: number;
-  readonly #backend: Backend;
+  readonly slot: DecodeSlot | undefined;
   readonly #decoder: Decoder;
-  readonly #type: "F16" | "F32";
-  readonly #storage: TensorStorage;
   readonly #room: Disposable | undefined;
-  #transposed: TensorStorage | undefined;
+  /** Values, and keys where there is no slot; freed when the values are transposed. */
+  #storage: TensorStorage | undefined;
   #numPins = 0;
   #isDisposed = false;
   /** Rows that hold keys and values. */
   length = 0;
+  /** In a slot, rows up to here are finite: those past `length` are zeros. */
+  cleared = 0;
 
   /**
    * @param capacity rows to make room for, in tokens.
-   * @param room taken from the budget for it: its own once it is made, given back with the memory.
-   * @throws Error if the device has not enough memory.
+   * @param owned what becomes the context's own once it is made: the room taken from the budget, and the slot.
+   * @throws Error if the device has not enough memory; what was given stays the caller's then.
    */
-  constructor(backend: Backend, decoder: Decoder, kvType: KVType, capacity: number, room?: Disposable) {
+  constructor(
+    backend: Backend,
+    decoder: Decoder,
+    kvType: KVType,
+    capacity: number,
+    owned: { readonly room?: Disposable | undefined; readonly slot?: DecodeSlot | undefined } = {},
+  ) {
     this.capacity = roundCapacity(capacity);
-    this.#backend = backend;
+    this.slot = owned.slot;
     this.#decoder = decoder;
-    this.#type = contextType(kvType);
     const ne = [elementsPerRow(decoder) * this.capacity];
-    this.#storage = backend.allocate([
-      { name: "keys", type: this.#type, ne },
-      { name: "values", type: this.#type, ne },
-    ]);
-    this.#room = room;
+    const type = contextType(kvType);
+    const values = { name: "values", type, ne };
+    this.#storage = backend.allocate(owned.slot ? [values] : [{ name: "keys", type, ne }, values]);
+    this.#room = owned.room;
   }
 
   get keys(): LayeredRows {
-    return { tensor: this.#storage.get("keys"), offset: 0, capacity: this.capacity };
+    return this.slot?.keys ?? this.#rows("keys");
   }
 
+  /** @throws Error once tokens are decoded. */
   get values(): LayeredRows {
-    return { tensor: this.#storage.get("values"), offset: 0, capacity: this.capacity };
-  }
-
-  /** Values transposed, as decoding wants them. @throws Error before startDecoding(). */
-  get valuesTransposed(): LayeredRows {
-    if (this.#transposed === undefined) throw new Error("Cannot decode: the context's values are not transposed");
-    return { tensor: this.#transposed.get("values transposed"), offset: 0, capacity: this.capacity };
+    return this.#rows("values");
   }
 
   /** Transposes the values of all rows so far; again does nothing. From then on rows come by decoding alone. */
   async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
-    if (this.#transposed !== undefined) return;
-    const ne = [elementsPerRow(this.#decoder) * this.capacity];
-    const storage = this.#backend.allocate([{ name: "values transposed", type: this.#type, ne }]);
-    try {
-      const { config } = this.#decoder;
-      const fill = (graph: Graph) => {
-        transposeValues(
-          graph,
-          config,
-          this.values,
-          { tensor: storage.get("values transposed"), offset: 0, capacity: this.capacity },
-          this.length,
-        );
-      };
-      await runner.run(Math.ceil(this.length / laidRowsPerRow), 8 * config.numLayers + 8, fill, signal);
-    } catch (error) {
-      storage[Symbol.dispose]();
-      throw error;
+    if (this.#storage === undefined) return;
+    if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
+    const { valuesTransposed } = this.slot;
+    const { config } = this.#decoder;
+    const perGraph = Math.max(
+      1,
+      Math.floor(maxElementsPerNode / (config.numKvHeads * config.headSize * Math.max(1, this.length))),
+    );
+    for (let first = 0; first < config.numLayers && this.length > 0; first += perGraph) {
+      const layers = { first, end: Math.min(config.numLayers, first + perGraph) };
+      const share = (layers.end - layers.first) / config.numLayers;
+      const numSteps = Math.ceil(this.length / minRowsTransposed);
+      await runner.run(
+        Math.ceil((share * this.length) / transposedRowsPerRow),
+        (layers.end - layers.first) * 4 * numSteps + 8,
+        (graph) => transposeValues(graph, config, this.values, valuesTransposed, layers, this.length),
+        signal,
+      );
     }
-    this.#transposed = storage;
+    this.cleared = this.length;
+    this.#storage[Symbol.dispose]();
+    this.#storage = undefined;
   }
 
   /** Keeps the memory where it is until the pin is disposed, whoever disposes the context meanwhile. */
@@ -118,16 +128,22 @@ export class AssembledContext implements Disposable {
   }
 
   #free(): void {
-    this.#transposed?.[Symbol.dispose]();
-    this.#storage[Symbol.dispose]();
+    this.#storage?.[Symbol.dispose]();
+    this.slot?.[Symbol.dispose]();
     this.#room?.[Symbol.dispose]();
+  }
+
+  #rows(name: string): LayeredRows {
+    if (this.#storage === undefined) throw new Error(`Cannot use a context's ${name}: its tokens are being decoded`);
+    return { tensor: this.#storage.get(name), offset: 0, capacity: this.capacity };
   }
 }
 
-/** The bytes that a context of this many rows takes, with its transposed values if tokens are decoded over it. */
+/** The bytes that a context of this many rows takes, with its slot if tokens are decoded over it. */
 export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number, decodes: boolean): number {
   const elementBytes = contextType(kvType) === "F16" ? 2 : 4;
-  return elementsPerRow(decoder) * roundCapacity(capacity) * elementBytes * (decodes ? 3 : 2);
+  const rows = roundCapacity(capacity);
+  return elementsPerRow(decoder) * elementBytes * (decodes ? rows + 2 * slotRows(rows) : 2 * rows);
 }
 
 /**
@@ -175,7 +191,7 @@ export async function assemble(
       row += shape.numTokens;
     }
     const rope = ropeParameters(decoder);
-    const { tensor, capacity } = context.keys;
+    const { tensor, offset, capacity } = context.keys;
     const size = tensor.nb[0];
     for (let first = 0; first < numRows; first += stepsOfRows) {
       const count = Math.min(stepsOfRows, numRows - first);
@@ -184,7 +200,7 @@ export async function assemble(
         tensor,
         [config.headSize, config.numLayers * config.numKvHeads, count],
         [capacity * config.headSize * size, config.headSize * size],
-        first * config.headSize * size,
+        (offset + first * config.headSize) * size,
       );
       const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
       graph.expand(graph.rope(keys, at, rope, true));
@@ -192,10 +208,6 @@ export async function assemble(
   };
   await runner.run(Math.ceil(numRows / laidRowsPerRow), maxNodes, fill, signal);
   context.length = numRows;
-}
-
-function elementsPerRow({ config }: Decoder): number {
-  return config.numLayers * config.numKvHeads * config.headSize;
 }
 
 function roundCapacity(rows: number): number {

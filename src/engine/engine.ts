@@ -13,6 +13,7 @@ import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission } from "./admission.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import { ContextBudget } from "./context-budget.js";
+import type { DecodeSlot } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape } from "./encode-block.js";
 import { checkInput, EngineError } from "./engine-error.js";
@@ -171,7 +172,7 @@ export class Engine implements AsyncDisposable {
       maxRunning: options.maxRunning ?? defaultMaxRunning,
       maxQueued: options.maxQueued ?? defaultMaxQueued,
     });
-    this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType);
+    this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, this.#budget.capBytes);
     this.#mode = options.mode;
     this.#onWarning = options.onWarning ?? (() => undefined);
   }
@@ -476,6 +477,7 @@ export class Engine implements AsyncDisposable {
     this.#closing.abort(new Error("Cannot go on: the engine was closed"));
     await this.#requests.end();
     await this.#scheduler.idle();
+    this.#scheduler[Symbol.dispose]();
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
@@ -572,7 +574,7 @@ export class Engine implements AsyncDisposable {
     const local = blocks.slice(0, -1);
     if (local.length > 0) {
       // Its room was taken with the context's.
-      using scratch = new AssembledContext(backend, decoder, this.kvType, longest(local), context.pin());
+      using scratch = new AssembledContext(backend, decoder, this.kvType, longest(local), { room: context.pin() });
       for (const block of local) {
         scratch.length = 0;
         yield* this.#scheduler.prefill(scratch, block, 0, 0, signal);
@@ -607,8 +609,11 @@ export class Engine implements AsyncDisposable {
       scoresPrompt && local.length > 0 ? contextBytes(decoder, this.kvType, longest(local), false) : 0;
     const room = await this.#budget.take(bytes + scratchBytes, signal);
     let context: AssembledContext | undefined;
-    // The room is the context's own once there is one.
-    const giveBack = (): void => (context ?? room)[Symbol.dispose]();
+    let slot: DecodeSlot | undefined;
+    const giveBack = (): void => {
+      // Room and slot are the context's own once there is one.
+      for (const owned of context ? [context] : [slot, room]) owned?.[Symbol.dispose]();
+    };
     try {
       const encodeFrom = performance.now();
       timings.waitMs = encodeFrom - waitFrom;
@@ -620,7 +625,8 @@ export class Engine implements AsyncDisposable {
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
-      context = new AssembledContext(backend, decoder, this.kvType, capacity, room);
+      slot = decodes ? this.#scheduler.slots.take(capacity) : undefined;
+      context = new AssembledContext(backend, decoder, this.kvType, capacity, { room, slot });
       const numLocal = countTokens(local);
       const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
       const laid = leased.blocks.map(({ block }) => block);

@@ -2,8 +2,12 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV, type KVType } from "../kv/block-kv.js";
+import { clearRows } from "../model/decode-step.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
 import type { AssembledContext } from "./assemble.js";
+import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
+import { DecodeSlots } from "./decode-slots.js";
+import { DecodeSteps, type PlannedRun, planRuns } from "./decode-steps.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape, blocksPerGraph } from "./encode-block.js";
 import { type AnyTask, Task } from "./task.js";
@@ -16,6 +20,8 @@ const maxRowsBesideDecoding = 128;
 const minPieceRows = 64;
 /** Who reads many rows' logits gives the event loop a turn after so long. */
 const maxReadingMs = 10;
+/** Rows of a context that are cleared together: a sequence needs it once for so many tokens. */
+const rowsClearedAtATime = 256;
 /** For so many turns after a decoded token its sequence is expected to ask for the next. */
 const turnsOfDecoding = 3;
 
@@ -52,6 +58,7 @@ type RowWork =
 interface DecodeWork {
   readonly task: Task<Float32Array>;
   readonly context: AssembledContext;
+  readonly slot: DecodeSlot;
   readonly tokenId: number;
   readonly position: number;
 }
@@ -73,6 +80,8 @@ interface Share {
 export interface SchedulerStats {
   readonly decodeGraphs: number;
   readonly decodedTokens: number;
+  /** How many of the decode graphs were built, and not just computed again. */
+  readonly builtDecodeGraphs: number;
   /** Graphs of prompts' pieces and of blocks. */
   readonly rowGraphs: number;
   readonly rows: number;
@@ -88,10 +97,13 @@ export interface SchedulerStats {
  * is just not in the next graph. Cancelling takes work out at once. A graph that others need goes on, and the memory it
  * writes stays until it has ended (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
  */
-export class Scheduler {
+export class Scheduler implements Disposable {
+  /** Where sequences that are decoded lie. */
+  readonly slots: DecodeSlots;
   readonly #backend: Backend;
   readonly #decoder: Decoder;
   readonly #kvType: KVType;
+  readonly #steps: DecodeSteps;
   #queue: RowWork[] = [];
   readonly #decodes = new Map<AssembledContext, DecodeWork>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
@@ -99,14 +111,18 @@ export class Scheduler {
   #turnsSinceDecoding = Number.POSITIVE_INFINITY;
   readonly #stats = { decodeGraphs: 0, decodedTokens: 0, rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 };
 
-  constructor(backend: Backend, decoder: Decoder, kvType: KVType) {
+  /** @param contextCapBytes the most bytes of contexts: spare slots are made only up to there. */
+  constructor(backend: Backend, decoder: Decoder, kvType: KVType, contextCapBytes = Number.POSITIVE_INFINITY) {
+    this.#steps = new DecodeSteps(backend, decoder);
+    const onFree = (group: SlotGroup) => this.#steps.forget(group);
+    this.slots = new DecodeSlots(backend, decoder, kvType, { capBytes: contextCapBytes, onFree });
     this.#backend = backend;
     this.#decoder = decoder;
     this.#kvType = kvType;
   }
 
   get stats(): SchedulerStats {
-    return { ...this.#stats };
+    return { ...this.#stats, builtDecodeGraphs: this.#steps.numBuilt };
   }
 
   /**
@@ -188,9 +204,10 @@ export class Scheduler {
   ): Promise<Float32Array> {
     requireRoom(context, 1);
     await context.startDecoding(this, signal);
+    const slot = context.slot as DecodeSlot;
     if (this.#decodes.has(context)) throw new Error("Cannot decode: another token of the context is under way");
     const task = this.#task<Float32Array>(signal);
-    this.#decodes.set(context, { task, context, tokenId, position });
+    this.#decodes.set(context, { task, context, slot, tokenId, position });
     this.#wake();
     return task.promise;
   }
@@ -206,6 +223,11 @@ export class Scheduler {
     const task = this.#task<void>(signal);
     this.#enqueue({ kind: "graph", task, rows, maxNodes, fill });
     return task.promise;
+  }
+
+  /** Frees what it keeps from graph to graph. Only when it is idle. */
+  [Symbol.dispose](): void {
+    this.#steps[Symbol.dispose]();
   }
 
   /** Resolves once nothing is in line or under way. */
@@ -262,23 +284,38 @@ export class Scheduler {
     this.#decodes.clear();
     this.#stats.decodeGraphs += 1;
     this.#stats.decodedTokens += works.length;
-    await this.#compute(
-      works.map(({ task, context, tokenId, position }): Share => {
-        const { length: past, keys, valuesTransposed } = context;
-        const pin = context.pin();
-        return {
-          task,
-          spans: [{ kind: "token", tokenIds: Int32Array.of(tokenId), position, past, keys, valuesTransposed }],
-          numRows: 1,
-          numWanted: 1,
-          deliver: ([logits]) => {
-            context.length += 1;
-            task.resolve(logits as Float32Array);
-          },
-          release: () => pin[Symbol.dispose](),
-        };
-      }),
+    const pins = works.map(({ context }) => context.pin());
+    await this.#whileRunning(works, async (signal) => {
+      const runs = planRuns(works);
+      await this.#clear(runs, signal);
+      const { step, prepared } = this.#steps.get(runs);
+      const ordered = runs.flatMap((run) => run.works);
+      step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
+      const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
+      const { vocabSize } = this.#decoder.config;
+      for (const [i, { task, context }] of ordered.entries()) {
+        context.length += 1;
+        task.resolve(all.subarray(i * vocabSize, (i + 1) * vocabSize));
+      }
+    });
+    for (const pin of pins) pin[Symbol.dispose]();
+  }
+
+  /** Sets what a step reads of contexts, past what they hold, to zero: hidden keys and values must be finite. */
+  async #clear(runs: readonly PlannedRun<DecodeWork>[], signal: AbortSignal): Promise<void> {
+    const { config } = this.#decoder;
+    const tails = runs.flatMap(({ works, numKeys }) =>
+      works.filter(({ context }) => context.cleared < numKeys).map(({ slot, context }) => ({ slot, context, numKeys })),
     );
+    if (tails.length === 0) return;
+    using graph = new Graph(this.#decoder.ggml, tails.length * (6 * config.numLayers + 4));
+    const ends = tails.map(({ slot, context, numKeys }) => {
+      const end = Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime));
+      clearRows(graph, config, slot.keys, slot.valuesTransposed, context.cleared, end - context.cleared);
+      return end;
+    });
+    await this.#backend.compute(graph, () => undefined, signal);
+    for (const [i, { context }] of tails.entries()) context.cleared = ends[i] as number;
   }
 
   /** One graph of pieces and blocks, after graphs of requests' own that stand before them in line. */

@@ -5,8 +5,16 @@ import type { Bound, NativeArgument, Pointer } from "./symbols.js";
 import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
 import type { GgmlType } from "./types.js";
 
-/** The most nodes and leaves that one graph may have. */
-export const maxGraphNodes = 32_768;
+/** Schedules that are kept for the next prepared graphs. */
+const maxSpareSchedules = 4;
+const minScheduleNodes = 4096;
+
+/** Nodes and leaves, weights among them, that a schedule has room for: ggml ends the process where a graph has more. */
+const maxScheduleNodes = 32_768;
+const maxLeaves = 2_768;
+
+/** The most nodes that one graph may have. */
+export const maxGraphNodes = maxScheduleNodes - maxLeaves;
 
 /** Offset of ne[0] in ggml_tensor, in bytes. */
 const neOffset = 16;
@@ -59,6 +67,20 @@ export class TensorStorage implements Disposable {
   }
 }
 
+/** What places a graph's nodes on the device's backends, and owns the memory of its intermediate results. */
+interface Schedule {
+  readonly pointer: Pointer;
+  readonly maxNodes: number;
+}
+
+/**
+ * A graph that is computed again and again, each time with its inputs as they are then: it keeps the memory of its
+ * intermediate results. It does not own the graph, which must outlive it.
+ */
+export interface PreparedGraph extends Disposable {
+  readonly graph: Graph;
+}
+
 /**
  * A device that computes graphs, one at a time in the order of the calls, off the event loop.
  * It owns the native backends, their thread pool and the memory of intermediate results.
@@ -69,7 +91,10 @@ export class Backend implements Disposable {
   readonly #cpu: Device;
   /** The device's backend, then the CPU's where that is another: what the device can't do, the CPU does. */
   readonly #backends: Pointer[];
-  readonly #scheduler: Pointer;
+  /** Of graphs that are computed once. */
+  readonly #schedule: Schedule;
+  readonly #prepared = new Map<PreparedGraph, Schedule>();
+  readonly #spare: Schedule[] = [];
   readonly #threadpool: Pointer | undefined;
   readonly #stop: StopFlag;
   #turn: Promise<unknown> = Promise.resolve();
@@ -100,22 +125,19 @@ export class Backend implements Disposable {
     this.#cpuProc("ggml_backend_set_n_threads")(cpuBackend, this.threads);
     this.#cpuProc("ggml_backend_set_abort_callback")(cpuBackend, symbols.isEmptyAddress, this.#stop.pointer);
     this.#threadpool = this.threads > 1 ? this.#newThreadpool(cpuBackend) : undefined;
-    this.#scheduler = symbols.ggml_backend_sched_new(
-      this.#backends,
-      null,
-      this.#backends.length,
-      maxGraphNodes,
-      false,
-      false,
-    );
+    this.#schedule = this.#newSchedule(maxScheduleNodes);
   }
 
   /** Bytes of intermediate results that the device keeps from graph to graph. */
   get computeBytes(): number {
     if (this.#disposed) return 0;
-    const size = (backend: Pointer) =>
-      Number(this.ggml.symbols.ggml_backend_sched_get_buffer_size(this.#scheduler, backend));
-    return this.#backends.reduce((sum, backend) => sum + size(backend), 0);
+    const schedules = [this.#schedule, ...this.#prepared.values(), ...this.#spare];
+    const size = (schedule: Schedule, backend: Pointer) =>
+      Number(this.ggml.symbols.ggml_backend_sched_get_buffer_size(schedule.pointer, backend));
+    return schedules.reduce(
+      (sum, schedule) => sum + this.#backends.reduce((part, backend) => part + size(schedule, backend), 0),
+      0,
+    );
   }
 
   /**
@@ -202,7 +224,7 @@ export class Backend implements Disposable {
    * @param read is called right after computing, while the outputs are there.
    * @throws the signal's reason if it aborts; Error if the device fails.
    */
-  async compute<T>(graph: Graph, read: () => T, signal?: AbortSignal): Promise<T> {
+  async compute<T>(graph: Graph | PreparedGraph, read: () => T, signal?: AbortSignal): Promise<T> {
     let hasStarted = false;
     const turn = this.#turn.then(() => {
       hasStarted = true;
@@ -220,6 +242,28 @@ export class Backend implements Disposable {
     });
   }
 
+  /**
+   * Gives a graph memory of its own for intermediate results, which other graphs do not touch.
+   * @throws Error if the device has not enough memory.
+   */
+  prepare(graph: Graph): PreparedGraph {
+    if (this.#disposed) throw new Error("Cannot prepare a graph: the backend is closed");
+    requireNodes(graph);
+    const needed = Math.min(maxScheduleNodes, graph.maxNodes + maxLeaves);
+    const spare = this.#spare.findIndex(({ maxNodes }) => maxNodes >= needed);
+    const wanted = Math.min(maxScheduleNodes, Math.max(minScheduleNodes, 2 ** Math.ceil(Math.log2(needed))));
+    const schedule = this.#spare.splice(spare, spare < 0 ? 0 : 1)[0] ?? this.#newSchedule(wanted);
+    const prepared: PreparedGraph = { graph, [Symbol.dispose]: () => this.#release(prepared) };
+    this.#prepared.set(prepared, schedule);
+    try {
+      this.#allocate(schedule, graph);
+    } catch (error) {
+      this.#release(prepared);
+      throw error;
+    }
+    return prepared;
+  }
+
   /** Resolves once no graph is under way. */
   async idle(): Promise<void> {
     await this.#turn;
@@ -231,7 +275,11 @@ export class Backend implements Disposable {
     if (this.#numComputing > 0) throw new Error("Cannot close the backend: a graph is under way");
     this.#disposed = true;
     const { symbols, live } = this.ggml;
-    symbols.ggml_backend_sched_free(this.#scheduler);
+    for (const schedule of [this.#schedule, ...this.#prepared.values(), ...this.#spare]) {
+      symbols.ggml_backend_sched_free(schedule.pointer);
+    }
+    this.#prepared.clear();
+    this.#spare.length = 0;
     for (const backend of this.#backends) {
       symbols.ggml_backend_free(backend);
       live.backends -= 1;
@@ -240,19 +288,14 @@ export class Backend implements Disposable {
     this.#stop[Symbol.dispose]();
   }
 
-  async #computeNow<T>(graph: Graph, read: () => T, signal: AbortSignal | undefined): Promise<T> {
+  async #computeNow<T>(work: Graph | PreparedGraph, read: () => T, signal: AbortSignal | undefined): Promise<T> {
     signal?.throwIfAborted();
     if (this.#disposed) throw new Error("Cannot compute: the backend is closed");
-    if (graph.numNodes > maxGraphNodes) {
-      throw new RangeError(`Cannot compute a graph of ${graph.numNodes} nodes: at most ${maxGraphNodes} are wanted`);
-    }
     const { symbols } = this.ggml;
-    symbols.ggml_backend_sched_reset(this.#scheduler);
-    if (!symbols.ggml_backend_sched_alloc_graph(this.#scheduler, graph.pointer)) {
-      throw new Error(
-        `Cannot compute a graph of ${graph.numNodes} nodes: device "${this.device.name}" has not enough memory`,
-      );
-    }
+    const graph = "graph" in work ? work.graph : work;
+    const schedule = "graph" in work ? this.#prepared.get(work) : this.#schedule;
+    if (schedule === undefined) throw new Error("Cannot compute a prepared graph: it was disposed");
+    if (schedule === this.#schedule) this.#allocate(schedule, graph);
     for (const { tensor, data } of graph.inputs) {
       symbols.ggml_backend_tensor_set(tensor.pointer, data, 0, data.byteLength);
     }
@@ -260,7 +303,7 @@ export class Backend implements Disposable {
     signal?.addEventListener("abort", stop, { once: true });
     this.#numComputing += 1;
     try {
-      const status = Number(await callAsync(symbols.ggml_backend_sched_graph_compute, this.#scheduler, graph.pointer));
+      const status = Number(await callAsync(symbols.ggml_backend_sched_graph_compute, schedule.pointer, graph.pointer));
       if (status === statusAborted) {
         signal?.throwIfAborted();
         throw new Error("Cannot compute: the device stopped without being asked");
@@ -272,6 +315,31 @@ export class Backend implements Disposable {
       signal?.removeEventListener("abort", stop);
       this.#stop.lower();
     }
+  }
+
+  #newSchedule(maxNodes: number): Schedule {
+    const { symbols } = this.ggml;
+    const backends = this.#backends;
+    const pointer = symbols.ggml_backend_sched_new(backends, null, backends.length, maxNodes, false, false);
+    return { pointer, maxNodes };
+  }
+
+  #allocate(schedule: Schedule, graph: Graph): void {
+    requireNodes(graph);
+    const { symbols } = this.ggml;
+    symbols.ggml_backend_sched_reset(schedule.pointer);
+    if (symbols.ggml_backend_sched_alloc_graph(schedule.pointer, graph.pointer)) return;
+    throw new Error(
+      `Cannot compute a graph of ${graph.numNodes} nodes: device "${this.device.name}" has not enough memory`,
+    );
+  }
+
+  #release(prepared: PreparedGraph): void {
+    const schedule = this.#prepared.get(prepared);
+    this.#prepared.delete(prepared);
+    if (schedule === undefined) return;
+    if (this.#spare.length < maxSpareSchedules) this.#spare.push(schedule);
+    else this.ggml.symbols.ggml_backend_sched_free(schedule.pointer);
   }
 
   #bufferType(place: "device" | "host"): Pointer {
@@ -349,6 +417,12 @@ function chooseDevice(ggml: Ggml, name: string | undefined): Device {
   if (found !== undefined) return found;
   const known = ggml.devices.map((device) => `"${device.name}"`).join(", ");
   throw new RangeError(`Cannot use device "${name}": ggml ${ggml.version} found ${known}`);
+}
+
+function requireNodes(graph: Graph): void {
+  const { numNodes } = graph;
+  if (numNodes <= maxGraphNodes) return;
+  throw new RangeError(`Cannot compute a graph of ${numNodes} nodes: at most ${maxGraphNodes} are wanted`);
 }
 
 function requireInside(tensor: Tensor, action: string, offset: number, length: number): void {

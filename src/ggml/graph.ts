@@ -177,7 +177,7 @@ export class Graph implements Disposable {
     return this.#op("ggml_rope_ext", x.type, x.ne, x.pointer, positions.pointer, factors, ...rest);
   }
 
-  /** softmax(x * scale + mask) over each row of x [N, R, H]; mask [N, R] F16 or F32. */
+  /** softmax(x * scale + mask) over each row of x [N, R, H, S]; mask [N, R, …] F16 or F32, repeated over the outer sizes. */
   softmax(x: Tensor, mask: Tensor | undefined, scale: number): Tensor {
     requireType(x, "take the softmax of", "F32");
     requireContiguous(x, "take the softmax of");
@@ -185,7 +185,8 @@ export class Graph implements Disposable {
       if (mask.type !== "F16") requireType(mask, "mask with", "F32");
       requireContiguous(mask, "mask with");
     }
-    if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1] || mask.ne[2] * mask.ne[3] !== 1)) {
+    const repeats = mask && x.ne[2] % mask.ne[2] === 0 && x.ne[3] % mask.ne[3] === 0;
+    if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1] || !repeats)) {
       throw new RangeError(`Cannot mask ${describe(x)} by ${describe(mask)}: sizes differ`);
     }
     return this.#op("ggml_soft_max_ext", "F32", x.ne, x.pointer, mask?.pointer ?? null, scale, 0);
@@ -264,9 +265,11 @@ export class Graph implements Disposable {
     const nb3 = strides[2] ?? nb2 * dims[2];
     const nb: Dims = [packed[0], nb1, nb2, nb3];
     const view: Tensor = { pointer: 0n, name: x.name, type: x.type, ne: dims, nb };
-    if (offset + byteLength(view) > byteLength(x)) {
+    // ggml checks the view's elements as if they lay side by side.
+    const span = Math.max(byteLength(view), byteLength({ ...view, nb: packed }));
+    if (offset + span > byteLength(x)) {
       throw new RangeError(
-        `Cannot view ${describe(x)} as [${ne.join(", ")}]: bytes ${offset} to ${offset + byteLength(view)} of ${byteLength(x)}`,
+        `Cannot view ${describe(x)} as [${ne.join(", ")}]: bytes ${offset} to ${offset + span} of ${byteLength(x)}`,
       );
     }
     return { ...view, pointer: this.#call("ggml_view_4d", x.pointer, ...dims, nb1, nb2, nb3, offset) };
@@ -304,6 +307,29 @@ export class Graph implements Disposable {
       }
     }
     return { ...b, pointer: this.#call("ggml_cpy", a.pointer, b.pointer) };
+  }
+
+  /**
+   * Writes rows into a's memory, at the places that a list names, converting the type; a node that must be expanded.
+   * The ids must lie below N: the caller checks them.
+   *
+   * @param a [K, N, …], F32, F16 or BF16.
+   * @param rows [K, R, …] F32, as many in the outer sizes.
+   * @param ids [R, …] I32, repeated over the outer sizes.
+   */
+  setRows(a: Tensor, rows: Tensor, ids: Tensor): Tensor {
+    requireType(rows, "write rows of", "F32");
+    requireType(ids, "write rows at", "I32");
+    if (!floatTypes.includes(a.type)) {
+      throw new TypeError(`Cannot write rows into ${describe(a)}: F32, F16 or BF16 is wanted`);
+    }
+    for (const t of [a, rows, ids]) requirePackedRows(t, "write rows with");
+    const fits = a.ne[0] === rows.ne[0] && a.ne[2] === rows.ne[2] && a.ne[3] === rows.ne[3];
+    const named = rows.ne[1] === ids.ne[0] && rows.ne[2] % ids.ne[1] === 0 && rows.ne[3] % ids.ne[2] === 0;
+    if (!fits || !named || ids.ne[3] !== 1) {
+      throw new RangeError(`Cannot write ${describe(rows)} into ${describe(a)} at ${describe(ids)}: sizes differ`);
+    }
+    return { ...a, pointer: this.#call("ggml_set_rows", a.pointer, rows.pointer, ids.pointer) };
   }
 
   /** b's elements after a's along one size; the others must agree. */
@@ -381,6 +407,7 @@ type Operation =
   | "ggml_permute"
   | "ggml_cont"
   | "ggml_cpy"
+  | "ggml_set_rows"
   | "ggml_concat"
   | "ggml_pad";
 

@@ -38,6 +38,7 @@ const baseFunctions = {
   ggml_mul_mat: "void *ggml_mul_mat(void *ctx, void *a, void *b)",
   ggml_swiglu_split: "void *ggml_swiglu_split(void *ctx, void *a, void *b)",
   ggml_get_rows: "void *ggml_get_rows(void *ctx, void *a, void *b)",
+  ggml_set_rows: "void *ggml_set_rows(void *ctx, void *a, void *b, void *c)",
   ggml_concat: "void *ggml_concat(void *ctx, void *a, void *b, int dim)",
   ggml_pad: "void *ggml_pad(void *ctx, void *a, int p0, int p1, int p2, int p3)",
   ggml_soft_max_ext: "void *ggml_soft_max_ext(void *ctx, void *a, void *mask, float scale, float max_bias)",

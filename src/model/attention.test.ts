@@ -79,27 +79,39 @@ test.each([
   },
 );
 
-test("singleRowAttention(): one row sees all keys", async () => {
+test("singleRowAttention(): each sequence's row sees its own keys, as many as its mask shows", async () => {
   const [d, heads, kv, numKeys] = [8, 6, 2, 37];
   const options = { numHeads: heads, numKvHeads: kv, headSize: d, threads: 1, maxNodeFlops: 1e9 };
-  const [q, k, v] = [noise(heads * d, 0.3), noise(numKeys * kv * d, 0.7), noise(numKeys * kv * d, 0.1)];
-  const transposed = new Float32Array(v.length);
-  for (let h = 0; h < kv; h++) {
-    for (let s = 0; s < numKeys; s++) {
-      for (let i = 0; i < d; i++) transposed[(h * d + i) * numKeys + s] = v[(h * numKeys + s) * d + i]!;
+  const seen = [37, 20];
+  const draw = (size: number) => seen.map((_, s) => noise(size, 0.1 + 0.3 * s));
+  const [qs, ks, vs] = [draw(heads * d), draw(numKeys * kv * d), draw(numKeys * kv * d)] as const;
+  const transposed = vs.map((v) => {
+    const turned = new Float32Array(v.length);
+    for (let h = 0; h < kv; h++) {
+      for (let s = 0; s < numKeys; s++) {
+        for (let i = 0; i < d; i++) turned[(h * d + i) * numKeys + s] = v[(h * numKeys + s) * d + i]!;
+      }
     }
-  }
+    return turned;
+  });
+  const join = (parts: readonly Float32Array[]) => Float32Array.from(parts.flatMap((part) => [...part]));
+  const mask = new Uint16Array(2 * numKeys);
+  mask.fill(0xfc00, numKeys + 20);
   using graph = new Graph(ggml, 64);
   const out = graph.output(
     singleRowAttention(
       graph,
-      graph.input("q", "F32", [d, heads], q),
-      graph.input("k", "F32", [d, numKeys, kv], k),
-      graph.input("v", "F32", [numKeys, d, kv], transposed),
+      graph.input("q", "F32", [d, heads, 2], join(qs)),
+      graph.input("k", "F32", [d, numKeys, kv, 2], join(ks)),
+      graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
+      graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
     ),
   );
   const found = await backend.compute(graph, () => backend.readFloats(out));
-  for (const [i, x] of plainAttention(q, k, v, numKeys - 1, options).entries()) {
-    expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+  for (const [s, count] of seen.entries()) {
+    const first = (x: Float32Array) =>
+      join(Array.from({ length: kv }, (_, h) => x.subarray(h * numKeys * d, (h * numKeys + count) * d)));
+    const wanted = plainAttention(qs[s]!, first(ks[s]!), first(vs[s]!), count - 1, options);
+    for (const [i, x] of wanted.entries()) expect(Math.abs(found[s * heads * d + i]! - x)).toBeLessThan(1e-4);
   }
 });

@@ -194,21 +194,24 @@ export class MaskCache {
 const maxKeysByHead = 1536;
 
 /**
- * Attention of one row, as two products and a softmax, with sums in 32 bit: for decoding.
+ * Attention of one row of each of S sequences, as two products and a softmax, with sums in 32 bit: for decoding.
  *
- * @param q [D, H] F32.
- * @param k [D, N, H'], F32 or F16: the row sees all of them.
- * @param valuesTransposed [N, D, H'], each value's elements apart, for products run along the innermost size.
- * @returns [D * H, 1] F32.
+ * @param q [D, H, S] F32.
+ * @param k [D, N, H', S], F32 or F16.
+ * @param valuesTransposed [N, D, H', S], each value's elements apart, for products run along the innermost size.
+ * @param mask [N, 1, 1, S] F16: which keys each row sees. Hidden keys and values must be finite.
+ * @returns [D * H, S] F32.
  */
-export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTransposed: Tensor): Tensor {
-  const [headSize, numHeads] = q.ne;
-  const numKvHeads = k.ne[2];
+export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTransposed: Tensor, mask: Tensor): Tensor {
+  const [headSize, numHeads, numSequences] = q.ne;
+  const [, numKeys, numKvHeads] = k.ne;
   const packed = isContiguous(q) ? q : graph.contiguous(q);
-  const group = [numHeads / numKvHeads, numKvHeads] as const;
+  const group = [numHeads / numKvHeads, numKvHeads, numSequences] as const;
   // Head by head, ggml takes one product over all heads; by KV head, one for each, which reads a key once.
-  const byHead = k.ne[1] <= maxKeysByHead;
-  const scores = graph.mulMat(k, graph.reshape(packed, byHead ? [headSize, 1, numHeads] : [headSize, ...group]));
-  const weights = graph.softmax(graph.reshape(scores, [k.ne[1], ...group]), undefined, 1 / Math.sqrt(headSize));
-  return graph.reshape(graph.mulMat(valuesTransposed, weights), [headSize * numHeads, 1]);
+  const byHead = numKeys <= maxKeysByHead;
+  const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
+  const scores = graph.reshape(graph.mulMat(k, rows), [numKeys, 1, numHeads, numSequences]);
+  const weights = graph.softmax(scores, mask, 1 / Math.sqrt(headSize));
+  const summed = graph.mulMat(valuesTransposed, graph.reshape(weights, [numKeys, ...group]));
+  return graph.reshape(summed, [headSize * numHeads, numSequences]);
 }

@@ -61,19 +61,10 @@ const piece = (numRows: number, past: number): RowSpan => ({
   keys: rows("keys"),
   values: rows("values"),
 });
-const token = (past: number, numRows = 1): RowSpan => ({
-  kind: "token",
-  tokenIds: new Int32Array(numRows),
-  position: past,
-  past,
-  keys: rows("keys"),
-  valuesTransposed: rows("values"),
-});
 
 test.each<readonly [string, () => readonly RowSpan[], string]>([
   ["no spans", () => [], "no rows are given"],
   ["an empty span", () => [block(0)], "a span has no rows"],
-  ["two tokens at once", () => [token(3, 2)], "Cannot decode 2 tokens at once"],
   ["a block after a piece", () => [piece(3, 0), block(3)], "blocks come before other rows"],
   ["a block past its room", () => [block(65, 64)], "Cannot write 65 rows of keys: there is room for 64"],
   ["a piece past its room", () => [piece(3, capacity - 2)], `there is room for ${capacity}`],
@@ -92,8 +83,7 @@ test("forward(): graphs keep to the room that was reckoned for them, whatever th
       [block(2000)],
       [piece(512, 1500)],
       [piece(1, 0)],
-      [token(2000)],
-      [block(5), piece(70, 100), token(20)],
+      [block(5), piece(70, 100), piece(1, 20)],
     ]) {
       using graph = forward({ ...decoder, threads }, spans, [{ span: 0, row: 0 }]).graph;
       expect(graph.numNodes).toBeLessThan(Math.min(graph.maxNodes, maxGraphNodes));

@@ -1,7 +1,7 @@
 import { Graph, type RopeParameters } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
-import { type AttentionOptions, MaskCache, planAttention, singleRowAttention, tiledAttention } from "./attention.js";
+import { type AttentionOptions, MaskCache, planAttention, tiledAttention } from "./attention.js";
 import type { ModelConfig } from "./config.js";
 import { attentionFactor } from "./rope.js";
 import type { LayerWeights, Linear, ModelWeights } from "./weights.js";
@@ -18,9 +18,6 @@ export interface LayeredRows {
   /** Rows that each head has room for. */
   readonly capacity: number;
 }
-
-/** Values once more, each element's rows side by side, [L, H, D, capacity]: what decoding multiplies along. */
-export type TransposedRows = LayeredRows;
 
 /** Rows whose keys and values are written where they are given, and what the rows see beside themselves. */
 export type RowSpan =
@@ -40,15 +37,6 @@ export type RowSpan =
       readonly past: number;
       readonly keys: LayeredRows;
       readonly values: LayeredRows;
-    }
-  /** One decoded token over an assembled context: as a piece of one row, its value written transposed. */
-  | {
-      readonly kind: "token";
-      readonly tokenIds: Int32Array;
-      readonly position: number;
-      readonly past: number;
-      readonly keys: LayeredRows;
-      readonly valuesTransposed: TransposedRows;
     };
 
 /** Rows of a span whose logits are wanted, from its first row. */
@@ -95,8 +83,8 @@ export function ropeParameters(decoder: Pick<Decoder, "config" | "weights">): Ro
   };
 }
 
-/** The rows [rows, D] of one head of one layer start here, in elements. */
-function headOffset(rows: LayeredRows, config: ModelConfig, layer: number): number {
+/** Where the rows of one layer start, in elements. */
+export function layerOffset(rows: LayeredRows, config: ModelConfig, layer: number): number {
   return rows.offset + layer * config.numKvHeads * rows.capacity * config.headSize;
 }
 
@@ -113,47 +101,13 @@ export function layerRows(
 ): Tensor {
   const { headSize, numKvHeads } = config;
   const size = rows.tensor.nb[0];
-  const offset = (headOffset(rows, config, layer) + first * headSize) * size;
+  const offset = (layerOffset(rows, config, layer) + first * headSize) * size;
   return graph.view(
     rows.tensor,
     [headSize, count, numKvHeads],
     [headSize * size, rows.capacity * headSize * size],
     offset,
   );
-}
-
-/** Rows first..first + count of one layer's transposed values as [count, D, H']. */
-function layerColumns(
-  graph: Graph,
-  rows: TransposedRows,
-  config: ModelConfig,
-  layer: number,
-  first: number,
-  count: number,
-): Tensor {
-  const { headSize, numKvHeads } = config;
-  const size = rows.tensor.nb[0];
-  const offset = (headOffset(rows, config, layer) + first) * size;
-  return graph.view(
-    rows.tensor,
-    [count, headSize, numKvHeads],
-    [rows.capacity * size, rows.capacity * headSize * size],
-    offset,
-  );
-}
-
-/** Adds to a graph what writes the first `count` rows of values transposed as well. */
-export function transposeValues(
-  graph: Graph,
-  config: ModelConfig,
-  values: LayeredRows,
-  into: TransposedRows,
-  count: number,
-): void {
-  for (let layer = 0; layer < config.numLayers; layer++) {
-    const from = graph.permute(layerRows(graph, values, config, layer, 0, count), [1, 0, 2, 3]);
-    graph.expand(graph.copy(from, layerColumns(graph, into, config, layer, 0, count)));
-  }
 }
 
 interface PlacedSpan {
@@ -165,8 +119,8 @@ interface PlacedSpan {
 
 /**
  * The one primitive: rows of tokens, each at its position, each seeing a stated part of a context, their keys and values
- * written in place. A block being encoded is that over nothing; a piece of a prompt and a decoded token are that over an
- * assembled context. Blocks must come first, so that they stand at multiples of four rows.
+ * written in place. A block being encoded is that over nothing; a piece of a prompt is that over an assembled context, and
+ * so is a decoded token, many of them at a time, in decode-step.ts. Blocks must come first, so that they stand at multiples of four rows.
  *
  * The graph is computed and disposed by the caller. Ids and positions must have been checked.
  *
@@ -179,11 +133,11 @@ export function forward(
   spans: readonly RowSpan[],
   wanted: readonly WantedLogits[],
 ): { graph: Graph; logits: Tensor | undefined } {
-  const { config, weights } = decoder;
+  const { weights } = decoder;
   const placed = placeSpans(spans);
   const lastSpan = placed.at(-1) as PlacedSpan;
   const end = lastSpan.firstRow + lastSpan.numRows;
-  const numRows = spans.every((span) => span.kind === "token") ? end : roundUp(end, rowGroup);
+  const numRows = roundUp(end, rowGroup);
   const graph = new Graph(decoder.ggml, nodeBound(decoder, placed, numRows));
   try {
     const tokens = new Int32Array(numRows);
@@ -193,50 +147,86 @@ export function forward(
       const start = span.kind === "block" ? 0 : span.position;
       for (let t = 0; t < span.tokenIds.length; t++) positions[firstRow + t] = start + t;
     }
-    const build: Build = {
-      graph,
-      decoder,
-      placed,
-      positions: graph.input("positions", "I32", [numRows], positions),
-      masks: new MaskCache(),
-      rope: ropeParameters(decoder),
-      attention: {
-        numHeads: config.numHeads,
-        numKvHeads: config.numKvHeads,
-        headSize: config.headSize,
-        threads: decoder.threads,
-        maxNodeFlops: nodeFlopsPerThread * decoder.threads,
+    const build = startBuild(decoder, graph, positions);
+    const masks = new MaskCache();
+    const attention: LayerAttention = {
+      write: (index, rows) => {
+        for (const place of placed) writeRows(build, place, index, rows);
+      },
+      attend: (index, rows) => {
+        let attended: Tensor | undefined;
+        for (const place of placed) {
+          const out = attend(build, masks, place, index, rows);
+          attended = attended === undefined ? out : graph.concat(attended, out, 1);
+          const end = place.firstRow + place.numRows;
+          const next = placed.find((other) => other.firstRow >= end)?.firstRow ?? numRows;
+          if (next > end) attended = graph.pad(attended, [0, next - end]);
+        }
+        return attended as Tensor;
       },
     };
     let x = graph.getRows(weights.tokenEmbedding, graph.input("tokens", "I32", [numRows], tokens));
     for (const [index, layer] of weights.layers.entries()) {
       const isLast = index === weights.layers.length - 1;
-      x = addLayer(build, layer, index, x, isLast && wanted.length === 0);
+      x = addLayer(build, attention, layer, index, x, isLast && wanted.length === 0);
     }
     if (wanted.length === 0) return { graph, logits: undefined };
     const rows = Int32Array.from(wanted, ({ span, row }) => (placed[span] as PlacedSpan).firstRow + row);
     const chosen = graph.getRows(x, graph.input("wanted", "I32", [rows.length], rows));
-    const normed = graph.mul(graph.rmsNorm(chosen, config.rmsNormEps), weights.outputNorm);
-    return { graph, logits: graph.output(product(build, { weight: weights.head, bias: undefined }, normed)) };
+    return { graph, logits: addHead(build, chosen) };
   } catch (error) {
     graph[Symbol.dispose]();
     throw error;
   }
 }
 
-interface Build {
+/** A graph under construction. */
+export interface Build {
   readonly graph: Graph;
   readonly decoder: Decoder;
-  readonly placed: readonly PlacedSpan[];
   readonly positions: Tensor;
-  readonly masks: MaskCache;
   readonly rope: RopeParameters;
   readonly attention: AttentionOptions;
 }
 
+/** @param positions of every row of the graph. */
+export function startBuild(decoder: Decoder, graph: Graph, positions: Int32Array): Build {
+  const { numHeads, numKvHeads, headSize } = decoder.config;
+  const { threads } = decoder;
+  return {
+    graph,
+    decoder,
+    positions: graph.input("positions", "I32", [positions.length], positions),
+    rope: ropeParameters(decoder),
+    attention: { numHeads, numKvHeads, headSize, threads, maxNodeFlops: nodeFlopsPerThread * threads },
+  };
+}
+
+/** All rows of one layer, [D, heads, rows] each. */
+export interface LayerRows {
+  /** Before RoPE. */
+  readonly keys: Tensor;
+  readonly turnedKeys: Tensor;
+  readonly values: Tensor;
+}
+
+/** What rows leave behind in each layer, and what they see: the one part that depends on what the rows are for. */
+export interface LayerAttention {
+  write(layer: number, rows: LayerRows): void;
+  /** @returns [D * H, rows]. */
+  attend(layer: number, rows: LayerRows & { readonly queries: Tensor }): Tensor;
+}
+
 /** One layer over x [hidden, rows]. Where nothing reads its output, only keys and values are computed. */
-function addLayer(build: Build, layer: LayerWeights, index: number, x: Tensor, keysAndValuesOnly: boolean): Tensor {
-  const { graph, decoder, placed, positions } = build;
+export function addLayer(
+  build: Build,
+  attention: LayerAttention,
+  layer: LayerWeights,
+  index: number,
+  x: Tensor,
+  keysAndValuesOnly: boolean,
+): Tensor {
+  const { graph, decoder, positions } = build;
   const { config } = decoder;
   const { headSize, numHeads, numKvHeads, rmsNormEps } = config;
   const numRows = x.ne[1];
@@ -248,23 +238,25 @@ function addLayer(build: Build, layer: LayerWeights, index: number, x: Tensor, k
   const keys = heads(layer.key, numKvHeads, layer.keyNorm);
   const values = heads(layer.value, numKvHeads, undefined);
   const turnedKeys = graph.rope(keys, positions, build.rope);
+  const rows = { keys, turnedKeys, values };
 
-  for (const place of placed) writeRows(build, place, index, keys, turnedKeys, values);
+  attention.write(index, rows);
   if (keysAndValuesOnly) return x;
 
   const queries = graph.rope(heads(layer.query, numHeads, layer.queryNorm), positions, build.rope);
-  let attended: Tensor | undefined;
-  for (const place of placed) {
-    const out = attend(build, place, index, queries, turnedKeys, values);
-    attended = attended === undefined ? out : graph.concat(attended, out, 1);
-    const end = place.firstRow + place.numRows;
-    const next = placed.find((other) => other.firstRow >= end)?.firstRow ?? numRows;
-    if (next > end) attended = graph.pad(attended, [0, next - end]);
-  }
-  const afterAttention = graph.add(x, product(build, layer.output, attended as Tensor));
+  const attended = attention.attend(index, { ...rows, queries });
+  const afterAttention = graph.add(x, product(build, layer.output, attended));
   const mlpInput = graph.mul(graph.rmsNorm(afterAttention, rmsNormEps), layer.mlpNorm);
   const gated = graph.swiglu(product(build, layer.gate, mlpInput), product(build, layer.up, mlpInput));
   return graph.add(afterAttention, product(build, layer.down, gated));
+}
+
+/** The logits [vocabulary, rows] of the last layer's rows, as the graph's output. */
+export function addHead(build: Build, x: Tensor): Tensor {
+  const { graph, decoder } = build;
+  const { config, weights } = decoder;
+  const normed = graph.mul(graph.rmsNorm(x, config.rmsNormEps), weights.outputNorm);
+  return graph.output(product(build, { weight: weights.head, bias: undefined }, normed));
 }
 
 /** x [in, rows] to [out, rows], plus the bias; split by rows where one node would take long. */
@@ -292,50 +284,25 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
   return graph.view(x, [x.ne[0], x.ne[1], count], [x.nb[1], x.nb[2]], firstRow * x.nb[2]);
 }
 
-function writeRows(
-  build: Build,
-  { span, firstRow, numRows }: PlacedSpan,
-  layer: number,
-  keys: Tensor,
-  turnedKeys: Tensor,
-  values: Tensor,
-): void {
+function writeRows(build: Build, { span, firstRow, numRows }: PlacedSpan, layer: number, rows: LayerRows): void {
   const { graph, decoder } = build;
-  const { config } = decoder;
   const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
   const write = (x: Tensor, into: LayeredRows, first: number) =>
-    graph.expand(graph.copy(byHead(x), layerRows(graph, into, config, layer, first, numRows)));
-  switch (span.kind) {
-    case "block":
-      write(keys, span.keys, 0);
-      write(values, span.values, 0);
-      return;
-    case "piece":
-      write(turnedKeys, span.keys, span.past);
-      write(values, span.values, span.past);
-      return;
-    case "token": {
-      write(turnedKeys, span.keys, span.past);
-      const row = graph.permute(rowsOf(graph, values, firstRow, 1), [1, 2, 0, 3]);
-      graph.expand(graph.copy(row, layerColumns(graph, span.valuesTransposed, config, layer, span.past, 1)));
-      return;
-    }
-    default:
-      throw new TypeError(`Cannot write rows: ${(span satisfies never as RowSpan).kind} is no kind of span`);
-  }
+    graph.expand(graph.copy(byHead(x), layerRows(graph, into, decoder.config, layer, first, numRows)));
+  const isBlock = span.kind === "block";
+  write(isBlock ? rows.keys : rows.turnedKeys, span.keys, isBlock ? 0 : span.past);
+  write(rows.values, span.values, isBlock ? 0 : span.past);
 }
 
 /** The rows' attention, [D * H, rows]. */
 function attend(
   build: Build,
+  masks: MaskCache,
   { span, firstRow, numRows }: PlacedSpan,
   layer: number,
-  queries: Tensor,
-  turnedKeys: Tensor,
-  values: Tensor,
+  { queries, turnedKeys, values }: LayerRows & { readonly queries: Tensor },
 ): Tensor {
-  const { graph, decoder, masks, attention } = build;
-  const { config } = decoder;
+  const { graph, decoder, attention } = build;
   const q = rowsOf(graph, queries, firstRow, numRows);
   switch (span.kind) {
     case "block": {
@@ -344,14 +311,8 @@ function attend(
       return tiledAttention(graph, q, byHead(turnedKeys), byHead(values), { numRows, past: 0 }, masks, attention);
     }
     case "piece": {
-      const all = (rows: LayeredRows) => layerRows(graph, rows, config, layer, 0, span.past + numRows);
+      const all = (rows: LayeredRows) => layerRows(graph, rows, decoder.config, layer, 0, span.past + numRows);
       return tiledAttention(graph, q, all(span.keys), all(span.values), { numRows, past: span.past }, masks, attention);
-    }
-    case "token": {
-      const numKeys = span.past + 1;
-      const k = layerRows(graph, span.keys, config, layer, 0, numKeys);
-      const v = layerColumns(graph, span.valuesTransposed, config, layer, 0, numKeys);
-      return singleRowAttention(graph, graph.reshape(graph.contiguous(q), [config.headSize, config.numHeads]), k, v);
     }
     default:
       throw new TypeError(`Cannot attend: ${(span satisfies never as RowSpan).kind} is no kind of span`);
@@ -365,15 +326,13 @@ function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
   for (const span of spans) {
     const numRows = span.tokenIds.length;
     if (numRows === 0) throw new RangeError("Cannot build a graph: a span has no rows");
-    if (span.kind === "token" && numRows !== 1)
-      throw new RangeError(`Cannot decode ${numRows} tokens at once: one is wanted`);
     if (span.kind === "block" && placed.some((other) => other.span.kind !== "block")) {
       throw new RangeError("Cannot build a graph: blocks come before other rows");
     }
     const end = (span.kind === "block" ? 0 : span.past) + numRows;
     if (end > span.keys.capacity)
       throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${span.keys.capacity}`);
-    if (span.kind !== "token") next = roundUp(next, rowGroup);
+    next = roundUp(next, rowGroup);
     placed.push({ span, firstRow: next, numRows });
     next += numRows;
   }

@@ -1,0 +1,134 @@
+import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { KVType } from "../kv/block-kv.js";
+import type { Decoder, LayeredRows } from "../model/decoder.js";
+import { contextType } from "./device-memory.js";
+
+/** Slots that are made at a time, at most, and the bytes that they may take together. */
+const maxSlotsAtATime = 8;
+const maxBytesAtATime = 512 * 2 ** 20;
+/** Up to here sizes of slots grow by a third or a half, beyond by this many rows. */
+const largeSlotRows = 16_384;
+const largeSlotStep = 4096;
+const smallestSlotRows = 64;
+
+/** Room for one sequence's keys and transposed values, beside those of others. It is given back by disposing. */
+export interface DecodeSlot extends Disposable {
+  readonly group: SlotGroup;
+  /** The slot's place in its group. */
+  readonly index: number;
+  readonly keys: LayeredRows;
+  readonly valuesTransposed: LayeredRows;
+}
+
+/** Slots of one size side by side in one piece of memory, so that one product attends over several of them. */
+export interface SlotGroup {
+  readonly id: number;
+  /** In elements, from slot to slot. */
+  readonly stride: number;
+}
+
+interface Group extends SlotGroup {
+  readonly capacity: number;
+  readonly storage: TensorStorage;
+  readonly isUsed: boolean[];
+}
+
+/** The rows of the slot that holds so many: sizes are few, so that sequences of about the same length share a group. */
+export function slotRows(rows: number): number {
+  if (rows > largeSlotRows) return Math.ceil(rows / largeSlotStep) * largeSlotStep;
+  for (let size = smallestSlotRows; ; size *= 2) {
+    if (rows <= size) return size;
+    if (size >= 2 * smallestSlotRows && rows <= 1.5 * size) return 1.5 * size;
+  }
+}
+
+/** The elements of keys, or of values, of one row, all layers. */
+export function elementsPerRow({ config }: Decoder): number {
+  return config.numLayers * config.numKvHeads * config.headSize;
+}
+
+/**
+ * The memory of sequences that are decoded. Groups of slots are made when they are needed, the more at a time the more
+ * sequences there are, and freed when their last slot comes back.
+ */
+export class DecodeSlots {
+  readonly #backend: Backend;
+  readonly #decoder: Decoder;
+  readonly #kvType: KVType;
+  readonly #capBytes: number;
+  readonly #onFree: (group: SlotGroup) => void;
+  readonly #groups = new Set<Group>();
+  #nextId = 0;
+
+  /**
+   * @param options.capBytes spare slots are made only up to here.
+   * @param options.onFree told before a group's memory is freed.
+   */
+  constructor(
+    backend: Backend,
+    decoder: Decoder,
+    kvType: KVType,
+    options: { readonly capBytes: number; readonly onFree: (group: SlotGroup) => void },
+  ) {
+    this.#backend = backend;
+    this.#decoder = decoder;
+    this.#kvType = kvType;
+    this.#capBytes = options.capBytes;
+    this.#onFree = options.onFree;
+  }
+
+  /** @throws Error if the device has not enough memory. */
+  take(rows: number): DecodeSlot {
+    const capacity = slotRows(rows);
+    const same = [...this.#groups].filter((group) => group.capacity === capacity);
+    const withRoom = same.filter(({ isUsed }) => isUsed.includes(false));
+    // The largest first, so that the small ones of the beginning run empty.
+    withRoom.sort((a, b) => b.isUsed.length - a.isUsed.length || a.id - b.id);
+    const group = withRoom[0] ?? this.#newGroup(capacity, same);
+    const index = group.isUsed.indexOf(false);
+    group.isUsed[index] = true;
+    const rowsOf = (name: string): LayeredRows => {
+      return { tensor: group.storage.get(name), offset: index * group.stride, capacity };
+    };
+    let isOut = true;
+    return {
+      group,
+      index,
+      keys: rowsOf("keys"),
+      valuesTransposed: rowsOf("values transposed"),
+      [Symbol.dispose]: () => {
+        if (!isOut) return;
+        isOut = false;
+        group.isUsed[index] = false;
+        if (!group.isUsed.includes(true)) this.#free(group);
+      },
+    };
+  }
+
+  /** As many slots as there are in use, so that a few groups hold many sequences. */
+  #newGroup(capacity: number, same: readonly Group[]): Group {
+    const numUsed = same.reduce((sum, { isUsed }) => sum + isUsed.length, 0);
+    const stride = elementsPerRow(this.#decoder) * capacity;
+    const type = contextType(this.#kvType);
+    const slotBytes = 2 * stride * (type === "F16" ? 2 : 4);
+    const takenBytes = [...this.#groups].reduce((sum, { storage }) => sum + storage.byteLength, 0);
+    const room = Math.floor(Math.min(maxBytesAtATime, this.#capBytes - takenBytes) / slotBytes);
+    const numSlots = Math.max(1, Math.min(maxSlotsAtATime, numUsed, room));
+    const ne = [stride * numSlots];
+    const storage = this.#backend.allocate([
+      { name: "keys", type, ne },
+      { name: "values transposed", type, ne },
+    ]);
+    const isUsed = Array.from({ length: numSlots }, () => false);
+    const group: Group = { id: this.#nextId, stride, capacity, storage, isUsed };
+    this.#nextId += 1;
+    this.#groups.add(group);
+    return group;
+  }
+
+  #free(group: Group): void {
+    this.#groups.delete(group);
+    this.#onFree(group);
+    group.storage[Symbol.dispose]();
+  }
+}

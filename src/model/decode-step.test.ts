@@ -1,0 +1,130 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { Backend } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { clearRows, DecodeStep, type StepToken, type TokenRun, transposeValues } from "./decode-step.js";
+import { type Decoder, forward } from "./decoder.js";
+import { openModel } from "./open-model.js";
+import { loadWeights } from "./weights.js";
+
+const ggml = loadGgml(await findGgmlDirectory("cpu"));
+const backend = new Backend(ggml, { threads: 1 });
+let decoder: Decoder;
+
+beforeAll(async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-step-"));
+  try {
+    writeRandomModel(folder, { architecture: "qwen3", numLayers: 2 });
+    const source = await openModel(folder);
+    const weights = await loadWeights(backend, source, { conversion: "keep" });
+    decoder = { ggml, config: source.config, weights, threads: 1 };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+afterAll(() => {
+  decoder.weights[Symbol.dispose]();
+  backend[Symbol.dispose]();
+});
+
+const capacity = 128;
+const lengths = [70, 5, 33];
+const ids = (length: number, seed: number) => Int32Array.from({ length }, (_, i) => (i * 31 + seed * 17) % 250);
+
+/** Contexts of these lengths side by side, full of NaN past them but for what clearRows() sets. */
+async function contexts(type: "F16" | "F32") {
+  const { config } = decoder;
+  const stride = config.numLayers * config.numKvHeads * config.headSize * capacity;
+  const ne = [stride * lengths.length];
+  const storage = backend.allocate(["keys", "values", "transposed"].map((name) => ({ name, type, ne })));
+  const garbage = new Uint8Array(storage.byteLength / 3).fill(0xff);
+  for (const name of ["keys", "values", "transposed"]) {
+    const { tensor } = { tensor: storage.get(name) };
+    backend.set(tensor, garbage.subarray(0, ne[0]! * tensor.nb[0]));
+  }
+  const rows = (name: string, slot: number) => ({ tensor: storage.get(name), offset: slot * stride, capacity });
+  for (const [slot, length] of lengths.entries()) {
+    const [keys, values] = [rows("keys", slot), rows("values", slot)];
+    const tokenIds = ids(length, slot);
+    using graph = forward(decoder, [{ kind: "piece", tokenIds, position: 0, past: 0, keys, values }], []).graph;
+    await backend.compute(graph, () => undefined);
+    using tail = new Graph(ggml, 200);
+    const into = rows("transposed", slot);
+    transposeValues(tail, config, values, into, { first: 0, end: config.numLayers }, length);
+    clearRows(tail, config, keys, into, length, capacity - length);
+    await backend.compute(tail, () => undefined);
+  }
+  const run = (first: number, numSequences: number, numKeys: number): TokenRun => {
+    return { numSequences, numKeys, stride, keys: rows("keys", first), valuesTransposed: rows("transposed", first) };
+  };
+  return { storage, rows, run };
+}
+
+/** The logits after token 9 of each context, as a piece of one row gives them. */
+async function asPieces(made: Awaited<ReturnType<typeof contexts>>): Promise<Float32Array[]> {
+  const all: Float32Array[] = [];
+  for (const [slot, past] of lengths.entries()) {
+    const [keys, values] = [made.rows("keys", slot), made.rows("values", slot)];
+    const span = { kind: "piece", tokenIds: Int32Array.of(9), position: past, past, keys, values } as const;
+    const built = forward(decoder, [span], [{ span: 0, row: 0 }]);
+    using graph = built.graph;
+    all.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
+  }
+  return all;
+}
+
+const token = (past: number): StepToken => ({ tokenId: 9, position: past, past });
+
+test.each([
+  ["F32", 1e-4],
+  ["F16", 2e-2],
+] as const)("DecodeStep: each of several sequences gets what it would alone, contexts of %s", async (type, bound) => {
+  const made = await contexts(type);
+  using _ = made.storage;
+  const expected = await asPieces(made);
+  const plans: [TokenRun[], number[]][] = [
+    [[made.run(0, 3, 128)], [0, 1, 2]],
+    [
+      [made.run(0, 1, 128), made.run(1, 2, 64)],
+      [0, 1, 2],
+    ],
+    [[made.run(1, 1, 64)], [1]],
+    [
+      [made.run(2, 1, 64), made.run(0, 1, 71)],
+      [2, 0],
+    ],
+  ];
+  for (const [runs, slots] of plans) {
+    using step = new DecodeStep(decoder, runs);
+    using prepared = backend.prepare(step.graph);
+    // Again over the same keys, with another graph in between.
+    for (let time = 0; time < 2; time++) {
+      step.set(slots.map((slot) => token(lengths[slot]!)));
+      const logits = await backend.compute(prepared, () => backend.readFloats(step.logits));
+      await asPieces(made);
+      for (const [i, slot] of slots.entries()) {
+        const row = logits.subarray(i * decoder.config.vocabSize, (i + 1) * decoder.config.vocabSize);
+        for (const [id, x] of expected[slot]!.entries()) expect(Math.abs(row[id]! - x)).toBeLessThan(bound);
+      }
+    }
+  }
+});
+
+test("DecodeStep: what does not fit is refused before the device is asked", async () => {
+  const made = await contexts("F32");
+  using _ = made.storage;
+  const before = { ...ggml.live };
+  expect(() => new DecodeStep(decoder, [])).toThrow("no sequence is given");
+  expect(() => new DecodeStep(decoder, [made.run(0, 1, 129)])).toThrow("Cannot decode over 129 keys");
+  expect(() => new DecodeStep(decoder, [made.run(2, 2, 64)])).toThrow("Cannot view");
+  expect(ggml.live).toEqual(before);
+  using step = new DecodeStep(decoder, [made.run(0, 2, 64)]);
+  expect(() => step.set([token(3)])).toThrow("Cannot decode 1 tokens: the graph has 2 sequences");
+  expect(() => step.set([token(3), token(64)])).toThrow("Cannot decode over 64 keys: the graph reads 64");
+  expect(step.graph.numNodes).toBeLessThan(step.graph.maxNodes);
+});
