@@ -14,6 +14,8 @@ const loadLimitMs = 120_000;
 /** What is kept of what it writes, in characters. */
 const maxKept = 20_000;
 
+const endingSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 /** A server under measurement, in a process of its own; it ends with this one at the latest. */
 export class ServingProcess implements AsyncDisposable {
   /** The program and its arguments, as one would type them. */
@@ -21,6 +23,8 @@ export class ServingProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #exited: Promise<void>;
   readonly #endWithUs = (): void => void this.#child.kill("SIGKILL");
+  /** A signal ends this process without its "exit" event, unless somebody listens. */
+  readonly #exitOnSignal = (_: NodeJS.Signals, code: number): void => process.exit(128 + code);
   #output = "";
   #hasEnded = false;
   #url = "";
@@ -37,6 +41,7 @@ export class ServingProcess implements AsyncDisposable {
       const end = () => {
         this.#hasEnded = true;
         process.off("exit", this.#endWithUs);
+        for (const signal of endingSignals) process.off(signal, this.#exitOnSignal);
         resolve();
       };
       this.#child.once("exit", end);
@@ -46,6 +51,7 @@ export class ServingProcess implements AsyncDisposable {
       });
     });
     process.once("exit", this.#endWithUs);
+    for (const signal of endingSignals) process.once(signal, this.#exitOnSignal);
   }
 
   /** @throws Error with the end of what the server wrote, if it does not answer 200 at `readyPath` within two minutes. */
