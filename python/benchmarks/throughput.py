@@ -97,7 +97,7 @@ def best_seconds(call: Callable[[], object], repeats: int) -> float:
 
 def matrix_speed(config: LlamaConfig, tokens: int, dtype: torch.dtype) -> float:
     """FLOP/s of the layers' own products, forward and both backward ones, each shape as often as a layer has it."""
-    width, inner, kv = config.hidden_size, config.intermediate_size, 64 * config.num_key_value_heads
+    width, inner, kv = config.hidden_size, config.intermediate_size, 64 * (config.num_key_value_heads or 1)
     q = 64 * config.num_attention_heads
     shapes = [(width, q), (width, kv), (width, kv), (q, width), (width, inner), (width, inner), (inner, width)]
     flops = seconds = 0.0

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
 from .attention import Attention, default_attention
@@ -148,6 +150,9 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         marks=model.config.block_attention,
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.logging.tensorboard and rank == 0:
+        writer = SummaryWriter(str(run / "tensorboard"), purge_step=_step_of(checkpoint) + 1 if checkpoint else None)
+        trainer.add_callback(TensorBoardCallback(writer))
     progress.tell(
         "start",
         run=str(run),
@@ -169,8 +174,6 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         name = signal.Signals(trainer.signal or signal.SIGTERM)
         progress.tell("end", why=name.name, step=trainer.state.global_step)
         return 128 + name
-    if evaluation is not None and trainer.last_evaluated != trainer.state.global_step:
-        trainer.evaluate()
     last = last_checkpoint(run)
     if settings.export is not None and last is not None and rank == 0:
         export(last, run / "export", settings.export)
@@ -197,7 +200,6 @@ def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     device = torch.device("cpu" if on_cpu else "cuda" if torch.cuda.is_available() else "mps")
     precision = faster_precision(device, 512) if training.precision == "auto" else training.precision
-    reports = [name for name in ("tensorboard", "wandb") if getattr(settings.logging, name)]
     if settings.logging.wandb:
         try:
             import wandb  # noqa: F401
@@ -227,10 +229,11 @@ def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments
         ignore_data_skip=True,
         logging_steps=settings.logging.every_steps,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if settings.data.evaluation and settings.evaluation.every_steps else "no",
+        eval_strategy="steps" if settings.data.evaluation else "no",
         eval_on_start=settings.evaluation.at_start,
         save_strategy="steps",
-        report_to=reports or "none",
+        # TensorBoard's writer is added by train(), since its folder is the run's.
+        report_to="wandb" if settings.logging.wandb else "none",
         disable_tqdm=True,
         **options,
     )

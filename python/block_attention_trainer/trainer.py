@@ -135,7 +135,6 @@ class BlockTrainer(Trainer):
         self.step_losses: list[float] = []
         self.signal: int | None = None
         self.was_stopped = False
-        self.last_evaluated: int | None = None
         super().__init__(
             model=model,
             args=args,
@@ -272,7 +271,6 @@ class BlockTrainer(Trainer):
         """Both modes over the evaluation files: losses, accuracies, and full minus block."""
         if self._evaluation is None:
             return {}
-        self.last_evaluated = self.state.global_step
         model: Any = self.model_wrapped if self.is_in_train else self.model
         was_training = model.training
         model.eval()
@@ -338,6 +336,11 @@ class BlockTrainer(Trainer):
             self._progress.tell("checkpoint", step=self.state.global_step, path=str(path))
         self._wait()
 
+    def evaluate_at_the_end(self) -> None:
+        """The last step is judged, whether or not its number is one that is."""
+        if self._evaluation is not None and self.state.global_step == self.state.max_steps:
+            self.control.should_evaluate = True
+
     def stop_if_signalled(self) -> None:
         """After a step: where any process was told to stop, all write a checkpoint and end."""
         asked = torch.tensor(float(self.signal is not None), device=self.args.device)
@@ -364,4 +367,5 @@ class _StepCallback(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._trainer.finish_step()
+        self._trainer.evaluate_at_the_end()
         self._trainer.stop_if_signalled()

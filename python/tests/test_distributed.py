@@ -63,6 +63,7 @@ def test_two_processes_train_as_one(
         assert (value - weights[1][name]).abs().max() < 1e-4, name
     if distributed == "fsdp" and optimizer == "adamw":
         last = tmp_path / "runs" / "two" / "checkpoint-4"
+        assert (last / "pytorch_model_fsdp.bin").is_file(), "the model was sharded"
         last.rename(tmp_path / "runs" / "two" / "away")
         again = two_processes(settings("two"), tmp_path / "two.json")
         assert step_losses(again) == pytest.approx(step_losses(one)[2:], abs=BOUND)

@@ -232,3 +232,37 @@ def test_a_signal_writes_a_checkpoint_and_ends(tmp_path: Path, number: signal.Si
     last = max(e["step"] for e in events)
     assert events[-1] == {"event": "end", "why": number.name, "step": last}
     assert (tmp_path / "runs" / "run" / f"checkpoint-{last}" / "trainer_state.json").is_file()
+
+
+def test_bfloat16_and_gradient_checkpointing_follow_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for name, training in (
+        ("plain", {"precision": "float32"}),
+        ("bf16", {"precision": "bfloat16", "gradient_checkpointing": True}),
+    ):
+        told.append(run(capsys, run_settings(tmp_path, run_name=name, training={"steps": 4, **training}, export=None)))
+    assert [next(e for e in events if e["event"] == "start")["precision"] for events in told] == ["float32", "bfloat16"]
+    plain, low = (losses(events) for events in told)
+    assert plain != low
+    assert list(low.values()) == pytest.approx(list(plain.values()), abs=0.1)
+
+
+def test_tensorboard_has_losses_and_both_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(
+        capsys,
+        run_settings(tmp_path, data={"evaluation": [str(tmp_path / "dev.parquet")]}, logging={"tensorboard": True}),
+    )
+    events = EventAccumulator(str(tmp_path / "runs" / "run" / "tensorboard"))
+    events.Reload()
+    assert {"train/loss_per_token", "eval/block_loss", "eval/full_minus_block_loss"} <= set(events.Tags()["scalars"])
+
+
+def test_train_says_what_is_not_installed_or_cannot_be_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SettingsError, match=r'Cannot use "logging.wandb": the package wandb is not installed'):
+        train(parse_settings(run_settings(tmp_path, logging={"wandb": True})))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(SettingsError, match=r'Cannot share "training.rows_per_step" among processes: 4 rows, 3 proc'):
+        train(parse_settings(run_settings(tmp_path)))
