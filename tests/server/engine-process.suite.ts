@@ -256,10 +256,13 @@ export function engineProcessSuite(numKills: number): void {
           return [await endOf({ [Symbol.asyncIterator]: () => events })];
         },
         "encoding and telling": async () => {
-          const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
-          const endings = [endOf(host.encode({ passages, salt: "" })), host.stats().catch((error: unknown) => error)];
+          const passages = Array.from({ length: 1000 }, (_, i) => `A passage of its own, number ${i}.\n`);
+          const encoding = endOf(host.encode({ passages, salt: "" }));
+          // Stopped, it cannot answer before it dies.
+          killEngine("SIGSTOP");
+          const asking = host.stats().catch((error: unknown) => error);
           killEngine();
-          return await Promise.all(endings);
+          return await Promise.all([encoding, asking]);
         },
       };
       let restarts = 0;
