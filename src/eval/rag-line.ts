@@ -1,0 +1,160 @@
+import type { RagDocument } from "../blocks/block.js";
+import { readRows } from "../data/rows.js";
+import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
+
+/** A question with its gold answers. */
+export interface AskedQuestion {
+  /** Pairs runs; undefined where the line has none. */
+  readonly id: string | undefined;
+  /** What it is counted with; undefined where the line names none. */
+  readonly kind: string | undefined;
+  readonly question: string;
+  /** Any of them is right; one or more. */
+  readonly answers: readonly string[];
+  /** What the first hop leads to, for the baseline that stops there. */
+  readonly firstHop: string | undefined;
+}
+
+/** A line of a question-answering set. @see FACTS §4 "RAG line". */
+export interface RagLine extends AskedQuestion {
+  /** Best first. */
+  readonly documents: readonly (string | RagDocument)[];
+}
+
+/** A line of a finished file: a question and what was generated for it. */
+export interface AnsweredLine extends AskedQuestion {
+  readonly generated: string;
+  /** Why there is no answer; it counts as a wrong one. */
+  readonly error: string | undefined;
+}
+
+/** The lines of a file that can be used, and what is wrong with the others, each by its place. */
+export interface ReadLines<T> {
+  readonly lines: readonly T[];
+  /** Lines that could not be used. */
+  readonly numBad: number;
+  /** Of the first of them, one line of text each. */
+  readonly errors: readonly string[];
+}
+
+const maxErrors = 20;
+
+/**
+ * Reads a question-answering set: JSON lines, a .json array or Parquet; "-" is standard input.
+ *
+ * @param limit how many lines that can be used are read.
+ * @throws Error if the file cannot be read, or no line of it can be used; the signal's reason.
+ */
+export function readRagLines(path: string, signal: AbortSignal, limit = Infinity): Promise<ReadLines<RagLine>> {
+  return readLines(path, signal, limit, parseRagLine);
+}
+
+/** Reads a finished file. @throws as readRagLines(). */
+export function readAnsweredLines(path: string, signal: AbortSignal): Promise<ReadLines<AnsweredLine>> {
+  return readLines(path, signal, Infinity, parseAnsweredLine);
+}
+
+async function readLines<T>(
+  path: string,
+  signal: AbortSignal,
+  limit: number,
+  parse: (value: JsonValue) => T,
+): Promise<ReadLines<T>> {
+  const lines: T[] = [];
+  const errors: string[] = [];
+  let numBad = 0;
+  const tell = (error: string): void => {
+    numBad += 1;
+    if (errors.length < maxErrors) errors.push(error);
+  };
+  for await (const row of readRows(path, signal)) {
+    if (row.kind === "bad") {
+      tell(row.error.includes(row.where) ? row.error : `Cannot use ${row.where}: ${row.error}`);
+      continue;
+    }
+    try {
+      lines.push(parse(row.value));
+    } catch (error) {
+      tell(`Cannot use ${row.where}: ${(error as Error).message}`);
+    }
+    if (lines.length >= limit) break;
+  }
+  if (lines.length === 0) {
+    throw new Error(errors[0] ?? `Cannot use ${quote(path)}: it holds no lines`);
+  }
+  return { lines, numBad, errors };
+}
+
+/** @throws Error whose message says what is wrong with the line, without naming it. */
+export function parseRagLine(value: JsonValue): RagLine {
+  const line = objectOf(value);
+  const asked = askedQuestion(line);
+  if (asked.question.trim() === "") throw new Error('"question" is missing or empty, wanted text');
+  const documents = fieldOf(line, "documents");
+  if (!Array.isArray(documents)) throw new Error(`"documents" is ${kindOf(documents)}, wanted an array`);
+  return {
+    ...asked,
+    documents: documents.map((document: JsonValue, i) => {
+      if (typeof document === "string") return wholeText(document, `document ${i}`);
+      const { title, text } = isJsonObject(document) ? document : {};
+      if (typeof title !== "string" || typeof text !== "string") {
+        throw new Error(`document ${i} is no text and has no "title" and "text" of text`);
+      }
+      return { title: wholeText(title, `document ${i}'s title`), text: wholeText(text, `document ${i}'s text`) };
+    }),
+  };
+}
+
+/** @throws as parseRagLine(). */
+export function parseAnsweredLine(value: JsonValue): AnsweredLine {
+  const line = objectOf(value);
+  const asked = askedQuestion(line);
+  const generated = fieldOf(line, "generated");
+  if (typeof generated !== "string") throw new Error(`"generated" is ${kindOf(generated)}, wanted text`);
+  return { ...asked, generated, error: optionalText(line, "error") };
+}
+
+function askedQuestion(line: JsonObject): AskedQuestion {
+  const answers = fieldOf(line, "answers");
+  if (!Array.isArray(answers)) throw new Error(`"answers" is ${kindOf(answers)}, wanted an array of texts`);
+  if (answers.length === 0) throw new Error('"answers" is empty, wanted one text or more');
+  const wrong = answers.find((answer: JsonValue) => typeof answer !== "string") as JsonValue | undefined;
+  if (wrong !== undefined) throw new Error(`"answers" holds ${kindOf(wrong)}, wanted texts`);
+  const id = fieldOf(line, "id");
+  return {
+    id: typeof id === "number" ? String(id) : optionalText(line, "id"),
+    kind: optionalText(line, "kind"),
+    question: wholeText(optionalText(line, "question") ?? "", "question"),
+    answers: answers as readonly string[],
+    firstHop: optionalText(line, "first_hop"),
+  };
+}
+
+function objectOf(value: JsonValue): JsonObject {
+  if (!isJsonObject(value)) throw new Error(`it is ${kindOf(value)}, wanted an object`);
+  return value;
+}
+
+function fieldOf(line: JsonObject, key: string): JsonValue | undefined {
+  return Object.hasOwn(line, key) ? line[key] : undefined;
+}
+
+function optionalText(line: JsonObject, key: string): string | undefined {
+  const value = fieldOf(line, key) ?? undefined;
+  if (value !== undefined && typeof value !== "string") throw new Error(`"${key}" is ${kindOf(value)}, wanted text`);
+  return value;
+}
+
+/** Lone surrogates have no tokens. */
+function wholeText(text: string, what: string): string {
+  if (/\p{Surrogate}/u.test(text)) throw new Error(`${what} holds half a character (a lone surrogate)`);
+  return text;
+}
+
+function kindOf(value: JsonValue | undefined): string {
+  if (value === undefined) return "missing";
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : typeof value === "string" ? "text" : `${value}`;
+}

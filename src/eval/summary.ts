@@ -1,0 +1,190 @@
+import { bootstrapIntervals, type Interval, type PairedDifference, pairedDifferences, quantile } from "./interval.js";
+import { type AnswerScores, hasEmptyGold, METRICS, type Metric, type ScoreOptions, scoreAnswer } from "./metrics.js";
+import type { AnsweredLine } from "./rag-line.js";
+
+export type MetricIntervals = Readonly<Record<Metric, Interval>>;
+
+/** Scores over some questions. */
+export interface GroupSummary {
+  readonly questions: number;
+  /** Questions that score 1 by each metric. */
+  readonly right: Readonly<Record<Metric, number>>;
+  readonly scores: MetricIntervals;
+}
+
+/** One run's scores, as a row of a report. */
+export interface RunSummary extends GroupSummary {
+  readonly name: string;
+  /** Questions that could not be asked; they count as wrong. */
+  readonly failed: number;
+  /** Questions with a gold answer that normalizes to nothing: `subspan` takes any answer for right there. */
+  readonly emptyGold: number;
+  /** By the kind that lines name, in order of names; empty where none does. */
+  readonly kinds: Readonly<Record<string, GroupSummary>>;
+  readonly serving?: ServingSummary | undefined;
+}
+
+/** What it took to answer. */
+export interface ServingSummary {
+  readonly requests: number;
+  readonly promptTokens: number;
+  /** Of them, from the block store. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** cachedTokens / promptTokens. */
+  readonly hitRate: number;
+  /** Time to the first token; undefined where no request gave one. */
+  readonly ttftMs: { readonly p50: number; readonly p95: number } | undefined;
+  /** Requests that ran at the same time, at most: their waiting for each other is in the times. */
+  readonly concurrency: number;
+}
+
+/** One request's measurements. */
+export interface RequestTiming {
+  readonly index: number;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  readonly ttftMs: number | undefined;
+  readonly concurrency: number;
+}
+
+/** How one run differs from another over the questions that both answered. */
+export interface RunComparison {
+  readonly name: string;
+  readonly against: string;
+  readonly questions: number;
+  /** Questions that only one of the two holds; they are left out. */
+  readonly onlyName: number;
+  readonly onlyAgainst: number;
+  /** `name` less `against`. */
+  readonly differences: Readonly<Record<Metric, PairedDifference>>;
+}
+
+export interface SummaryOptions extends ScoreOptions {
+  /** What the drawing of intervals goes by. Default "bootstrap". */
+  readonly seed?: string | undefined;
+}
+
+/** A run's name and answers. */
+export interface NamedRun {
+  readonly name: string;
+  readonly answers: readonly AnsweredLine[];
+}
+
+/** Scores a run's answers, in all and by kind. @throws RangeError if there are none. */
+export function summarizeRun({ name, answers }: NamedRun, options: SummaryOptions = {}): RunSummary {
+  const scores = answers.map((line) => scoreOf(line, options));
+  const kinds = new Map<string, AnswerScores[]>();
+  for (const [i, { kind }] of answers.entries()) {
+    if (kind === undefined) continue;
+    const ofKind = kinds.get(kind) ?? [];
+    ofKind.push(scores[i] as AnswerScores);
+    kinds.set(kind, ofKind);
+  }
+  const byKind = [...kinds].sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    name,
+    ...summarizeGroup(scores, options),
+    failed: answers.filter(({ error }) => error !== undefined).length,
+    emptyGold: answers.filter((line) => hasEmptyGold(line.answers)).length,
+    kinds: Object.fromEntries(byKind.map(([kind, ofKind]) => [kind, summarizeGroup(ofKind, options)])),
+  };
+}
+
+/** What a run's requests took. @returns undefined where nothing was measured. */
+export function summarizeServing(timings: readonly RequestTiming[]): ServingSummary | undefined {
+  if (timings.length === 0) return undefined;
+  const sum = (count: (timing: RequestTiming) => number) => timings.reduce((total, one) => total + count(one), 0);
+  const promptTokens = sum((one) => one.promptTokens);
+  const cachedTokens = sum((one) => one.cachedTokens);
+  const times = Float64Array.from(timings.flatMap(({ ttftMs }) => (ttftMs === undefined ? [] : [ttftMs]))).sort();
+  return {
+    requests: timings.length,
+    promptTokens,
+    cachedTokens,
+    completionTokens: sum((one) => one.completionTokens),
+    hitRate: promptTokens === 0 ? 0 : cachedTokens / promptTokens,
+    ttftMs: times.length === 0 ? undefined : { p50: quantile(times, 0.5), p95: quantile(times, 0.95) },
+    concurrency: Math.max(...timings.map(({ concurrency }) => concurrency)),
+  };
+}
+
+/**
+ * Compares two runs question by question: by id where all lines of both have one, else by place.
+ *
+ * @throws Error for an id that stands twice, a question that differs from its pair's, runs of different length without
+ * ids, or no question in common.
+ */
+export function compareRuns(run: NamedRun, against: NamedRun, options: SummaryOptions = {}): RunComparison {
+  const pairs = pairUp(run, against);
+  const columns = (side: 0 | 1) => columnsOf(pairs.map((pair) => scoreOf(pair[side], options)));
+  const differences = pairedDifferences(columns(0), columns(1), options);
+  return {
+    name: run.name,
+    against: against.name,
+    questions: pairs.length,
+    onlyName: run.answers.length - pairs.length,
+    onlyAgainst: against.answers.length - pairs.length,
+    differences: byMetric((_, m) => differences[m] as PairedDifference),
+  };
+}
+
+function pairUp(run: NamedRun, against: NamedRun): [AnsweredLine, AnsweredLine][] {
+  const cannot = (why: string) =>
+    new Error(`Cannot compare ${JSON.stringify(run.name)} with ${JSON.stringify(against.name)}: ${why}`);
+  const hasIds = [run, against].every(({ answers }) => answers.every(({ id }) => id !== undefined));
+  let pairs: [AnsweredLine, AnsweredLine][];
+  if (hasIds) {
+    const [ours, theirs] = [run, against].map(({ name, answers }) => {
+      const byId = new Map<string, AnsweredLine>();
+      for (const line of answers) {
+        const id = line.id as string;
+        if (byId.has(id)) throw cannot(`the id ${JSON.stringify(id)} stands twice in ${JSON.stringify(name)}`);
+        byId.set(id, line);
+      }
+      return byId;
+    }) as [Map<string, AnsweredLine>, Map<string, AnsweredLine>];
+    pairs = [...ours].flatMap(([id, line]) => {
+      const other = theirs.get(id);
+      return other === undefined ? [] : [[line, other]];
+    });
+  } else {
+    if (run.answers.length !== against.answers.length) {
+      throw cannot(
+        `they have ${run.answers.length} and ${against.answers.length} lines, not all with an "id", wanted equally many`,
+      );
+    }
+    pairs = run.answers.map((line, i) => [line, against.answers[i] as AnsweredLine]);
+  }
+  if (pairs.length === 0) throw cannot("no question stands in both");
+  for (const [i, [line, other]] of pairs.entries()) {
+    if (line.question === other.question) continue;
+    const which = hasIds ? `the id ${JSON.stringify(line.id)}` : `line ${i + 1}`;
+    throw cannot(`${which} asks different questions`);
+  }
+  return pairs;
+}
+
+function scoreOf(line: AnsweredLine, options: ScoreOptions): AnswerScores {
+  // An answer that is not there is wrong, whatever the reference's defect makes of an empty gold.
+  if (line.error !== undefined) return byMetric(() => 0);
+  return scoreAnswer(line.generated, line.answers, options);
+}
+
+function summarizeGroup(scores: readonly AnswerScores[], options: SummaryOptions): GroupSummary {
+  const intervals = bootstrapIntervals(columnsOf(scores), options);
+  return {
+    questions: scores.length,
+    right: byMetric((metric) => scores.filter((one) => one[metric] === 1).length),
+    scores: byMetric((_, m) => intervals[m] as Interval),
+  };
+}
+
+function columnsOf(scores: readonly AnswerScores[]): Float64Array[] {
+  return METRICS.map((metric) => Float64Array.from(scores, (one) => one[metric]));
+}
+
+function byMetric<T>(value: (metric: Metric, index: number) => T): Record<Metric, T> {
+  return Object.fromEntries(METRICS.map((metric, m) => [metric, value(metric, m)])) as Record<Metric, T>;
+}
