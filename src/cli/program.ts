@@ -4,6 +4,7 @@ import { benchOptions, runBench } from "./bench.js";
 import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
+import { evalRagOptions, evalScoreOptions, runEvalRag, runEvalScore } from "./eval.js";
 import { generateOptions, runGenerate } from "./generate.js";
 import { infoOptions, runInfo } from "./info.js";
 import { runScore, scoreOptions } from "./score.js";
@@ -154,7 +155,38 @@ A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chu
     data,
   );
 
-  for (const command of [program, ...program.commands, ...data.commands]) {
+  const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");
+  add(
+    "rag",
+    "Answers questions over passages, keeps every answer, and scores them.",
+    evalRagOptions,
+    runEvalRag,
+    `
+Examples:
+  block-attention data synth --split test --contexts 400 --passages 10 --output test.jsonl
+  block-attention eval rag --input test.jsonl --mode full --last-sentence --output runs/full
+  block-attention eval rag --input test.jsonl --mode block --last-sentence --output runs/block --compare runs/full
+
+A line is {"question", "answers", "documents", "id"?, "kind"?}. The same command goes on where it was interrupted.`,
+    evaluation,
+  );
+  add(
+    "score",
+    "Scores finished files, without a model.",
+    evalScoreOptions,
+    runEvalScore,
+    `
+Examples:
+  block-attention eval score --input answers.jsonl
+  block-attention eval score --input runs/ --last-sentence --json
+  block-attention eval score --input block.jsonl --compare full.jsonl
+
+A line is {"generated", "answers", "question"?, "id"?, "kind"?}. A line that cannot be used is told on standard error, the
+others go on, and the exit code is 1.`,
+    evaluation,
+  );
+
+  for (const command of [program, ...program.commands, ...data.commands, ...evaluation.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),
