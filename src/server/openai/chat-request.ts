@@ -35,6 +35,15 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
       param: "top_logprobs",
     });
   }
+  const numParts = body.messages.reduce((sum, { content }) => sum + (Array.isArray(content) ? content.length : 0), 0);
+  const numBlocks = numParts + (body.documents?.length ?? 0);
+  if (numBlocks > limits.maxBlocks) {
+    throw new ApiError(
+      400,
+      `Cannot use "messages": there are ${numBlocks} content parts and documents in all, wanted up to ${limits.maxBlocks}`,
+      { code: "invalid_value", param: "messages" },
+    );
+  }
   const maxTokens = newer ?? older ?? limits.maxTokens;
   const prompt = promptOf(body);
   const n = body.n ?? 1;

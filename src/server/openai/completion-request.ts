@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import type { PromptInput } from "../../engine/prompt.js";
 import { ApiError } from "../api-error.js";
+import { HostError } from "../engine-host.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
 import { completionFields } from "./fields.js";
@@ -18,8 +19,16 @@ export interface CompletionRequests extends ChoiceRequests {
   readonly echoes: readonly (string | undefined)[] | undefined;
 }
 
-/** @throws ApiError for fields that do not go together. */
-export function completionRequests(body: CompletionBody, salt: string, limits: ServerLimits): CompletionRequests {
+/**
+ * @param contextLength what the model takes, in tokens.
+ * @throws ApiError for fields that do not go together, HostError for token ids over the model's context.
+ */
+export function completionRequests(
+  body: CompletionBody,
+  salt: string,
+  limits: ServerLimits,
+  contextLength: number,
+): CompletionRequests {
   const n = body.n ?? 1;
   if (body.best_of != null && body.best_of !== n) {
     throw new ApiError(400, `Cannot use "best_of": it is ${body.best_of}, wanted n, which is ${n}`, {
@@ -28,6 +37,15 @@ export function completionRequests(body: CompletionBody, salt: string, limits: S
     });
   }
   const prompts = promptsOf(body);
+  for (const { input } of prompts) {
+    // The engine would say the same, once it had been handed them all.
+    const numTokens = "blockTokenIds" in input ? (input.blockTokenIds[0]?.length ?? 0) : 0;
+    if (numTokens <= contextLength) continue;
+    throw new HostError(
+      "too_long",
+      `Cannot use the prompt: it has ${numTokens} tokens, the model takes up to ${contextLength}`,
+    );
+  }
   if (prompts.length * n > limits.maxChoices) {
     throw new ApiError(
       400,

@@ -21,6 +21,11 @@ const modeAbout = "Block attention, or plain full attention. Default: what the m
 const segmentAbout =
   "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
 
+/** More values than any request has that fits: some twelve for each block or message, all of logit_bias, and spare. */
+export function maxValuesOf({ maxBlocks }: ServerLimits): number {
+  return 12 * maxBlocks + maxLogitBias + 1000;
+}
+
 /** Fields that chat and completions share, but for those of their own. */
 function commonFields(limits: ServerLimits) {
   const maxChoices = Math.min(limits.maxChoices, 128);
@@ -52,8 +57,8 @@ function commonFields(limits: ServerLimits) {
       "Keeps tokens at least this many times as likely as the likeliest. Not OpenAI's. Default 0.",
     ),
     repetition_penalty: readField(
-      z.number().gt(0).max(100),
-      "a number over 0 and up to 100",
+      z.number().min(0.01).max(100),
+      "a number from 0.01 to 100",
       "Over 1: tokens of prompt and answer become less likely. Not OpenAI's. Default 1.",
     ),
     presence_penalty: readField(
@@ -83,7 +88,7 @@ function commonFields(limits: ServerLimits) {
     ),
     logit_bias: readField(
       z
-        .record(z.string().regex(/^(0|[1-9]\d{0,9})$/, "wanted a token id"), z.number().min(-100).max(100))
+        .record(z.string().regex(/^(0|[1-9][0-9]{0,9})$/, "wanted a token id"), z.number().min(-100).max(100))
         .refine((bias) => Object.keys(bias).length <= maxLogitBias, `wanted up to ${maxLogitBias} tokens`),
       `an object of up to ${maxLogitBias} token ids and numbers from -100 to 100`,
       "Added to the logits of tokens; -100 bans one.",

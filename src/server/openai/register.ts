@@ -10,7 +10,7 @@ import { chatAnswer, chatAnswerSchema, chatChunks } from "./chat-answer.js";
 import { chatRequests, chatSchema } from "./chat-request.js";
 import { completionAnswer, completionAnswerSchema, completionChunks } from "./completion-answer.js";
 import { completionRequests, completionSchema } from "./completion-request.js";
-import { chatFields, completionFields } from "./fields.js";
+import { chatFields, completionFields, maxValuesOf } from "./fields.js";
 import { gather } from "./gather.js";
 import { modelAnswer, modelListSchema, modelSchema } from "./models-answer.js";
 import { requestValidator } from "./request-field.js";
@@ -33,6 +33,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
   const { host, limits } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const stallMs = limits.stallSeconds * 1000;
+  const maxValues = maxValuesOf(limits);
 
   routes.post(
     "/v1/chat/completions",
@@ -44,7 +45,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         body: chatSchema(limits),
         response: { 200: answerResponse(chatAnswerSchema, "The answer."), ...errorResponses },
       },
-      validatorCompiler: requestValidator(chatFields(limits)),
+      validatorCompiler: requestValidator(chatFields(limits), maxValues),
     },
     async (request, reply) => {
       const asked = chatRequests(request.body, request.tenant.salt, limits);
@@ -78,10 +79,11 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         body: completionSchema(limits),
         response: { 200: answerResponse(completionAnswerSchema, "The answers, by index."), ...errorResponses },
       },
-      validatorCompiler: requestValidator(completionFields(limits)),
+      validatorCompiler: requestValidator(completionFields(limits), maxValues),
     },
     async (request, reply) => {
-      const asked = completionRequests(request.body, request.tenant.salt, limits);
+      const { contextLength } = loadedModel(host);
+      const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
       const head = answerHead(host, "cmpl");
       const signal = clientGone(request, reply);
       const events = runChoices(host, asked.requests, signal);

@@ -14,7 +14,7 @@ export const usageSchema = z
 
 const ms = z.number().min(0);
 
-export const timingsSchema = z
+const timingsSchema = z
   .object({
     tokenize_ms: ms.describe("Templates, cutting and tokens."),
     queue_ms: ms.describe("Waiting for its turn and for memory."),
@@ -26,7 +26,7 @@ export const timingsSchema = z
   })
   .describe("What the engine took, in milliseconds; of several answers, the first's.");
 
-export const blockAttentionSchema = z
+const blockAttentionSchema = z
   .object({
     mode: z.enum(["block", "full"]),
     blocks: z.array(
