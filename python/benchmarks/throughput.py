@@ -11,6 +11,7 @@ products are left out of the count, so the share is a lower bound.
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 import time
@@ -156,9 +157,12 @@ def run_shape(shape: str, path: Path, options: argparse.Namespace) -> None:
         for name, modes, tokens_per_row in cases:
             batches = batches_of(path, modes, tokens_per_row, options.steps + 1)
             told = measure(model, optimizer, batches, dtype, profiled=options.profile)
+            speed = max(speed, matrix_speed(config, 3000, dtype))
             share = told.pop("flops") / told["seconds"] / speed
             line: dict[str, Any] = {"shape": shape, "attention": attention, "case": name, **told}
             line |= {"share_of_matrix_speed": round(share, 3), "matrix_gflops": round(speed / 1e9, 1)}
+            # Shares mean something on a calm machine only: a load above the threads says that it was not.
+            line |= {"load": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
             line |= {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}
             print(json.dumps(line), flush=True)
             if options.profile:

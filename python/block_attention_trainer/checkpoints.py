@@ -42,6 +42,9 @@ def publish(run_folder: Path, name: str, keep: int) -> Path:
 
 
 def _sync(path: Path) -> None:
+    if os.name == "nt":
+        # Windows opens no folders, and syncs no file that is open for reading.
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -168,8 +168,10 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         precision="bfloat16" if args.bf16 else "float32",
         modes=list(modes),
     )
-    with _signals(trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # A run that is done already is exported again; the Trainer would take one step more.
+    if checkpoint is None or _step_of(checkpoint) < steps:
+        with _signals(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.was_stopped:
         name = signal.Signals(trainer.signal or signal.SIGTERM)
         progress.tell("end", why=name.name, step=trainer.state.global_step)
@@ -180,7 +182,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         progress.tell("export", path=str(run / "export"))
     if world > 1:
         dist.barrier()
-    progress.tell("end", why="done", step=trainer.state.global_step)
+    progress.tell("end", why="done", step=max(trainer.state.global_step, _step_of(checkpoint) if checkpoint else 0))
     return 0
 
 

@@ -75,6 +75,19 @@ def test_a_checkpoint_that_fails_midway_loses_only_itself(
     assert list(losses(run(capsys, settings))) == [3, 4, 5, 6]
 
 
+def test_a_run_that_is_done_is_only_exported_again_and_goes_on_where_more_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, run_settings(tmp_path, training={"steps": 2}))
+    weights = load_file(tmp_path / "runs" / "run" / "checkpoint-2" / "model.safetensors")
+    events = run(capsys, run_settings(tmp_path, training={"steps": 2}, export={"dtype": "float32"}))
+    assert [e["event"] for e in events] == ["start", "export", "end"]
+    assert events[-1]["step"] == 2
+    exported = load_file(tmp_path / "runs" / "run" / "export" / "model.safetensors")
+    assert all(torch.equal(value, exported[name]) for name, value in weights.items())
+    assert list(losses(run(capsys, run_settings(tmp_path, training={"steps": 3})))) == [3]
+
+
 def test_train_refuses_to_go_on_with_another_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = run_settings(tmp_path, training={"steps": 2})
     run(capsys, settings)
