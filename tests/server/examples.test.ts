@@ -21,7 +21,7 @@ afterAll(() => server?.[Symbol.asyncDispose]());
 async function example(file: string, args: readonly string[], { quiet = true, env = {} } = {}): Promise<string> {
   const { stdout, stderr } = await run(file, args, {
     cwd: folder,
-    timeout: 120_000,
+    timeout: 240_000,
     env: { ...process.env, BASE_URL: server.url, API_KEY: key, ...env },
   });
   if (quiet) expect(stderr).toBe("");
@@ -117,7 +117,7 @@ test("examples/server/lm-eval.sh: log-likelihoods are the server's own, and choo
   } finally {
     rmSync(results, { recursive: true, force: true });
   }
-}, 120_000);
+}, 300_000);
 
 /** A line of what the harness logs: each choice's request, and what came back for it. */
 interface Sample {
