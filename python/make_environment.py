@@ -122,7 +122,10 @@ def lines_of(requirements: Path) -> list[str]:
 
 
 def run(command: list[str], lock: IO[bytes], variables: dict[str, str] | None = None) -> None:
-    """Runs a command that holds the lock, too, for it may live longer than this process. Raises EnvironmentMakingError."""
+    """Runs a command that holds the lock, too, for it may live longer than this process.
+
+    Raises EnvironmentMakingError.
+    """
     kept: list[str] = []
     inherited = {} if os.name == "nt" else {"pass_fds": (lock.fileno(),)}
     with subprocess.Popen(  # type: ignore[call-overload]
@@ -156,7 +159,7 @@ def reason(command: list[str], code: int, lines: list[str]) -> str:
     if re.search(
         r"NewConnectionError|NameResolutionError|Connection refused|ProxyError|ConnectTimeout|ReadTimeout", text
     ):
-        return "the package index cannot be reached; it needs the network, or a pip configured for a mirror (PIP_INDEX_URL)"
+        return "the package index cannot be reached; it needs the network, or a mirror that pip knows (PIP_INDEX_URL)"
     errors = [line for line in lines if line.lower().startswith("error")] or lines
     said = errors[-1] if errors else f"it ended with {code}"
     what = "pip" if "pip" in command else "venv"

@@ -12,6 +12,7 @@ import { runSegment, segmentOptions } from "./segment.js";
 import { runServe, serveHelp, serveOptions } from "./serve.js";
 import type { Terminal } from "./terminal.js";
 import { runTokenize, tokenizeOptions } from "./tokenize.js";
+import { exportOptions, runExport, runTrain, runTrainTokenizer, trainOptions, trainTokenizerOptions } from "./train.js";
 
 const inputHelp = `
 A line of input is one of
@@ -127,6 +128,37 @@ Examples:
     `
 Examples:
   block-attention demo`,
+  );
+
+  add(
+    "train",
+    "Trains a model in both modes, or goes on from its last checkpoint.",
+    trainOptions,
+    runTrain,
+    `
+Examples:
+  block-attention train --config python/configs/block_ft.json
+  block-attention train --config run.json --set training.steps=100 --set model.path=./Tulu3-SFT --processes 8
+
+Ctrl-C ends after the step with a checkpoint; the same command goes on from there. docs/fine-tuning.md tells the rest.`,
+  );
+  add(
+    "train-tokenizer",
+    "Trains the tokenizer of a settings file alone.",
+    trainTokenizerOptions,
+    runTrainTokenizer,
+    `
+Examples:
+  block-attention train-tokenizer --config run.json --output ./tokenizer`,
+  );
+  add(
+    "export",
+    "Writes a training checkpoint as a Hugging Face folder.",
+    exportOptions,
+    runExport,
+    `
+Examples:
+  block-attention export --checkpoint runs/mine/checkpoint-500 --output ./model`,
   );
 
   const data = program.command("data").description("Prepares training data.");

@@ -1,0 +1,173 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { type Command, Option } from "commander";
+import { userCacheDir } from "../kv/user-cache-dir.js";
+import { trainerPython } from "../train/python-environment.js";
+import { pythonFolder } from "../train/python-folder.js";
+import { runTrainer } from "../train/run-trainer.js";
+import { jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { note, type Terminal } from "./terminal.js";
+import { TrainingDisplay } from "./training-display.js";
+
+interface TrainerFlags {
+  readonly python?: string;
+  readonly verbose?: boolean;
+}
+
+interface SettingsFlags extends TrainerFlags {
+  readonly config: string;
+  readonly set?: readonly string[];
+}
+
+export interface TrainFlags extends SettingsFlags {
+  readonly processes?: number;
+  readonly new?: boolean;
+  readonly json?: boolean;
+}
+
+export interface TrainTokenizerFlags extends SettingsFlags {
+  readonly output?: string;
+}
+
+export interface ExportFlags extends TrainerFlags {
+  readonly checkpoint: string;
+  readonly output: string;
+  readonly dtype?: string;
+}
+
+/** Declares `train`'s options. */
+export function trainOptions(command: Command): Command {
+  return addSettingsOptions(command)
+    .addOption(
+      new Option("--processes <n>", "processes on this machine, one a GPU, under torchrun (default: 1)").argParser(
+        wholeNumber("--processes", 1, 1024),
+      ),
+    )
+    .addOption(new Option("--new", "refuse to go on from a checkpoint of the run"))
+    .addOption(pythonOption())
+    .addOption(jsonOption("each event as a line of JSON"));
+}
+
+/** Declares `train-tokenizer`'s options. */
+export function trainTokenizerOptions(command: Command): Command {
+  return addSettingsOptions(command)
+    .addOption(
+      new Option("--output <folder>", "the folder to write (default: tokenizer, in the run's folder)").argParser(
+        nonEmpty("--output"),
+      ),
+    )
+    .addOption(pythonOption());
+}
+
+/** Declares `export`'s options. */
+export function exportOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--checkpoint <folder>", "a checkpoint of a run")
+        .argParser(nonEmpty("--checkpoint"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--output <folder>", "the folder to write").argParser(nonEmpty("--output")).makeOptionMandatory(),
+    )
+    .addOption(new Option("--dtype <type>", "of the weights: float32, bfloat16, float16 (default: bfloat16)"))
+    .addOption(pythonOption());
+}
+
+/** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
+export async function runTrain(flags: TrainFlags, terminal: Terminal): Promise<number> {
+  const display = new TrainingDisplay(terminal, () => performance.now());
+  return start(terminal, flags, display, {
+    args: ["train", ...settingsArgs(flags), ...(flags.new ? ["--new"] : []), "--progress-json", "-"],
+    processes: flags.processes ?? 1,
+    json: flags.json ?? false,
+  });
+}
+
+/** Trains a tokenizer alone. @returns the trainer's exit code. */
+export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Terminal): Promise<number> {
+  const out = flags.output === undefined ? [] : ["--out", flags.output];
+  const args = ["train-tokenizer", ...settingsArgs(flags), ...out];
+  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { args });
+}
+
+/** Writes a checkpoint as a Hugging Face folder. @returns the trainer's exit code. */
+export async function runExport(flags: ExportFlags, terminal: Terminal): Promise<number> {
+  const dtype = flags.dtype === undefined ? [] : ["--dtype", flags.dtype];
+  const args = ["export", "--checkpoint", flags.checkpoint, "--out", flags.output, ...dtype];
+  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { args });
+}
+
+function addSettingsOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--config <file>", "the settings, JSON; docs/fine-tuning.md names them all")
+        .argParser(nonEmpty("--config"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--set <key=value>", "a setting over the file's, as section.key=value; may be given again").argParser(
+        (text: string, before: readonly string[] | undefined) => [...(before ?? []), nonEmpty("--set")(text)],
+      ),
+    );
+}
+
+function pythonOption(): Option {
+  const about = `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`;
+  return new Option("--python <path>", about).argParser(nonEmpty("--python"));
+}
+
+const pythonVariable = "BLOCK_ATTENTION_PYTHON";
+
+function settingsArgs({ config, set = [] }: SettingsFlags): string[] {
+  return ["--config", config, ...set.flatMap((each) => ["--set", each])];
+}
+
+interface Work {
+  readonly args: readonly string[];
+  readonly processes?: number;
+  readonly json?: boolean;
+}
+
+async function start(
+  terminal: Terminal,
+  flags: TrainerFlags,
+  display: TrainingDisplay,
+  { args, processes = 1, json = false }: Work,
+): Promise<number> {
+  const folder = pythonFolder();
+  const { env } = terminal;
+  const fromEnvironment = env[pythonVariable] ? { path: env[pythonVariable], by: pythonVariable } : undefined;
+  const python = await trainerPython({
+    named: flags.python === undefined ? fromEnvironment : { path: flags.python, by: "--python" },
+    cacheDir: join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "python"),
+    pythonFolder: folder,
+    env,
+    say: (line) => note(terminal, line),
+    onPipLine: (line) => note(terminal, line),
+    pipDraws: terminal.isErrorTerminal,
+    signal: terminal.signal,
+  });
+  // From here on a signal is the trainer's: it writes a checkpoint, and its exit code counts.
+  terminal.endWell();
+  try {
+    return await runTrainer({
+      python,
+      pythonFolder: folder,
+      args: [...(flags.verbose ? ["--verbose"] : []), ...args],
+      processes,
+      env,
+      platform: process.platform,
+      signals: process,
+      onEvent: (event) => {
+        if (json) terminal.stdout.write(`${JSON.stringify(event)}\n`);
+        else display.show(event);
+      },
+      onText: (line) => display.text(line),
+      onStopping: () =>
+        display.text("Stopping: the trainer writes a checkpoint after this step; a second signal kills it"),
+    });
+  } finally {
+    display.clear();
+  }
+}
