@@ -34,7 +34,7 @@ import type {
 import { type RequestCounts, type RunningRequest, RunningRequests } from "./running-requests.js";
 import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
 import { parseSamplingOptions, type SamplingInput, type SamplingOptions } from "./sampling-options.js";
-import { Scheduler } from "./scheduler.js";
+import { Scheduler, type SchedulerStats } from "./scheduler.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
 import { unlessAborted } from "./unless-aborted.js";
@@ -92,6 +92,8 @@ export interface EngineStats {
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
   readonly requests: RequestCounts;
+  /** How requests shared the device's graphs. */
+  readonly batching: SchedulerStats;
 }
 
 const untrainedWarning =
@@ -468,6 +470,7 @@ export class Engine implements AsyncDisposable {
       weightBytes: this.model.weights.byteLength,
       computeBytes: this.model.backend.computeBytes,
       requests: this.#requests.counts,
+      batching: this.#scheduler.stats,
     };
   }
 

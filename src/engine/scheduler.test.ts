@@ -1,0 +1,193 @@
+import { expect, onTestFinished, test, vi } from "vitest";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { temporaryFolder } from "../files/test-files.suite.js";
+import { AssembledContext } from "./assemble.js";
+import { type LoadedModel, loadModel } from "./model.js";
+import { Scheduler } from "./scheduler.js";
+
+interface Setting {
+  readonly model: LoadedModel;
+  readonly scheduler: Scheduler;
+  /** A context to decode over, after a prompt of so many tokens. */
+  started(numTokens: number, capacity?: number): Promise<AssembledContext>;
+}
+
+async function setUp(): Promise<Setting> {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "llama", contextLength: 4096 });
+  const model = await loadModel({ model: folder, threads: 1 });
+  onTestFinished(() => model[Symbol.dispose]());
+  const { backend, decoder } = model;
+  const before = { ...backend.ggml.live };
+  const scheduler = new Scheduler(backend, decoder, "f32");
+  onTestFinished(async () => {
+    await scheduler.idle();
+    expect(backend.ggml.live).toEqual(before);
+    scheduler[Symbol.dispose]();
+  });
+  return {
+    model,
+    scheduler,
+    async started(numTokens, capacity = numTokens + 64) {
+      const slot = scheduler.slots.take(capacity);
+      const context = new AssembledContext(backend, decoder, "f32", capacity, { slot });
+      await lastOf(scheduler.prefill(context, ids(numTokens), 0, numTokens - 1));
+      return context;
+    },
+  };
+}
+
+const ids = (length: number, seed = 1) => Int32Array.from({ length }, (_, i) => (i * 31 + seed * 17) % 250);
+
+async function lastOf(rows: AsyncIterable<Float32Array>): Promise<Float32Array> {
+  let last: Float32Array | undefined;
+  for await (const row of rows) last = row;
+  return last as Float32Array;
+}
+
+/** Decodes the same token again and again. */
+async function decodeMany(scheduler: Scheduler, context: AssembledContext, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await scheduler.decode(context, 7, context.length);
+}
+
+test("Scheduler.decode(): sequences share graphs, which are built once for many steps", async () => {
+  const { scheduler, started } = await setUp();
+  const contexts = await Promise.all([10, 30, 25].map((length) => started(length)));
+  const before = scheduler.stats;
+  await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 20)));
+  const { decodeGraphs, decodedTokens, builtDecodeGraphs } = scheduler.stats;
+  expect(decodedTokens - before.decodedTokens).toBe(60);
+  expect(decodeGraphs - before.decodeGraphs).toBeLessThan(25);
+  expect(builtDecodeGraphs - before.builtDecodeGraphs).toBeLessThan(6);
+  for (const context of contexts) context[Symbol.dispose]();
+});
+
+test("Scheduler.prefill(): short prompts share a graph with each other and with blocks", async () => {
+  const { model, scheduler } = await setUp();
+  const contexts = Array.from({ length: 4 }, () => new AssembledContext(model.backend, model.decoder, "f32", 64));
+  const encoded = (async () => {
+    for await (const block of scheduler.encode([ids(20), ids(33)])) block[Symbol.dispose]();
+  })();
+  const alone = await Promise.all(
+    contexts.map((context, i) => lastOf(scheduler.prefill(context, ids(9 + i, i), 0, 8 + i))),
+  );
+  await encoded;
+  expect(scheduler.stats.rowGraphs).toBe(1);
+  for (const [i, context] of contexts.entries()) {
+    context.length = 0;
+    const again = await lastOf(scheduler.prefill(context, ids(9 + i, i), 0, 8 + i));
+    for (const [id, logit] of again.entries()) expect(Math.abs(alone[i]![id]! - logit)).toBeLessThan(1e-4);
+    context[Symbol.dispose]();
+  }
+});
+
+test("Scheduler: a long prompt stops another's tokens for one piece at a time", async () => {
+  const { model, scheduler, started } = await setUp();
+  using decoding = await started(20, 512);
+  await decodeMany(scheduler, decoding, 1);
+  using long = new AssembledContext(model.backend, model.decoder, "f32", 2000);
+  const before = scheduler.stats;
+  let isDone = false;
+  const prompt = lastOf(scheduler.prefill(long, ids(2000), 0, 1999)).finally(() => {
+    isDone = true;
+  });
+  let numTokens = 0;
+  while (!isDone && numTokens < 400) {
+    await decodeMany(scheduler, decoding, 1);
+    numTokens += 1;
+  }
+  await prompt;
+  const { rowGraphs, rows, maxRowsBesideDecoding } = scheduler.stats;
+  expect(maxRowsBesideDecoding).toBe(128);
+  expect(rows - before.rows).toBe(2000);
+  // A token after each piece.
+  expect(rowGraphs - before.rowGraphs).toBe(Math.ceil(2000 / 128));
+  expect(numTokens).toBeGreaterThanOrEqual(rowGraphs - before.rowGraphs - 1);
+});
+
+test("Scheduler: a short prompt passes a long one that came before it", async () => {
+  const { model, scheduler } = await setUp();
+  const contexts = [3000, 30].map((rows) => new AssembledContext(model.backend, model.decoder, "f32", rows));
+  const order: string[] = [];
+  const long = lastOf(scheduler.prefill(contexts[0]!, ids(3000), 0, 2999)).then(() => order.push("long"));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const short = lastOf(scheduler.prefill(contexts[1]!, ids(30), 0, 29)).then(() => order.push("short"));
+  await Promise.all([long, short]);
+  expect(order).toEqual(["short", "long"]);
+  for (const context of contexts) context[Symbol.dispose]();
+});
+
+test("Scheduler: who cancels leaves a shared graph at once, the others stay, and memory stays as long as the graph", async () => {
+  const { model, scheduler } = await setUp();
+  const { backend, decoder } = model;
+  const contexts = [60, 60].map((rows) => new AssembledContext(backend, decoder, "f32", rows));
+  const compute = backend.compute.bind(backend);
+  let finish: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  const spy = vi.spyOn(backend, "compute").mockImplementationOnce(async (graph, read, signal) => {
+    await held;
+    return compute(graph, read, signal);
+  });
+  onTestFinished(() => spy.mockRestore());
+  const controller = new AbortController();
+  const first = lastOf(scheduler.prefill(contexts[0]!, ids(40), 0, 39, controller.signal));
+  const second = lastOf(scheduler.prefill(contexts[1]!, ids(50), 0, 49));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(spy).toHaveBeenCalledTimes(1);
+  const buffers = backend.ggml.live.buffers;
+  controller.abort(new Error("enough"));
+  await expect(first).rejects.toThrow("enough");
+  contexts[0]![Symbol.dispose]();
+  expect(backend.ggml.live.buffers).toBe(buffers);
+  finish();
+  expect((await second).every(Number.isFinite)).toBe(true);
+  await scheduler.idle();
+  expect(backend.ggml.live.buffers).toBe(buffers - 1);
+  contexts[1]![Symbol.dispose]();
+});
+
+test("Scheduler: a graph that all have cancelled is stopped, and their blocks are freed", async () => {
+  const { model, scheduler } = await setUp();
+  const before = { ...model.backend.ggml.live };
+  const controllers = [0, 1].map(() => new AbortController());
+  const encodings = controllers.map(async ({ signal }, i) => {
+    for await (const block of scheduler.encode([ids(1000, i)], signal)) block[Symbol.dispose]();
+  });
+  const failures = encodings.map((encoding, i) => expect(encoding).rejects.toThrow(`stop ${i}`));
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  for (const [i, controller] of controllers.entries()) controller.abort(new Error(`stop ${i}`));
+  await Promise.all(failures);
+  await scheduler.idle();
+  expect(model.backend.ggml.live).toEqual(before);
+});
+
+test("Scheduler: a failing graph fails its own work, and the rest goes on", async () => {
+  const { model, scheduler, started } = await setUp();
+  const contexts = await Promise.all([10, 12].map((length) => started(length)));
+  await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 1)));
+  const spy = vi.spyOn(model.backend, "compute").mockRejectedValueOnce(new Error("Cannot compute: test"));
+  onTestFinished(() => spy.mockRestore());
+  const failed = await Promise.allSettled(contexts.map((context) => scheduler.decode(context, 7, context.length)));
+  expect(failed.map((one) => one.status)).toEqual(["rejected", "rejected"]);
+  await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 2)));
+  await expect(
+    scheduler.run(1, 10, () => {
+      throw new Error("Cannot build: test");
+    }),
+  ).rejects.toThrow("Cannot build: test");
+  await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 1)));
+  for (const context of contexts) context[Symbol.dispose]();
+});
+
+test("Scheduler: what cannot be computed is refused", async () => {
+  const { model, scheduler } = await setUp();
+  using small = new AssembledContext(model.backend, model.decoder, "f32", 10);
+  await expect(lastOf(scheduler.prefill(small, ids(65), 0, 64))).rejects.toThrow(
+    "Cannot compute 65 rows: the context has room for 64 and holds 0",
+  );
+  await expect(scheduler.decode(small, 1, 0)).rejects.toThrow("the context has no slot");
+  const reason = new Error("before");
+  await expect(scheduler.run(1, 10, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
+});
