@@ -4,10 +4,10 @@
 // pip downloads the sdist. Wanted: cmake, a C++ compiler, and, for the sdist, tar and Python's pip.
 // The benchmarks find the program there; LLAMA_SERVER_PATH names another one.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -81,7 +81,7 @@ const { source, jobs } = readArgs();
 // The cache folder is where the program itself keeps its own: one rule, in one place.
 const userCacheFile = join(root, "dist", "kv", "user-cache-dir.js");
 if (!existsSync(userCacheFile)) run("compile", process.execPath, [join(root, "scripts", "setup.mjs"), "--build"]);
-const { userCacheDir } = await import(userCacheFile);
+const { userCacheDir } = await import(pathToFileURL(userCacheFile).href);
 const cache = join(userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }), "llama-server");
 const build = join(cache, "build");
 
@@ -93,6 +93,14 @@ if (llamaCpp === undefined) {
   fail(`Cannot build llama-server: "${given}" holds neither llama.cpp's source nor llama-cpp-python's`);
 }
 
+// cmake refuses a build folder of another source.
+const configured = join(build, "CMakeCache.txt");
+if (
+  existsSync(configured) &&
+  !readFileSync(configured, "utf8").includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${llamaCpp}\n`)
+) {
+  rmSync(build, { recursive: true });
+}
 console.log(`Building llama-server of "${llamaCpp}" in "${build}", ${jobs} at a time …`);
 const defines = Object.entries(options).map(([name, value]) => `-D${name}=${value}`);
 run("configure llama-server", "cmake", ["-S", llamaCpp, "-B", build, ...defines]);
