@@ -95,7 +95,8 @@ export function batchingSuite(size: BatchingSize): void {
         if (cancelAfterMs === undefined) expect(tokenIds).toHaveLength(maxTokens);
         expect(finishReason === "length" || cancelAfterMs !== undefined).toBe(true);
         if (tokenIds.length === 0) continue;
-        const scored = await alone.score({ blockTokenIds: blocks }, tokenIds, { mode, stepwise: true, top });
+        // All at once, as a prompt is computed: another way than the one that is held against it.
+        const scored = await alone.score({ blockTokenIds: blocks }, tokenIds, { mode, top });
         for (const [step, id] of tokenIds.entries()) {
           const [first, second] = scored.top[step]!.filter((token) => token.id < vocabSize && !banned.has(token.id));
           if (first!.logprob - second!.logprob <= clearMargin) continue;
