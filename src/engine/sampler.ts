@@ -122,7 +122,7 @@ function adjust(logits: Float32Array, options: SamplingOptions, history: TokenHi
   const hasRepetition = repetitionPenalty !== 1;
   const hasCounts = presencePenalty !== 0 || frequencyPenalty !== 0;
   if (logitBias.size === 0 && !hasRepetition && !hasCounts) return logits;
-  const scores = Float64Array.from(logits);
+  const scores = logits.slice();
   for (const [id, bias] of logitBias) scores[id] = bias === -100 ? Number.NEGATIVE_INFINITY : scores[id]! + bias;
   if (hasRepetition) {
     for (const id of new Set([...history.promptIds, ...history.generatedIds])) {

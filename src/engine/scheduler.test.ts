@@ -105,6 +105,25 @@ test("Scheduler: a long prompt stops another's tokens for one piece at a time", 
   expect(numTokens).toBeGreaterThanOrEqual(rowGraphs - before.rowGraphs - 1);
 });
 
+test("Scheduler.encode(): a long block is the same whatever goes on beside it, and stops tokens for a piece at a time", async () => {
+  const { scheduler, started } = await setUp();
+  const encode = async (): Promise<Buffer> => {
+    for await (const block of scheduler.encode([ids(1300, 5)])) {
+      using made = block;
+      return Buffer.from(made.memory.read());
+    }
+    throw new Error("Cannot encode: nothing came");
+  };
+  const alone = await encode();
+  using decoding = await started(20, 512);
+  await decodeMany(scheduler, decoding, 1);
+  const before = scheduler.stats;
+  const [beside] = await Promise.all([encode(), decodeMany(scheduler, decoding, 30)]);
+  expect(beside.equals(alone)).toBe(true);
+  expect(scheduler.stats.rowGraphs - before.rowGraphs).toBe(11);
+  expect(scheduler.stats.maxRowsBesideDecoding).toBe(128);
+});
+
 test("Scheduler: a short prompt passes a long one that came before it", async () => {
   const { model, scheduler } = await setUp();
   const contexts = [3000, 30].map((rows) => new AssembledContext(model.backend, model.decoder, "f32", rows));

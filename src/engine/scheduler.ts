@@ -4,7 +4,7 @@ import { Graph } from "../ggml/graph.js";
 import { BlockKV, type KVType } from "../kv/block-kv.js";
 import { clearRows } from "../model/decode-step.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
-import type { AssembledContext } from "./assemble.js";
+import { AssembledContext } from "./assemble.js";
 import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
 import { DecodeSlots } from "./decode-slots.js";
 import { DecodeSteps, type PlannedRun, planRuns } from "./decode-steps.js";
@@ -18,6 +18,9 @@ const maxLogits = 1 << 24;
 const maxRowsBesideDecoding = 128;
 /** A piece that is no prompt's end has at least so many rows, a tile of attention: fewer cost as much. */
 const minPieceRows = 64;
+/** Longer blocks are encoded in pieces, always the same: a block's bytes must not depend on what else is under way. */
+const longBlockRows = 512;
+const blockPieceRows = 128;
 /** Who reads many rows' logits gives the event loop a turn after so long. */
 const maxReadingMs = 10;
 /** Rows of a context that are cleared together: a sequence needs it once for so many tokens. */
@@ -46,6 +49,8 @@ type RowWork =
       readonly tokenIds: Int32Array;
       readonly position: number;
       readonly firstWanted: number;
+      /** The block that this is a piece of: its pieces are always the same. */
+      readonly block?: BlockKV<DeviceBlockMemory>;
     }
   | {
       readonly kind: "graph";
@@ -134,9 +139,16 @@ export class Scheduler implements Disposable {
    * @throws the signal's reason, or the device's error; nothing that was not given stays allocated.
    */
   async *encode(blocks: readonly Int32Array[], signal?: AbortSignal): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
+    const isLong = (block: Int32Array | undefined) => block !== undefined && block.length > longBlockRows;
     for (let next = 0; next < blocks.length; ) {
+      if (isLong(blocks[next])) {
+        yield await this.#encodeLong(blocks[next] as Int32Array, signal);
+        next += 1;
+        continue;
+      }
+      const nextLong = blocks.findIndex((block, i) => i > next && isLong(block));
       const task = this.#task<BlockKV<DeviceBlockMemory>[]>(signal);
-      this.#enqueue({ kind: "encode", task, blocks: blocks.slice(next) });
+      this.#enqueue({ kind: "encode", task, blocks: blocks.slice(next, nextLong < 0 ? undefined : nextLong) });
       const made = await task.promise;
       next += made.length;
       let numGiven = 0;
@@ -233,6 +245,33 @@ export class Scheduler implements Disposable {
   /** Resolves once nothing is in line or under way. */
   async idle(): Promise<void> {
     while (this.#loop !== undefined) await this.#loop;
+  }
+
+  /** A block in pieces of its own, so that it stops others' tokens for no longer than a prompt does. */
+  async #encodeLong(tokenIds: Int32Array, signal: AbortSignal | undefined): Promise<BlockKV<DeviceBlockMemory>> {
+    signal?.throwIfAborted();
+    const shape = blockShape(this.#decoder, this.#kvType, tokenIds.length);
+    const block = new BlockKV(shape, new DeviceBlockMemory(this.#backend, shape));
+    let isDone = false;
+    // Freed with the context: not under a graph.
+    const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : block[Symbol.dispose]()) };
+    let context: AssembledContext;
+    try {
+      context = new AssembledContext(this.#backend, this.#decoder, this.#kvType, tokenIds.length, { room: unlessDone });
+    } catch (error) {
+      unlessDone[Symbol.dispose]();
+      throw error;
+    }
+    using scratch = context;
+    while (scratch.length < tokenIds.length) {
+      const task = this.#task<PrefillPart>(signal);
+      const rest = tokenIds.subarray(scratch.length);
+      const work = { context: scratch, tokenIds: rest, position: scratch.length, firstWanted: rest.length, block };
+      this.#enqueue({ kind: "prefill", task, ...work });
+      await task.promise;
+    }
+    isDone = true;
+    return block;
   }
 
   #task<T>(signal: AbortSignal | undefined): Task<T> {
@@ -339,7 +378,7 @@ export class Scheduler implements Disposable {
         work.kind === "encode"
           ? this.#shareOfBlocks(work, left, blocksPerGraph(this.#decoder) - numBlocks, shares.length === 0)
           : work.kind === "prefill"
-            ? this.#shareOfPrompt(work, left, numWanted)
+            ? this.#shareOfPrompt(work, left, numWanted, shares.length === 0)
             : undefined;
       if (share === undefined) {
         if (work.task.state === "queued") untaken.push(work);
@@ -408,18 +447,26 @@ export class Scheduler implements Disposable {
 
   /** The next piece of a prompt that there is room for. */
   #shareOfPrompt(
-    { task, context, tokenIds, position, firstWanted }: RowWork & { kind: "prefill" },
+    { task, context, tokenIds, position, firstWanted, block }: RowWork & { kind: "prefill" },
     maxRows: number,
     maxWanted: number,
+    isFirst: boolean,
   ): Share | undefined {
     let count = Math.min(tokenIds.length, Math.floor(maxRows / rowGroup) * rowGroup, firstWanted + maxWanted);
-    if (count <= 0 || (count < tokenIds.length && count < minPieceRows && firstWanted >= count)) return undefined;
+    const isSmall = count <= 0 || (count < tokenIds.length && count < minPieceRows && firstWanted >= count);
+    if (isSmall && block === undefined) return undefined;
     if (count < tokenIds.length && count > minPieceRows) count -= count % minPieceRows;
+    if (block !== undefined) {
+      count = Math.min(tokenIds.length, blockPieceRows);
+      if (count > maxRows && !isFirst) return undefined;
+    }
     const { length: past, keys, values } = context;
     const pin = context.pin();
     return {
       task,
-      spans: [{ kind: "piece", tokenIds: tokenIds.subarray(0, count), position, past, keys, values }],
+      spans: [
+        { kind: "piece", tokenIds: tokenIds.subarray(0, count), position, past, keys, values, block: block?.memory },
+      ],
       numRows: Math.ceil(count / rowGroup) * rowGroup,
       numWanted: Math.max(0, count - firstWanted),
       deliver: (logits) => {

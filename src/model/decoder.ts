@@ -37,6 +37,8 @@ export type RowSpan =
       readonly past: number;
       readonly keys: LayeredRows;
       readonly values: LayeredRows;
+      /** A block that is encoded in pieces over a context of its own: its keys before RoPE and its values go here too. */
+      readonly block?: { readonly keys: LayeredRows; readonly values: LayeredRows } | undefined;
     };
 
 /** Rows of a span whose logits are wanted, from its first row. */
@@ -289,9 +291,16 @@ function writeRows(build: Build, { span, firstRow, numRows }: PlacedSpan, layer:
   const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
   const write = (x: Tensor, into: LayeredRows, first: number) =>
     graph.expand(graph.copy(byHead(x), layerRows(graph, into, decoder.config, layer, first, numRows)));
-  const isBlock = span.kind === "block";
-  write(isBlock ? rows.keys : rows.turnedKeys, span.keys, isBlock ? 0 : span.past);
-  write(rows.values, span.values, isBlock ? 0 : span.past);
+  if (span.kind === "block") {
+    write(rows.keys, span.keys, 0);
+    write(rows.values, span.values, 0);
+    return;
+  }
+  write(rows.turnedKeys, span.keys, span.past);
+  write(rows.values, span.values, span.past);
+  if (span.block === undefined) return;
+  write(rows.keys, span.block.keys, span.past);
+  write(rows.values, span.block.values, span.past);
 }
 
 /** The rows' attention, [D * H, rows]. */
@@ -330,8 +339,9 @@ function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
       throw new RangeError("Cannot build a graph: blocks come before other rows");
     }
     const end = (span.kind === "block" ? 0 : span.past) + numRows;
-    if (end > span.keys.capacity)
-      throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${span.keys.capacity}`);
+    const parts = span.kind === "piece" && span.block ? [span, span.block] : [span];
+    const room = Math.min(...parts.map(({ keys }) => keys.capacity));
+    if (end > room) throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${room}`);
     next = roundUp(next, rowGroup);
     placed.push({ span, firstRow: next, numRows });
     next += numRows;
@@ -354,7 +364,7 @@ function nodeBound(decoder: Decoder, placed: readonly PlacedSpan[], numRows: num
       { numRows: rows, past: numKeys - rows },
       { numHeads, numKvHeads, headSize, threads, maxNodeFlops },
     );
-    perLayer += 24 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
+    perLayer += 36 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
   }
   const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.head));
   return head + config.numLayers * perLayer + 4 * placed.length * Math.ceil(numRows / 64) + 64;
