@@ -456,17 +456,27 @@ test("createApp(): an answer may take longer than its request", async () => {
 });
 
 test("createApp(): requests beyond what runs and waits are refused before their body is read", async () => {
-  const { app, host } = await setUp({ settings: { maxRunning: "1", maxQueued: "0" }, fake: { tokenMs: 100 } });
+  let open = (): void => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const { app, host } = await setUp({ settings: { maxRunning: "1", maxQueued: "0" }, fake: { opened } });
   try {
     const port = await listening(app);
-    const ask = (): Promise<Response> =>
-      fetch(`http://127.0.0.1:${port}/generate`, {
+    const statuses: number[] = [];
+    const ask = async (): Promise<void> => {
+      const { status } = await fetch(`http://127.0.0.1:${port}/generate`, {
         method: "POST",
         headers: { "content-type": "application/json" },
         body: '{"prompt": "a"}',
       });
-    const answers = await Promise.all(Array.from({ length: 80 }, ask));
-    const statuses = answers.map(({ status }) => status);
+      statuses.push(status);
+    };
+    const asked = Promise.all(Array.from({ length: 80 }, ask));
+    // Nothing is answered before all have come.
+    await expect.poll(() => host.asked.length + statuses.length).toBe(80);
+    open();
+    await asked;
     expect(statuses.filter((status) => status === 503).length).toBe(80 - 65);
     expect(statuses.filter((status) => status === 200).length).toBe(65);
     expect(host.running).toBe(0);

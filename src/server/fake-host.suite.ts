@@ -22,6 +22,8 @@ import {
 export interface FakeHostOptions {
   /** Time for each token, and before the first, in milliseconds. Default 0: as fast as the reader takes them. */
   readonly tokenMs?: number;
+  /** Answers begin once this is fulfilled. */
+  readonly opened?: Promise<void>;
   /** Default "ready". */
   readonly state?: HostStatus["state"];
   /** The answer's words; repeated up to maxTokens where `endless`. Default: "The answer is 42.". */
@@ -123,6 +125,7 @@ export class FakeHost implements EngineHost {
         ...(request.echo && { echo }),
       };
 
+      await this.#options.opened;
       const startedAt = performance.now();
       const maxTokens = Math.min(sampling.maxTokens ?? 200, contextLength - tokens.length);
       const words = tokensOf(answer);

@@ -9,7 +9,20 @@ import { requestSchema } from "./request-field.js";
 import { samplingOf } from "./sampling-of.js";
 import { streamOptions } from "./stream-options.js";
 
-export const completionSchema = (limits: ServerLimits) => requestSchema(completionFields(limits));
+/** For the OpenAPI document, whose readers draw requests from it: a prompt, or blocks in its place. */
+const promptIsThere = {
+  anyOf: [
+    { required: ["prompt"], properties: { prompt: { not: { type: "null" } } } },
+    {
+      required: ["block_attention"],
+      properties: {
+        block_attention: { type: "object", required: ["blocks"], properties: { blocks: { type: "array" } } },
+      },
+    },
+  ],
+};
+
+export const completionSchema = (limits: ServerLimits) => requestSchema(completionFields(limits)).meta(promptIsThere);
 export type CompletionBody = z.output<ReturnType<typeof completionSchema>>;
 
 const defaultMaxTokens = 16;

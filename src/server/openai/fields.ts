@@ -122,20 +122,30 @@ const historyFields = {
   tool_calls: z.array(z.unknown()).max(0, `wanted none: ${nothing}`).nullish(),
 };
 
+/** For the OpenAPI document, whose readers draw requests from it: only an assistant's message may be without content. */
+const contentIsThere = {
+  anyOf: [
+    { properties: { role: { const: "assistant" } } },
+    { required: ["content"], properties: { content: { not: { type: "null" } } } },
+  ],
+};
+
 const messageSchema = (limits: ServerLimits) =>
-  z.strictObject({
-    role: z.enum(
-      ["system", "developer", "user", "assistant"],
-      `wanted system, developer, user or assistant: ${nothing}`,
-    ),
-    content: z
-      .union([text, z.array(partSchema).min(1).max(limits.maxBlocks)])
-      .nullish()
-      .describe(
-        "Text, cut by rule; or a list of parts, each of which is a block. Null in an assistant's message only.",
+  z
+    .strictObject({
+      role: z.enum(
+        ["system", "developer", "user", "assistant"],
+        `wanted system, developer, user or assistant: ${nothing}`,
       ),
-    ...historyFields,
-  });
+      content: z
+        .union([text, z.array(partSchema).min(1).max(limits.maxBlocks)])
+        .nullish()
+        .describe(
+          "Text, cut by rule; or a list of parts, each of which is a block. Null in an assistant's message only.",
+        ),
+      ...historyFields,
+    })
+    .meta(contentIsThere);
 
 /** Of `POST /v1/chat/completions`. */
 export function chatFields(limits: ServerLimits) {

@@ -21,7 +21,9 @@ const tags = ["OpenAI"];
 
 /** An answer, whole or as server-sent events. */
 function answerResponse(schema: z.ZodType, description: string) {
-  const events = z.string().describe("With `stream`: `data:` lines, each a chunk as JSON, the last one `[DONE]`.");
+  // An event as readers of event streams give it.
+  const data = z.string().describe("A chunk as JSON, or `[DONE]`, the last one.");
+  const events = z.looseObject({ data }).describe("With `stream`: server-sent events, each with these fields.");
   return {
     description,
     content: { "application/json": { schema }, "text/event-stream": { schema: events } },
