@@ -1,5 +1,8 @@
+import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
-import { type Command, Option } from "commander";
+import { Command, Option } from "commander";
+import { readNoise } from "../data/synth/synth-file.js";
+import { readTableRows, runAccuracyTable } from "../eval/accuracy-table.js";
 import { answerFiles, oneAnswerFile } from "../eval/answer-files.js";
 import { type ReadLines, readAnsweredLines, readRagLines } from "../eval/rag-line.js";
 import { runRag } from "../eval/rag-run.js";
@@ -12,10 +15,20 @@ import {
   writeReport,
 } from "../eval/report.js";
 import { compareRuns, type NamedRun, summarizeRun, summarizeServing } from "../eval/summary.js";
+import { tableMarkdown } from "../eval/table-markdown.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, type EngineFlags, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import {
+  addEngineOptions,
+  addModeOptions,
+  type EngineFlags,
+  jsonOption,
+  nonEmpty,
+  wholeNumber,
+  wholeNumbers,
+} from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
 
 export interface EvalScoreFlags {
   readonly input: string;
@@ -105,11 +118,7 @@ export function evalRagOptions(command: Command): Command {
         wholeNumber("--limit", 1, Number.MAX_SAFE_INTEGER),
       ),
     )
-    .addOption(
-      new Option("--max-tokens <n>", "the longest answer in tokens (default: 60)").argParser(
-        wholeNumber("--max-tokens", 1, 2 ** 24),
-      ),
-    )
+    .addOption(maxTokensOption())
     .addOption(
       new Option(
         "--max-documents <n>",
@@ -117,12 +126,7 @@ export function evalRagOptions(command: Command): Command {
       ).argParser(wholeNumber("--max-documents", 0, 2 ** 24)),
     )
     .addOption(lastSentenceOption())
-    .addOption(
-      new Option(
-        "--concurrency <n>",
-        "questions at the same time (default: 1, so that times are a request's own)",
-      ).argParser(wholeNumber("--concurrency", 1, 256)),
-    )
+    .addOption(concurrencyOption())
     .addOption(compareOption())
     .addOption(jsonOption("the report as one line of JSON"));
   return addEngineOptions(addModeOptions(command));
@@ -170,6 +174,119 @@ export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promi
   await tellReport(report, flags.json === true, terminal);
   note(terminal, `Written: ${flags.output}, answers.jsonl with report.md, .json and .svg`);
   return hasBadLines || against?.hasBadLines || report.runs.some(({ failed }) => failed > 0) ? 1 : 0;
+}
+
+export interface EvalTableFlags extends Omit<EngineFlags, "model" | "mode" | "prefix" | "trainedModes"> {
+  readonly rows: string;
+  readonly output: string;
+  readonly questions?: number;
+  readonly passages?: readonly number[];
+  readonly noise?: string;
+  readonly hotpot?: string;
+  readonly maxTokens?: number;
+  readonly concurrency?: number;
+  readonly json?: boolean;
+}
+
+/** Declares `eval table`'s options. */
+export function evalTableOptions(command: Command): Command {
+  command
+    .addOption(
+      new Option(
+        "--rows <file>",
+        'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
+      )
+        .argParser(nonEmpty("--rows"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--output <folder>", "sets, answers and table; an interrupted table goes on in it")
+        .argParser(nonEmpty("--output"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--questions <n>", "questions of each held-out set (default: 4000)").argParser(
+        wholeNumber("--questions", 1, 1_000_000),
+      ),
+    )
+    .addOption(
+      new Option("--passages <list>", "a held-out set for each number (default: 10,4)").argParser(passageCounts),
+    )
+    .addOption(
+      new Option(
+        "--noise <file>",
+        'real passages {"title","text"} to stand among the others (default: none)',
+      ).argParser(nonEmpty("--noise")),
+    )
+    .addOption(
+      new Option(
+        "--hotpot <file>",
+        "HotpotQA's distractor questions as a set of their own; passed over if not there",
+      ).argParser(nonEmpty("--hotpot")),
+    )
+    .addOption(maxTokensOption())
+    .addOption(concurrencyOption());
+  // Each row names its own model.
+  for (const option of addEngineOptions(new Command()).options) {
+    if (option.long !== "--model") command.addOption(option);
+  }
+  return command.addOption(jsonOption("the table as one line of JSON"));
+}
+
+/** Makes the paper's accuracy table. @returns the exit code: 1 if a question could not be asked. */
+export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): Promise<number> {
+  const rows = await readTableRows(flags.rows);
+  const noise = flags.noise === undefined ? [] : await readNoise(flags.noise, terminal.signal);
+  const isMissing = flags.hotpot !== undefined && !existsSync(flags.hotpot);
+  if (isMissing) note(terminal, `Passed over: there is no file "${flags.hotpot}"`);
+  const bar = new ProgressBar(terminal, "Answering");
+  const table = await runAccuracyTable({
+    rows,
+    folder: flags.output,
+    numQuestions: flags.questions ?? 4000,
+    passages: flags.passages ?? [10, 4],
+    noise,
+    hotpot: isMissing ? undefined : flags.hotpot,
+    maxTokens: flags.maxTokens ?? 60,
+    concurrency: flags.concurrency ?? 1,
+    openEngine: (model) => openEngine({ ...flags, model }, terminal),
+    signal: terminal.signal,
+    onRun: (set, row) => {
+      bar.end();
+      note(terminal, `${set}: ${row}`);
+    },
+    onProgress: (answered, total) => bar.update(answered, total),
+  }).finally(() => bar.end());
+  if (flags.json) await writeJson(terminal, table);
+  else await write(terminal.stdout, tableMarkdown(table), terminal.signal);
+  note(terminal, `Written: ${flags.output}, accuracy.md and accuracy.json with a picture for each set`);
+  const outcomes = table.sets.flatMap((set) => set.rows.map(({ outcome }) => outcome));
+  return outcomes.some((outcome) => outcome.kind === "scored" && outcome.summary.failed > 0) ? 1 : 0;
+}
+
+function passageCounts(text: string): number[] {
+  const counts = wholeNumbers("--passages", 2)(text);
+  const tooMany = counts.find((count) => count > 20);
+  if (tooMany !== undefined) {
+    throw new UsageError(`Cannot use --passages: it has ${tooMany}, wanted numbers from 2 to 20`);
+  }
+  if (new Set(counts).size < counts.length) {
+    throw new UsageError(`Cannot use --passages: a number stands twice in "${text}"`);
+  }
+  return counts;
+}
+
+function maxTokensOption(): Option {
+  return new Option("--max-tokens <n>", "the longest answer in tokens (default: 60)").argParser(
+    wholeNumber("--max-tokens", 1, 2 ** 24),
+  );
+}
+
+function concurrencyOption(): Option {
+  return new Option(
+    "--concurrency <n>",
+    "questions at the same time (default: 1, so that times are a request's own)",
+  ).argParser(wholeNumber("--concurrency", 1, 256));
 }
 
 function compareOption(): Option {

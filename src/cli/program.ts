@@ -4,7 +4,7 @@ import { benchOptions, runBench } from "./bench.js";
 import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
-import { evalRagOptions, evalScoreOptions, runEvalRag, runEvalScore } from "./eval.js";
+import { evalRagOptions, evalScoreOptions, evalTableOptions, runEvalRag, runEvalScore, runEvalTable } from "./eval.js";
 import { generateOptions, runGenerate } from "./generate.js";
 import { infoOptions, runInfo } from "./info.js";
 import { runScore, scoreOptions } from "./score.js";
@@ -215,6 +215,19 @@ Examples:
 
 A line is {"generated", "answers", "question"?, "id"?, "kind"?}. A line that cannot be used is told on standard error, the
 others go on, and the exit code is 1.`,
+    evaluation,
+  );
+  add(
+    "table",
+    "Makes the paper's accuracy table over the held-out test.",
+    evalTableOptions,
+    runEvalTable,
+    `
+Examples:
+  block-attention eval table --rows docs/accuracy-rows.json --questions 40 --output runs/accuracy
+
+"paper" names the paper's row that a row stands beside: full, full_in_block, block, block_in_full, no_reencoding, sft.
+"against" names another row that it is compared with, beside the first. A row whose model is not there says so.`,
     evaluation,
   );
 

@@ -106,14 +106,14 @@ function formatStep({
 }
 
 /** @example formatDuration(3725) is "1:02:05" */
-export function formatDuration(seconds: number): string {
+function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const two = (value: number) => String(value).padStart(2, "0");
   return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
 }
 
 /** A table of the trainer's metrics: a row a measure, a column a mode, and what full mode is ahead of block mode. */
-export function formatEvaluation(step: number, metrics: Readonly<Record<string, number>>): string {
+function formatEvaluation(step: number, metrics: Readonly<Record<string, number>>): string {
   const columns = ["block", "full", "full_minus_block"].filter((mode) => `${mode}_loss` in metrics);
   const names = Object.keys(metrics)
     .filter((key) => key.startsWith(`${columns[0]}_`))

@@ -16,7 +16,7 @@ export interface PackedSample {
 }
 
 /** What an id is where nothing is to be learned. */
-export const IGNORED_LABEL = -100;
+const IGNORED_LABEL = -100;
 
 export type PackOutcome =
   | { readonly kind: "packed"; readonly packed: PackedSample }

@@ -87,7 +87,7 @@ async function readLines<T>(
 }
 
 /** @throws Error whose message says what is wrong with the line, without naming it. */
-export function parseRagLine(value: JsonValue): RagLine {
+function parseRagLine(value: JsonValue): RagLine {
   const line = objectOf(value);
   const asked = askedQuestion(line);
   if (asked.question.trim() === "") throw new Error('"question" is missing or empty, wanted text');

@@ -23,7 +23,7 @@ export function showInterval({ mean, low, high }: { mean: number; low: number; h
 }
 
 /** A difference in points. @example "+1.2 [+0.3, +2.1]" */
-export function showDifference({ mean, low, high }: PairedDifference): string {
+function showDifference({ mean, low, high }: PairedDifference): string {
   return `${points(mean)} [${points(low)}, ${points(high)}]`;
 }
 
@@ -110,7 +110,7 @@ export function remarks(report: Pick<EvaluationReport, "runs" | "comparisons" | 
 }
 
 /** A report in Markdown; its picture stands beside it as `picture`. */
-export function markdownReport(report: EvaluationReport, picture?: string): string {
+function markdownReport(report: EvaluationReport, picture?: string): string {
   const { title, lastSentence, runs, comparisons } = report;
   const serving = servingTable(runs);
   const parts = [

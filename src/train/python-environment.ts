@@ -6,7 +6,7 @@ import { quote } from "../files/quote.js";
 import { endOf, onLines, type ProcessEnd } from "./run-lines.js";
 
 /** The oldest Python that the trainer runs on: `requires-python` of python/pyproject.toml. */
-export const oldestPython: readonly [number, number] = [3, 11];
+const oldestPython: readonly [number, number] = [3, 11];
 
 export interface TrainerPythonOptions {
   /** A Python that has the trainer's packages, and who named it; undefined: an environment is made. */
@@ -58,7 +58,7 @@ function isTooOld([major, minor]: readonly [number, number]): boolean {
 }
 
 /** The packages that a requirements file pins. */
-export function packageNames(requirements: string): string[] {
+function packageNames(requirements: string): string[] {
   return [...requirements.matchAll(/^\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*[=<>~!]=/gm)].map(
     ([, name]) => name as string,
   );

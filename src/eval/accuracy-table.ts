@@ -1,0 +1,286 @@
+import { mkdir, stat, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import type { RagDocument } from "../blocks/block.js";
+import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
+import type { Engine } from "../engine/engine.js";
+import { readJson } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import { orderAgreement } from "./agreement.js";
+import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
+import { heldOutLines } from "./held-out.js";
+import { readHotpot } from "./hotpot.js";
+import { PAPER_ROW_NAMES, type PaperRowName } from "./paper-rows.js";
+import { accuracyPicture } from "./picture.js";
+import type { AnsweredLine, RagLine } from "./rag-line.js";
+import { runRag } from "./rag-run.js";
+import {
+  compareRuns,
+  type NamedRun,
+  type RunComparison,
+  type RunSummary,
+  summarizeRun,
+  summarizeServing,
+} from "./summary.js";
+import { tableMarkdown } from "./table-markdown.js";
+
+/** A model evaluated in one way. */
+export interface TableRow {
+  readonly name: string;
+  /** A model's folder or file. */
+  readonly model: string;
+  readonly mode: AttentionMode;
+  readonly positionReencoding: boolean;
+  /** The paper's row that it stands beside. */
+  readonly paper: PaperRowName | undefined;
+  /** The name of a row that it is compared with, beside the first. */
+  readonly against: string | undefined;
+}
+
+/** A row of the table over one set. */
+export interface TableResult {
+  readonly name: string;
+  readonly paper: PaperRowName | undefined;
+  /** "missing": there is no such model yet. */
+  readonly outcome:
+    | { readonly kind: "scored"; readonly summary: RunSummary }
+    | { readonly kind: "missing"; readonly reason: string };
+}
+
+export interface TableSet {
+  readonly name: string;
+  readonly folder: string;
+  readonly questions: number;
+  readonly rows: readonly TableResult[];
+  readonly baselines: readonly RunSummary[];
+  readonly comparisons: readonly RunComparison[];
+  /** Where the order of rows agrees with the paper's; undefined where the set is none of its kind. */
+  readonly agreement: string | undefined;
+  readonly note: string | undefined;
+}
+
+export interface AccuracyTable {
+  readonly maxTokens: number;
+  readonly sets: readonly TableSet[];
+}
+
+export interface AccuracyTableOptions {
+  readonly rows: readonly TableRow[];
+  /** Sets, answers and the table are kept there; an interrupted table goes on in it. */
+  readonly folder: string;
+  readonly numQuestions: number;
+  /** The passages of each held-out set. */
+  readonly passages: readonly number[];
+  readonly noise: readonly RagDocument[];
+  /** HotpotQA's questions; undefined: none are asked. */
+  readonly hotpot: string | undefined;
+  readonly maxTokens: number;
+  readonly concurrency: number;
+  readonly openEngine: (model: string) => Promise<Engine>;
+  readonly signal: AbortSignal;
+  /** Told which run begins. */
+  readonly onRun?: ((set: string, row: string) => void) | undefined;
+  readonly onProgress?: ((answered: number, total: number) => void) | undefined;
+}
+
+const rowSchema = z.strictObject({
+  name: z.string().min(1),
+  model: z.string().min(1),
+  mode: z.enum(["block", "full"]),
+  positionReencoding: z.boolean().default(true),
+  paper: z.enum(PAPER_ROW_NAMES as [PaperRowName, ...PaperRowName[]]).optional(),
+  against: z.string().optional(),
+});
+
+/**
+ * Reads the table's rows: a JSON array of {name, model, mode, positionReencoding?, paper?, against?}. Models are found from
+ * the file's own folder.
+ *
+ * @throws Error that names the row and what is wrong with it.
+ */
+export async function readTableRows(path: string): Promise<TableRow[]> {
+  const parsed = z
+    .array(rowSchema)
+    .min(1)
+    .safeParse(await readJson(path));
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const where = issue === undefined || issue.path.length === 0 ? "it" : `row ${issue.path.join(".")}`;
+    throw new Error(`Cannot use ${quote(path)}: ${where} is not what it should be, ${issue?.message ?? ""}`);
+  }
+  const rows = parsed.data.map((row) => ({
+    ...row,
+    model: resolve(dirname(path), row.model),
+    paper: row.paper,
+    against: row.against,
+  }));
+  const folders = rows.map(({ name }) => folderName(name));
+  for (const [i, { name, against }] of rows.entries()) {
+    if (folders.indexOf(folders[i] as string) < i) {
+      throw new Error(`Cannot use ${quote(path)}: two rows are called ${quote(name)}, or nearly so`);
+    }
+    if (against === name || (against !== undefined && !rows.some((row) => row.name === against))) {
+      throw new Error(
+        `Cannot use ${quote(path)}: row ${quote(name)} is compared with ${quote(against)}, which is no other row`,
+      );
+    }
+  }
+  return rows;
+}
+
+/**
+ * The paper's accuracy table over the held-out test: every row runs over every set, in full as `runRag` does, beside
+ * baselines that must be low. Scored is the answer's last sentence. Writes accuracy.json, accuracy.md and a picture a set.
+ *
+ * @throws Error as runRag(), or for a model that is there and cannot be loaded; the signal's reason.
+ */
+export async function runAccuracyTable(options: AccuracyTableOptions): Promise<AccuracyTable> {
+  const { folder, passages, numQuestions, noise, hotpot } = options;
+  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+    throw describeWriteError(error, folder);
+  });
+  const sets: TableSet[] = [];
+  for (const count of passages) {
+    const lines = heldOutLines({ passages: count, numQuestions, noise });
+    sets.push(await runSet({ name: `${count} passages`, lines, isHeldOut: true, note: undefined }, options));
+  }
+  if (hotpot !== undefined) {
+    const lines = await readHotpot(hotpot);
+    const halfWidth = Math.round(100 * 1.96 * Math.sqrt(0.25 / lines.length));
+    const note = `${lines.length} real questions, never trained on: each figure is good to ±${halfWidth} points at best.`;
+    sets.push(await runSet({ name: "HotpotQA", lines, isHeldOut: false, note }, options));
+  }
+  const table: AccuracyTable = { maxTokens: options.maxTokens, sets };
+  await writeWhole(join(folder, "accuracy.json"), `${JSON.stringify(table, null, 2)}\n`);
+  await writeWhole(join(folder, "accuracy.md"), tableMarkdown(table));
+  return table;
+}
+
+interface SetToRun {
+  readonly name: string;
+  readonly lines: readonly RagLine[];
+  readonly isHeldOut: boolean;
+  readonly note: string | undefined;
+}
+
+async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<TableSet> {
+  const { rows, signal } = options;
+  const { name, lines } = set;
+  const folder = join(options.folder, folderName(name));
+  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+    throw describeWriteError(error, folder);
+  });
+  await writeWhole(join(options.folder, `${folderName(name)}.jsonl`), lines.map(lineText).join(""));
+  const run = async (row: TableRow, rowName: string, maxDocuments?: number): Promise<[NamedRun, RunSummary]> => {
+    options.onRun?.(name, rowName);
+    await using engine = await options.openEngine(row.model);
+    const { answers, timings } = await runRag({
+      engine,
+      lines,
+      folder: join(folder, folderName(rowName)),
+      mode: row.mode,
+      positionReencoding: row.positionReencoding,
+      maxDocuments,
+      maxTokens: options.maxTokens,
+      concurrency: options.concurrency,
+      signal,
+      onProgress: options.onProgress,
+    });
+    const named = { name: rowName, answers };
+    return [named, { ...summarize(named), serving: summarizeServing(timings) }];
+  };
+
+  const scored = new Map<string, NamedRun>();
+  const results: TableResult[] = [];
+  for (const row of rows) {
+    signal.throwIfAborted();
+    if (!(await isThere(row.model))) {
+      const reason = `no model at ${quote(row.model)}`;
+      results.push({ name: row.name, paper: row.paper, outcome: { kind: "missing", reason } });
+      continue;
+    }
+    const [named, summary] = await run(row, row.name);
+    scored.set(row.name, named);
+    results.push({ name: row.name, paper: row.paper, outcome: { kind: "scored", summary } });
+  }
+
+  const baselines: RunSummary[] = [];
+  const reader = rows.find(({ name: rowName }) => scored.has(rowName));
+  if (reader !== undefined) baselines.push((await run(reader, "question only", 0))[1]);
+  for (const baseline of BASELINES) {
+    if (baseline === "first-hop" && lines.every(({ firstHop }) => firstHop === undefined)) continue;
+    const answers = baselineAnswers(baseline, lines);
+    await writeWhole(join(folder, `${baseline}.jsonl`), answers.map(answerText).join(""));
+    baselines.push(summarize({ name: baselineNames[baseline], answers }));
+  }
+
+  const runs = [
+    ...results.flatMap(({ outcome }) => (outcome.kind === "scored" ? [outcome.summary] : [])),
+    ...baselines,
+  ];
+  await writeWhole(
+    join(options.folder, `${folderName(name)}.svg`),
+    accuracyPicture(`Accuracy over ${name}`, runs, "word"),
+  );
+  return {
+    name,
+    folder: folderName(name),
+    questions: lines.length,
+    rows: results,
+    baselines,
+    comparisons: comparisonsOf(rows, scored),
+    agreement: set.isHeldOut ? orderAgreement(rows, scored) : undefined,
+    note: set.note,
+  };
+}
+
+const baselineNames: Readonly<Record<Baseline, string>> = {
+  "random-name": "a random name from the passages",
+  "question-name": "a name from the question",
+  "first-hop": "the first hop alone",
+};
+
+const summarize = (run: NamedRun): RunSummary => summarizeRun(run, { lastSentence: true });
+
+/** Each row against the first, and against the one that it names. */
+function comparisonsOf(rows: readonly TableRow[], scored: ReadonlyMap<string, NamedRun>): RunComparison[] {
+  return rows.flatMap(({ name, against }) => {
+    const ours = scored.get(name);
+    const others = new Set([rows[0]?.name, against]);
+    return [...others].flatMap((other) => {
+      const theirs = other === undefined || other === name ? undefined : scored.get(other);
+      return ours === undefined || theirs === undefined ? [] : [compareRuns(ours, theirs, { lastSentence: true })];
+    });
+  });
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** A name as a folder's: small letters, digits and hyphens. */
+function folderName(name: string): string {
+  return (
+    name
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}]+/gu, "-")
+      .replace(/^-+|-+$/g, "")
+      .slice(0, 80) || "row"
+  );
+}
+
+function lineText({ id, kind, question, answers, firstHop, documents }: RagLine): string {
+  return `${JSON.stringify({ id, kind, question, answers, first_hop: firstHop, documents })}\n`;
+}
+
+function answerText({ id, kind, question, answers, generated }: AnsweredLine): string {
+  return `${JSON.stringify({ id, kind, question, answers, generated })}\n`;
+}
+
+function writeWhole(path: string, text: string): Promise<void> {
+  return writeAtomically(path, (partial) => writeFile(partial, text));
+}

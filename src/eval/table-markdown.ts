@@ -1,0 +1,68 @@
+import type { AccuracyTable, TableResult, TableSet } from "./accuracy-table.js";
+import { PAPER_ROWS, paperAverage } from "./paper-rows.js";
+import { differenceTable, markdownTable, remarks, servingTable, showInterval } from "./report.js";
+import type { RunSummary } from "./summary.js";
+
+/** The accuracy table in Markdown, side by side with the paper's. */
+export function tableMarkdown({ maxTokens, sets }: AccuracyTable): string {
+  const parts = [
+    "# Accuracy",
+    `Percent with 95% bootstrap intervals. Right is an answer of at most ${maxTokens} tokens whose last sentence holds a gold answer on word borders; subspan is the paper's match, inside words too. The paper's figures are its best-subspan match of Llama-3-8B on 2WikiMultihop, HotpotQA, NQ and TriviaQA, and their average: other questions and a far larger model, so compare the order of rows and their distances, not the figures.`,
+    ...sets.flatMap(setParts),
+  ];
+  return `${parts.join("\n\n")}\n`;
+}
+
+function setParts(set: TableSet): string[] {
+  const runs = set.rows.flatMap(({ outcome }) => (outcome.kind === "scored" ? [outcome.summary] : []));
+  const kinds = [...new Set([...runs, ...set.baselines].flatMap((run) => Object.keys(run.kinds)))].sort();
+  const serving = servingTable(runs);
+  const told = remarks({ runs: [...runs, ...set.baselines], comparisons: set.comparisons, notes: [] });
+  return [
+    `## ${set.name}, ${set.questions} questions`,
+    ...(set.note === undefined ? [] : [set.note]),
+    markdownTable([
+      ["", "Right", ...kinds, "Subspan", "F1", "Paper: average", "2wiki / HotpotQA / NQ / TriviaQA"],
+      ...set.rows.map((row) => resultCells(row, kinds)),
+      ...set.baselines.map((run) => [`Baseline: ${run.name}`, ...summaryCells(run, kinds), "", ""]),
+    ]),
+    `![Accuracy over ${set.name}](${set.folder}.svg)`,
+    ...(set.comparisons.length === 0
+      ? []
+      : [
+          "### Paired differences\n\nPoints, question by question: an interval that does not hold 0 tells the two apart.",
+          markdownTable(differenceTable(set.comparisons)),
+        ]),
+    ...(set.agreement === undefined ? [] : [set.agreement]),
+    ...(serving.length === 1 ? [] : [markdownTable(serving)]),
+    ...(told.length === 0 ? [] : [told.map((remark) => `- ${remark}`).join("\n")]),
+  ];
+}
+
+function resultCells({ name, paper, outcome }: TableResult, kinds: readonly string[]): string[] {
+  const row = paper === undefined ? undefined : PAPER_ROWS[paper];
+  const theirs =
+    row === undefined
+      ? ["", ""]
+      : [
+          paperAverage(row).toFixed(1),
+          [row.twoWiki, row.hotpotQA, row.nq, row.triviaQA].map((value) => value.toFixed(1)).join(" / "),
+        ];
+  const ours =
+    outcome.kind === "scored"
+      ? summaryCells(outcome.summary, kinds)
+      : [`not there: ${outcome.reason}`, ...kinds.map(() => ""), "", ""];
+  return [name, ...ours, ...theirs];
+}
+
+function summaryCells(run: RunSummary, kinds: readonly string[]): string[] {
+  return [
+    showInterval(run.scores.word),
+    ...kinds.map((kind) => {
+      const group = Object.hasOwn(run.kinds, kind) ? run.kinds[kind] : undefined;
+      return group === undefined ? "" : (100 * group.scores.word.mean).toFixed(1);
+    }),
+    showInterval(run.scores.subspan),
+    (100 * run.scores.f1.mean).toFixed(1),
+  ];
+}
