@@ -1,19 +1,24 @@
 // What do the engine's own process, HTTP and JSON add to the first token? The same questions over stored passages, one
 // after another, go to an engine in this process, to one in a process of its own, and to the server, in turn. What a way
 // adds is a request's time to the first token as its reader saw it, less the time that the engine itself took for it.
+// The last row is the floor: a bare Node server that has a forked process compute for 16 ms and send the request back.
 // `npm run bench -- serve-overhead [requests] [embedded|135m] [threads]`
+import { Agent } from "node:http";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Engine, embeddedModelPath } from "../src/engine/engine.js";
 import type { EngineHost, HostGenerateRequest } from "../src/server/engine-host.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable } from "./shared/report.js";
-import { startBlockAttention } from "./shared/serving-process.js";
+import { ServingProcess, startBlockAttention } from "./shared/serving-process.js";
 import { postStream } from "./shared/stream-client.js";
 
 const [requestsText = "200", modelName = "embedded", threadsText = "1"] = process.argv.slice(2);
 const [numRequests, threads] = [Number(requestsText), Number(threadsText)];
-const numWarmUp = 20;
+/** Until Node has compiled what is used. */
+const numWarmUp = 200;
+/** Each way is asked so often in a row: a server under traffic is not asleep. */
+const runLength = 50;
 const storeBytes = 2 ** 30;
 const model = modelName === "embedded" ? embeddedModelPath() : await benchModel("135m");
 const passages = Array.from(
@@ -63,17 +68,32 @@ function viaHost(host: EngineHost): Way {
   };
 }
 
-/** A completion's first event is its first token, and each request opens a connection of its own. */
+/** Clients keep their connection from one request to the next. */
+const agent = new Agent({ keepAlive: true });
+
+const completion = (blocks: readonly string[]) => ({
+  block_attention: { mode: "block", blocks },
+  max_tokens: 2,
+  temperature: 0,
+  stream: true,
+});
+
+/** A completion's first event is its first token. */
 function viaHttp(url: string): Way {
   return async (blocks) => {
-    const answer = await postStream(`${url}/v1/completions`, {
-      block_attention: { mode: "block", blocks },
-      max_tokens: 2,
-      temperature: 0,
-      stream: true,
-    });
+    const answer = await postStream(`${url}/v1/completions`, completion(blocks), agent);
     const told = answer.events.map((event) => (event.timings as { ttft_ms?: number } | undefined)?.ttft_ms);
     return { seenMs: answer.ttftMs, engineMs: told.findLast((ms) => ms !== undefined) ?? Number.NaN };
+  };
+}
+
+/** Others' processes sleep while the engine computes, and wake up the slower for it. */
+const computeMs = 16;
+
+function viaBareServer(url: string): Way {
+  return async (blocks) => {
+    const answer = await postStream(url, { ...completion(blocks), computeMs }, agent);
+    return { seenMs: answer.ttftMs, engineMs: computeMs };
   };
 }
 
@@ -87,19 +107,23 @@ const { spawnEngine } = (await import(modulePath)) as typeof import("../src/serv
 await using engine = await Engine.load({ model, threads, storeBytes });
 await using host = spawnEngine({ model, threads, storeBytes });
 await using server = await startBlockAttention({ model, threads, storeBytes });
+await using bare = await ServingProcess.start(process.execPath, [join("bench", "shared", "bare-server.mjs")], "/");
 await ready(host);
 
 const ways: readonly (readonly [name: string, way: Way, measured: FirstToken[]])[] = [
   ["engine in this process", viaEngine(engine), []],
   ["engine in a process of its own", viaHost(host), []],
   ["server, over HTTP", viaHttp(server.url), []],
+  ["bare Node server and process", viaBareServer(bare.url), []],
 ];
-for (let i = 0; i < numWarmUp + numRequests; i++) {
-  // The passages in another order each time, as retrieval gives them.
-  const order = [...passages.slice(i % passages.length), ...passages.slice(0, i % passages.length)];
+for (let i = 0; i < numWarmUp + numRequests; i += runLength) {
   for (const [, way, measured] of ways) {
-    const token = await way([...order, `Question: Which room has ${i} keys?`]);
-    if (i >= numWarmUp) measured.push(token);
+    for (let k = i; k < i + runLength; k++) {
+      // The passages in another order each time, as retrieval gives them.
+      const order = [...passages.slice(k % passages.length), ...passages.slice(0, k % passages.length)];
+      const token = await way([...order, `Question: Which room has ${k} keys?`]);
+      if (k >= numWarmUp) measured.push(token);
+    }
   }
 }
 
@@ -116,3 +140,4 @@ printTable(
     );
   }),
 );
+agent.destroy();

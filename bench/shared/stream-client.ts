@@ -1,4 +1,4 @@
-import { type IncomingMessage, request } from "node:http";
+import { type Agent, type IncomingMessage, request } from "node:http";
 
 /** A streamed answer, as its client saw it. */
 export interface StreamedAnswer {
@@ -14,19 +14,20 @@ const silenceLimitMs = 600_000;
 
 /**
  * Asks a server for an event stream. It shares the cores with the server, so it does little: it notes when the first event
- * comes, and reads events only once all are there. Each request opens a connection of its own, since llama-server closes it
- * after every streamed answer.
+ * comes, and reads events only once all are there.
  *
+ * @param agent whose connections are used. Default: each request opens a connection of its own, since llama-server closes
+ * it after every streamed answer.
  * @throws Error where the answer is no complete event stream.
  */
-export async function postStream(url: string, body: unknown): Promise<StreamedAnswer> {
+export async function postStream(url: string, body: unknown, agent: Agent | false = false): Promise<StreamedAnswer> {
   const payload = Buffer.from(JSON.stringify(body));
   const startedMs = performance.now();
   let ttftMs: number | undefined;
   const chunks: Buffer[] = [];
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const headers = { "content-type": "application/json", "content-length": payload.length };
-    const sent = request(url, { method: "POST", agent: false, headers, timeout: silenceLimitMs }, resolve);
+    const sent = request(url, { method: "POST", agent, headers, timeout: silenceLimitMs }, resolve);
     sent.on("error", reject).on("timeout", () => sent.destroy(new Error("it stays silent")));
     sent.end(payload);
   });
