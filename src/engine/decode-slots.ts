@@ -4,7 +4,7 @@ import type { Decoder, LayeredRows } from "../model/decoder.js";
 import { contextType } from "./device-memory.js";
 
 /** Slots that are made at a time, at most, and the bytes that they may take together. */
-const maxSlotsAtATime = 8;
+const maxSlotsAtATime = 16;
 const maxBytesAtATime = 512 * 2 ** 20;
 /** Up to here sizes of slots grow by a third or a half, beyond by this many rows. */
 const largeSlotRows = 16_384;
@@ -105,7 +105,7 @@ export class DecodeSlots {
     };
   }
 
-  /** As many slots as there are in use, so that a few groups hold many sequences. */
+  /** Three times as many slots as there are in use, so that a few groups hold many sequences. */
   #newGroup(capacity: number, same: readonly Group[]): Group {
     const numUsed = same.reduce((sum, { isUsed }) => sum + isUsed.length, 0);
     const stride = elementsPerRow(this.#decoder) * capacity;
@@ -113,7 +113,7 @@ export class DecodeSlots {
     const slotBytes = 2 * stride * (type === "F16" ? 2 : 4);
     const takenBytes = [...this.#groups].reduce((sum, { storage }) => sum + storage.byteLength, 0);
     const room = Math.floor(Math.min(maxBytesAtATime, this.#capBytes - takenBytes) / slotBytes);
-    const numSlots = Math.max(1, Math.min(maxSlotsAtATime, numUsed, room));
+    const numSlots = Math.max(1, Math.min(maxSlotsAtATime, 3 * numUsed, room));
     const ne = [stride * numSlots];
     const storage = this.#backend.allocate([
       { name: "keys", type, ne },

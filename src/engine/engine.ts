@@ -1,4 +1,5 @@
 import { randomInt } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { existsSync } from "node:fs";
 import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
@@ -164,6 +165,8 @@ export class Engine implements AsyncDisposable {
   #hasWarned = false;
 
   private constructor(model: LoadedModel, options: EngineOptions) {
+    // Every request listens to it.
+    setMaxListeners(0, this.#closing.signal);
     const { contextLength, slidingWindow } = model.source.config;
     this.model = model;
     this.kvType = options.kvType ?? "f16";

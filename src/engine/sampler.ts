@@ -32,7 +32,7 @@ export interface Sampler {
    * gone on with.
    *
    * @param logits of the whole vocabulary, [vocab]; not changed. -Infinity rules a token out.
-   * @throws RangeError if a logit is NaN or +Infinity, if none is finite, if bias bans every token, or if their number
+   * @throws RangeError if a logit is NaN or +Infinity and its token not banned, if none is finite, if bias bans every token, or if their number
    * is not the vocabulary's.
    */
   sample(logits: Float32Array, history: TokenHistory): SampledToken;
@@ -68,22 +68,28 @@ export function createSampler(
   if (numBanned > 0 && numBanned === numTokens) throw new RangeError("Cannot sample: logitBias bans every token");
   const seed = options.seed ?? context.drawSeed();
   const exp = createExp();
+  /** Made once: its pages cost more than what is done to them. */
+  let copy: Float32Array | undefined;
   return {
     seed,
     sample(logits, history) {
       if (logits.length !== vocabSize) {
         throw new RangeError(`Cannot sample: there are ${logits.length} logits, the vocabulary has ${vocabSize}`);
       }
-      const bestRaw = likeliest(logits);
       const known = numTokens < vocabSize ? logits.subarray(0, numTokens) : logits;
-      const scores = adjust(known, options, history);
-      const best = scores === logits ? bestRaw : likeliest(scores);
+      const scores = adjust(known, options, history, () => {
+        copy ??= new Float32Array(numTokens);
+        copy.set(known);
+        return copy;
+      });
+      const best = likeliest(scores);
       const id =
         options.temperature === 0
           ? best
           : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
       if (!options.logprobs) return { id, logprob: undefined, top: [] };
-      const logSum = logSumExp(logits, logits[bestRaw]!, exp);
+      const max = scores === logits ? logits[best]! : logits[likeliest(logits)]!;
+      const logSum = logSumExp(logits, max, exp);
       const logprobOf = (of: number): TokenLogprob => ({ id: of, logprob: logits[of]! - logSum });
       const top = topIds(known, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
       return { ...logprobOf(id), top: top.map(logprobOf) };
@@ -99,30 +105,34 @@ function logSumExp(logits: Float32Array, max: number, exp: (x: number) => number
 }
 
 /** The id of the greatest score, the lowest on a tie. */
-function likeliest(scores: Float32Array | Float64Array): number {
+function likeliest(scores: Float32Array): number {
   let best = -1;
   let max = Number.NEGATIVE_INFINITY;
   for (let id = 0; id < scores.length; id++) {
     const score = scores[id]!;
-    if (score > max) {
-      max = score;
-      best = id;
-    } else if (Number.isNaN(score)) {
-      throw new RangeError(`Cannot sample: the logit of token ${id} is NaN`);
-    }
+    if (score <= max) continue;
+    // Neither less nor greater.
+    if (!(score > max)) throw new RangeError(`Cannot sample: the logit of token ${id} is NaN`);
+    max = score;
+    best = id;
   }
   if (best < 0) throw new RangeError("Cannot sample: no token has a finite logit");
   if (max === Number.POSITIVE_INFINITY) throw new RangeError(`Cannot sample: the logit of token ${best} is Infinity`);
   return best;
 }
 
-/** The logits after bias and penalties; the logits themselves where there are none. */
-function adjust(logits: Float32Array, options: SamplingOptions, history: TokenHistory): Float32Array | Float64Array {
+/** The logits after bias and penalties, in a copy; the logits themselves where there are none. */
+function adjust(
+  logits: Float32Array,
+  options: SamplingOptions,
+  history: TokenHistory,
+  copyOf: () => Float32Array,
+): Float32Array {
   const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = options;
   const hasRepetition = repetitionPenalty !== 1;
   const hasCounts = presencePenalty !== 0 || frequencyPenalty !== 0;
   if (logitBias.size === 0 && !hasRepetition && !hasCounts) return logits;
-  const scores = logits.slice();
+  const scores = copyOf();
   for (const [id, bias] of logitBias) scores[id] = bias === -100 ? Number.NEGATIVE_INFINITY : scores[id]! + bias;
   if (hasRepetition) {
     for (const id of new Set([...history.promptIds, ...history.generatedIds])) {
@@ -145,7 +155,7 @@ function adjust(logits: Float32Array, options: SamplingOptions, history: TokenHi
  * @param u from 0, less than 1.
  */
 function draw(
-  scores: Float32Array | Float64Array,
+  scores: Float32Array,
   max: number,
   options: SamplingOptions,
   u: number,
@@ -171,7 +181,7 @@ function draw(
 
 /** The fewest likeliest ids whose weights reach `topP` of all the weights: of `ids`, or of the whole vocabulary. */
 function nucleus(
-  scores: Float32Array | Float64Array,
+  scores: Float32Array,
   weights: Float64Array,
   ids: number[] | undefined,
   topP: number,
