@@ -47,6 +47,11 @@ const steps = [
     command: [python ?? "", "-c", pythonCheck(), ...filesUnder("python", ".py")],
     skip: () => (python === undefined ? "there is no Python here" : undefined),
   },
+  {
+    name: "the trainer: format, lint, types, tests",
+    command: [process.execPath, "scripts/check-trainer.mjs"],
+    skip: () => (python === undefined ? "there is no Python here" : undefined),
+  },
 ];
 
 /** Compiles without writing files beside the sources. */

@@ -66,6 +66,7 @@ class Collator:
         multiple: int = 1,
         loss_on_prompt: bool = False,
         answer_after: Sequence[int] = (),
+        reencodes: bool = True,
     ) -> None:
         self._files = files
         self._index = index
@@ -73,6 +74,7 @@ class Collator:
         self._multiple = multiple
         self._loss_on_prompt = loss_on_prompt
         self._answer_after = np.array(answer_after, np.int32)
+        self._reencodes = reencodes
 
     def __call__(self, row: Row) -> Batch:
         ids: list[Int32s] = []
@@ -134,7 +136,8 @@ class Collator:
             labels.append(tail if self._loss_on_prompt else tail_labels)
             names.append(sample.sample_id)
         finals = [len(sample.input_ids) - sample.num_context for sample in read]
-        return shared_context(len(opening), read[0].block_lengths[:-1].tolist(), finals, item.mode)
+        lengths = read[0].block_lengths[:-1].tolist()
+        return shared_context(len(opening), lengths, finals, item.mode, reencodes=self._reencodes)
 
     def _first_tokens(self, ids: Int32s, labels: Int32s) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Where an answer begins: the response's first target, or each target that follows `answer_after`."""

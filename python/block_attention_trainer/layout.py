@@ -33,12 +33,18 @@ class Segment(NamedTuple):
 
 
 def shared_context(
-    num_opening: int, context_lengths: Sequence[int], final_lengths: Sequence[int], mode: Mode
+    num_opening: int,
+    context_lengths: Sequence[int],
+    final_lengths: Sequence[int],
+    mode: Mode,
+    *,
+    reencodes: bool = True,
 ) -> list[Segment]:
     """Segments of several questions over one context; one question is the common case.
 
     `num_opening` counts BOS and prefix: they belong to block 0, which is the final block where there is no other.
     `final_lengths` count each final block with its response. Each question's positions go on where the context ends.
+    Without `reencodes`, the positions of each local block start at 0 (the paper's ablation of position re-encoding).
 
     Raises ValueError for a final block without tokens, or for several questions without a context.
 
@@ -61,7 +67,7 @@ def shared_context(
     position = 0
     for length in blocks:
         if length > 0:
-            segments.append(Segment(length, False, position))
+            segments.append(Segment(length, False, position if reencodes or mode == "full" else 0))
         position += length
     return segments + [Segment(length, True, context) for length in final_lengths]
 

@@ -98,6 +98,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     collating = {
         "multiple": FLEX_MULTIPLE if attention == "flex" else 1,
         "answer_after": tokenize(tokenizer, settings.evaluation.answer_after or ""),
+        "reencodes": settings.data.position_reencoding,
     }
     cached = settings.data.shuffled_row_groups + settings.packing.open_rows
     files = SampleFiles(paths, cached_row_groups=cached)

@@ -100,6 +100,13 @@ def test_collator_predicts_nothing_over_a_border_when_the_prompt_counts(tmp_path
     assert collate((Item("full", (0,), 6),)).targets.tolist() == [12, 13, 14, 15, 16]
 
 
+def test_collator_without_reencoding_starts_each_local_block_at_zero(tmp_path: Path) -> None:
+    files = SampleFiles([write(tmp_path / "a", [sample("a", [[11, 12], [13, 14, 15], [16]], [17])])])
+    collate = Collator(files, index_of(files), Opening(bos=0, prefix=()), reencodes=False)
+    assert collate((Item("block", (0,), 8),)).layout.position.tolist() == [[0, 1, 2, 0, 1, 2, 6, 7]]
+    assert collate((Item("full", (0,), 8),)).layout.position.tolist() == [list(range(8))]
+
+
 def test_collator_finds_answers_after_a_marker(tmp_path: Path) -> None:
     files = SampleFiles([write(tmp_path / "a", [sample("a", [[11], [21, 22]], [12, 21, 22, 13, 21, 22, 14])])])
     batch = Collator(files, index_of(files), Opening(None, ()), answer_after=[21, 22])((Item("full", (0,), 10),))

@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
 import { packageVersion } from "../files/package-version.js";
 import { benchOptions, runBench } from "./bench.js";
+import { convertOptions, runConvert } from "./convert.js";
 import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
@@ -130,6 +131,16 @@ Examples:
   block-attention demo`,
   );
 
+  add(
+    "convert",
+    "Converts a Hugging Face folder to GGUF.",
+    convertOptions,
+    runConvert,
+    `
+Examples:
+  block-attention convert --model runs/mine/export --to gguf --output mine.gguf
+  block-attention convert --model ./llama --to gguf --weights q4_k --output llama-q4_k.gguf`,
+  );
   add(
     "train",
     "Trains a model in both modes, or goes on from its last checkpoint.",

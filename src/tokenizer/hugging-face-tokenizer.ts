@@ -84,6 +84,38 @@ export function tokenizerFromHuggingFace(files: HuggingFaceFiles): Tokenizer {
   });
 }
 
+/** A tokenizer.json's tables, as another format wants them. */
+export interface BpeTables {
+  /** Texts by id; undefined where an id is not used. */
+  readonly tokens: readonly (string | undefined)[];
+  readonly addedTokens: readonly AddedToken[];
+  /** Pairs of tokens, the first merged first. */
+  readonly merges: readonly (readonly [left: string, right: string])[];
+  /** Tokens are spelled in the byte alphabet; else in characters, with a mark for the space. */
+  readonly isByteLevel: boolean;
+  readonly unknownToken: string | undefined;
+  /** The kind of normalizer, for instance "NFC". */
+  readonly normalizer: string | undefined;
+}
+
+/** Reads the tables of a tokenizer that tokenizerFromHuggingFace() takes. @throws Error as it does. */
+export function readBpeTables(files: HuggingFaceFiles): BpeTables {
+  const file = fieldsOf(files.tokenizer);
+  const config = optionalFieldsOf(files.tokenizerConfig);
+  const named = new NamedTokens(config, optionalFieldsOf(files.specialTokensMap));
+  const model = file.object("model");
+  const vocabulary = readVocabulary(model);
+  const addedTokens = readAddedTokens(file, config, named, vocabulary);
+  return {
+    tokens: tokensById(file, vocabulary, addedTokens),
+    addedTokens,
+    merges: model.array("merges").map((merge, rank) => readMerge(model, merge, rank)),
+    isByteLevel: readPreTokenizer(file.optionalObject("pre_tokenizer")).byteLevel,
+    unknownToken: model.optionalString("unk_token"),
+    normalizer: file.optionalObject("normalizer")?.string("type"),
+  };
+}
+
 function fieldsOf(file: JsonFile): JsonFields {
   return new JsonFields(quote(file.name), "", file.value);
 }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { type JsonLimits, readJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import { openRegularFile } from "../files/regular-file.js";
-import { type JsonFile, tokenizerFromHuggingFace } from "./hugging-face-tokenizer.js";
+import { type HuggingFaceFiles, type JsonFile, tokenizerFromHuggingFace } from "./hugging-face-tokenizer.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 export { tokenizerFromGguf } from "./gguf-tokenizer.js";
@@ -14,6 +14,11 @@ export { tokenizerFromGguf } from "./gguf-tokenizer.js";
  * @throws Error, one line, for a file that is missing, too large, no JSON, or says what is not supported.
  */
 export async function loadTokenizerFromFolder(folder: string): Promise<Tokenizer> {
+  return tokenizerFromHuggingFace(await readHuggingFaceFiles(folder));
+}
+
+/** The files of a folder that decide its tokenizer. @throws Error as loadTokenizerFromFolder(), as far as reading goes. */
+export async function readHuggingFaceFiles(folder: string): Promise<HuggingFaceFiles> {
   const json = (name: string) => readJsonFile(join(folder, name));
   const [tokenizer, tokenizerConfig, specialTokensMap, generationConfig, config, chatTemplateJson, chatTemplate] =
     await Promise.all([
@@ -27,15 +32,7 @@ export async function loadTokenizerFromFolder(folder: string): Promise<Tokenizer
     ]);
   if (tokenizer === undefined)
     throw new Error(`Cannot read ${quote(join(folder, "tokenizer.json"))}: no such file or folder`);
-  return tokenizerFromHuggingFace({
-    tokenizer,
-    tokenizerConfig,
-    specialTokensMap,
-    generationConfig,
-    config,
-    chatTemplateJson,
-    chatTemplate,
-  });
+  return { tokenizer, tokenizerConfig, specialTokensMap, generationConfig, config, chatTemplateJson, chatTemplate };
 }
 
 /** The largest tokenizer.json of the models that are served has 35 MB. */

@@ -1,0 +1,54 @@
+// Checks the trainer under python/: formatting, lint, types, tests. It makes the Python environment for that where there is
+// none yet (once, some GB; in the user's cache folder). With --if-there it makes none: exit code 3 says that there is none.
+import { spawnSync } from "node:child_process";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { userCacheDir } from "../dist/kv/user-cache-dir.js";
+
+const folder = join(dirname(dirname(fileURLToPath(import.meta.url))), "python");
+const ifThere = process.argv.includes("--if-there");
+const cache = join(userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }), "python");
+
+const python = ["python3", "python"].find((name) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0);
+if (python === undefined) {
+  console.error('Cannot check the trainer: there is neither "python3" nor "python"');
+  process.exit(ifThere ? 3 : 1);
+}
+
+/** The interpreter of the environment that checks the trainer. */
+function environment() {
+  const requirements = join(folder, "requirements-dev.txt");
+  const args = ["--cache", cache, "--name", "trainer-dev", "--requirements", requirements];
+  const { stdout } = spawnSync(
+    python,
+    [join(folder, "make_environment.py"), ...args, ...(ifThere ? ["--if-there"] : [])],
+    { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" },
+  );
+  const told = stdout
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line || "{}"));
+  for (const { say, error } of told) if (say ?? error) console.error(say ?? error);
+  const made = told.at(-1)?.python;
+  if (made === undefined) process.exit(ifThere ? 3 : 1);
+  return made;
+}
+
+const made = environment();
+const failed = [];
+for (const [name, ...args] of [
+  ["ruff", "format", "--check", "."],
+  ["ruff", "check", "."],
+  ["mypy"],
+  ["pytest", "--durations=5"],
+]) {
+  const what = [name, ...args].join(" ");
+  console.log(`\n--- ${what}`);
+  const { status } = spawnSync(made, ["-m", name, ...args], { cwd: folder, stdio: ["ignore", "inherit", "inherit"] });
+  if (status !== 0) failed.push(what);
+}
+if (failed.length > 0) {
+  console.error(`The trainer's check failed: ${failed.join("; ")}`);
+  process.exitCode = 1;
+}

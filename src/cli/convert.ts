@@ -1,0 +1,76 @@
+import { existsSync } from "node:fs";
+import { type Command, Option } from "commander";
+import { writeAtomically } from "../data/atomic-output.js";
+import { writeGguf } from "../files/gguf-writer.js";
+import { quote } from "../files/quote.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { ggufModelEntries, ggufTensors } from "../model/gguf-export.js";
+import { openModel } from "../model/open-model.js";
+import { ggufTokenizerEntries } from "../tokenizer/gguf-export.js";
+import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
+import { addTrainingOptions, jsonOption, type ModelFlags, nonEmpty, oneOf, weightsOption } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+export interface ConvertFlags extends ModelFlags {
+  readonly model: string;
+  readonly output: string;
+  readonly to: "gguf";
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
+
+/** Declares `convert`'s options. */
+export function convertOptions(command: Command): Command {
+  return addTrainingOptions(
+    command
+      .addOption(
+        new Option("--model <folder>", "a Hugging Face folder").argParser(nonEmpty("--model")).makeOptionMandatory(),
+      )
+      .addOption(
+        new Option("--to <format>", "gguf, llama.cpp's").argParser(oneOf("--to", ["gguf"])).makeOptionMandatory(),
+      )
+      .addOption(
+        new Option("--output <file>", "whole or not there").argParser(nonEmpty("--output")).makeOptionMandatory(),
+      )
+      .addOption(new Option("--force", "write over a file that is there"))
+      .addOption(weightsOption()),
+  ).addOption(jsonOption("one line of JSON"));
+}
+
+/** Converts a model. @returns the exit code. */
+export async function runConvert(flags: ConvertFlags, terminal: Terminal): Promise<number> {
+  const { model, output, weights = "keep", force = false } = flags;
+  if (existsSync(output) && !force) {
+    throw new UsageError(`Cannot write ${quote(output)}: there is such a file, wanted another name or --force`);
+  }
+  const source = await openModel(model, { prefix: flags.prefix, trainedModes: flags.trainedModes });
+  if (source.kind === "gguf") throw new UsageError(`Cannot convert ${quote(model)}: it is GGUF already`);
+  const files = await readHuggingFaceFiles(source.path);
+  const tokenizer = ggufTokenizerEntries(files, source.config.vocabSize);
+  const metadata = new Map([...ggufModelEntries(source, weights), ...tokenizer.entries]);
+  const ggml = loadGgml(await findGgmlDirectory("cpu"));
+  const tensors = ggufTensors(ggml, source, weights, terminal.signal);
+  const totalBytes = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  for (const warning of tokenizer.warnings) {
+    note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
+  }
+  note(terminal, `Writing ${quote(output)}: ${tensors.length} tensors, ${formatBytes(totalBytes)}`);
+  const bar = new ProgressBar(terminal, "Converting");
+  let writtenBytes = 0;
+  try {
+    await writeAtomically(output, (partial) =>
+      writeGguf(partial, metadata, tensors, ({ byteLength }) => {
+        writtenBytes += byteLength;
+        bar.update(writtenBytes, totalBytes);
+      }),
+    );
+  } finally {
+    bar.end();
+  }
+  const told = { output, tensors: tensors.length, bytes: totalBytes, warnings: tokenizer.warnings };
+  if (flags.json) await writeJson(terminal, told);
+  else await write(terminal.stdout, `Written: ${output}\n`, terminal.signal);
+  return 0;
+}

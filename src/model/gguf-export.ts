@@ -1,0 +1,200 @@
+import { basename } from "node:path";
+import type { GgufEntry, GgufTensorToWrite } from "../files/gguf-writer.js";
+import { quote } from "../files/quote.js";
+import { readRange } from "../files/read-range.js";
+import type { TensorEntry, TensorType } from "../files/tensor-source.js";
+import type { Ggml } from "../ggml/library.js";
+import { convertRows } from "../ggml/quantize.js";
+import { rowBytes } from "../ggml/types.js";
+import type { ModelConfig } from "./config.js";
+import { yarnMagnitude } from "./hugging-face-rope.js";
+import type { ModelSource } from "./model-source.js";
+import { frequencyFactors } from "./rope.js";
+import { convertedType, type WeightsConversion } from "./weights.js";
+
+/** Elements read, converted and written at a time. */
+const pieceElements = 1 << 22;
+
+/**
+ * A model's config as GGUF metadata: what openGgufModel() and llama.cpp read, and `block_attention.*`.
+ *
+ * @throws Error for RoPE settings that GGUF cannot say.
+ */
+export function ggufModelEntries(source: ModelSource, conversion: WeightsConversion): Map<string, GgufEntry> {
+  const { config } = source;
+  const arch = ggufArchitecture(config);
+  const u32 = (value: number): GgufEntry => ({ kind: "u32", value });
+  const f32 = (value: number): GgufEntry => ({ kind: "f32", value });
+  const text = (value: string): GgufEntry => ({ kind: "text", value });
+  const entries = new Map<string, GgufEntry>([
+    ["general.architecture", text(arch)],
+    ["general.name", text(basename(source.path))],
+    ["general.file_type", u32(fileType(source, conversion))],
+    ["general.quantization_version", u32(2)],
+    [`${arch}.context_length`, u32(config.contextLength)],
+    [`${arch}.embedding_length`, u32(config.hiddenSize)],
+    [`${arch}.block_count`, u32(config.numLayers)],
+    [`${arch}.feed_forward_length`, u32(config.intermediateSize)],
+    [`${arch}.attention.head_count`, u32(config.numHeads)],
+    [`${arch}.attention.head_count_kv`, u32(config.numKvHeads)],
+    [`${arch}.attention.key_length`, u32(config.headSize)],
+    [`${arch}.attention.value_length`, u32(config.headSize)],
+    [`${arch}.attention.layer_norm_rms_epsilon`, f32(config.rmsNormEps)],
+    [`${arch}.rope.dimension_count`, u32(config.headSize)],
+    [`${arch}.rope.freq_base`, f32(config.rope.theta)],
+    [`${arch}.vocab_size`, u32(config.vocabSize)],
+  ]);
+  if (config.slidingWindow !== undefined) entries.set(`${arch}.attention.sliding_window`, u32(config.slidingWindow));
+  const { scaling } = config.rope;
+  const scale = (name: string, entry: GgufEntry) => entries.set(`${arch}.rope.scaling.${name}`, entry);
+  switch (scaling.kind) {
+    case "none":
+      break;
+    case "llama3":
+    case "factors":
+      // They become a tensor.
+      if (arch !== "llama") {
+        throw new Error(
+          `Cannot convert ${quote(source.path)}: GGUF has no ${scaling.kind} RoPE scaling for ${arch}, only for llama`,
+        );
+      }
+      break;
+    case "linear":
+      scale("type", text("linear"));
+      scale("factor", f32(scaling.factor));
+      break;
+    case "yarn": {
+      if (!scaling.truncate) {
+        throw new Error(`Cannot convert ${quote(source.path)}: GGUF has no YaRN without "truncate"`);
+      }
+      scale("type", text("yarn"));
+      scale("factor", f32(scaling.factor));
+      scale("original_context_length", u32(scaling.originalContextLength));
+      if (scaling.betaFast !== 32) scale("yarn_beta_fast", f32(scaling.betaFast));
+      if (scaling.betaSlow !== 1) scale("yarn_beta_slow", f32(scaling.betaSlow));
+      const share = scaling.attentionFactor / yarnMagnitude(scaling.factor);
+      if (Math.abs(share - 1) > 1e-6) scale("attn_factor", f32(share));
+      break;
+    }
+    default:
+      scaling satisfies never;
+  }
+  const own = config.blockAttention;
+  if (own !== undefined) {
+    entries.set("block_attention.version", u32(own.version));
+    entries.set("block_attention.prefix", text(own.prefix));
+    entries.set("block_attention.modes", { kind: "texts", value: own.modes });
+    for (const [key, value] of Object.entries(own.ragPrompt ?? {})) {
+      entries.set(`block_attention.rag_prompt.${key}`, text(value));
+    }
+  }
+  return entries;
+}
+
+/**
+ * A Hugging Face model's weights under llama.cpp's names, converted as asked. Of llama's queries and keys the rows of a head
+ * are put in pairs side by side, as llama.cpp turns them.
+ *
+ * @throws Error for a file that cannot be read, while pieces are taken; the signal's reason.
+ */
+export function ggufTensors(
+  ggml: Ggml,
+  source: ModelSource,
+  conversion: WeightsConversion,
+  signal?: AbortSignal,
+): GgufTensorToWrite[] {
+  const { config, tensors } = source;
+  const isPaired = ggufArchitecture(config) === "llama" && config.rope.pairs === "half";
+  const written = [...tensors].map(([name, entry]): GgufTensorToWrite => {
+    const type = convertedType(entry, conversion);
+    const [rowLength, numRows] = rowsOf(entry);
+    const headSize = isPaired && /\.attn_[qk]\.(weight|bias)$/.test(name) ? config.headSize : undefined;
+    return {
+      name,
+      type,
+      shape: entry.shape,
+      byteLength: rowBytes(type, rowLength) * numRows,
+      pieces: () => piecesOf(ggml, entry, type, headSize, signal),
+    };
+  });
+  const { kind } = config.rope.scaling;
+  if (kind !== "llama3" && kind !== "factors") return written;
+  const factors = Float32Array.from(frequencyFactors(config.rope));
+  const bytes = new Uint8Array(factors.buffer);
+  const freqs: GgufTensorToWrite = {
+    name: "rope_freqs.weight",
+    type: "F32",
+    shape: [factors.length],
+    byteLength: bytes.byteLength,
+    async *pieces() {
+      yield bytes;
+    },
+  };
+  return [freqs, ...written];
+}
+
+/** llama.cpp knows mistral as llama. */
+function ggufArchitecture({ architecture }: ModelConfig): "llama" | "qwen2" | "qwen3" {
+  return architecture === "mistral" ? "llama" : architecture;
+}
+
+/** llama.cpp's number for what most of the file is. @see include/llama.h, enum llama_ftype */
+function fileType({ tensors }: ModelSource, conversion: WeightsConversion): number {
+  const matrix = [...tensors.values()].find(({ name, shape }) => shape.length > 1 && !name.includes("embed"));
+  const type = matrix === undefined ? "F32" : convertedType(matrix, conversion);
+  const numbers: Readonly<Record<TensorType, number>> = {
+    F32: 0,
+    F16: 1,
+    Q4_0: 2,
+    Q8_0: 7,
+    Q4_K: 14,
+    Q5_K: 16,
+    Q6_K: 18,
+    BF16: 32,
+  };
+  return numbers[type];
+}
+
+function rowsOf({ shape }: TensorEntry): [rowLength: number, numRows: number] {
+  return [shape.at(-1) ?? 1, shape.slice(0, -1).reduce((product, size) => product * size, 1)];
+}
+
+async function* piecesOf(
+  ggml: Ggml,
+  entry: TensorEntry,
+  type: TensorType,
+  headSize: number | undefined,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  const [rowLength, numRows] = rowsOf(entry);
+  const sourceRow = rowBytes(entry.type, rowLength);
+  // Whole heads, so that their rows change places inside a piece.
+  const step = headSize !== undefined && numRows > 1 ? headSize : 1;
+  const rowsAtOnce = Math.max(step, Math.floor(pieceElements / rowLength / step) * step);
+  for (let first = 0; first < numRows; first += rowsAtOnce) {
+    signal?.throwIfAborted();
+    const count = Math.min(rowsAtOnce, numRows - first);
+    const read = await readRange(entry.path, entry.offset + first * sourceRow, count * sourceRow);
+    // A bias is one row: its elements change places as the rows of its matrix do.
+    const unit = numRows > 1 ? sourceRow : rowBytes(entry.type, 1);
+    const bytes = headSize === undefined ? read : pairsSideBySide(read, unit, headSize);
+    if (entry.type === type) {
+      yield bytes;
+      continue;
+    }
+    const out = new Uint8Array(count * rowBytes(type, rowLength));
+    await convertRows(ggml, entry.type, type, bytes, rowLength, new Float32Array(count * rowLength), out);
+    yield out;
+  }
+}
+
+/** Row h·D + 2i + k comes from row h·D + k·D/2 + i: pairs (i, i + D/2) become (2i, 2i + 1). */
+function pairsSideBySide(bytes: Uint8Array, rowLength: number, headSize: number): Uint8Array {
+  const laid = new Uint8Array(bytes.byteLength);
+  for (let row = 0; row * rowLength < bytes.byteLength; row++) {
+    const inHead = row % headSize;
+    const from = row - inHead + (inHead % 2) * (headSize / 2) + Math.floor(inHead / 2);
+    laid.set(bytes.subarray(from * rowLength, (from + 1) * rowLength), row * rowLength);
+  }
+  return laid;
+}

@@ -1,0 +1,128 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Engine } from "../src/engine/engine.js";
+import { openModel } from "../src/model/open-model.js";
+import { buildDist, projectRoot } from "./build-dist.js";
+import { llamaCppGreedy, whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
+import { Random } from "./models/random.js";
+import { type RandomModelOptions, writeRandomModel } from "./models/random-model.js";
+import { countTokens } from "./models/random-tokenizer.js";
+
+beforeAll(buildDist, 120_000);
+
+const folder = mkdtempSync(join(tmpdir(), "block-attention-convert-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const noLlamaCpp = await whyNoLlamaCpp();
+
+const blockAttention = { version: 1, prefix: "[Block-Attention]", modes: ["block", "full"] } as const;
+const models: Readonly<Record<string, RandomModelOptions>> = {
+  llama: { architecture: "llama", rope: "llama3", attentionBias: true, tied: true, blockAttention, seed: 51 },
+  mistral: { architecture: "mistral", headSize: 32, dtype: "BF16", seed: 52 },
+  qwen2: { architecture: "qwen2", theta: 1_000_000, shards: 2, seed: 53 },
+  qwen3: { architecture: "qwen3", headSize: 32, rope: "yarn", tied: true, seed: 54 },
+};
+/** Sums run in another order where rows of a head change places. Written down before it was measured. */
+const bound = 1e-4;
+/** How clear llama.cpp's choice must be, in nats, for the folder to owe the same. */
+const neededMargin = 0.05;
+
+function convert(...args: readonly string[]) {
+  const main = join(projectRoot, "dist", "cli", "main.js");
+  return spawnSync(process.execPath, [main, "convert", "--to", "gguf", ...args], { encoding: "utf8" });
+}
+
+function prompts(seed: number): number[][] {
+  const random = new Random(seed, "convert");
+  return [40, 7].map((length) => Array.from({ length }, () => random.below(countTokens())));
+}
+
+async function scores(model: string, weights: "keep" | "q8_0"): Promise<number[]> {
+  await using engine = await Engine.load({ model, kvType: "f32", threads: 1, weights });
+  const [first, second] = prompts(1) as [number[], number[]];
+  const options = { mode: "block" } as const;
+  return [...(await engine.score({ blockTokenIds: [first, second] }, second, options)).logprobs];
+}
+
+for (const [name, options] of Object.entries(models)) {
+  test(`convert: ${name} as GGUF is the same model here`, async () => {
+    const source = join(folder, name);
+    const output = join(folder, `${name}.gguf`);
+    writeRandomModel(source, options);
+    const told = convert("--model", source, "--output", output);
+    expect(told).toMatchObject({ status: 0, stdout: `Written: ${output}\n` });
+
+    const [before, after] = await Promise.all([openModel(source, {}), openModel(output, {})]);
+    expect(after.config.blockAttention).toEqual(before.config.blockAttention);
+    expect(after.config.contextLength).toBe(before.config.contextLength);
+    expect([...after.endTokenIds].sort()).toEqual([...before.endTokenIds].sort());
+    const [wanted, found] = [await scores(source, "keep"), await scores(output, "keep")];
+    const worst = Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))));
+    expect(worst).toBeLessThan(bound);
+  });
+
+  test(`convert: llama.cpp picks the tokens of the folder that ${name} came from`, async ({ skip }) => {
+    if (noLlamaCpp !== undefined) skip(noLlamaCpp);
+    const source = join(folder, `${name}-there`);
+    const output = join(folder, `${name}-there.gguf`);
+    writeRandomModel(source, options);
+    expect(convert("--model", source, "--output", output).status).toBe(0);
+    const ids = prompts(2);
+    const steps = await llamaCppGreedy(output, ids, 24, { threads: 1 }, 120_000);
+    await using engine = await Engine.load({ model: source, kvType: "f32", threads: 1 });
+    let numCounted = 0;
+    for (const [i, prompt] of ids.entries()) {
+      const expected = steps[i] as (typeof steps)[number];
+      const continuation = expected.map(({ token }) => token);
+      const rating = { mode: "full", stepwise: true, top: 1 } as const;
+      const { top } = await engine.score({ blockTokenIds: [prompt] }, continuation, rating);
+      for (const [step, { token, margin }] of expected.entries()) {
+        if (margin <= neededMargin) continue;
+        numCounted += 1;
+        expect(top[step]?.[0]?.id).toBe(token);
+      }
+    }
+    expect(numCounted).toBeGreaterThan(8);
+  });
+}
+
+test("convert --weights q8_0: the file holds what --weights makes at load", async () => {
+  const source = join(folder, "to-q8");
+  const output = join(folder, "q8.gguf");
+  writeRandomModel(source, models.mistral as RandomModelOptions);
+  const { status, stdout } = convert("--model", source, "--weights", "q8_0", "--output", output, "--json");
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ output, warnings: [] });
+  const opened = await openModel(output, {});
+  expect(opened.tensors.get("blk.0.attn_q.weight")?.type).toBe("Q8_0");
+  const [wanted, found] = [await scores(source, "q8_0"), await scores(output, "keep")];
+  expect(Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))))).toBeLessThan(1e-3);
+});
+
+test("convert: a tokenizer that GGUF cannot say is refused with a text that would get other ids", () => {
+  const source = join(folder, "newlines");
+  writeRandomModel(source, { architecture: "llama", seed: 55 });
+  const path = join(source, "tokenizer.json");
+  const tokenizer = JSON.parse(readFileSync(path, "utf8"));
+  tokenizer.normalizer = { type: "Replace", pattern: { String: "\n" }, content: "\n " };
+  writeFileSync(path, JSON.stringify(tokenizer));
+  const { status, stderr } = convert("--model", source, "--output", join(folder, "none.gguf"));
+  expect(status).toBe(1);
+  expect(stderr).toContain("llama.cpp knows no way to cut text as it does, for instance");
+});
+
+test("convert: what cannot be used", () => {
+  const source = join(folder, "plain");
+  writeRandomModel(source, { architecture: "qwen2", rope: "llama3", seed: 56 });
+  const taken = join(folder, "taken.gguf");
+  writeFileSync(taken, "mine");
+  expect(convert("--model", source, "--output", taken)).toMatchObject({ status: 2, stdout: "" });
+  expect(readFileSync(taken, "utf8")).toBe("mine");
+  const scaled = convert("--model", source, "--output", taken, "--force");
+  expect(scaled.stderr).toContain("GGUF has no llama3 RoPE scaling for qwen2, only for llama");
+  expect(readFileSync(taken, "utf8")).toBe("mine");
+  const nowhere = convert("--model", source, "--output", join(folder, "no", "such", "folder.gguf"), "--prefix", "x");
+  expect(nowhere.status).toBe(1);
+});

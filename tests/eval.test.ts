@@ -1,0 +1,154 @@
+import { spawnSync } from "node:child_process";
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Engine, embeddedModelPath } from "../src/engine/engine.js";
+import { readTableRows, runAccuracyTable } from "../src/eval/accuracy-table.js";
+import { heldOutLines } from "../src/eval/held-out.js";
+import type { RagLine } from "../src/eval/rag-line.js";
+import { type RagRunOptions, runRag } from "../src/eval/rag-run.js";
+import { buildDist, projectRoot } from "./build-dist.js";
+
+beforeAll(buildDist, 120_000);
+
+const folder = mkdtempSync(join(tmpdir(), "block-attention-eval-"));
+const engine = await Engine.load({ threads: 1 });
+afterAll(async () => {
+  await engine[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const lines = heldOutLines({ passages: 4, numQuestions: 6 });
+
+function run(name: string, more: Partial<RagRunOptions> = {}) {
+  return runRag({
+    engine,
+    lines,
+    folder: join(folder, name),
+    mode: "block",
+    maxTokens: 12,
+    concurrency: 2,
+    signal: new AbortController().signal,
+    ...more,
+  });
+}
+
+const answersOf = (name: string) => readFileSync(join(folder, name, "answers.jsonl"), "utf8");
+
+test("runRag(): a run that is interrupted goes on, answers nothing twice, and ends with the same bytes", async () => {
+  const whole = await run("whole");
+  expect(whole).toMatchObject({ resumed: 0, answers: lines.map(({ id, question }) => ({ id, question })) });
+  expect(whole.timings.length).toBe(lines.length);
+
+  const controller = new AbortController();
+  const stopped = run("parts", {
+    signal: controller.signal,
+    onProgress: (answered) => answered === 2 && controller.abort(new Error("stopped by the test")),
+  });
+  await expect(stopped).rejects.toThrow("stopped by the test");
+  const numLeft = answersOf("parts").trimEnd().split("\n").length;
+  expect(numLeft).toBeGreaterThanOrEqual(2);
+  expect(numLeft).toBeLessThan(lines.length);
+  // A machine that fails in the middle of a line.
+  appendFileSync(join(folder, "parts", "answers.jsonl"), '{"index":');
+  const resumed = await run("parts", { concurrency: 1 });
+  expect(resumed.resumed).toBe(numLeft);
+  expect(answersOf("parts")).toBe(answersOf("whole"));
+  expect(resumed.answers).toEqual(whole.answers);
+});
+
+test("runRag(): answers under other settings or to other questions are not mixed", async () => {
+  await run("settled");
+  const before = answersOf("settled");
+  await expect(run("settled", { mode: "full" })).rejects.toThrow('mode was "block", now it is "full"');
+  await expect(run("settled", { lines: [...lines].reverse() })).rejects.toThrow("its answer 1 is to another question");
+  expect(answersOf("settled")).toBe(before);
+});
+
+test("runRag(): two at once in one folder", async () => {
+  const outcomes = await Promise.allSettled([run("shared"), run("shared")]);
+  expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBe(1);
+  expect(outcomes.find(({ status }) => status === "rejected")).toMatchObject({
+    reason: { message: expect.stringContaining("runs in it") },
+  });
+});
+
+test("runRag(): a question that is too long counts as wrong, and says why", async () => {
+  const long: RagLine = { ...(lines[0] as RagLine), documents: Array(60).fill({ title: "T", text: "word ".repeat(60) }) };
+  const { answers } = await run("long", { lines: [long, lines[1] as RagLine] });
+  expect(answers[0]).toMatchObject({ generated: "", error: expect.stringContaining("holds 2048") });
+  expect(answers[1]?.error).toBeUndefined();
+});
+
+test("runAccuracyTable(): rows, baselines, differences, and a row whose model is not there", async () => {
+  const rows = join(folder, "rows.json");
+  const model = embeddedModelPath();
+  writeFileSync(
+    rows,
+    JSON.stringify([
+      { name: "full", model, mode: "full", paper: "block_in_full" },
+      { name: "block", model, mode: "block", paper: "block" },
+      { name: "not yet", model: "nowhere", mode: "full", paper: "full" },
+    ]),
+  );
+  const table = await runAccuracyTable({
+    rows: await readTableRows(rows),
+    folder: join(folder, "table"),
+    numQuestions: 8,
+    passages: [4],
+    noise: [],
+    hotpot: undefined,
+    maxTokens: 40,
+    concurrency: 2,
+    openEngine: (path) => Engine.load({ model: path, threads: 1 }),
+    signal: new AbortController().signal,
+  });
+  const [set] = table.sets;
+  expect(set?.rows.map(({ outcome }) => outcome.kind)).toEqual(["scored", "scored", "missing"]);
+  expect(set?.comparisons.map(({ name, against }) => [name, against])).toEqual([["block", "full"]]);
+  expect(set?.baselines.map(({ name }) => name)).toContain("question only");
+  const markdown = readFileSync(join(folder, "table", "accuracy.md"), "utf8");
+  expect(markdown).toContain("## 4 passages, 8 questions");
+  expect(markdown).toContain("not there: no model at");
+  expect(readFileSync(join(folder, "table", "4-passages.svg"), "utf8")).toMatch(/^<svg /);
+});
+
+test.each([
+  ["no array", {}, "expected array"],
+  ["a mode that is none", [{ name: "a", model: "m", mode: "both" }], "row 0.mode"],
+  ["two of one name", [row("a"), row("A!")], 'two rows are called "A!"'],
+  ["a comparison with nothing", [{ ...row("a"), against: "b" }], 'compared with "b", which is no other row'],
+])("readTableRows(): %s", async (_, value, message) => {
+  const path = join(folder, "bad-rows.json");
+  writeFileSync(path, JSON.stringify(value));
+  await expect(readTableRows(path)).rejects.toThrow(message);
+});
+
+function row(name: string) {
+  return { name, model: "m", mode: "full" };
+}
+
+function score(...args: readonly string[]) {
+  const main = join(projectRoot, "dist", "cli", "main.js");
+  return spawnSync(process.execPath, [main, "eval", "score", ...args], { encoding: "utf8" });
+}
+
+test("eval score: finished files, a bad line among them, without a model", () => {
+  const path = join(folder, "finished.jsonl");
+  writeFileSync(
+    path,
+    [
+      '{"question":"Q1","answers":["Paris"],"generated":"It is Paris."}',
+      '{"question":"Q2","answers":["no"],"generated":"I know."}',
+      "{",
+      '{"question":"Q3","answers":[],"generated":"x"}',
+    ].join("\n"),
+  );
+  const { status, stdout, stderr } = score("--input", path, "--json");
+  expect(status).toBe(1);
+  expect(stderr).toContain("line 3");
+  expect(stderr).toContain('"answers" is empty');
+  expect(JSON.parse(stdout)).toMatchObject({ runs: [{ questions: 2, right: { subspan: 2, word: 1 } }] });
+  expect(score("--input", join(folder, "no-such-file.jsonl")).status).toBe(1);
+});
