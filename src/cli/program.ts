@@ -235,7 +235,7 @@ others go on, and the exit code is 1.`,
     runEvalTable,
     `
 Examples:
-  block-attention eval table --rows docs/accuracy-rows.json --questions 40 --output runs/accuracy
+  block-attention eval table --rows rows.json --questions 40 --output runs/accuracy
 
 "paper" names the paper's row that a row stands beside: full, full_in_block, block, block_in_full, no_reencoding, sft.
 "against" names another row that it is compared with, beside the first. A row whose model is not there says so.`,
