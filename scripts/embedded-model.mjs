@@ -74,7 +74,19 @@ async function data() {
   await unlessThere(text, async () => {
     // The tokenizer learns from other contexts of the same worlds.
     const source = join(folder, "text.jsonl");
-    command("data", "synth", "--split", "train", "--contexts", "2000", "--seed", "tokenizer", ...made, "--output", source);
+    command(
+      "data",
+      "synth",
+      "--split",
+      "train",
+      "--contexts",
+      "2000",
+      "--seed",
+      "tokenizer",
+      ...made,
+      "--output",
+      source,
+    );
     await writeText(source, text);
   });
   unlessThere(join(tokenizer, "tokenizer.json"), () => {

@@ -75,7 +75,10 @@ test("runRag(): two at once in one folder", async () => {
 });
 
 test("runRag(): a question that is too long counts as wrong, and says why", async () => {
-  const long: RagLine = { ...(lines[0] as RagLine), documents: Array(60).fill({ title: "T", text: "word ".repeat(60) }) };
+  const long: RagLine = {
+    ...(lines[0] as RagLine),
+    documents: Array(60).fill({ title: "T", text: "word ".repeat(60) }),
+  };
   const { answers } = await run("long", { lines: [long, lines[1] as RagLine] });
   expect(answers[0]).toMatchObject({ generated: "", error: expect.stringContaining("holds 2048") });
   expect(answers[1]?.error).toBeUndefined();

@@ -35,8 +35,12 @@ interface PrefillPart {
   readonly logits: readonly Float32Array[];
 }
 
-/** Work in line, visited in rotation: each visit takes what there is room for, and hands the rest in again. */
-type RowWork =
+/** Work in line: each visit takes what there is room for, and the request hands the rest in again. */
+type RowWork = RowWorkKind & {
+  /** Its place in the order in which work was handed in. */
+  readonly order: number;
+};
+type RowWorkKind =
   | {
       readonly kind: "encode";
       readonly task: Task<BlockKV<DeviceBlockMemory>[]>;
@@ -68,6 +72,20 @@ interface DecodeWork {
   readonly position: number;
 }
 
+/** What its request still has to compute in this stage, in rows. */
+function rowsLeft(work: RowWorkKind): number {
+  switch (work.kind) {
+    case "encode":
+      return work.blocks.reduce((sum, { length }) => sum + length, 0);
+    case "prefill":
+      return work.tokenIds.length;
+    case "graph":
+      return work.rows;
+    default:
+      return work satisfies never;
+  }
+}
+
 /** One request's share of a graph. */
 interface Share {
   readonly task: AnyTask;
@@ -96,7 +114,8 @@ export interface SchedulerStats {
 
 /**
  * Composes graphs of many requests' work, and has one computed at a time: a graph of all sequences that wait for a
- * token, so that weights are read once for all, then one graph of prompts' pieces and blocks, in rotation, and so on.
+ * token, so that weights are read once for all, then one graph of prompts' pieces and blocks, and so on. Those graphs take
+ * work in rotation and by who has the least left, in turn.
  *
  * Each request hands in its next piece of work when it has the result of the one before: a request whose reader pauses
  * is just not in the next graph. Cancelling takes work out at once. A graph that others need goes on, and the memory it
@@ -110,6 +129,7 @@ export class Scheduler implements Disposable {
   readonly #kvType: KVType;
   readonly #steps: DecodeSteps;
   #queue: RowWork[] = [];
+  #numEnqueued = 0;
   readonly #decodes = new Map<AssembledContext, DecodeWork>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
@@ -278,8 +298,9 @@ export class Scheduler implements Disposable {
     return new Task<T>(signal, (task) => this.#cancel(task));
   }
 
-  #enqueue(work: RowWork): void {
-    this.#queue.push(work);
+  #enqueue(work: RowWorkKind): void {
+    this.#queue.push({ ...work, order: this.#numEnqueued });
+    this.#numEnqueued += 1;
     this.#wake();
   }
 
@@ -359,6 +380,10 @@ export class Scheduler implements Disposable {
 
   /** One graph of pieces and blocks, after graphs of requests' own that stand before them in line. */
   async #rowTurn(): Promise<void> {
+    // In rotation no request waits for another's end; but where all are alike, all end at the end. So every second graph
+    // is for who has the least left.
+    const isForShortest = this.#stats.rowGraphs % 2 === 1;
+    this.#queue.sort((a, b) => (isForShortest ? rowsLeft(a) - rowsLeft(b) : 0) || a.order - b.order);
     const isBesideDecoding = this.#turnsSinceDecoding < turnsOfDecoding;
     const full = pieceRows(this.#decoder);
     let left = isBesideDecoding ? Math.min(full, maxRowsBesideDecoding) : full;

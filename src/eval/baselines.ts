@@ -6,7 +6,7 @@ import type { AnsweredLine, RagLine } from "./rag-line.js";
 /**
  * Readers that cheat: what they get, nobody needs to read for. `random-name`: a name or date of the passages. `question-name`: a
  * name of the passages that stands in the question too; of two candidates it takes one. `first-hop`: what the first hop
- * leads to, where the line tells. The fourth, the question alone, is a run with no documents.
+ * leads to, where the line tells and another follows. The fourth, the question alone, is a run with no documents.
  */
 export const BASELINES = ["random-name", "question-name", "first-hop"] as const;
 export type Baseline = (typeof BASELINES)[number];
@@ -22,7 +22,7 @@ export function baselineAnswers(baseline: Baseline, lines: readonly RagLine[]): 
 }
 
 function answerOf(baseline: Baseline, line: RagLine): string | undefined {
-  const { question, documents, firstHop } = line;
+  const { question, documents, answers, firstHop } = line;
   const random = new Random(`${baseline} ${question} ${JSON.stringify(documents)}`);
   const pick = (names: readonly string[]) => (names.length === 0 ? undefined : random.pick(names));
   switch (baseline) {
@@ -33,7 +33,8 @@ function answerOf(baseline: Baseline, line: RagLine): string | undefined {
       return pick(namesIn(documents).filter((name) => asked.includes(` ${normalizeAnswer(name)} `)));
     }
     case "first-hop":
-      return firstHop;
+      // A question of a single hop has no place to stop before its answer.
+      return firstHop === undefined || answers.includes(firstHop) ? undefined : firstHop;
     default:
       return baseline satisfies never;
   }

@@ -20,7 +20,8 @@ test("heldOutLines(): the four kinds in equal shares, over so many passages, wit
 test("heldOutLines(): the answer stands in the passages, and the question does not hold it unless it offers two", () => {
   for (const { question, answers, documents, kind } of heldOutLines({ passages: 4, numQuestions: 60 })) {
     const read = documents.map((document) => (typeof document === "string" ? document : document.text)).join("\n");
-    expect(scoreAnswer(read, answers).word).toBe(1);
+    // Some passages have no space between sentences, as some of HotpotQA's, so that names end at no border.
+    expect(scoreAnswer(read, answers).subspan).toBe(1);
     if (kind !== "comparison") expect(scoreAnswer(question, answers).word).toBe(0);
   }
 });
@@ -54,8 +55,7 @@ test("baselineAnswers(): readers that cheat get little, and the same again", () 
     expect(numRight / lines.length).toBeLessThan(0.2);
   }
   const named = baselineAnswers("question-name", lines);
-  const ofKind = (isComparison: boolean) =>
-    named.filter(({ kind }) => (kind === "comparison") === isComparison);
+  const ofKind = (isComparison: boolean) => named.filter(({ kind }) => (kind === "comparison") === isComparison);
   const share = (some: typeof named) =>
     some.filter((line) => scoreAnswer(line.generated, line.answers).word === 1).length / some.length;
   // Of two that the question offers, which is right is balanced.

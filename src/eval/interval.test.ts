@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { bootstrapIntervals, pairedDifferences, quantile } from "./interval.js";
 
-const shares = (numOnes: number, numAll: number) => Float64Array.from({ length: numAll }, (_, i) => (i < numOnes ? 1 : 0));
+const shares = (numOnes: number, numAll: number) =>
+  Float64Array.from({ length: numAll }, (_, i) => (i < numOnes ? 1 : 0));
 
 test("bootstrapIntervals(): as wide as the normal approximation of many questions", () => {
   for (const share of [0.5, 0.9]) {

@@ -11,7 +11,12 @@ test.each([
   ["a gold answer that normalizes to nothing", "Rome", ["The"], { subspan: 1, word: 0, exact: 0, f1: 0 }],
   ["an empty answer", "", ["Paris"], ones(0)],
   ["what follows the end of the turn", "Rome<|im_end|>Paris", ["Paris"], ones(0)],
-  ["letters with marks", "She is Małgorzata Braunek.", ["małgorzata braunek"], { subspan: 1, word: 1, exact: 0, f1: 2 / 3 }],
+  [
+    "letters with marks",
+    "She is Małgorzata Braunek.",
+    ["małgorzata braunek"],
+    { subspan: 1, word: 1, exact: 0, f1: 2 / 3 },
+  ],
   ["part of a word with marks", "Müllerová", ["Müller"], { subspan: 1, word: 0, exact: 0, f1: 0 }],
   ["a script without spaces", "首都は東京です", ["東京"], { subspan: 1, word: 1, exact: 0, f1: 0 }],
   ["digits inside a number", "in 12015", ["2015"], { subspan: 1, word: 0, exact: 0, f1: 0 }],

@@ -43,7 +43,7 @@ const sentenceEnd = /([.!?…]+)["'”’»)\]]*\s+|[。！？｡]+[」』”’
  *
  * A title with a mark inside ("Help! My Title") cannot be told from two sentences.
  *
- * @example lastSentence("The director of X is Y. The mother of Y is Z.") is "The mother of Y is Z."
+ * @example lastSentence("The director is Ann Lee. Her mother is Eve Lee.") is "Her mother is Eve Lee."
  */
 export function lastSentence(text: string): string {
   const whole = text.trim();
@@ -51,6 +51,7 @@ export function lastSentence(text: string): string {
   for (const match of whole.matchAll(sentenceEnd)) {
     const [all, mark] = match;
     const next = match.index + all.length;
+    if (next === whole.length) break;
     if (mark !== undefined && !/[\r\n]/.test(all)) {
       if (/^\p{Ll}/u.test(whole.slice(next, next + 2))) continue;
       const before = whole.slice(start, match.index);

@@ -35,7 +35,9 @@ test("compareRuns(): runs that cannot be paired", () => {
   const run = (name: string, ...answers: AnsweredLine[]) => ({ name, answers });
   const one = run("a", answered("1", "yes"));
   expect(() => compareRuns(one, run("b", answered("2", "yes")))).toThrow("no question stands in both");
-  expect(() => compareRuns(one, run("b", answered("1", "x", { question: "other" })))).toThrow("asks different questions");
+  expect(() => compareRuns(one, run("b", answered("1", "x", { question: "other" })))).toThrow(
+    "asks different questions",
+  );
   expect(() => compareRuns(one, run("b", answered("1", "x"), answered("1", "y")))).toThrow("stands twice");
   expect(() => compareRuns(one, run("b", answered(undefined, "x"), answered(undefined, "y")))).toThrow(
     "wanted equally many",
