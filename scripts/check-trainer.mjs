@@ -35,6 +35,8 @@ function environment() {
   return made;
 }
 
+if (!ifThere)
+  console.log(`Looking for the trainer's Python environment in ${cache}; it is made where there is none (up to 6 GB)`);
 const made = environment();
 const failed = [];
 for (const [name, ...args] of [

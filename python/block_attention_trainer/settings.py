@@ -84,8 +84,8 @@ class DataSettings(Section):
     )
     position_reencoding: bool = Field(
         True,
-        description="false: in block mode the positions of each local block start at 0, as in the paper's ablation. Such "
-        "a model is to be served without position re-encoding, too.",
+        description="false: in block mode the positions of each local block start at 0, as in the paper's ablation. "
+        "Such a model is to be served without position re-encoding, too.",
     )
     loss_on_prompt: bool = Field(False, description="Learn the prompt's tokens, too, within their blocks.")
     shuffled_row_groups: Positive = Field(8, description="How many row groups are shuffled together, and in memory.")

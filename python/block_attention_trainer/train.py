@@ -210,6 +210,11 @@ def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments
             raise SettingsError('Cannot use "logging.wandb": the package wandb is not installed') from error
     options: dict[str, Any] = {}
     if world > 1 and training.distributed == "fsdp":
+        if on_cpu:
+            # accelerate would pass over it without a word, and copy the model to each process.
+            raise SettingsError(
+                'Cannot use "training.distributed": it is "fsdp", CPUs are sharded over by none, wanted "ddp"'
+            )
         options = {
             "fsdp": True,
             "fsdp_config": {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"},
