@@ -57,3 +57,23 @@ test("runChoices(): leaving the loop, an abort and a failure cancel what runs", 
   await expect(failed()).rejects.toThrow("Cannot go on: no");
   await vi.waitFor(() => expect(fail.running).toBe(0));
 });
+
+test("runChoices(): many answers listen to one signal without a warning", async () => {
+  const host = new FakeHost();
+  const generate = host.generate.bind(host);
+  host.generate = (asked, signal) => {
+    signal?.addEventListener("abort", () => undefined, { once: true });
+    return generate(asked, signal);
+  };
+  const warnings: Error[] = [];
+  const take = (warning: Error) => warnings.push(warning);
+  process.on("warning", take);
+  try {
+    for await (const _ of runChoices(host, Array(20).fill(request), never));
+    // Warnings come a turn later.
+    await new Promise((resolve) => setImmediate(resolve));
+  } finally {
+    process.off("warning", take);
+  }
+  expect(warnings).toEqual([]);
+});

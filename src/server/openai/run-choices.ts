@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { ApiError } from "../api-error.js";
 import type { EngineHost, HostEvent, HostGenerateRequest } from "../engine-host.js";
 
@@ -25,6 +26,8 @@ export async function* runChoices(
 ): AsyncGenerator<ChoiceEvent, void> {
   const ending = new AbortController();
   const any = AbortSignal.any([signal, ending.signal]);
+  // Every answer listens to it.
+  setMaxListeners(0, any);
   const sources = requests.map((request) => host.generate(request, any)[Symbol.asyncIterator]());
   const arrivals: Arrival[] = [];
   let wake: (() => void) | undefined;
