@@ -22,7 +22,8 @@ const restartLimitMs = 60_000;
 
 /** The engine's process is killed under load: no request hangs, the server lives, answers are right afterwards. */
 export function killsSuite(numKills: number): void {
-  const timed = { timeout: 60_000 + numKills * 15_000 };
+  // From the ninth death on, the back-off is 30 s.
+  const timed = { timeout: 60_000 + numKills * 40_000 };
   test.skipIf(process.platform === "win32")(
     "serve: the engine's process is killed again and again",
     timed,
