@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ServedBlock } from "./api.js";
 import type { Passage } from "./draft.js";
 import { Icon } from "./icons.js";
@@ -150,7 +150,8 @@ function PassageForm({ passage, onSave, onClose }: PassageFormProps) {
   const [title, setTitle] = useState(passage.title);
   const [text, setText] = useState(passage.text);
   const first = useRef<HTMLInputElement>(null);
-  useEffect(() => first.current?.focus(), []);
+  // At once: the next key is meant for it.
+  useLayoutEffect(() => first.current?.focus(), []);
   return (
     <form
       class="card-form"
