@@ -1,4 +1,5 @@
 import { type FileHandle, open } from "node:fs/promises";
+import { blockTypes } from "./gguf.js";
 import type { TensorType } from "./tensor-source.js";
 
 /** A value of GGUF metadata with its type in the file. */
@@ -146,7 +147,7 @@ function headerOf(metadata: ReadonlyMap<string, GgufEntry>, tensors: readonly Gg
     text(name);
     u32(shape.length);
     for (const size of [...shape].reverse()) u64(size);
-    u32(tensorTypes[type]);
+    u32(tensorTypes.get(type) as number);
     u64(offset);
     offset += padded(byteLength);
   }
@@ -157,14 +158,5 @@ function headerOf(metadata: ReadonlyMap<string, GgufEntry>, tensors: readonly Gg
 /** The format's numbers of the values' types. */
 const valueTypes = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, list: 9 } as const;
 
-/** ggml's numbers of the elements' types. @see ggml.h, enum ggml_type */
-const tensorTypes: Readonly<Record<TensorType, number>> = {
-  F32: 0,
-  F16: 1,
-  Q4_0: 2,
-  Q8_0: 8,
-  Q4_K: 12,
-  Q5_K: 13,
-  Q6_K: 14,
-  BF16: 30,
-};
+/** ggml's number of a type. */
+const tensorTypes = new Map([...blockTypes].map(([number, { name }]) => [name, number]));

@@ -309,7 +309,7 @@ function placeTensor(
 }
 
 /** The types that the project runs, by ggml's numbers. @see ggml.h, enum ggml_type; ggml.c, type_traits */
-const blockTypes: ReadonlyMap<
+export const blockTypes: ReadonlyMap<
   number,
   { readonly name: TensorType; readonly blockElements: number; readonly blockBytes: number }
 > = new Map([
