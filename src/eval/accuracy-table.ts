@@ -1,10 +1,11 @@
-import { mkdir, stat, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import type { Engine } from "../engine/engine.js";
 import { readJson } from "../files/bounded-json.js";
+import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { orderAgreement } from "./agreement.js";
@@ -195,7 +196,7 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
   const results: TableResult[] = [];
   for (const row of rows) {
     signal.throwIfAborted();
-    if (!(await isThere(row.model))) {
+    if (!(await pathExists(row.model))) {
       const reason = `no model at ${quote(row.model)}`;
       results.push({ name: row.name, paper: row.paper, outcome: { kind: "missing", reason } });
       continue;
@@ -253,13 +254,6 @@ function comparisonsOf(rows: readonly TableRow[], scored: ReadonlyMap<string, Na
       return ours === undefined || theirs === undefined ? [] : [compareRuns(ours, theirs, { lastSentence: true })];
     });
   });
-}
-
-function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** A name as a folder's: small letters, digits and hyphens. */

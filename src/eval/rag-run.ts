@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import type { Engine } from "../engine/engine.js";
 import { EngineError } from "../engine/engine-error.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
+import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { type AnsweredLine, parseAnsweredLine, type RagLine } from "./rag-line.js";
@@ -218,8 +219,8 @@ async function settingsOf(options: RagRunOptions): Promise<Settings> {
 /** Writes the settings of a new run; holds those of an older one to them. */
 async function agreeOnSettings(folder: string, settings: Settings): Promise<void> {
   const path = join(folder, SETTINGS_FILE);
-  if (!(await exists(path))) {
-    if (await exists(join(folder, ANSWERS_FILE))) {
+  if (!(await pathExists(path))) {
+    if (await pathExists(join(folder, ANSWERS_FILE))) {
       throw new Error(
         `Cannot go on in ${quote(folder)}: it holds answers, but no ${SETTINGS_FILE} with their settings`,
       );
@@ -236,13 +237,6 @@ async function agreeOnSettings(folder: string, settings: Settings): Promise<void
     (name) => `${name} was ${JSON.stringify(before[name])}, now it is ${JSON.stringify(settings[name])}`,
   );
   throw new Error(`Cannot go on in ${quote(folder)}: ${shown.join("; ")}; take another folder for another run`);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /**

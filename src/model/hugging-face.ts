@@ -1,6 +1,6 @@
-import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import { readSafetensorsFolder } from "../files/safetensors.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
@@ -19,7 +19,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
   const config = parseHuggingFaceConfig(json, quote(configPath));
   const endTokenIds = new Set(isJsonObject(json) ? readEndTokenIds(json, quote(configPath)) : []);
   const generationPath = join(path, "generation_config.json");
-  if (await exists(generationPath)) {
+  if (await pathExists(generationPath)) {
     const generation = await readJson(generationPath);
     if (!isJsonObject(generation)) {
       throw new Error(`Cannot read ${quote(generationPath)}: it is no object`);
@@ -39,7 +39,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
   );
   const files = [configPath, ...weights.files];
   for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
-    if (await exists(join(path, name))) {
+    if (await pathExists(join(path, name))) {
       files.push(join(path, name));
     }
   }
@@ -84,10 +84,3 @@ const layerNames: ReadonlyMap<string, string> = new Map([
   ["ffn_up", "mlp.up_proj"],
   ["ffn_down", "mlp.down_proj"],
 ]);
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
-}
