@@ -1,5 +1,6 @@
 // Checks the trainer under python/: formatting, lint, types, tests. It makes the Python environment for that where there is
 // none yet (once, some GB; in the user's cache folder). With --if-there it makes none: exit code 3 says that there is none.
+// --tests-only leaves out all but the tests.
 import { spawnSync } from "node:child_process";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -8,6 +9,7 @@ import { userCacheDir } from "../dist/kv/user-cache-dir.js";
 
 const folder = join(dirname(dirname(fileURLToPath(import.meta.url))), "python");
 const ifThere = process.argv.includes("--if-there");
+const testsOnly = process.argv.includes("--tests-only");
 const cache = join(userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }), "python");
 
 const python = ["python3", "python"].find((name) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0);
@@ -39,12 +41,9 @@ if (!ifThere)
   console.log(`Looking for the trainer's Python environment in ${cache}; it is made where there is none (up to 6 GB)`);
 const made = environment();
 const failed = [];
-for (const [name, ...args] of [
-  ["ruff", "format", "--check", "."],
-  ["ruff", "check", "."],
-  ["mypy"],
-  ["pytest", "--durations=5"],
-]) {
+const tests = ["pytest", "--durations=5"];
+const checks = [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"], tests];
+for (const [name, ...args] of testsOnly ? [tests] : checks) {
   const what = [name, ...args].join(" ");
   console.log(`\n--- ${what}`);
   const { status } = spawnSync(made, ["-m", name, ...args], { cwd: folder, stdio: ["ignore", "inherit", "inherit"] });

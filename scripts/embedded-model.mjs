@@ -2,7 +2,7 @@
 // on where it was interrupted. With --small everything is made in a small size, in a folder of its own: minutes on two cores,
 // for seeing that it works. docs/embedded-model.md tells what the steps are and what came out.
 import { spawnSync } from "node:child_process";
-import { createReadStream, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -10,15 +10,20 @@ import { parseArgs } from "node:util";
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
-/** Models of the table, in the order in which they are trained; the last three go on from the first. */
-const stages = ["full", "block", "full-longer", "no-reencoding"];
+/**
+ * Models in the order in which they are trained. The first learns to read from plain text; "full" learns to answer, and the
+ * last three go on from that one: they and "full" are the models of the table.
+ */
+const stages = ["base", "full", "block", "full-longer", "no-reencoding"];
 const sizes = {
-  whole: { contexts: 60_000, passages: "2-10", heldOut: [], steps: undefined },
+  whole: { contexts: 8000, texts: 8000, held: 100, passages: "2-10", heldOut: [], steps: undefined },
   small: {
-    contexts: 1500,
+    contexts: 500,
+    texts: 800,
+    held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { full: 120, block: 60, "full-longer": 60, "no-reencoding": 60 },
+    steps: { base: 60, full: 60, block: 25, "full-longer": 25, "no-reencoding": 25 },
   },
 };
 
@@ -37,7 +42,7 @@ const size = values.small ? sizes.small : sizes.whole;
 const folder = values.small ? "runs/embedded-model-small" : "runs/embedded-model";
 const recipe = "recipes/embedded-model";
 
-const steps = { data, train, table };
+const steps = { data, train, curves, table };
 if (!Object.hasOwn(steps, step ?? "") || positionals.length > 1) {
   fail(`Cannot run: the step is "${positionals.join(" ")}", wanted ${Object.keys(steps).join(", ")}`, 2);
 }
@@ -68,43 +73,36 @@ function unlessThere(file, make) {
 
 async function data() {
   const noise = values.noise === undefined ? [] : ["--noise", values.noise];
-  const made = ["--passages", size.passages, "--questions", "7", ...noise];
   const text = join(folder, "text.txt");
   const tokenizer = join(folder, "tokenizer");
   await unlessThere(text, async () => {
-    // The tokenizer learns from other contexts of the same worlds.
     const source = join(folder, "text.jsonl");
-    command(
-      "data",
-      "synth",
-      "--split",
-      "train",
-      "--contexts",
-      "2000",
-      "--seed",
-      "tokenizer",
-      ...made,
-      "--output",
-      source,
-    );
+    const made = ["--split", "train", "--seed", "text", "--passages", "2-4", "--questions", "10", ...noise];
+    command("data", "synth", ...made, "--contexts", String(size.texts), "--output", source);
     await writeText(source, text);
+    rmSync(source);
   });
   unlessThere(join(tokenizer, "tokenizer.json"), () => {
     const set = ["--set", `tokenizer.text=${JSON.stringify([text])}`];
     command("train-tokenizer", "--config", join(recipe, "tokenizer.json"), ...set, "--output", tokenizer);
   });
-  for (const [split, contexts] of [
-    ["train", size.contexts],
-    ["dev", 100],
-  ]) {
-    const packed = join(folder, `${split}.parquet`);
-    unlessThere(packed, () => {
-      const lines = join(folder, `${split}.jsonl`);
-      const cut = ["--format", "train", "--model", tokenizer, "--output", lines];
-      command("data", "synth", "--split", split, "--contexts", String(contexts), ...made, ...cut);
-      command("data", "pack", "--model", tokenizer, "--input", lines, "--max-tokens", "1600", "--output", packed);
-    });
-  }
+  const short = ["--passages", "2-3", "--questions", "7"];
+  const long = ["--passages", size.passages, "--questions", "12", ...noise];
+  pack("dev-short", tokenizer, 800, "--split", "dev", "--contexts", String(size.held), "--seed", "short", ...short);
+  pack("dev", tokenizer, 1900, "--split", "dev", "--contexts", String(size.held), ...long);
+  pack("train", tokenizer, 1900, "--split", "train", "--contexts", String(size.contexts), ...long);
+}
+
+/** Questions made, cut into blocks and tokenized. */
+function pack(name, tokenizer, maxTokens, ...made) {
+  const packed = join(folder, `${name}.parquet`);
+  unlessThere(packed, () => {
+    const lines = join(folder, `${name}.jsonl`);
+    command("data", "synth", ...made, "--format", "train", "--model", tokenizer, "--output", lines);
+    const limit = ["--max-tokens", String(maxTokens)];
+    command("data", "pack", "--model", tokenizer, "--input", lines, ...limit, "--output", packed);
+    rmSync(lines);
+  });
 }
 
 /** The passages, questions and answers of a set as plain text. */
@@ -125,17 +123,34 @@ async function writeText(source, output) {
 function train() {
   for (const stage of values.stage === undefined ? stages : [values.stage]) {
     unlessThere(join(folder, stage, "export", "config.json"), () => {
-      const base = stage === "full" ? [] : [`model.path=${folder}/full/export`];
+      const before = stage === "full" ? "base" : "full";
       const set = [
         `output_folder=${folder}`,
-        `data.train=${JSON.stringify([`${folder}/train.parquet`])}`,
-        `data.evaluation=${JSON.stringify([`${folder}/dev.parquet`])}`,
-        ...(stage === "full" ? [`model.tokenizer=${folder}/tokenizer`] : base),
+        ...(stage === "base"
+          ? [
+              `model.tokenizer=${folder}/tokenizer`,
+              `data.text=${JSON.stringify([`${folder}/text.txt`])}`,
+              `data.evaluation=${JSON.stringify([`${folder}/dev-short.parquet`])}`,
+            ]
+          : [
+              `model.path=${folder}/${before}/export`,
+              `data.train=${JSON.stringify([`${folder}/train.parquet`])}`,
+              `data.evaluation=${JSON.stringify([`${folder}/dev.parquet`])}`,
+            ]),
         ...(size.steps === undefined ? [] : [`training.steps=${size.steps[stage]}`]),
       ];
       command("train", "--config", join(recipe, `${stage}.json`), ...set.flatMap((one) => ["--set", one]));
     });
   }
+}
+
+/** One picture of the stages one after another. */
+async function curves() {
+  const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
+  const trained = ["base", "full", "block"].filter((stage) => existsSync(join(folder, stage, "export", "config.json")));
+  const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
+  writeFileSync(join(folder, "curves.svg"), curvesPicture("Embedded model", runs));
+  console.log(`Drawn: ${join(folder, "curves.svg")}`);
 }
 
 function table() {

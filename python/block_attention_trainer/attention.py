@@ -6,6 +6,7 @@ FlexAttention, for CUDA; `segments` never makes a mask of row x row and is the f
 (decoding one sample token by token) they are plain causal attention.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .layout import Layout
+from .layout import ContextCall, Layout, SegmentPlan
 
 Attention = Literal["cells", "dense", "flex", "segments"]
 ATTENTIONS: tuple[Attention, ...] = ("cells", "dense", "flex", "segments")
@@ -37,7 +38,7 @@ def register_attention() -> None:
 
 
 def default_attention(device: torch.device | str) -> Attention:
-    """The fastest way on a device: measured in docs/training.md."""
+    """The fastest way on a device: measured in docs/benchmarks.md."""
     kind = torch.device(device).type
     return "flex" if kind == "cuda" else "segments" if kind == "cpu" else "dense"
 
@@ -154,61 +155,109 @@ def block_mask(layout: Layout) -> BlockMask:
 
 
 def _segments(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None, dropout: float) -> Tensor:
-    plan = layout.plan
+    if dropout > 0 or q.device.type != "cpu":
+        return _masked(q, k, v, layout.dense_mask, scaling, dropout)
     rows, heads, length, size = q.shape
-    gqa = heads != k.shape[1]
-
-    def tokens(x: Tensor) -> Tensor:
-        return x.transpose(1, 2).reshape(rows * length, x.shape[1], size)
-
-    def call(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        is_causal = mask is None
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scaling, enable_gqa=gqa
-        )
-        return out.transpose(1, 2).reshape(-1, heads, size)
-
-    q, k, v = tokens(q), tokens(k), tokens(v)
-    results: list[Tensor] = []
-    if plan.buckets:
-        sizes = [bucket.num_segments * bucket.length for bucket in plan.buckets]
-        parts = [pick(x, plan.causal_index, plan.causal_place).split(sizes) for x in (q, k, v)]
-        for bucket, *qkv in zip(plan.buckets, *parts, strict=True):
-            results.append(call(*(x.unflatten(0, (bucket.num_segments, bucket.length)) for x in qkv)))
-    if plan.calls:
-        cuts = [length for length, _ in plan.spans]
-        for (_, number), *qkv in zip(plan.spans, q.split(cuts), k.split(cuts), v.split(cuts), strict=True):
-            if number is not None:
-                queries, keys, values = qkv
-                queries = queries[plan.calls[number].num_keys - plan.calls[number].num_queries :]
-                results.append(call(queries[None], keys[None], values[None], plan.masks[number][None, None]))
-    joined = results[0] if len(results) == 1 else torch.cat(results)
-    output = pick(joined, plan.output_index, plan.output_place)
+    # Tokens of all rows one after another: [tokens, heads, size].
+    tokens = (x.transpose(1, 2).reshape(rows * length, x.shape[1], size) for x in (q, k, v))
+    output = _SegmentAttention.apply(*tokens, layout.plan, scaling)
+    assert isinstance(output, Tensor)
     return output.view(rows, length, heads, size).transpose(1, 2)
 
 
-class _Pick(torch.autograd.Function):
-    """Rows by index where no row that matters is picked twice: the backward pass is a pick as well, not a sum."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(place)
-        return x.index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        missing = (place < 0).nonzero().squeeze(1)
-        grad = grads[0].index_select(0, place.clamp(min=0))
-        return (grad.index_fill(0, missing, 0) if len(missing) else grad), None, None
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def pick(x: Tensor, index: Tensor, place: Tensor) -> Tensor:
-    """x[index] along the first axis. `place[i]` is where row i stands in the result, -1 where it does not.
+class _SegmentAttention(torch.autograd.Function):
+    """Softmax over a segment and over its context apart, joined by the logarithms of their sums.
 
-    Rows that `index` repeats beyond `place` are fillers: their gradient is dropped.
+    The backward pass of either part takes the joined output and sums: what it recomputes from them are the joined
+    probabilities (as blockwise and ring attention do it, arXiv:2310.01889). So no mask is made, and no cell is computed
+    that is not seen, but for half of a causal tile and padding.
     """
-    picked = _Pick.apply(x, index, place)
-    assert isinstance(picked, Tensor)
-    return picked
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: SegmentPlan, scale: float | None) -> Tensor:
+        groups = q.shape[1] // k.shape[1]
+        all_k, all_v = (x.repeat_interleave(groups, 1) for x in (k, v))
+        outputs: list[Tensor] = []
+        sums: list[Tensor] = []
+        for inputs in _buckets(plan, q, all_k, all_v):
+            output, log_sums = _flash(*inputs, 0.0, True, scale=scale)
+            outputs.append(_flat(output))
+            sums.append(_flat(log_sums[..., None]))
+        padded_sums = torch.cat(sums)
+        joined = torch.cat(outputs).index_select(0, plan.place)
+        log_sum = padded_sums.index_select(0, plan.place)
+        for call in plan.calls:
+            keys, queries = _spans(call)
+            over, log_sums = _flash(
+                _heads(q[queries]), _heads(all_k[keys]), _heads(all_v[keys]), 0.0, False, scale=scale
+            )
+            own, context = log_sum[queries], _flat(log_sums[..., None])
+            both = torch.logaddexp(own, context)
+            shares = (own - both).exp().to(q.dtype), (context - both).exp().to(q.dtype)
+            joined[queries] = joined[queries] * shares[0] + _flat(over) * shares[1]
+            log_sum[queries] = both
+        # Padding keeps its own sums: probabilities that are recomputed from them stay finite, and weigh nothing.
+        padded_sums.index_copy_(0, plan.place, log_sum)
+        ctx.save_for_backward(q, k, v, joined, log_sum, padded_sums)
+        ctx.plan, ctx.scale = plan, scale
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, joined, log_sum, padded_sums = ctx.saved_tensors
+        plan, scale = ctx.plan, ctx.scale
+        grad = grads[0].contiguous()
+        groups = q.shape[1] // k.shape[1]
+        all_k, all_v = (x.repeat_interleave(groups, 1) for x in (k, v))
+        padded_grad = grad.new_zeros(len(plan.index), *grad.shape[1:]).index_copy_(0, plan.place, grad)
+        sums = padded_sums.split(_sizes(plan))
+        parts: list[tuple[Tensor, ...]] = []
+        for i, (q_part, k_part, v_part, output) in enumerate(_buckets(plan, q, all_k, all_v, joined)):
+            bucket = plan.buckets[i]
+            shape = (bucket.num_segments, bucket.length)
+            d_output = padded_grad.split(_sizes(plan))[i].unflatten(0, shape).transpose(1, 2)
+            logs = sums[i][..., 0].unflatten(0, shape).transpose(1, 2)
+            given = _flash_backward(d_output, q_part, k_part, v_part, output, logs, 0.0, True, scale=scale)
+            parts.append(tuple(_flat(x) for x in given))
+        dq, dk, dv = (torch.cat(x).index_select(0, plan.place) for x in zip(*parts, strict=True))
+        for call in plan.calls:
+            keys, queries = _spans(call)
+            inputs = (grad[queries], q[queries], all_k[keys], all_v[keys], joined[queries], log_sum[queries])
+            *heads, logs = (_heads(x) for x in inputs)
+            d_queries, d_keys, d_values = _flash_backward(*heads, logs[..., 0], 0.0, False, scale=scale)
+            dq[queries] += _flat(d_queries)
+            dk[keys] += _flat(d_keys)
+            dv[keys] += _flat(d_values)
+        return dq, *(x.unflatten(1, (-1, groups)).sum(2) for x in (dk, dv)), None, None
+
+
+def _sizes(plan: SegmentPlan) -> list[int]:
+    return [bucket.num_segments * bucket.length for bucket in plan.buckets]
+
+
+def _buckets(plan: SegmentPlan, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Of each bucket, the inputs as [segments, heads, length, size]."""
+    parts = [x.index_select(0, plan.index).split(_sizes(plan)) for x in inputs]
+    for bucket, *of_bucket in zip(plan.buckets, *parts, strict=True):
+        shape = (bucket.num_segments, bucket.length)
+        yield tuple(x.unflatten(0, shape).transpose(1, 2) for x in of_bucket)
+
+
+def _spans(call: ContextCall) -> tuple[slice, slice]:
+    """The context's tokens, and those of the final segments."""
+    border = call.first_key + call.num_keys
+    return slice(call.first_key, border), slice(border, border + call.num_queries)
+
+
+def _heads(x: Tensor) -> Tensor:
+    """[tokens, heads, size] as [1, heads, tokens, size]."""
+    return x.transpose(0, 1)[None]
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[rows, heads, tokens, size] as [rows x tokens, heads, size]."""
+    return x.transpose(1, 2).flatten(0, 1)

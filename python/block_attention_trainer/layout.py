@@ -80,7 +80,7 @@ class CausalBucket(NamedTuple):
 
 
 class ContextCall(NamedTuple):
-    """The final segments of one sample over all of the sample: keys `first_key` on, queries the last `num_queries`."""
+    """The final segments of one sample over its context, which stands before them: no mask, all keys are seen."""
 
     first_key: int
     num_keys: int
@@ -91,19 +91,14 @@ class ContextCall(NamedTuple):
 class SegmentPlan:
     """How the `segments` path computes a batch: indices into its tokens, rows laid one after another.
 
-    `causal_index` lists the tokens of all buckets, padded; `causal_place` says where each token stands in it (-1: not).
-    `output_index` finds each token's result in the results of all calls; `output_place` is its inverse.
-    `spans` cuts the tokens into runs; those with a number are keys of that call.
+    Every segment attends causally to itself, in a bucket; final segments attend to their context besides, in a call.
+    `index` lists the tokens of all buckets, padded; `place` says where each token stands in it.
     """
 
     buckets: tuple[CausalBucket, ...]
     calls: tuple[ContextCall, ...]
-    masks: tuple[Tensor, ...]
-    spans: tuple[tuple[int, int | None], ...]
-    causal_index: Tensor
-    causal_place: Tensor
-    output_index: Tensor
-    output_place: Tensor
+    index: Tensor
+    place: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,56 +171,35 @@ Ints = npt.NDArray[np.int64]
 
 
 def plan_segments(layout: Layout) -> SegmentPlan:
-    """Finds the runs of a batch and sorts them into causal calls and calls over a context."""
+    """Finds the runs of a batch, sorts them into causal buckets, and finds the calls over a context."""
     runs = _runs(layout)
-    num_tokens = layout.sample.numel()
-    calls, spans = _context_calls(runs)
-    alone = np.flatnonzero(~runs["has_context"])
-    alone = alone[np.argsort(-runs["length"][alone], kind="stable")]
+    order = np.argsort(-runs["length"], kind="stable")
     buckets: list[CausalBucket] = []
     index: list[Ints] = []
-    where = np.full(num_tokens, -1, np.int64)
-    first = num_causal = 0
-    while first < len(alone):
-        lengths = runs["length"][alone[first:]]
+    place = np.empty(layout.sample.numel(), np.int64)
+    first = num_placed = 0
+    while first < len(order):
+        lengths = runs["length"][order[first:]]
         # Sorted downwards, so the padded size is rows x the first length.
         padded = (np.arange(len(lengths)) + 1) * lengths[0]
         rows = int(np.count_nonzero(padded <= MOST_PADDING * np.cumsum(lengths)))
         bucket = CausalBucket(rows, int(lengths[0]))
-        starts = runs["start"][alone[first : first + rows]]
+        starts = runs["start"][order[first : first + rows]]
         offsets = np.arange(bucket.length)[None, :]
         is_real = offsets < lengths[:rows, None]
         # Padding repeats the segment's first token: it stands after all that is real, where nothing real sees it.
         tokens = np.where(is_real, starts[:, None] + offsets, starts[:, None])
-        places = num_causal + np.arange(rows * bucket.length).reshape(rows, -1)
-        where[tokens[is_real]] = places[is_real]
+        places = num_placed + np.arange(rows * bucket.length).reshape(rows, -1)
+        place[tokens[is_real]] = places[is_real]
         index.append(tokens.reshape(-1))
         buckets.append(bucket)
-        first, num_causal = first + rows, num_causal + rows * bucket.length
-    causal_place = where.copy()
-    masks: list[Tensor] = []
-    num_results = num_causal
-    for call in calls:
-        queries = np.arange(call.first_key + call.num_keys - call.num_queries, call.first_key + call.num_keys)
-        where[queries] = num_results + np.arange(call.num_queries)
-        num_results += call.num_queries
-        masks.append(_context_mask(layout, call))
-    place = np.full(num_results, -1, np.int64)
-    place[where] = np.arange(num_tokens)
+        first, num_placed = first + rows, num_placed + rows * bucket.length
     device = layout.sample.device
-
-    def tensor(x: Ints) -> Tensor:
-        return torch.from_numpy(x).to(device)
-
     return SegmentPlan(
         buckets=tuple(buckets),
-        calls=tuple(calls),
-        masks=tuple(masks),
-        spans=tuple(spans),
-        causal_index=tensor(np.concatenate(index) if index else np.zeros(0, np.int64)),
-        causal_place=tensor(causal_place),
-        output_index=tensor(where),
-        output_place=tensor(place),
+        calls=tuple(_context_calls(runs)),
+        index=torch.from_numpy(np.concatenate(index)).to(device),
+        place=torch.from_numpy(place).to(device),
     )
 
 
@@ -253,33 +227,18 @@ def _runs(layout: Layout) -> dict[str, npt.NDArray[np.int64]]:
     }
 
 
-def _context_calls(
-    runs: dict[str, npt.NDArray[np.int64]],
-) -> tuple[list[ContextCall], list[tuple[int, int | None]]]:
-    """A call for each sample that has a context, and how the tokens are cut into such samples and what lies between."""
+def _context_calls(runs: dict[str, npt.NDArray[np.int64]]) -> list[ContextCall]:
+    """A call for each sample that has a context."""
     calls: list[ContextCall] = []
-    spans: list[tuple[int, int | None]] = []
     borders = np.flatnonzero(np.append(True, np.diff(runs["owner"]) != 0))
     for first, end in zip(borders, np.append(borders[1:], len(runs["owner"])), strict=True):
-        length = int(runs["length"][first:end].sum())
         asks = runs["has_context"][first:end]
         if not asks.any():
-            spans.append((length, None))
             continue
         num_context = int(np.argmax(asks))
         if not asks[num_context:].all():
             raise ValueError("Cannot plan attention: a sample's context does not stand before all its final segments")
-        num_queries = int(runs["length"][first + num_context : end].sum())
-        spans.append((length, len(calls)))
-        calls.append(ContextCall(int(runs["start"][first]), length, num_queries))
-    return calls, spans
-
-
-def _context_mask(layout: Layout, call: ContextCall) -> Tensor:
-    """[queries, keys] of bool: all of the context, and each final segment causally over itself."""
-    segment = layout.segment.reshape(-1)[call.first_key : call.first_key + call.num_keys]
-    is_final = layout.is_final.reshape(-1)[call.first_key : call.first_key + call.num_keys]
-    num_context = call.num_keys - call.num_queries
-    places = torch.arange(call.num_keys, device=segment.device)
-    same = (segment[num_context:, None] == segment[None, :]) & (places[None, :] <= places[num_context:, None])
-    return same | ~is_final[None, :]
+        lengths = runs["length"][first:end]
+        num_keys, num_queries = int(lengths[:num_context].sum()), int(lengths[num_context:].sum())
+        calls.append(ContextCall(int(runs["start"][first]), num_keys, num_queries))
+    return calls

@@ -1,10 +1,13 @@
+import { writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
 import { userCacheDir } from "../kv/user-cache-dir.js";
+import { curvesPicture, readCurve } from "../train/curves.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
+import type { TrainerEvent } from "../train/trainer-event.js";
 import { jsonOption, nonEmpty, wholeNumber } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
 import { TrainingDisplay } from "./training-display.js";
@@ -77,11 +80,26 @@ export function exportOptions(command: Command): Command {
 /** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
 export async function runTrain(flags: TrainFlags, terminal: Terminal): Promise<number> {
   const display = new TrainingDisplay(terminal, () => performance.now());
-  return start(terminal, flags, display, {
+  let run: string | undefined;
+  const code = await start(terminal, flags, display, {
     args: ["train", ...settingsArgs(flags), ...(flags.new ? ["--new"] : []), "--progress-json", "-"],
     processes: flags.processes ?? 1,
     json: flags.json ?? false,
+    onEvent: (event) => {
+      if (event.event === "start") run = event.run;
+    },
   });
+  if (code === 0 && run !== undefined) await drawCurve(run, terminal);
+  return code;
+}
+
+/** The run's evaluations as a picture in its folder, if there were any. */
+async function drawCurve(run: string, terminal: Terminal): Promise<void> {
+  const curve = await readCurve(run, basename(run));
+  if (curve.points.length === 0) return;
+  const path = join(run, "curves.svg");
+  await writeFile(path, curvesPicture(basename(run), [curve]));
+  note(terminal, `Drawn: ${path}`);
 }
 
 /** Trains a tokenizer alone. @returns the trainer's exit code. */
@@ -127,13 +145,14 @@ interface Work {
   readonly args: readonly string[];
   readonly processes?: number;
   readonly json?: boolean;
+  readonly onEvent?: (event: TrainerEvent) => void;
 }
 
 async function start(
   terminal: Terminal,
   flags: TrainerFlags,
   display: TrainingDisplay,
-  { args, processes = 1, json = false }: Work,
+  { args, processes = 1, json = false, onEvent }: Work,
 ): Promise<number> {
   const folder = pythonFolder();
   const { env } = terminal;
@@ -160,6 +179,7 @@ async function start(
       platform: process.platform,
       signals: process,
       onEvent: (event) => {
+        onEvent?.(event);
         if (json) terminal.stdout.write(`${JSON.stringify(event)}\n`);
         else display.show(event);
       },
