@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
+import type { PackSettings } from "../data/pack-work.js";
 import { readNoise, writeSynthFile } from "../data/synth/synth-file.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
@@ -8,20 +9,26 @@ import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
-export interface PackFlags {
+/** What cutting and tokenizing samples goes by. */
+export interface CuttingFlags {
   readonly model?: string;
-  readonly input: readonly string[];
-  readonly output: string;
-  readonly template?: "own" | "tulu";
+  readonly template?: TemplateName;
   readonly prefix?: string;
   readonly maxTokens?: number;
   readonly singleProbability?: number;
   readonly seed?: string;
   readonly workers?: number;
+}
+
+export interface PackFlags extends CuttingFlags {
+  readonly input: readonly string[];
+  readonly output: string;
   readonly json?: boolean;
 }
 
-function outputOption(what: string): Option {
+type TemplateName = PackSettings["template"];
+
+export function outputOption(what: string): Option {
   return new Option("--output <file>", what).argParser(nonEmpty("--output")).makeOptionMandatory();
 }
 
@@ -35,7 +42,7 @@ function workersOption(): Option {
 
 /** Declares `data pack`'s options. */
 export function packOptions(command: Command): Command {
-  return command
+  const packed = command
     .addOption(modelOption())
     .addOption(
       new Option("--input <path>", "a file of JSON lines, a .json array, Parquet, or a folder; may be given again")
@@ -45,11 +52,18 @@ export function packOptions(command: Command): Command {
         ])
         .makeOptionMandatory(),
     )
-    .addOption(outputOption("the Parquet file to write"))
+    .addOption(outputOption("the Parquet file to write"));
+  return addCuttingOptions(packed, "own").addOption(new Option("--json", "the report as one line of JSON"));
+}
+
+/** Adds --template, --prefix, --max-tokens, --single-probability, --seed and --workers; --model is the command's own to add. */
+export function addCuttingOptions(command: Command, template: TemplateName): Command {
+  return command
     .addOption(
-      new Option("--template <name>", "own: the model's chat template; tulu: the paper's (default: own)").argParser(
-        oneOf("--template", ["own", "tulu"] as const),
-      ),
+      new Option(
+        "--template <name>",
+        `own: the model's chat template; tulu: the paper's (default: ${template})`,
+      ).argParser(oneOf("--template", ["own", "tulu"] as const)),
     )
     .addOption(prefixOption())
     .addOption(
@@ -64,8 +78,23 @@ export function packOptions(command: Command): Command {
       ).argParser(probability("--single-probability")),
     )
     .addOption(seedOption())
-    .addOption(workersOption())
-    .addOption(new Option("--json", "the report as one line of JSON"));
+    .addOption(workersOption());
+}
+
+/** The flags of `addCuttingOptions`, their defaults filled in. */
+export function cuttingSettings(
+  flags: CuttingFlags,
+  template: TemplateName,
+): PackSettings & { readonly numWorkers: number } {
+  return {
+    model: flags.model ?? embeddedModelPath(),
+    template: flags.template ?? template,
+    prefix: flags.prefix,
+    maxTokens: flags.maxTokens ?? 4096,
+    singleProbability: flags.singleProbability ?? 0.45,
+    seed: flags.seed ?? "42",
+    numWorkers: flags.workers ?? availableParallelism(),
+  };
 }
 
 /** Packs training data. @returns the exit code. */
@@ -73,15 +102,9 @@ export async function runPack(flags: PackFlags, terminal: Terminal): Promise<num
   const bar = new ProgressBar(terminal, "Packing rows");
   try {
     const report = await packTrainingData({
-      model: flags.model ?? embeddedModelPath(),
+      ...cuttingSettings(flags, "own"),
       inputs: flags.input,
       output: flags.output,
-      template: flags.template ?? "own",
-      prefix: flags.prefix,
-      maxTokens: flags.maxTokens ?? 4096,
-      singleProbability: flags.singleProbability ?? 0.45,
-      seed: flags.seed ?? "42",
-      numWorkers: flags.workers ?? availableParallelism(),
       signal: terminal.signal,
       onProgress: (rows) => bar.count(rows),
     });
@@ -96,7 +119,7 @@ export async function runPack(flags: PackFlags, terminal: Terminal): Promise<num
       ...(report.bad > 0 ? [`${report.bad} rows could not be used; the first of them:`] : []),
       ...report.errors.slice(0, 5).map((error) => `  ${error}`),
       `${report.tokens} tokens, ${report.responseTokens} of them to learn, in ${report.blocks} blocks`,
-      `Written: ${flags.output}, with .report.json and .lengths.svg`,
+      `Written: ${flags.output}, with .report.json, .lengths.svg and .manifest.json`,
     ];
     await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
     return 0;
@@ -184,6 +207,7 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
       numQuestions: flags.questions ?? 1,
       kinds: flags.kinds,
       noise,
+      noiseFile: flags.noise,
       format: flags.format ?? "rag",
       model: flags.model ?? embeddedModelPath(),
       output: flags.output,

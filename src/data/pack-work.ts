@@ -4,7 +4,7 @@ import { loadTokenizer, templateOf } from "../engine/model.js";
 import { openModel } from "../model/open-model.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { Work } from "./ordered-workers.js";
-import { packSample } from "./packed-sample.js";
+import { type PackLimits, packSample } from "./packed-sample.js";
 import type { Row } from "./rows.js";
 import { trainingSamples } from "./training-sample.js";
 import { TULU_TEMPLATE } from "./tulu-template.js";
@@ -43,15 +43,29 @@ export interface PackedRows {
 
 const maxErrors = 20;
 
-/** What a packer needs of a model; loaded once a thread. */
-export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
+/** What cutting and tokenizing samples needs of a model. */
+export interface PackTools {
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate | undefined;
+  /** Put before block 0 in block mode; "" for none. */
+  readonly prefix: string;
+  readonly endTokenId: number | undefined;
+  readonly limits: PackLimits;
+}
+
+export async function packTools(settings: PackSettings): Promise<PackTools> {
   const tokenizer = await loadTokenizer(settings.model);
   const template = settings.template === "own" ? templateOf(tokenizer) : tuluTemplate(tokenizer);
   const prefix = settings.prefix ?? (await ownPrefix(settings.model));
   const numOpeningTokens =
     (tokenizer.bosTokenId === undefined ? 0 : 1) + (prefix === "" ? 0 : tokenizer.encode(prefix, "all").length);
-  const endTokenId = endOf(tokenizer);
   const limits = { maxTokens: settings.maxTokens, numOpeningTokens };
+  return { tokenizer, template, prefix, endTokenId: endOf(tokenizer), limits };
+}
+
+/** Packs rows; the model's files are read once a thread. */
+export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
+  const { tokenizer, template, endTokenId, limits } = await packTools(settings);
   return (rows) => {
     const lines: PackedLine[] = [];
     const dropped: Record<string, number> = {};
@@ -89,11 +103,6 @@ export async function packWork(settings: PackSettings): Promise<Work<readonly Ro
     }
     return { lines, dropped, numSamples, errors, numBad };
   };
-}
-
-/** The digest that a packed file carries: the trainer and the engine must have the same tokenizer. */
-export async function tokenizerDigest(model: string): Promise<string> {
-  return (await loadTokenizer(model)).digest;
 }
 
 function tuluTemplate(tokenizer: Tokenizer): ChatTemplate {

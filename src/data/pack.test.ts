@@ -162,3 +162,29 @@ test("writeSynthFile(): the same settings give the same bytes; RAG lines hold qu
     "documents",
   ]);
 });
+
+test("packTrainingData(), writeSynthFile(): manifests tell what went in and out, without times", async () => {
+  const noiseFile = join(folder, "noise.jsonl");
+  writeFileSync(noiseFile, '{"title":"A","text":"B"}\n');
+  await writeSynthFile({ ...synth, noiseFile });
+  const manifest = (output: string) => JSON.parse(readFileSync(join(folder, `${output}.manifest.json`), "utf8"));
+  const { digest } = await loadTokenizer(embeddedModelPath());
+  const made = manifest("train.jsonl");
+  expect(made).toMatchObject({
+    command: "data synth",
+    options: { seed: "1", split: "train", contexts: 40, first: 0, passages: [2, 5], questions: 3, format: "train" },
+    inputs: [{ path: noiseFile, bytes: 25 }],
+    tokenizer_digest: digest,
+    counts: { contexts: 40 },
+  });
+  const report = await packTrainingData(options("train.jsonl", "train.parquet"));
+  expect(manifest("train.parquet")).toMatchObject({
+    command: "data pack",
+    options: { template: "own", prefix: "", max_tokens: 4096, single_probability: 1, seed: "1" },
+    inputs: [{ path: join(folder, "train.jsonl"), bytes: made.output.bytes, sha256: made.output.sha256 }],
+    tokenizer_digest: digest,
+    counts: { rows: report.rows, kept: report.kept, kept_block: report.keptBlock },
+    dropped: {},
+    output: { path: "train.parquet", bytes: readFileSync(join(folder, "train.parquet")).length },
+  });
+});

@@ -3,15 +3,16 @@ import { dirname } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { Histogram, histogramPicture } from "./histogram.js";
+import { digestInputs, writeManifest } from "./manifest.js";
 import { mapInOrder } from "./ordered-workers.js";
-import { type PackedRows, type PackSettings, packWork, tokenizerDigest } from "./pack-work.js";
+import { type PackedRows, type PackSettings, packTools, packWork } from "./pack-work.js";
 import { dataFiles, type Row, readRows } from "./rows.js";
 import { writeTexts } from "./write-lines.js";
 
 export interface PackOptions extends PackSettings {
   /** Files or folders, read in this order. */
   readonly inputs: readonly string[];
-  /** The Parquet file to write; its report and its picture stand beside it. */
+  /** The Parquet file to write; its report, its picture and its manifest stand beside it. */
   readonly output: string;
   /** Threads that tokenize; 0 does it on this one. */
   readonly numWorkers: number;
@@ -50,7 +51,8 @@ const maxErrors = 20;
  * trainer reads. Files of any size are streamed; the same input, settings and seed give the same bytes, whatever the number
  * of threads.
  *
- * @returns the report, which also stands at `output` + ".report.json", with a picture of lengths at ".lengths.svg".
+ * @returns the report, which also stands at `output` + ".report.json", with a picture of lengths at
+ * ".lengths.svg" and a manifest.
  * @throws Error for files that cannot be read or written, or if nothing is left to write; the signal's reason. No half
  * file stays.
  */
@@ -65,7 +67,9 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     seed: options.seed,
   };
   const files = (await Promise.all(inputs.map(dataFiles))).flat();
-  const digest = await tokenizerDigest(options.model);
+  const manifestInputs = await digestInputs(files, signal);
+  const { tokenizer, prefix } = await packTools(settings);
+  const digest = tokenizer.digest;
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
@@ -89,6 +93,18 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   await writeAtomically(`${output}.report.json`, (partial) =>
     writeFile(partial, `${JSON.stringify(report, null, 2)}\n`),
   );
+  const { template, maxTokens, singleProbability, seed } = settings;
+  const { rows, bad, samples, kept, keptBlock, dropped, tokens, responseTokens, blocks } = report;
+  const manifest = {
+    command: "data pack",
+    // The tokenizer's digest says what of the model counts, its path does not.
+    options: { template, prefix, max_tokens: maxTokens, single_probability: singleProbability, seed },
+    inputs: manifestInputs,
+    tokenizerDigest: digest,
+    counts: { rows, bad, samples, kept, kept_block: keptBlock, tokens, response_tokens: responseTokens, blocks },
+    dropped,
+  };
+  await writeManifest(output, manifest, signal);
   return report;
 }
 

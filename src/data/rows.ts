@@ -2,7 +2,8 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
 import { type JsonValue, parseJson } from "../files/bounded-json.js";
-import { openInput, readJsonLines } from "../files/json-lines.js";
+import { readJsonArray } from "../files/json-array.js";
+import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, openRegularFile } from "../files/regular-file.js";
 
@@ -18,7 +19,7 @@ const memoryLimit = "512MB";
 
 /**
  * The files that a path stands for: itself, or, of a folder, its .jsonl, .json, .ndjson and .parquet files in the order of
- * their names.
+ * their names, less the manifests and reports that commands write beside their outputs.
  *
  * @throws Error if there is no such file, or none in the folder.
  */
@@ -27,7 +28,9 @@ export async function dataFiles(path: string): Promise<string[]> {
     throw describeFileError(error, path);
   });
   if (!found.isDirectory()) return [path];
-  const names = (await readdir(path)).filter((name) => /\.(jsonl|ndjson|json|parquet)$/i.test(name)).sort();
+  const isData = (name: string) =>
+    /\.(jsonl|ndjson|json|parquet)$/i.test(name) && !/\.(manifest|report)\.json$/i.test(name);
+  const names = (await readdir(path)).filter(isData).sort();
   if (names.length === 0) {
     throw new Error(`Cannot read ${quote(path)}: the folder holds no .jsonl, .ndjson, .json or .parquet file`);
   }
@@ -43,28 +46,28 @@ export async function dataFiles(path: string): Promise<string[]> {
  */
 export async function* readRows(path: string, signal: AbortSignal): AsyncGenerator<Row, void> {
   if (/\.parquet$/i.test(path)) {
-    yield* readDuckRows(path, "row", "SELECT to_json(t)::VARCHAR FROM read_parquet($path) t", signal);
+    yield* readParquetRows(path, signal);
   } else if (/\.json$/i.test(path) && (await firstByte(path)) === "[") {
-    const query = `SELECT json::VARCHAR FROM read_json_objects($path, format = 'array', maximum_object_size = ${maxRowBytes})`;
-    yield* readDuckRows(path, "element", query, signal);
+    const { handle } = await openRegularFile(path);
+    const elements = readJsonArray(handle.createReadStream(), quote(path), signal, maxRowBytes);
+    yield* rowsOf(elements, "element", path);
   } else {
     // A file is opened at once, so that a wrong path is told at once; standard input has no name here.
     const stream = await openInput(path, process.stdin);
-    for await (const line of readJsonLines(stream, signal, maxRowBytes)) {
-      const where = `line ${line.number} of ${quote(path)}`;
-      yield line.kind === "value"
-        ? { kind: "row", where, value: line.value }
-        : { kind: "bad", where, error: line.error };
-    }
+    yield* rowsOf(readJsonLines(stream, signal, maxRowBytes), "line", path);
   }
 }
 
-async function* readDuckRows(
-  path: string,
-  unit: string,
-  query: string,
-  signal: AbortSignal,
-): AsyncGenerator<Row, void> {
+async function* rowsOf(elements: AsyncIterable<InputLine>, unit: string, path: string): AsyncGenerator<Row, void> {
+  for await (const element of elements) {
+    const where = `${unit} ${element.number} of ${quote(path)}`;
+    yield element.kind === "value"
+      ? { kind: "row", where, value: element.value }
+      : { kind: "bad", where, error: element.error };
+  }
+}
+
+async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerator<Row, void> {
   signal.throwIfAborted();
   const { handle } = await openRegularFile(path);
   await handle.close();
@@ -73,14 +76,14 @@ async function* readDuckRows(
   try {
     connection = await instance.connect();
     let number = 0;
-    const result = await connection.stream(query, { path });
+    const result = await connection.stream("SELECT to_json(t)::VARCHAR FROM read_parquet($path) t", { path });
     for (;;) {
       signal.throwIfAborted();
       const chunk = await result.fetchChunk();
       if (chunk === null || chunk.rowCount === 0) return;
       for (const text of chunk.getColumnValues(0)) {
         number += 1;
-        const where = `${unit} ${number} of ${quote(path)}`;
+        const where = `row ${number} of ${quote(path)}`;
         let row: Row;
         try {
           row = { kind: "row", where, value: parseJson(String(text), where, { maxBytes: maxRowBytes }) };

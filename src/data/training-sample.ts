@@ -14,9 +14,17 @@ export interface TrainingSample {
   readonly response: string;
   /** The modes that it is trained in, one or both. */
   readonly modes: readonly AttentionMode[];
+  /** Why it is trained in full mode only; undefined where it is trained in both. */
+  readonly fullOnly: FullOnlyReason | undefined;
   /** Samples of equal group share all blocks but the last. */
   readonly group: string | undefined;
 }
+
+export type FullOnlyReason =
+  | "it is meant for full mode only"
+  | "it is a single message that was not drawn"
+  | "its prompt is one block"
+  | "it holds code";
 
 export type SampleOutcome =
   | { readonly kind: "sample"; readonly sample: TrainingSample }
@@ -76,7 +84,8 @@ function sampleOfBlocks(row: JsonObject, id: string): SampleOutcome {
     return { kind: "dropped", id, reason: "the blocks are not the prompt" };
   }
   const blocks = cut.blocks.filter(({ text }) => text !== "");
-  return finish({ id, blocks, response, group: textField(row, "group") }, trainBlock, joined);
+  const meant = trainBlock ? undefined : "it is meant for full mode only";
+  return finish({ id, blocks, response, group: textField(row, "group") }, meant, joined);
 }
 
 function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions): SampleOutcome[] {
@@ -111,15 +120,21 @@ function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions):
     const isSingle = before.length === 1;
     const isKept = !isSingle || draw(options.seed, turnId) < (options.singleProbability ?? DEFAULT_SINGLE_PROBABILITY);
     const text = [...before.map((message) => message.content), content].join("\n");
-    return [finish({ id: turnId, blocks, response, group: undefined }, isKept, text)];
+    const undrawn = isKept ? undefined : "it is a single message that was not drawn";
+    return [finish({ id: turnId, blocks, response, group: undefined }, undrawn, text)];
   });
 }
 
-function finish(sample: Omit<TrainingSample, "modes">, trainBlock: boolean, text: string): SampleOutcome {
+function finish(
+  sample: Omit<TrainingSample, "modes" | "fullOnly">,
+  chosen: FullOnlyReason | undefined,
+  text: string,
+): SampleOutcome {
   const { id, blocks, response } = sample;
   if (response.trim() === "") return { kind: "dropped", id, reason: "the response is empty" };
-  const isBlock = trainBlock && blocks.length > 1 && !holdsCode(`${text}\n${response}`);
-  return { kind: "sample", sample: { ...sample, modes: isBlock ? BOTH : FULL } };
+  const isCode = holdsCode(`${text}\n${response}`);
+  const fullOnly = blocks.length <= 1 ? "its prompt is one block" : (chosen ?? (isCode ? "it holds code" : undefined));
+  return { kind: "sample", sample: { ...sample, modes: fullOnly === undefined ? BOTH : FULL, fullOnly } };
 }
 
 function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: string })[] {

@@ -45,5 +45,8 @@ const reasons: ReadonlyMap<string, string> = new Map([
   ["ELOOP", "its symbolic links form a loop"],
   ["ENAMETOOLONG", "the path is too long"],
   ["EMFILE", "too many files are open"],
+  ["ENOSPC", "the disk is full"],
+  ["EDQUOT", "the disk quota is used up"],
+  ["EROFS", "it is on a read-only file system"],
   ["ERR_INVALID_ARG_VALUE", "the path is not valid"],
 ]);

@@ -1,11 +1,14 @@
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { RagDocument } from "../../blocks/block.js";
+import { loadTokenizer } from "../../engine/model.js";
 import { isJsonObject } from "../../files/bounded-json.js";
 import { describeWriteError, writeAtomically } from "../atomic-output.js";
+import { digestInputs, writeManifest } from "../manifest.js";
 import { mapInOrder } from "../ordered-workers.js";
 import { readRows } from "../rows.js";
 import { writeTexts } from "../write-lines.js";
+import { QUESTION_KINDS } from "./question.js";
 import { type SynthLines, type SynthRange, type SynthSettings, synthWork } from "./synth-work.js";
 
 export interface SynthFileOptions extends SynthSettings {
@@ -14,6 +17,8 @@ export interface SynthFileOptions extends SynthSettings {
   readonly numContexts: number;
   /** Contexts are numbered from here on. */
   readonly firstContext: number;
+  /** The file that `noise` came from, which the manifest tells. */
+  readonly noiseFile?: string | undefined;
   readonly numWorkers: number;
   readonly signal: AbortSignal;
   readonly onProgress?: ((contexts: number) => void) | undefined;
@@ -29,12 +34,13 @@ const contextsPerPiece = 32;
 
 /**
  * Writes contexts and their questions as JSON lines, a line a question. The same settings give the same bytes, whatever
- * the number of threads.
+ * the number of threads. A manifest stands beside the file.
  *
  * @throws Error if the file cannot be written; the signal's reason. No half file stays.
  */
 export async function writeSynthFile(options: SynthFileOptions): Promise<SynthReport> {
-  const { output, numContexts, firstContext, numWorkers, signal, onProgress, ...settings } = options;
+  const { output, numContexts, firstContext, noiseFile, numWorkers, signal, onProgress, ...settings } = options;
+  const inputs = await digestInputs(noiseFile === undefined ? [] : [noiseFile], signal);
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
@@ -58,6 +64,18 @@ export async function writeSynthFile(options: SynthFileOptions): Promise<SynthRe
     }
   }
   await writeAtomically(output, (partial) => writeTexts(partial, texts()));
+  const { seed, split, minPassages, maxPassages, numQuestions, format, model } = settings;
+  const manifest = {
+    command: "data synth",
+    options: {
+      ...{ seed, split, contexts: numContexts, first: firstContext, passages: [minPassages, maxPassages] },
+      ...{ questions: numQuestions, kinds: settings.kinds ?? QUESTION_KINDS, format },
+    },
+    inputs,
+    tokenizerDigest: format === "train" ? (await loadTokenizer(model)).digest : undefined,
+    counts: { contexts: numContexts, questions, ...kinds },
+  };
+  await writeManifest(output, manifest, signal);
   return { contexts: numContexts, questions, kinds };
 }
 

@@ -1,0 +1,204 @@
+import { type Command, Option } from "commander";
+import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js";
+import { RAW_SPLITS, type RawSplit, writeRagFile } from "../data/raw/rag-file.js";
+import type { RawFormat } from "../data/raw/raw-question.js";
+import { type Tulu3FileReport, writeTulu3 } from "../data/raw/tulu3.js";
+import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/validate.js";
+import { addCuttingOptions, type CuttingFlags, cuttingSettings, outputOption } from "./data.js";
+import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import { type Terminal, write, writeJson } from "./terminal.js";
+
+export interface Tulu3Flags extends CuttingFlags {
+  readonly input: string;
+  readonly outputDir: string;
+  readonly json?: boolean;
+}
+
+/** Declares `data tulu3`'s options. */
+export function tulu3Options(command: Command): Command {
+  const declared = command
+    .addOption(modelOption())
+    .addOption(rawInputOption("the Parquet files' folder, or one file"))
+    .addOption(
+      new Option("--output-dir <folder>", "sft.train.jsonl and block.train.jsonl are written there")
+        .argParser(nonEmpty("--output-dir"))
+        .makeOptionMandatory(),
+    );
+  return addCuttingOptions(declared, "tulu").addOption(jsonOption("the report as one line of JSON"));
+}
+
+/** Makes training lines of conversations. @returns the exit code. */
+export async function runTulu3(flags: Tulu3Flags, terminal: Terminal): Promise<number> {
+  const bar = new ProgressBar(terminal, "Cutting conversations");
+  try {
+    const report = await writeTulu3({
+      ...cuttingSettings(flags, "tulu"),
+      input: flags.input,
+      outputDir: flags.outputDir,
+      signal: terminal.signal,
+      onProgress: (rows) => bar.count(rows),
+    });
+    bar.end();
+    const lines = [
+      `${report.rows} rows, ${report.samples} samples`,
+      ...badLines(report),
+      ...fileLines(report.sft),
+      ...fileLines(report.block),
+    ];
+    return await tell(report, lines, flags.json, terminal);
+  } finally {
+    bar.end();
+  }
+}
+
+function fileLines({ path, written, inBlockMode, tokens, dropped }: Tulu3FileReport): string[] {
+  const modes = inBlockMode === 0 ? "" : `, ${inBlockMode} of them in both modes`;
+  return [
+    `${path}: ${written} samples${modes}, ${tokens} tokens; with .lengths.svg and .manifest.json`,
+    ...droppedLines(dropped),
+  ];
+}
+
+export interface RawFlags {
+  readonly input: string;
+  readonly output: string;
+  readonly split?: RawSplit;
+  readonly limit?: number;
+  readonly order?: PassageOrder;
+  readonly passages?: number;
+  readonly scores?: string;
+  readonly json?: boolean;
+}
+
+/** Declares the options of `data 2wiki`, `hqa`, `nq` and `tqa`. */
+export function rawOptions(command: Command): Command {
+  return command
+    .addOption(rawInputOption("the raw file, or a folder of them"))
+    .addOption(outputOption("the file of RAG lines to write"))
+    .addOption(
+      new Option(
+        "--split <name>",
+        `${RAW_SPLITS.join(", ")}: of a folder the files named so; in the ids of questions that have none`,
+      ).argParser(oneOf("--split", RAW_SPLITS)),
+    )
+    .addOption(
+      new Option("--limit <n>", "how many lines are written at most (default: all)").argParser(
+        wholeNumber("--limit", 1, Number.MAX_SAFE_INTEGER),
+      ),
+    )
+    .addOption(
+      new Option(
+        "--order <name>",
+        `of passages that have scores: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
+      ).argParser(oneOf("--order", PASSAGE_ORDERS)),
+    )
+    .addOption(
+      new Option("--passages <n>", 'how many passages of a question are kept, or "all" (default: 10)').argParser(
+        (text: string) => (text === "all" ? Infinity : wholeNumber("--passages", 1, 1_000_000)(text)),
+      ),
+    )
+    .addOption(
+      new Option("--scores <file>", '{"id", "scores"} a line, as "data retrieve" writes them').argParser(
+        nonEmpty("--scores"),
+      ),
+    )
+    .addOption(jsonOption("the counts as one line of JSON"));
+}
+
+/** Makes RAG lines of a raw question set. @returns the exit code. */
+export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Terminal): Promise<number> {
+  const bar = new ProgressBar(terminal, "Reading questions");
+  try {
+    const report = await writeRagFile({
+      format,
+      input: flags.input,
+      output: flags.output,
+      split: flags.split,
+      limit: flags.limit ?? Infinity,
+      order: flags.order ?? "best-first",
+      numPassages: flags.passages ?? 10,
+      scores: flags.scores,
+      signal: terminal.signal,
+      onProgress: (rows) => bar.count(rows),
+    });
+    bar.end();
+    const { rows, written, dropped, passages, emptyPassages, unscored } = report;
+    const lines = [
+      `${rows} rows: ${written} lines, ${passages} passages`,
+      ...droppedLines(dropped),
+      ...badLines(report),
+      ...(emptyPassages > 0 ? [`${emptyPassages} passages without text were left out`] : []),
+      ...(unscored > 0 ? [`${unscored} lines have passages without scores: the first ones were kept`] : []),
+      `Written: ${flags.output}, with .lengths.svg, .passages.svg and .manifest.json`,
+    ];
+    return await tell(report, lines, flags.json, terminal);
+  } finally {
+    bar.end();
+  }
+}
+
+export interface ValidateFlags {
+  readonly file: string;
+  readonly format: ValidFormat;
+  readonly json?: boolean;
+}
+
+/** Declares `data validate`'s options. */
+export function validateOptions(command: Command): Command {
+  return command
+    .argument("<file>", "JSON lines, a .json array or Parquet; - is standard input", (path: string) => {
+      command.setOptionValue("file", nonEmpty("<file>")(path));
+      return path;
+    })
+    .addOption(
+      new Option("--format <name>", VALID_FORMATS.join(", "))
+        .argParser(oneOf("--format", VALID_FORMATS))
+        .makeOptionMandatory(),
+    )
+    .addOption(jsonOption("the counts as one line of JSON"));
+}
+
+/** Checks a file row by row. @returns the exit code: 1 if a row is not what it should be. */
+export async function runValidate(flags: ValidateFlags, terminal: Terminal): Promise<number> {
+  const bar = new ProgressBar(terminal, "Checking rows");
+  try {
+    const report = await validateFile(flags.file, flags.format, terminal.signal, (rows) => bar.count(rows));
+    bar.end();
+    const { rows, bad, dropped, errors } = report;
+    const lines = [
+      ...errors,
+      ...(bad > errors.length ? [`and ${bad - errors.length} more`] : []),
+      `${rows} rows: ${bad === 0 ? "all are" : `${rows - bad} are`} of the format "${flags.format}"${bad === 0 ? "" : `, ${bad} are not`}`,
+      ...droppedLines(dropped),
+    ];
+    return await tell(report, lines, flags.json, terminal);
+  } finally {
+    bar.end();
+  }
+}
+
+function rawInputOption(what: string): Option {
+  return new Option("--input <path>", what).argParser(nonEmpty("--input")).makeOptionMandatory();
+}
+
+function droppedLines(dropped: Readonly<Record<string, number>>): string[] {
+  return Object.entries(dropped).map(([reason, count]) => `  ${count} left out: ${reason}`);
+}
+
+function badLines({ bad, errors }: { readonly bad: number; readonly errors: readonly string[] }): string[] {
+  if (bad === 0) return [];
+  return [`${bad} rows could not be used; the first of them:`, ...errors.map((error) => `  ${error}`)];
+}
+
+/** @returns the exit code: 1 if a row could not be used. */
+async function tell(
+  report: { readonly bad: number },
+  lines: readonly string[],
+  json: boolean | undefined,
+  terminal: Terminal,
+): Promise<number> {
+  if (json) await writeJson(terminal, report);
+  else await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
+  return report.bad === 0 ? 0 : 1;
+}

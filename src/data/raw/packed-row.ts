@@ -1,0 +1,114 @@
+import { createHash } from "node:crypto";
+import { isJsonObject, type JsonValue } from "../../files/bounded-json.js";
+import { type Fields, objectFields, readText, required, wrongValue } from "../../files/fields.js";
+import { quote } from "../../files/quote.js";
+
+const IGNORED_LABEL = -100;
+const modes = ["block", "full"];
+
+/**
+ * Checks rows of a packed file, one after another.
+ *
+ * Rows of one row group with an equal `group_id` must share all blocks but the last; what was seen of a group is kept until its
+ * row group ends.
+ *
+ * @see docs/training-data.md.
+ */
+export class PackedRows {
+  /** Where row groups end, as numbers of rows; ascending. */
+  readonly #ends: readonly number[];
+  readonly #contexts = new Map<string, string>();
+  #row = 0;
+  #group = 0;
+
+  /** @param groupSizes rows of each row group. */
+  constructor(groupSizes: readonly number[]) {
+    let end = 0;
+    this.#ends = groupSizes.map((size) => {
+      end += size;
+      return end;
+    });
+  }
+
+  /** @throws Error that names the place, the column and what was wanted. */
+  check(row: JsonValue, where: string): void {
+    if (this.#row >= (this.#ends[this.#group] ?? Infinity)) {
+      this.#group += 1;
+      this.#contexts.clear();
+    }
+    this.#row += 1;
+    const sample = checkedSample(row, where);
+    if (sample.group === undefined) return;
+    const context = contextDigest(sample);
+    const known = this.#contexts.get(sample.group);
+    if (known === undefined) this.#contexts.set(sample.group, context);
+    else if (known !== context) {
+      throw new Error(
+        `Cannot use ${where}: its blocks before the last are not those of its group ${quote(sample.group, 60)}`,
+      );
+    }
+  }
+}
+
+interface CheckedSample {
+  readonly ids: readonly number[];
+  readonly blockLengths: readonly number[];
+  readonly group: string | undefined;
+}
+
+function checkedSample(row: JsonValue, where: string): CheckedSample {
+  if (!isJsonObject(row)) throw new Error(`Cannot read ${where}: it is no object`);
+  const fields = objectFields(where, row);
+  required(fields, "sample_id", readText(fields, "sample_id"));
+  const ids = wholeNumbers(fields, "input_ids", 0);
+  const labels = wholeNumbers(fields, "labels", IGNORED_LABEL);
+  const blockLengths = wholeNumbers(fields, "block_lengths", 0);
+  const wrong = (what: string): Error => new Error(`Cannot use ${where}: ${what}`);
+  if (labels.length !== ids.length) {
+    throw wrong(`"labels" has ${labels.length} values, "input_ids" ${ids.length}, wanted as many`);
+  }
+  if ((blockLengths.at(-1) ?? 0) < 1) throw wrong('"block_lengths" does not end in a final block of 1 token or more');
+  const promptLength = blockLengths.reduce((sum, length) => sum + length, 0);
+  if (promptLength >= ids.length) {
+    throw wrong(`the blocks have ${promptLength} tokens of ${ids.length}, which leaves none for the response`);
+  }
+  for (const [i, label] of labels.entries()) {
+    if (label === IGNORED_LABEL) continue;
+    if (label !== ids[i]) throw wrong(`label ${i} is ${label}, wanted ${ids[i]} or ${IGNORED_LABEL}`);
+    if (i < promptLength) throw wrong(`label ${i} is in the prompt, which is nothing to learn`);
+  }
+  if (!labels.some((label) => label !== IGNORED_LABEL)) throw wrong("no label is to be learned");
+  checkModes(fields);
+  return { ids, blockLengths, group: readText(fields, "group_id") };
+}
+
+function checkModes(fields: Fields): void {
+  const value = fields.get("modes");
+  const isFit =
+    Array.isArray(value) &&
+    value.length > 0 &&
+    value.every((mode: unknown) => modes.includes(mode as string)) &&
+    new Set(value).size === value.length;
+  if (!isFit) throw wrongValue(fields, "modes", 'a list of "block", "full" or both');
+}
+
+function wholeNumbers(fields: Fields, key: string, min: number): readonly number[] {
+  const value = required(fields, key, fields.get(key) ?? undefined);
+  if (!Array.isArray(value)) throw wrongValue(fields, key, "a list of whole numbers");
+  for (const [i, item] of value.entries()) {
+    if (Number.isSafeInteger(item) && item >= min) continue;
+    throw new Error(
+      `Cannot read ${fields.where}: value ${i} of ${quote(key)} is ${JSON.stringify(item)}, wanted ${min} or more`,
+    );
+  }
+  return value as readonly number[];
+}
+
+/** Of a prompt's blocks but the last. */
+function contextDigest({ ids, blockLengths }: CheckedSample): string {
+  const local = blockLengths.slice(0, -1);
+  const numLocal = local.reduce((sum, length) => sum + length, 0);
+  return createHash("sha256")
+    .update(JSON.stringify([local, ids.slice(0, numLocal)]))
+    .digest("hex");
+}

@@ -1,0 +1,101 @@
+import type { Readable } from "node:stream";
+import { parseJson } from "./bounded-json.js";
+import type { InputLine } from "./json-lines.js";
+
+const [quoteByte, backslash, comma] = [0x22, 0x5c, 0x2c];
+const [openList, closeList, openObject, closeObject] = [0x5b, 0x5d, 0x7b, 0x7d];
+const whiteSpace: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const byteOrderMark = [0xef, 0xbb, 0xbf];
+
+/**
+ * Reads the elements of a JSON array as they come: one element is in memory at a time, and no more than `maxElementBytes` of it.
+ * Where elements end is told by brackets and strings alone; an element that is no JSON is told and passed over.
+ *
+ * @param what the stream's origin for errors, for instance a quoted path.
+ * @returns elements as lines are, numbered from 1 on.
+ * @throws Error if the text is no array, ends before the array does, or goes on after it; if the stream fails; the signal's
+ * reason.
+ */
+export async function* readJsonArray(
+  stream: Readable,
+  what: string,
+  signal: AbortSignal,
+  maxElementBytes: number,
+): AsyncGenerator<InputLine, void> {
+  let place: "before" | "inside" | "after" = "before";
+  let [depth, inString, isEscaped] = [0, false, false];
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  let number = 0;
+  let numBytes = 0;
+  const take = (part: Uint8Array): void => {
+    length += part.byteLength;
+    // What is too long is counted and let go.
+    if (length > maxElementBytes) parts = [];
+    else parts.push(part);
+  };
+  const finish = (isLast: boolean): InputLine | undefined => {
+    const [bytes, size] = [Buffer.concat(parts), length];
+    [parts, length] = [[], 0];
+    // "[]" has no element; "[1,]" has one that is empty.
+    if (isLast && number === 0 && bytes.every((byte) => whiteSpace.has(byte))) return undefined;
+    number += 1;
+    if (size > maxElementBytes) {
+      const error = `Cannot read element ${number}: it has ${size} bytes, at most ${maxElementBytes} are read`;
+      return { kind: "bad", number, error };
+    }
+    try {
+      return { kind: "value", number, value: parseJson(bytes, `element ${number}`, { uniqueKeys: true }) };
+    } catch (error) {
+      return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
+    }
+  };
+  const stop = () => stream.destroy();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    signal.throwIfAborted();
+    for await (const chunk of stream as AsyncIterable<Uint8Array | string>) {
+      const data = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+      let start = 0;
+      for (let i = 0; i < data.length; i++) {
+        const byte = data[i] as number;
+        if (place !== "inside") {
+          if (place === "before" && byte === openList) [place, start] = ["inside", i + 1];
+          else if (place === "before" && byte === byteOrderMark[numBytes + i]) continue;
+          else if (!whiteSpace.has(byte)) throw new Error(`Cannot read ${what}: ${placeErrors[place]}`);
+          continue;
+        }
+        if (inString) {
+          if (isEscaped) isEscaped = false;
+          else if (byte === backslash) isEscaped = true;
+          else if (byte === quoteByte) inString = false;
+          continue;
+        }
+        if (byte === quoteByte) inString = true;
+        else if (byte === openObject || byte === openList) depth += 1;
+        else if (depth > 0) {
+          if (byte === closeObject || byte === closeList) depth -= 1;
+        } else if (byte === comma || byte === closeList) {
+          take(data.subarray(start, i));
+          start = i + 1;
+          const isLast = byte === closeList;
+          if (isLast) place = "after";
+          const element = finish(isLast);
+          if (element !== undefined) yield element;
+        }
+      }
+      if (place === "inside") take(data.subarray(start));
+      numBytes += data.length;
+    }
+    if (place === "before") throw new Error(`Cannot read ${what}: ${placeErrors.before}`);
+    if (place === "inside") throw new Error(`Cannot read ${what}: it ends inside its array, in element ${number + 1}`);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stream.destroy();
+  }
+}
+
+const placeErrors = { before: "it is no JSON array", after: "something follows its array" } as const;
