@@ -1,16 +1,12 @@
-import { spawnSync } from "node:child_process";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { Engine, embeddedModelPath } from "../src/engine/engine.js";
 import { readTableRows, runAccuracyTable } from "../src/eval/accuracy-table.js";
 import { heldOutLines } from "../src/eval/held-out.js";
 import type { RagLine } from "../src/eval/rag-line.js";
 import { type RagRunOptions, runRag } from "../src/eval/rag-run.js";
-import { buildDist, projectRoot } from "./build-dist.js";
-
-beforeAll(buildDist, 120_000);
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-eval-"));
 const engine = await Engine.load({ threads: 1 });
@@ -80,8 +76,32 @@ test("runRag(): a question that is too long counts as wrong, and says why", asyn
     documents: Array(60).fill({ title: "T", text: "word ".repeat(60) }),
   };
   const { answers } = await run("long", { lines: [long, lines[1] as RagLine] });
-  expect(answers[0]).toMatchObject({ generated: "", error: expect.stringContaining("holds 2048") });
+  expect(answers[0]).toMatchObject({
+    generated: "",
+    error: expect.stringContaining("holds 2048"),
+    errorCode: "too_long",
+  });
   expect(answers[1]?.error).toBeUndefined();
+});
+
+test("runRag(): block mode asked again finds all passages in the store, full mode is asked once", async () => {
+  const block = await run("block-again", { asksAgain: true, salt: "block-again" });
+  for (const { again, cachedTokens, promptTokens } of block.timings) {
+    expect(again).toMatchObject({ start: "stored", ttftMs: expect.any(Number) });
+    expect(again?.cachedTokens).toBeGreaterThan(cachedTokens as number);
+    // All but the final block.
+    expect(again?.cachedTokens).toBeGreaterThan(promptTokens / 2);
+  }
+  expect(block.timings[0]?.start).toBe("cold");
+  // What is there for one salt is not there for another.
+  const other = await run("block-other", { salt: "other", concurrency: 1 });
+  expect(other.timings[0]?.cachedTokens).toBe(0);
+  expect(answersOf("block-other")).toBe(answersOf("block-again"));
+
+  const full = await run("full-again", { mode: "full", asksAgain: true });
+  expect(full.timings.map(({ again, start, cachedTokens }) => [again, start, cachedTokens])).toEqual(
+    lines.map(() => [undefined, "cold", 0]),
+  );
 });
 
 test("runAccuracyTable(): rows, baselines, differences, and a row whose model is not there", async () => {
@@ -131,27 +151,3 @@ test.each([
 function row(name: string) {
   return { name, model: "m", mode: "full" };
 }
-
-function score(...args: readonly string[]) {
-  const main = join(projectRoot, "dist", "cli", "main.js");
-  return spawnSync(process.execPath, [main, "eval", "score", ...args], { encoding: "utf8" });
-}
-
-test("eval score: finished files, a bad line among them, without a model", () => {
-  const path = join(folder, "finished.jsonl");
-  writeFileSync(
-    path,
-    [
-      '{"question":"Q1","answers":["Paris"],"generated":"It is Paris."}',
-      '{"question":"Q2","answers":["no"],"generated":"I know."}',
-      "{",
-      '{"question":"Q3","answers":[],"generated":"x"}',
-    ].join("\n"),
-  );
-  const { status, stdout, stderr } = score("--input", path, "--json");
-  expect(status).toBe(1);
-  expect(stderr).toContain("line 3");
-  expect(stderr).toContain('"answers" is empty');
-  expect(JSON.parse(stdout)).toMatchObject({ runs: [{ questions: 2, right: { subspan: 2, word: 1 } }] });
-  expect(score("--input", join(folder, "no-such-file.jsonl")).status).toBe(1);
-});

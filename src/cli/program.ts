@@ -5,7 +5,7 @@ import { convertOptions, runConvert } from "./convert.js";
 import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
-import { evalRagOptions, evalScoreOptions, evalTableOptions, runEvalRag, runEvalScore, runEvalTable } from "./eval.js";
+import { evaluationCommands } from "./eval.js";
 import { generateOptions, runGenerate } from "./generate.js";
 import { infoOptions, runInfo } from "./info.js";
 import { runScore, scoreOptions } from "./score.js";
@@ -43,8 +43,9 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
       .addOption(new Option("--verbose", "errors with their stack"))
       .allowExcessArguments(false)
       .addHelpText("after", help);
-    command.action(async (flags: F) => {
-      exitCode = await run(flags, terminal);
+    // A command's arguments stand among its options.
+    command.action(async () => {
+      exitCode = await run(command.opts() as F, terminal);
     });
   };
 
@@ -199,48 +200,9 @@ A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chu
   );
 
   const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");
-  add(
-    "rag",
-    "Answers questions over passages, keeps every answer, and scores them.",
-    evalRagOptions,
-    runEvalRag,
-    `
-Examples:
-  block-attention data synth --split test --contexts 400 --passages 10 --output test.jsonl
-  block-attention eval rag --input test.jsonl --mode full --last-sentence --output runs/full
-  block-attention eval rag --input test.jsonl --mode block --last-sentence --output runs/block --compare runs/full
-
-A line is {"question", "answers", "documents", "id"?, "kind"?}. The same command goes on where it was interrupted.`,
-    evaluation,
-  );
-  add(
-    "score",
-    "Scores finished files, without a model.",
-    evalScoreOptions,
-    runEvalScore,
-    `
-Examples:
-  block-attention eval score --input answers.jsonl
-  block-attention eval score --input runs/ --last-sentence --json
-  block-attention eval score --input block.jsonl --compare full.jsonl
-
-A line is {"generated", "answers", "question"?, "id"?, "kind"?}. A line that cannot be used is told on standard error, the
-others go on, and the exit code is 1.`,
-    evaluation,
-  );
-  add(
-    "table",
-    "Makes the paper's accuracy table over the held-out test.",
-    evalTableOptions,
-    runEvalTable,
-    `
-Examples:
-  block-attention eval table --rows rows.json --questions 40 --output runs/accuracy
-
-"paper" names the paper's row that a row stands beside: full, full_in_block, block, block_in_full, no_reencoding, sft.
-"against" names another row that it is compared with, beside the first. A row whose model is not there says so.`,
-    evaluation,
-  );
+  for (const { name, summary, declare, run, help } of evaluationCommands) {
+    add(name, summary, declare, run, help, evaluation);
+  }
 
   for (const command of [program, ...program.commands, ...data.commands, ...evaluation.commands]) {
     command.exitOverride().configureOutput({

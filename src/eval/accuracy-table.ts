@@ -10,20 +10,14 @@ import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { orderAgreement } from "./agreement.js";
 import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
+import { folderName } from "./folder-name.js";
 import { heldOutLines } from "./held-out.js";
 import { readHotpot } from "./hotpot.js";
 import { PAPER_ROW_NAMES, type PaperRowName } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
 import type { AnsweredLine, RagLine } from "./rag-line.js";
 import { runRag } from "./rag-run.js";
-import {
-  compareRuns,
-  type NamedRun,
-  type RunComparison,
-  type RunSummary,
-  summarizeRun,
-  summarizeServing,
-} from "./summary.js";
+import { compareRuns, type NamedRun, type RunComparison, type RunSummary, summarizeRun } from "./summary.js";
 import { tableMarkdown } from "./table-markdown.js";
 
 /** A model evaluated in one way. */
@@ -185,11 +179,12 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
       maxDocuments,
       maxTokens: options.maxTokens,
       concurrency: options.concurrency,
+      asksAgain: true,
       signal,
       onProgress: options.onProgress,
     });
-    const named = { name: rowName, answers };
-    return [named, { ...summarize(named), serving: summarizeServing(timings) }];
+    const named = { name: rowName, answers, timings };
+    return [named, summarize(named)];
   };
 
   const scored = new Map<string, NamedRun>();
@@ -254,17 +249,6 @@ function comparisonsOf(rows: readonly TableRow[], scored: ReadonlyMap<string, Na
       return ours === undefined || theirs === undefined ? [] : [compareRuns(ours, theirs, { lastSentence: true })];
     });
   });
-}
-
-/** A name as a folder's: small letters, digits and hyphens. */
-function folderName(name: string): string {
-  return (
-    name
-      .toLowerCase()
-      .replace(/[^\p{L}\p{N}]+/gu, "-")
-      .replace(/^-+|-+$/g, "")
-      .slice(0, 80) || "row"
-  );
 }
 
 function lineText({ id, kind, question, answers, firstHop, documents }: RagLine): string {

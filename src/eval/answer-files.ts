@@ -1,13 +1,21 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { readRows } from "../data/rows.js";
+import { isJsonObject } from "../files/bounded-json.js";
+import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
-import { ANSWERS_FILE, SETTINGS_FILE } from "./rag-run.js";
+import { type AnsweredLine, type ReadLines, readAnsweredLines } from "./rag-line.js";
+import { readTiming } from "./rag-run.js";
+import { ANSWERS_FILE, SETTINGS_FILE, TIMINGS_FILE } from "./run-folder.js";
+import type { NamedRun, RequestTiming } from "./summary.js";
 
 /** A file of answers and the name of its row. */
 export interface AnswerFile {
   readonly name: string;
   readonly path: string;
+  /** Of a run's folder: what its answers took. */
+  readonly timings?: string | undefined;
 }
 
 /**
@@ -22,7 +30,7 @@ export async function answerFiles(path: string): Promise<AnswerFile[]> {
     throw describeFileError(error, path);
   });
   if (!found.isDirectory()) return [{ name: basename(path), path }];
-  if (await isRunFolder(path)) return [{ name: basename(resolve(path)), path: join(path, ANSWERS_FILE) }];
+  if (await isRunFolder(path)) return [runFiles(basename(resolve(path)), path)];
   const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
     throw describeFileError(error, path);
   });
@@ -30,7 +38,7 @@ export async function answerFiles(path: string): Promise<AnswerFile[]> {
   for (const { name } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const inner = join(path, name);
     if (/\.(jsonl|ndjson|parquet)$/i.test(name)) files.push({ name, path: inner });
-    else if (await isRunFolder(inner)) files.push({ name, path: join(inner, ANSWERS_FILE) });
+    else if (await isRunFolder(inner)) files.push(runFiles(name, inner));
   }
   if (files.length === 0) {
     throw new Error(
@@ -48,6 +56,29 @@ export async function oneAnswerFile(path: string): Promise<AnswerFile> {
     throw new Error(`Cannot compare with ${quote(path)}: it holds ${files.length} files of answers, wanted one`);
   }
   return file.path === path ? file : { ...file, name: basename(dirname(file.path)) };
+}
+
+/** A file's answers as a run, with what they took where that is known, and the lines that could not be used. */
+export async function readAnswerFile(
+  { name, path, timings }: AnswerFile,
+  signal: AbortSignal,
+): Promise<{ readonly run: NamedRun; readonly read: ReadLines<AnsweredLine> }> {
+  const read = await readAnsweredLines(path, signal);
+  const measured: RequestTiming[] = [];
+  if (timings !== undefined && (await pathExists(timings))) {
+    for await (const row of readRows(timings, signal)) {
+      if (row.kind === "row" && isJsonObject(row.value)) measured.push(readTiming(row.value));
+    }
+  }
+  // A run that was ended may have measured what it has not written.
+  return {
+    run: { name, answers: read.lines, timings: measured.filter(({ index }) => index < read.lines.length) },
+    read,
+  };
+}
+
+function runFiles(name: string, folder: string): AnswerFile {
+  return { name, path: join(folder, ANSWERS_FILE), timings: join(folder, TIMINGS_FILE) };
 }
 
 async function isRunFolder(path: string): Promise<boolean> {

@@ -44,6 +44,12 @@ export function scoreAnswer(generated: string, answers: readonly string[], optio
   };
 }
 
+/** Tells of normalized texts whether they hold a gold answer on word borders, as `word` does. */
+export function goldMatcher(answers: readonly string[]): (normalized: string) => boolean {
+  const golds = answers.map(normalizeAnswer).filter((gold) => gold !== "");
+  return (normalized) => golds.some((gold) => holdsOnBorders(normalized, gold));
+}
+
 /** Whether no gold answer can score but by the reference's defect: all normalize to nothing. */
 export function hasEmptyGold(answers: readonly string[]): boolean {
   return answers.some((answer) => normalizeAnswer(answer) === "");

@@ -6,7 +6,7 @@ const rowHeight = 18;
 const groupGap = 14;
 const margin = { left: 300, right: 110, top: 48, bottom: 40 };
 /** In all, then kinds in turn: told apart in light and dark, and by the colour-blind. */
-const colours = ["#334155", "#2563eb", "#ea580c", "#059669", "#c026d3", "#ca8a04", "#0891b2"];
+export const chartColours = ["#334155", "#2563eb", "#ea580c", "#059669", "#c026d3", "#ca8a04", "#0891b2"];
 
 /** Runs' scores, in all and by kind, with their intervals as whiskers: an SVG picture that reads in light and dark. */
 export function accuracyPicture(title: string, runs: readonly RunSummary[], metric: Metric): string {
@@ -14,7 +14,7 @@ export function accuracyPicture(title: string, runs: readonly RunSummary[], metr
   const innerWidth = width - margin.left - margin.right;
   const x = (share: number) => (margin.left + innerWidth * share).toFixed(2);
   const colourOf = (kind: string | undefined) =>
-    colours[kind === undefined ? 0 : 1 + (kinds.indexOf(kind) % (colours.length - 1))] as string;
+    chartColours[kind === undefined ? 0 : 1 + (kinds.indexOf(kind) % (chartColours.length - 1))] as string;
   const marks: string[] = [];
   let y = margin.top + rowHeight;
   const draw = (name: string, kind: string | undefined, group: GroupSummary): void => {
@@ -50,7 +50,7 @@ export function accuracyPicture(title: string, runs: readonly RunSummary[], metr
   );
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img" font-family="sans-serif" font-size="11">
 <title>${escapeXml(title)}</title>
-<style>text{fill:#64748b}.title{font-size:14px;font-weight:600}.name{font-weight:600}.grid{stroke:#94a3b8;stroke-opacity:.35}@media (prefers-color-scheme:dark){text{fill:#94a3b8}line[stroke="${colours[0]}"]{stroke:#cbd5e1}circle[fill="${colours[0]}"]{fill:#cbd5e1}}</style>
+<style>text{fill:#64748b}.title{font-size:14px;font-weight:600}.name{font-weight:600}.grid{stroke:#94a3b8;stroke-opacity:.35}@media (prefers-color-scheme:dark){text{fill:#94a3b8}line[stroke="${chartColours[0]}"]{stroke:#cbd5e1}circle[fill="${chartColours[0]}"]{fill:#cbd5e1}}</style>
 <text class="title" x="16" y="24">${escapeXml(title)}: ${METRIC_NAMES[metric].toLowerCase()}, percent, with 95% intervals</text>
 ${grid.join("\n")}
 ${marks.join("\n")}
@@ -62,7 +62,8 @@ function shorten(text: string): string {
   return text.length > 48 ? `${text.slice(0, 47)}…` : text;
 }
 
-function escapeXml(text: string): string {
+/** Text as it may stand in XML, between tags and in quotes. */
+export function escapeXml(text: string): string {
   return (
     text
       .replaceAll("&", "&amp;")

@@ -2,6 +2,8 @@ import type { RagDocument } from "../blocks/block.js";
 import { readRows } from "../data/rows.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
+import { goldMatcher } from "./metrics.js";
+import { normalizeAnswer } from "./normalize.js";
 
 /** A question with its gold answers. */
 export interface AskedQuestion {
@@ -27,6 +29,17 @@ export interface AnsweredLine extends AskedQuestion {
   readonly generated: string;
   /** Why there is no answer; it counts as a wrong one. */
   readonly error: string | undefined;
+  /** "too_long": the prompt did not fit the model's context. */
+  readonly errorCode?: string | undefined;
+}
+
+/** A line whose passages are laid anew: it tells which of them hold the answer. */
+export interface GoldLine extends RagLine {
+  /**
+   * Places of the documents that the answer needs, in order. "missing": the line names one that is not among its documents;
+   * "none": it names none, and no document holds a gold answer.
+   */
+  readonly gold: readonly number[] | "missing" | "none";
 }
 
 /** The lines of a file that can be used, and what is wrong with the others, each by its place. */
@@ -48,6 +61,14 @@ const maxErrors = 20;
  */
 export function readRagLines(path: string, signal: AbortSignal, limit = Infinity): Promise<ReadLines<RagLine>> {
   return readLines(path, signal, limit, parseRagLine);
+}
+
+/** readRagLines(), with the places of gold passages. @throws as readRagLines(). */
+export function readGoldLines(path: string, signal: AbortSignal, limit = Infinity): Promise<ReadLines<GoldLine>> {
+  return readLines(path, signal, limit, (value) => {
+    const line = parseRagLine(value);
+    return { ...line, gold: goldOf(value as JsonObject, line) };
+  });
 }
 
 /** Reads a finished file. @throws as readRagLines(). */
@@ -112,7 +133,43 @@ export function parseAnsweredLine(value: JsonValue): AnsweredLine {
   const asked = askedQuestion(line);
   const generated = fieldOf(line, "generated");
   if (typeof generated !== "string") throw new Error(`"generated" is ${kindOf(generated)}, wanted text`);
-  return { ...asked, generated, error: optionalText(line, "error") };
+  const error = optionalText(line, "error");
+  const errorCode = optionalText(line, "error_code");
+  return { ...asked, generated, error, ...(errorCode !== undefined && { errorCode }) };
+}
+
+/**
+ * Where a line's gold passages stand: as its "supports" say (places or titles), or its "supporting_facts" (pairs of title and
+ * sentence, or {"title": […]}); where it has neither, the passages that hold a gold answer on word borders.
+ *
+ * @throws Error for supports that are none of these.
+ */
+function goldOf(value: JsonObject, { documents, answers }: RagLine): GoldLine["gold"] {
+  const supports = fieldOf(value, "supports") ?? fieldOf(value, "supporting_facts") ?? undefined;
+  if (supports === undefined) {
+    const isGold = goldMatcher(answers);
+    const places = documents.flatMap((document, i) => (isGold(normalizeAnswer(documentText(document))) ? [i] : []));
+    return places.length === 0 ? "none" : places;
+  }
+  const titles = isJsonObject(supports) ? fieldOf(supports, "title") : supports;
+  if (!Array.isArray(titles)) throw new Error('its supports are no array and no {"title": […]}');
+  const places = new Set<number>();
+  for (const support of titles as readonly JsonValue[]) {
+    const named = Array.isArray(support) ? (support as readonly JsonValue[])[0] : support;
+    const place =
+      typeof named === "string"
+        ? documents.findIndex((document) => typeof document !== "string" && document.title.trim() === named.trim())
+        : named;
+    if (typeof place !== "number") throw new Error(`its supports hold ${kindOf(named)}, wanted places or titles`);
+    if (!Number.isInteger(place) || place < 0 || place >= documents.length) return "missing";
+    places.add(place);
+  }
+  return places.size === 0 ? "none" : [...places].sort((a, b) => a - b);
+}
+
+/** A document as it is searched for answers: title and text. */
+export function documentText(document: string | RagDocument): string {
+  return typeof document === "string" ? document : `${document.title}\n${document.text}`;
 }
 
 function askedQuestion(line: JsonObject): AskedQuestion {

@@ -2,9 +2,9 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import type { PairedDifference } from "./interval.js";
-import { METRIC_NAMES, METRICS } from "./metrics.js";
+import { METRIC_NAMES, METRICS, type Metric } from "./metrics.js";
 import { accuracyPicture } from "./picture.js";
-import type { GroupSummary, RunComparison, RunSummary } from "./summary.js";
+import type { GroupSummary, RunComparison, RunSummary, ServingSummary, TimeSummary } from "./summary.js";
 
 /** Scores of runs, and how they differ. */
 export interface EvaluationReport {
@@ -23,7 +23,7 @@ export function showInterval({ mean, low, high }: { mean: number; low: number; h
 }
 
 /** A difference in points. @example "+1.2 [+0.3, +2.1]" */
-function showDifference({ mean, low, high }: PairedDifference): string {
+export function showDifference({ mean, low, high }: PairedDifference): string {
   return `${points(mean)} [${points(low)}, ${points(high)}]`;
 }
 
@@ -31,7 +31,8 @@ function percent(share: number): string {
   return (100 * share).toFixed(1);
 }
 
-function points(share: number): string {
+/** A difference of shares in points. @example "+1.2" */
+export function points(share: number): string {
   const text = (100 * share).toFixed(1);
   if (/^-?0\.0$/.test(text)) return "0.0";
   return share > 0 ? `+${text}` : text;
@@ -69,18 +70,29 @@ export function differenceTable(comparisons: readonly RunComparison[]): string[]
 /** The rows of what serving took, its head first; head alone where nothing was measured. */
 export function servingTable(runs: readonly RunSummary[]): string[][] {
   return [
-    ["Serving", "Prompt tokens", "From the store", "Hit rate", "First token p50", "p95", "At once", "Answer tokens"],
+    [
+      "Serving",
+      "Prompt tokens",
+      "From the store",
+      "Hit rate",
+      "Cold p50",
+      "Cold p95",
+      "Stored p50",
+      "Stored p95",
+      "At once",
+      "Answer tokens",
+    ],
     ...runs.flatMap(({ name, serving }) => {
       if (serving === undefined) return [];
-      const { promptTokens, cachedTokens, hitRate, ttftMs, concurrency, completionTokens } = serving;
-      const [p50, p95] = ttftMs === undefined ? ["", ""] : [ttftMs.p50, ttftMs.p95].map((ms) => `${ms.toFixed(1)} ms`);
+      const { promptTokens, cachedTokens, cold, stored, concurrency, completionTokens } = serving;
       return [
         [
           name,
-          ...[promptTokens, cachedTokens].map(String),
-          `${percent(hitRate)}%`,
-          p50 as string,
-          p95 as string,
+          String(promptTokens),
+          cachedTokens === undefined ? notTold : String(cachedTokens),
+          showHitRate(serving),
+          ...showTimes(cold),
+          ...showTimes(stored),
           String(concurrency),
           String(completionTokens),
         ],
@@ -88,6 +100,23 @@ export function servingTable(runs: readonly RunSummary[]): string[][] {
     }),
   ];
 }
+
+/** What a server keeps to itself. */
+const notTold = "not told";
+
+/** @example "83.1%" */
+export function showHitRate({ hitRate }: ServingSummary): string {
+  return hitRate === undefined ? notTold : `${percent(hitRate)}%`;
+}
+
+/** p50 and p95; empty cells where nothing was measured. @example ["12.1 ms", "15.0 ms"] */
+export function showTimes(times: TimeSummary | undefined): [string, string] {
+  return times === undefined ? ["", ""] : [`${times.p50.toFixed(1)} ms`, `${times.p95.toFixed(1)} ms`];
+}
+
+/** What the columns of times mean. */
+export const SERVING_NOTE =
+  "Hit rate: prompt tokens of each question's first asking that were not computed anew. Time to the first token: cold, where some passages had to be computed; stored, where all of them were there, at first or when the question was asked a second time.";
 
 /** What a reader of these runs must know, a sentence each. */
 export function remarks(report: Pick<EvaluationReport, "runs" | "comparisons" | "notes">): string[] {
@@ -110,26 +139,72 @@ export function remarks(report: Pick<EvaluationReport, "runs" | "comparisons" | 
 }
 
 /** A report in Markdown; its picture stands beside it as `picture`. */
-function markdownReport(report: EvaluationReport, picture?: string): string {
-  const { title, lastSentence, runs, comparisons } = report;
+function markdownReport(report: EvaluationReport, picture: string): string {
+  return joinParts([`# ${report.title}`, introduction(report.lastSentence), ...reportParts(report, picture, "##")]);
+}
+
+function introduction(lastSentence: boolean): string {
+  return `Percent with 95% bootstrap intervals (10,000 resamples); ${lastSentence ? "the last sentence of each answer" : "each answer"} is scored. Subspan is the paper's best-subspan match, word borders the same without matches inside words.`;
+}
+
+/** @param level the marks of its sections' headings. */
+function reportParts(report: EvaluationReport, picture: string, level: string): string[] {
+  const { title, runs, comparisons } = report;
   const serving = servingTable(runs);
-  const parts = [
-    `# ${title}`,
-    `Percent with 95% bootstrap intervals (10,000 resamples); ${lastSentence ? "the last sentence of each answer" : "each answer"} is scored. Subspan is the paper's best-subspan match, word borders the same without matches inside words.`,
+  return [
     markdownTable(scoreTable(runs)),
-    ...(picture === undefined ? [] : [`![${title}](${picture})`]),
+    `![${title}](${picture})`,
     ...(comparisons.length === 0
       ? []
       : [
-          "## Paired differences\n\nPoints, question by question: an interval that does not hold 0 tells the two apart.",
+          `${level} Paired differences\n\nPoints, question by question: an interval that does not hold 0 tells the two apart.`,
           markdownTable(differenceTable(comparisons)),
         ]),
-    ...(serving.length === 1 ? [] : ["## Serving", markdownTable(serving)]),
+    ...(serving.length === 1 ? [] : [`${level} Serving`, SERVING_NOTE, markdownTable(serving)]),
     remarks(report)
       .map((remark) => `- ${remark}`)
       .join("\n"),
   ];
+}
+
+function joinParts(parts: readonly string[]): string {
   return `${parts.filter((part) => part !== "").join("\n\n")}\n`;
+}
+
+/** Reports over several sets, the same runs in each. */
+export interface SetsReport {
+  readonly title: string;
+  readonly lastSentence: boolean;
+  readonly sets: readonly (EvaluationReport & { /** Its picture is FOLDER.svg. */ readonly folder: string })[];
+}
+
+/** A row a run, a column a set, and the average of the sets, as the paper's table has it; its head first. */
+export function setsTable({ sets }: SetsReport, metric: Metric): string[][] {
+  const names = [...new Set(sets.flatMap(({ runs }) => runs.map(({ name }) => name)))];
+  return [
+    [METRIC_NAMES[metric], ...sets.map(({ title }) => title), "Average"],
+    ...names.map((name) => {
+      const found = sets.map(({ runs }) => runs.find((run) => run.name === name)?.scores[metric]);
+      const known = found.flatMap((score) => score ?? []);
+      const average = known.reduce((sum, { mean }) => sum + mean, 0) / known.length;
+      return [
+        name,
+        ...found.map((score) => (score === undefined ? "" : showInterval(score))),
+        known.length === sets.length ? percent(average) : "",
+      ];
+    }),
+  ];
+}
+
+const overviewMetrics = ["word", "subspan"] as const;
+
+function markdownSets(report: SetsReport): string {
+  return joinParts([
+    `# ${report.title}`,
+    introduction(report.lastSentence),
+    ...(report.sets.length === 1 ? [] : overviewMetrics.map((metric) => markdownTable(setsTable(report, metric)))),
+    ...report.sets.flatMap((set) => [`## ${set.title}`, ...reportParts(set, `${set.folder}.svg`, "###")]),
+  ]);
 }
 
 /** A table's rows, the head first, in Markdown; a cell that begins with two spaces is set in. */
@@ -153,15 +228,30 @@ function markdownCell(text: string): string {
  *
  * @throws Error that names the file that cannot be written.
  */
-export async function writeReport(folder: string, report: EvaluationReport): Promise<void> {
-  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, folder);
-  });
-  const files = {
+export function writeReport(folder: string, report: EvaluationReport): Promise<void> {
+  return writeFiles(folder, {
     "report.json": `${JSON.stringify(report, null, 2)}\n`,
     "report.md": markdownReport(report, "report.svg"),
     "report.svg": accuracyPicture(report.title, report.runs, "word"),
-  };
+  });
+}
+
+/** Writes a report over several sets as report.json and report.md, and a picture a set. @throws as writeReport(). */
+export function writeSetsReport(folder: string, report: SetsReport): Promise<void> {
+  return writeFiles(folder, {
+    "report.json": `${JSON.stringify(report, null, 2)}\n`,
+    "report.md": markdownSets(report),
+    ...Object.fromEntries(
+      report.sets.map((set) => [`${set.folder}.svg`, accuracyPicture(set.title, set.runs, "word")]),
+    ),
+  });
+}
+
+/** Writes texts as files of a folder, each whole or not at all. @throws Error that names the file that cannot be written. */
+export async function writeFiles(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+    throw describeWriteError(error, folder);
+  });
   for (const [name, text] of Object.entries(files)) {
     await writeAtomically(join(folder, name), (partial) => writeFile(partial, text));
   }

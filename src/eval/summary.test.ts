@@ -58,3 +58,26 @@ test("summarizeServing(): hit rate over tokens, times over requests that gave on
   });
   expect(summarizeServing([])).toBeUndefined();
 });
+
+test("summarizeServing(): cold and stored apart; second askings count as stored alone", () => {
+  const timing = { promptTokens: 100, cachedTokens: 20, completionTokens: 5, concurrency: 1 };
+  const stored = (ttftMs: number) => ({ cachedTokens: 80, start: "stored", ttftMs }) as const;
+  const summary = summarizeServing([
+    { ...timing, index: 0, start: "cold", ttftMs: 10, again: stored(2) },
+    { ...timing, index: 1, start: "cold", ttftMs: 20, again: { cachedTokens: 0, start: "cold", ttftMs: 99 } },
+    { ...timing, index: 2, ...stored(4), again: stored(3) },
+  ]);
+  expect(summary?.cold).toEqual({ requests: 2, p50: 15, p95: 19.5 });
+  expect(summary?.stored).toEqual({ requests: 3, p50: 3, p95: 3.9 });
+  expect(summary?.ttftMs).toMatchObject({ requests: 3, p50: 10 });
+  // (20 + 20 + 80) of 300: what the second askings found is no hit of the set.
+  expect(summary?.hitRate).toBeCloseTo(0.4, 12);
+});
+
+test("summarizeServing(): what a server does not tell is unknown, not nothing", () => {
+  const timing = { promptTokens: 100, completionTokens: 5, ttftMs: 10, concurrency: 1 };
+  const silent = { ...timing, index: 0, cachedTokens: undefined };
+  expect(summarizeServing([silent])).toMatchObject({ promptTokens: 100, cachedTokens: undefined, hitRate: undefined });
+  // The hit rate of those that tell.
+  expect(summarizeServing([silent, { ...timing, index: 1, cachedTokens: 50 }])?.hitRate).toBe(0.5);
+});

@@ -1,6 +1,7 @@
 import { bootstrapIntervals, type Interval, type PairedDifference, pairedDifferences, quantile } from "./interval.js";
 import { type AnswerScores, hasEmptyGold, METRICS, type Metric, type ScoreOptions, scoreAnswer } from "./metrics.js";
 import type { AnsweredLine } from "./rag-line.js";
+import type { Start } from "./responder.js";
 
 export type MetricIntervals = Readonly<Record<Metric, Interval>>;
 
@@ -24,29 +25,49 @@ export interface RunSummary extends GroupSummary {
   readonly serving?: ServingSummary | undefined;
 }
 
+/** Times to the first token in milliseconds. */
+export interface TimeSummary {
+  readonly requests: number;
+  readonly p50: number;
+  readonly p95: number;
+}
+
 /** What it took to answer. */
 export interface ServingSummary {
   readonly requests: number;
   readonly promptTokens: number;
-  /** Of them, from the block store. */
-  readonly cachedTokens: number;
+  /** Of them, not computed anew: they came from the block store. Undefined where a server does not tell. */
+  readonly cachedTokens: number | undefined;
   readonly completionTokens: number;
-  /** cachedTokens / promptTokens. */
-  readonly hitRate: number;
-  /** Time to the first token; undefined where no request gave one. */
-  readonly ttftMs: { readonly p50: number; readonly p95: number } | undefined;
+  /** cachedTokens / promptTokens, over the requests that tell both. */
+  readonly hitRate: number | undefined;
+  /** Over each question's first asking; undefined where no request gave a token. */
+  readonly ttftMs: TimeSummary | undefined;
+  /** First askings of which some passages had to be computed. */
+  readonly cold: TimeSummary | undefined;
+  /** Askings, first or second, whose passages were all there. */
+  readonly stored: TimeSummary | undefined;
   /** Requests that ran at the same time, at most: their waiting for each other is in the times. */
   readonly concurrency: number;
 }
 
-/** One request's measurements. */
-export interface RequestTiming {
+/** One question's measurements. */
+export interface RequestTiming extends AskedTiming {
   readonly index: number;
   readonly promptTokens: number;
-  readonly cachedTokens: number;
   readonly completionTokens: number;
-  readonly ttftMs: number | undefined;
+  /** Of its second asking, for the first token alone. */
+  readonly again?: AskedTiming | undefined;
   readonly concurrency: number;
+}
+
+/** What differs from asking to asking. */
+export interface AskedTiming {
+  /** Undefined where a server does not tell. */
+  readonly cachedTokens: number | undefined;
+  /** Default "cold". */
+  readonly start?: Start | undefined;
+  readonly ttftMs: number | undefined;
 }
 
 /** How one run differs from another over the questions that both answered. */
@@ -70,10 +91,12 @@ export interface SummaryOptions extends ScoreOptions {
 export interface NamedRun {
   readonly name: string;
   readonly answers: readonly AnsweredLine[];
+  /** Undefined where nothing was measured. */
+  readonly timings?: readonly RequestTiming[] | undefined;
 }
 
-/** Scores a run's answers, in all and by kind. @throws RangeError if there are none. */
-export function summarizeRun({ name, answers }: NamedRun, options: SummaryOptions = {}): RunSummary {
+/** Scores a run's answers, in all and by kind, and tells what they took. @throws RangeError if there are none. */
+export function summarizeRun({ name, answers, timings = [] }: NamedRun, options: SummaryOptions = {}): RunSummary {
   const scores = answers.map((line) => scoreOf(line, options));
   const kinds = new Map<string, AnswerScores[]>();
   for (const [i, { kind }] of answers.entries()) {
@@ -89,25 +112,36 @@ export function summarizeRun({ name, answers }: NamedRun, options: SummaryOption
     failed: answers.filter(({ error }) => error !== undefined).length,
     emptyGold: answers.filter((line) => hasEmptyGold(line.answers)).length,
     kinds: Object.fromEntries(byKind.map(([kind, ofKind]) => [kind, summarizeGroup(ofKind, options)])),
+    serving: summarizeServing(timings),
   };
 }
 
 /** What a run's requests took. @returns undefined where nothing was measured. */
 export function summarizeServing(timings: readonly RequestTiming[]): ServingSummary | undefined {
   if (timings.length === 0) return undefined;
-  const sum = (count: (timing: RequestTiming) => number) => timings.reduce((total, one) => total + count(one), 0);
-  const promptTokens = sum((one) => one.promptTokens);
-  const cachedTokens = sum((one) => one.cachedTokens);
-  const times = Float64Array.from(timings.flatMap(({ ttftMs }) => (ttftMs === undefined ? [] : [ttftMs]))).sort();
+  const sum = (some: readonly RequestTiming[], count: (timing: RequestTiming) => number | undefined) =>
+    some.reduce((total, one) => total + (count(one) ?? 0), 0);
+  const told = timings.filter(({ cachedTokens, promptTokens }) => cachedTokens !== undefined && promptTokens > 0);
+  const cachedTokens = told.length === 0 ? undefined : sum(told, (one) => one.cachedTokens);
+  const stored = (one: AskedTiming) => one.start === "stored";
+  const agains = timings.flatMap(({ again }) => again ?? []);
   return {
     requests: timings.length,
-    promptTokens,
+    promptTokens: sum(timings, (one) => one.promptTokens),
     cachedTokens,
-    completionTokens: sum((one) => one.completionTokens),
-    hitRate: promptTokens === 0 ? 0 : cachedTokens / promptTokens,
-    ttftMs: times.length === 0 ? undefined : { p50: quantile(times, 0.5), p95: quantile(times, 0.95) },
-    concurrency: Math.max(...timings.map(({ concurrency }) => concurrency)),
+    completionTokens: sum(timings, (one) => one.completionTokens),
+    hitRate: cachedTokens === undefined ? undefined : cachedTokens / sum(told, (one) => one.promptTokens),
+    ttftMs: summarizeTimes(timings),
+    cold: summarizeTimes(timings.filter((one) => !stored(one))),
+    stored: summarizeTimes([...timings, ...agains].filter(stored)),
+    concurrency: timings.reduce((most, one) => Math.max(most, one.concurrency), 0),
   };
+}
+
+function summarizeTimes(asked: readonly AskedTiming[]): TimeSummary | undefined {
+  const times = Float64Array.from(asked.flatMap(({ ttftMs }) => (ttftMs === undefined ? [] : [ttftMs]))).sort();
+  if (times.length === 0) return undefined;
+  return { requests: times.length, p50: quantile(times, 0.5), p95: quantile(times, 0.95) };
 }
 
 /**
@@ -130,7 +164,8 @@ export function compareRuns(run: NamedRun, against: NamedRun, options: SummaryOp
   };
 }
 
-function pairUp(run: NamedRun, against: NamedRun): [AnsweredLine, AnsweredLine][] {
+/** The lines of two runs, question by question. @throws as compareRuns(). */
+export function pairUp(run: NamedRun, against: NamedRun): [AnsweredLine, AnsweredLine][] {
   const cannot = (why: string) =>
     new Error(`Cannot compare ${JSON.stringify(run.name)} with ${JSON.stringify(against.name)}: ${why}`);
   const hasIds = [run, against].every(({ answers }) => answers.every(({ id }) => id !== undefined));
@@ -166,7 +201,8 @@ function pairUp(run: NamedRun, against: NamedRun): [AnsweredLine, AnsweredLine][
   return pairs;
 }
 
-function scoreOf(line: AnsweredLine, options: ScoreOptions): AnswerScores {
+/** scoreAnswer() of a line; one that could not be asked scores nothing. */
+export function scoreOf(line: AnsweredLine, options: ScoreOptions): AnswerScores {
   // An answer that is not there is wrong, whatever the reference's defect makes of an empty gold.
   if (line.error !== undefined) return byMetric(() => 0);
   return scoreAnswer(line.generated, line.answers, options);

@@ -1,6 +1,6 @@
 import type { AccuracyTable, TableResult, TableSet } from "./accuracy-table.js";
 import { PAPER_ROWS, paperAverage } from "./paper-rows.js";
-import { differenceTable, markdownTable, remarks, servingTable, showInterval } from "./report.js";
+import { differenceTable, markdownTable, remarks, SERVING_NOTE, servingTable, showInterval } from "./report.js";
 import type { RunSummary } from "./summary.js";
 
 /** The accuracy table in Markdown, side by side with the paper's. */
@@ -34,7 +34,7 @@ function setParts(set: TableSet): string[] {
           markdownTable(differenceTable(set.comparisons)),
         ]),
     ...(set.agreement === undefined ? [] : [set.agreement]),
-    ...(serving.length === 1 ? [] : [markdownTable(serving)]),
+    ...(serving.length === 1 ? [] : [SERVING_NOTE, markdownTable(serving)]),
     ...(told.length === 0 ? [] : [told.map((remark) => `- ${remark}`).join("\n")]),
   ];
 }

@@ -1,0 +1,123 @@
+import { type Command, Option } from "commander";
+import {
+  compareInFull,
+  comparisonMarkdown,
+  comparisonTable,
+  type DecidedQuestion,
+  RIGHT_METRICS,
+  type RightMetric,
+  type RunsComparison,
+  verdict,
+} from "../eval/compare.js";
+import { METRIC_NAMES } from "../eval/metrics.js";
+import { scoreTable, servingTable, writeFiles } from "../eval/report.js";
+import { lastSentenceOption } from "./eval-options.js";
+import { type ComparedRun, readComparedRun, tellParts } from "./eval-report.js";
+import { jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
+
+export interface EvalCompareFlags {
+  readonly first: string;
+  readonly second: string;
+  readonly metric?: RightMetric;
+  readonly lastSentence?: boolean;
+  readonly list?: number;
+  readonly output?: string;
+  readonly json?: boolean;
+}
+
+/** Declares `eval compare`'s operands and options. */
+export function evalCompareOptions(command: Command): Command {
+  return command
+    .argument("<first>", "a finished file or a run's folder", operand(command, "first"))
+    .argument("<second>", "another over the same questions", operand(command, "second"))
+    .addOption(
+      new Option("--metric <name>", `what decides won and lost: ${RIGHT_METRICS.join(", ")} (default: word)`).argParser(
+        oneOf("--metric", RIGHT_METRICS),
+      ),
+    )
+    .addOption(lastSentenceOption())
+    .addOption(
+      new Option("--list <n>", "how many of the questions won and lost are shown, each (default: 10)").argParser(
+        wholeNumber("--list", 0, Number.MAX_SAFE_INTEGER),
+      ),
+    )
+    .addOption(
+      new Option("--output <folder>", "also write compare.json and compare.md there, with all of them").argParser(
+        nonEmpty("--output"),
+      ),
+    )
+    .addOption(jsonOption("the comparison as one line of JSON, with all of them"));
+}
+
+/** A command's arguments stand among its options. */
+function operand(command: Command, name: string): (text: string) => string {
+  return (text) => {
+    command.setOptionValue(name, nonEmpty(`<${name}>`)(text));
+    return text;
+  };
+}
+
+/** Compares two runs over the same questions. @returns the exit code: 1 if a line could not be used. */
+export async function runEvalCompare(flags: EvalCompareFlags, terminal: Terminal): Promise<number> {
+  const first = await readComparedRun(flags.first, terminal);
+  const second = await readComparedRun(flags.second, terminal);
+  // Folders of one name are told apart by their paths.
+  const isSame = first.run.name === second.run.name;
+  const named = ({ run }: ComparedRun, path: string) => ({ ...run, name: isSame ? path : run.name });
+  const compared = compareInFull(named(first, flags.first), named(second, flags.second), flags);
+  if (flags.output !== undefined) {
+    await writeFiles(flags.output, {
+      "compare.json": `${JSON.stringify(compared, null, 2)}\n`,
+      "compare.md": comparisonMarkdown(compared),
+    });
+  }
+  if (flags.json === true) await writeJson(terminal, compared);
+  else await tellParts(partsOf(compared, flags.list ?? 10), terminal);
+  if (flags.output !== undefined) note(terminal, `Written: ${flags.output}, compare.md and compare.json`);
+  return first.hasBadLines || second.hasBadLines ? 1 : 0;
+}
+
+function partsOf(compared: RunsComparison, numListed: number): string[] {
+  const { runs, comparison, won, lost } = compared;
+  const metric = METRIC_NAMES[compared.metric].toLowerCase();
+  return [
+    `${comparison.name} less ${comparison.against}, points over ${comparison.questions} questions with 95% intervals of the paired bootstrap`,
+    formatTable(comparisonTable(compared)),
+    verdict(compared),
+    formatTable(scoreTable(runs)),
+    ...tables(servingTable(runs)),
+    ...listed(`Won by ${metric}`, won, runs, numListed),
+    ...listed(`Lost by ${metric}`, lost, runs, numListed),
+  ];
+}
+
+function listed(
+  title: string,
+  questions: readonly DecidedQuestion[],
+  [first, second]: RunsComparison["runs"],
+  numListed: number,
+): string[] {
+  if (questions.length === 0) return [];
+  const shown = questions
+    .slice(0, numListed)
+    .map(({ id, question, answers, first: ours, second: theirs }) =>
+      [
+        `${plain(id)}: ${plain(question)} (${answers.map(plain).join(" or ")})`,
+        `  ${first.name}: ${plain(ours)}`,
+        `  ${second.name}: ${plain(theirs)}`,
+      ].join("\n"),
+    );
+  const more = questions.length > numListed ? [`${questions.length - numListed} more; --output or --json has all`] : [];
+  return [`${title}: ${questions.length}`, ...shown, ...more];
+}
+
+/** A table that has more than its head. */
+function tables(rows: readonly (readonly string[])[]): string[] {
+  return rows.length > 1 ? [formatTable(rows)] : [];
+}
+
+/** On one line, without what moves a terminal. */
+function plain(text: string): string {
+  return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
+}

@@ -1,0 +1,170 @@
+import { type Command, Option } from "commander";
+import type { Engine } from "../engine/engine.js";
+import { ENGINE_ENTRANTS, type EngineEntrant, type Entrant, engineEntrant, peerEntrant } from "../eval/entrant.js";
+import { PEER_PROMPTS, type PeerPrompt } from "../eval/peer-responder.js";
+import { quote } from "../files/quote.js";
+import { openEngine } from "./open-engine.js";
+import { type EngineFlags, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import type { Terminal } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+/** Who takes part in an evaluation. */
+export interface EntrantFlags extends EngineFlags {
+  readonly modes?: readonly EngineEntrant[];
+  readonly peer?: readonly NamedText[];
+  readonly peerModel?: readonly string[];
+  readonly peerApiKeyEnv?: readonly string[];
+  readonly peerPrompt?: PeerPrompt;
+  readonly peerTimeout?: number;
+  readonly maxDocuments?: number;
+}
+
+/** NAME=TEXT. */
+export interface NamedText {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Who takes part, the engine's own ways first; closing them closes the engine. */
+export interface Entrants extends AsyncDisposable {
+  readonly list: readonly Entrant[];
+}
+
+/** Adds --modes and the options of peers. @param defaultModes as the help tells them. */
+export function addEntrantOptions(command: Command, defaultModes: string): Command {
+  return command
+    .addOption(
+      new Option(
+        "--modes <list>",
+        `how the engine takes part: ${ENGINE_ENTRANTS.join(", ")}, or none (default: ${defaultModes})`,
+      ).argParser(parseModes),
+    )
+    .addOption(
+      new Option(
+        "--peer <name=url>",
+        "an OpenAI server in the same report, by its API's base; may be given again",
+      ).argParser((text: string, before: readonly NamedText[] | undefined) => {
+        const peer = parseNamed("--peer", text, "NAME=URL, for instance vllm=http://127.0.0.1:8000/v1");
+        if ([...ENGINE_ENTRANTS, ...(before ?? []).map(({ name }) => name)].includes(peer.name)) {
+          throw new UsageError(`Cannot use --peer: another run is called ${quote(peer.name)} too`);
+        }
+        return [...(before ?? []), peer];
+      }),
+    )
+    .addOption(
+      new Option("--peer-model <name>", "what peers call their model; NAME=MODEL for one of several").argParser(
+        collect("--peer-model"),
+      ),
+    )
+    .addOption(
+      new Option(
+        "--peer-api-key-env <variable>",
+        "the environment variable with peers' API key; NAME=VARIABLE for one of several (default: no key is sent)",
+      ).argParser(collect("--peer-api-key-env")),
+    )
+    .addOption(
+      new Option(
+        "--peer-prompt <form>",
+        "text: the RAG prompt as one message; documents: passages apart, for servers of this project (default: text)",
+      ).argParser(oneOf("--peer-prompt", PEER_PROMPTS)),
+    )
+    .addOption(
+      new Option(
+        "--peer-timeout <seconds>",
+        "the longest that one of a peer's answers may take; 300 of silence end it in any case (default: 300)",
+      ).argParser(wholeNumber("--peer-timeout", 1, 3600)),
+    );
+}
+
+/**
+ * Opens who takes part: an engine if any of its ways is asked for, and peers.
+ *
+ * @param defaultModes of an engine where --modes does not name them.
+ * @throws UsageError for flags that do not fit; Error as openEngine().
+ */
+export async function openEntrants(
+  flags: EntrantFlags,
+  defaultModes: (engine: Engine) => readonly EngineEntrant[],
+  terminal: Terminal,
+): Promise<Entrants> {
+  const peers = readPeers(flags, terminal);
+  // What is wrong with peers is told before a model is loaded.
+  for (const peer of peers) peerEntrantOf(peer);
+  const isEngineOut = flags.modes?.length === 0;
+  if (isEngineOut && peers.length === 0) throw new UsageError("Cannot start: --modes is none and there is no --peer");
+  const engine = isEngineOut ? undefined : await openEngine(flags, terminal);
+  const texts = engine?.promptContext.ragTexts;
+  return {
+    list: [
+      ...(engine === undefined
+        ? []
+        : (flags.modes ?? defaultModes(engine)).map((way) => engineEntrant(engine, way, flags.maxDocuments))),
+      ...peers.map((peer) => peerEntrantOf({ ...peer, texts })),
+    ],
+    [Symbol.asyncDispose]: async () => engine?.[Symbol.asyncDispose](),
+  };
+}
+
+type Peer = Parameters<typeof peerEntrant>[0];
+
+function peerEntrantOf(peer: Peer): Entrant {
+  try {
+    return peerEntrant(peer);
+  } catch (error) {
+    throw new UsageError(`Cannot use --peer: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** The servers that flags name. @throws UsageError for options that do not fit together, or a variable that is not set. */
+export function readPeers(flags: EntrantFlags, terminal: Terminal): Peer[] {
+  const { peer: peers = [], peerModel = [], peerApiKeyEnv = [], peerPrompt, peerTimeout, maxDocuments } = flags;
+  const given = {
+    "--peer-model": peerModel[0],
+    "--peer-api-key-env": peerApiKeyEnv[0],
+    "--peer-prompt": peerPrompt,
+    "--peer-timeout": peerTimeout,
+  };
+  const lone = Object.entries(given).find(([, value]) => value !== undefined)?.[0];
+  if (peers.length === 0 && lone !== undefined) throw new UsageError(`Cannot use ${lone}: --peer is missing`);
+  const peerNames = peers.map(({ name }) => name);
+  return peers.map(({ name, text: url }) => {
+    const model = peerValue(name, peerModel, peerNames);
+    if (model === undefined)
+      throw new UsageError(`Cannot use --peer: ${quote(name)} has no model, wanted --peer-model`);
+    const variable = peerValue(name, peerApiKeyEnv, peerNames);
+    const apiKey = variable === undefined ? undefined : terminal.env[variable];
+    if (variable !== undefined && (apiKey === undefined || apiKey === "")) {
+      throw new UsageError(`Cannot use --peer-api-key-env: the environment has no ${quote(variable)}`);
+    }
+    const timeoutMs = peerTimeout === undefined ? undefined : peerTimeout * 1000;
+    return { name, url, model, apiKey, prompt: peerPrompt, maxDocuments, timeoutMs };
+  });
+}
+
+/** A peer's own value, NAME=VALUE, else the one that names no peer. */
+function peerValue(name: string, values: readonly string[], peerNames: readonly string[]): string | undefined {
+  const own = values.find((value) => value.startsWith(`${name}=`));
+  if (own !== undefined) return own.slice(name.length + 1);
+  return values.find((value) => !peerNames.some((other) => value.startsWith(`${other}=`)));
+}
+
+function parseModes(text: string): EngineEntrant[] {
+  if (text.trim() === "none") return [];
+  const ways = text.split(",").map((part) => oneOf("--modes", [...ENGINE_ENTRANTS, "none"])(part.trim()));
+  if (ways.includes("none")) throw new UsageError('Cannot use --modes: "none" stands alone or not at all');
+  if (new Set(ways).size < ways.length) throw new UsageError(`Cannot use --modes: one stands twice in ${quote(text)}`);
+  return ways as EngineEntrant[];
+}
+
+function collect(flag: string): (text: string, before: readonly string[] | undefined) => readonly string[] {
+  return (text, before) => [...(before ?? []), nonEmpty(flag)(text)];
+}
+
+/** @throws UsageError for text without a name. */
+export function parseNamed(flag: string, text: string, wanted: string): NamedText {
+  const [, name, value] = /^([\p{L}\p{N}][\p{L}\p{N} ._-]*)=(.+)$/su.exec(text) ?? [];
+  if (name === undefined || value === undefined) {
+    throw new UsageError(`Cannot use ${flag}: it is ${quote(text, 80)}, wanted ${wanted}`);
+  }
+  return { name, text: value };
+}

@@ -1,0 +1,193 @@
+import { existsSync } from "node:fs";
+import { basename, extname, resolve } from "node:path";
+import { type Command, Option } from "commander";
+import type { Engine } from "../engine/engine.js";
+import { type RagLine, type ReadLines, readRagLines } from "../eval/rag-line.js";
+import { runRag } from "../eval/rag-run.js";
+import { type EvaluationReport, writeReport } from "../eval/report.js";
+import { runSets } from "../eval/sets-run.js";
+import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
+import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants, readPeers } from "./eval-entrants.js";
+import {
+  askAgainOption,
+  compareOption,
+  concurrencyOption,
+  DEFAULT_MAX_TOKENS,
+  lastSentenceOption,
+  limitOption,
+  maxTokensOption,
+} from "./eval-options.js";
+import { badLinesNotes, type ComparedRun, readComparedRun, tellBadLines, tellReport, tellSets } from "./eval-report.js";
+import { openEngine } from "./open-engine.js";
+import { addEngineOptions, addModeOptions, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import { note, type Terminal } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+export interface EvalRagFlags extends EntrantFlags {
+  readonly input: readonly NamedText[];
+  readonly output: string;
+  readonly limit?: number;
+  readonly maxTokens?: number;
+  readonly lastSentence?: boolean;
+  readonly concurrency?: number;
+  readonly compare?: string;
+  readonly json?: boolean;
+  readonly positionReencoding: boolean;
+  readonly askAgain: boolean;
+}
+
+/** Declares `eval rag`'s options. */
+export function evalRagOptions(command: Command): Command {
+  command
+    .addOption(
+      new Option(
+        "--input <file>",
+        'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","id"?,"kind"?}; - is standard input; NAME=FILE names the set; may be given again',
+      )
+        .argParser((text: string, before: readonly NamedText[] | undefined) => [...(before ?? []), parseInput(text)])
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option(
+        "--output <folder>",
+        "answers and report, each run in a folder of its own; what was interrupted goes on",
+      )
+        .argParser(nonEmpty("--output"))
+        .makeOptionMandatory(),
+    )
+    .addOption(limitOption())
+    .addOption(maxTokensOption())
+    .addOption(
+      new Option(
+        "--max-documents <n>",
+        "the best n documents of each; 0 asks the question alone (default: all)",
+      ).argParser(wholeNumber("--max-documents", 0, 2 ** 24)),
+    )
+    .addOption(lastSentenceOption())
+    .addOption(concurrencyOption())
+    .addOption(askAgainOption())
+    .addOption(compareOption());
+  addEntrantOptions(command, "as --mode says").addOption(jsonOption("the report as one line of JSON"));
+  return addEngineOptions(addModeOptions(command));
+}
+
+/** A set as it was read. */
+interface ReadSet {
+  readonly name: string;
+  readonly read: ReadLines<RagLine>;
+}
+
+/** Asks an engine, and others, the questions of sets. @returns the exit code: 1 if a line could not be used or asked. */
+export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promise<number> {
+  const { modes, input, mode, positionReencoding, compare } = flags;
+  const peers = readPeers(flags, terminal);
+  if (modes !== undefined && (mode !== undefined || !positionReencoding)) {
+    const flag = mode === undefined ? "--no-position-reencoding" : "--mode";
+    throw new UsageError(`Cannot use ${flag}: --modes is given too`);
+  }
+  if (compare !== undefined && input.length > 1) {
+    throw new UsageError(`Cannot use --compare: there are ${input.length} sets, wanted one`);
+  }
+  const sets: ReadSet[] = [];
+  let exitCode = 0;
+  for (const { name, text: path } of input) {
+    const read = await readRagLines(path, terminal.signal, flags.limit);
+    if (tellBadLines(read, terminal)) exitCode = 1;
+    sets.push({ name, read });
+  }
+  const against = compare === undefined ? undefined : await readComparedRun(compare, terminal);
+  if (against?.hasBadLines) exitCode = 1;
+  const isOneRun = modes === undefined && peers.length === 0 && sets.length === 1;
+  const failed = isOneRun
+    ? await runOne(flags, (sets[0] as ReadSet).read, against, terminal)
+    : await runMany(flags, sets, against, terminal);
+  return failed > 0 ? 1 : exitCode;
+}
+
+/** One mode over one set: the output's folder is the run's. @returns questions that could not be asked. */
+async function runOne(
+  flags: EvalRagFlags,
+  read: ReadLines<RagLine>,
+  against: ComparedRun | undefined,
+  terminal: Terminal,
+): Promise<number> {
+  const { lastSentence = false, concurrency = 1, positionReencoding } = flags;
+  await using engine = await openEngine({ ...flags }, terminal);
+  const mode = engine.defaultMode;
+  const bar = new ProgressBar(terminal, "Answering");
+  const startedAt = performance.now();
+  const run = await runRag({
+    engine,
+    lines: read.lines,
+    folder: flags.output,
+    mode,
+    positionReencoding,
+    maxDocuments: flags.maxDocuments,
+    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
+    concurrency,
+    asksAgain: flags.askAgain,
+    signal: terminal.signal,
+    onProgress: (answered, total) => bar.update(answered, total),
+  }).finally(() => bar.end());
+  const numAsked = run.answers.length - run.resumed;
+  const seconds = (performance.now() - startedAt) / 1000;
+  note(
+    terminal,
+    `${numAsked} questions answered in ${seconds.toFixed(1)} s${run.resumed > 0 ? `, ${run.resumed} were answered before` : ""}`,
+  );
+  const name = basename(resolve(flags.output));
+  const named: NamedRun = { name, answers: run.answers, timings: run.timings };
+  const options = { lastSentence };
+  const summary = summarizeRun(named, options);
+  const report: EvaluationReport = {
+    title: `${name}: ${mode} mode${positionReencoding ? "" : " without position re-encoding"}`,
+    lastSentence,
+    runs: [summary],
+    comparisons: against === undefined ? [] : [compareRuns(named, against.run, options)],
+    notes: badLinesNotes(read),
+  };
+  await writeReport(flags.output, report);
+  await tellReport(report, flags.json === true, terminal);
+  note(terminal, `Written: ${flags.output}, answers.jsonl with report.md, .json and .svg`);
+  return summary.failed;
+}
+
+/** Several runs in one report. @returns questions that could not be asked. */
+async function runMany(
+  flags: EvalRagFlags,
+  sets: readonly ReadSet[],
+  against: ComparedRun | undefined,
+  terminal: Terminal,
+): Promise<number> {
+  const ownMode = (engine: Engine) => [flags.positionReencoding ? engine.defaultMode : "no-reencoding"] as const;
+  await using entrants = await openEntrants(flags, ownMode, terminal);
+  const bar = new ProgressBar(terminal, "Answering");
+  const report = await runSets({
+    sets: sets.map(({ name, read }) => ({ name, lines: read.lines, notes: badLinesNotes(read) })),
+    entrants: entrants.list,
+    folder: flags.output,
+    lastSentence: flags.lastSentence ?? false,
+    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
+    concurrency: flags.concurrency ?? 1,
+    asksAgain: flags.askAgain,
+    against: against?.run,
+    signal: terminal.signal,
+    onRun: (set, entrant) => {
+      bar.end();
+      note(terminal, `${set}: ${entrant}`);
+    },
+    onProgress: (answered, total) => bar.update(answered, total),
+  }).finally(() => bar.end());
+  await tellSets(report, flags.json === true, terminal);
+  note(terminal, `Written: ${flags.output}, report.md and report.json with a picture for each set`);
+  return report.sets.flatMap(({ runs }) => runs).reduce((sum, { failed }) => sum + failed, 0);
+}
+
+/** FILE or NAME=FILE; a file is called by its own name. */
+export function parseInput(text: string): NamedText {
+  const path = nonEmpty("--input")(text);
+  const [, name, named] = /^([\p{L}\p{N}][\p{L}\p{N} ._-]*)=(.+)$/su.exec(path) ?? [];
+  if (name !== undefined && named !== undefined && !existsSync(path)) return { name, text: named };
+  return { name: path === "-" ? "standard input" : basename(path, extname(path)), text: path };
+}

@@ -1,0 +1,63 @@
+import { basename, resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { answerFiles, readAnswerFile } from "../eval/answer-files.js";
+import { type EvaluationReport, writeReport } from "../eval/report.js";
+import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
+import { compareOption, lastSentenceOption } from "./eval-options.js";
+import { readComparedRun, tellBadLines, tellReport } from "./eval-report.js";
+import { jsonOption, nonEmpty } from "./options.js";
+import type { Terminal } from "./terminal.js";
+
+export interface EvalScoreFlags {
+  readonly input: string;
+  readonly compare?: string;
+  readonly lastSentence?: boolean;
+  readonly output?: string;
+  readonly json?: boolean;
+}
+
+/** Declares `eval score`'s options. */
+export function evalScoreOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        "--input <path>",
+        "a finished file (JSON lines, a .json array, Parquet), a run's folder, or a folder of them; - is standard input",
+      )
+        .argParser(nonEmpty("--input"))
+        .makeOptionMandatory(),
+    )
+    .addOption(compareOption())
+    .addOption(lastSentenceOption())
+    .addOption(
+      new Option("--output <folder>", "also write report.json, report.md and report.svg there").argParser(
+        nonEmpty("--output"),
+      ),
+    )
+    .addOption(jsonOption("the report as one line of JSON"));
+}
+
+/** Scores finished files. @returns the exit code: 1 if a line could not be used. */
+export async function runEvalScore(flags: EvalScoreFlags, terminal: Terminal): Promise<number> {
+  const { lastSentence = false } = flags;
+  const runs: NamedRun[] = [];
+  let exitCode = 0;
+  for (const file of await answerFiles(flags.input)) {
+    const { run, read } = await readAnswerFile(file, terminal.signal);
+    if (tellBadLines(read, terminal)) exitCode = 1;
+    runs.push(run);
+  }
+  const against = flags.compare === undefined ? undefined : await readComparedRun(flags.compare, terminal);
+  if (against?.hasBadLines) exitCode = 1;
+  const options = { lastSentence };
+  const report: EvaluationReport = {
+    title: `Scores of ${flags.input === "-" ? "standard input" : basename(resolve(flags.input))}`,
+    lastSentence,
+    runs: runs.map((run) => summarizeRun(run, options)),
+    comparisons: against === undefined ? [] : runs.map((run) => compareRuns(run, against.run, options)),
+    notes: [],
+  };
+  if (flags.output !== undefined) await writeReport(flags.output, report);
+  await tellReport(report, flags.json === true, terminal);
+  return exitCode;
+}

@@ -1,0 +1,111 @@
+import { existsSync } from "node:fs";
+import { Command, Option } from "commander";
+import { readNoise } from "../data/synth/synth-file.js";
+import { readTableRows, runAccuracyTable } from "../eval/accuracy-table.js";
+import { tableMarkdown } from "../eval/table-markdown.js";
+import { concurrencyOption, DEFAULT_MAX_TOKENS, maxTokensOption } from "./eval-options.js";
+import { openEngine } from "./open-engine.js";
+import { addEngineOptions, type EngineFlags, jsonOption, nonEmpty, wholeNumber, wholeNumbers } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import { note, type Terminal, write, writeJson } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+export interface EvalTableFlags extends Omit<EngineFlags, "model" | "mode" | "prefix" | "trainedModes"> {
+  readonly rows: string;
+  readonly output: string;
+  readonly questions?: number;
+  readonly passages?: readonly number[];
+  readonly noise?: string;
+  readonly hotpot?: string;
+  readonly maxTokens?: number;
+  readonly concurrency?: number;
+  readonly json?: boolean;
+}
+
+/** Declares `eval table`'s options. */
+export function evalTableOptions(command: Command): Command {
+  command
+    .addOption(
+      new Option(
+        "--rows <file>",
+        'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
+      )
+        .argParser(nonEmpty("--rows"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--output <folder>", "sets, answers and table; an interrupted table goes on in it")
+        .argParser(nonEmpty("--output"))
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--questions <n>", "questions of each held-out set (default: 4000)").argParser(
+        wholeNumber("--questions", 1, 1_000_000),
+      ),
+    )
+    .addOption(
+      new Option("--passages <list>", "a held-out set for each number (default: 10,4)").argParser(passageCounts),
+    )
+    .addOption(
+      new Option(
+        "--noise <file>",
+        'real passages {"title","text"} to stand among the others (default: none)',
+      ).argParser(nonEmpty("--noise")),
+    )
+    .addOption(
+      new Option(
+        "--hotpot <file>",
+        "HotpotQA's distractor questions as a set of their own; passed over if not there",
+      ).argParser(nonEmpty("--hotpot")),
+    )
+    .addOption(maxTokensOption())
+    .addOption(concurrencyOption());
+  // Each row names its own model.
+  for (const option of addEngineOptions(new Command()).options) {
+    if (option.long !== "--model") command.addOption(option);
+  }
+  return command.addOption(jsonOption("the table as one line of JSON"));
+}
+
+/** Makes the paper's accuracy table. @returns the exit code: 1 if a question could not be asked. */
+export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): Promise<number> {
+  const rows = await readTableRows(flags.rows);
+  const noise = flags.noise === undefined ? [] : await readNoise(flags.noise, terminal.signal);
+  const isMissing = flags.hotpot !== undefined && !existsSync(flags.hotpot);
+  if (isMissing) note(terminal, `Passed over: there is no file "${flags.hotpot}"`);
+  const bar = new ProgressBar(terminal, "Answering");
+  const table = await runAccuracyTable({
+    rows,
+    folder: flags.output,
+    numQuestions: flags.questions ?? 4000,
+    passages: flags.passages ?? [10, 4],
+    noise,
+    hotpot: isMissing ? undefined : flags.hotpot,
+    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
+    concurrency: flags.concurrency ?? 1,
+    openEngine: (model) => openEngine({ ...flags, model }, terminal),
+    signal: terminal.signal,
+    onRun: (set, row) => {
+      bar.end();
+      note(terminal, `${set}: ${row}`);
+    },
+    onProgress: (answered, total) => bar.update(answered, total),
+  }).finally(() => bar.end());
+  if (flags.json) await writeJson(terminal, table);
+  else await write(terminal.stdout, tableMarkdown(table), terminal.signal);
+  note(terminal, `Written: ${flags.output}, accuracy.md and accuracy.json with a picture for each set`);
+  const outcomes = table.sets.flatMap((set) => set.rows.map(({ outcome }) => outcome));
+  return outcomes.some((outcome) => outcome.kind === "scored" && outcome.summary.failed > 0) ? 1 : 0;
+}
+
+function passageCounts(text: string): number[] {
+  const counts = wholeNumbers("--passages", 2)(text);
+  const tooMany = counts.find((count) => count > 20);
+  if (tooMany !== undefined) {
+    throw new UsageError(`Cannot use --passages: it has ${tooMany}, wanted numbers from 2 to 20`);
+  }
+  if (new Set(counts).size < counts.length) {
+    throw new UsageError(`Cannot use --passages: a number stands twice in "${text}"`);
+  }
+  return counts;
+}

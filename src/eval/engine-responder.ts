@@ -1,0 +1,71 @@
+import { createHash } from "node:crypto";
+import type { Engine } from "../engine/engine.js";
+import { EngineError } from "../engine/engine-error.js";
+import type { GenerateResult } from "../engine/results.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import type { RagLine } from "./rag-line.js";
+import type { Reply, Responder, RunSettings } from "./responder.js";
+
+export interface EngineResponderOptions {
+  readonly engine: Engine;
+  readonly mode: AttentionMode;
+  /** Default true. */
+  readonly positionReencoding?: boolean | undefined;
+  /** How many of a line's documents are used, the best ones. Default all. */
+  readonly maxDocuments?: number | undefined;
+  /** Runs of different salts find none of each other's blocks. Default "". */
+  readonly salt?: string | undefined;
+}
+
+const formatVersion = 1;
+
+/** An engine in one mode, asked the model's own RAG prompt. What it cannot be asked, for instance because it is too long, is refused. */
+export function engineResponder(options: EngineResponderOptions): Responder {
+  const { engine, mode, positionReencoding = true, maxDocuments, salt } = options;
+  const rag = maxDocuments === undefined ? undefined : { maxDocuments };
+  return {
+    keepsPassages: mode === "block",
+    settings: async (): Promise<RunSettings> => ({
+      version: formatVersion,
+      model: await engine.model.fingerprint,
+      chat_template: createHash("sha256")
+        .update(engine.model.tokenizer.chatTemplate ?? "")
+        .digest("hex"),
+      kv_type: engine.kvType,
+      device: engine.model.backend.device.name,
+      mode,
+      position_reencoding: positionReencoding,
+      max_documents: maxDocuments ?? null,
+    }),
+    async ask({ question, documents }: RagLine, maxTokens: number, signal: AbortSignal): Promise<Reply> {
+      try {
+        const result = await engine.complete(
+          { question, documents, rag },
+          { mode, positionReencoding, maxTokens, temperature: 0, logprobs: false, salt, signal },
+        );
+        if (result.finishReason === "cancelled") throw signal.reason;
+        return replyOf(result);
+      } catch (error) {
+        if (!(error instanceof EngineError) || error.code === "queue_full") throw error;
+        return { kind: "refused", code: error.code, message: error.message };
+      }
+    },
+  };
+}
+
+function replyOf({ text, finishReason, usage, timings, blocks }: GenerateResult): Reply {
+  const { promptTokens, completionTokens, cachedTokens } = usage;
+  const localTokens = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
+  return {
+    kind: "answered",
+    text,
+    finishReason,
+    promptTokens,
+    completionTokens,
+    cachedTokens,
+    // Full mode has no local blocks: all of it is computed.
+    start: localTokens > 0 && cachedTokens === localTokens ? "stored" : "cold",
+    ttftMs: timings.ttftMs,
+    times: { encode_ms: timings.encodeMs, prefill_ms: timings.prefillMs, decode_ms: timings.decodeMs },
+  };
+}

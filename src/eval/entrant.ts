@@ -1,0 +1,33 @@
+import type { Engine } from "../engine/engine.js";
+import { engineResponder } from "./engine-responder.js";
+import { type PeerOptions, peerResponder } from "./peer-responder.js";
+import type { Responder } from "./responder.js";
+
+/** One who takes part in an evaluation, over every set of it. */
+export interface Entrant {
+  readonly name: string;
+  /** Answers the questions of one run. @param run its name: no two runs of an engine share blocks. */
+  readonly responder: (run: string) => Responder;
+}
+
+/** The ways in which an engine takes part. */
+export const ENGINE_ENTRANTS = ["block", "full", "no-reencoding"] as const;
+export type EngineEntrant = (typeof ENGINE_ENTRANTS)[number];
+
+/** An engine in one of its ways: "no-reencoding" is block mode without position re-encoding. */
+export function engineEntrant(engine: Engine, way: EngineEntrant, maxDocuments: number | undefined): Entrant {
+  const mode = way === "full" ? "full" : "block";
+  const positionReencoding = way !== "no-reencoding";
+  return {
+    name: way,
+    responder: (run) =>
+      engineResponder({ engine, mode, positionReencoding, maxDocuments, salt: `evaluation ${way} ${run}` }),
+  };
+}
+
+/** A server. @throws RangeError as peerResponder(). */
+export function peerEntrant(peer: PeerOptions): Entrant {
+  // What is wrong with its URL is told before anything runs.
+  peerResponder(peer);
+  return { name: peer.name, responder: () => peerResponder(peer) };
+}

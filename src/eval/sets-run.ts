@@ -1,0 +1,99 @@
+import { join } from "node:path";
+import type { Entrant } from "./entrant.js";
+import { folderName } from "./folder-name.js";
+import type { RagLine } from "./rag-line.js";
+import { runQuestions } from "./rag-run.js";
+import { type SetsReport, writeSetsReport } from "./report.js";
+import { compareRuns, type NamedRun, type RunComparison, summarizeRun } from "./summary.js";
+
+/** A set of questions. */
+export interface QuestionSet {
+  readonly name: string;
+  readonly lines: readonly RagLine[];
+  /** What a reader must know of it beside the figures. */
+  readonly notes: readonly string[];
+}
+
+export interface SetsRunOptions {
+  readonly sets: readonly QuestionSet[];
+  readonly entrants: readonly Entrant[];
+  /** FOLDER/SET/ENTRANT holds a run, or FOLDER/ENTRANT where there is one set; the report stands in FOLDER. */
+  readonly folder: string;
+  readonly lastSentence: boolean;
+  readonly maxTokens: number;
+  readonly concurrency: number;
+  readonly asksAgain: boolean;
+  /** Another run, that of the only set, which every entrant's is compared with. */
+  readonly against?: NamedRun | undefined;
+  readonly signal: AbortSignal;
+  /** Told which run begins. */
+  readonly onRun?: ((set: string, entrant: string) => void) | undefined;
+  readonly onProgress?: ((answered: number, total: number) => void) | undefined;
+}
+
+/**
+ * Asks every entrant the questions of every set, each run in a folder of its own as runQuestions() keeps it, and writes one report:
+ * each entrant beside the others, and its differences from the first.
+ *
+ * @throws RangeError for names whose folders would be one; Error as runQuestions(); the signal's reason.
+ */
+export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
+  const { sets, entrants, folder, lastSentence, against, signal } = options;
+  const setFolders = foldersOf(sets, "sets");
+  const runFolders = foldersOf(entrants, "runs");
+  const reports: SetsReport["sets"][number][] = [];
+  for (const [s, set] of sets.entries()) {
+    const runs: NamedRun[] = [];
+    for (const [e, entrant] of entrants.entries()) {
+      options.onRun?.(set.name, entrant.name);
+      const parts = [...(sets.length > 1 ? [setFolders[s] as string] : []), runFolders[e] as string];
+      const { answers, timings } = await runQuestions({
+        responder: entrant.responder(set.name),
+        lines: set.lines,
+        folder: join(folder, ...parts),
+        maxTokens: options.maxTokens,
+        concurrency: options.concurrency,
+        asksAgain: options.asksAgain,
+        signal,
+        onProgress: options.onProgress,
+      });
+      runs.push({ name: entrant.name, answers, timings });
+    }
+    reports.push({
+      title: set.name,
+      folder: setFolders[s] as string,
+      lastSentence,
+      runs: runs.map((run) => summarizeRun(run, { lastSentence })),
+      comparisons: comparisonsOf(runs, against, lastSentence),
+      notes: set.notes,
+    });
+  }
+  const title = `Answers over ${sets.map(({ name }) => name).join(", ")}`;
+  const report = { title, lastSentence, sets: reports };
+  await writeSetsReport(folder, report);
+  return report;
+}
+
+/** Each run less the first, and each less another. */
+function comparisonsOf(
+  runs: readonly NamedRun[],
+  against: NamedRun | undefined,
+  lastSentence: boolean,
+): RunComparison[] {
+  const [first, ...others] = runs;
+  return [
+    ...others.map((run) => compareRuns(run, first as NamedRun, { lastSentence })),
+    ...(against === undefined ? [] : runs.map((run) => compareRuns(run, against, { lastSentence }))),
+  ];
+}
+
+/** A folder for each name. @throws RangeError if two would share one. */
+function foldersOf(named: readonly { readonly name: string }[], what: string): string[] {
+  const folders = named.map(({ name }) => folderName(name));
+  for (const [i, one] of folders.entries()) {
+    if (folders.indexOf(one) < i) {
+      throw new RangeError(`Cannot run: two ${what} are called ${JSON.stringify(named[i]?.name)}, or nearly so`);
+    }
+  }
+  return folders;
+}
