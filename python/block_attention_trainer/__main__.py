@@ -1,4 +1,4 @@
-"""The command line: train, export, train-tokenizer, schema."""
+"""The command line: train, export, train-tokenizer, embed, schema."""
 
 import argparse
 import sys
@@ -48,6 +48,12 @@ def _train_tokenizer(options: argparse.Namespace) -> None:
     train_tokenizer(settings.tokenizer, options.out or settings.run_folder / "tokenizer")
 
 
+def _embed(options: argparse.Namespace) -> None:
+    from .embed import serve_standard_streams
+
+    serve_standard_streams(options.model, options.batch_size)
+
+
 def _schema(options: argparse.Namespace) -> None:
     options.out.write_text(json_schema(), encoding="utf-8")
 
@@ -81,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     tokenizer = commands.add_parser("train-tokenizer", parents=[config], help="train the settings' tokenizer alone")
     tokenizer.add_argument("--out", type=Path, help="the folder that is written; default: in the run's folder")
     tokenizer.set_defaults(run=_train_tokenizer)
+
+    embed = commands.add_parser("embed", help="embed texts: lines of JSON in, lines of JSON out")
+    embed.add_argument("--model", type=Path, required=True, help="the folder of a Hugging Face encoder")
+    embed.add_argument("--batch-size", type=int, default=32, help="texts computed at once, default: 32")
+    embed.set_defaults(run=_embed)
 
     schema = commands.add_parser("schema", help="write the settings' JSON schema")
     schema.add_argument("--out", type=Path, default=SCHEMA_FILE, help="default: settings.schema.json")

@@ -14,6 +14,7 @@ import {
   readGgufBlockAttention,
 } from "../model/block-attention-config.js";
 import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
+import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
@@ -47,7 +48,8 @@ export async function runSegment(flags: SegmentFlags, terminal: Terminal): Promi
       await writeJson(terminal, { blocks, warnings });
       return;
     }
-    await write(terminal.stdout, paint(blocks, terminal), terminal.signal);
+    const parts = blocks.map((block, i) => ({ ...block, kind: i === blocks.length - 1 ? "final" : "local" }) as const);
+    await write(terminal.stdout, `${paintBlocks(parts, terminal)}\n`, terminal.signal);
     for (const warning of warnings) terminal.stderr.write(`Warning: ${warning}\n`);
   });
 }
@@ -65,24 +67,6 @@ function cutForShow(
     tokens: group.reduce((sum, index) => sum + (cutTokenIds[index]?.length ?? 0), 0),
   }));
   return { blocks, warnings: cut.warnings };
-}
-
-function paint(blocks: readonly ShownBlock[], { colors }: Terminal): string {
-  const inks = [colors.cyan, colors.green, colors.yellow, colors.magenta, colors.blue];
-  const parts = blocks.map(({ text, tokens }, i) => {
-    const isFinal = i === blocks.length - 1;
-    const ink = isFinal ? colors.bold : (inks[i % inks.length] as (text: string) => string);
-    const head = `[${isFinal ? "final block" : `block ${i + 1}`}: ${tokens} ${tokens === 1 ? "token" : "tokens"}]`;
-    // Text from outside moves no cursor and paints nothing.
-    const shown = text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => (c === "\n" || c === "\t" ? c : "\u{fffd}"));
-    // Each line on its own: a colour that runs over line ends is lost in pagers.
-    return `${colors.dim(head)}\n${shown
-      .split("\n")
-      .map((line) => (line === "" ? "" : ink(line)))
-      .join("\n")}\n`;
-  });
-  const total = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
-  return `${parts.join("")}${colors.dim(`${blocks.length} blocks, ${total} tokens`)}\n\n`;
 }
 
 /** What cutting goes by, from a tokenizer and the model's block-attention config: no weights are wanted. */

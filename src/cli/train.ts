@@ -1,15 +1,12 @@
 import { writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
-import { userCacheDir } from "../kv/user-cache-dir.js";
 import { curvesPicture, readCurve } from "../train/curves.js";
-import { trainerPython } from "../train/python-environment.js";
-import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
 import { jsonOption, nonEmpty, wholeNumber } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
+import { commandPython, pythonOption } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
 
 interface TrainerFlags {
@@ -130,13 +127,6 @@ function addSettingsOptions(command: Command): Command {
     );
 }
 
-function pythonOption(): Option {
-  const about = `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`;
-  return new Option("--python <path>", about).argParser(nonEmpty("--python"));
-}
-
-const pythonVariable = "BLOCK_ATTENTION_PYTHON";
-
 function settingsArgs({ config, set = [] }: SettingsFlags): string[] {
   return ["--config", config, ...set.flatMap((each) => ["--set", each])];
 }
@@ -154,19 +144,8 @@ async function start(
   display: TrainingDisplay,
   { args, processes = 1, json = false, onEvent }: Work,
 ): Promise<number> {
-  const folder = pythonFolder();
   const { env } = terminal;
-  const fromEnvironment = env[pythonVariable] ? { path: env[pythonVariable], by: pythonVariable } : undefined;
-  const python = await trainerPython({
-    named: flags.python === undefined ? fromEnvironment : { path: flags.python, by: "--python" },
-    cacheDir: join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "python"),
-    pythonFolder: folder,
-    env,
-    say: (line) => note(terminal, line),
-    onPipLine: (line) => note(terminal, line),
-    pipDraws: terminal.isErrorTerminal,
-    signal: terminal.signal,
-  });
+  const { python, folder } = await commandPython(flags.python, terminal);
   // From here on a signal is the trainer's: it writes a checkpoint, and its exit code counts.
   terminal.endWell();
   try {

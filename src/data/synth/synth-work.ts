@@ -1,7 +1,6 @@
 import { type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
-import { loadTokenizer, templateOf } from "../../engine/model.js";
-import { openModel } from "../../model/open-model.js";
 import type { Work } from "../ordered-workers.js";
+import { modelPrompt } from "../rag/model-prompt.js";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
 
 /** What making questions goes by; plain data, for it is sent to workers. */
@@ -25,7 +24,8 @@ export interface SynthLines {
 }
 
 export async function synthWork(settings: SynthSettings): Promise<Work<SynthRange, SynthLines>> {
-  const rag: RagPromptOptions | undefined = settings.format === "train" ? await ragOptions(settings.model) : undefined;
+  const rag: RagPromptOptions | undefined =
+    settings.format === "train" ? (await modelPrompt(settings.model, "own")).rag : undefined;
   return ({ first, count }) => {
     const lines: string[] = [];
     const kinds: Record<string, number> = {};
@@ -36,13 +36,6 @@ export async function synthWork(settings: SynthSettings): Promise<Work<SynthRang
     }
     return { text: lines.map((line) => `${line}\n`).join(""), numQuestions: lines.length, kinds };
   };
-}
-
-/** Where a model folder is a tokenizer's alone, the RAG prompt's texts are the defaults. */
-async function ragOptions(model: string): Promise<RagPromptOptions> {
-  const template = templateOf(await loadTokenizer(model));
-  const config = await openModel(model, {}).catch(() => undefined);
-  return { template, texts: config?.config.blockAttention?.ragPrompt };
 }
 
 function linesOf({ id, documents, questions }: SynthContext, rag: RagPromptOptions | undefined): string[] {

@@ -1,0 +1,41 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { Option } from "commander";
+import { userCacheDir } from "../kv/user-cache-dir.js";
+import { trainerPython } from "../train/python-environment.js";
+import { pythonFolder } from "../train/python-folder.js";
+import { nonEmpty } from "./options.js";
+import { note, type Terminal } from "./terminal.js";
+
+const pythonVariable = "BLOCK_ATTENTION_PYTHON";
+
+export function pythonOption(): Option {
+  const about = `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`;
+  return new Option("--python <path>", about).argParser(nonEmpty("--python"));
+}
+
+/**
+ * The Python that a command runs on, and the folder of the project's package for it.
+ *
+ * @param named what --python says.
+ * @throws Error of one line if there is none that will do and none can be made; the signal's reason.
+ */
+export async function commandPython(
+  named: string | undefined,
+  terminal: Terminal,
+): Promise<{ readonly python: string; readonly folder: string }> {
+  const folder = pythonFolder();
+  const { env } = terminal;
+  const fromEnvironment = env[pythonVariable] ? { path: env[pythonVariable], by: pythonVariable } : undefined;
+  const python = await trainerPython({
+    named: named === undefined ? fromEnvironment : { path: named, by: "--python" },
+    cacheDir: join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "python"),
+    pythonFolder: folder,
+    env,
+    say: (line) => note(terminal, line),
+    onPipLine: (line) => note(terminal, line),
+    pipDraws: terminal.isErrorTerminal,
+    signal: terminal.signal,
+  });
+  return { python, folder };
+}

@@ -1,0 +1,70 @@
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { LineDraw } from "./line-draw.js";
+import { digestInputs, writeManifest } from "./manifest.js";
+import { type RowReport, RowTally, readObjects, refusePipes } from "./row-tally.js";
+import { dataFiles } from "./rows.js";
+import { Random } from "./synth/random.js";
+import { writeTexts } from "./write-lines.js";
+
+export interface SampleOptions {
+  /** A file of rows of any kind, or a folder. */
+  readonly input: string;
+  readonly output: string;
+  /** How many rows, or which share of those that can be used, rounded. */
+  readonly size:
+    | { readonly kind: "count"; readonly count: number }
+    | { readonly kind: "share"; readonly share: number };
+  readonly seed: string;
+  readonly signal: AbortSignal;
+  readonly onProgress?: ((rows: number) => void) | undefined;
+}
+
+/** Left out because it was not drawn. */
+const NOT_DRAWN = "not drawn";
+
+/**
+ * Draws rows at random, as JSON lines in their order. The draw goes by seed and number of rows alone.
+ *
+ * @throws Error for files that cannot be read or written, or that hold fewer rows; the signal's reason. No half file stays.
+ */
+export async function sampleRows(options: SampleOptions): Promise<RowReport> {
+  const { input, output, size, seed, signal, onProgress } = options;
+  const files = await dataFiles(input);
+  const inputs = await digestInputs(files, signal);
+  refusePipes(inputs);
+  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
+    throw describeWriteError(error, output);
+  });
+  const total = await countRows(files, signal);
+  const count = size.kind === "count" ? size.count : Math.round(size.share * total);
+  if (count > total)
+    throw new Error(`Cannot sample: ${count} rows are wanted, the input has ${total} that can be used`);
+  const tally = new RowTally();
+  async function* texts(): AsyncGenerator<string, void> {
+    const draw = new LineDraw(new Random(JSON.stringify(["sample", seed])), total, count);
+    for await (const { value, index } of readObjects(files, tally, signal)) {
+      onProgress?.(index);
+      if (!draw.takes()) {
+        tally.drop(NOT_DRAWN);
+        continue;
+      }
+      tally.written += 1;
+      yield `${JSON.stringify(value)}\n`;
+    }
+    tally.throwIfEmpty("Cannot sample");
+  }
+  await writeAtomically(output, (partial) => writeTexts(partial, texts()));
+  const { dropped, errors: _, ...counts } = tally.report();
+  const own = size.kind === "count" ? { count: size.count } : { share: size.share };
+  await writeManifest(output, { command: "data sample", options: { ...own, seed }, inputs, counts, dropped }, signal);
+  return tally.report();
+}
+
+/** How many rows of files are objects. @throws Error if a file cannot be read; the signal's reason. */
+export async function countRows(files: readonly string[], signal: AbortSignal): Promise<number> {
+  let count = 0;
+  for await (const _ of readObjects(files, new RowTally(), signal)) count += 1;
+  return count;
+}
