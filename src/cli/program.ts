@@ -3,6 +3,8 @@ import { packageVersion } from "../files/package-version.js";
 import { benchOptions, runBench } from "./bench.js";
 import { convertOptions, runConvert } from "./convert.js";
 import { packOptions, runPack, runSynth, synthOptions } from "./data.js";
+import { ragDataCommands } from "./data-rag.js";
+import { type RawFlags, rawOptions, runRaw, runTulu3, runValidate, tulu3Options, validateOptions } from "./data-raw.js";
 import { demoOptions, runDemo } from "./demo.js";
 import { doctorOptions, runDoctor } from "./doctor.js";
 import { evaluationCommands } from "./eval.js";
@@ -24,6 +26,14 @@ A line of input is one of
 A line that cannot be used gives {"error": "…"} in its place, the others go on, and the exit code is 1. Lines of white
 space alone are passed over.`;
 
+/** Raw question sets: the command, the set's name, a file of it. */
+const rawSets = [
+  ["2wiki", "2WikiMultihopQA", "2wiki/dev.parquet"],
+  ["hqa", "HotpotQA", "hotpot_dev_distractor_v1.json"],
+  ["nq", "Natural Questions in FiD's format", "nq/test.json"],
+  ["tqa", "TriviaQA in FiD's format", "tqa/test.json"],
+] as const;
+
 /** The program `block-attention`, its commands bound to a terminal. */
 export function createProgram(terminal: Terminal): { run(argv: readonly string[]): Promise<number> } {
   let exitCode = 0;
@@ -43,7 +53,7 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
       .addOption(new Option("--verbose", "errors with their stack"))
       .allowExcessArguments(false)
       .addHelpText("after", help);
-    // A command's arguments stand among its options.
+    // A command's arguments stand among its options: see validateOptions.
     command.action(async () => {
       exitCode = await run(command.opts() as F, terminal);
     });
@@ -198,6 +208,50 @@ Examples:
 A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chunks", "response", "train_block"?}.`,
     data,
   );
+
+  add(
+    "tulu3",
+    "Makes training lines of the Tulu 3 mixture, for full mode and for block mode.",
+    tulu3Options,
+    runTulu3,
+    `
+Examples:
+  block-attention data tulu3 --model ./Llama-3.1-8B --prefix "[Block-Attention]" --input tulu-3-sft-mixture/data --output-dir tulu3
+
+A row is {"messages": [{"role", "content"}, …], "id"?, "source"?}. A row that is none is told, the others go on, and the exit
+code is 1.`,
+    data,
+  );
+  for (const [format, name, example] of rawSets) {
+    add(
+      format,
+      `Makes RAG lines of ${name}.`,
+      rawOptions,
+      (flags: RawFlags, at) => runRaw(format, flags, at),
+      `
+Examples:
+  block-attention data ${format} --input ${example} --output ${format}.jsonl
+  block-attention data ${format} --input ${example} --passages all --order as-is --output all.jsonl
+
+A row that cannot be used is told, the others go on, and the exit code is 1. docs/training-data.md describes the lines.`,
+      data,
+    );
+  }
+  add(
+    "validate",
+    "Checks a data file row by row.",
+    validateOptions,
+    runValidate,
+    `
+Examples:
+  block-attention data validate --format rag nq.jsonl
+  block-attention data validate --format packed train.parquet
+
+The first 20 rows that are not of the format are told, all are counted, and the exit code is 1.`,
+    data,
+  );
+
+  for (const { name, summary, declare, run, help } of ragDataCommands) add(name, summary, declare, run, help, data);
 
   const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");
   for (const { name, summary, declare, run, help } of evaluationCommands) {
