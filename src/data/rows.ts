@@ -14,6 +14,8 @@ export type Row =
 
 /** The largest row that is read, in bytes. */
 const maxRowBytes = 2 ** 26;
+/** Of a JSON array, read at a time. */
+const pieceBytes = 2 ** 20;
 /** What DuckDB may hold while it reads one file. */
 const memoryLimit = "512MB";
 
@@ -49,7 +51,12 @@ export async function* readRows(path: string, signal: AbortSignal): AsyncGenerat
     yield* readParquetRows(path, signal);
   } else if (/\.json$/i.test(path) && (await firstByte(path)) === "[") {
     const { handle } = await openRegularFile(path);
-    const elements = readJsonArray(handle.createReadStream(), quote(path), signal, maxRowBytes);
+    const elements = readJsonArray(
+      handle.createReadStream({ highWaterMark: pieceBytes }),
+      quote(path),
+      signal,
+      maxRowBytes,
+    );
     yield* rowsOf(elements, "element", path);
   } else {
     // A file is opened at once, so that a wrong path is told at once; standard input has no name here.

@@ -31,8 +31,9 @@ test("readJsonArray(): gives the elements that JSON.parse gives, wherever chunks
 });
 
 test("readJsonArray(): brackets, commas and escapes inside strings end nothing", async () => {
-  const elements = ['a],[{"\\', { 'k\\"]': "}\\\\" }, "\u2028😀", [[], {}]];
-  for (const size of [1, 2, 3, 100]) expect(await valuesOf(JSON.stringify(elements), size)).toEqual(elements);
+  const elements = ['a],[{"\\', "\\\\", '\\\\"\\', '""', { 'k\\"]': "}\\\\" }, "\u2028😀", [[], {}]];
+  const sizes = [1, 2, 3, 4, 5, 100];
+  for (const size of sizes) expect(await valuesOf(JSON.stringify(elements), size)).toEqual(elements);
 });
 
 test("readJsonArray(): an element that is no JSON, or too large, is told by its number, and the others go on", async () => {

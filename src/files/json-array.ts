@@ -66,9 +66,17 @@ export async function* readJsonArray(
           continue;
         }
         if (inString) {
-          if (isEscaped) isEscaped = false;
-          else if (byte === backslash) isEscaped = true;
-          else if (byte === quoteByte) inString = false;
+          // On to the next quote: an odd number of backslashes before it make it one of the string's own.
+          const found = data.indexOf(quoteByte, i);
+          const end = found < 0 ? data.length : found;
+          let numBackslashes = 0;
+          while (end - numBackslashes > i && data[end - numBackslashes - 1] === backslash) numBackslashes += 1;
+          if (end - numBackslashes === i && isEscaped) numBackslashes += 1;
+          isEscaped = numBackslashes % 2 === 1;
+          i = end;
+          if (found < 0) continue;
+          inString = isEscaped;
+          isEscaped = false;
           continue;
         }
         if (byte === quoteByte) inString = true;
