@@ -175,7 +175,7 @@ test("eval rag: two sets, three ways of an engine and a peer in one report, each
   const again = await runCli(args, { FAKE_KEY: "secret-key" });
   expect(JSON.parse(again.stdout)).toEqual(report);
   expect(server.requests.length).toBe(before);
-});
+}, 120_000);
 
 test("eval rag: a peer alone, which tells no cached tokens, without a model", async () => {
   await using server = await startFakePeer((_, response) => streamAnswer(response, { pieces: ["Nothing"] }));
@@ -309,7 +309,7 @@ test("eval sweep: each point from its run's files, and one over the model's cont
     expect(markdown).toContain(`(${name}.svg)`);
     expect(readFileSync(join(folder, "sweep", `${name}.svg`), "utf8")).toMatch(/^<svg [\s\S]*<polyline/);
   }
-});
+}, 120_000);
 
 test("eval sweep: prompts over the context are a row of their own, no crash", async () => {
   const many = writeSet("many", 200, 20);

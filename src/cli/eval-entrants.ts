@@ -44,7 +44,11 @@ export function addEntrantOptions(command: Command, defaultModes: string): Comma
         "--peer <name=url>",
         "an OpenAI server in the same report, by its API's base; may be given again",
       ).argParser((text: string, before: readonly NamedText[] | undefined) => {
-        const peer = parseNamed("--peer", text, "NAME=URL, for instance vllm=http://127.0.0.1:8000/v1");
+        const peer = splitNamed(text);
+        if (peer === undefined) {
+          const wanted = "NAME=URL, for instance vllm=http://127.0.0.1:8000/v1";
+          throw new UsageError(`Cannot use --peer: it is ${quote(text, 80)}, wanted ${wanted}`);
+        }
         if ([...ENGINE_ENTRANTS, ...(before ?? []).map(({ name }) => name)].includes(peer.name)) {
           throw new UsageError(`Cannot use --peer: another run is called ${quote(peer.name)} too`);
         }
@@ -160,11 +164,8 @@ function collect(flag: string): (text: string, before: readonly string[] | undef
   return (text, before) => [...(before ?? []), nonEmpty(flag)(text)];
 }
 
-/** @throws UsageError for text without a name. */
-export function parseNamed(flag: string, text: string, wanted: string): NamedText {
-  const [, name, value] = /^([\p{L}\p{N}][\p{L}\p{N} ._-]*)=(.+)$/su.exec(text) ?? [];
-  if (name === undefined || value === undefined) {
-    throw new UsageError(`Cannot use ${flag}: it is ${quote(text, 80)}, wanted ${wanted}`);
-  }
-  return { name, text: value };
+/** NAME=TEXT; undefined where there is no name before the first "=", for instance in a path. */
+export function splitNamed(text: string): NamedText | undefined {
+  const [, name, rest] = /^([\p{L}\p{N}][\p{L}\p{N} ._-]*)=(.+)$/su.exec(text) ?? [];
+  return name === undefined || rest === undefined ? undefined : { name, text: rest };
 }

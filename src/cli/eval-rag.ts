@@ -7,7 +7,14 @@ import { runRag } from "../eval/rag-run.js";
 import { type EvaluationReport, writeReport } from "../eval/report.js";
 import { runSets } from "../eval/sets-run.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
-import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants, readPeers } from "./eval-entrants.js";
+import {
+  addEntrantOptions,
+  type EntrantFlags,
+  type NamedText,
+  openEntrants,
+  readPeers,
+  splitNamed,
+} from "./eval-entrants.js";
 import {
   askAgainOption,
   compareOption,
@@ -187,7 +194,7 @@ async function runMany(
 /** FILE or NAME=FILE; a file is called by its own name. */
 export function parseInput(text: string): NamedText {
   const path = nonEmpty("--input")(text);
-  const [, name, named] = /^([\p{L}\p{N}][\p{L}\p{N} ._-]*)=(.+)$/su.exec(path) ?? [];
-  if (name !== undefined && named !== undefined && !existsSync(path)) return { name, text: named };
+  const named = splitNamed(path);
+  if (named !== undefined && !existsSync(path)) return named;
   return { name: path === "-" ? "standard input" : basename(path, extname(path)), text: path };
 }

@@ -18,7 +18,7 @@ export interface LinePicture {
 
 const width = 860;
 const height = 380;
-const margin = { left: 70, right: 16, top: 44, bottom: 48 };
+const margin = { left: 70, right: 16, top: 56, bottom: 48 };
 const legendRow = 18;
 
 /** Lines over a logarithmic x, with intervals as whiskers: an SVG picture that reads in light and dark. */
@@ -74,7 +74,7 @@ export function linePicture({ title, xName, yName, scale, series: given }: LineP
 <title>${escapeXml(title)}</title>
 <style>text{fill:#64748b}.title{font-size:14px;font-weight:600}.grid{stroke:#94a3b8;stroke-opacity:.35}@media (prefers-color-scheme:dark){text{fill:#94a3b8}[stroke="${chartColours[0]}"]{stroke:#cbd5e1}[fill="${chartColours[0]}"]{fill:#cbd5e1}}</style>
 <text class="title" x="16" y="22">${escapeXml(title)}</text>
-<text x="16" y="${margin.top - 6}">${escapeXml(yName)}</text>
+<text x="16" y="${margin.top - 16}">${escapeXml(yName)}</text>
 <text x="${width / 2}" y="${height - 8}" text-anchor="middle">${escapeXml(xName)}</text>
 ${grid.join("\n")}
 ${marks.join("\n")}

@@ -175,7 +175,7 @@ export function sweepRemarks(report: Omit<SweepReport, "title">): string[] {
   for (const { passages, lines: used, moreGold, fewOthers } of ofSizes.values()) {
     if (moreGold + fewOthers === 0) continue;
     told.push(
-      `${passages} passages: ${used} lines; ${moreGold} need more gold passages than that, and for ${fewOthers} the set has too few others.`,
+      `${passages} ${passages === 1 ? "passage" : "passages"}: ${used} lines; ${moreGold} need more gold passages than that, and for ${fewOthers} the set has too few others.`,
     );
   }
   for (const { entrant, order, passages, outcome } of points) {
