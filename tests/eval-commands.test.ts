@@ -182,9 +182,12 @@ test("eval rag: a peer alone, which tells no cached tokens, without a model", as
   const { code, stdout } = await runCli([
     ...["eval", "rag", "--input", one.path, "--modes", "none", "--peer", `silent=${server.url}`, "--peer-model", "m"],
     ...["--output", join(folder, "silent"), "--model", "no-such-model", "--no-ask-again", "--limit", "2"],
+    ...["--compare", join(folder, "report", "one", "block")],
   ]);
   expect(code).toBe(0);
   expect(stdout).toContain("not told");
+  expect(stdout).toContain("silent less block");
+  expect(stdout).toContain("0 questions stand in the first alone and 2 in the second; they are left out.");
   expect(server.requests.length).toBe(3);
   const markdown = readFileSync(join(folder, "silent", "report.md"), "utf8");
   expect(markdown).toMatch(

@@ -40,3 +40,10 @@ export const PAPER_ROW_NAMES = Object.keys(PAPER_ROWS) as PaperRowName[];
 export function paperAverage({ twoWiki, hotpotQA, nq, triviaQA }: PaperRow): number {
   return (twoWiki + hotpotQA + nq + triviaQA) / 4;
 }
+
+const setNames = { twoWiki: /^2wiki/i, hotpotQA: /^(hqa|hotpot)/i, nq: /^(nq|natural)/i, triviaQA: /^(tqa|trivia)/i };
+
+/** Which of the paper's sets a name means. @example paperSetOf("hqa.dev") is "hotpotQA" */
+export function paperSetOf(name: string): keyof typeof setNames | undefined {
+  return (Object.keys(setNames) as (keyof typeof setNames)[]).find((set) => setNames[set].test(name));
+}

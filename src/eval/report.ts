@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import type { PairedDifference } from "./interval.js";
 import { METRIC_NAMES, METRICS, type Metric } from "./metrics.js";
+import { PAPER_ROWS, paperAverage, paperSetOf } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
 import type { GroupSummary, RunComparison, RunSummary, ServingSummary, TimeSummary } from "./summary.js";
 
@@ -196,13 +197,29 @@ export function setsTable({ sets }: SetsReport, metric: Metric): string[][] {
   ];
 }
 
-const overviewMetrics = ["word", "subspan"] as const;
+/** The paper's rows under a table of subspan, where sets are called as the paper's. */
+export function paperTableRows({ sets }: SetsReport): string[][] {
+  const columns = sets.map(({ title }) => paperSetOf(title));
+  if (columns.every((column) => column === undefined)) return [];
+  return Object.values(PAPER_ROWS).map((row) => [
+    `Paper: ${row.name}`,
+    ...columns.map((column) => (column === undefined ? "" : row[column].toFixed(1))),
+    columns.length === 4 && new Set(columns).size === 4 && !columns.includes(undefined)
+      ? paperAverage(row).toFixed(1)
+      : "",
+  ]);
+}
 
 function markdownSets(report: SetsReport): string {
   return joinParts([
     `# ${report.title}`,
     introduction(report.lastSentence),
-    ...(report.sets.length === 1 ? [] : overviewMetrics.map((metric) => markdownTable(setsTable(report, metric)))),
+    ...(report.sets.length === 1
+      ? []
+      : [
+          markdownTable(setsTable(report, "word")),
+          markdownTable([...setsTable(report, "subspan"), ...paperTableRows(report)]),
+        ]),
     ...report.sets.flatMap((set) => [`## ${set.title}`, ...reportParts(set, `${set.folder}.svg`, "###")]),
   ]);
 }
