@@ -106,7 +106,7 @@ function filled(args, more = {}) {
   return args.map((arg) => arg.replace(/\{(\w+)\}/g, (whole, name) => ({ ...places, ...more })[name] ?? whole));
 }
 
-/** One step; with "server", while that command of ours listens. */
+/** One step; with "server", while that command of ours listens; with "mayHoldBadRows", rows that cannot be used do not stop it. */
 async function run(step, what) {
   if (values["dry-run"]) {
     if (step.server) console.log(`$ block-attention ${filled(step.server).join(" ")} &`);
@@ -118,6 +118,9 @@ async function run(step, what) {
   console.log(`$ block-attention ${args.join(" ")}`);
   const { status, signal } = spawnSync(process.execPath, [main, ...args], { stdio: "inherit" });
   server?.process.kill("SIGTERM");
+  const isMade = step.makes.every((file) => existsSync(join(folder, file)));
+  // Our commands end with 1 where some rows could not be used, and have written the others.
+  if (status === 1 && step.mayHoldBadRows && isMade) return;
   if (status !== 0) fail(`The recipe stopped: ${what} ended with ${signal ?? status}; the same command goes on there`);
 }
 
