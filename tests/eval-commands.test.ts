@@ -271,10 +271,10 @@ test("eval compare: runs over different questions are refused, and which they ar
 
 test("eval sweep: each point from its run's files, and one over the model's context", async () => {
   const { code, error, stdout } = await runCli([
-    ...["eval", "sweep", "--threads", "1", "--max-tokens", "5", "--json", "--input", one.path],
+    ...["eval", "sweep", "--threads", "1", "--max-tokens", "3", "--json", "--input", one.path, "--limit", "3"],
     ...[
       "--passages",
-      "4,1,9",
+      "4,1,7",
       "--order",
       "gold-first,gold-last",
       "--modes",
@@ -289,13 +289,13 @@ test("eval sweep: each point from its run's files, and one over the model's cont
   expect(report.points.map(({ order, passages }) => [order, passages])).toEqual([
     ["gold-first", 1],
     ["gold-first", 4],
-    ["gold-first", 9],
+    ["gold-first", 7],
     ["gold-last", 1],
     ["gold-last", 4],
-    ["gold-last", 9],
+    ["gold-last", 7],
   ]);
   for (const { order, passages, lines, moreGold, fewOthers, tooLong, outcome } of report.points) {
-    expect(lines + moreGold + fewOthers).toBe(4);
+    expect(lines + moreGold + fewOthers).toBe(3);
     if (outcome.kind !== "scored") {
       expect(lines - tooLong).toBe(0);
       continue;
