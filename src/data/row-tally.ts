@@ -58,7 +58,7 @@ export class RowTally {
 }
 
 /** What is wrong with a row, with its place. */
-export function placedError(where: string, error: unknown): string {
+function placedError(where: string, error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   return message.includes(where) ? message : `${message} (${where})`;
 }

@@ -13,7 +13,7 @@ export interface TextEmbedder {
 }
 
 /** What of a document is scored. */
-export function scoredText(document: string | RagDocument, withTitle: boolean): string {
+function scoredText(document: string | RagDocument, withTitle: boolean): string {
   if (typeof document === "string") return document;
   return withTitle ? `${document.title} ${document.text}` : document.text;
 }
