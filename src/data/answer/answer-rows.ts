@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { mkdir, realpath, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ragPrompt } from "../../blocks/rag-prompt.js";
@@ -98,6 +99,8 @@ async function askAll(
   journal: AnswerJournal,
 ): Promise<void> {
   const failed = new AbortController();
+  // Each question under way listens to it.
+  setMaxListeners(0, failed.signal);
   const stop = () => failed.abort(options.signal.reason);
   if (options.signal.aborted) stop();
   options.signal.addEventListener("abort", stop, { once: true });

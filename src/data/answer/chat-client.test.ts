@@ -146,8 +146,9 @@ test("ChatClient.ask(): a stop ends what is under way, and a try that takes too 
 test("ChatClient.ask(): an answer without end is cut off", async () => {
   const body = chatBody("x".repeat(2 ** 24));
   await using server = await fakeChatServer(() => ({ status: 200, body }));
-  const { chat } = client(server.baseUrl, { retries: 0 });
-  await expect(chat.ask("a", signal)).rejects.toThrow("its answer has more than 16777216 bytes");
+  const error = "the server's answer has more than 16777216 bytes";
+  expect(await client(server.baseUrl).chat.ask("a", signal)).toEqual({ kind: "refused", status: 200, error });
+  expect(server.requests.length).toBe(1);
 });
 
 test("retryAfterMs(): seconds, dates, and what is neither", () => {

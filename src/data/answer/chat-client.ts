@@ -124,6 +124,10 @@ export class ChatClient {
         signal: ending.signal,
       });
       const text = await readText(response);
+      if (text === undefined) {
+        const error = `the server's answer has more than ${maxAnswerBytes} bytes`;
+        return { kind: "done", outcome: { kind: "refused", status: response.status, error } };
+      }
       if (response.ok) return { kind: "done", outcome: readAnswer(text, (error) => this.#tell(error)) };
       const error = this.#tell(`the server answers ${response.status}: ${serversWords(text)}`);
       if (response.status === 429 || response.status >= 500) {
@@ -166,13 +170,14 @@ export function publicAddress(url: URL): string {
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
 }
 
-async function readText(response: Response): Promise<string> {
+/** @returns undefined for one that is too long to be an answer. */
+async function readText(response: Response): Promise<string | undefined> {
   const parts: Uint8Array[] = [];
   let size = 0;
   // Leaving the loop closes the connection.
   for await (const part of (response.body ?? []) as AsyncIterable<Uint8Array>) {
     size += part.byteLength;
-    if (size > maxAnswerBytes) throw new Error(`its answer has more than ${maxAnswerBytes} bytes`);
+    if (size > maxAnswerBytes) return undefined;
     parts.push(part);
   }
   return Buffer.concat(parts).toString("utf8");
