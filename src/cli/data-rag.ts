@@ -8,6 +8,7 @@ import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js"
 import { convertRows } from "../data/rag/convert-rows.js";
 import { type RetrieveReport, retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import type { RowReport } from "../data/row-tally.js";
+import { dataFiles } from "../data/rows.js";
 import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
@@ -102,6 +103,8 @@ async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<nu
   const withTitle = flags.withTitle ?? false;
   if (flags.scores !== undefined) return retrieve({ kind: "file", path: flags.scores });
   if (flags.method !== "dense") return retrieve({ kind: "bm25", withTitle });
+  // A missing input is told before seconds go into loading a model.
+  await dataFiles(flags.input);
   const model = flags.embeddingModel as string;
   const { python, folder } = await commandPython(flags.python, terminal);
   await using embedder = await PythonEmbedder.start({
