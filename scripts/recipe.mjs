@@ -106,7 +106,7 @@ function filled(args, more = {}) {
   return args.map((arg) => arg.replace(/\{(\w+)\}/g, (whole, name) => ({ ...places, ...more })[name] ?? whole));
 }
 
-/** One step; with "server", while that command of ours listens; with "mayHoldBadRows", rows that cannot be used do not stop it. */
+/** One step; with "server", while that command of ours listens; with "mayLeaveOut", rows or questions that cannot be used do not stop it. */
 async function run(step, what) {
   if (values["dry-run"]) {
     if (step.server) console.log(`$ block-attention ${filled(step.server).join(" ")} &`);
@@ -119,8 +119,8 @@ async function run(step, what) {
   const { status, signal } = spawnSync(process.execPath, [main, ...args], { stdio: "inherit" });
   server?.process.kill("SIGTERM");
   const isMade = step.makes.every((file) => existsSync(join(folder, file)));
-  // Our commands end with 1 where some rows could not be used, and have written the others.
-  if (status === 1 && step.mayHoldBadRows && isMade) return;
+  // Our commands end with 1 where some rows or questions could not be used, and have written the others.
+  if (status === 1 && step.mayLeaveOut && isMade) return;
   if (status !== 0) fail(`The recipe stopped: ${what} ended with ${signal ?? status}; the same command goes on there`);
 }
 
