@@ -1,0 +1,1 @@
+"""OpenCompass over a block-attention server: a model type for its configurations, see `model.py`."""
