@@ -96,7 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
         predictions = opencompass_predictions(read_samples(asked.samples))
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(predictions, indent=4, ensure_ascii=False), encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        print(f'Cannot export to "{asked.output}": {error.strerror}, "{error.filename}"', file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{len(predictions)} predictions in {asked.output}")

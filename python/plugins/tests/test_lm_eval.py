@@ -273,6 +273,18 @@ def test_command_line_logs_samples_that_are_exported(server: str, tasks: TaskMan
             assert sum(one["prediction"] == one["gold"] for one in predictions) / NUM_QUESTIONS == accuracy
 
 
+@pytest.mark.parametrize("mode", ["block", "full"])
+def test_begun_answers_stay_in_the_final_block(mode: str) -> None:
+    """As the harness' `gen_prefix` asks: HumanEval's."""
+    model = BlockAttentionCompletions(tokenizer=str(MODEL), mode=mode)
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "It is")]
+    prompt = model.apply_chat_template([{"role": role, "content": text} for role, text in turns], False)
+    assert prompt == "<|user|>\na<|assistant|>\nb<|eos|>\n<|user|>\nc<|assistant|>\nIt is"
+    if isinstance(prompt, BlockPrompt):
+        assert prompt.blocks[1] == "<|user|>\nc<|assistant|>\nIt is"
+    assert isinstance(prompt, BlockPrompt) == (mode == "block")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

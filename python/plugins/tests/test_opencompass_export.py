@@ -64,3 +64,6 @@ def test_main_writes_a_file_and_tells_of_errors(tmp_path: Path, capsys: pytest.C
     samples.write_text('{"doc_id": 0}\nno json\n', encoding="utf-8")
     assert main(arguments) == 1
     assert "line 2 is no JSON" in capsys.readouterr().err
+    samples.unlink()
+    assert main(arguments) == 1
+    assert "No such file or directory" in capsys.readouterr().err
