@@ -53,9 +53,10 @@ def _prediction(sample: dict[str, Any]) -> dict[str, Any]:
         for (_, continuation), label, score in zip(requests, labels, scores, strict=True)
     }
     gold = sample.get("target")
-    is_number = isinstance(gold, int) or (isinstance(gold, str) and gold.isdecimal())
-    if is_number and int(gold) < len(labels):
-        gold = labels[int(gold)]
+    if isinstance(gold, str) and gold.isdecimal():
+        gold = int(gold)
+    if isinstance(gold, int) and gold < len(labels):
+        gold = labels[gold]
     return {**told, "prediction": labels[scores.index(max(scores))], "gold": gold}
 
 
