@@ -33,6 +33,12 @@ test("segmentDemonstrations(): the benchmarks' prompts are cut where FACTS says"
     "\n---\n# Your Task\np\n---\nq",
   ]);
   expect(texts("intro\n---\nq", "drop")).toEqual(["intro", "\n---\nq"]);
+  // OpenCompass puts the closing behind the last example, without a mark before it.
+  expect(texts("intro\n---\n# Example 1\nx\n\n# Your Task\n---\nq", "drop")).toEqual([
+    "intro",
+    "\n---\n# Example 1\nx\n\n",
+    "# Your Task\n---\nq",
+  ]);
 });
 
 test("segmentDemonstrations(): the blocks put together are the text", () => {

@@ -91,7 +91,7 @@ export type DemonstrationRule =
   | { readonly after: string }
   | {
       readonly before: string;
-      /** From the piece that holds the last of this on, all is the final block. */
+      /** From the last of this on, all is the final block; what stands between it and the mark belongs to it. */
       readonly closing?: string;
     };
 
@@ -123,12 +123,17 @@ export function segmentDemonstrations(text: string, rule: DemonstrationRule): Se
   const closing = "before" in rule ? rule.closing : undefined;
   const closingStart = closing === undefined || closing === "" ? -1 : text.lastIndexOf(closing);
   if (closingStart >= 0) {
-    let end = 0;
-    const piece = pieces.findIndex((candidate) => {
-      end += candidate.length;
-      return end > closingStart;
+    let start = 0;
+    const held = pieces.findIndex((piece) => {
+      const isHere = start + piece.length > closingStart;
+      if (!isHere) start += piece.length;
+      return isHere;
     });
-    pieces.push(pieces.splice(piece).join(""));
+    const [piece, ...later] = pieces.splice(held) as [string, ...string[]];
+    const head = piece.slice(0, closingStart - start);
+    const isMarkAlone = (head.startsWith(mark) ? head.slice(mark.length) : head).trim() === "";
+    if (isMarkAlone) pieces.push([piece, ...later].join(""));
+    else pieces.push(head, [piece.slice(head.length), ...later].join(""));
   }
   if (pieces.at(-1) === "") throw new RangeError("Cannot cut demonstrations: no query follows the last of them");
   const blocks = pieces.filter((piece) => piece !== "").map((piece): TextBlock => ({ text: piece, trusted: "all" }));
