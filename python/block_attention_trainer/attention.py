@@ -157,6 +157,9 @@ def block_mask(layout: Layout) -> BlockMask:
 def _segments(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | None, dropout: float) -> Tensor:
     if dropout > 0 or q.device.type != "cpu":
         return _masked(q, k, v, layout.dense_mask, scaling, dropout)
+    if torch.is_autocast_enabled("cpu"):
+        # As for PyTorch's own attention: rotated queries and keys come in float32, values do not.
+        q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
     rows, heads, length, size = q.shape
     # Tokens of all rows one after another: [tokens, heads, size].
     tokens = (x.transpose(1, 2).reshape(rows * length, x.shape[1], size) for x in (q, k, v))
