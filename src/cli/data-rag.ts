@@ -18,6 +18,7 @@ import { outputOption } from "./data.js";
 import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
+import type { Subcommand } from "./subcommand.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { commandPython, pythonOption } from "./trainer-python.js";
 import { UsageError } from "./usage-error.js";
@@ -534,18 +535,8 @@ function jsonObject(flag: string): (text: string) => JsonObject {
   };
 }
 
-/** A command of `data`. */
-export interface DataCommand {
-  readonly name: string;
-  readonly summary: string;
-  readonly declare: (command: Command) => Command;
-  /** Takes the flags that `declare` declares. */
-  readonly run: (flags: never, terminal: Terminal) => Promise<number>;
-  readonly help: string;
-}
-
 /** What stands between raw question sets and training. */
-export const ragDataCommands: readonly DataCommand[] = [
+export const ragDataCommands: readonly Subcommand[] = [
   {
     name: "retrieve",
     summary: "Keeps the passages of RAG lines that fit their question best.",

@@ -1,24 +1,13 @@
-import type { Command } from "commander";
 import { evalCompareOptions, runEvalCompare } from "./eval-compare.js";
 import { evalRagOptions, runEvalRag } from "./eval-rag.js";
 import { evalScoreOptions, runEvalScore } from "./eval-score.js";
 import { evalSweepOptions, runEvalSweep } from "./eval-sweep.js";
 import { evalTableOptions, runEvalTable } from "./eval-table.js";
 import { evalTtftOptions, runEvalTtft } from "./eval-ttft.js";
-import type { Terminal } from "./terminal.js";
-
-/** A command of `eval`. */
-export interface EvaluationCommand {
-  readonly name: string;
-  readonly summary: string;
-  readonly declare: (command: Command) => Command;
-  /** Takes the flags that `declare` declares. */
-  readonly run: (flags: never, terminal: Terminal) => Promise<number>;
-  readonly help: string;
-}
+import type { Subcommand } from "./subcommand.js";
 
 /** What answers sets of questions, scores answers, and measures. */
-export const evaluationCommands: readonly EvaluationCommand[] = [
+export const evaluationCommands: readonly Subcommand[] = [
   {
     name: "rag",
     summary: "Answers questions over passages, keeps every answer, and scores them.",

@@ -1,6 +1,7 @@
-import { type FileHandle, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { type FileHandle, open, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
+import { holdLock } from "../data/file-lock.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
@@ -89,32 +90,5 @@ export async function appendLine(file: FileHandle, value: JsonObject, path: stri
 
 /** Holds a folder for this process; what a process that is gone left is taken over. @throws Error if another one runs in it. */
 export async function lockFolder(folder: string): Promise<AsyncDisposable> {
-  const path = join(folder, lockFile);
-  // A number may come again, in a container at each start; with the time it does not.
-  const own = `${process.pid} ${Math.round(performance.timeOrigin)}`;
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(path, `${own}\n`, { flag: "wx" });
-      return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 2) throw describeWriteError(error, path);
-      const holder = (await readFile(path, "utf8").catch(() => "")).trim();
-      const pid = Number(holder.split(" ")[0]);
-      if (pid > 0 && (pid === process.pid ? holder === own : isAlive(pid))) {
-        throw new Error(
-          `Cannot run in ${quote(folder)}: process ${pid} runs in it; if that is none of ours, remove ${lockFile}`,
-        );
-      }
-      await rm(path, { force: true });
-    }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
+  return holdLock(join(folder, lockFile), `run in ${quote(folder)}`);
 }
