@@ -4,27 +4,16 @@
 import { AssembledContext, assemble } from "../src/engine/assemble.js";
 import { Engine } from "../src/engine/engine.js";
 import { Scheduler } from "../src/engine/scheduler.js";
+import { fullFlops, storedFlops } from "../src/eval/flops.js";
 import { Graph } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
 import { MaskCache, tiledAttention } from "../src/model/attention.js";
-import type { ModelConfig } from "../src/model/config.js";
 import { type LayeredRows, layerRows, ropeParameters } from "../src/model/decoder.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
 const question = 50;
 const lengths = [50, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
-
-/** Multiplications and additions, attention counted: row i of a span that sees n keys costs 4 n D H a layer. */
-function flops(config: ModelConfig, rows: number, keysOfAllRows: number): number {
-  const { hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headSize, vocabSize } = config;
-  const perLayer = hiddenSize * headSize * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
-  return (
-    2 * rows * numLayers * perLayer + 2 * hiddenSize * vocabSize + 4 * keysOfAllRows * headSize * numHeads * numLayers
-  );
-}
-
-const triangle = (n: number) => (n * (n + 1)) / 2;
 
 async function ttft(engine: Engine, blocks: number[][], mode: "full" | "block"): Promise<number> {
   const result = await engine.complete({ blockTokenIds: blocks }, { mode, maxTokens: 1 });
@@ -159,15 +148,14 @@ for (const length of lengths.filter((n) => n < engine.contextLength && n <= Numb
   }
   const alone = local > 0 ? await kernelTimes(engine, passages) : { rotation: 0, products: 0, attention: 0 };
   const sum = alone.rotation + alone.products + alone.attention;
-  const keysOfFinal = triangle(length) - triangle(local);
   rows.push([
     length,
     median(full).toFixed(1),
     median(miss).toFixed(1),
     median(hit).toFixed(1),
     `${(100 * (1 - median(hit) / median(full))).toFixed(2)}%`,
-    flops(config, length, triangle(length)).toExponential(2),
-    flops(config, final.length, keysOfFinal).toExponential(2),
+    fullFlops(config, length).toExponential(2),
+    storedFlops(config, length, final.length).toExponential(2),
     local > 0 ? `${alone.rotation.toFixed(1)} + ${alone.products.toFixed(1)} + ${alone.attention.toFixed(1)}` : "",
     local > 0 ? (median(hit) / sum).toFixed(2) : "",
   ]);

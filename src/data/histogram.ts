@@ -1,3 +1,5 @@
+import { escapeXml } from "../files/escape-xml.js";
+
 /** Counts of whole numbers in equal steps, for reports. */
 export class Histogram {
   readonly #counts = new Map<number, number>();
@@ -60,8 +62,4 @@ ${ticks.join("\n")}
 <text x="${width / 2}" y="${height - 8}">${escapeXml(unit)}</text>
 </svg>
 `;
-}
-
-function escapeXml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

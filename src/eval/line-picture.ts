@@ -1,4 +1,5 @@
-import { chartColours, escapeXml } from "./picture.js";
+import { escapeXml } from "../files/escape-xml.js";
+import { chartColours } from "./picture.js";
 
 /** A line of a picture. */
 export interface Series {

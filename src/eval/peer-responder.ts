@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { joinTextBlocks } from "../blocks/block.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
+import { retryAfterMs } from "../data/answer/chat-client.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import { eventData } from "./event-stream.js";
@@ -187,7 +188,7 @@ function refusalOf(status: number, headers: Headers, body: string, cannot: (why:
   const { message, code } = errorOf(body);
   const reason = `status ${status}${message === "" ? "" : `, ${message}`}`;
   if (status === 408 || status === 409 || status === 429 || status >= 500) {
-    return { kind: "again", reason, afterMs: retryAfterOf(headers.get("retry-after")) };
+    return { kind: "again", reason, afterMs: retryAfterMs(headers.get("retry-after"), Date.now(), maxRetryAfterMs) };
   }
   if (!refusals.has(status)) {
     const hint = status === 404 ? "; the base of an API mostly ends in /v1" : "";
@@ -206,14 +207,6 @@ function saysTooLong(message: string, code: string | undefined): boolean {
   const words =
     /context (length|window|size)|maximum (context|model|input|prompt)|max_model_len|too long|too many (input )?tokens/i;
   return code === "context_length_exceeded" || words.test(message);
-}
-
-/** @param value seconds, or a date. @returns milliseconds; undefined where it is neither. */
-function retryAfterOf(value: string | null): number | undefined {
-  if (value === null || value.trim() === "") return undefined;
-  const seconds = Number(value);
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now();
-  return Number.isNaN(ms) ? undefined : Math.min(maxRetryAfterMs, Math.max(0, ms));
 }
 
 /** The words and the code of an error's body, OpenAI's or another's. */

@@ -1,3 +1,4 @@
+import { escapeXml } from "../files/escape-xml.js";
 import { METRIC_NAMES, type Metric } from "./metrics.js";
 import type { GroupSummary, RunSummary } from "./summary.js";
 
@@ -60,18 +61,4 @@ ${marks.join("\n")}
 
 function shorten(text: string): string {
   return text.length > 48 ? `${text.slice(0, 47)}…` : text;
-}
-
-/** Text as it may stand in XML, between tags and in quotes. */
-export function escapeXml(text: string): string {
-  return (
-    text
-      .replaceAll("&", "&amp;")
-      .replaceAll("<", "&lt;")
-      .replaceAll(">", "&gt;")
-      .replaceAll('"', "&quot;")
-      // XML knows no other control characters, not even as references.
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is left out
-      .replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|\p{Surrogate}/gu, "\ufffd")
-  );
 }

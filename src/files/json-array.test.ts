@@ -70,3 +70,12 @@ test("readJsonArray(): ends with the signal's reason", async () => {
   ending.abort(new Error("Cancelled"));
   await expect(elements.next()).rejects.toThrow("Cancelled");
 });
+
+test("readJsonArray(): an array's only element is told when it is too long", async () => {
+  const found = [];
+  const stream = Readable.from([Buffer.from(`["${"a".repeat(50)}"]`)]);
+  for await (const element of readJsonArray(stream, "x", new AbortController().signal, 20)) found.push(element);
+  expect(found).toEqual([
+    { kind: "bad", number: 1, error: "Cannot read element 1: it has 52 bytes, at most 20 are read" },
+  ]);
+});

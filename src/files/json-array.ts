@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { parseJson } from "./bounded-json.js";
+import { BoundedPart } from "./bounded-part.js";
 import type { InputLine } from "./json-lines.js";
 
 const [quoteByte, backslash, comma] = [0x22, 0x5c, 0x2c];
@@ -24,31 +24,14 @@ export async function* readJsonArray(
 ): AsyncGenerator<InputLine, void> {
   let place: "before" | "inside" | "after" = "before";
   let [depth, inString, isEscaped] = [0, false, false];
-  let parts: Uint8Array[] = [];
-  let length = 0;
+  const part = new BoundedPart("element", maxElementBytes);
   let number = 0;
   let numBytes = 0;
-  const take = (part: Uint8Array): void => {
-    length += part.byteLength;
-    // What is too long is counted and let go.
-    if (length > maxElementBytes) parts = [];
-    else parts.push(part);
-  };
   const finish = (isLast: boolean): InputLine | undefined => {
-    const [bytes, size] = [Buffer.concat(parts), length];
-    [parts, length] = [[], 0];
     // "[]" has no element; "[1,]" has one that is empty.
-    if (isLast && number === 0 && bytes.every((byte) => whiteSpace.has(byte))) return undefined;
+    if (isLast && number === 0 && part.holdsOnly(whiteSpace)) return undefined;
     number += 1;
-    if (size > maxElementBytes) {
-      const error = `Cannot read element ${number}: it has ${size} bytes, at most ${maxElementBytes} are read`;
-      return { kind: "bad", number, error };
-    }
-    try {
-      return { kind: "value", number, value: parseJson(bytes, `element ${number}`, { uniqueKeys: true }) };
-    } catch (error) {
-      return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
-    }
+    return part.finish(number);
   };
   const stop = () => stream.destroy();
   signal.addEventListener("abort", stop, { once: true });
@@ -84,7 +67,7 @@ export async function* readJsonArray(
         else if (depth > 0) {
           if (byte === closeObject || byte === closeList) depth -= 1;
         } else if (byte === comma || byte === closeList) {
-          take(data.subarray(start, i));
+          part.take(data.subarray(start, i));
           start = i + 1;
           const isLast = byte === closeList;
           if (isLast) place = "after";
@@ -92,7 +75,7 @@ export async function* readJsonArray(
           if (element !== undefined) yield element;
         }
       }
-      if (place === "inside") take(data.subarray(start));
+      if (place === "inside") part.take(data.subarray(start));
       numBytes += data.length;
     }
     if (place === "before") throw new Error(`Cannot read ${what}: ${placeErrors.before}`);

@@ -1,7 +1,8 @@
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import { type JsonValue, parseJson } from "./bounded-json.js";
+import type { JsonValue } from "./bounded-json.js";
+import { BoundedPart } from "./bounded-part.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
 
 /** A line of input: its JSON, or why it has none. */
@@ -18,6 +19,7 @@ export type InputLine =
 const MAX_LINE_BYTES = 2 ** 26;
 
 const newline = 0x0a;
+const whiteSpace: ReadonlySet<number> = new Set([0x20, 0x09, 0x0d]);
 
 /** Opens what --input names: standard input for "-". @throws Error if the file cannot be read. */
 export async function openInput(path: string, stdin: Readable): Promise<Readable> {
@@ -42,31 +44,13 @@ export async function* readJsonLines(
   signal: AbortSignal,
   maxLineBytes = MAX_LINE_BYTES,
 ): AsyncGenerator<InputLine, void> {
-  let parts: Uint8Array[] = [];
-  let length = 0;
+  const part = new BoundedPart("line", maxLineBytes);
   let number = 0;
-  const take = (part: Uint8Array): void => {
-    length += part.byteLength;
-    // What is too long is counted and let go.
-    if (length > maxLineBytes) parts = [];
-    else parts.push(part);
-  };
   const finish = (): InputLine | undefined => {
     number += 1;
-    const line = length > maxLineBytes ? undefined : Buffer.concat(parts);
-    const size = length;
-    parts = [];
-    length = 0;
-    if (line === undefined) {
-      const error = `Cannot read line ${number}: it has ${size} bytes, at most ${maxLineBytes} are read`;
-      return { kind: "bad", number, error };
-    }
-    if (line.every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d)) return undefined;
-    try {
-      return { kind: "value", number, value: parseJson(line, `line ${number}`, { uniqueKeys: true }) };
-    } catch (error) {
-      return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
-    }
+    if (!part.holdsOnly(whiteSpace)) return part.finish(number);
+    part.clear();
+    return undefined;
   };
   const stop = () => stream.destroy();
   signal.addEventListener("abort", stop, { once: true });
@@ -78,14 +62,14 @@ export async function* readJsonLines(
       for (;;) {
         const end = data.indexOf(newline, start);
         if (end < 0) break;
-        take(data.subarray(start, end));
+        part.take(data.subarray(start, end));
         start = end + 1;
         const line = finish();
         if (line !== undefined) yield line;
       }
-      if (start < data.byteLength) take(data.subarray(start));
+      if (start < data.byteLength) part.take(data.subarray(start));
     }
-    if (length > 0) {
+    if (part.size > 0) {
       const line = finish();
       if (line !== undefined) yield line;
     }

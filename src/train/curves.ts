@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isJsonObject, parseJson } from "../files/bounded-json.js";
+import { escapeXml } from "../files/escape-xml.js";
 import { quote } from "../files/quote.js";
 
 /** What a run's evaluations gave, one after another. */
@@ -109,8 +110,4 @@ export function curvesPicture(title: string, runs: readonly RunCurve[]): string 
 ${[...grid, ...stages, ...drawn, ...legend].join("\n")}
 </svg>
 `;
-}
-
-function escapeXml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

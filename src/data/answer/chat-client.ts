@@ -214,11 +214,11 @@ function serversWords(text: string): string {
   return text.trim() === "" ? "it says nothing" : text;
 }
 
-/** @returns undefined where there is none that can be read. */
-export function retryAfterMs(header: string | null, nowMs: number): number | undefined {
+/** How long a server asks to wait, seconds or a date, in milliseconds; undefined where there is none that can be read. */
+export function retryAfterMs(header: string | null, nowMs: number, longestMs = longestAskedWaitMs): number | undefined {
   if (header === null) return undefined;
   const seconds = /^\s*\d+(\.\d+)?\s*$/.test(header) ? Number(header) : (Date.parse(header) - nowMs) / 1000;
-  return Number.isNaN(seconds) ? undefined : Math.min(longestAskedWaitMs, Math.max(0, seconds * 1000));
+  return Number.isNaN(seconds) ? undefined : Math.min(longestMs, Math.max(0, seconds * 1000));
 }
 
 /** fetch() says "fetch failed" and keeps the reason as its cause. */
