@@ -217,14 +217,17 @@ class _SegmentAttention(torch.autograd.Function):
         groups = q.shape[1] // k.shape[1]
         all_k, all_v = (x.repeat_interleave(groups, 1) for x in (k, v))
         padded_grad = grad.new_zeros(len(plan.index), *grad.shape[1:]).index_copy_(0, plan.place, grad)
-        sums = padded_sums.split(_sizes(plan))
         parts: list[tuple[Tensor, ...]] = []
-        for i, (q_part, k_part, v_part, output) in enumerate(_buckets(plan, q, all_k, all_v, joined)):
-            bucket = plan.buckets[i]
+        for bucket, d_output, log_sums, inputs in zip(
+            plan.buckets,
+            padded_grad.split(_sizes(plan)),
+            padded_sums.split(_sizes(plan)),
+            _buckets(plan, q, all_k, all_v, joined),
+            strict=True,
+        ):
             shape = (bucket.num_segments, bucket.length)
-            d_output = padded_grad.split(_sizes(plan))[i].unflatten(0, shape).transpose(1, 2)
-            logs = sums[i][..., 0].unflatten(0, shape).transpose(1, 2)
-            given = _flash_backward(d_output, q_part, k_part, v_part, output, logs, 0.0, True, scale=scale)
+            d_heads, logs = (x.unflatten(0, shape).transpose(1, 2) for x in (d_output, log_sums))
+            given = _flash_backward(d_heads, *inputs, logs[..., 0], 0.0, True, scale=scale)
             parts.append(tuple(_flat(x) for x in given))
         dq, dk, dv = (torch.cat(x).index_select(0, plan.place) for x in zip(*parts, strict=True))
         for call in plan.calls:
