@@ -11,10 +11,18 @@ import { parseArgs } from "node:util";
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
- * Models in the order in which they are trained. The first learns to read from plain text; "full" learns to answer, and the
- * last three go on from that one: they and "full" are the models of the table.
+ * Models in the order in which they are trained, and what each goes on from. The first learns to read from plain text, the next
+ * two to answer, and the last three go on from "full": they and "full" are the models of the table.
  */
-const stages = ["base", "full", "block", "full-longer", "no-reencoding"];
+const sources = {
+  base: undefined,
+  reading: "base",
+  full: "reading",
+  block: "full",
+  "full-longer": "full",
+  "no-reencoding": "full",
+};
+const stages = Object.keys(sources);
 const sizes = {
   whole: { contexts: 8000, texts: 8000, held: 100, passages: "2-10", heldOut: [], steps: undefined },
   small: {
@@ -23,7 +31,7 @@ const sizes = {
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { base: 60, full: 60, block: 25, "full-longer": 25, "no-reencoding": 25 },
+    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
   },
 };
 
@@ -123,10 +131,10 @@ async function writeText(source, output) {
 function train() {
   for (const stage of values.stage === undefined ? stages : [values.stage]) {
     unlessThere(join(folder, stage, "export", "config.json"), () => {
-      const before = stage === "full" ? "base" : "full";
+      const before = sources[stage];
       const set = [
         `output_folder=${folder}`,
-        ...(stage === "base"
+        ...(before === undefined
           ? [
               `model.tokenizer=${folder}/tokenizer`,
               `data.text=${JSON.stringify([`${folder}/text.txt`])}`,
@@ -147,7 +155,9 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "full", "block"].filter((stage) => existsSync(join(folder, stage, "export", "config.json")));
+  const trained = ["base", "reading", "full", "block"].filter((stage) =>
+    existsSync(join(folder, stage, "export", "config.json")),
+  );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
   writeFileSync(join(folder, "curves.svg"), curvesPicture("Embedded model", runs));
   console.log(`Drawn: ${join(folder, "curves.svg")}`);

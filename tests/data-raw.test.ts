@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   createWriteStream,
@@ -56,9 +56,10 @@ const conversations = Array.from({ length: 200 }, (_, i) => {
   ];
   return `${JSON.stringify({ id: `c${i}`, messages })}\n`;
 }).join("");
-const questions = Array.from({ length: 200 }, (_, i) => {
+// More than is written at a time.
+const questions = Array.from({ length: 2000 }, (_, i) => {
   const ctxs = [
-    { title: "One", text: `Text ${i}.`, score: i % 3 },
+    { title: "One", text: `Text ${i}. ${"Words. ".repeat(50)}`, score: i % 3 },
     { title: "Two", text: "More.", score: 1 },
   ];
   return `${JSON.stringify({ question: `q ${i}`, answers: ["a"], ctxs })}\n`;
@@ -113,6 +114,45 @@ test("data tulu3: the number of threads changes nothing", async () => {
   await cli(args("0"));
   expect(filesOf(join(folder, "workers-2"))).toEqual(filesOf(join(folder, "workers-0")));
 }, 60_000);
+
+// Above what one thread does alone; some rows cannot be used.
+test("data nq, convert, validate: the number of threads changes nothing", async () => {
+  const input = join(folder, "many.jsonl");
+  const text = "A passage – née Köln 東京 – of many words. ".repeat(20);
+  const row = (i: number) => {
+    if (i % 97 === 5) return "{no json";
+    const ctxs = Array.from({ length: 4 }, (_, j) => ({
+      title: `T ${i} ${j}`,
+      text: `${j} ${text}`,
+      score: (i * j) % 5,
+    }));
+    return JSON.stringify({ question: i % 89 === 7 ? "" : `q ${i}?`, answers: i % 83 === 1 ? [] : ["a"], ctxs });
+  };
+  writeFileSync(input, `${Array.from({ length: 3000 }, (_, i) => row(i)).join("\n")}\n`);
+  expect(statSync(input).size).toBeGreaterThan(2 ** 23);
+  const main = join(projectRoot, "dist", "cli", "main.js");
+  const run = (args: readonly string[]) => {
+    const { status, stdout } = spawnSync(process.execPath, [main, "data", ...args, "--json"], { encoding: "utf8" });
+    return { status, report: JSON.parse(stdout) };
+  };
+  const outcomes = ["0", "2", "3"].map((workers) => {
+    const lines = join(folder, `threads-${workers}.jsonl`);
+    const counted = run(["nq", "--input", input, "--output", lines, "--workers", workers]);
+    const answered = join(folder, `threads-${workers}.answered.jsonl`);
+    writeFileSync(answered, readFileSync(lines, "utf8").replaceAll('"generated":""', '"generated":"It is."'));
+    const trained = join(folder, `threads-${workers}.train.jsonl`);
+    const converted = run(["convert", "--input", answered, "--output", trained, "--workers", workers]);
+    const checked = run(["validate", "--format", "nq", input, "--workers", workers]);
+    const limited = join(folder, `threads-${workers}.limited.jsonl`);
+    const first = run(["nq", "--input", input, "--limit", "500", "--output", limited, "--workers", workers]);
+    const bytes = [lines, trained, limited].map((path) => readFileSync(path, "utf8"));
+    return { counted, converted, checked, first, bytes };
+  });
+  expect(outcomes[0]?.counted).toMatchObject({ status: 1, report: { rows: 3000, bad: 31 } });
+  expect(outcomes[0]?.bytes[2]?.split("\n")).toHaveLength(501);
+  expect(outcomes[1]).toEqual(outcomes[0]);
+  expect(outcomes[2]).toEqual(outcomes[0]);
+}, 120_000);
 
 test("data nq: rows that cannot be used are told with their places, and the exit code is 1", async () => {
   const args = ["nq", "--input", fixture("nq.json"), "--output", join(folder, "nq", "out.jsonl")];

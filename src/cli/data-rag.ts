@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Command, Option } from "commander";
 import { type AnswerReport, answerRows, errorsPath } from "../data/answer/answer-rows.js";
@@ -14,7 +15,7 @@ import { embeddedModelPath } from "../engine/engine.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
-import { outputOption } from "./data.js";
+import { outputOption, workersOption } from "./data.js";
 import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -211,6 +212,7 @@ interface ConvertFlags extends CommonFlags {
   readonly template?: "own" | "tulu";
   readonly passages?: number;
   readonly order?: "best-first" | "best-last";
+  readonly workers?: number;
 }
 
 /** Declares `data convert`'s options. */
@@ -227,6 +229,7 @@ function convertOptions(command: Command): Command {
         "lines come best first; best-last turns the passages round (default: best-first)",
       ).argParser(oneOf("--order", ["best-first", "best-last"] as const)),
     )
+    .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
 
@@ -240,6 +243,7 @@ async function runConvertRows(flags: ConvertFlags, terminal: Terminal): Promise<
       template: flags.template ?? "own",
       maxDocuments: flags.passages,
       order: flags.order ?? "best-first",
+      numWorkers: flags.workers ?? availableParallelism(),
       signal: terminal.signal,
       onProgress: (rows) => bar.count(rows),
     });

@@ -1,10 +1,11 @@
+import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js";
 import { RAW_SPLITS, type RawSplit, writeRagFile } from "../data/raw/rag-file.js";
 import type { RawFormat } from "../data/raw/raw-question.js";
 import { type Tulu3FileReport, writeTulu3 } from "../data/raw/tulu3.js";
 import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/validate.js";
-import { addCuttingOptions, type CuttingFlags, cuttingSettings, outputOption } from "./data.js";
+import { addCuttingOptions, type CuttingFlags, cuttingSettings, outputOption, workersOption } from "./data.js";
 import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
@@ -68,6 +69,7 @@ export interface RawFlags {
   readonly order?: PassageOrder;
   readonly passages?: number;
   readonly scores?: string;
+  readonly workers?: number;
   readonly json?: boolean;
 }
 
@@ -103,6 +105,7 @@ export function rawOptions(command: Command): Command {
         nonEmpty("--scores"),
       ),
     )
+    .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
 
@@ -118,6 +121,7 @@ export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Termi
       limit: flags.limit ?? Infinity,
       order: flags.order ?? "best-first",
       numPassages: flags.passages ?? 10,
+      numWorkers: flags.workers ?? availableParallelism(),
       scores: flags.scores,
       signal: terminal.signal,
       onProgress: (rows) => bar.count(rows),
@@ -141,6 +145,7 @@ export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Termi
 export interface ValidateFlags {
   readonly file: string;
   readonly format: ValidFormat;
+  readonly workers?: number;
   readonly json?: boolean;
 }
 
@@ -156,6 +161,7 @@ export function validateOptions(command: Command): Command {
         .argParser(oneOf("--format", VALID_FORMATS))
         .makeOptionMandatory(),
     )
+    .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
 
@@ -163,7 +169,8 @@ export function validateOptions(command: Command): Command {
 export async function runValidate(flags: ValidateFlags, terminal: Terminal): Promise<number> {
   const bar = new ProgressBar(terminal, "Checking rows");
   try {
-    const report = await validateFile(flags.file, flags.format, terminal.signal, (rows) => bar.count(rows));
+    const numWorkers = flags.workers ?? availableParallelism();
+    const report = await validateFile(flags.file, flags.format, terminal.signal, (rows) => bar.count(rows), numWorkers);
     bar.end();
     const { rows, bad, dropped, errors } = report;
     const lines = [

@@ -36,7 +36,7 @@ function seedOption(): Option {
   return new Option("--seed <text>", "what random choices go by").argParser(nonEmpty("--seed")).default("42");
 }
 
-function workersOption(): Option {
+export function workersOption(): Option {
   return new Option("--workers <n>", "threads (default: all cores)").argParser(wholeNumber("--workers", 0, 256));
 }
 

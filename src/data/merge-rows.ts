@@ -2,7 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { digestInputs, writeManifest } from "./manifest.js";
-import { type RowReport, RowTally, readObjects } from "./row-tally.js";
+import { type RowReport, RowTally, readObjectLines } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { writeTexts } from "./write-lines.js";
 
@@ -15,7 +15,7 @@ export interface MergeOptions {
 }
 
 /**
- * Writes the rows of files as JSON lines, one file after another.
+ * Writes the rows of files as JSON lines, one file after another, each as it is spelled.
  *
  * @throws Error for files that cannot be read or written, or if no row can be used; the signal's reason. No half file stays.
  */
@@ -27,11 +27,11 @@ export async function mergeRows(options: MergeOptions): Promise<RowReport> {
     throw describeWriteError(error, output);
   });
   const tally = new RowTally();
-  async function* texts(): AsyncGenerator<string, void> {
-    for await (const { value, index } of readObjects(files, tally, signal)) {
+  async function* texts(): AsyncGenerator<Uint8Array, void> {
+    for await (const { line, index } of readObjectLines(files, tally, signal)) {
       onProgress?.(index);
       tally.written += 1;
-      yield `${JSON.stringify(value)}\n`;
+      yield line;
     }
     tally.throwIfEmpty("Cannot merge");
   }

@@ -114,3 +114,16 @@ test("mergeRows(): files one after another, of any kind", async () => {
     "Cannot merge: no row is left of 0; there were no rows",
   );
 });
+
+test("mergeRows(), sampleRows(), mixRows(): rows keep their spelling, and each is one line", async () => {
+  const kept = ['{"id": 12345678901234567890, "x":1.0}', '{"text":"\\u00e9 née\\/ 東京"}'];
+  writeFileSync(at("own.jsonl"), `\ufeff  ${kept[0]}\t\r\n\n${kept[1]}`);
+  writeFileSync(at("own.json"), `[\n  {\n    "a": [1,\r\n 2]\n  },\n  ${kept[0]}\n]\n`);
+  const all = [...kept, '{"a":[1,2]}', kept[0]];
+  await mergeRows({ inputs: [at("own.jsonl"), at("own.json")], output: at("own.merged.jsonl"), signal });
+  expect(readFileSync(at("own.merged.jsonl"), "utf8")).toBe(`${all.join("\n")}\n`);
+  await sample({ input: at("own.merged.jsonl"), size: { kind: "share", share: 1 } });
+  expect(readFileSync(at("sample.jsonl"), "utf8")).toBe(`${all.join("\n")}\n`);
+  await mix({ inputs: [at("own.jsonl"), at("own.json")] });
+  expect(readFileSync(at("mixed.jsonl"), "utf8").trimEnd().split("\n").sort()).toEqual(all.sort());
+});

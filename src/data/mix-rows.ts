@@ -1,13 +1,13 @@
-import { mkdir, open, rm } from "node:fs/promises";
+import { closeSync, openSync, readSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { readFully } from "../files/read-range.js";
+import { setImmediate } from "node:timers/promises";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { mixSizes } from "./mix-sizes.js";
-import { type RowReport, RowTally, readObjects, refusePipes } from "./row-tally.js";
+import { findUsableRows, type RowReport, RowTally, readObjectLines, refusePipes, UsableRows } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
-import { countRows } from "./sample-rows.js";
 import { shuffledOrder } from "./shuffled-order.js";
 import { Random } from "./synth/random.js";
 import { writeTexts } from "./write-lines.js";
@@ -49,15 +49,20 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
+  const usable = new UsableRows();
   const totals: number[] = [];
-  for (const paths of files) totals.push(await countRows(paths, signal));
+  for (const paths of files) {
+    const before = usable.count;
+    await findUsableRows(paths, usable, signal);
+    totals.push(usable.count - before);
+  }
   const taken = mixSizes(totals, shares, options.count);
   const tally = new RowTally();
   const drawnPath = `${output}.drawn.partial`;
   /** Where each drawn line ends, in bytes. */
   const ends: number[] = [];
   try {
-    await writeTexts(drawnPath, drawnTexts(files, totals, taken, tally, ends, options));
+    await writeTexts(drawnPath, drawnTexts(files, totals, usable, taken, tally, ends, options));
     await writeAtomically(output, (partial) => writeTexts(partial, shuffledTexts(drawnPath, ends, seed, signal)));
   } finally {
     await rm(drawnPath, { force: true });
@@ -81,24 +86,24 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
 async function* drawnTexts(
   files: readonly (readonly string[])[],
   totals: readonly number[],
+  usable: UsableRows,
   taken: readonly number[],
   tally: RowTally,
   ends: number[],
   { seed, signal, onProgress }: MixOptions,
-): AsyncGenerator<string, void> {
+): AsyncGenerator<Uint8Array, void> {
   let end = 0;
   for (const [i, paths] of files.entries()) {
     const random = new Random(JSON.stringify(["mix", seed, i]));
     const draw = new LineDraw(random, totals[i] as number, taken[i] as number);
-    for await (const { value, index } of readObjects(paths, tally, signal)) {
+    for await (const { line, index } of readObjectLines(paths, tally, signal, usable)) {
       onProgress?.(index);
       if (!draw.takes()) {
         tally.drop("not drawn");
         continue;
       }
-      const line = `${JSON.stringify(value)}\n`;
       tally.written += 1;
-      end += Buffer.byteLength(line);
+      end += line.length;
       ends.push(end);
       yield line;
     }
@@ -112,22 +117,23 @@ async function* shuffledTexts(
   ends: readonly number[],
   seed: string,
   signal: AbortSignal,
-): AsyncGenerator<string, void> {
+): AsyncGenerator<Uint8Array, void> {
   const order = shuffledOrder(new Random(JSON.stringify(["shuffle", seed])), ends.length);
-  const file = await open(path, "r");
+  const file = openSync(path, "r");
   try {
     for (let first = 0; first < order.length; first += linesPerWrite) {
       signal.throwIfAborted();
-      const lines: string[] = [];
+      // A call each: a promise for every line took longer than all else.
       for (const number of order.subarray(first, first + linesPerWrite)) {
         const start = number === 0 ? 0 : (ends[number - 1] as number);
-        const bytes = Buffer.alloc((ends[number] as number) - start);
-        await readFully(file, bytes, start, path);
-        lines.push(bytes.toString("utf8"));
+        const line = Buffer.allocUnsafe((ends[number] as number) - start);
+        if (readSync(file, line, 0, line.length, start) !== line.length)
+          throw new Error(`${path} was cut short meanwhile`);
+        yield line;
       }
-      yield lines.join("");
+      await setImmediate();
     }
   } finally {
-    await file.close();
+    closeSync(file);
   }
 }

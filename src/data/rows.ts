@@ -1,9 +1,10 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
-import { type JsonValue, parseJson } from "../files/bounded-json.js";
-import { readJsonArray } from "../files/json-array.js";
-import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
+import { type DuckDBBlobValue, type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
+import type { JsonValue } from "../files/bounded-json.js";
+import { type InputPart, parsePart } from "../files/bounded-part.js";
+import { readArrayBytes } from "../files/json-array.js";
+import { openInput, readLineBytes } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, openRegularFile } from "../files/regular-file.js";
 
@@ -11,6 +12,13 @@ import { describeFileError, openRegularFile } from "../files/regular-file.js";
 export type Row =
   | { readonly kind: "row" /** Its file and place, for errors. */; readonly where: string; readonly value: JsonValue }
   | { readonly kind: "bad"; readonly where: string; readonly error: string };
+
+/** A row that is not looked at yet: its bytes, or why it has none. */
+export interface RowPart {
+  /** Its file and place, for errors. */
+  readonly where: string;
+  readonly part: InputPart;
+}
 
 /** The largest row that is read, in bytes. */
 const maxRowBytes = 2 ** 26;
@@ -47,34 +55,36 @@ export async function dataFiles(path: string): Promise<string[]> {
  * @throws Error that names the file if it cannot be read, is truncated or is none of these; the signal's reason.
  */
 export async function* readRows(path: string, signal: AbortSignal): AsyncGenerator<Row, void> {
+  for await (const part of readRowParts(path, signal)) yield parseRow(part);
+}
+
+/** A row's JSON, or why it has none. */
+function parseRow({ where, part }: RowPart): Row {
+  const line = parsePart(part);
+  return line.kind === "value" ? { kind: "row", where, value: line.value } : { kind: "bad", where, error: line.error };
+}
+
+/** readRows() without looking at what a row holds. */
+export async function* readRowParts(path: string, signal: AbortSignal): AsyncGenerator<RowPart, void> {
   if (/\.parquet$/i.test(path)) {
     yield* readParquetRows(path, signal);
   } else if (/\.json$/i.test(path) && (await firstByte(path)) === "[") {
     const { handle } = await openRegularFile(path);
-    const elements = readJsonArray(
-      handle.createReadStream({ highWaterMark: pieceBytes }),
-      quote(path),
-      signal,
-      maxRowBytes,
-    );
-    yield* rowsOf(elements, "element", path);
+    const stream = handle.createReadStream({ highWaterMark: pieceBytes });
+    yield* partsOf(readArrayBytes(stream, quote(path), signal, maxRowBytes), "element", path);
   } else {
     // A file is opened at once, so that a wrong path is told at once; standard input has no name here.
     const stream = await openInput(path, process.stdin);
-    yield* rowsOf(readJsonLines(stream, signal, maxRowBytes), "line", path);
+    yield* partsOf(readLineBytes(stream, signal, maxRowBytes), "line", path);
   }
 }
 
-async function* rowsOf(elements: AsyncIterable<InputLine>, unit: string, path: string): AsyncGenerator<Row, void> {
-  for await (const element of elements) {
-    const where = `${unit} ${element.number} of ${quote(path)}`;
-    yield element.kind === "value"
-      ? { kind: "row", where, value: element.value }
-      : { kind: "bad", where, error: element.error };
-  }
+async function* partsOf(parts: AsyncIterable<InputPart>, unit: string, path: string): AsyncGenerator<RowPart, void> {
+  const place = quote(path);
+  for await (const part of parts) yield { where: `${unit} ${part.number} of ${place}`, part };
 }
 
-async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerator<Row, void> {
+async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerator<RowPart, void> {
   signal.throwIfAborted();
   const { handle } = await openRegularFile(path);
   await handle.close();
@@ -83,21 +93,25 @@ async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerat
   try {
     connection = await instance.connect();
     let number = 0;
-    const result = await connection.stream("SELECT to_json(t)::VARCHAR FROM read_parquet($path) t", { path });
+    const result = await connection.stream("SELECT encode(to_json(t)::VARCHAR) FROM read_parquet($path) t", { path });
     for (;;) {
       signal.throwIfAborted();
       const chunk = await result.fetchChunk();
       if (chunk === null || chunk.rowCount === 0) return;
-      for (const text of chunk.getColumnValues(0)) {
+      for (const value of chunk.getColumnValues(0)) {
         number += 1;
         const where = `row ${number} of ${quote(path)}`;
-        let row: Row;
-        try {
-          row = { kind: "row", where, value: parseJson(String(text), where, { maxBytes: maxRowBytes }) };
-        } catch (error) {
-          row = { kind: "bad", where, error: (error as Error).message };
-        }
-        yield row;
+        const { bytes } = value as DuckDBBlobValue;
+        const { byteLength } = bytes;
+        const part: InputPart =
+          byteLength <= maxRowBytes
+            ? { kind: "bytes", number, what: where, bytes }
+            : {
+                kind: "bad",
+                number,
+                error: `Cannot read ${where}: it has ${byteLength} bytes, at most ${maxRowBytes} are read`,
+              };
+        yield { where, part };
       }
     }
   } catch (error) {

@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
-import { type RowReport, RowTally, readObjects, refusePipes } from "./row-tally.js";
+import { findUsableRows, type RowReport, RowTally, readObjectLines, refusePipes, UsableRows } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { Random } from "./synth/random.js";
 import { writeTexts } from "./write-lines.js";
@@ -25,7 +25,7 @@ export interface SampleOptions {
 const NOT_DRAWN = "not drawn";
 
 /**
- * Draws rows at random, as JSON lines in their order. The draw goes by seed and number of rows alone.
+ * Draws rows at random, as JSON lines in their order, each as it is spelled. The draw goes by seed and number of rows alone.
  *
  * @throws Error for files that cannot be read or written, or that hold fewer rows; the signal's reason. No half file stays.
  */
@@ -37,21 +37,23 @@ export async function sampleRows(options: SampleOptions): Promise<RowReport> {
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
-  const total = await countRows(files, signal);
+  const usable = new UsableRows();
+  await findUsableRows(files, usable, signal);
+  const total = usable.count;
   const count = size.kind === "count" ? size.count : Math.round(size.share * total);
   if (count > total)
     throw new Error(`Cannot sample: ${count} rows are wanted, the input has ${total} that can be used`);
   const tally = new RowTally();
-  async function* texts(): AsyncGenerator<string, void> {
+  async function* texts(): AsyncGenerator<Uint8Array, void> {
     const draw = new LineDraw(new Random(JSON.stringify(["sample", seed])), total, count);
-    for await (const { value, index } of readObjects(files, tally, signal)) {
+    for await (const { line, index } of readObjectLines(files, tally, signal, usable)) {
       onProgress?.(index);
       if (!draw.takes()) {
         tally.drop(NOT_DRAWN);
         continue;
       }
       tally.written += 1;
-      yield `${JSON.stringify(value)}\n`;
+      yield line;
     }
     tally.throwIfEmpty("Cannot sample");
   }
@@ -60,11 +62,4 @@ export async function sampleRows(options: SampleOptions): Promise<RowReport> {
   const own = size.kind === "count" ? { count: size.count } : { share: size.share };
   await writeManifest(output, { command: "data sample", options: { ...own, seed }, inputs, counts, dropped }, signal);
   return tally.report();
-}
-
-/** How many rows of files are objects. @throws Error if a file cannot be read; the signal's reason. */
-export async function countRows(files: readonly string[], signal: AbortSignal): Promise<number> {
-  let count = 0;
-  for await (const _ of readObjects(files, new RowTally(), signal)) count += 1;
-  return count;
 }

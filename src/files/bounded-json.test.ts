@@ -2,7 +2,7 @@ import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type JsonLimits, parseJson, readJson } from "./bounded-json.js";
+import { isJsonObjectBytes, type JsonLimits, parseJson, readJson } from "./bounded-json.js";
 import { expectError, temporaryFolder } from "./test-files.suite.js";
 
 const parsing = (source: string | Uint8Array, limits?: JsonLimits) =>
@@ -53,6 +53,37 @@ test("parseJson(): keys may be anything, and stand once where that is asked for"
   expect(await parsing('{"a":1,"b":{"a":1}, "a" :2}', { uniqueKeys: true })).toMatch(/the key "a" stands twice/);
   expect(await parsing('{"a":1,"\\u0061":2}', { uniqueKeys: true })).toMatch(/the key "a" stands twice/);
   expect(parseJson('[{"a":"a"},{"a":["a","a"]}]', "t", { uniqueKeys: true })).toBeDefined();
+});
+
+test("isJsonObjectBytes(): says what parseJson() says, errors too, of any bytes", () => {
+  const said = (call: () => unknown): unknown => {
+    try {
+      return call();
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  const limits = { uniqueKeys: true, maxDepth: 5, maxBytes: 400 };
+  const isObject = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
+  const check = (bytes: Uint8Array) =>
+    expect(said(() => isJsonObjectBytes(bytes, "t", limits))).toEqual(
+      said(() => isObject(parseJson(bytes, "t", limits))),
+    );
+  const keys = fc.constantFrom("a", "é", "\\u00e9", "東", '\\"', "\\\\", "\\u0061");
+  const value = fc.oneof(fc.json({ maxDepth: 4 }), fc.constantFrom("1e999", "[[[[[[]]]]]]", '"\\ud800"', "01", '"\\'));
+  const object = fc
+    .array(fc.tuple(keys, value), { maxLength: 4 })
+    .map((entries) => `{${entries.map(([key, value]) => `"${key}":${value}`).join(",")}}`);
+  fc.assert(
+    fc.property(fc.oneof(object, value), fc.option(fc.tuple(fc.nat(), fc.nat(255))), (text, change) => {
+      const bytes = Buffer.from(text);
+      if (change && bytes.length > 0) bytes[change[0] % bytes.length] = change[1];
+      check(bytes);
+    }),
+    { numRuns: 3000 },
+  );
+  check(Buffer.from('\ufeff{"é":1,"\\u00e9":2}'));
+  check(Buffer.from('{"東京":1,"東京":2}'));
 });
 
 test("readJson(): a missing file, a folder, a loop of links, a file too large: one line each", async () => {

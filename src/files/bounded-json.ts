@@ -1,3 +1,4 @@
+import { isAscii, isUtf8 } from "node:buffer";
 import { quote } from "./quote.js";
 import { readFully } from "./read-range.js";
 import { openRegularFile } from "./regular-file.js";
@@ -31,7 +32,31 @@ export function parseJson(source: string | Uint8Array, what: string, limits: Jso
   if (size > maxBytes) {
     throw new Error(`Cannot read ${what}: it has ${size} bytes, at most ${maxBytes} are read`);
   }
-  const text = decode(source, what);
+  return parseText(decode(source, what), what, limits);
+}
+
+/**
+ * Checks JSON as parseJson() does, without making its texts: five times as fast, for what is passed on as it is.
+ *
+ * @returns whether it is an object.
+ * @throws Error as parseJson() does.
+ */
+export function isJsonObjectBytes(bytes: Uint8Array, what: string, limits: JsonLimits = {}): boolean {
+  const isTooLong = bytes.byteLength > (limits.maxBytes ?? defaultMaxBytes);
+  // A character spelled as \u00e9 would not be equal to itself.
+  if (isTooLong || !isUtf8(bytes) || (!isAscii(bytes) && asBuffer(bytes).includes("\\u"))) {
+    return isJsonObject(parseJson(bytes, what, limits));
+  }
+  try {
+    // A character a byte: brackets, quotes and keys that are equal are the same in it.
+    return isJsonObject(parseText(latin1(withoutMark(bytes)), what, limits));
+  } catch {
+    // The error is to quote the characters.
+    return isJsonObject(parseJson(bytes, what, limits));
+  }
+}
+
+function parseText(text: string, what: string, limits: JsonLimits): JsonValue {
   checkNesting(text, what, limits.maxDepth ?? 64, limits.uniqueKeys ?? false);
   try {
     return JSON.parse(text);
@@ -65,16 +90,27 @@ export function isJsonObject(value: JsonValue | undefined): value is JsonObject 
 
 const defaultMaxBytes = 2 ** 26;
 
+/** UTF-8 or text as text, without a byte order mark. Validity is looked at apart: it is cheap, a decoder that does is not. */
 function decode(source: string | Uint8Array, what: string): string {
   if (typeof source === "string") {
     return source.startsWith("\ufeff") ? source.slice(1) : source;
   }
-  try {
-    // TextDecoder drops a byte order mark by itself.
-    return new TextDecoder("utf-8", { fatal: true }).decode(source);
-  } catch (error) {
-    throw new Error(`Cannot read ${what}: it is not UTF-8`, { cause: error });
-  }
+  if (!isUtf8(source)) throw new Error(`Cannot read ${what}: it is not UTF-8`);
+  const bytes = withoutMark(source);
+  return isAscii(bytes) ? latin1(bytes) : asBuffer(bytes).toString("utf8");
+}
+
+function withoutMark(bytes: Uint8Array): Uint8Array {
+  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
+}
+
+function latin1(bytes: Uint8Array): string {
+  return asBuffer(bytes).toString("latin1");
+}
+
+/** The same memory. */
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 const quoteUnit = 0x22;
@@ -120,14 +156,11 @@ export function checkNesting(text: string, what: string, maxDepth: number, uniqu
 
 /** The place after the closing quote of the string that starts at `start`, or the text's end. */
 function endOfString(text: string, start: number): number {
-  for (let i = start + 1; i < text.length; i += 1) {
-    const unit = text.charCodeAt(i);
-    if (unit === quoteUnit) {
-      return i + 1;
-    }
-    if (unit === backslashUnit) {
-      i += 1;
-    }
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    // An odd number of backslashes before it makes it one of the string's own.
+    let first = end;
+    while (text.charCodeAt(first - 1) === backslashUnit) first -= 1;
+    if ((end - first) % 2 === 0) return end + 1;
   }
   return text.length;
 }

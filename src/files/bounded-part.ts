@@ -1,6 +1,18 @@
 import { parseJson } from "./bounded-json.js";
 import type { InputLine } from "./json-lines.js";
 
+/** A line or an element as its bytes, whose memory its neighbours share, or why they could not be read. */
+export type InputPart =
+  | {
+      readonly kind: "bytes";
+      /** From 1 on. */
+      readonly number: number;
+      /** For errors, for instance "line 3". */
+      readonly what: string;
+      readonly bytes: Uint8Array;
+    }
+  | { readonly kind: "bad"; readonly number: number; readonly error: string };
+
 /** The bytes of one line or element of a stream, gathered up to a limit: what is too long is counted and let go. */
 export class BoundedPart {
   #parts: Uint8Array[] = [];
@@ -37,22 +49,30 @@ export class BoundedPart {
     this.#size = 0;
   }
 
-  /** What was taken as JSON, or why it is none; the next part begins. */
-  finish(number: number): InputLine {
-    const [bytes, size] = [Buffer.concat(this.#parts), this.#size];
+  /** What was taken, or that it was too much; the next part begins. */
+  finish(number: number): InputPart {
+    const [parts, size] = [this.#parts, this.#size];
     this.clear();
     const what = `${this.name} ${number}`;
-    if (size > this.maxBytes) {
-      return {
-        kind: "bad",
-        number,
-        error: `Cannot read ${what}: it has ${size} bytes, at most ${this.maxBytes} are read`,
-      };
+    if (size <= this.maxBytes) {
+      const [only] = parts;
+      return { kind: "bytes", number, what, bytes: parts.length === 1 && only ? only : Buffer.concat(parts) };
     }
-    try {
-      return { kind: "value", number, value: parseJson(bytes, what, { uniqueKeys: true }) };
-    } catch (error) {
-      return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
-    }
+    return {
+      kind: "bad",
+      number,
+      error: `Cannot read ${what}: it has ${size} bytes, at most ${this.maxBytes} are read`,
+    };
+  }
+}
+
+/** A part's JSON, or why it has none: no key may stand in it twice. */
+export function parsePart(part: InputPart): InputLine {
+  if (part.kind === "bad") return part;
+  const { number, what, bytes } = part;
+  try {
+    return { kind: "value", number, value: parseJson(bytes, what, { uniqueKeys: true }) };
+  } catch (error) {
+    return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
   }
 }

@@ -1,6 +1,5 @@
 import type { Readable } from "node:stream";
-import { BoundedPart } from "./bounded-part.js";
-import type { InputLine } from "./json-lines.js";
+import { BoundedPart, type InputPart } from "./bounded-part.js";
 
 const [quoteByte, backslash, comma] = [0x22, 0x5c, 0x2c];
 const [openList, closeList, openObject, closeObject] = [0x5b, 0x5d, 0x7b, 0x7d];
@@ -9,25 +8,25 @@ const byteOrderMark = [0xef, 0xbb, 0xbf];
 
 /**
  * Reads the elements of a JSON array as they come: one element is in memory at a time, and no more than `maxElementBytes` of it.
- * Where elements end is told by brackets and strings alone; an element that is no JSON is told and passed over.
+ * Where elements end is told by brackets and strings alone: what an element holds is not looked at.
  *
  * @param what the stream's origin for errors, for instance a quoted path.
- * @returns elements as lines are, numbered from 1 on.
+ * @returns the elements' bytes.
  * @throws Error if the text is no array, ends before the array does, or goes on after it; if the stream fails; the signal's
  * reason.
  */
-export async function* readJsonArray(
+export async function* readArrayBytes(
   stream: Readable,
   what: string,
   signal: AbortSignal,
   maxElementBytes: number,
-): AsyncGenerator<InputLine, void> {
+): AsyncGenerator<InputPart, void> {
   let place: "before" | "inside" | "after" = "before";
   let [depth, inString, isEscaped] = [0, false, false];
   const part = new BoundedPart("element", maxElementBytes);
   let number = 0;
   let numBytes = 0;
-  const finish = (isLast: boolean): InputLine | undefined => {
+  const finish = (isLast: boolean): InputPart | undefined => {
     // "[]" has no element; "[1,]" has one that is empty.
     if (isLast && number === 0 && part.holdsOnly(whiteSpace)) return undefined;
     number += 1;

@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import type { JsonValue } from "./bounded-json.js";
-import { BoundedPart } from "./bounded-part.js";
+import { BoundedPart, type InputPart, parsePart } from "./bounded-part.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
 
 /** A line of input: its JSON, or why it has none. */
@@ -18,6 +18,8 @@ export type InputLine =
 /** In bytes, the line's end left out. */
 const MAX_LINE_BYTES = 2 ** 26;
 
+/** Of a file, read at a time. */
+const pieceBytes = 2 ** 18;
 const newline = 0x0a;
 const whiteSpace: ReadonlySet<number> = new Set([0x20, 0x09, 0x0d]);
 
@@ -30,7 +32,7 @@ export async function openInput(path: string, stdin: Readable): Promise<Readable
   // A shell's <(…) is a pipe: its writer is there already.
   if (found.isFIFO()) return createReadStream(path);
   const { handle } = await openRegularFile(path);
-  return handle.createReadStream();
+  return handle.createReadStream({ highWaterMark: pieceBytes });
 }
 
 /**
@@ -44,9 +46,18 @@ export async function* readJsonLines(
   signal: AbortSignal,
   maxLineBytes = MAX_LINE_BYTES,
 ): AsyncGenerator<InputLine, void> {
+  for await (const part of readLineBytes(stream, signal, maxLineBytes)) yield parsePart(part);
+}
+
+/** readJsonLines() without looking at what a line holds; line ends are left out, but for a carriage return. */
+export async function* readLineBytes(
+  stream: Readable,
+  signal: AbortSignal,
+  maxLineBytes: number,
+): AsyncGenerator<InputPart, void> {
   const part = new BoundedPart("line", maxLineBytes);
   let number = 0;
-  const finish = (): InputLine | undefined => {
+  const finish = (): InputPart | undefined => {
     number += 1;
     if (!part.holdsOnly(whiteSpace)) return part.finish(number);
     part.clear();

@@ -1,28 +1,22 @@
 import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
 import type { JsonObject } from "../../files/bounded-json.js";
 import { describeWriteError, writeAtomically } from "../atomic-output.js";
 import { digestInputs, writeManifest } from "../manifest.js";
+import { mapRows } from "../map-rows.js";
 import { type RowReport, RowTally } from "../row-tally.js";
 import { dataFiles } from "../rows.js";
 import { writeTexts } from "../write-lines.js";
+import { type ConvertSettings, convertWork } from "./convert-work.js";
 import { modelPrompt } from "./model-prompt.js";
-import { type RagRow, readRagRows } from "./rag-row.js";
 
-export interface ConvertOptions {
+export interface ConvertOptions extends ConvertSettings {
   /** Files of RAG lines, or folders, in this order. */
   readonly inputs: readonly string[];
   readonly output: string;
-  /** A model folder, a tokenizer folder or a .gguf file: its chat template and RAG texts make the blocks. */
-  readonly model: string;
-  /** "own": the model's chat template; "tulu": the paper's. */
-  readonly template: "own" | "tulu";
-  /** How many of a row's documents are used, the best ones. Default all. */
-  readonly maxDocuments?: number | undefined;
-  /** The documents come best first; how the prompt lays them. */
-  readonly order: NonNullable<RagPromptOptions["order"]>;
+  /** Threads that read rows, where there are many; default 0: this one does it. */
+  readonly numWorkers?: number | undefined;
   readonly signal: AbortSignal;
   readonly onProgress?: ((rows: number) => void) | undefined;
 }
@@ -43,23 +37,12 @@ export async function convertRows(options: ConvertOptions): Promise<RowReport> {
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
-  const prompt: RagPromptOptions = { ...rag, order, ...(maxDocuments !== undefined && { maxDocuments }) };
   const tally = new RowTally();
-  async function* texts(): AsyncGenerator<string, void> {
-    for await (const row of readRagRows(files, tally, signal)) {
-      onProgress?.(row.index);
-      if (row.generated === undefined) {
-        tally.drop("it has no answer");
-        continue;
-      }
-      let line: string;
-      try {
-        line = `${JSON.stringify(trainingLine(row, row.generated, prompt))}\n`;
-      } catch (error) {
-        // The chat template refuses it.
-        tally.reject(row.where, error);
-        continue;
-      }
+  const settings = { kind: "convert", model: options.model, template: options.template, maxDocuments, order } as const;
+  const mapping = { settings, numWorkers: options.numWorkers ?? 0, inline: () => convertWork(settings) };
+  async function* texts(): AsyncGenerator<Uint8Array, void> {
+    for await (const { line } of mapRows(files, mapping, tally, signal)) {
+      onProgress?.(tally.rows);
       tally.written += 1;
       yield line;
     }
@@ -89,13 +72,4 @@ export async function convertRows(options: ConvertOptions): Promise<RowReport> {
     signal,
   );
   return tally.report();
-}
-
-function trainingLine(
-  { id, group, documents, question }: RagRow,
-  response: string,
-  options: RagPromptOptions,
-): JsonObject {
-  const blocks = ragPrompt({ documents, question }, options).blocks.map(({ text }) => text);
-  return { id, ...(group !== undefined && { group }), prompt: blocks.join(""), blocks, response };
 }

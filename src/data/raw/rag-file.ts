@@ -4,20 +4,14 @@ import { quote } from "../../files/quote.js";
 import { describeWriteError, writeAtomically } from "../atomic-output.js";
 import { Histogram, histogramPicture } from "../histogram.js";
 import { digestInputs, writeManifest } from "../manifest.js";
-import { inPieces } from "../rag/read-ahead.js";
+import { mapRows } from "../map-rows.js";
 import { ScoresReader } from "../rag/scores-file.js";
-import { type RowReport, RowTally, readObjects } from "../row-tally.js";
+import { type RowReport, RowTally } from "../row-tally.js";
 import { dataFiles } from "../rows.js";
 import { writeTexts } from "../write-lines.js";
-import {
-  dropReason,
-  ownScores,
-  type PassageChoice,
-  passagesWithText,
-  type RagLineFields,
-  ragLine,
-} from "./rag-line.js";
-import { type RawFormat, type RawPassage, type RawQuestion, rawQuestion } from "./raw-question.js";
+import { type RagLineFacts, ragFileWork } from "./rag-file-work.js";
+import type { PassageChoice } from "./rag-line.js";
+import type { RawFormat } from "./raw-question.js";
 
 export const RAW_SPLITS = ["train", "dev", "test"] as const;
 export type RawSplit = (typeof RAW_SPLITS)[number];
@@ -35,6 +29,8 @@ export interface RagFileOptions extends PassageChoice {
   readonly split: RawSplit | undefined;
   /** How many lines are written at most; Infinity for all. */
   readonly limit: number;
+  /** Threads that read rows, where there are many; default 0: this one does it. */
+  readonly numWorkers?: number | undefined;
   /**
    * Scores that `data retrieve` wrote for the lines of the same input with all their passages, as they came: these in place of
    * the file's own.
@@ -54,7 +50,6 @@ export interface RagFileReport extends RowReport {
   readonly unscored: number;
 }
 
-const linesPerPiece = 64;
 const rowsPerProgress = 1000;
 const lengthStep = 500;
 
@@ -72,7 +67,7 @@ export async function writeRagFile(options: RagFileOptions): Promise<RagFileRepo
     throw describeWriteError(error, output);
   });
   const counts = new Counts();
-  await writeAtomically(output, (partial) => writeTexts(partial, lineTexts(files, options, counts)));
+  await writeAtomically(output, (partial) => writeTexts(partial, lines(files, options, counts)));
   const pictures = [
     [".lengths.svg", histogramPicture(counts.lengths, "Question and passages of a line", "characters")],
     [".passages.svg", histogramPicture(counts.numPassages, "Passages of a line", "passages")],
@@ -111,11 +106,11 @@ class Counts {
   #emptyPassages = 0;
   #unscored = 0;
 
-  add({ question, documents }: RagLineFields, numEmpty: number, isScored: boolean): void {
+  add({ numCharacters, numPassages, numEmpty, isScored }: RagLineFacts): void {
     this.tally.written += 1;
-    this.lengths.add(documents.reduce((sum, { title, text }) => sum + title.length + text.length, question.length));
-    this.numPassages.add(documents.length);
-    this.#passages += documents.length;
+    this.lengths.add(numCharacters);
+    this.numPassages.add(numPassages);
+    this.#passages += numPassages;
     this.#emptyPassages += numEmpty;
     this.#unscored += isScored ? 0 : 1;
   }
@@ -126,62 +121,33 @@ class Counts {
   }
 }
 
-async function* lineTexts(
+async function* lines(
   files: readonly string[],
   options: RagFileOptions,
   counts: Counts,
-): AsyncGenerator<string, void> {
-  const { signal } = options;
+): AsyncGenerator<Uint8Array, void> {
+  const { format, split, numPassages, order, limit, signal, onProgress } = options;
+  const { tally } = counts;
   const scores = options.scores === undefined ? undefined : new ScoresReader(options.scores, signal);
+  const settings = { kind: "rag file", format, split, numPassages, order } as const;
+  const mapping = {
+    // Scores are read in the order of the rows.
+    settings: scores === undefined ? settings : undefined,
+    numWorkers: options.numWorkers ?? 0,
+    inline: async () => ragFileWork(settings, scores),
+  };
   try {
-    for await (const lines of inPieces(ragLines(files, options, scores, counts), linesPerPiece)) {
-      yield lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+    for await (const { line, facts } of mapRows(files, mapping, tally, signal)) {
+      if (tally.written % rowsPerProgress === 0) onProgress?.(tally.rows);
+      counts.add(facts);
+      yield line;
+      if (tally.written >= limit) break;
     }
-    if (counts.tally.written < options.limit) await scores?.end();
+    if (tally.written < limit) await scores?.end();
   } finally {
     await scores?.close();
   }
-  counts.tally.throwIfEmpty("Cannot make RAG lines");
-}
-
-async function* ragLines(
-  files: readonly string[],
-  options: RagFileOptions,
-  reader: ScoresReader | undefined,
-  counts: Counts,
-): AsyncGenerator<RagLineFields, void> {
-  const { format, split, limit, signal, onProgress } = options;
-  const { tally } = counts;
-  for await (const { where, index, value } of readObjects(files, tally, signal)) {
-    if (tally.rows % rowsPerProgress === 0) onProgress?.(tally.rows);
-    let raw: RawQuestion;
-    let passages: readonly RawPassage[];
-    let scores: readonly number[] | undefined;
-    try {
-      raw = rawQuestion(format, value, where);
-      passages = passagesWithText(raw);
-      scores = ownScores(passages);
-    } catch (error) {
-      tally.reject(where, error);
-      continue;
-    }
-    const reason = dropReason(raw, passages);
-    if (reason !== undefined) {
-      tally.drop(reason);
-      continue;
-    }
-    const id = raw.id ?? [format, ...(split === undefined ? [] : [split]), index].join("-");
-    if (reader !== undefined) {
-      // What a line of all its passages would be.
-      const { question } = raw;
-      const row = { where, index, id, question, documents: passages, generated: undefined, group: undefined, value };
-      scores = await reader.next(row);
-    }
-    const line = ragLine(id, raw, passages, scores, options);
-    counts.add(line, raw.passages.length - passages.length, scores !== undefined);
-    yield line;
-    if (tally.written >= limit) return;
-  }
+  tally.throwIfEmpty("Cannot make RAG lines");
 }
 
 /** The files of an input; of a folder, those that are named by the split. */
