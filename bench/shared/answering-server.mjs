@@ -1,4 +1,5 @@
-// A server that speaks as much of OpenAI's API as `data answer` needs, and answers at once. It prints its base URL.
+// A server that speaks as much of OpenAI's API as `data answer` needs, and answers after 50 ms, sooner than any model
+// would. It prints its base URL.
 import { createServer } from "node:http";
 
 const message = { role: "assistant", content: "The director of the film is Köln." };
@@ -7,8 +8,10 @@ const body = JSON.stringify({ choices: [{ index: 0, message, finish_reason: "sto
 const server = createServer((request, reply) => {
   request.resume();
   request.on("end", () => {
-    reply.writeHead(200, { "content-type": "application/json", "content-length": Buffer.byteLength(body) });
-    reply.end(body);
+    setTimeout(() => {
+      reply.writeHead(200, { "content-type": "application/json", "content-length": Buffer.byteLength(body) });
+      reply.end(body);
+    }, 50);
   });
 });
 server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/v1`));

@@ -57,7 +57,7 @@ export function checkSegmentOptions(options: SegmentOptions): SegmentRule {
   for (const delimiter of delimiters) {
     if (typeof delimiter !== "string") throw new TypeError("Cannot cut text: a delimiter is no text");
     if (delimiter === "") throw new RangeError("Cannot cut text: a delimiter is empty");
-    if (/\p{Surrogate}/u.test(delimiter)) {
+    if (!delimiter.isWellFormed()) {
       throw new RangeError(`Cannot cut text: the delimiter ${JSON.stringify(delimiter)} holds half a surrogate pair`);
     }
   }

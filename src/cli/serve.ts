@@ -1,16 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Command, Option } from "commander";
-import type { FastifyInstance } from "fastify";
-import type { Logger } from "pino";
-import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
-import { createApp, refusePublicWithoutKeys } from "../server/app.js";
-import type { EngineHost, HostStatus } from "../server/engine-host.js";
-import { spawnEngine } from "../server/engine-process/spawn-engine.js";
-import { urlHost } from "../server/host-names.js";
-import { ConfigError, loadConfig, type ServerConfig, settingsHelp } from "../server/server-config.js";
-import { serverLogger } from "../server/server-logger.js";
-import { note, type Terminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
+import { settingsHelp } from "../server/server-config.js";
+import type { Terminal } from "./terminal.js";
 
 /** Settings by their name, as text, and where the others are. */
 export type ServeFlags = Readonly<Record<string, string>> & { readonly config?: string };
@@ -38,122 +28,9 @@ export function serveOptions(command: Command): Command {
   return command;
 }
 
-/**
- * Serves until it is told to end. @returns the exit code: 0 after a signal, 1 if the model cannot be loaded.
- *
- * @throws UsageError for settings that cannot be used; Error if it cannot listen.
- */
+/** Serves until it is told to end. @returns the exit code. */
 export async function runServe(flags: ServeFlags, terminal: Terminal): Promise<number> {
-  terminal.endWell();
-  const { config, keys } = await readSettings(flags, terminal);
-  const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) });
-  const stopping = new AbortController();
-  await using host = spawnEngine({
-    ...engineOptions(config),
-    onWarning: (warning) => logger.warn(warning),
-    onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
-  });
-  const app = await createApp({ host, config, keys, logger, stopping: stopping.signal });
-  try {
-    await listen(app, config, terminal);
-    const failure = await untilEnd(host, terminal, logger);
-    stopping.abort();
-    if (failure !== undefined) {
-      note(terminal, failure);
-      return 1;
-    }
-    logger.info({ drainSeconds: config.drainSeconds }, "ending: running requests may finish");
-    await Promise.race([app.whenIdle(), sleep(config.drainSeconds * 1000, undefined, { ref: false })]);
-    return 0;
-  } finally {
-    stopping.abort();
-    // Ends what still runs with an error that its client sees.
-    await host[Symbol.asyncDispose]();
-    await Promise.race([app.whenIdle(), sleep(lastWordsMs, undefined, { ref: false })]);
-    app.server.closeAllConnections();
-    await app.close();
-  }
-}
-
-/** For clients to be told that their request was ended. */
-const lastWordsMs = 1_000;
-
-async function readSettings(
-  { config: file, verbose: _, ...options }: ServeFlags,
-  terminal: Terminal,
-): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
-  try {
-    const config = await loadConfig({ options, env: terminal.env, file });
-    const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
-    const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
-    refusePublicWithoutKeys(config, keys);
-    return { config, keys };
-  } catch (error) {
-    throw error instanceof ConfigError ? new UsageError(error.message, { cause: error }) : error;
-  }
-}
-
-/** The engine's part of the settings. */
-function engineOptions(config: ServerConfig) {
-  const { model, weights, threads, backend, device, kvType, storeBytes, contextBytes, mode, prefix, trainedModes } =
-    config;
-  const { maxRunning, maxQueued } = config;
-  return {
-    model,
-    weights,
-    threads,
-    backend,
-    device,
-    kvType,
-    storeBytes,
-    contextBytes,
-    mode,
-    prefix,
-    trainedModes,
-    maxRunning,
-    maxQueued,
-  };
-}
-
-async function listen(app: FastifyInstance, { host, port }: ServerConfig, terminal: Terminal): Promise<void> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? "";
-    const reason = listenErrors[code] ?? (error instanceof Error ? error.message : String(error));
-    throw new Error(`Cannot listen on ${urlHost(host)}:${port}: ${reason}`, { cause: error });
-  }
-  const address = app.server.address();
-  const usedPort = typeof address === "object" && address !== null ? address.port : port;
-  terminal.stdout.write(`Listening on http://${urlHost(host)}:${usedPort}\n`);
-}
-
-const listenErrors: Readonly<Record<string, string>> = {
-  EADDRINUSE: "the port is in use, wanted a free one (0 takes any)",
-  EACCES: "this user may not use the port, wanted one from 1024 on",
-  EADDRNOTAVAIL: "this machine has no such address",
-  ENOTFOUND: "there is no such host",
-};
-
-/** Waits for the signal to end, and tells the log of the engine's ups and downs. @returns why the model could not be loaded. */
-function untilEnd(host: EngineHost, { signal }: Terminal, logger: Logger): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const watch = (status: HostStatus): void => {
-      const { state, restarts, lastError } = status;
-      const line = { state, restarts, ...(lastError !== undefined && { lastError }) };
-      if (state === "restarting" || state === "failed") logger.error(line, "the engine is not there");
-      else logger.info({ ...line, ...(state === "ready" && { model: host.model?.name }) }, `the engine is ${state}`);
-      if (state === "failed") end(lastError ?? "Cannot load the model: the engine says no more");
-    };
-    const end = (failure: string | undefined): void => {
-      stopWatching();
-      signal.removeEventListener("abort", onSignal);
-      resolve(failure);
-    };
-    const onSignal = (): void => end(undefined);
-    const stopWatching = host.onStatus(watch);
-    signal.addEventListener("abort", onSignal);
-    if (signal.aborted) end(undefined);
-    else if (host.status.state !== "loading") watch(host.status);
-  });
+  // The server's packages take longer to load than most commands take to run.
+  const { serve } = await import("./run-serve.js");
+  return serve(flags, terminal);
 }

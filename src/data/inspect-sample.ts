@@ -1,9 +1,9 @@
-import { DuckDBInstance } from "@duckdb/node-api";
 import type { TextBlock } from "../blocks/block.js";
 import { ragPrompt } from "../blocks/rag-prompt.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import { openDatabase } from "./duckdb.js";
 import { type ModelPrompt, modelPrompt } from "./rag/model-prompt.js";
 import { parseRagRow } from "./rag/rag-row.js";
 import { readRows } from "./rows.js";
@@ -182,7 +182,7 @@ function numbersOf(value: JsonObject, key: string): readonly number[] {
 }
 
 async function packedDigest(path: string): Promise<string | undefined> {
-  const instance = await DuckDBInstance.create(":memory:", { threads: "1" });
+  const instance = await openDatabase({ threads: "1" });
   try {
     const connection = await instance.connect();
     try {

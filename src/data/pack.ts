@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { DuckDBInstance } from "@duckdb/node-api";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { openDatabase } from "./duckdb.js";
 import { Histogram, histogramPicture } from "./histogram.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { mapInOrder } from "./ordered-workers.js";
@@ -174,7 +174,7 @@ async function* packedTexts(
 
 /** One thread, so that the bytes do not depend on the machine. */
 async function writeParquet(rows: string, path: string, digest: string): Promise<void> {
-  const instance = await DuckDBInstance.create(":memory:", { threads: "1", memory_limit: "1GB" });
+  const instance = await openDatabase({ threads: "1", memory_limit: "1GB" });
   try {
     const connection = await instance.connect();
     try {

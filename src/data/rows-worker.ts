@@ -1,8 +1,8 @@
 // A thread that does work on rows: see map-rows.ts.
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import { type ConvertSettings, convertWork } from "./rag/convert-work.js";
-import { type RagFileSettings, ragFileWork } from "./raw/rag-file-work.js";
-import { type ValidateSettings, validateWork } from "./raw/validate-work.js";
+import type { ConvertSettings } from "./rag/convert-work.js";
+import type { RagFileSettings } from "./raw/rag-file-work.js";
+import type { ValidateSettings } from "./raw/validate-work.js";
 import { type RowWork, sentRowsWork } from "./row-work.js";
 import { serveWork } from "./serve-work.js";
 
@@ -12,14 +12,15 @@ export type RowWorkSettings =
   | ({ readonly kind: "convert" } & ConvertSettings)
   | ({ readonly kind: "validate" } & ValidateSettings);
 
+/** Each loads its own code alone. */
 async function workOf(settings: RowWorkSettings): Promise<RowWork<unknown>> {
   switch (settings.kind) {
     case "rag file":
-      return ragFileWork(settings);
+      return (await import("./raw/rag-file-work.js")).ragFileWork(settings);
     case "convert":
-      return await convertWork(settings);
+      return await (await import("./rag/convert-work.js")).convertWork(settings);
     case "validate":
-      return validateWork(settings);
+      return (await import("./raw/validate-work.js")).validateWork(settings);
     default:
       return settings satisfies never;
   }

@@ -1,12 +1,13 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { type DuckDBBlobValue, type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
+import type { DuckDBBlobValue, DuckDBConnection } from "@duckdb/node-api";
 import type { JsonValue } from "../files/bounded-json.js";
 import { type InputPart, parsePart } from "../files/bounded-part.js";
 import { readArrayBytes } from "../files/json-array.js";
 import { openInput, readLineBytes } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, openRegularFile } from "../files/regular-file.js";
+import { openDatabase } from "./duckdb.js";
 
 /** A row of a data file: its JSON, or why it has none. */
 export type Row =
@@ -88,7 +89,7 @@ async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerat
   signal.throwIfAborted();
   const { handle } = await openRegularFile(path);
   await handle.close();
-  const instance = await DuckDBInstance.create(":memory:", { threads: "1", memory_limit: memoryLimit });
+  const instance = await openDatabase({ threads: "1", memory_limit: memoryLimit });
   let connection: DuckDBConnection | undefined;
   try {
     connection = await instance.connect();

@@ -205,7 +205,7 @@ function optionalText(line: JsonObject, key: string): string | undefined {
 
 /** Lone surrogates have no tokens. */
 function wholeText(text: string, what: string): string {
-  if (/\p{Surrogate}/u.test(text)) throw new Error(`${what} holds half a character (a lone surrogate)`);
+  if (!text.isWellFormed()) throw new Error(`${what} holds half a character (a lone surrogate)`);
   return text;
 }
 

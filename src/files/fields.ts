@@ -66,7 +66,7 @@ export function readText(fields: Fields, key: string): string | undefined {
   if (value === undefined) {
     return undefined;
   }
-  if (typeof value !== "string" || /\p{Surrogate}/u.test(value)) {
+  if (typeof value !== "string" || !value.isWellFormed()) {
     throw wrongValue(fields, key, "a text");
   }
   return value;

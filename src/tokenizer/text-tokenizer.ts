@@ -59,7 +59,7 @@ export class TextTokenizer implements Tokenizer {
 
   encode(text: string, trusted: TrustedText): number[] {
     // With flag u, only a surrogate without its partner is one.
-    const lone = text.search(/\p{Surrogate}/u);
+    const lone = text.isWellFormed() ? -1 : text.search(/\p{Surrogate}/u);
     if (lone !== -1)
       throw new RangeError(`Cannot tokenize the text: UTF-16 unit ${lone} is a lone surrogate, not a character`);
     const ids: number[] = [];

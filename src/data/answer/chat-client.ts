@@ -194,7 +194,7 @@ function readAnswer(text: string, tell: (error: string) => string): ChatOutcome 
   const [choice] = choices as readonly JsonValue[];
   const message = isJsonObject(choice) ? choice.message : undefined;
   const content = isJsonObject(message) ? message.content : undefined;
-  if (typeof content !== "string" || content.trim() === "" || /\p{Surrogate}/u.test(content)) {
+  if (typeof content !== "string" || content.trim() === "" || !content.isWellFormed()) {
     return { kind: "refused", status: 200, error: "the server's answer holds no text" };
   }
   const reason = isJsonObject(choice) ? choice.finish_reason : undefined;

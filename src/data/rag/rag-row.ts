@@ -89,7 +89,7 @@ function textOf(row: JsonObject, key: string): string | undefined {
 
 /** Lone surrogates have no tokens, and no UTF-8. */
 function wholeText(text: string, what: string): string {
-  if (/\p{Surrogate}/u.test(text)) throw wrong(`${what} holds half a character (a lone surrogate)`);
+  if (!text.isWellFormed()) throw wrong(`${what} holds half a character (a lone surrogate)`);
   return text;
 }
 

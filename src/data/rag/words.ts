@@ -6,19 +6,35 @@
  */
 export function makeWordSplitter(): (text: string) => string[] {
   const segmenter = new Intl.Segmenter("und", { granularity: "word" });
+  /** Of stretches that were met lately. */
+  const known = new Map<string, readonly string[]>();
+  const wordsOf = (stretch: string): readonly string[] => {
+    if (!unclear.test(stretch)) return stretch.match(plainWord) ?? [];
+    return [...segmenter.segment(stretch)].flatMap(({ segment, isWordLike }) => (isWordLike ? [segment] : []));
+  };
   return (text) => {
     const words: string[] = [];
-    // No word goes over a space, so the segmenter, twenty times slower, is asked for the stretches that need it alone.
+    // No word goes over a space, and texts repeat what stands between spaces: each is looked at once.
     for (const stretch of text
       .normalize("NFKC")
       .toLowerCase()
       .split(/[ \t\r\n]+/)) {
-      if (!unclear.test(stretch)) words.push(...(stretch.match(plainWord) ?? []));
-      else for (const { segment, isWordLike } of segmenter.segment(stretch)) if (isWordLike) words.push(segment);
+      let found = known.get(stretch);
+      if (found === undefined) {
+        found = wordsOf(stretch);
+        if (stretch.length <= maxKnownLength) {
+          if (known.size === maxKnown) known.clear();
+          known.set(stretch, found);
+        }
+      }
+      for (const word of found) words.push(word);
     }
     return words;
   };
 }
+
+/** Some 10 MB. */
+const [maxKnown, maxKnownLength] = [50_000, 40];
 
 /** Beyond ASCII, or where releases of ICU differ: the underscore, and a colon between letters. */
 const unclear = /[^\p{ASCII}]|_|[a-z]:[a-z]/u;

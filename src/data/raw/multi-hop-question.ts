@@ -19,7 +19,7 @@ export function multiHopQuestion(fields: Fields, join: (sentences: readonly stri
     const isList = Array.isArray(sentences) && sentences.every((sentence) => typeof sentence === "string");
     if (!isList) throw new Error(`Cannot read ${fields.where}: passage ${i} of "context" has no list of sentences`);
     const text = join(sentences as readonly string[]);
-    if (/\p{Surrogate}/u.test(title + text)) {
+    if (!(title + text).isWellFormed()) {
       throw new Error(`Cannot read ${fields.where}: passage ${i} of "context" holds half a character`);
     }
     return { title, text, score: undefined, supports: supporting?.has(title) };

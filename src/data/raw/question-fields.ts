@@ -24,7 +24,7 @@ export function readAnswers(fields: Fields, keys: readonly string[]): string[] {
   if (key === undefined) return [];
   const value = fields.get(key);
   const answers: unknown[] = Array.isArray(value) ? value : [value];
-  const texts = answers.filter((answer) => typeof answer === "string" && !/\p{Surrogate}/u.test(answer)) as string[];
+  const texts = answers.filter((answer) => typeof answer === "string" && answer.isWellFormed()) as string[];
   if (texts.length < answers.length) throw wrongValue(fields, key, "a text or a list of texts");
   return texts.filter((answer) => answer.trim() !== "");
 }

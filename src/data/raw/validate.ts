@@ -1,5 +1,5 @@
-import { DuckDBInstance } from "@duckdb/node-api";
 import { quote } from "../../files/quote.js";
+import { openDatabase } from "../duckdb.js";
 import { mapRows } from "../map-rows.js";
 import { type RowReport, RowTally } from "../row-tally.js";
 import type { RowWork } from "../row-work.js";
@@ -52,7 +52,7 @@ async function packedWork(path: string): Promise<RowWork<undefined>> {
 /** Rows of each row group of a Parquet file. @throws Error if it is none, or cannot be read. */
 async function rowGroupSizes(path: string): Promise<number[]> {
   if (!/\.parquet$/i.test(path)) throw new Error(`Cannot read ${quote(path)}: packed data are a .parquet file`);
-  const instance = await DuckDBInstance.create(":memory:", { threads: "1" });
+  const instance = await openDatabase({ threads: "1" });
   try {
     const connection = await instance.connect();
     try {

@@ -12,7 +12,7 @@ const stopText = z
   .string()
   .min(1)
   .max(10_000)
-  .refine((stop) => !/\p{Surrogate}/u.test(stop), "wanted whole characters");
+  .refine((stop) => stop.isWellFormed(), "wanted whole characters");
 
 const modes = z.enum(["block", "full"]);
 const numLocalAttentionBlocks = z.int().min(0);
