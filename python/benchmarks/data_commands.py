@@ -2,12 +2,13 @@
 
     python benchmarks/data_commands.py COMMAND [ARGUMENT ...]
 
-What `npm run bench -- data-commands` measures the commands against. Each does what the command of its name does to the rows,
-less what only the command has: streaming, digests, manifests, pictures, checks of each field. The last line of the output
-is {"rows": written rows, "peak_bytes": the process' own peak}.
+What `npm run bench -- data-commands` measures the commands against. Each does what the command of its name does to the
+rows, less what only the command has: streaming, digests, manifests, pictures, checks of each field. The last line of
+the output is {"rows": written rows, "peak_bytes": the process' own peak}.
 """
 
 import http.client
+import itertools
 import json
 import math
 import random
@@ -39,12 +40,12 @@ MAX_BLOCKS = 15
 
 
 def read_lines(path: str) -> list[Row]:
-    with open(path, encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 def read_array(path: str) -> list[Row]:
-    with open(path, encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8") as file:
         rows: list[Row] = json.load(file)
     return rows
 
@@ -55,7 +56,7 @@ def read_parquet(path: str) -> list[Row]:
 
 
 def write_lines(path: str, rows: list[Row]) -> int:
-    with open(path, "w", encoding="utf-8") as file:
+    with Path(path).open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return len(rows)
@@ -211,14 +212,14 @@ def merged(pieces: list[str]) -> list[str]:
     """At most `MAX_BLOCKS`: the last is never merged, the neighbours with the fewest characters go together."""
     pieces = list(pieces)
     while len(pieces) > MAX_BLOCKS:
-        sizes = [len(a) + len(b) for a, b in zip(pieces[:-2], pieces[1:-1], strict=True)]
+        sizes = [len(a) + len(b) for a, b in itertools.pairwise(pieces[:-1])]
         at = sizes.index(min(sizes))
         pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
     return pieces
 
 
 def tulu3(source: str, output_folder: str, tokenizer_folder: str) -> int:
-    """Answers as lines for full mode, and those that block training takes, cut; lengths by the tokenizer, as the reference."""
+    """Answers as lines for full mode, and those that block training takes, cut; lengths by the tokenizer."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
