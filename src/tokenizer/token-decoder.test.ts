@@ -12,7 +12,8 @@ function streamed(pieces: readonly Uint8Array[], filters: readonly FilterKind[] 
 test("DecodingStream: never gives half a character, however its bytes are cut", () => {
   fc.assert(
     fc.property(
-      fc.string({ unit: "grapheme", maxLength: 12 }),
+      // Not the character that half a one would become.
+      fc.string({ unit: "grapheme", maxLength: 12 }).filter((text) => !text.includes("\ufffd")),
       fc.infiniteStream(fc.integer({ min: 1, max: 3 })),
       (text, sizes) => {
         const bytes = Buffer.from(text, "utf8");
