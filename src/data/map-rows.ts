@@ -1,6 +1,5 @@
 import { stat } from "node:fs/promises";
 import { mapInOrder } from "./ordered-workers.js";
-import { inPieces } from "./rag/read-ahead.js";
 import type { RowTally } from "./row-tally.js";
 import { type RowOutcomes, type RowWork, type SentRows, sendRows, sentRowsWork } from "./row-work.js";
 import { type RowPart, readRowParts } from "./rows.js";
@@ -22,6 +21,7 @@ export interface MappedRow<F> {
 }
 
 const rowsPerPiece = 64;
+const pieceBytes = 2 ** 22;
 /** Input that one thread has done before others have started, in bytes. */
 const smallBytes = 2 ** 23;
 
@@ -62,19 +62,26 @@ export async function* mapRows<F>(
   }
 }
 
+/** Rows in pieces of so many, or of fewer where these are large. */
 async function* sentPieces(
   files: readonly string[],
   size: number,
   signal: AbortSignal,
 ): AsyncGenerator<SentRows, void> {
-  let first = 0;
-  async function* parts(): AsyncGenerator<RowPart, void> {
-    for (const file of files) yield* readRowParts(file, signal);
+  let [first, parts, numBytes]: [number, RowPart[], number] = [0, [], 0];
+  const send = (): SentRows => {
+    const sent = sendRows(parts, first);
+    [first, parts, numBytes] = [first + parts.length, [], 0];
+    return sent;
+  };
+  for (const file of files) {
+    for await (const row of readRowParts(file, signal)) {
+      parts.push(row);
+      numBytes += row.part.kind === "bytes" ? row.part.bytes.length : 0;
+      if (parts.length >= size || numBytes >= pieceBytes) yield send();
+    }
   }
-  for await (const piece of inPieces(parts(), size)) {
-    yield sendRows(piece, first);
-    first += piece.length;
-  }
+  if (parts.length > 0) yield send();
 }
 
 async function isSmall(files: readonly string[]): Promise<boolean> {

@@ -2,7 +2,8 @@ import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { digestInputs, writeManifest } from "./manifest.js";
-import { type RowReport, RowTally, readObjectLines } from "./row-tally.js";
+import { readObjectLines } from "./object-lines.js";
+import { type RowReport, RowTally } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { writeTexts } from "./write-lines.js";
 

@@ -127,3 +127,14 @@ test("mergeRows(), sampleRows(), mixRows(): rows keep their spelling, and each i
   await mix({ inputs: [at("own.jsonl"), at("own.json")] });
   expect(readFileSync(at("mixed.jsonl"), "utf8").trimEnd().split("\n").sort()).toEqual(all.sort());
 });
+
+test("sampleRows(), mixRows(): an input that changes between the two times it is read is an error", async () => {
+  writeFileSync(at("changing.jsonl"), lines("a", 50));
+  const change = () => writeFileSync(at("changing.jsonl"), `${lines("a", 49)}{half\n`);
+  const options = { output: at("none.jsonl"), onProgress: change };
+  await expect(sample({ ...options, input: at("changing.jsonl"), size: { kind: "share", share: 1 } })).rejects.toThrow(
+    /changing.jsonl": it changed while it was read/,
+  );
+  await expect(mix({ ...options, inputs: [at("a.jsonl"), at("changing.jsonl")] })).rejects.toThrow(/it changed while/);
+  expect(readdirSync(folder).filter((name) => name.startsWith("none"))).toEqual([]);
+});

@@ -6,7 +6,8 @@ import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { mixSizes } from "./mix-sizes.js";
-import { findUsableRows, type RowReport, RowTally, readObjectLines, refusePipes, UsableRows } from "./row-tally.js";
+import { findUsableRows, readObjectLines, UsableRows, watchFiles } from "./object-lines.js";
+import { type RowReport, RowTally, refusePipes } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { shuffledOrder } from "./shuffled-order.js";
 import { Random } from "./synth/random.js";
@@ -49,6 +50,7 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
+  const refuseChanged = await watchFiles(files.flat());
   const usable = new UsableRows();
   const totals: number[] = [];
   for (const paths of files) {
@@ -63,6 +65,7 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
   const ends: number[] = [];
   try {
     await writeTexts(drawnPath, drawnTexts(files, totals, usable, taken, tally, ends, options));
+    await refuseChanged();
     await writeAtomically(output, (partial) => writeTexts(partial, shuffledTexts(drawnPath, ends, seed, signal)));
   } finally {
     await rm(drawnPath, { force: true });

@@ -3,7 +3,8 @@ import { dirname } from "node:path";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
-import { findUsableRows, type RowReport, RowTally, readObjectLines, refusePipes, UsableRows } from "./row-tally.js";
+import { findUsableRows, readObjectLines, UsableRows, watchFiles } from "./object-lines.js";
+import { type RowReport, RowTally, refusePipes } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { Random } from "./synth/random.js";
 import { writeTexts } from "./write-lines.js";
@@ -37,6 +38,7 @@ export async function sampleRows(options: SampleOptions): Promise<RowReport> {
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
+  const refuseChanged = await watchFiles(files);
   const usable = new UsableRows();
   await findUsableRows(files, usable, signal);
   const total = usable.count;
@@ -55,6 +57,7 @@ export async function sampleRows(options: SampleOptions): Promise<RowReport> {
       tally.written += 1;
       yield line;
     }
+    await refuseChanged();
     tally.throwIfEmpty("Cannot sample");
   }
   await writeAtomically(output, (partial) => writeTexts(partial, texts()));
