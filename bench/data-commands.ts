@@ -2,11 +2,12 @@
 // files as lists (python/benchmarks/data_commands.py). Times are of whole processes, start included; inputs are made first.
 // BLOCK_ATTENTION_PYTHON names a Python with the trainer's packages.
 // `npm run bench -- data-commands [rows] [command,command…]`
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { Random } from "../src/data/synth/random.js";
 import { embeddedModelPath } from "../src/engine/engine.js";
@@ -216,32 +217,24 @@ interface Measured {
   readonly peakBytes: number;
 }
 
-/** Runs a program to its end; its output's last line. @throws Error with what it said if it fails. */
+const execute = promisify(execFile);
+
+/** Runs a program to its end. @throws Error with what it said if it fails. */
 async function run(
   command: string,
   args: readonly string[],
-): Promise<{ seconds: number; stdout: string; err: string }> {
+): Promise<{ seconds: number; stdout: string; stderr: string }> {
   const startedMs = performance.now();
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-  let [stdout, err] = ["", ""];
-  child.stdout.on("data", (data: Buffer) => {
-    stdout += data.toString();
-  });
-  child.stderr.on("data", (data: Buffer) => {
-    err += data.toString();
-  });
-  const [code] = await once(child, "close");
-  if (code !== 0)
-    throw new Error(`Cannot measure: ${command} ${args.join(" ")} ended with ${code}: ${err.slice(-2000)}`);
-  return { seconds: (performance.now() - startedMs) / 1000, stdout, err };
+  const told = await execute(command, args, { maxBuffer: 2 ** 26 });
+  return { seconds: (performance.now() - startedMs) / 1000, ...told };
 }
 
 async function measureOurs(name: string, args: readonly string[]): Promise<Measured> {
   // Peak memory of the whole process, all threads, in KiB.
   const tellMemory =
     'data:text/javascript,process.on("exit",()=>console.error("peak "+process.resourceUsage().maxRSS))';
-  const { seconds, err } = await run(process.execPath, ["--import", tellMemory, main, "data", name, ...args]);
-  return { seconds, peakBytes: 1024 * Number(/peak (\d+)/.exec(err)?.[1]) };
+  const { seconds, stderr } = await run(process.execPath, ["--import", tellMemory, main, "data", name, ...args]);
+  return { seconds, peakBytes: 1024 * Number(/peak (\d+)/.exec(stderr)?.[1]) };
 }
 
 async function measureTheirs(name: string, args: readonly string[]): Promise<Measured> {

@@ -2,6 +2,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setImmediate } from "node:timers/promises";
+import { quote } from "../files/quote.js";
 import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
@@ -131,7 +132,7 @@ async function* shuffledTexts(
         const start = number === 0 ? 0 : (ends[number - 1] as number);
         const line = Buffer.allocUnsafe((ends[number] as number) - start);
         if (readSync(file, line, 0, line.length, start) !== line.length)
-          throw new Error(`${path} was cut short meanwhile`);
+          throw new Error(`Cannot read ${quote(path)}: it became shorter meanwhile`);
         yield line;
       }
       await setImmediate();

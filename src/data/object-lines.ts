@@ -80,8 +80,9 @@ export async function watchFiles(files: readonly string[]): Promise<() => Promis
 
 /** Adds which rows are objects. @throws Error if a file cannot be read; the signal's reason. */
 export async function findUsableRows(files: readonly string[], usable: UsableRows, signal: AbortSignal): Promise<void> {
+  const tally = new RowTally();
   for (const file of files) {
-    for await (const row of readRowParts(file, signal)) usable.add(isObject(row, new RowTally()));
+    for await (const row of readRowParts(file, signal)) usable.add(isObject(row, tally));
   }
 }
 

@@ -8,7 +8,7 @@ import { mapRows } from "../map-rows.js";
 import { type RowReport, RowTally } from "../row-tally.js";
 import { dataFiles } from "../rows.js";
 import { writeTexts } from "../write-lines.js";
-import { type ConvertSettings, convertWork } from "./convert-work.js";
+import { type ConvertSettings, convertWorkOf } from "./convert-work.js";
 import { modelPrompt } from "./model-prompt.js";
 
 export interface ConvertOptions extends ConvertSettings {
@@ -33,13 +33,14 @@ export async function convertRows(options: ConvertOptions): Promise<RowReport> {
   const { output, maxDocuments, order, signal, onProgress } = options;
   const files = (await Promise.all(options.inputs.map(dataFiles))).flat();
   const inputs = await digestInputs(files, signal);
-  const { tokenizer, rag } = await modelPrompt(options.model, options.template);
+  const model = await modelPrompt(options.model, options.template);
+  const { tokenizer, rag } = model;
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
   const tally = new RowTally();
   const settings = { kind: "convert", model: options.model, template: options.template, maxDocuments, order } as const;
-  const mapping = { settings, numWorkers: options.numWorkers ?? 0, inline: () => convertWork(settings) };
+  const mapping = { settings, numWorkers: options.numWorkers ?? 0, inline: async () => convertWorkOf(model, settings) };
   async function* texts(): AsyncGenerator<Uint8Array, void> {
     for await (const { line } of mapRows(files, mapping, tally, signal)) {
       onProgress?.(tally.rows);

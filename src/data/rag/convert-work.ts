@@ -1,7 +1,7 @@
 import { type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
 import type { JsonObject } from "../../files/bounded-json.js";
 import type { RowWork } from "../row-work.js";
-import { modelPrompt } from "./model-prompt.js";
+import { type ModelPrompt, modelPrompt } from "./model-prompt.js";
 import { parseRagRow, type RagRow } from "./rag-row.js";
 
 /** What makes a training line of a RAG line; plain data, for it is sent to threads. */
@@ -17,13 +17,15 @@ export interface ConvertSettings {
 }
 
 /** Makes training lines of RAG lines. @throws Error for a model without tokenizer. */
-export async function convertWork({
-  model,
-  template,
-  maxDocuments,
-  order,
-}: ConvertSettings): Promise<RowWork<undefined>> {
-  const { rag } = await modelPrompt(model, template);
+export async function convertWork(settings: ConvertSettings): Promise<RowWork<undefined>> {
+  return convertWorkOf(await modelPrompt(settings.model, settings.template), settings);
+}
+
+/** convertWork() of a model whose files are read already. */
+export function convertWorkOf(
+  { rag }: ModelPrompt,
+  { maxDocuments, order }: Pick<ConvertSettings, "maxDocuments" | "order">,
+): RowWork<undefined> {
   const prompt: RagPromptOptions = { ...rag, order, ...(maxDocuments !== undefined && { maxDocuments }) };
   return (found) => {
     const row = parseRagRow(found);
