@@ -11,27 +11,43 @@ import { parseArgs } from "node:util";
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
- * Models in the order in which they are trained, and what each goes on from. The first learns to read from plain text, the next
- * two to answer, and the last three go on from "full": they and "full" are the models of the table.
+ * Models in the order in which they are trained, and what each goes on from. The first learns to find what it has seen, the next
+ * one to find it in passages, "full" to answer, and the last three go on from there: they and "full" are the models of the table.
  */
 const sources = {
-  base: undefined,
-  reading: "base",
+  recall: undefined,
+  reading: "recall",
   full: "reading",
   block: "full",
   "full-longer": "full",
   "no-reencoding": "full",
 };
 const stages = Object.keys(sources);
+/** What a stage is trained on and judged by, where that is not questions in the model's own RAG prompt. */
+const samples = {
+  recall: { train: ["recall-2", "recall-4", "recall-8"], evaluation: ["dev-recall"] },
+  reading: { train: ["recall-12", "reading-2", "reading-5"], evaluation: ["dev-reading"] },
+};
 const sizes = {
-  whole: { contexts: 8000, texts: 8000, held: 100, passages: "2-10", heldOut: [], steps: undefined },
+  whole: {
+    contexts: 8000,
+    texts: 8000,
+    recall: 1000,
+    reading: 1000,
+    held: 100,
+    passages: "2-10",
+    heldOut: [],
+    steps: undefined,
+  },
   small: {
     contexts: 500,
     texts: 800,
+    recall: 100,
+    reading: 50,
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
+    steps: { recall: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
   },
 };
 
@@ -94,21 +110,59 @@ async function data() {
     const set = ["--set", `tokenizer.text=${JSON.stringify([text])}`];
     command("train-tokenizer", "--config", join(recipe, "tokenizer.json"), ...set, "--output", tokenizer);
   });
-  const short = ["--passages", "2-3", "--questions", "7"];
+  const made = (split, seed, contexts, first) => [
+    "--split",
+    split,
+    "--seed",
+    seed,
+    "--first",
+    String(first),
+    "--contexts",
+    String(contexts),
+  ];
+  const { recall, reading, held } = size;
+  const recalled = (name, split, contexts, first, passages, questions) =>
+    pack(
+      name,
+      tokenizer,
+      "recall",
+      ...made(split, "recall", contexts, first),
+      "--passages",
+      passages,
+      "--questions",
+      questions,
+    );
+  recalled("recall-2", "train", recall * 8, 0, "4", "2");
+  recalled("recall-4", "train", recall * 3, 10_000, "6", "4");
+  recalled("recall-8", "train", recall * 1.5, 20_000, "10", "8");
+  recalled("recall-12", "train", recall * 2, 30_000, "10", "12");
+  recalled("dev-recall", "dev", 40, 0, "2-10", "8");
+  const read = (name, split, contexts, first, passages, questions) =>
+    pack(
+      name,
+      tokenizer,
+      "reading",
+      ...made(split, "reading", contexts, first),
+      "--passages",
+      passages,
+      "--questions",
+      questions,
+    );
+  read("reading-2", "train", reading * 4, 0, "2", "10");
+  read("reading-5", "train", reading * 3, 10_000, "3-6", "12");
+  read("dev-reading", "dev", 60, 0, "2-5", "12");
   const long = ["--passages", size.passages, "--questions", "12", ...noise];
-  pack("dev-short", tokenizer, 800, "--split", "dev", "--contexts", String(size.held), "--seed", "short", ...short);
-  pack("dev", tokenizer, 1900, "--split", "dev", "--contexts", String(size.held), ...long);
-  pack("train", tokenizer, 1900, "--split", "train", "--contexts", String(size.contexts), ...long);
+  pack("dev", tokenizer, "train", ...made("dev", "42", held, 0), ...long);
+  pack("train", tokenizer, "train", ...made("train", "42", size.contexts, 0), ...long);
 }
 
 /** Questions made, cut into blocks and tokenized. */
-function pack(name, tokenizer, maxTokens, ...made) {
+function pack(name, tokenizer, format, ...made) {
   const packed = join(folder, `${name}.parquet`);
   unlessThere(packed, () => {
     const lines = join(folder, `${name}.jsonl`);
-    command("data", "synth", ...made, "--format", "train", "--model", tokenizer, "--output", lines);
-    const limit = ["--max-tokens", String(maxTokens)];
-    command("data", "pack", "--model", tokenizer, "--input", lines, ...limit, "--output", packed);
+    command("data", "synth", ...made, "--format", format, "--model", tokenizer, "--output", lines);
+    command("data", "pack", "--model", tokenizer, "--input", lines, "--max-tokens", "1900", "--output", packed);
     rmSync(lines);
   });
 }
@@ -132,19 +186,13 @@ function train() {
   for (const stage of values.stage === undefined ? stages : [values.stage]) {
     unlessThere(join(folder, stage, "export", "config.json"), () => {
       const before = sources[stage];
+      const { train = ["train"], evaluation = ["dev"] } = samples[stage] ?? {};
+      const packed = (name) => `${folder}/${name}.parquet`;
       const set = [
         `output_folder=${folder}`,
-        ...(before === undefined
-          ? [
-              `model.tokenizer=${folder}/tokenizer`,
-              `data.text=${JSON.stringify([`${folder}/text.txt`])}`,
-              `data.evaluation=${JSON.stringify([`${folder}/dev-short.parquet`])}`,
-            ]
-          : [
-              `model.path=${folder}/${before}/export`,
-              `data.train=${JSON.stringify([`${folder}/train.parquet`])}`,
-              `data.evaluation=${JSON.stringify([`${folder}/dev.parquet`])}`,
-            ]),
+        before === undefined ? `model.tokenizer=${folder}/tokenizer` : `model.path=${folder}/${before}/export`,
+        `data.train=${JSON.stringify(train.map(packed))}`,
+        `data.evaluation=${JSON.stringify(evaluation.map(packed))}`,
         ...(size.steps === undefined ? [] : [`training.steps=${size.steps[stage]}`]),
       ];
       command("train", "--config", join(recipe, `${stage}.json`), ...set.flatMap((one) => ["--set", one]));
@@ -155,7 +203,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "reading", "full", "block"].filter((stage) =>
+  const trained = ["recall", "reading", "full", "block"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));

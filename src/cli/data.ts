@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
 import type { PackSettings } from "../data/pack-work.js";
 import { readNoise, writeSynthFile } from "../data/synth/synth-file.js";
+import type { SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -136,7 +137,7 @@ export interface SynthFlags {
   readonly passages?: readonly [number, number];
   readonly questions?: number;
   readonly kinds?: readonly ("single" | "bridge" | "inference" | "comparison")[];
-  readonly format?: "rag" | "train";
+  readonly format?: SynthFormat;
   readonly noise?: string;
   readonly output: string;
   readonly seed?: string;
@@ -179,8 +180,10 @@ export function synthOptions(command: Command): Command {
     .addOption(
       new Option(
         "--format <name>",
-        "rag: questions and documents; train: cut into the model's blocks (default: rag)",
-      ).argParser(oneOf("--format", ["rag", "train"] as const)),
+        "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
+          "their answers to learn; recall: a line a context, the answers' sentences and the same again in another order " +
+          "(default: rag)",
+      ).argParser(oneOf("--format", ["rag", "train", "reading", "recall"] as const)),
     )
     .addOption(
       new Option("--noise <file>", 'real passages {"title","text"} to stand among the others').argParser(

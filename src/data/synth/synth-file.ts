@@ -33,7 +33,7 @@ export interface SynthReport {
 const contextsPerPiece = 32;
 
 /**
- * Writes contexts and their questions as JSON lines, a line a question. The same settings give the same bytes, whatever
+ * Writes contexts and their questions as JSON lines. The same settings give the same bytes, whatever
  * the number of threads. A manifest stands beside the file.
  *
  * @throws Error if the file cannot be written; the signal's reason. No half file stays.

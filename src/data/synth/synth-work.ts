@@ -2,11 +2,22 @@ import { type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
 import type { Work } from "../ordered-workers.js";
 import { modelPrompt } from "../rag/model-prompt.js";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
+import type { SynthQuestion } from "./question.js";
+import { Random } from "./random.js";
+
+/**
+ * `rag`: a line a question, with its documents. `train`: the same already cut into blocks by the model's own RAG prompt.
+ * `reading`: a line a context, its passages as blocks and all questions with their answers to learn. `recall`: a line a
+ * context, sentences of answers as a block and the same in another order to learn; half of the contexts have as many of
+ * one relation as there are, so that names alone tell which is meant. The last two are what a model learns first that is
+ * made from nothing.
+ */
+export const SYNTH_FORMATS = ["rag", "train", "reading", "recall"] as const;
+export type SynthFormat = (typeof SYNTH_FORMATS)[number];
 
 /** What making questions goes by; plain data, for it is sent to workers. */
 export interface SynthSettings extends SynthOptions {
-  /** "rag": a line a question, with its documents. "train": already cut into blocks by `model`'s own RAG prompt. */
-  readonly format: "rag" | "train";
+  readonly format: SynthFormat;
   /** A model folder; its chat template and RAG texts make the blocks. */
   readonly model: string;
 }
@@ -29,16 +40,64 @@ export async function synthWork(settings: SynthSettings): Promise<Work<SynthRang
   return ({ first, count }) => {
     const lines: string[] = [];
     const kinds: Record<string, number> = {};
+    let numQuestions = 0;
     for (let index = first; index < first + count; index++) {
-      const context = synthesizeContext(index, settings);
+      const context = contextOf(index, settings);
       for (const { kind } of context.questions) kinds[kind] = (kinds[kind] ?? 0) + 1;
-      lines.push(...linesOf(context, rag));
+      numQuestions += context.questions.length;
+      lines.push(...linesOf(context, settings.format, rag));
     }
-    return { text: lines.map((line) => `${line}\n`).join(""), numQuestions: lines.length, kinds };
+    return { text: lines.map((line) => `${line}\n`).join(""), numQuestions, kinds };
   };
 }
 
-function linesOf({ id, documents, questions }: SynthContext, rag: RagPromptOptions | undefined): string[] {
+function contextOf(index: number, settings: SynthSettings): SynthContext {
+  if (settings.format !== "recall") return synthesizeContext(index, settings);
+  const context = synthesizeContext(index, { ...settings, kinds: ["single"], numQuestions: Number.MAX_SAFE_INTEGER });
+  const random = new Random(`${context.id} recall`);
+  let questions = random.shuffle(context.questions);
+  if (random.chance(0.5)) {
+    const relations = random.shuffle([...new Set(questions.map(relationOf))]);
+    questions = relations.flatMap((relation) => questions.filter((question) => relationOf(question) === relation));
+  }
+  return { ...context, questions: random.shuffle(questions.slice(0, settings.numQuestions)) };
+}
+
+/** Of a question with one hop: its key is its subject and the relation. */
+const relationOf = ({ key }: SynthQuestion): string => key.slice(key.lastIndexOf(" ") + 1);
+
+function linesOf(context: SynthContext, format: SynthFormat, rag: RagPromptOptions | undefined): string[] {
+  switch (format) {
+    case "reading":
+      return [readingLine(context)];
+    case "recall":
+      return [recallLine(context)];
+    case "rag":
+    case "train":
+      return questionLines(context, rag);
+    default:
+      return format satisfies never;
+  }
+}
+
+function readingLine({ id, documents, questions }: SynthContext): string {
+  const passages = documents.map(({ title, text }) => `- Title: ${title}\n${text}\n`);
+  return trainLine(id, id, [...passages, "\n"], questions.map(asked).join(""));
+}
+
+const asked = ({ question, chain }: SynthQuestion): string => `Question: ${question}\n${chain}\n`;
+
+function recallLine({ id, questions }: SynthContext): string {
+  const sentences = questions.map(({ chain }) => `${chain}\n`);
+  const again = new Random(`${id} again`).shuffle(sentences);
+  return trainLine(id, id, [sentences.join(""), "\n"], again.join(""));
+}
+
+function trainLine(id: string, group: string, blocks: readonly string[], response: string): string {
+  return JSON.stringify({ id, group, prompt: blocks.join(""), blocks, response });
+}
+
+function questionLines({ id, documents, questions }: SynthContext, rag: RagPromptOptions | undefined): string[] {
   return questions.map(({ kind, question, answers, chain, firstHop, supports }, i) => {
     const lineId = `${id}-${i}`;
     if (rag === undefined) {
@@ -55,6 +114,6 @@ function linesOf({ id, documents, questions }: SynthContext, rag: RagPromptOptio
       });
     }
     const blocks = ragPrompt({ documents, question }, rag).blocks.map(({ text }) => text);
-    return JSON.stringify({ id: lineId, group: id, prompt: blocks.join(""), blocks, response: chain });
+    return trainLine(lineId, id, blocks, chain);
   });
 }
