@@ -17,7 +17,8 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const sources = {
   recall: undefined,
   reading: "recall",
-  full: "reading",
+  passages: "reading",
+  full: "passages",
   block: "full",
   "full-longer": "full",
   "no-reencoding": "full",
@@ -27,6 +28,7 @@ const stages = Object.keys(sources);
 const samples = {
   recall: { train: ["recall-2", "recall-4", "recall-8"], evaluation: ["dev-recall"] },
   reading: { train: ["recall-12", "reading-2", "reading-5"], evaluation: ["dev-reading"] },
+  passages: { train: ["reading-2", "reading-5", "reading-10"], evaluation: ["dev-reading"] },
 };
 const sizes = {
   whole: {
@@ -47,7 +49,7 @@ const sizes = {
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { recall: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
+    steps: { recall: 60, reading: 40, passages: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
   },
 };
 
@@ -150,6 +152,7 @@ async function data() {
     );
   read("reading-2", "train", reading * 4, 0, "2", "10");
   read("reading-5", "train", reading * 3, 10_000, "3-6", "12");
+  read("reading-10", "train", reading * 3, 20_000, "6-10", "20");
   read("dev-reading", "dev", 60, 0, "2-5", "12");
   const long = ["--passages", size.passages, "--questions", "12", ...noise];
   pack("dev", tokenizer, "train", ...made("dev", "42", held, 0), ...long);
@@ -203,7 +206,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["recall", "reading", "full", "block"].filter((stage) =>
+  const trained = ["recall", "reading", "passages", "full", "block"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
