@@ -104,7 +104,7 @@ async function data() {
   await unlessThere(text, async () => {
     const source = join(folder, "text.jsonl");
     const made = ["--split", "train", "--seed", "text", "--passages", "2-4", "--questions", "10", ...noise];
-    command("data", "synth", ...made, "--contexts", String(size.texts), "--output", source);
+    command("data", "synth", ...made, "--format", "reading", "--contexts", String(size.texts), "--output", source);
     await writeText(source, text);
     rmSync(source);
   });
@@ -112,59 +112,32 @@ async function data() {
     const set = ["--set", `tokenizer.text=${JSON.stringify([text])}`];
     command("train-tokenizer", "--config", join(recipe, "tokenizer.json"), ...set, "--output", tokenizer);
   });
-  const made = (split, seed, contexts, first) => [
-    "--split",
-    split,
-    "--seed",
-    seed,
-    "--first",
-    String(first),
-    "--contexts",
-    String(contexts),
-  ];
   const { recall, reading, held } = size;
-  const recalled = (name, split, contexts, first, passages, questions) =>
-    pack(
-      name,
-      tokenizer,
-      "recall",
-      ...made(split, "recall", contexts, first),
-      "--passages",
-      passages,
-      "--questions",
-      questions,
-    );
-  recalled("recall-2", "train", recall * 8, 0, "4", "2");
-  recalled("recall-4", "train", recall * 3, 10_000, "6", "4");
-  recalled("recall-8", "train", recall * 1.5, 20_000, "10", "8");
-  recalled("recall-12", "train", recall * 2, 30_000, "10", "12");
-  recalled("dev-recall", "dev", 40, 0, "2-10", "8");
-  const read = (name, split, contexts, first, passages, questions) =>
-    pack(
-      name,
-      tokenizer,
-      "reading",
-      ...made(split, "reading", contexts, first),
-      "--passages",
-      passages,
-      "--questions",
-      questions,
-    );
-  read("reading-2", "train", reading * 4, 0, "2", "10");
-  read("reading-5", "train", reading * 3, 10_000, "3-6", "12");
-  read("reading-10", "train", reading * 3, 20_000, "6-10", "20");
-  read("dev-reading", "dev", 60, 0, "2-5", "12");
+  const sample = (name, split, format, contexts, first, passages, questions) =>
+    pack(name, tokenizer, split, format, contexts, [
+      ...["--seed", format, "--first", String(first), "--passages", passages, "--questions", questions],
+    ]);
+  sample("recall-2", "train", "recall", recall * 8, 0, "4", "2");
+  sample("recall-4", "train", "recall", recall * 3, 10_000, "6", "4");
+  sample("recall-8", "train", "recall", recall * 1.5, 20_000, "10", "8");
+  sample("recall-12", "train", "recall", recall * 2, 30_000, "10", "12");
+  sample("dev-recall", "dev", "recall", 40, 0, "2-10", "8");
+  sample("reading-2", "train", "reading", reading * 4, 0, "2", "10");
+  sample("reading-5", "train", "reading", reading * 3, 10_000, "3-6", "12");
+  sample("reading-10", "train", "reading", reading * 3, 20_000, "6-10", "20");
+  sample("dev-reading", "dev", "reading", 60, 0, "2-5", "12");
   const long = ["--passages", size.passages, "--questions", "12", ...noise];
-  pack("dev", tokenizer, "train", ...made("dev", "42", held, 0), ...long);
-  pack("train", tokenizer, "train", ...made("train", "42", size.contexts, 0), ...long);
+  pack("dev", tokenizer, "dev", "train", held, long);
+  pack("train", tokenizer, "train", "train", size.contexts, long);
 }
 
 /** Questions made, cut into blocks and tokenized. */
-function pack(name, tokenizer, format, ...made) {
+function pack(name, tokenizer, split, format, contexts, more) {
   const packed = join(folder, `${name}.parquet`);
   unlessThere(packed, () => {
     const lines = join(folder, `${name}.jsonl`);
-    command("data", "synth", ...made, "--format", format, "--model", tokenizer, "--output", lines);
+    const made = ["--split", split, "--format", format, "--contexts", String(contexts), ...more];
+    command("data", "synth", ...made, "--model", tokenizer, "--output", lines);
     command("data", "pack", "--model", tokenizer, "--input", lines, "--max-tokens", "1900", "--output", packed);
     rmSync(lines);
   });
@@ -173,12 +146,9 @@ function pack(name, tokenizer, format, ...made) {
 /** The passages, questions and answers of a set as plain text. */
 async function writeText(source, output) {
   const parts = [];
-  const seen = new Set();
   for await (const line of createInterface({ input: createReadStream(source) })) {
-    const { group, documents, question, generated } = JSON.parse(line);
-    if (!seen.has(group)) for (const { title, text } of documents) parts.push(`- Title: ${title}\n${text}\n`);
-    seen.add(group);
-    parts.push(`Question: ${question}\n${generated}\n`);
+    const { blocks, response } = JSON.parse(line);
+    parts.push(...blocks.slice(0, -1), response);
   }
   mkdirSync(dirname(output), { recursive: true });
   writeFileSync(`${output}.partial`, parts.join(""));

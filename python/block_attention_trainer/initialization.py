@@ -21,8 +21,9 @@ def look_back(model: nn.Module, offsets: list[int]) -> None:
     """Makes head `h` of the first layer attend to the token `offsets[h]` before, whatever the tokens are.
 
     An induction circuit (find where this was before, copy what followed) is two heads of different layers, of which
-    neither is rewarded before the other is there. Given the first, a small model learns in a tenth of the tokens or
-    less to choose what it copies (docs/log.md). It is a beginning only: training changes these weights as all others.
+    neither is rewarded before the other is there. Given the first, a small model learns to choose what it copies,
+    where without it it copied at random as long as it was tried (docs/log.md). It is a beginning only: training
+    changes these weights as all others.
 
     A head has no bias, so that queries and keys are made from a coordinate that all embeddings share, turned by RoPE:
     their product is greatest at the offset. Heads that share keys may have different offsets.

@@ -45,13 +45,13 @@ def test_nothing_asked_for_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "offsets", "message"),
+    ("kind", "changed", "offsets", "message"),
     [
-        (new_model(), [1, 1, 1, 1, 1], "names 5 heads, the model has 4"),
-        (new_model("qwen3"), [1], "norms its queries and keys"),
-        (new_model(head_dim=8), [1], "heads of at least 12 dimensions"),
+        ("llama", {}, [1, 1, 1, 1, 1], "names 5 heads, the model has 4"),
+        ("qwen3", {}, [1], "norms its queries and keys"),
+        ("llama", {"head_dim": 8}, [1], "heads of at least 12 dimensions"),
     ],
 )
-def test_what_cannot_look_back(model: Any, offsets: list[int], message: str) -> None:
+def test_what_cannot_look_back(kind: str, changed: dict[str, Any], offsets: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        look_back(model, offsets)
+        look_back(new_model(kind, **changed), offsets)

@@ -2,8 +2,9 @@ import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
 import type { PackSettings } from "../data/pack-work.js";
+import { QUESTION_KINDS } from "../data/synth/question.js";
 import { readNoise, writeSynthFile } from "../data/synth/synth-file.js";
-import type { SynthFormat } from "../data/synth/synth-work.js";
+import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -145,8 +146,6 @@ export interface SynthFlags {
   readonly json?: boolean;
 }
 
-const kindNames = ["single", "bridge", "inference", "comparison"] as const;
-
 /** Declares `data synth`'s options. */
 export function synthOptions(command: Command): Command {
   return command
@@ -173,8 +172,8 @@ export function synthOptions(command: Command): Command {
       ),
     )
     .addOption(
-      new Option("--kinds <names>", `of ${kindNames.join(", ")}, by commas (default: all)`).argParser((text: string) =>
-        text.split(",").map((name) => oneOf("--kinds", kindNames)(name.trim())),
+      new Option("--kinds <names>", `of ${QUESTION_KINDS.join(", ")}, by commas (default: all)`).argParser(
+        (text: string) => text.split(",").map((name) => oneOf("--kinds", QUESTION_KINDS)(name.trim())),
       ),
     )
     .addOption(
@@ -183,7 +182,7 @@ export function synthOptions(command: Command): Command {
         "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
           "their answers to learn; recall: a line a context, the answers' sentences and the same again in another order " +
           "(default: rag)",
-      ).argParser(oneOf("--format", ["rag", "train", "reading", "recall"] as const)),
+      ).argParser(oneOf("--format", SYNTH_FORMATS)),
     )
     .addOption(
       new Option("--noise <file>", 'real passages {"title","text"} to stand among the others').argParser(

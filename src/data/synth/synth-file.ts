@@ -33,8 +33,8 @@ export interface SynthReport {
 const contextsPerPiece = 32;
 
 /**
- * Writes contexts and their questions as JSON lines. The same settings give the same bytes, whatever
- * the number of threads. A manifest stands beside the file.
+ * Writes contexts and their questions as JSON lines. The same settings give the same bytes, whatever the number of
+ * threads. A manifest stands beside the file.
  *
  * @throws Error if the file cannot be written; the signal's reason. No half file stays.
  */

@@ -1,4 +1,4 @@
-import { type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
+import { passageText, type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
 import type { Work } from "../ordered-workers.js";
 import { modelPrompt } from "../rag/model-prompt.js";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
@@ -81,7 +81,7 @@ function linesOf(context: SynthContext, format: SynthFormat, rag: RagPromptOptio
 }
 
 function readingLine({ id, documents, questions }: SynthContext): string {
-  const passages = documents.map(({ title, text }) => `- Title: ${title}\n${text}\n`);
+  const passages = documents.map((document) => passageText(document));
   return trainLine(id, id, [...passages, "\n"], questions.map(asked).join(""));
 }
 
