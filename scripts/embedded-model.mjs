@@ -29,6 +29,7 @@ const samples = {
   recall: { train: ["recall-2", "recall-4", "recall-8"], evaluation: ["dev-recall"] },
   reading: { train: ["recall-12", "reading-2", "reading-5"], evaluation: ["dev-reading"] },
   passages: { train: ["reading-2", "reading-5", "reading-10"], evaluation: ["dev-reading"] },
+  full: { train: ["train", "reading-5", "reading-10"] },
 };
 const sizes = {
   whole: {
