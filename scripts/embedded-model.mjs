@@ -2,7 +2,7 @@
 // on where it was interrupted. With --small everything is made in a small size, in a folder of its own: minutes on two cores,
 // for seeing that it works. docs/embedded-model.md tells what the steps are and what came out.
 import { spawnSync } from "node:child_process";
-import { createReadStream, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -11,31 +11,14 @@ import { parseArgs } from "node:util";
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
- * Models in the order in which they are trained, and what each goes on from. The first learns to find what it has seen, the next
- * one to find it in passages, "full" to answer, and the last three go on from there: they and "full" are the models of the table.
+ * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the last
+ * three go on from "full": they and "full" are the models of the table. Their recipes say what each goes on from.
  */
-const sources = {
-  recall: undefined,
-  reading: "recall",
-  passages: "reading",
-  full: "passages",
-  block: "full",
-  "full-longer": "full",
-  "no-reencoding": "full",
-};
-const stages = Object.keys(sources);
-/** What a stage is trained on and judged by, where that is not questions in the model's own RAG prompt. */
-const samples = {
-  recall: { train: ["recall-2", "recall-4", "recall-8"], evaluation: ["dev-recall"] },
-  reading: { train: ["recall-12", "reading-2", "reading-5"], evaluation: ["dev-reading"] },
-  passages: { train: ["reading-2", "reading-5", "reading-10"], evaluation: ["dev-reading"] },
-  full: { train: ["train", "reading-5", "reading-10"] },
-};
+const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding"];
 const sizes = {
   whole: {
     contexts: 8000,
     texts: 8000,
-    recall: 1000,
     reading: 1000,
     held: 100,
     passages: "2-10",
@@ -45,12 +28,11 @@ const sizes = {
   small: {
     contexts: 500,
     texts: 800,
-    recall: 100,
     reading: 50,
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { recall: 60, reading: 40, passages: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
+    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
   },
 };
 
@@ -113,20 +95,15 @@ async function data() {
     const set = ["--set", `tokenizer.text=${JSON.stringify([text])}`];
     command("train-tokenizer", "--config", join(recipe, "tokenizer.json"), ...set, "--output", tokenizer);
   });
-  const { recall, reading, held } = size;
-  const sample = (name, split, format, contexts, first, passages, questions) =>
-    pack(name, tokenizer, split, format, contexts, [
-      ...["--seed", format, "--first", String(first), "--passages", passages, "--questions", questions],
+  const { reading, held } = size;
+  const read = (name, contexts, first, passages, questions) =>
+    pack(name, tokenizer, "train", "reading", contexts, [
+      ...["--seed", "reading", "--first", String(first), "--passages", passages, "--questions", questions],
     ]);
-  sample("recall-2", "train", "recall", recall * 8, 0, "4", "2");
-  sample("recall-4", "train", "recall", recall * 3, 10_000, "6", "4");
-  sample("recall-8", "train", "recall", recall * 1.5, 20_000, "10", "8");
-  sample("recall-12", "train", "recall", recall * 2, 30_000, "10", "12");
-  sample("dev-recall", "dev", "recall", 40, 0, "2-10", "8");
-  sample("reading-2", "train", "reading", reading * 4, 0, "2", "10");
-  sample("reading-5", "train", "reading", reading * 3, 10_000, "3-6", "12");
-  sample("reading-10", "train", "reading", reading * 3, 20_000, "6-10", "20");
-  sample("dev-reading", "dev", "reading", 60, 0, "2-5", "12");
+  read("reading-2", reading * 4, 0, "2", "10");
+  read("reading-5", reading * 3, 10_000, "3-6", "12");
+  read("reading-10", reading * 3, 20_000, "6-10", "20");
+  pack("dev-short", tokenizer, "dev", "train", held, ["--seed", "short", "--passages", "2-3", "--questions", "7"]);
   const long = ["--passages", size.passages, "--questions", "12", ...noise];
   pack("dev", tokenizer, "dev", "train", held, long);
   pack("train", tokenizer, "train", "train", size.contexts, long);
@@ -156,20 +133,28 @@ async function writeText(source, output) {
   renameSync(`${output}.partial`, output);
 }
 
+/** What a recipe takes from the folder and writes to it. */
+const paths = [
+  ["output_folder"],
+  ["model", "path"],
+  ["model", "tokenizer"],
+  ["data", "text"],
+  ["data", "train"],
+  ["data", "evaluation"],
+];
+
 function train() {
   for (const stage of values.stage === undefined ? stages : [values.stage]) {
     unlessThere(join(folder, stage, "export", "config.json"), () => {
-      const before = sources[stage];
-      const { train = ["train"], evaluation = ["dev"] } = samples[stage] ?? {};
-      const packed = (name) => `${folder}/${name}.parquet`;
-      const set = [
-        `output_folder=${folder}`,
-        before === undefined ? `model.tokenizer=${folder}/tokenizer` : `model.path=${folder}/${before}/export`,
-        `data.train=${JSON.stringify(train.map(packed))}`,
-        `data.evaluation=${JSON.stringify(evaluation.map(packed))}`,
-        ...(size.steps === undefined ? [] : [`training.steps=${size.steps[stage]}`]),
-      ];
-      command("train", "--config", join(recipe, `${stage}.json`), ...set.flatMap((one) => ["--set", one]));
+      const config = join(recipe, `${stage}.json`);
+      const settings = JSON.parse(readFileSync(config, "utf8"));
+      const set = paths.flatMap((path) => {
+        const value = path.reduce((section, key) => section?.[key], settings);
+        if (value === undefined) return [];
+        return [`${path.join(".")}=${JSON.stringify(value).replaceAll("runs/embedded-model", folder)}`];
+      });
+      if (size.steps !== undefined) set.push(`training.steps=${size.steps[stage]}`);
+      command("train", "--config", config, ...set.flatMap((one) => ["--set", one]));
     });
   }
 }
@@ -177,7 +162,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["recall", "reading", "passages", "full", "block"].filter((stage) =>
+  const trained = ["base", "reading", "full", "block"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));

@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from .attention import Attention, implementation_name, register_attention
 from .batch import Opening
-from .initialization import look_back
 from .layout import Mode
 from .settings import LoraSettings, ModelSettings
 
@@ -66,7 +65,6 @@ def load_model(
             config = new_config(settings.architecture, tokenizer)
             check_config(config)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation)
-            look_back(model, settings.look_back)
         else:
             path = settings.path or ""
             check_config(AutoConfig.from_pretrained(path))

@@ -33,12 +33,6 @@ class ModelSettings(Section):
         description="From nothing: the keys of config.json, `model_type` among them. `vocab_size` is the tokenizer's "
         "where it is absent.",
     )
-    look_back: list[Annotated[int, Field(ge=1)]] = Field(
-        [],
-        description="From nothing: how many tokens before its own each head of the first layer looks at in the "
-        "beginning, for instance [1, 2, 3]; the other heads begin at random, and all learn. A small model finds what "
-        "it is asked about much sooner so.",
-    )
     tokenizer: str | None = Field(
         None, description="The tokenizer's folder; default: the model's, or what `tokenizer` trains."
     )
@@ -54,8 +48,6 @@ class ModelSettings(Section):
             raise ValueError('wanted either "path" or "architecture"')
         if self.architecture is not None and "model_type" not in self.architecture:
             raise ValueError('"architecture" has no "model_type"')
-        if self.look_back and self.architecture is None:
-            raise ValueError('"look_back" is of a new "architecture", "path" has its weights')
         return self
 
 

@@ -66,7 +66,6 @@ def test_ready_configurations_have_the_recipe_s_values() -> None:
         (changed("data", modes=["blocks"]), "\"data.modes.0\": Input should be 'block' or 'full'"),
         (changed("data", modes=["full", "full"]), '"data": "modes" names one twice'),
         (changed("model", architecture={"model_type": "llama"}), '"model": wanted either "path" or "architecture"'),
-        (changed("model", look_back=[1]), '"model": "look_back" is of a new "architecture"'),
         (changed("packing", tokens_per_row=100), '"packing.tokens_per_row" is 100, "data.max_tokens" is 4096'),
         (changed("evaluation", every_steps=5), '"evaluation" is asked for, "data.evaluation" names no files'),
         ({**SMALLEST, "run_name": "../a"}, '"run_name": String should match pattern'),

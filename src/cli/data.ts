@@ -180,8 +180,7 @@ export function synthOptions(command: Command): Command {
       new Option(
         "--format <name>",
         "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
-          "their answers to learn; recall: a line a context, the answers' sentences and the same again in another order " +
-          "(default: rag)",
+          "their answers to learn (default: rag)",
       ).argParser(oneOf("--format", SYNTH_FORMATS)),
     )
     .addOption(

@@ -3,16 +3,13 @@ import type { Work } from "../ordered-workers.js";
 import { modelPrompt } from "../rag/model-prompt.js";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
 import type { SynthQuestion } from "./question.js";
-import { Random } from "./random.js";
 
 /**
  * `rag`: a line a question, with its documents. `train`: the same already cut into blocks by the model's own RAG prompt.
- * `reading`: a line a context, its passages as blocks and all questions with their answers to learn. `recall`: a line a
- * context, sentences of answers as a block and the same in another order to learn; half of the contexts have as many of
- * one relation as there are, so that names alone tell which is meant. The last two are what a model learns first that is
- * made from nothing.
+ * `reading`: a line a context, its passages as blocks and all questions with their answers to learn: for models made from
+ * nothing, more answers to a passage than prompts hold.
  */
-export const SYNTH_FORMATS = ["rag", "train", "reading", "recall"] as const;
+export const SYNTH_FORMATS = ["rag", "train", "reading"] as const;
 export type SynthFormat = (typeof SYNTH_FORMATS)[number];
 
 /** What making questions goes by; plain data, for it is sent to workers. */
@@ -42,7 +39,7 @@ export async function synthWork(settings: SynthSettings): Promise<Work<SynthRang
     const kinds: Record<string, number> = {};
     let numQuestions = 0;
     for (let index = first; index < first + count; index++) {
-      const context = contextOf(index, settings);
+      const context = synthesizeContext(index, settings);
       for (const { kind } of context.questions) kinds[kind] = (kinds[kind] ?? 0) + 1;
       numQuestions += context.questions.length;
       lines.push(...linesOf(context, settings.format, rag));
@@ -51,27 +48,10 @@ export async function synthWork(settings: SynthSettings): Promise<Work<SynthRang
   };
 }
 
-function contextOf(index: number, settings: SynthSettings): SynthContext {
-  if (settings.format !== "recall") return synthesizeContext(index, settings);
-  const context = synthesizeContext(index, { ...settings, kinds: ["single"], numQuestions: Number.MAX_SAFE_INTEGER });
-  const random = new Random(`${context.id} recall`);
-  let questions = random.shuffle(context.questions);
-  if (random.chance(0.5)) {
-    const relations = random.shuffle([...new Set(questions.map(relationOf))]);
-    questions = relations.flatMap((relation) => questions.filter((question) => relationOf(question) === relation));
-  }
-  return { ...context, questions: random.shuffle(questions.slice(0, settings.numQuestions)) };
-}
-
-/** Of a question with one hop: its key is its subject and the relation. */
-const relationOf = ({ key }: SynthQuestion): string => key.slice(key.lastIndexOf(" ") + 1);
-
 function linesOf(context: SynthContext, format: SynthFormat, rag: RagPromptOptions | undefined): string[] {
   switch (format) {
     case "reading":
       return [readingLine(context)];
-    case "recall":
-      return [recallLine(context)];
     case "rag":
     case "train":
       return questionLines(context, rag);
@@ -86,12 +66,6 @@ function readingLine({ id, documents, questions }: SynthContext): string {
 }
 
 const asked = ({ question, chain }: SynthQuestion): string => `Question: ${question}\n${chain}\n`;
-
-function recallLine({ id, questions }: SynthContext): string {
-  const sentences = questions.map(({ chain }) => `${chain}\n`);
-  const again = new Random(`${id} again`).shuffle(sentences);
-  return trainLine(id, id, [sentences.join(""), "\n"], again.join(""));
-}
 
 function trainLine(id: string, group: string, blocks: readonly string[], response: string): string {
   return JSON.stringify({ id, group, prompt: blocks.join(""), blocks, response });
