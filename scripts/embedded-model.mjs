@@ -11,15 +11,17 @@ import { parseArgs } from "node:util";
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
- * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the last
- * three go on from "full": they and "full" are the models of the table. Their recipes say what each goes on from.
+ * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
+ * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block": the model that is
+ * shipped. Their recipes say what each goes on from.
  */
-const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding"];
+const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling"];
 const sizes = {
   whole: {
     contexts: 8000,
     texts: 8000,
     reading: 1000,
+    respelled: 1500,
     held: 100,
     passages: "2-10",
     heldOut: [],
@@ -29,12 +31,23 @@ const sizes = {
     contexts: 500,
     texts: 800,
     reading: 50,
+    respelled: 60,
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25 },
+    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25, spelling: 25 },
   },
 };
+
+/** What a recipe takes from the folder and writes to it. */
+const paths = [
+  ["output_folder"],
+  ["model", "path"],
+  ["model", "tokenizer"],
+  ["data", "text"],
+  ["data", "train"],
+  ["data", "evaluation"],
+];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -107,16 +120,30 @@ async function data() {
   const long = ["--passages", size.passages, "--questions", "12", ...noise];
   pack("dev", tokenizer, "dev", "train", held, long);
   pack("train", tokenizer, "train", "train", size.contexts, long);
+  const other = ["--first", "40000", ...long];
+  pack("respelled", tokenizer, "train", "train", size.respelled, other, "0.4");
+  pack("respelled-reading", tokenizer, "train", "reading", size.respelled, other, "0.4");
+  pack("dev-respelled", tokenizer, "dev", "train", held, long, "0.5");
 }
 
 /** Questions made, cut into blocks and tokenized. */
-function pack(name, tokenizer, split, format, contexts, more) {
+function pack(name, tokenizer, split, format, contexts, more, respell = "0") {
   const packed = join(folder, `${name}.parquet`);
   unlessThere(packed, () => {
     const lines = join(folder, `${name}.jsonl`);
     const made = ["--split", split, "--format", format, "--contexts", String(contexts), ...more];
     command("data", "synth", ...made, "--model", tokenizer, "--output", lines);
-    command("data", "pack", "--model", tokenizer, "--input", lines, "--max-tokens", "1900", "--output", packed);
+    command(
+      "data",
+      "pack",
+      "--model",
+      tokenizer,
+      "--input",
+      lines,
+      "--max-tokens",
+      "1900",
+      ...["--respell", respell, "--output", packed],
+    );
     rmSync(lines);
   });
 }
@@ -132,16 +159,6 @@ async function writeText(source, output) {
   writeFileSync(`${output}.partial`, parts.join(""));
   renameSync(`${output}.partial`, output);
 }
-
-/** What a recipe takes from the folder and writes to it. */
-const paths = [
-  ["output_folder"],
-  ["model", "path"],
-  ["model", "tokenizer"],
-  ["data", "text"],
-  ["data", "train"],
-  ["data", "evaluation"],
-];
 
 function train() {
   for (const stage of values.stage === undefined ? stages : [values.stage]) {
@@ -162,7 +179,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "reading", "full", "block"].filter((stage) =>
+  const trained = ["base", "reading", "full", "block", "spelling"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));

@@ -26,6 +26,7 @@ export interface PackFlags extends CuttingFlags {
   readonly input: readonly string[];
   readonly output: string;
   readonly json?: boolean;
+  readonly respell?: number;
 }
 
 type TemplateName = PackSettings["template"];
@@ -55,7 +56,14 @@ export function packOptions(command: Command): Command {
         .makeOptionMandatory(),
     )
     .addOption(outputOption("the Parquet file to write"));
-  return addCuttingOptions(packed, "own").addOption(new Option("--json", "the report as one line of JSON"));
+  return addCuttingOptions(packed, "own")
+    .addOption(
+      new Option(
+        "--respell <p>",
+        "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
+      ).argParser(probability("--respell")),
+    )
+    .addOption(new Option("--json", "the report as one line of JSON"));
 }
 
 /** Adds --template, --prefix, --max-tokens, --single-probability, --seed and --workers; --model is the command's own to add. */
@@ -105,6 +113,7 @@ export async function runPack(flags: PackFlags, terminal: Terminal): Promise<num
   try {
     const report = await packTrainingData({
       ...cuttingSettings(flags, "own"),
+      respelledShare: flags.respell,
       inputs: flags.input,
       output: flags.output,
       signal: terminal.signal,

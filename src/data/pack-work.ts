@@ -5,6 +5,7 @@ import { openModel } from "../model/open-model.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { Work } from "./ordered-workers.js";
 import { type PackLimits, packSample } from "./packed-sample.js";
+import { Respeller } from "./respeller.js";
 import type { Row } from "./rows.js";
 import { trainingSamples } from "./training-sample.js";
 import { TULU_TEMPLATE } from "./tulu-template.js";
@@ -20,6 +21,8 @@ export interface PackSettings {
   readonly maxTokens: number;
   readonly singleProbability: number;
   readonly seed: string;
+  /** The share of names that a context spells by smaller tokens; default none. @see Respeller */
+  readonly respelledShare?: number | undefined;
 }
 
 /** One packed row as a line of JSON, with what the report counts. */
@@ -66,6 +69,8 @@ export async function packTools(settings: PackSettings): Promise<PackTools> {
 /** Packs rows; the model's files are read once a thread. */
 export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
   const { tokenizer, template, endTokenId, limits } = await packTools(settings);
+  const share = settings.respelledShare ?? 0;
+  const respeller = share === 0 ? undefined : new Respeller(tokenizer, share, settings.seed);
   return (rows) => {
     const lines: PackedLine[] = [];
     const dropped: Record<string, number> = {};
@@ -81,7 +86,7 @@ export async function packWork(settings: PackSettings): Promise<Work<readonly Ro
         for (const outcome of trainingSamples(row.value, row.where, { ...settings, template })) {
           numSamples += 1;
           const packed =
-            outcome.kind === "dropped" ? outcome : packSample(outcome.sample, tokenizer, endTokenId, limits);
+            outcome.kind === "dropped" ? outcome : packSample(outcome.sample, tokenizer, endTokenId, limits, respeller);
           if (packed.kind === "dropped") {
             drop(packed.reason);
             continue;

@@ -65,6 +65,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     maxTokens: options.maxTokens,
     singleProbability: options.singleProbability,
     seed: options.seed,
+    respelledShare: options.respelledShare ?? 0,
   };
   const files = (await Promise.all(inputs.map(dataFiles))).flat();
   const manifestInputs = await digestInputs(files, signal);
@@ -93,12 +94,15 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   await writeAtomically(`${output}.report.json`, (partial) =>
     writeFile(partial, `${JSON.stringify(report, null, 2)}\n`),
   );
-  const { template, maxTokens, singleProbability, seed } = settings;
+  const { template, maxTokens, singleProbability, seed, respelledShare } = settings;
   const { rows, bad, samples, kept, keptBlock, dropped, tokens, responseTokens, blocks } = report;
   const manifest = {
     command: "data pack",
     // The tokenizer's digest says what of the model counts, its path does not.
-    options: { template, prefix, max_tokens: maxTokens, single_probability: singleProbability, seed },
+    options: {
+      ...{ template, prefix, max_tokens: maxTokens, single_probability: singleProbability, seed },
+      respelled_share: respelledShare ?? 0,
+    },
     inputs: manifestInputs,
     tokenizerDigest: digest,
     counts: { rows, bad, samples, kept, kept_block: keptBlock, tokens, response_tokens: responseTokens, blocks },
