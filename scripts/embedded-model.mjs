@@ -12,10 +12,10 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block": the model that is
- * shipped. Their recipes say what each goes on from.
+ * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block", "shipped" from there.
+ * Their recipes say what each goes on from.
  */
-const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling"];
+const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling", "shipped"];
 const sizes = {
   whole: {
     contexts: 8000,
@@ -35,7 +35,16 @@ const sizes = {
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
-    steps: { base: 60, reading: 40, full: 20, block: 25, "full-longer": 25, "no-reencoding": 25, spelling: 25 },
+    steps: {
+      base: 60,
+      reading: 40,
+      full: 20,
+      block: 25,
+      "full-longer": 25,
+      "no-reencoding": 25,
+      spelling: 25,
+      shipped: 25,
+    },
   },
 };
 
@@ -179,7 +188,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "reading", "full", "block", "spelling"].filter((stage) =>
+  const trained = ["base", "reading", "full", "block", "spelling", "shipped"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
