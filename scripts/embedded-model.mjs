@@ -12,10 +12,10 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block", "shipped" from there.
- * Their recipes say what each goes on from.
+ * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block". Their recipes say what each
+ * goes on from.
  */
-const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling", "shipped"];
+const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling"];
 const sizes = {
   whole: {
     contexts: 8000,
@@ -43,7 +43,6 @@ const sizes = {
       "full-longer": 25,
       "no-reencoding": 25,
       spelling: 25,
-      shipped: 25,
     },
   },
 };
@@ -188,7 +187,7 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "reading", "full", "block", "spelling", "shipped"].filter((stage) =>
+  const trained = ["base", "reading", "full", "block", "spelling"].filter((stage) =>
     existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
