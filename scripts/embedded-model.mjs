@@ -141,17 +141,8 @@ function pack(name, tokenizer, split, format, contexts, more, respell = "0") {
     const lines = join(folder, `${name}.jsonl`);
     const made = ["--split", split, "--format", format, "--contexts", String(contexts), ...more];
     command("data", "synth", ...made, "--model", tokenizer, "--output", lines);
-    command(
-      "data",
-      "pack",
-      "--model",
-      tokenizer,
-      "--input",
-      lines,
-      "--max-tokens",
-      "1900",
-      ...["--respell", respell, "--output", packed],
-    );
+    const cut = ["--max-tokens", "1900", "--respell", respell];
+    command("data", "pack", "--model", tokenizer, "--input", lines, ...cut, "--output", packed);
     rmSync(lines);
   });
 }

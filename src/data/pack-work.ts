@@ -69,8 +69,8 @@ export async function packTools(settings: PackSettings): Promise<PackTools> {
 /** Packs rows; the model's files are read once a thread. */
 export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
   const { tokenizer, template, endTokenId, limits } = await packTools(settings);
-  const share = settings.respelledShare ?? 0;
-  const respeller = share === 0 ? undefined : new Respeller(tokenizer, share, settings.seed);
+  const { respelledShare, seed } = settings;
+  const respeller = respelledShare ? new Respeller(tokenizer, respelledShare, seed) : undefined;
   return (rows) => {
     const lines: PackedLine[] = [];
     const dropped: Record<string, number> = {};

@@ -58,7 +58,7 @@ const maxErrors = 20;
  */
 export async function packTrainingData(options: PackOptions): Promise<PackReport> {
   const { inputs, output, signal } = options;
-  const settings: PackSettings = {
+  const settings = {
     model: options.model,
     template: options.template,
     prefix: options.prefix,
@@ -66,7 +66,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     singleProbability: options.singleProbability,
     seed: options.seed,
     respelledShare: options.respelledShare ?? 0,
-  };
+  } satisfies PackSettings;
   const files = (await Promise.all(inputs.map(dataFiles))).flat();
   const manifestInputs = await digestInputs(files, signal);
   const { tokenizer, prefix } = await packTools(settings);
@@ -100,8 +100,12 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     command: "data pack",
     // The tokenizer's digest says what of the model counts, its path does not.
     options: {
-      ...{ template, prefix, max_tokens: maxTokens, single_probability: singleProbability, seed },
-      respelled_share: respelledShare ?? 0,
+      template,
+      prefix,
+      max_tokens: maxTokens,
+      single_probability: singleProbability,
+      seed,
+      respelled_share: respelledShare,
     },
     inputs: manifestInputs,
     tokenizerDigest: digest,

@@ -52,15 +52,15 @@ export class Respeller {
   #cut(bytes: string, random: Random): number[] {
     // Tokenizers give a space to the word after it, and none stands alone there.
     const first = bytes.startsWith(" ") ? 2 : 1;
-    const places: number[] = [];
+    const cuts: [string, string][] = [];
     for (let at = first; at < bytes.length; at++) {
-      if (this.#ids.has(bytes.slice(0, at)) && this.#ids.has(bytes.slice(at))) places.push(at);
+      const halves: [string, string] = [bytes.slice(0, at), bytes.slice(at)];
+      if (halves.every((half) => this.#ids.has(half))) cuts.push(halves);
     }
-    if (places.length === 0) return [this.#ids.get(bytes) as number];
-    const at = random.pick(places);
-    return [bytes.slice(0, at), bytes.slice(at)].flatMap((half) =>
-      random.chance(CUTS_AGAIN) ? this.#cut(half, random) : [this.#ids.get(half) as number],
-    );
+    if (cuts.length === 0) return [this.#ids.get(bytes) as number];
+    return random
+      .pick(cuts)
+      .flatMap((half) => (random.chance(CUTS_AGAIN) ? this.#cut(half, random) : [this.#ids.get(half) as number]));
   }
 
   #bytesOf(id: number): string {
