@@ -12,40 +12,48 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. "spelling" goes on from "block". Their recipes say what each
- * goes on from.
+ * three go on from "full": they and "full" are the models of the table. The last three go on from "block", one from another, and
+ * "tiny-rag" is what is shipped. Their recipes say what each goes on from.
  */
-const stages = ["base", "reading", "full", "block", "full-longer", "no-reencoding", "spelling"];
+const stages = [
+  "base",
+  "reading",
+  "full",
+  "block",
+  "full-longer",
+  "no-reencoding",
+  "spelling",
+  "spelling-2",
+  "tiny-rag",
+];
 const sizes = {
   whole: {
     contexts: 8000,
     texts: 8000,
     reading: 1000,
     respelled: 1500,
+    spelled: { prompts: 2500, reading: 3500 },
     held: 100,
     passages: "2-10",
     heldOut: [],
-    steps: undefined,
   },
   small: {
     contexts: 500,
     texts: 800,
     reading: 50,
     respelled: 60,
+    spelled: { prompts: 60, reading: 60 },
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
     steps: {
-      base: 60,
-      reading: 40,
-      full: 20,
-      block: 25,
-      "full-longer": 25,
-      "no-reencoding": 25,
-      spelling: 25,
+      ...{ base: 50, reading: 30, full: 15, block: 15, "full-longer": 15, "no-reencoding": 15 },
+      ...{ spelling: 10, "spelling-2": 10, "tiny-rag": 10 },
     },
   },
 };
+
+const sharedPassages = join("..", "shared", "data", "2wiki_passages.jsonl");
 
 /** What a recipe takes from the folder and writes to it. */
 const paths = [
@@ -62,7 +70,7 @@ const { values, positionals } = parseArgs({
   options: {
     small: { type: "boolean", default: false },
     stage: { type: "string" },
-    noise: { type: "string" },
+    names: { type: "string" },
     questions: { type: "string" },
     concurrency: { type: "string", default: "1" },
   },
@@ -102,12 +110,14 @@ function unlessThere(file, make) {
 }
 
 async function data() {
-  const noise = values.noise === undefined ? [] : ["--noise", values.noise];
+  const real = values.names ?? (existsSync(sharedPassages) ? sharedPassages : undefined);
+  if (real === undefined)
+    console.log("Without real passages, whose names the last stage learns: --names FILE gives some");
   const text = join(folder, "text.txt");
   const tokenizer = join(folder, "tokenizer");
   await unlessThere(text, async () => {
     const source = join(folder, "text.jsonl");
-    const made = ["--split", "train", "--seed", "text", "--passages", "2-4", "--questions", "10", ...noise];
+    const made = ["--split", "train", "--seed", "text", "--passages", "2-4", "--questions", "10"];
     command("data", "synth", ...made, "--format", "reading", "--contexts", String(size.texts), "--output", source);
     await writeText(source, text);
     rmSync(source);
@@ -125,12 +135,22 @@ async function data() {
   read("reading-5", reading * 3, 10_000, "3-6", "12");
   read("reading-10", reading * 3, 20_000, "6-10", "20");
   pack("dev-short", tokenizer, "dev", "train", held, ["--seed", "short", "--passages", "2-3", "--questions", "7"]);
-  const long = ["--passages", size.passages, "--questions", "12", ...noise];
+  const long = ["--passages", size.passages, "--questions", "12"];
   pack("dev", tokenizer, "dev", "train", held, long);
   pack("train", tokenizer, "train", "train", size.contexts, long);
   const other = ["--first", "40000", ...long];
   pack("respelled", tokenizer, "train", "train", size.respelled, other, "0.4");
   pack("respelled-reading", tokenizer, "train", "reading", size.respelled, other, "0.4");
+  const names = real === undefined ? [] : ["--names", real];
+  const noise = real === undefined ? [] : ["--noise", real];
+  const short = ["--passages", "2-5", "--questions", "12"];
+  const spelled = (name, share, ofPrompts, ofReading) => {
+    pack(name, tokenizer, "train", "train", size.spelled.prompts, [...long, ...ofPrompts], share);
+    pack(`${name}-reading`, tokenizer, "train", "reading", size.spelled.reading, [...short, ...ofReading], share);
+  };
+  spelled("spelling-2", "0.5", ["--first", "60000"], ["--first", "60000"]);
+  spelled("names", "0.3", ["--first", "70000", ...names, ...noise], ["--first", "70000", ...names]);
+  pack("dev-names", tokenizer, "dev", "train", held, [...long, ...names]);
   pack("dev-respelled", tokenizer, "dev", "train", held, long, "0.5");
 }
 
@@ -169,7 +189,7 @@ function train() {
         if (value === undefined) return [];
         return [`${path.join(".")}=${JSON.stringify(value).replaceAll("runs/embedded-model", folder)}`];
       });
-      if (size.steps !== undefined) set.push(`training.steps=${size.steps[stage]}`);
+      if (values.small) set.push(`training.steps=${size.steps[stage]}`, "evaluation.max_samples=40");
       command("train", "--config", config, ...set.flatMap((one) => ["--set", one]));
     });
   }
@@ -178,8 +198,9 @@ function train() {
 /** One picture of the stages one after another. */
 async function curves() {
   const { curvesPicture, readCurve } = await import("../dist/train/curves.js");
-  const trained = ["base", "reading", "full", "block", "spelling"].filter((stage) =>
-    existsSync(join(folder, stage, "export", "config.json")),
+  const trained = stages.filter(
+    (stage) =>
+      !["full-longer", "no-reencoding"].includes(stage) && existsSync(join(folder, stage, "export", "config.json")),
   );
   const runs = await Promise.all(trained.map((stage) => readCurve(join(folder, stage), stage)));
   writeFileSync(join(folder, "curves.svg"), curvesPicture("Embedded model", runs));

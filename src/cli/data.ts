@@ -3,7 +3,8 @@ import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
 import type { PackSettings } from "../data/pack-work.js";
 import { QUESTION_KINDS } from "../data/synth/question.js";
-import { readNoise, writeSynthFile } from "../data/synth/synth-file.js";
+import { realNames } from "../data/synth/real-names.js";
+import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
@@ -149,6 +150,7 @@ export interface SynthFlags {
   readonly kinds?: readonly ("single" | "bridge" | "inference" | "comparison")[];
   readonly format?: SynthFormat;
   readonly noise?: string;
+  readonly names?: string;
   readonly output: string;
   readonly seed?: string;
   readonly workers?: number;
@@ -197,6 +199,12 @@ export function synthOptions(command: Command): Command {
         nonEmpty("--noise"),
       ),
     )
+    .addOption(
+      new Option(
+        "--names <file>",
+        'real passages {"title","text"} about people and works, whose titles some of those made up are named by',
+      ).argParser(nonEmpty("--names")),
+    )
     .addOption(outputOption("the file of JSON lines to write"))
     .addOption(seedOption())
     .addOption(workersOption())
@@ -206,7 +214,9 @@ export function synthOptions(command: Command): Command {
 /** Makes passages and questions. @returns the exit code. */
 export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<number> {
   const [minPassages, maxPassages] = flags.passages ?? [10, 10];
-  const noise = flags.noise === undefined ? [] : await readNoise(flags.noise, terminal.signal);
+  const { signal } = terminal;
+  const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, signal);
+  const names = flags.names === undefined ? undefined : realNames(await readPassages(flags.names, signal));
   const bar = new ProgressBar(terminal, "Making contexts");
   try {
     const report = await writeSynthFile({
@@ -218,13 +228,15 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
       kinds: flags.kinds,
       noise,
       noiseFile: flags.noise,
+      realNames: names,
+      namesFile: flags.names,
       format: flags.format ?? "rag",
       model: flags.model ?? embeddedModelPath(),
       output: flags.output,
       numContexts: flags.contexts,
       firstContext: flags.first ?? 0,
       numWorkers: flags.workers ?? availableParallelism(),
-      signal: terminal.signal,
+      signal,
       onProgress: (contexts) => bar.update(contexts, flags.contexts),
     });
     bar.end();

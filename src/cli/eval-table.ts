@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
-import { readNoise } from "../data/synth/synth-file.js";
+import { readPassages } from "../data/synth/synth-file.js";
 import { readTableRows, runAccuracyTable } from "../eval/accuracy-table.js";
 import { tableMarkdown } from "../eval/table-markdown.js";
 import { concurrencyOption, DEFAULT_MAX_TOKENS, maxTokensOption } from "./eval-options.js";
@@ -70,7 +70,7 @@ export function evalTableOptions(command: Command): Command {
 /** Makes the paper's accuracy table. @returns the exit code: 1 if a question could not be asked. */
 export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): Promise<number> {
   const rows = await readTableRows(flags.rows);
-  const noise = flags.noise === undefined ? [] : await readNoise(flags.noise, terminal.signal);
+  const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, terminal.signal);
   const isMissing = flags.hotpot !== undefined && !existsSync(flags.hotpot);
   if (isMissing) note(terminal, `Passed over: there is no file "${flags.hotpot}"`);
   const bar = new ProgressBar(terminal, "Answering");

@@ -109,3 +109,24 @@ test("synthesizeContext(): holds its number of passages, whatever is asked", () 
     { numRuns: 60 },
   );
 });
+
+test("synthesizeContext(): some people and works have real names where such are given, and splits still share none", () => {
+  const realNames = {
+    givenNames: ["Xenia"],
+    surnames: ["Quimby", "Zapotek"],
+    titles: ["Stand by Me", "Into the Wild"],
+  };
+  const textOf = (more: Partial<SynthOptions>) =>
+    contexts(60, more).map(({ documents }) => documents.map(({ title, text }) => `${title}\n${text}`).join("\n"));
+  const train = textOf({ realNames });
+  const shareWith = (name: string) => train.filter((text) => text.includes(name)).length / train.length;
+  expect(shareWith("Quimby") + shareWith("Zapotek")).toBeGreaterThan(0.5);
+  expect(shareWith("Xenia")).toBeGreaterThan(0.2);
+  const isOfOneSplit = ["Stand by Me", "Into the Wild"].map(
+    (title) =>
+      (["train", "dev", "test"] as const).filter((split) => textOf({ realNames, split }).join("").includes(title))
+        .length,
+  );
+  expect(isOfOneSplit).toEqual([1, 1]);
+  expect(textOf({}).join("")).not.toMatch(/Quimby|Zapotek|Xenia/);
+});

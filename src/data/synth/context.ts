@@ -1,8 +1,10 @@
 import type { RagDocument } from "../../blocks/block.js";
+import { holdsExampleName } from "./example-names.js";
 import { type Passage, personPassage, townPassage, workPassage } from "./passage.js";
 import { allQuestions, QUESTION_KINDS, type QuestionKind, type SynthQuestion } from "./question.js";
 import { Random } from "./random.js";
-import { holdsExampleName, type Person, type Split, type Work, World } from "./world.js";
+import type { RealNames } from "./real-names.js";
+import { type Person, type Split, type Work, World } from "./world.js";
 
 export interface SynthOptions {
   /** All draws depend on it: equal options give equal contexts. */
@@ -17,6 +19,8 @@ export interface SynthOptions {
   readonly kinds?: readonly QuestionKind[] | undefined;
   /** Real passages, of which some contexts hold one or two that no question is about. */
   readonly noise: readonly RagDocument[];
+  /** Names for some of the people and works, beside those that are there anyhow. Default none. */
+  readonly realNames?: RealNames | undefined;
 }
 
 /** Passages and questions over them. */
@@ -55,7 +59,7 @@ export function synthesizeContext(index: number, options: SynthOptions): SynthCo
   const id = `${split}-${seed}-${index}`;
   const random = new Random(id);
   for (;;) {
-    const world = new World(random, split);
+    const world = new World(random, split, options.realNames);
     const numPassages = random.between(minPassages, maxPassages);
     const noise = noiseOf(options.noise, random, numPassages);
     const passages = random.shuffle([...passagesOf(world, numPassages - noise.length), ...noise]);

@@ -17,8 +17,9 @@ export interface SynthFileOptions extends SynthSettings {
   readonly numContexts: number;
   /** Contexts are numbered from here on. */
   readonly firstContext: number;
-  /** The file that `noise` came from, which the manifest tells. */
+  /** The files that `noise` and `realNames` came from, which the manifest tells. */
   readonly noiseFile?: string | undefined;
+  readonly namesFile?: string | undefined;
   readonly numWorkers: number;
   readonly signal: AbortSignal;
   readonly onProgress?: ((contexts: number) => void) | undefined;
@@ -39,8 +40,12 @@ const contextsPerPiece = 32;
  * @throws Error if the file cannot be written; the signal's reason. No half file stays.
  */
 export async function writeSynthFile(options: SynthFileOptions): Promise<SynthReport> {
-  const { output, numContexts, firstContext, noiseFile, numWorkers, signal, onProgress, ...settings } = options;
-  const inputs = await digestInputs(noiseFile === undefined ? [] : [noiseFile], signal);
+  const { output, numContexts, firstContext, noiseFile, namesFile, numWorkers, signal, onProgress, ...settings } =
+    options;
+  const inputs = await digestInputs(
+    [noiseFile, namesFile].filter((file) => file !== undefined),
+    signal,
+  );
   await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
     throw describeWriteError(error, output);
   });
@@ -79,8 +84,8 @@ export async function writeSynthFile(options: SynthFileOptions): Promise<SynthRe
   return { contexts: numContexts, questions, kinds };
 }
 
-/** Passages to draw noise from. @throws Error for rows without title and text. */
-export async function readNoise(path: string, signal: AbortSignal): Promise<RagDocument[]> {
+/** Passages to draw noise and names from. @throws Error for rows without title and text. */
+export async function readPassages(path: string, signal: AbortSignal): Promise<RagDocument[]> {
   const documents: RagDocument[] = [];
   for await (const row of readRows(path, signal)) {
     if (row.kind === "bad") throw new Error(row.error);

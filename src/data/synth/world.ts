@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { holdsExampleName } from "./example-names.js";
 import {
   BOOK_GENRES,
   CITIES,
@@ -17,6 +18,7 @@ import {
   WOMEN,
 } from "./names.js";
 import type { Random } from "./random.js";
+import { NO_REAL_NAMES, type RealNames } from "./real-names.js";
 
 export type Split = "train" | "dev" | "test";
 
@@ -61,14 +63,8 @@ export interface Town {
 
 export type Entity = Person | Work | Town;
 
-/** Names that training data must never hold: those of the reference's own example, which models are judged by. */
-const EXAMPLE_NAMES =
-  /Polish-Russian War|Wojna polsko|[ŻZ]u[łl]awsk|Braunek|Xawery|Mas[łl]owsk|Leopold Tyrmand|Maria Strzeleck|Yeliseyev|Minamoto no Chikako|Alice Washburn/iu;
-
-/** Whether a text holds a name of the reference's example. */
-export function holdsExampleName(text: string): boolean {
-  return EXAMPLE_NAMES.test(text);
-}
+/** How many of the names are real ones, where there are any; the others stay in use beside them. */
+const REAL_NAMES_SHARE = 0.4;
 
 /** Which split an entity belongs to, by its name alone: 2 of 32 to dev, 4 to test, so that no two splits share one. */
 function splitOf(name: string): Split {
@@ -83,6 +79,7 @@ export class World {
   constructor(
     readonly random: Random,
     readonly split: Split,
+    readonly realNames: RealNames = NO_REAL_NAMES,
   ) {}
 
   /**
@@ -103,13 +100,14 @@ export class World {
     const isWoman = like.isWoman ?? random.chance(0.5);
     const names = isWoman ? WOMEN : MEN;
     const [given, surname] = this.#unused(() => {
-      const first = like.given ?? random.pick(names);
+      const first = like.given ?? this.#real("givenNames") ?? random.pick(names);
       const middle = random.chance(0.06)
         ? ` ${random.pick(names)}`
         : random.chance(0.04)
           ? ` ${random.pick("ABCDEFGHJKLMNPRSTW".split(""))}.`
           : "";
-      const last = like.surname ?? (random.chance(0.05) ? doubleSurname(random) : random.pick(SURNAMES));
+      const last =
+        like.surname ?? this.#real("surnames") ?? (random.chance(0.05) ? doubleSurname(random) : random.pick(SURNAMES));
       return [`${first}${middle}`, last];
     });
     const { man, woman } = random.pick(OCCUPATIONS);
@@ -135,7 +133,9 @@ export class World {
   /** @param sharing a word that the title takes over from another's. */
   work(kind: Work["kind"], sharing?: string): Work {
     const { random } = this;
-    const [name] = this.#unused(() => [titleOf(random, kind, sharing)]);
+    const [name] = this.#unused(() => [
+      (sharing === undefined ? this.#real("titles") : undefined) ?? titleOf(random, kind, sharing),
+    ]);
     const year = random.between(1915, 2020);
     const suffix = { film: "film", book: "novel", song: "song", band: "band" }[kind];
     const title = random.chance(0.75)
@@ -162,6 +162,12 @@ export class World {
 
   city(): string {
     return this.random.pick(CITIES);
+  }
+
+  /** A real name, or undefined for a made-up one. */
+  #real(kind: keyof RealNames): string | undefined {
+    const names = this.realNames[kind];
+    return names.length > 0 && this.random.chance(REAL_NAMES_SHARE) ? this.random.pick(names) : undefined;
   }
 
   /** Draws until the parts, joined, are a name of this split that nothing here has yet. */

@@ -1,0 +1,38 @@
+import { expect, test } from "vitest";
+import { realNames } from "./real-names.js";
+
+const passages = (...list: [string, string][]) => list.map(([title, text]) => ({ title, text }));
+
+test("realNames(): people's names in parts, works' titles without what tells them from others", () => {
+  const names = realNames(
+    passages(
+      ["Liz Garbus", "Liz Garbus (born April 11, 1970) is an American documentary film director."],
+      ["Jason Michael Brescia", "Jason Michael Brescia( born 1986) is an American writer."],
+      ["Safe (1995 film)", "Safe is a 1995 drama film written and directed by Todd Haynes."],
+      ["The Lily of the Dust", "The Lily of the Dust is a 1924 American silent film."],
+    ),
+  );
+  expect(names).toEqual({
+    givenNames: ["Liz", "Jason"],
+    surnames: ["Garbus", "Brescia"],
+    titles: ["Safe", "The Lily of the Dust"],
+  });
+});
+
+test("realNames(): nothing that is neither, that a question could not name, or that is the example's", () => {
+  const names = realNames(
+    passages(
+      ["Old soul", "Old soul or variants may refer to:"],
+      ["Henry II", "Henry II (1246 – 1318) was a duke."],
+      ["Adelaide of Hesse", "Adelaide of Hesse (1323 – 1371) was a daughter of Henry II. She was a queen."],
+      ["O.K. Connery", "O.K. Connery is a 1967 Italian spy film."],
+      ["Kill or Be Killed", "Kill or Be Killed is a 1942 novel."],
+      ["Tulipani, Love, Honour", "Tulipani, Love, Honour is a 2017 film."],
+      ["1984", "1984 is a 1956 film."],
+      ["Priscilla Pointer", "Priscilla Pointer is an American stage, film and television actress."],
+      ["Xawery Żuławski", "Xawery Żuławski (born 22 December 1971) is a Polish film maker."],
+      ["Polish-Russian War (film)", "Polish-Russian War is a 2009 Polish film."],
+    ),
+  );
+  expect(names).toEqual({ givenNames: [], surnames: [], titles: [] });
+});

@@ -1,0 +1,46 @@
+import type { RagDocument } from "../../blocks/block.js";
+import { holdsExampleName } from "./example-names.js";
+
+/** Names that passages about people and works are titled by. */
+export interface RealNames {
+  readonly givenNames: readonly string[];
+  readonly surnames: readonly string[];
+  readonly titles: readonly string[];
+}
+
+export const NO_REAL_NAMES: RealNames = { givenNames: [], surnames: [], titles: [] };
+
+/** Passages tell what they are about in their beginning. */
+const LENGTH_OF_BEGINNING = 200;
+const PERSON = /^[^.]*\([^)]*\b(?:born|died|\d{4})\b[^)]*\).*\b(?:is|was) an? /su;
+const WORK = /\b(?:is|was) an? [^.]*?\b(?:film|album|song|novel|book|series|band)\b/u;
+/** What is told of people who make works. */
+const MAKER =
+  /\b(?:born|died|actor|actress|director|producer|singer|songwriter|musician|writer|composer|editor|who)\b/u;
+/** Two or three words; particles and numbers ("Henry II") are of no family's name. */
+const FULL_NAME = /^\p{Lu}\p{Ll}[\p{L}'’-]*(?: \p{Lu}\p{Ll}[\p{L}'’-]*){1,2}$/u;
+/** A question names titles between commas and full stops, and two with "or" between them. */
+const TITLE = /^(?!.* or )(?=.*\p{L}{2})[\p{L}\p{N}' -]{2,40}$/u;
+
+/**
+ * Takes people's names and works' titles from the titles of passages. The parts of people's names are kept apart, so
+ * that people are made up of them; names of the reference's example are left out.
+ */
+export function realNames(passages: readonly RagDocument[]): RealNames {
+  const givenNames = new Set<string>();
+  const surnames = new Set<string>();
+  const titles = new Set<string>();
+  for (const { title, text } of passages) {
+    const name = title.replace(/ \([^)]*\)$/u, "");
+    if (holdsExampleName(name)) continue;
+    const beginning = text.slice(0, LENGTH_OF_BEGINNING);
+    if (WORK.test(beginning) && !MAKER.test(beginning)) {
+      if (TITLE.test(name)) titles.add(name);
+    } else if (PERSON.test(beginning) && FULL_NAME.test(name)) {
+      const words = name.split(" ");
+      givenNames.add(words[0] as string);
+      surnames.add(words.at(-1) as string);
+    }
+  }
+  return { givenNames: [...givenNames], surnames: [...surnames], titles: [...titles] };
+}
