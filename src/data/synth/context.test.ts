@@ -112,7 +112,8 @@ test("synthesizeContext(): holds its number of passages, whatever is asked", () 
 
 test("synthesizeContext(): some people and works have real names where such are given, and splits still share none", () => {
   const realNames = {
-    givenNames: ["Xenia"],
+    men: ["Xerxes"],
+    women: ["Xenia"],
     surnames: ["Quimby", "Zapotek"],
     titles: ["Stand by Me", "Into the Wild"],
   };
@@ -122,6 +123,9 @@ test("synthesizeContext(): some people and works have real names where such are 
   const shareWith = (name: string) => train.filter((text) => text.includes(name)).length / train.length;
   expect(shareWith("Quimby") + shareWith("Zapotek")).toBeGreaterThan(0.5);
   expect(shareWith("Xenia")).toBeGreaterThan(0.2);
+  expect(train.join("")).not.toMatch(
+    /mother,? (?:is |was )?(?:the [\w ]+ )?Xerxes|father,? (?:is |was )?(?:the [\w ]+ )?Xenia/,
+  );
   const isOfOneSplit = ["Stand by Me", "Into the Wild"].map(
     (title) =>
       (["train", "dev", "test"] as const).filter((split) => textOf({ realNames, split }).join("").includes(title))

@@ -6,15 +6,20 @@ const passages = (...list: [string, string][]) => list.map(([title, text]) => ({
 test("realNames(): people's names in parts, works' titles without what tells them from others", () => {
   const names = realNames(
     passages(
-      ["Liz Garbus", "Liz Garbus (born April 11, 1970) is an American documentary film director."],
-      ["Jason Michael Brescia", "Jason Michael Brescia( born 1986) is an American writer."],
+      [
+        "Liz Garbus",
+        "Liz Garbus (born April 11, 1970) is an American documentary film director. Her films won prizes.",
+      ],
+      ["Jason Michael Brescia", "Jason Michael Brescia( born 1986) is an American writer. He lives in New York."],
+      ["Wale Adebanwi", "Wale Adebanwi (born 1969) is a Nigerian-born professor."],
       ["Safe (1995 film)", "Safe is a 1995 drama film written and directed by Todd Haynes."],
       ["The Lily of the Dust", "The Lily of the Dust is a 1924 American silent film."],
     ),
   );
   expect(names).toEqual({
-    givenNames: ["Liz", "Jason"],
-    surnames: ["Garbus", "Brescia"],
+    men: ["Jason"],
+    women: ["Liz"],
+    surnames: ["Garbus", "Brescia", "Adebanwi"],
     titles: ["Safe", "The Lily of the Dust"],
   });
 });
@@ -34,5 +39,5 @@ test("realNames(): nothing that is neither, that a question could not name, or t
       ["Polish-Russian War (film)", "Polish-Russian War is a 2009 Polish film."],
     ),
   );
-  expect(names).toEqual({ givenNames: [], surnames: [], titles: [] });
+  expect(names).toEqual({ men: [], women: [], surnames: [], titles: [] });
 });

@@ -3,12 +3,13 @@ import { holdsExampleName } from "./example-names.js";
 
 /** Names that passages about people and works are titled by. */
 export interface RealNames {
-  readonly givenNames: readonly string[];
+  readonly men: readonly string[];
+  readonly women: readonly string[];
   readonly surnames: readonly string[];
   readonly titles: readonly string[];
 }
 
-export const NO_REAL_NAMES: RealNames = { givenNames: [], surnames: [], titles: [] };
+export const NO_REAL_NAMES: RealNames = { men: [], women: [], surnames: [], titles: [] };
 
 /** Passages tell what they are about in their beginning. */
 const LENGTH_OF_BEGINNING = 200;
@@ -17,6 +18,8 @@ const WORK = /\b(?:is|was) an? [^.]*?\b(?:film|album|song|novel|book|series|band
 /** What is told of people who make works. */
 const MAKER =
   /\b(?:born|died|actor|actress|director|producer|singer|songwriter|musician|writer|composer|editor|who)\b/u;
+const MAN = /\b(?:he|his|son|brother|husband|actor)\b/iu;
+const WOMAN = /\b(?:she|her|daughter|sister|wife|actress)\b/iu;
 /** Two or three words; particles and numbers ("Henry II") are of no family's name. */
 const FULL_NAME = /^\p{Lu}\p{Ll}[\p{L}'’-]*(?: \p{Lu}\p{Ll}[\p{L}'’-]*){1,2}$/u;
 /** A question names titles between commas and full stops, and two with "or" between them. */
@@ -24,10 +27,12 @@ const TITLE = /^(?!.* or )(?=.*\p{L}{2})[\p{L}\p{N}' -]{2,40}$/u;
 
 /**
  * Takes people's names and works' titles from the titles of passages. The parts of people's names are kept apart, so
- * that people are made up of them; names of the reference's example are left out.
+ * that people are made up of them; whose passage does not tell a man from a woman gives a surname only, for of two
+ * parents a given name may be all that tells which is the mother. Names of the reference's example are left out.
  */
 export function realNames(passages: readonly RagDocument[]): RealNames {
-  const givenNames = new Set<string>();
+  const men = new Set<string>();
+  const women = new Set<string>();
   const surnames = new Set<string>();
   const titles = new Set<string>();
   for (const { title, text } of passages) {
@@ -38,9 +43,11 @@ export function realNames(passages: readonly RagDocument[]): RealNames {
       if (TITLE.test(name)) titles.add(name);
     } else if (PERSON.test(beginning) && FULL_NAME.test(name)) {
       const words = name.split(" ");
-      givenNames.add(words[0] as string);
+      const isMan = MAN.test(text);
+      if (isMan !== WOMAN.test(text)) (isMan ? men : women).add(words[0] as string);
       surnames.add(words.at(-1) as string);
     }
   }
-  return { givenNames: [...givenNames], surnames: [...surnames], titles: [...titles] };
+  const ofOne = (names: Set<string>, others: Set<string>) => [...names].filter((name) => !others.has(name));
+  return { men: ofOne(men, women), women: ofOne(women, men), surnames: [...surnames], titles: [...titles] };
 }

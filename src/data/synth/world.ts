@@ -100,7 +100,7 @@ export class World {
     const isWoman = like.isWoman ?? random.chance(0.5);
     const names = isWoman ? WOMEN : MEN;
     const [given, surname] = this.#unused(() => {
-      const first = like.given ?? this.#real("givenNames") ?? random.pick(names);
+      const first = like.given ?? this.#real(isWoman ? "women" : "men") ?? random.pick(names);
       const middle = random.chance(0.06)
         ? ` ${random.pick(names)}`
         : random.chance(0.04)
