@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
+import { NO_REAL_NAMES } from "./real-names.js";
 
 const options: SynthOptions = {
   seed: "test",
@@ -112,6 +113,7 @@ test("synthesizeContext(): holds its number of passages, whatever is asked", () 
 
 test("synthesizeContext(): some people and works have real names where such are given, and splits still share none", () => {
   const realNames = {
+    ...NO_REAL_NAMES,
     men: ["Xerxes"],
     women: ["Xenia"],
     surnames: ["Quimby", "Zapotek"],

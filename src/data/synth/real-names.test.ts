@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { realNames } from "./real-names.js";
+import { NO_REAL_NAMES, realNames } from "./real-names.js";
 
 const passages = (...list: [string, string][]) => list.map(([title, text]) => ({ title, text }));
 
@@ -11,6 +11,7 @@ test("realNames(): people's names in parts, works' titles without what tells the
         "Liz Garbus (born April 11, 1970) is an American documentary film director. Her films won prizes.",
       ],
       ["Jason Michael Brescia", "Jason Michael Brescia( born 1986) is an American writer. He lives in New York."],
+      ["Ayla Algan", "Ayla Algan (born 29 October 1937) is a Turkish actress. She is also a singer."],
       ["Wale Adebanwi", "Wale Adebanwi (born 1969) is a Nigerian-born professor."],
       ["Safe (1995 film)", "Safe is a 1995 drama film written and directed by Todd Haynes."],
       ["The Lily of the Dust", "The Lily of the Dust is a 1924 American silent film."],
@@ -18,9 +19,11 @@ test("realNames(): people's names in parts, works' titles without what tells the
   );
   expect(names).toEqual({
     men: ["Jason"],
-    women: ["Liz"],
-    surnames: ["Garbus", "Brescia", "Adebanwi"],
+    women: ["Liz", "Ayla"],
+    surnames: ["Garbus", "Brescia", "Algan", "Adebanwi"],
     titles: ["Safe", "The Lily of the Dust"],
+    menOccupations: [],
+    womenOccupations: ["actress"],
   });
 });
 
@@ -39,5 +42,5 @@ test("realNames(): nothing that is neither, that a question could not name, or t
       ["Polish-Russian War (film)", "Polish-Russian War is a 2009 Polish film."],
     ),
   );
-  expect(names).toEqual({ men: [], women: [], surnames: [], titles: [] });
+  expect(names).toEqual(NO_REAL_NAMES);
 });

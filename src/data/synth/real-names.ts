@@ -1,15 +1,26 @@
 import type { RagDocument } from "../../blocks/block.js";
 import { holdsExampleName } from "./example-names.js";
+import { OCCUPATIONS } from "./names.js";
 
-/** Names that passages about people and works are titled by. */
+/** Names that passages about people and works are titled by, and what those people are. */
 export interface RealNames {
   readonly men: readonly string[];
   readonly women: readonly string[];
   readonly surnames: readonly string[];
   readonly titles: readonly string[];
+  /** As often as they are told: "actress" tells a mother from a father, most others do not. */
+  readonly menOccupations: readonly string[];
+  readonly womenOccupations: readonly string[];
 }
 
-export const NO_REAL_NAMES: RealNames = { men: [], women: [], surnames: [], titles: [] };
+export const NO_REAL_NAMES: RealNames = {
+  men: [],
+  women: [],
+  surnames: [],
+  titles: [],
+  menOccupations: [],
+  womenOccupations: [],
+};
 
 /** Passages tell what they are about in their beginning. */
 const LENGTH_OF_BEGINNING = 200;
@@ -34,6 +45,8 @@ export function realNames(passages: readonly RagDocument[]): RealNames {
   const men = new Set<string>();
   const women = new Set<string>();
   const surnames = new Set<string>();
+  const menOccupations: string[] = [];
+  const womenOccupations: string[] = [];
   const titles = new Set<string>();
   for (const { title, text } of passages) {
     const name = title.replace(/ \([^)]*\)$/u, "");
@@ -44,10 +57,22 @@ export function realNames(passages: readonly RagDocument[]): RealNames {
     } else if (PERSON.test(beginning) && FULL_NAME.test(name)) {
       const words = name.split(" ");
       const isMan = MAN.test(text);
-      if (isMan !== WOMAN.test(text)) (isMan ? men : women).add(words[0] as string);
+      if (isMan === WOMAN.test(text)) continue;
+      (isMan ? men : women).add(words[0] as string);
+      const told = OCCUPATIONS.map(({ man, woman }) => (isMan ? man : woman)).find((one) =>
+        beginning.includes(` ${one}`),
+      );
+      if (told !== undefined) (isMan ? menOccupations : womenOccupations).push(told);
       surnames.add(words.at(-1) as string);
     }
   }
   const ofOne = (names: Set<string>, others: Set<string>) => [...names].filter((name) => !others.has(name));
-  return { men: ofOne(men, women), women: ofOne(women, men), surnames: [...surnames], titles: [...titles] };
+  return {
+    men: ofOne(men, women),
+    women: ofOne(women, men),
+    surnames: [...surnames],
+    titles: [...titles],
+    menOccupations,
+    womenOccupations,
+  };
 }

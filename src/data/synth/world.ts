@@ -124,7 +124,8 @@ export class World {
       surname,
       isWoman,
       country: like.country ?? random.pick(COUNTRIES),
-      occupation: like.occupation ?? (isWoman ? woman : man),
+      occupation:
+        like.occupation ?? this.#real(isWoman ? "womenOccupations" : "menOccupations") ?? (isWoman ? woman : man),
       born: writtenDate(random, year, style),
       died,
     };
@@ -164,7 +165,7 @@ export class World {
     return this.random.pick(CITIES);
   }
 
-  /** A real name, or undefined for a made-up one. */
+  /** A real name or occupation, or undefined for one of our own. */
   #real(kind: keyof RealNames): string | undefined {
     const names = this.realNames[kind];
     return names.length > 0 && this.random.chance(REAL_NAMES_SHARE) ? this.random.pick(names) : undefined;
