@@ -12,7 +12,7 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. The last three go on from "block", one from another, and
+ * three go on from "full": they and "full" are the models of the table. The last four go on from "block", one from another, and
  * "tiny-rag" is what is shipped. Their recipes say what each goes on from.
  */
 const stages = [
@@ -24,6 +24,7 @@ const stages = [
   "no-reencoding",
   "spelling",
   "spelling-2",
+  "names",
   "tiny-rag",
 ];
 const sizes = {
@@ -48,7 +49,7 @@ const sizes = {
     heldOut: ["--questions", "40", "--passages", "4"],
     steps: {
       ...{ base: 50, reading: 30, full: 15, block: 15, "full-longer": 15, "no-reencoding": 15 },
-      ...{ spelling: 10, "spelling-2": 10, "tiny-rag": 10 },
+      ...{ spelling: 10, "spelling-2": 10, names: 10, "tiny-rag": 10 },
     },
   },
 };
@@ -150,6 +151,7 @@ async function data() {
   };
   spelled("spelling-2", "0.5", ["--first", "60000"], ["--first", "60000"]);
   spelled("names", "0.3", ["--first", "70000", ...names, ...noise], ["--first", "70000", ...names]);
+  spelled("kin", "0.3", ["--first", "80000", ...names, ...noise], ["--first", "80000", ...names]);
   pack("dev-names", tokenizer, "dev", "train", held, [...long, ...names]);
   pack("dev-respelled", tokenizer, "dev", "train", held, long, "0.5");
 }
