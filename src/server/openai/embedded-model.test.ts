@@ -130,12 +130,8 @@ test("completions: echoed log-probabilities are the engine's scores, of ids and 
 });
 
 test("completions: the token that ended an answer is the last of the lists", async () => {
-  const body = {
-    block_attention: { blocks: [...demo.documents.map(({ text }) => text), question] },
-    temperature: 0,
-    logprobs: 1,
-    max_tokens: 200,
-  };
+  const { blockTokenIds } = await engine.score({ question, documents: demo.documents }, [0]);
+  const body = { prompt: blockTokenIds.flat(), temperature: 0, logprobs: 1, max_tokens: 200 };
   const answer = (await post(app, "/v1/completions", body)).json();
   const { finish_reason: reason, logprobs, text } = answer.choices[0];
   expect(reason).toBe("stop");
