@@ -12,7 +12,7 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. The last four go on from "block", one from another, and
+ * three go on from "full": they and "full" are the models of the table. The last five go on from "block", one from another, and
  * "tiny-rag" is what is shipped. Their recipes say what each goes on from.
  */
 const stages = [
@@ -25,6 +25,7 @@ const stages = [
   "spelling",
   "spelling-2",
   "names",
+  "kin",
   "tiny-rag",
 ];
 const sizes = {
@@ -49,7 +50,7 @@ const sizes = {
     heldOut: ["--questions", "40", "--passages", "4"],
     steps: {
       ...{ base: 50, reading: 30, full: 15, block: 15, "full-longer": 15, "no-reencoding": 15 },
-      ...{ spelling: 10, "spelling-2": 10, names: 10, "tiny-rag": 10 },
+      ...{ spelling: 10, "spelling-2": 10, names: 10, kin: 10, "tiny-rag": 10 },
     },
   },
 };

@@ -1,6 +1,6 @@
 """How fast training is, and which share of the machine's own matrix speed that is.
 
-    python benchmarks/throughput.py [--shape embedded|tiny-rag|8x320|all] [--steps 3] [--threads N] [--profile]
+    python benchmarks/throughput.py [--shape embedded|inner-704|8x320|all] [--steps 3] [--threads N] [--profile]
 
 Rows look like RAG samples: ten passages, a question, a short answer; packed rows hold one context with six questions.
 For each case: tokens a second of whole steps (forward, backward, optimizer), and the share of the machine's matrix
@@ -38,7 +38,7 @@ from block_attention_trainer.samples import Limits, SampleFiles
 from block_attention_trainer.settings import OptimizerSettings
 
 VOCAB_SIZE = 4096
-SHAPES = {"embedded": (6, 256, 4, 512), "tiny-rag": (6, 256, 4, 704), "8x320": (8, 320, 5, 880)}
+SHAPES = {"embedded": (6, 256, 4, 512), "inner-704": (6, 256, 4, 704), "8x320": (8, 320, 5, 880)}
 
 
 def config_of(name: str) -> LlamaConfig:
