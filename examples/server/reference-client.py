@@ -30,9 +30,9 @@ passages = [
     "and starring Emile Hirsch and Catherine Keener.\n",
 ]
 question = (
-    "Please write a high-quality answer for the given question using only the provided search documents "
+    "\n\nPlease write a high-quality answer for the given question using only the provided search documents "
     "(some of which might be irrelevant).\n"
-    "Question: Who is the mother of the director of film Into the Wild?\n<|assistant|>\n"
+    "Question: Who is the mother of the director of film Into the Wild?<|assistant|>\n"
 )
 
 blocks = [preamble, *passages, question]
