@@ -38,8 +38,8 @@ const TITLE = /^(?!.* or )(?=.*\p{L}{2})[\p{L}\p{N}' -]{2,40}$/u;
 
 /**
  * Takes people's names and works' titles from the titles of passages. The parts of people's names are kept apart, so
- * that people are made up of them; whose passage does not tell a man from a woman gives a surname only, for of two
- * parents a given name may be all that tells which is the mother. Names of the reference's example are left out.
+ * that people are made up of them. Whose passage does not tell a man from a woman is left out, for of two parents a given
+ * name may be all that tells which is the mother; so are names of the reference's example.
  */
 export function realNames(passages: readonly RagDocument[]): RealNames {
   const men = new Set<string>();
