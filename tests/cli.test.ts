@@ -105,7 +105,7 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
   );
   const results = parseLines(stdout);
   expect(code).toBe(1);
-  expect(stderr).toBe("Loading the embedded model: weights take 10.5 MiB\n");
+  expect(stderr).toBe("Loading the embedded model: weights take 8.8 MiB\n");
   expect(results).toHaveLength(8);
   const [first, , , reordered] = results as [Answer, Answer, Answer, Answer];
   expect(Object.keys(first)).toEqual(["generated", "token_ids", "finish_reason", "usage", "timings"]);
@@ -131,7 +131,7 @@ test("generate: streams the answer, and sums up on standard error", async () => 
   expect(code).toBe(0);
   expect(stdout).toBe("The director of Into the Wild is Sean Penn. The mother of Sean Penn is Eileen Ryan.\n");
   expect(stderr).toMatch(
-    /\nblock mode: 177 tokens in \(0 from the store\), 25 out, first token after .*, end: stop\n$/,
+    /\nblock mode: 275 tokens in \(0 from the store\), 27 out, first token after .*, end: stop\n$/,
   );
 });
 
@@ -239,7 +239,7 @@ test("info and doctor --json: what a model is, and that this machine computes", 
   const [info, doctor] = await Promise.all([cli(["info", "--json", "--weights", "q8_0"]), cli(["doctor", "--json"])]);
   expect(JSON.parse(info.stdout)).toMatchObject({
     architecture: "llama",
-    parameters: 5_475_584,
+    parameters: 4_590_848,
     kv_bytes_per_token: { f16: 3072, f32: 6144, bf16: 3072 },
     weights: { file_types: { BF16: 43 }, memory_types: { Q8_0: 43 } },
     block_mode: { sound: true },
@@ -294,5 +294,5 @@ test("a reader that goes: the end is quiet", async () => {
   child.stdin.end('{"prompt":"a"}\n'.repeat(500));
   child.stdout.once("data", () => child.stdout.destroy());
   const { code, stderr } = await outcome;
-  expect([code, stderr]).toEqual([0, "Loading the embedded model: weights take 10.5 MiB\n"]);
+  expect([code, stderr]).toEqual([0, "Loading the embedded model: weights take 8.8 MiB\n"]);
 });

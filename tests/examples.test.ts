@@ -15,7 +15,7 @@ async function example(name: string): Promise<string> {
 }
 
 test("examples/library.mjs: answers, and says what came from the store", async () => {
-  expect(await example("library.mjs")).toMatch(/Eileen Ryan\.\n177 tokens in, 0 of them from the store\n$/);
+  expect(await example("library.mjs")).toMatch(/Eileen Ryan\.\n275 tokens in, 0 of them from the store\n$/);
 });
 
 test("examples/rag.mjs: passages in another order are all hits", async () => {
@@ -27,7 +27,7 @@ test("examples/rag.mjs: passages in another order are all hits", async () => {
 
 test("examples/in-context.mjs: demonstrations in another choice and order are all hits", async () => {
   const output = await example("in-context.mjs");
-  expect(output.match(/(\d+) of (\d+) tokens/g)).toEqual(["0 of 60 tokens", "36 of 46 tokens", "50 of 60 tokens"]);
+  expect(output.match(/(\d+) of (\d+) tokens/g)).toEqual(["0 of 68 tokens", "41 of 53 tokens", "56 of 68 tokens"]);
 });
 
 test("examples/game-state.mjs: only the values that changed are computed", async () => {

@@ -17,7 +17,7 @@ function ask(question, retrieved) {
   return { model: provider("any"), messages: [{ role: "user", content }], temperature: 0, maxOutputTokens: 60 };
 }
 
-const { text, usage } = await generateText(ask("Where was Frida Kahlo born?", passages));
+const { text, usage } = await generateText(ask("Who is the director of film The Lost Daughter?", passages));
 console.log(`${text}\n  ${usage.inputTokenDetails.cacheReadTokens} of ${usage.inputTokens} tokens from the store`);
 
 const streamed = streamText(ask("When was Maggie Gyllenhaal born?", passages.toReversed()));

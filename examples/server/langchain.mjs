@@ -19,7 +19,7 @@ function prompt(question, retrieved) {
   });
 }
 
-const answer = await model.invoke([prompt("Where was Frida Kahlo born?", passages)]);
+const answer = await model.invoke([prompt("Who is the director of film The Lost Daughter?", passages)]);
 const { input_tokens: total, input_token_details: details } = answer.usage_metadata;
 console.log(`${answer.text}\n  ${details.cache_read} of ${total} tokens from the store`);
 

@@ -5,7 +5,7 @@ import { documents } from "./passages.mjs";
 const { BASE_URL = "http://127.0.0.1:8080", API_KEY = "none" } = process.env;
 const client = new OpenAI({ baseURL: `${BASE_URL}/v1`, apiKey: API_KEY });
 
-for (const question of ["Who is the director of film The Lost Daughter?", "Where was Frida Kahlo born?"]) {
+for (const question of ["Who is the director of film The Lost Daughter?", "When was Maggie Gyllenhaal born?"]) {
   const stream = await client.chat.completions.create({
     model: "any",
     messages: [{ role: "user", content: question }],

@@ -45,14 +45,14 @@ test("examples/server/openai.mjs: the passages in reverse order are all hits", a
   const output = await node("openai.mjs");
   expect(output.match(/Naomi Foner/g)).toHaveLength(2);
   const [first, second] = sharesFromStore(output);
-  expect(second?.cached).toBeGreaterThan(0.75 * (first?.total ?? Number.NaN));
+  expect(second?.cached).toBeGreaterThan(0.7 * (first?.total ?? Number.NaN));
   expect(output).toMatch(/5 of 5 blocks/);
 });
 
 test("examples/server/openai-stream.mjs: a question over documents, streamed", async () => {
   const output = await node("openai-stream.mjs");
   expect(output).toContain("The director of The Lost Daughter is Maggie Gyllenhaal.\n");
-  expect(output).toContain("The place of birth of Frida Kahlo is Mexico City.\n");
+  expect(output).toContain("The date of birth of Maggie Gyllenhaal is 16 November 1977.\n");
   expect(sharesFromStore(output)[1]?.cached).toBeGreaterThan(150);
 });
 
@@ -65,7 +65,7 @@ test("examples/server/openai-abort.mjs: leaving the stream frees the request's p
 for (const name of ["ai-sdk.mjs", "langchain.mjs"]) {
   test(`examples/server/${name}: answers, whole and streamed, with tokens from the store`, async () => {
     const output = await node(name);
-    expect(output).toContain("The place of birth of Frida Kahlo is Mexico City.\n");
+    expect(output).toContain("The director of The Lost Daughter is Maggie Gyllenhaal.\n");
     expect(output).toContain("The date of birth of Maggie Gyllenhaal is 16 November 1977.\n");
     expect(sharesFromStore(output)[1]?.cached).toBeGreaterThan(150);
   });
