@@ -273,6 +273,6 @@ function table() {
   command(
     ...["eval", "table", "--rows", rows, "--output", join(folder, "accuracy"), "--threads", "1"],
     ...["--concurrency", values.concurrency, ...size.heldOut, ...questions],
-    ...(existsSync(hotpot) ? ["--hotpot", hotpot] : []),
+    ...(existsSync(hotpot) && !values.small ? ["--hotpot", hotpot] : []),
   );
 }
