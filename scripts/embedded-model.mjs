@@ -114,7 +114,7 @@ function unlessThere(file, make) {
 async function data() {
   const real = values.names ?? (existsSync(sharedPassages) ? sharedPassages : undefined);
   if (real === undefined)
-    console.log("Without real passages, whose names the last stage learns: --names FILE gives some");
+    console.log("Without real passages, whose names the last stages learn: --names FILE gives some");
   const text = join(folder, "text.txt");
   const tokenizer = join(folder, "tokenizer");
   await unlessThere(text, async () => {

@@ -59,10 +59,8 @@ export function realNames(passages: readonly RagDocument[]): RealNames {
       const isMan = MAN.test(text);
       if (isMan === WOMAN.test(text)) continue;
       (isMan ? men : women).add(words[0] as string);
-      const told = OCCUPATIONS.map(({ man, woman }) => (isMan ? man : woman)).find((one) =>
-        beginning.includes(` ${one}`),
-      );
-      if (told !== undefined) (isMan ? menOccupations : womenOccupations).push(told);
+      const told = OCCUPATIONS.find(({ man, woman }) => beginning.includes(` ${isMan ? man : woman}`));
+      if (told !== undefined) (isMan ? menOccupations : womenOccupations).push(isMan ? told.man : told.woman);
       surnames.add(words.at(-1) as string);
     }
   }
