@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DuckDBInstance } from "@duckdb/node-api";
-import { Random } from "../src/data/synth/random.js";
+import { Random } from "../src/data/random.js";
 import { embeddedModelPath } from "../src/engine/engine.js";
 import { describeRun, printTable } from "./shared/report.js";
 

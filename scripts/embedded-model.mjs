@@ -12,7 +12,7 @@ process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /**
  * Models in the order in which they are trained. "base" learns plain text, "reading" and "full" go on with answers, and the next
- * three go on from "full": they and "full" are the models of the table. The last five go on from "block", one from another, and
+ * three go on from "full": they and "full" are the models of the table. The last six go on from "block", one from another, and
  * "tiny-rag" is what is shipped. Their recipes say what each goes on from.
  */
 const stages = [
@@ -26,33 +26,39 @@ const stages = [
   "spelling-2",
   "names",
   "kin",
+  "kin-2",
   "tiny-rag",
 ];
 const sizes = {
-  whole: {
-    contexts: 8000,
-    texts: 8000,
-    reading: 1000,
-    respelled: 1500,
-    spelled: { prompts: 2500, reading: 3500 },
-    held: 100,
-    passages: "2-10",
-    heldOut: [],
-  },
+  whole: { contexts: 8000, texts: 8000, reading: 1000, share: 1, held: 100, passages: "2-10", heldOut: [] },
   small: {
     contexts: 500,
     texts: 800,
     reading: 50,
-    respelled: 60,
-    spelled: { prompts: 60, reading: 60 },
+    share: 0.02,
     held: 20,
     passages: "2-4",
     heldOut: ["--questions", "40", "--passages", "4"],
     steps: {
       ...{ base: 50, reading: 30, full: 15, block: 15, "full-longer": 15, "no-reencoding": 15 },
-      ...{ spelling: 10, "spelling-2": 10, names: 10, kin: 10, "tiny-rag": 10 },
+      ...{ spelling: 10, "spelling-2": 10, names: 10, kin: 10, "kin-2": 10, "tiny-rag": 10 },
     },
   },
+};
+
+/**
+ * What the stages from "spelling" on learn: contexts from number `first` on as prompts of one question, and the same numbers as
+ * contexts with all their questions and answers in one text, of two to five passages where nothing else is said. `respell` is
+ * the share of words in smaller tokens; `real` sets have people and works named after real passages, which stand among the
+ * passages of prompts.
+ */
+const furtherSets = {
+  respelled: { first: 40_000, prompts: 1500, reading: 1500, readingPassages: "2-10", respell: 0.4 },
+  "spelling-2": { first: 60_000, prompts: 2500, reading: 3500, respell: 0.5 },
+  names: { first: 70_000, prompts: 2500, reading: 3500, respell: 0.3, real: true },
+  kin: { first: 80_000, prompts: 2500, reading: 3500, respell: 0.3, real: true },
+  "own-names": { first: 90_000, prompts: 4000, reading: 1600, respell: 0 },
+  "real-names": { first: 95_000, prompts: 3000, reading: 1500, respell: 0.3, real: true },
 };
 
 const sharedPassages = join("..", "shared", "data", "2wiki_passages.jsonl");
@@ -140,31 +146,29 @@ async function data() {
   const long = ["--passages", size.passages, "--questions", "12"];
   pack("dev", tokenizer, "dev", "train", held, long);
   pack("train", tokenizer, "train", "train", size.contexts, long);
-  const other = ["--first", "40000", ...long];
-  pack("respelled", tokenizer, "train", "train", size.respelled, other, "0.4");
-  pack("respelled-reading", tokenizer, "train", "reading", size.respelled, other, "0.4");
   const names = real === undefined ? [] : ["--names", real];
   const noise = real === undefined ? [] : ["--noise", real];
-  const short = ["--passages", "2-5", "--questions", "12"];
-  const spelled = (name, share, ofPrompts, ofReading) => {
-    pack(name, tokenizer, "train", "train", size.spelled.prompts, [...long, ...ofPrompts], share);
-    pack(`${name}-reading`, tokenizer, "train", "reading", size.spelled.reading, [...short, ...ofReading], share);
-  };
-  spelled("spelling-2", "0.5", ["--first", "60000"], ["--first", "60000"]);
-  spelled("names", "0.3", ["--first", "70000", ...names, ...noise], ["--first", "70000", ...names]);
-  spelled("kin", "0.3", ["--first", "80000", ...names, ...noise], ["--first", "80000", ...names]);
+  for (const [name, set] of Object.entries(furtherSets)) {
+    const all = ["--first", String(set.first), "--questions", "12", ...(set.real ? names : [])];
+    const further = (ending, format, contexts, passages, more) => {
+      const made = [...all, "--passages", passages, ...more];
+      pack(`${name}${ending}`, tokenizer, "train", format, Math.ceil(contexts * size.share), made, set.respell);
+    };
+    further("", "train", set.prompts, size.passages, set.real ? noise : []);
+    further("-reading", "reading", set.reading, values.small ? size.passages : (set.readingPassages ?? "2-5"), []);
+  }
   pack("dev-names", tokenizer, "dev", "train", held, [...long, ...names]);
-  pack("dev-respelled", tokenizer, "dev", "train", held, long, "0.5");
+  pack("dev-respelled", tokenizer, "dev", "train", held, long, 0.5);
 }
 
 /** Questions made, cut into blocks and tokenized. */
-function pack(name, tokenizer, split, format, contexts, more, respell = "0") {
+function pack(name, tokenizer, split, format, contexts, more, respell = 0) {
   const packed = join(folder, `${name}.parquet`);
   unlessThere(packed, () => {
     const lines = join(folder, `${name}.jsonl`);
     const made = ["--split", split, "--format", format, "--contexts", String(contexts), ...more];
     command("data", "synth", ...made, "--model", tokenizer, "--output", lines);
-    const cut = ["--max-tokens", "1900", "--respell", respell];
+    const cut = ["--max-tokens", "1900", "--respell", String(respell)];
     command("data", "pack", "--model", tokenizer, "--input", lines, ...cut, "--output", packed);
     rmSync(lines);
   });

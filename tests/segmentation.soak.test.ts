@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { NUM_MESSAGES_UNCUT } from "../src/blocks/chat-prompt.js";
 import { DEFAULT_BLOCK_LIMIT } from "../src/blocks/segment.js";
-import { Random } from "../src/data/synth/random.js";
+import { Random } from "../src/data/random.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 
 beforeAll(buildDist, 120_000);

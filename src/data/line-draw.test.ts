@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { LineDraw } from "./line-draw.js";
-import { Random } from "./synth/random.js";
+import { Random } from "./random.js";
 
 const drawn = (seed: string, total: number, count: number) => {
   const draw = new LineDraw(new Random(seed), total, count);

@@ -1,4 +1,4 @@
-import type { Random } from "./synth/random.js";
+import type { Random } from "./random.js";
 
 /**
  * Draws exactly `count` of `total` things that come one after another, each set of them as likely as any other, holding

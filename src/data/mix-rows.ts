@@ -8,10 +8,10 @@ import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { mixSizes } from "./mix-sizes.js";
 import { findUsableRows, readObjectLines, UsableRows, watchFiles } from "./object-lines.js";
+import { Random } from "./random.js";
 import { type RowReport, RowTally, refusePipes } from "./row-tally.js";
 import { dataFiles } from "./rows.js";
 import { shuffledOrder } from "./shuffled-order.js";
-import { Random } from "./synth/random.js";
 import { writeTexts } from "./write-lines.js";
 
 export interface MixOptions {

@@ -1,5 +1,5 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { Random } from "./synth/random.js";
+import { Random } from "./random.js";
 
 /** Half of the pieces are cut again, so that words come in two to a few. */
 const CUTS_AGAIN = 0.5;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { Random } from "./random.js";
 import { shuffledOrder } from "./shuffled-order.js";
-import { Random } from "./synth/random.js";
 
 test("shuffledOrder(): every order is as likely as another", () => {
   const counts = new Map<string, number>();

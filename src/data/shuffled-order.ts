@@ -1,4 +1,4 @@
-import type { Random } from "./synth/random.js";
+import type { Random } from "./random.js";
 
 /** The numbers 0 to count - 1 in random order, each order as likely as any other; 4 bytes a number. @see Fisher and Yates. */
 export function shuffledOrder(random: Random, count: number): Uint32Array {

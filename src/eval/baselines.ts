@@ -1,5 +1,5 @@
 import type { RagDocument } from "../blocks/block.js";
-import { Random } from "../data/synth/random.js";
+import { Random } from "../data/random.js";
 import { normalizeAnswer } from "./normalize.js";
 import type { AnsweredLine, RagLine } from "./rag-line.js";
 

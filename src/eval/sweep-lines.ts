@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { RagDocument } from "../blocks/block.js";
-import { Random } from "../data/synth/random.js";
+import { Random } from "../data/random.js";
 import { goldMatcher } from "./metrics.js";
 import { normalizeAnswer } from "./normalize.js";
 import { documentText, type GoldLine, type RagLine } from "./rag-line.js";

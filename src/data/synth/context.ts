@@ -1,8 +1,8 @@
 import type { RagDocument } from "../../blocks/block.js";
+import { Random } from "../random.js";
 import { holdsExampleName } from "./example-names.js";
 import { type Passage, personPassage, townPassage, workPassage } from "./passage.js";
 import { allQuestions, QUESTION_KINDS, type QuestionKind, type SynthQuestion } from "./question.js";
-import { Random } from "./random.js";
 import type { RealNames } from "./real-names.js";
 import { type Person, type Split, type Work, World } from "./world.js";
 

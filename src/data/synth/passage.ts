@@ -1,6 +1,6 @@
 import type { RagDocument } from "../../blocks/block.js";
+import type { Random } from "../random.js";
 import { LABELS, PUBLISHERS, STUDIOS } from "./names.js";
-import type { Random } from "./random.js";
 import { type Entity, type Person, type Town, type Work, type World, type WrittenDate, writeDate } from "./world.js";
 
 /** What a passage may state of its subject, and a question may ask. */

@@ -1,5 +1,5 @@
+import type { Random } from "../random.js";
 import { CREATOR, type Fact, type FactValue, type Passage, type Relation } from "./passage.js";
-import type { Random } from "./random.js";
 import { dayNumber, type Entity, type Person, type Work } from "./world.js";
 
 /**

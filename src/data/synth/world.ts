@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Random } from "../random.js";
 import { holdsExampleName } from "./example-names.js";
 import {
   BOOK_GENRES,
@@ -17,7 +18,6 @@ import {
   TOWN_STARTS,
   WOMEN,
 } from "./names.js";
-import type { Random } from "./random.js";
 import { NO_REAL_NAMES, type RealNames } from "./real-names.js";
 
 export type Split = "train" | "dev" | "test";
