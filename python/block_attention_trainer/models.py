@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -152,7 +152,7 @@ def use_gradient_checkpointing(model: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
-def faster_precision(device: torch.device, width: int) -> str:
+def faster_precision(device: torch.device, width: int) -> Literal["float32", "bfloat16"]:
     """Names bfloat16 where it multiplies matrices at least 1.3 times as fast as float32, measured in about 0.1 s."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"

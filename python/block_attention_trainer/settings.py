@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .layout import Mode
 
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
+
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -158,10 +161,10 @@ class TrainingSettings(Section):
         "one", description="The sum of the targets' losses is divided by 1, or by their number over the whole step."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="Of order, dropout and new weights.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
-        description="bfloat16: autocast over float32 weights. auto: what multiplies matrices faster here, measured at "
-        "the start.",
+        description="bfloat16: autocast over float32 weights. auto: what multiplies matrices faster here, measured "
+        "before the first step; float32 for several processes on CPUs.",
     )
     attention: Literal["auto", "dense", "flex", "segments"] = Field(
         "auto", description="auto: flex on CUDA, segments on CPUs, dense elsewhere."

@@ -38,7 +38,7 @@ from .models import (
 from .packing import PackingOptions, count_rows
 from .progress import open_progress
 from .samples import DataError, Limits, SampleFiles, SampleIndex
-from .settings import Settings, SettingsError
+from .settings import PRECISIONS, Precision, Settings, SettingsError
 from .tokenizer_training import train_tokenizer, write_text_samples
 from .trainer import BlockTrainer, EvaluationRows, TrainingRows
 
@@ -65,6 +65,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     if checkpoint is not None and not resume:
         raise SettingsError(f'Cannot start anew: "{run}" has checkpoints; name another run, or delete them')
     run.mkdir(parents=True, exist_ok=True)
+    settings = _with_precision(settings, run if checkpoint else None, world)
     args = _arguments(settings, passes, world)
     device = args.device
     with _main_first(rank, world):
@@ -198,11 +199,47 @@ def _passes(settings: Settings, world: int) -> int:
     return rows // world
 
 
+def _device_type() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _with_precision(settings: Settings, run: Path | None, world: int) -> Settings:
+    """Settings whose precision is no longer "auto".
+
+    What is measured may come out otherwise on a busy machine. So a run that goes on keeps what it began with, which its
+    folder tells, and processes on CPUs, each of which would measure for itself, take float32.
+    """
+    precision = settings.training.precision
+    if precision == "auto" and run is not None:
+        precision = _precision_of(run)
+    if precision == "auto":
+        device = _device_type()
+        precision = "float32" if device == "cpu" and world > 1 else faster_precision(torch.device(device), 512)
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"precision": precision})})
+
+
+def _precision_of(run: Path) -> Precision:
+    """What a run computed in; "auto" where nothing tells."""
+    path = run / "settings.json"
+    if not path.is_file():
+        return "auto"
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))["training"]["precision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f'Cannot go on with "{run}": {path.name} cannot be read: {error!r}') from error
+    for known in PRECISIONS:
+        if written == known:
+            return known
+    raise ModelError(
+        f'Cannot go on with "{run}": its precision is {json.dumps(written)}, wanted one of {", ".join(PRECISIONS)}'
+    )
+
+
 def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments:
     training = settings.training
-    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    device = torch.device("cpu" if on_cpu else "cuda" if torch.cuda.is_available() else "mps")
-    precision = faster_precision(device, 512) if training.precision == "auto" else training.precision
+    on_cpu = _device_type() == "cpu"
     if settings.logging.wandb:
         try:
             import wandb  # noqa: F401
@@ -230,7 +267,7 @@ def _arguments(settings: Settings, passes: int, world: int) -> TrainingArguments
         learning_rate=settings.optimizer.learning_rate,
         max_grad_norm=settings.optimizer.max_gradient_norm,
         seed=training.seed,
-        bf16=precision == "bfloat16",
+        bf16=training.precision == "bfloat16",
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and world > 1 else None,
         ddp_find_unused_parameters=False,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from block_attention_trainer.checkpoints import UNFINISHED, publish
+from block_attention_trainer.models import ModelError
 from block_attention_trainer.settings import SettingsError, parse_settings
 from block_attention_trainer.train import train
 from block_attention_trainer.trainer import NonFiniteLossError
@@ -258,6 +259,23 @@ def test_bfloat16_and_gradient_checkpointing_follow_float32(tmp_path: Path, caps
     plain, low = (losses(events) for events in told)
     assert plain != low
     assert list(low.values()) == pytest.approx(list(plain.values()), abs=0.1)
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measurement of "auto" may come out otherwise the second time."""
+    told = []
+    for measured, steps in (("bfloat16", 2), ("float32", 4)):
+        monkeypatch.setattr("block_attention_trainer.train.faster_precision", lambda *_, faster=measured: faster)
+        training = {"precision": "auto", "steps": steps}
+        events = run(capsys, run_settings(tmp_path, training=training, export=None))
+        told.append(next(e["precision"] for e in events if e["event"] == "start"))
+    assert told == ["bfloat16", "bfloat16"]
+    (tmp_path / "runs" / "run" / "settings.json").write_text('{"training": {"precision": "float8"}}', encoding="utf-8")
+    settings = parse_settings(run_settings(tmp_path, training={"precision": "auto", "steps": 6}))
+    with pytest.raises(ModelError, match='its precision is "float8", wanted one of auto, float32, bfloat16'):
+        train(settings)
 
 
 def test_tensorboard_has_losses_and_both_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
