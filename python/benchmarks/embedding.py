@@ -1,7 +1,7 @@
 """Passages a second of `data retrieve --method dense`, against sentence-transformers on the same weights.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/embedding.py [--model FOLDER] [--rows 20] [--batch-size 32]
+    python -m benchmarks.embedding [--model FOLDER] [--rows 20] [--batch-size 32]
 
 Without --model, an encoder of contriever's shape (BERT base, 110 M weights) with random weights and a WordPiece
 vocabulary learned from the passages: how long it takes does not depend on what weights say. Ten passages a row, and its

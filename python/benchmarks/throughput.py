@@ -1,6 +1,6 @@
 """How fast training is, and which share of the machine's own matrix speed that is.
 
-    python benchmarks/throughput.py [--shape embedded|inner-704|8x320|all] [--steps 3] [--threads N] [--profile]
+    python -m benchmarks.throughput [--shape embedded|inner-704|8x320|all] [--steps 3] [--threads N] [--profile]
 
 Rows look like RAG samples: ten passages, a question, a short answer; packed rows hold one context with six questions.
 For each case: tokens a second of whole steps (forward, backward, optimizer), and the share of the machine's matrix
