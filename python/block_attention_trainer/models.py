@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from .attention import Attention, implementation_name, register_attention
 from .batch import Opening
 from .layout import Mode
-from .settings import LoraSettings, ModelSettings
+from .settings import LoraSettings, MeanSettings, ModelSettings
 
 UNSUPPORTED_ROPE = ("dynamic", "longrope")
 """Angles that depend on the total length: a block's keys could not be moved."""
@@ -72,12 +72,34 @@ def load_model(
             if quantized:
                 options["quantization_config"] = _four_bit()
             model = AutoModelForCausalLM.from_pretrained(path, **options)
+            if settings.mean_with is not None:
+                _average(model, settings.mean_with, quantized)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):
             raise
         where = f'"{settings.path}"' if settings.path else "the architecture"
         raise ModelError(f"Cannot load a model from {where}: {_one_line(error)}") from error
     return model if lora is None else _with_adapters(model, lora, quantized)
+
+
+def _average(model: PreTrainedModel, other: MeanSettings, quantized: bool) -> None:
+    """Moves the weights to their mean with another model's."""
+    if quantized:
+        raise ModelError('Cannot average models: with "lora.quantize" their weights are no numbers to average')
+    check_config(AutoConfig.from_pretrained(other.path))
+    # Tied weights stand here once.
+    weights = dict(model.named_parameters())
+    theirs = dict(AutoModelForCausalLM.from_pretrained(other.path, dtype=model.dtype).named_parameters())
+    shapes, their_shapes = ({name: tuple(w.shape) for name, w in one.items()} for one in (weights, theirs))
+    if shapes != their_shapes:
+        name = min(n for n in shapes.keys() | their_shapes.keys() if shapes.get(n) != their_shapes.get(n))
+        raise ModelError(
+            f'Cannot average models: "{name}" is {shapes.get(name, "absent")} here, '
+            f'{their_shapes.get(name, "absent")} in "{other.path}"'
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.lerp_(theirs[name], other.share)
 
 
 def new_config(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:

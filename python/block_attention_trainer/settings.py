@@ -27,10 +27,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class MeanSettings(Section):
+    """Another model of the same architecture and tokenizer, whose weights are averaged with the first one's."""
+
+    path: str = Field(description="A Hugging Face folder, or a name that Transformers finds.")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The other's share in the mean; the rest is the first's."
+    )
+
+
 class ModelSettings(Section):
     """Which model is trained: a folder, or an architecture made anew."""
 
     path: str | None = Field(None, description="A Hugging Face folder, or a name that Transformers finds.")
+    mean_with: MeanSettings | None = Field(
+        None,
+        description="Start from the mean of two models' weights (arXiv:2203.05482), both fine-tuned from one: what "
+        "each of them learned is kept in part.",
+    )
     architecture: dict[str, Any] | None = Field(
         None,
         description="From nothing: the keys of config.json, `model_type` among them. `vocab_size` is the tokenizer's "
@@ -51,6 +65,8 @@ class ModelSettings(Section):
             raise ValueError('wanted either "path" or "architecture"')
         if self.architecture is not None and "model_type" not in self.architecture:
             raise ValueError('"architecture" has no "model_type"')
+        if self.mean_with is not None and self.path is None:
+            raise ValueError('"mean_with" wants a model to average with: "path"')
         return self
 
 
