@@ -50,19 +50,16 @@ const sizes = {
 /**
  * What the stages from "spelling" on learn: contexts from number `first` on as prompts of one question, and the same numbers as
  * contexts with all their questions and answers in one text, of two to five passages where nothing else is said. `respell` is
- * the share of words in smaller tokens. In sets with `names` people and works are named after real passages, which stand among
- * the passages of prompts; "far" names are those with letters beyond ASCII in them.
+ * the share of words in smaller tokens; `real` sets have people and works named after real passages, which stand among the
+ * passages of prompts.
  */
 const furtherSets = {
   respelled: { first: 40_000, prompts: 1500, reading: 1500, readingPassages: "2-10", respell: 0.4 },
   "spelling-2": { first: 60_000, prompts: 2500, reading: 3500, respell: 0.5 },
-  names: { first: 70_000, prompts: 2500, reading: 3500, respell: 0.3, names: "real" },
-  kin: { first: 80_000, prompts: 2500, reading: 3500, respell: 0.3, names: "real" },
+  names: { first: 70_000, prompts: 2500, reading: 3500, respell: 0.3, real: true },
+  kin: { first: 80_000, prompts: 2500, reading: 3500, respell: 0.3, real: true },
   "own-names": { first: 90_000, prompts: 4000, reading: 1600, respell: 0 },
-  "real-names": { first: 95_000, prompts: 3000, reading: 1500, respell: 0.3, names: "real" },
-  "real-names-2": { first: 100_000, prompts: 1100, reading: 0, respell: 0.5, names: "real" },
-  "far-names": { first: 110_000, prompts: 1100, reading: 300, respell: 0.5, names: "far" },
-  "own-names-2": { first: 120_000, prompts: 1100, reading: 0, respell: 0.1 },
+  "real-names": { first: 95_000, prompts: 3000, reading: 1500, respell: 0.3, real: true },
 };
 
 const sharedPassages = join("..", "shared", "data", "2wiki_passages.jsonl");
@@ -71,6 +68,8 @@ const sharedPassages = join("..", "shared", "data", "2wiki_passages.jsonl");
 const paths = [
   ["output_folder"],
   ["model", "path"],
+  ["model", "mean_with", "path"],
+  ["export", "mean_with", "path"],
   ["model", "tokenizer"],
   ["data", "text"],
   ["data", "train"],
@@ -150,31 +149,19 @@ async function data() {
   const long = ["--passages", size.passages, "--questions", "12"];
   pack("dev", tokenizer, "dev", "train", held, long);
   pack("train", tokenizer, "train", "train", size.contexts, long);
-  const namedBy = real === undefined ? {} : { real: ["--names", real], far: ["--names", writeFarTitles(real)] };
+  const names = real === undefined ? [] : ["--names", real];
   const noise = real === undefined ? [] : ["--noise", real];
   for (const [name, set] of Object.entries(furtherSets)) {
-    const all = ["--first", String(set.first), "--questions", "12", ...(namedBy[set.names] ?? [])];
+    const all = ["--first", String(set.first), "--questions", "12", ...(set.real ? names : [])];
     const further = (ending, format, contexts, passages, more) => {
-      if (contexts === 0) return;
       const made = [...all, "--passages", passages, ...more];
       pack(`${name}${ending}`, tokenizer, "train", format, Math.ceil(contexts * size.share), made, set.respell);
     };
-    further("", "train", set.prompts, size.passages, set.names === undefined ? [] : noise);
+    further("", "train", set.prompts, size.passages, set.real ? noise : []);
     further("-reading", "reading", set.reading, values.small ? size.passages : (set.readingPassages ?? "2-5"), []);
   }
-  pack("dev-names", tokenizer, "dev", "train", held, [...long, ...(namedBy.real ?? [])]);
+  pack("dev-names", tokenizer, "dev", "train", held, [...long, ...names]);
   pack("dev-respelled", tokenizer, "dev", "train", held, long, 0.5);
-}
-
-/** Passages whose titles have letters beyond ASCII, as a file of their own. */
-function writeFarTitles(source) {
-  const path = join(folder, "far-titles.jsonl");
-  const far = readFileSync(source, "utf8")
-    .split("\n")
-    .filter((line) => line !== "" && /[^\p{ASCII}]/u.test(JSON.parse(line).title));
-  writeFileSync(`${path}.partial`, far.map((line) => `${line}\n`).join(""));
-  renameSync(`${path}.partial`, path);
-  return path;
 }
 
 /** Questions made, cut into blocks and tokenized. */

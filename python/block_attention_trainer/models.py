@@ -73,7 +73,9 @@ def load_model(
                 options["quantization_config"] = _four_bit()
             model = AutoModelForCausalLM.from_pretrained(path, **options)
             if settings.mean_with is not None:
-                _average(model, settings.mean_with, quantized)
+                if quantized:
+                    raise ModelError('Cannot average models: with "lora.quantize" their weights are no numbers')
+                average(model, settings.mean_with)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):
             raise
@@ -82,10 +84,11 @@ def load_model(
     return model if lora is None else _with_adapters(model, lora, quantized)
 
 
-def _average(model: PreTrainedModel, other: MeanSettings, quantized: bool) -> None:
-    """Moves the weights to their mean with another model's."""
-    if quantized:
-        raise ModelError('Cannot average models: with "lora.quantize" their weights are no numbers to average')
+def average(model: PreTrainedModel, other: MeanSettings) -> None:
+    """Moves the weights to their mean with another model's.
+
+    Raises ModelError where the other has other weights, OSError or ValueError where it cannot be loaded.
+    """
     check_config(AutoConfig.from_pretrained(other.path))
     # Tied weights stand here once.
     weights = dict(model.named_parameters())

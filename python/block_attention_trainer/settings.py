@@ -249,6 +249,9 @@ class ExportSettings(Section):
     max_shard_bytes: Annotated[int, Field(ge=2**20)] = Field(
         5 * 10**9, description="The most bytes of a safetensors file."
     )
+    mean_with: MeanSettings | None = Field(
+        None, description="Write the mean of the trained weights and another model's, as `model.mean_with`."
+    )
 
 
 class Settings(Section):
