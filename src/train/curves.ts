@@ -42,8 +42,8 @@ export async function readCurve(run: string, name: string): Promise<RunCurve> {
 }
 
 const width = 860;
-const height = 360;
-const margin = { left: 48, right: 190, top: 48, bottom: 48 };
+const height = 392;
+const margin = { left: 48, right: 190, top: 48, bottom: 80 };
 const lines = [
   { key: "block_answer_accuracy", label: "block mode, whole answers", colour: "#2563eb", dash: "" },
   { key: "full_answer_accuracy", label: "full mode, whole answers", colour: "#ea580c", dash: "" },
@@ -72,10 +72,12 @@ export function curvesPicture(title: string, runs: readonly RunCurve[]): string 
   const stages = runs.flatMap(({ name, points }, i) => {
     const start = starts[i] as number;
     const end = start + (points.at(-1)?.step ?? 0);
+    // Every second one stands lower, since short runs are narrower than their names.
+    const lower = 13 * (i % 2);
     return [
       `<line class="grid" x1="${x(end)}" x2="${x(end)}" y1="${margin.top}" y2="${bottom}"/>`,
-      `<text x="${x((start + end) / 2)}" y="${bottom + 32}" text-anchor="middle">${escapeXml(name)}</text>`,
-      `<text x="${x(end)}" y="${bottom + 16}" text-anchor="middle">${end}</text>`,
+      `<text x="${x((start + end) / 2)}" y="${bottom + 47 + lower}" text-anchor="middle">${escapeXml(name)}</text>`,
+      `<text x="${x(end)}" y="${bottom + 16 + lower}" text-anchor="middle">${end}</text>`,
     ];
   });
   const drawn = lines.flatMap(({ key, label, colour, dash }) =>
