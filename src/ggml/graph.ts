@@ -296,6 +296,12 @@ export class Graph implements Disposable {
     return this.#op("ggml_cont", x.type, x.ne, x.pointer);
   }
 
+  /** A packed copy in F32. */
+  toF32(x: Tensor): Tensor {
+    if (!floatTypes.includes(x.type)) throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
+    return this.#op("ggml_cast", "F32", x.ne, x.pointer, ggmlTypes.F32.id);
+  }
+
   /** Copies a's elements, in order, into b's memory, converting the type; a node that must be expanded. */
   copy(a: Tensor, b: Tensor): Tensor {
     if (numElements(a) !== numElements(b)) {
@@ -406,6 +412,7 @@ type Operation =
   | "ggml_view_4d"
   | "ggml_permute"
   | "ggml_cont"
+  | "ggml_cast"
   | "ggml_cpy"
   | "ggml_set_rows"
   | "ggml_concat"

@@ -31,6 +31,7 @@ const baseFunctions = {
   ggml_reshape_4d: "void *ggml_reshape_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)",
   ggml_permute: "void *ggml_permute(void *ctx, void *a, int axis0, int axis1, int axis2, int axis3)",
   ggml_cont: "void *ggml_cont(void *ctx, void *a)",
+  ggml_cast: "void *ggml_cast(void *ctx, void *a, int type)",
   ggml_cpy: "void *ggml_cpy(void *ctx, void *a, void *b)",
   ggml_add: "void *ggml_add(void *ctx, void *a, void *b)",
   ggml_mul: "void *ggml_mul(void *ctx, void *a, void *b)",

@@ -4,6 +4,9 @@ import { isContiguous, type Tensor } from "../ggml/tensor.js";
 /** ggml's tiled attention works on this many query rows of a head at a time, and needs at least as many. */
 const tileRows = 64;
 
+/** What a value's size must be a multiple of for tiles, on every CPU: AVX-512 has the widest rows, 16 numbers. */
+const tileNumbers = 16;
+
 /**
  * Which keys each query row sees: all of the first `past`, then, causally, those of the rows themselves.
  * Row t sees keys 0..past + t.
@@ -27,7 +30,8 @@ export interface AttentionOptions {
  *
  * ggml's CPU kernel shares rows out to threads in chunks that cut tiles, and a tile costs the same however few of its
  * rows are used, so the work is laid into nodes, and heads that share a KV head into rows, by `planAttention`. Fewer
- * than 64 rows are padded: below, the kernel sums F16 values in 16 bit.
+ * than 64 rows are padded: below, the kernel sums F16 values in 16 bit. It does so as well where heads are of a size that fits
+ * no tile (24, say): keys and values are widened first there.
  *
  * @param graph where nodes are added.
  * @param q [D, H, T] F32, T rows in order.
@@ -47,6 +51,8 @@ export function tiledAttention(
   const { headSize, numHeads, numKvHeads } = options;
   const group = numHeads / numKvHeads;
   const plan = planAttention(span, options);
+  const widened = k.type === "F16" && headSize % tileNumbers !== 0;
+  const [keys, values] = widened ? [graph.toF32(k), graph.toF32(v)] : [k, v];
   let all: Tensor | undefined;
   for (let row = 0; row < span.numRows; row += plan.rows) {
     const numRows = Math.min(plan.rows, span.numRows - row);
@@ -60,7 +66,7 @@ export function tiledAttention(
       const qPart = graph.view(q, [headSize, count, numRows], [q.nb[1], q.nb[2]], row * q.nb[2] + head * q.nb[1]);
       const window = (t: Tensor) => graph.view(t, [headSize, numKeys, numKv], [t.nb[1], t.nb[2]], kvHead * t.nb[2]);
       const attend = plan.grouped ? attendGrouped : attendByHead;
-      const out = attend(graph, qPart, window(k), window(v), part, masks);
+      const out = attend(graph, qPart, window(keys), window(values), part, masks);
       heads = heads === undefined ? out : graph.concat(heads, out, 1);
     }
     all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
