@@ -270,6 +270,8 @@ function table() {
           positionReencoding: false,
           against: "what is shipped, block mode",
         },
+        { name: "mixed, block mode", model: model("mixed"), mode: "block" },
+        { name: "mixed, full mode", model: model("mixed"), mode: "full", against: "mixed, block mode" },
       ],
       null,
       2,
