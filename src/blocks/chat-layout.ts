@@ -147,15 +147,15 @@ function choosePlaceholders(
   messages: readonly RenderedMessage[],
   options: RenderOptions,
 ): Placeholders {
-  const variables = JSON.stringify(options.variables ?? {});
+  const texts = [template.source, JSON.stringify(options.variables ?? {})];
+  for (const { role, name = "", content } of messages) texts.push(role, name, content);
   let salt = 0;
   const tagOf = () => `Blk${salt}Q`;
-  const isTaken = (text: string) => text.includes(tagOf());
-  while (isTaken(template.source) || isTaken(variables) || messages.some((message) => isTaken(message.content))) salt++;
+  while (texts.some((text) => text.includes(tagOf()))) salt++;
   const tag = tagOf();
   return {
     pattern: new RegExp(`${tag}(\\d+)z`, "g"),
-    fill: (real) => messages.map(({ role, content }, i) => ({ role, content: real.has(i) ? content : `${tag}${i}z` })),
+    fill: (real) => messages.map((message, i) => (real.has(i) ? message : { ...message, content: `${tag}${i}z` })),
   };
 }
 

@@ -40,6 +40,32 @@ const words = fc
   .map((pieces) => pieces.join(""));
 const filled = words.map((text) => `${text}x`);
 
+test("segmentMessages(): a message's name reaches the template, which says whether it reads it", () => {
+  const source =
+    "{% for m in messages %}{{ m.role }}{% if m.name is defined %} {{ m['name'] }}{% endif %}: {{ m.content }}\n{% endfor %}";
+  const reads = compileChatTemplate(source, { tokens, addsBos: false });
+  // A name that looks like a placeholder of the layout is a name like any other.
+  const messages = [
+    { role: "user", name: "Blk0Q1z", content: "a" },
+    { role: "assistant", content: "b" },
+    { role: "user", name: "Ada", content: ["c", "d"] },
+  ];
+  expect(textsOf(segmentMessages(messages, reads))).toEqual([
+    "user Blk0Q1z: a\n",
+    "assistant: b\n",
+    "user Ada: ",
+    "c",
+    "d\n",
+  ]);
+  expect(reads.readsMessageName).toBe(true);
+  expect(chatml.readsMessageName).toBe(false);
+  for (const name of ["", "two words", "<|im_end|>", 3]) {
+    expect(() => segmentMessages([{ role: "user", name: name as string, content: "a" }], reads)).toThrow(
+      /^Cannot use message 0: its name is /,
+    );
+  }
+});
+
 for (const [name, takesSystem, template] of TEMPLATES) {
   const conversations = fc
     .tuple(fc.option(words), fc.array(fc.tuple(words, words), { maxLength: 7 }), filled)

@@ -22,6 +22,7 @@ export interface MessagePart {
 
 export interface PartedMessage {
   readonly role: string;
+  readonly name?: string | undefined;
   readonly parts: readonly MessagePart[];
 }
 
@@ -43,7 +44,7 @@ export interface PartedMessage {
  * tokenizer adds BOS by id. Only the template's text is trusted.
  *
  * @throws TypeError for messages of the wrong kind, RangeError if there are none, none of role "user", an empty last
- *   user message, an unfit role, or if the template refuses them.
+ *   user message, an unfit role or name, or if the template refuses them.
  * @see FACTS "Template text is never glued to a passage", "By rule".
  */
 export function segmentMessages(
@@ -55,10 +56,10 @@ export function segmentMessages(
   const final = lastUserMessage(messages);
   const isSingle = messages.length === 1;
   const isCut = messages.length < NUM_MESSAGES_UNCUT;
-  const parted = messages.map(({ role, content }, i): PartedMessage => {
-    if (typeof content !== "string") return { role, parts: content.map((text) => partOf(text, "given")) };
+  const parted = messages.map(({ role, name, content }, i): PartedMessage => {
+    if (typeof content !== "string") return { role, name, parts: content.map((text) => partOf(text, "given")) };
     const isByRule = i === final ? isSingle : isCut;
-    return { role, parts: [partOf(content, isByRule ? "rule" : "whole")] };
+    return { role, name, parts: [partOf(content, isByRule ? "rule" : "whole")] };
   });
   return cutPartedMessages(parted, template, options);
 }
@@ -74,18 +75,24 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
     throw new TypeError(`Cannot use messages: they are ${typeof messages}, wanted an array`);
   if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
-    const { role, content } = (message ?? {}) as Partial<Record<keyof ChatMessage, unknown>>;
-    if (typeof role !== "string")
-      throw new TypeError(`Cannot use message ${i}: its role is ${typeof role}, wanted text`);
-    // Templates print roles, and what a template prints is trusted.
-    if (!/^[\w.-]{1,64}$/.test(role)) {
-      throw new RangeError(
-        `Cannot use message ${i}: its role is ${JSON.stringify(role.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
-      );
-    }
+    const { role, name, content } = (message ?? {}) as Partial<Record<keyof ChatMessage, unknown>>;
+    checkWord(i, "role", role);
+    if (name !== undefined) checkWord(i, "name", name);
     const isText =
       typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
     if (!isText) throw new TypeError(`Cannot use message ${i}: its content is neither text nor an array of texts`);
+  }
+}
+
+// Templates print roles and names, and what a template prints is trusted.
+function checkWord(message: number, field: "role" | "name", value: unknown): void {
+  if (typeof value !== "string") {
+    throw new TypeError(`Cannot use message ${message}: its ${field} is ${typeof value}, wanted text`);
+  }
+  if (!/^[\w.-]{1,64}$/.test(value)) {
+    throw new RangeError(
+      `Cannot use message ${message}: its ${field} is ${JSON.stringify(value.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
+    );
   }
 }
 
@@ -121,7 +128,7 @@ export function cutPartedMessages(
   if (finalPart === undefined || textOf(finalPart).trim() === "") {
     throw new RangeError("Cannot use messages: the last user message, or its last part, is empty");
   }
-  const rendered = messages.map(({ role, parts }) => ({ role, content: parts.map(textOf).join("") }));
+  const rendered = messages.map(({ role, name, parts }) => ({ role, name, content: parts.map(textOf).join("") }));
   const layout = layoutChat(template, rendered, options);
   if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
   const firstFinal = layout.turns.findIndex((turn) => turn.message === final);

@@ -5,6 +5,7 @@ import { strftime } from "./strftime.js";
 export interface RenderedMessage {
   readonly role: string;
   readonly content: string;
+  readonly name?: string | undefined;
 }
 
 export interface RenderOptions {
@@ -30,6 +31,8 @@ export interface ChatTemplate {
    * Who cuts a rendered prompt removes it once, where the template itself printed it, so that no prompt has two BOS.
    */
   readonly bosText: string;
+  /** Whether the template may print a message's `name`; false where it surely reads no field of that name. */
+  readonly readsMessageName: boolean;
   /** The template's source, in Jinja. */
   readonly source: string;
 }
@@ -85,7 +88,7 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       documents: null,
       ...variables,
       ...tokens,
-      messages: messages.map(({ role, content }) => ({ role, content })),
+      messages: messages.map(({ role, content, name }) => ({ role, content, ...(name !== undefined && { name }) })),
       add_generation_prompt: addGenerationPrompt,
       raise_exception: (message: unknown) => {
         throw new RangeError(`Cannot render the chat template: it refuses these messages with ${quote(message)}`);
@@ -114,7 +117,16 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       throw new Error(`Cannot render the chat template: ${oneLine(error)}`, { cause: error });
     }
   };
-  return { render, bosText: addsBos ? tokens.bos_token : "", source };
+  return { render, bosText: addsBos ? tokens.bos_token : "", readsMessageName: mentionsName(program), source };
+}
+
+/** Whether a node below reads `.name`, or spells "name", as `message["name"]` and `message.get("name")` do. */
+function mentionsName(node: unknown): boolean {
+  if (typeof node !== "object" || node === null) return false;
+  const { type, value } = node as { type?: unknown; value?: unknown };
+  if ((type === "Identifier" || type === "StringLiteral") && value === "name") return true;
+  const children = node instanceof Map ? [...node].flat() : Object.values(node);
+  return children.some(mentionsName);
 }
 
 interface RenderBounds {

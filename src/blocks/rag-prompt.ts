@@ -123,7 +123,7 @@ function partMessages(
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
   const hasSystem = messages.some((message) => message.role === "system");
-  return messages.map(({ role, content }, i): PartedMessage => {
+  return messages.map(({ role, name, content }, i): PartedMessage => {
     const parts: MessagePart[] = [];
     if (i === firstUser) {
       if (!hasSystem && texts.preamble !== "") {
@@ -142,7 +142,7 @@ function partMessages(
     } else {
       parts.push(...content.map((part) => partOf(part, "given")));
     }
-    return { role, parts };
+    return { role, name, parts };
   });
 }
 
