@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { countCharacters, segmentText } from "./segment.js";
+import { checkSegmentOptions, countCharacters, cutText, segmentText } from "./segment.js";
 
 const texts = fc
   .array(fc.constantFrom("a", "bb", "😀", "\n", "\n\n", "\t", "---", "===", " ", "-", "="), { maxLength: 60 })
@@ -93,4 +93,15 @@ test("segmentText(): 5 MB in a million pieces take seconds, not hours", () => {
 
 test("countCharacters(): a surrogate pair is one character", () => {
   expect(countCharacters("a😀\ud83d")).toBe(3);
+});
+
+test("cutText(): a text of a million lines is cut in some thousand places, its last line always", () => {
+  const text = "a\n".repeat(2 ** 20);
+  const pieces = cutText(`${text}question`, checkSegmentOptions({}));
+  expect(pieces.length).toBeLessThanOrEqual(8194);
+  expect(pieces.at(-1)).toBe("question");
+  expect(pieces.join("")).toBe(`${text}question`);
+  expect(segmentText(text).at(-1)).toBe("a\n");
+  // Who wants no limit gets every line.
+  expect(cutText(text, checkSegmentOptions({ limit: Infinity }))).toHaveLength(2 ** 20);
 });

@@ -6,6 +6,12 @@ export const DEFAULT_DELIMITERS: readonly string[] = ["\n\n", "---", "===", "\n\
 /** Blocks of a prompt that is cut by rule, the final one counted. */
 export const DEFAULT_BLOCK_LIMIT = 15;
 
+/**
+ * To merge a million pieces one by one takes seconds, and a handful is left of them: a text with more delimiters than
+ * this is cut only at those that stand apart.
+ */
+const maxPieces = 8192;
+
 export interface SegmentOptions {
   /** In the order in which they are tried. Default: `DEFAULT_DELIMITERS`. */
   readonly delimiters?: readonly string[];
@@ -19,7 +25,8 @@ export interface SegmentOptions {
  * Cuts a text by rule: at the first delimiter that occurs in it, everywhere; a delimiter stays with the text before it
  * (at the start of the text, where none is before it, with the text after). While there are more pieces than the
  * limit, the neighbouring pair with the fewest characters (code points) is merged, the leftmost on a tie. The last
- * piece is the final block: it is counted and never merged.
+ * piece is the final block: it is counted and never merged. Where a limit is set and there would be more than 8,192 pieces, each but
+ * the last is at least an 8,192nd of the text.
  *
  * @returns the pieces; put together they are the text. None for an empty text.
  * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for a limit below 1, an
@@ -72,7 +79,7 @@ export function checkSegmentOptions(options: SegmentOptions): SegmentRule {
 export function cutText(text: string, rule: SegmentRule): string[] {
   if (typeof text !== "string") throw new TypeError(`Cannot cut text: it is ${typeof text}, wanted a string`);
   if (text === "") return [];
-  if (rule.cut === undefined) return cutAtDelimiters(text, rule.delimiters);
+  if (rule.cut === undefined) return cutAtDelimiters(text, rule);
   const pieces: unknown = rule.cut(text);
   if (!Array.isArray(pieces) || pieces.some((piece) => typeof piece !== "string")) {
     throw new TypeError('Cannot cut text: what "cut" returned is no array of texts');
@@ -83,22 +90,37 @@ export function cutText(text: string, rule: SegmentRule): string[] {
   return pieces.filter((piece) => piece !== "");
 }
 
-function cutAtDelimiters(text: string, delimiters: readonly string[]): string[] {
+function cutAtDelimiters(text: string, { delimiters, limit }: SegmentRule): string[] {
   const delimiter = delimiters.find((candidate) => text.includes(candidate));
   if (delimiter === undefined) return [text];
-  const pieces: string[] = [];
-  let start = 0;
+  const most = limit === Infinity ? limit : Math.max(maxPieces, limit);
+  let starts = startsOfPieces(text, delimiter, most, 0);
+  if (starts.length > most) {
+    const final = startOfLastPiece(text, delimiter);
+    starts = startsOfPieces(text, delimiter, most, text.length / most).filter((start) => start < final);
+    starts.push(final);
+  }
+  return starts.map((start, i) => text.slice(start, starts[i + 1]));
+}
+
+/** @param apart so many UTF-16 units at least are in each piece but the last. @returns at most one over `most`. */
+function startsOfPieces(text: string, delimiter: string, most: number, apart: number): number[] {
+  const starts = [0];
   // Delimiters that nothing stands before go with the text after them.
   let end = skipDelimiters(text, delimiter, 0);
-  for (;;) {
-    const found = text.indexOf(delimiter, end);
+  while (starts.length <= most) {
+    const found = text.indexOf(delimiter, end + apart);
     if (found < 0) break;
     end = skipDelimiters(text, delimiter, found);
-    pieces.push(text.slice(start, end));
-    start = end;
+    if (end < text.length) starts.push(end);
   }
-  if (start < text.length) pieces.push(text.slice(start));
-  return pieces;
+  return starts;
+}
+
+function startOfLastPiece(text: string, delimiter: string): number {
+  let end = text.length;
+  while (text.endsWith(delimiter, end)) end -= delimiter.length;
+  return text.lastIndexOf(delimiter, end - delimiter.length) + delimiter.length;
 }
 
 /** Where a run of delimiters ends, so that none becomes a block of its own. */

@@ -45,14 +45,13 @@ export class AddedTokenFinder {
   }
 
   /**
-   * Cuts a text at its added tokens. Control tokens count only wholly inside a trusted run, all others everywhere.
+   * Cuts a text at its added tokens, as they are found. Control tokens count only wholly inside a trusted run, all others everywhere.
    *
    * @throws RangeError if the trusted runs do not ascend or leave the text.
    */
-  split(text: string, trusted: TrustedText): TextPart[] {
+  *split(text: string, trusted: TrustedText): Generator<TextPart, void> {
     const ranges = trusted === "all" ? [{ start: 0, end: text.length }] : trusted === "none" ? [] : trusted;
     checkRanges(ranges, text.length);
-    const parts: TextPart[] = [];
     let position = 0;
     let always = this.#always.next(text, 0, text.length);
     let control = this.#nextInside(text, 0, ranges);
@@ -64,12 +63,11 @@ export class AddedTokenFinder {
       let { start, end } = match;
       if (match.token.lstrip) while (start > position && isSpace(text, start - 1)) start--;
       if (match.token.rstrip) while (end < text.length && isSpace(text, end)) end++;
-      if (start > position) parts.push({ kind: "text", start: position, end: start });
-      parts.push({ kind: "token", id: match.token.id });
+      if (start > position) yield { kind: "text", start: position, end: start };
+      yield { kind: "token", id: match.token.id };
       position = end;
     }
-    if (position < text.length) parts.push({ kind: "text", start: position, end: text.length });
-    return parts;
+    if (position < text.length) yield { kind: "text", start: position, end: text.length };
   }
 
   #nextInside(text: string, from: number, ranges: readonly TextRange[]): Match | undefined {

@@ -1,4 +1,5 @@
 import type { PairMerges } from "./pair-merges.js";
+import type { Steps } from "./steps.js";
 
 /** How a word becomes its first symbols, before any merge. */
 export type FirstSymbols =
@@ -38,20 +39,25 @@ export class BpeModel {
     }
   }
 
-  /** Appends the ids of a word. */
-  encode(word: string, ids: number[]): void {
-    let found = this.#known.get(word);
-    if (found === undefined) {
-      found = this.#encodeNew(word);
-      if (word.length <= maxRememberedLength) {
-        if (this.#known.size >= maxRememberedWords) this.#known.clear();
-        this.#known.set(word, found);
-      }
+  /** Appends the ids of a word that is remembered. @returns whether it is. */
+  encodeKnown(word: string, ids: number[]): boolean {
+    const found = this.#known.get(word);
+    if (found === undefined) return false;
+    for (const id of found) ids.push(id);
+    return true;
+  }
+
+  /** Appends the ids of any word. It yields every few milliseconds, as a word may be as long as a text. */
+  *encode(word: string, ids: number[]): Steps<void> {
+    const found = yield* this.#encodeNew(word);
+    if (word.length <= maxRememberedLength) {
+      if (this.#known.size >= maxRememberedWords) this.#known.clear();
+      this.#known.set(word, found);
     }
     for (const id of found) ids.push(id);
   }
 
-  #encodeNew(word: string): number[] {
+  *#encodeNew(word: string): Steps<number[]> {
     const { first, wholeWords, merges, expansions } = this.#options;
     const bytes = first.kind === "bytes" ? Buffer.from(word, "utf8") : undefined;
     if (wholeWords !== undefined && word.length <= this.#longestWholeWord) {
@@ -59,7 +65,8 @@ export class BpeModel {
       const id = wholeWords.get(written);
       if (id !== undefined) return [id];
     }
-    const merged = merges.apply(first.kind === "bytes" ? this.#ofBytes(bytes!, first.ids) : this.#ofCharacters(word));
+    const symbols = first.kind === "bytes" ? this.#ofBytes(bytes!, first.ids) : yield* this.#ofCharacters(word);
+    const merged = yield* merges.apply(symbols);
     return expansions.size === 0 ? merged : merged.flatMap((id) => expansions.get(id) ?? id);
   }
 
@@ -73,10 +80,12 @@ export class BpeModel {
     return symbols;
   }
 
-  #ofCharacters(word: string): number[] {
+  *#ofCharacters(word: string): Steps<number[]> {
     const first = this.#options.first as Extract<FirstSymbols, { kind: "characters" }>;
     const symbols: number[] = [];
+    let numSeen = 0;
     for (const character of word) {
+      if (++numSeen % 8192 === 0) yield;
       const id = first.ids.get(character);
       if (id !== undefined) {
         symbols.push(id);

@@ -1,7 +1,11 @@
+import type { Steps } from "./steps.js";
+
 const emptySlot = -1;
 /** Ranks and ids stay below it, so that a rank and a position fit into one exact double. */
 export const maxTokens = 2 ** 22;
 const positionRange = 2 ** 31;
+/** A few milliseconds' worth. */
+const stepsBetweenYields = 8192;
 
 /** Which pairs of neighbouring symbols merge, how early, and into what. A hash table over flat arrays: a quarter of a million pairs cost 8 MB. */
 export class PairMerges {
@@ -46,22 +50,31 @@ export class PairMerges {
 
   /**
    * Merges neighbours until no pair is left: always the pair of the lowest rank, the leftmost among equals.
-   * O(n log n), so one word of a million characters takes seconds, not hours.
+   * O(n log n): one word of a million characters takes a second. It yields every few thousand steps.
    *
    * @param symbols the symbols' ids.
    * @returns the ids after all merges.
    * @example pairs (a, b) before (ab, c): [a, b, c] gives [abc]
    */
-  apply(symbols: readonly number[]): number[] {
+  *apply(symbols: readonly number[]): Steps<number[]> {
     const n = symbols.length;
     if (n < 2) return [...symbols];
-    const ids = Int32Array.from(symbols);
+    const ids = new Int32Array(n);
     // Neighbours still alive: n stands for none on the right, -1 for none on the left; a merged-away symbol has id -1.
-    const next = Int32Array.from(symbols, (_, i) => i + 1);
-    const previous = Int32Array.from(symbols, (_, i) => i - 1);
+    const next = new Int32Array(n);
+    const previous = new Int32Array(n);
     const heap: number[] = [];
-    for (let i = 0; i + 1 < n; i++) this.#offer(heap, ids, i, i + 1);
-    while (heap.length > 0) {
+    for (let i = 0; i < n; i++) {
+      ids[i] = symbols[i]!;
+      next[i] = i + 1;
+      previous[i] = i - 1;
+    }
+    for (let i = 0; i + 1 < n; i++) {
+      this.#offer(heap, ids, i, i + 1);
+      if (i % stepsBetweenYields === stepsBetweenYields - 1) yield;
+    }
+    for (let numSteps = 1; heap.length > 0; numSteps++) {
+      if (numSteps % stepsBetweenYields === 0) yield;
       const top = popSmallest(heap);
       const rank = Math.floor(top / positionRange);
       const left = top % positionRange;

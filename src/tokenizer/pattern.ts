@@ -39,42 +39,75 @@ export function compileOniguruma(source: string, fail: (reason: string) => never
   return fail(`the expression ${quote(source)} is not understood`);
 }
 
-/** Cuts a text at a pattern's matches; empty pieces are left out. Put together, the pieces are the text, unless matches are removed. */
-export function splitAt(text: string, pattern: RegExp, behavior: SplitBehavior, invert: boolean): string[] {
-  const pieces: { readonly text: string; readonly isMatch: boolean }[] = [];
-  let position = 0;
-  for (const found of text.matchAll(pattern)) {
-    if (found[0] === "") continue;
-    if (found.index > position) pieces.push({ text: text.slice(position, found.index), isMatch: invert });
-    pieces.push({ text: found[0], isMatch: !invert });
-    position = found.index + found[0].length;
-  }
-  if (position < text.length) pieces.push({ text: text.slice(position), isMatch: invert });
-  switch (behavior) {
-    case "isolated":
-      return pieces.map((piece) => piece.text);
-    case "removed":
-      return pieces.filter((piece) => !piece.isMatch).map((piece) => piece.text);
-    case "contiguous":
-      return join(pieces, (before, piece) => before.isMatch === piece.isMatch);
-    case "mergedwithprevious":
-      return join(pieces, (before, piece) => piece.isMatch && !before.isMatch);
-    case "mergedwithnext":
-      return join(pieces, (before, piece) => before.isMatch && !piece.isMatch);
-    default:
-      return behavior satisfies never;
-  }
+/**
+ * Cuts a text at a pattern's matches, as they are found; empty pieces are left out. Put together, the pieces are the
+ * text, unless matches are removed.
+ */
+export function splitAt(
+  text: string,
+  pattern: RegExp,
+  behavior: SplitBehavior,
+  invert: boolean,
+): Generator<string, void> {
+  return behavior === "isolated" ? isolate(text, pattern) : splitAndJoin(text, pattern, behavior, invert);
 }
 
-function join<P extends { readonly text: string }>(
-  pieces: readonly P[],
-  together: (before: P, piece: P) => boolean,
-): string[] {
-  const joined: string[] = [];
-  pieces.forEach((piece, i) => {
-    const before = pieces[i - 1];
-    if (before !== undefined && together(before, piece)) joined[joined.length - 1] += piece.text;
-    else joined.push(piece.text);
-  });
-  return joined;
+/** The most frequent way to cut, without the others' bookkeeping. */
+function* isolate(text: string, pattern: RegExp): Generator<string, void> {
+  let position = 0;
+  for (const { 0: found, index } of text.matchAll(pattern)) {
+    if (found === "") continue;
+    if (index > position) yield text.slice(position, index);
+    yield found;
+    position = index + found.length;
+  }
+  if (position < text.length) yield text.slice(position);
+}
+
+function* splitAndJoin(
+  text: string,
+  pattern: RegExp,
+  behavior: Exclude<SplitBehavior, "isolated">,
+  invert: boolean,
+): Generator<string, void> {
+  const goesWith = joining[behavior];
+  let joined = "";
+  let isMatch = false;
+  for (const [start, end, isNextMatch] of matchesAndGaps(text, pattern, invert)) {
+    if (behavior === "removed" && isNextMatch) continue;
+    const piece = text.slice(start, end);
+    if (joined !== "" && goesWith(isMatch, isNextMatch)) {
+      joined += piece;
+    } else {
+      if (joined !== "") yield joined;
+      joined = piece;
+    }
+    isMatch = isNextMatch;
+  }
+  if (joined !== "") yield joined;
+}
+
+/** Whether a piece goes with the one before it. */
+const joining: Readonly<
+  Record<Exclude<SplitBehavior, "isolated">, (isMatch: boolean, isNextMatch: boolean) => boolean>
+> = {
+  removed: () => false,
+  contiguous: (isMatch, isNextMatch) => isMatch === isNextMatch,
+  mergedwithprevious: (isMatch, isNextMatch) => isNextMatch && !isMatch,
+  mergedwithnext: (isMatch, isNextMatch) => isMatch && !isNextMatch,
+};
+
+function* matchesAndGaps(
+  text: string,
+  pattern: RegExp,
+  invert: boolean,
+): Generator<readonly [start: number, end: number, isMatch: boolean], void> {
+  let position = 0;
+  for (const { 0: found, index } of text.matchAll(pattern)) {
+    if (found === "") continue;
+    if (index > position) yield [position, index, invert];
+    position = index + found.length;
+    yield [index, position, !invert];
+  }
+  if (position < text.length) yield [position, text.length, invert];
 }

@@ -2,8 +2,11 @@ import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
 import { readPattern, type SplitBehavior, splitAt } from "./pattern.js";
 
-/** Cuts a piece of text into smaller ones. `atStart`: the piece starts where the text does. */
-export type SplitStep = (text: string, atStart: boolean) => string[];
+/**
+ * Cuts a piece of text into smaller ones. `atStart`: the piece starts where the text does. A step that may find many
+ * pieces gives them as it finds them, so that a long text is cut as far as it is read.
+ */
+export type SplitStep = (text: string, atStart: boolean) => Iterable<string>;
 
 export interface PreTokenizer {
   readonly steps: readonly SplitStep[];
@@ -13,11 +16,19 @@ export interface PreTokenizer {
   readonly addsDummySpace: boolean;
 }
 
-/** Runs a pre-tokenizer: a text to its words. */
-export function splitIntoWords(text: string, atStart: boolean, steps: readonly SplitStep[]): string[] {
-  let pieces = [text];
-  for (const step of steps) pieces = pieces.flatMap((piece, i) => step(piece, atStart && i === 0));
-  return pieces;
+/** Runs a pre-tokenizer: a text to its words, one by one. */
+export function splitIntoWords(text: string, atStart: boolean, steps: readonly SplitStep[]): Iterable<string> {
+  const [first, ...others] = steps;
+  if (first === undefined) return [text];
+  return others.reduce((pieces, step) => splitEach(pieces, atStart, step), first(text, atStart));
+}
+
+function* splitEach(pieces: Iterable<string>, atStart: boolean, step: SplitStep): Generator<string, void> {
+  let isFirst = atStart;
+  for (const piece of pieces) {
+    yield* step(piece, isFirst);
+    isFirst = false;
+  }
 }
 
 /**
@@ -56,12 +67,11 @@ export function readPreTokenizer(fields: JsonFields | undefined): PreTokenizer {
       return splitOnly((text) => splitAt(text, /[\p{P}!-/:-@[-`{-~]/gu, behavior, false));
     }
     case "Whitespace":
-      return splitOnly(
-        (text) =>
-          text.match(/[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{White_Space}]+/gu) ?? [],
+      return splitOnly((text) =>
+        matchesIn(text, /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{White_Space}]+/gu),
       );
     case "WhitespaceSplit":
-      return splitOnly((text) => text.match(/\P{White_Space}+/gu) ?? []);
+      return splitOnly((text) => matchesIn(text, /\P{White_Space}+/gu));
     case "Metaspace":
       return readMetaspace(fields);
     default:
@@ -109,16 +119,18 @@ function readMetaspace(fields: JsonFields): PreTokenizer {
   };
 }
 
+function* matchesIn(text: string, pattern: RegExp): Generator<string, void> {
+  for (const [found] of text.matchAll(pattern)) yield found;
+}
+
 /** Cuts a text before every mark. */
-function splitBefore(text: string, mark: string): string[] {
-  const pieces: string[] = [];
+function* splitBefore(text: string, mark: string): Generator<string, void> {
   let start = 0;
   for (let at = text.indexOf(mark, 1); at !== -1; at = text.indexOf(mark, at + 1)) {
-    pieces.push(text.slice(start, at));
+    yield text.slice(start, at);
     start = at;
   }
-  pieces.push(text.slice(start));
-  return pieces;
+  yield text.slice(start);
 }
 
 function readBehavior(fields: JsonFields, whenAbsent: string): SplitBehavior {

@@ -10,6 +10,6 @@ export function canCutBeforeSpaces(mergedTokens: Iterable<string>): boolean {
 }
 
 /** Cuts before every run of ▁ that follows another character. */
-export function cutBeforeSpaces(text: string): string[] {
-  return text.match(/▁+[^▁]*|[^▁]+/gu) ?? [];
+export function* cutBeforeSpaces(text: string): Generator<string, void> {
+  for (const [word] of text.matchAll(/▁+[^▁]*|[^▁]+/gu)) yield word;
 }

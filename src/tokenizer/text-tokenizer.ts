@@ -2,8 +2,31 @@ import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
 import type { BpeModel } from "./bpe-model.js";
 import type { Normalize } from "./normalizer.js";
 import { type SplitStep, splitIntoWords } from "./pre-tokenizer.js";
+import { runToEnd, type Steps } from "./steps.js";
 import { DecodingStream, type TokenDecoder } from "./token-decoder.js";
 import type { Tokenizer, TokenStream, TrustedText } from "./tokenizer.js";
+
+/** What was done since the last step ended, in UTF-16 units of text. */
+interface Work {
+  numUnits: number;
+}
+
+/** A few milliseconds' worth. */
+const unitsOfStep = 4096;
+/** A word or token costs something however short it is. */
+const unitsOfWord = 8;
+
+function isStepDone(work: Work, numUnits: number): boolean {
+  work.numUnits += numUnits + unitsOfWord;
+  if (work.numUnits < unitsOfStep) return false;
+  work.numUnits = 0;
+  return true;
+}
+
+function* pushToken(id: number, ids: number[], work: Work): Steps<void> {
+  ids.push(id);
+  if (isStepDone(work, 0)) yield;
+}
 
 /** What a tokenizer is made of, whichever file it was read from. */
 export interface TokenizerParts {
@@ -58,33 +81,41 @@ export class TextTokenizer implements Tokenizer {
   }
 
   encode(text: string, trusted: TrustedText): number[] {
+    const ids: number[] = [];
+    runToEnd(this.encodeInSteps(text, trusted, ids));
+    return ids;
+  }
+
+  *encodeInSteps(text: string, trusted: TrustedText, ids: number[]): Steps<void> {
     // With flag u, only a surrogate without its partner is one.
     const lone = text.isWellFormed() ? -1 : text.search(/\p{Surrogate}/u);
     if (lone !== -1)
       throw new RangeError(`Cannot tokenize the text: UTF-16 unit ${lone} is a lone surrogate, not a character`);
-    const ids: number[] = [];
+    const work = { numUnits: 0 };
     for (const part of this.#written.split(text, trusted)) {
-      if (part.kind === "token") ids.push(part.id);
-      else this.#encodePlain(text.slice(part.start, part.end), part.start === 0, ids);
+      if (part.kind === "token") yield* pushToken(part.id, ids, work);
+      else yield* this.#encodePlain(text.slice(part.start, part.end), part.start === 0, ids, work);
     }
-    return ids;
   }
 
-  #encodePlain(text: string, atStart: boolean, ids: number[]): void {
+  *#encodePlain(text: string, atStart: boolean, ids: number[], work: Work): Steps<void> {
     const normalized = this.#parts.normalize(text);
     if (this.#normalized === undefined) {
-      this.#encodeWords(normalized, atStart, ids);
+      yield* this.#encodeWords(normalized, atStart, ids, work);
       return;
     }
     for (const part of this.#normalized.split(normalized, "none")) {
-      if (part.kind === "token") ids.push(part.id);
-      else this.#encodeWords(normalized.slice(part.start, part.end), atStart && part.start === 0, ids);
+      if (part.kind === "token") yield* pushToken(part.id, ids, work);
+      else yield* this.#encodeWords(normalized.slice(part.start, part.end), atStart && part.start === 0, ids, work);
     }
   }
 
-  #encodeWords(text: string, atStart: boolean, ids: number[]): void {
+  *#encodeWords(text: string, atStart: boolean, ids: number[], work: Work): Steps<void> {
     const { model, splitSteps } = this.#parts;
-    for (const word of splitIntoWords(text, atStart, splitSteps)) model.encode(word, ids);
+    for (const word of splitIntoWords(text, atStart, splitSteps)) {
+      if (!model.encodeKnown(word, ids)) yield* model.encode(word, ids);
+      if (isStepDone(work, word.length)) yield;
+    }
   }
 
   decode(ids: readonly number[]): string {

@@ -1,3 +1,5 @@
+import type { Steps } from "./steps.js";
+
 /** A run of a text, in UTF-16 units, end exclusive. */
 export interface TextRange {
   readonly start: number;
@@ -30,6 +32,11 @@ export interface Tokenizer {
    * @throws RangeError for a lone surrogate in the text.
    */
   encode(text: string, trusted: TrustedText): number[];
+  /**
+   * As `encode`, in steps of a few milliseconds: appends the ids, and yields after each step. Who does not go on has
+   * stopped it: after a cancel, or once there are more ids than wanted.
+   */
+  encodeInSteps(text: string, trusted: TrustedText, ids: number[]): Steps<void>;
   /** The text of an answer's ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD. */
   decode(ids: readonly number[]): string;
   /**
