@@ -42,6 +42,8 @@ test("parseJson(): refuses depth, size, bytes that are no UTF-8", async () => {
   expect(await parsing('{"a":'.repeat(65))).toMatch(/nested/);
   expect(parseJson(`${"[".repeat(64)}${"]".repeat(64)}`, "t")).toBeDefined();
   expect(parseJson(JSON.stringify({ a: "[[[[", b: '\\"[[' }), "t", { maxDepth: 1 })).toBeDefined();
+  expect(await parsing('[{"a":1,"b":[{}]}]', { maxKeys: 5 })).toMatch(/it holds over 5 keys, lists and objects/);
+  expect(parseJson('[{"a":1,"b":["x","y",1]}]', "t", { maxKeys: 5 })).toBeDefined();
   expect(await parsing("[1,2,3]", { maxBytes: 6 })).toMatch(/it has 7 bytes, at most 6 are read/);
   expect(await parsing(Uint8Array.of(0x22, 0xff, 0x22))).toMatch(/it is not UTF-8/);
 });

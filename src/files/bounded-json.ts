@@ -17,6 +17,8 @@ export interface JsonLimits {
   readonly maxDepth?: number;
   /** Whether an object that names a key twice is an error; default false: the last one counts. */
   readonly uniqueKeys?: boolean;
+  /** How many keys, arrays and objects there may be in all; default: as many as fit. Parsing a million takes half a second. */
+  readonly maxKeys?: number;
 }
 
 /**
@@ -57,7 +59,7 @@ export function isJsonObjectBytes(bytes: Uint8Array, what: string, limits: JsonL
 }
 
 function parseText(text: string, what: string, limits: JsonLimits): JsonValue {
-  checkNesting(text, what, limits.maxDepth ?? 64, limits.uniqueKeys ?? false);
+  checkNesting(text, what, limits);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -119,27 +121,33 @@ const backslashUnit = 0x5c;
 /**
  * Walks over the text's brackets and strings before it is parsed. Whether the text is JSON at all is left to the parser.
  *
- * @throws Error of one line if it is nested more than `maxDepth` deep, or an object names a key twice.
+ * @throws Error of one line if it is nested deeper or holds more keys than allowed, or an object names a key twice.
  */
-export function checkNesting(text: string, what: string, maxDepth: number, uniqueKeys: boolean): void {
-  /** For each open bracket the keys seen in it; undefined for an array. */
+export function checkNesting(text: string, what: string, limits: Omit<JsonLimits, "maxBytes">): void {
+  const { maxDepth = 64, uniqueKeys = false, maxKeys = Number.POSITIVE_INFINITY } = limits;
+  /** For each open bracket the keys seen in it; undefined for an array, and where keys are not looked at. */
   const open: (Set<string> | undefined)[] = [];
+  const seesKeys = uniqueKeys || maxKeys < Number.POSITIVE_INFINITY;
+  let numKeys = 0;
   for (let i = 0; i < text.length; i += 1) {
     switch (text.charCodeAt(i)) {
       case quoteUnit: {
         const end = endOfString(text, i);
         const keys = open.at(-1);
-        if (uniqueKeys && keys !== undefined && isKey(text, end)) {
-          addKey(keys, text.slice(i, end), what);
+        if (keys !== undefined && isKey(text, end)) {
+          if (uniqueKeys) addKey(keys, text.slice(i, end), what);
+          numKeys += 1;
         }
         i = end - 1;
         break;
       }
       case 0x7b: // {
-        open.push(uniqueKeys ? new Set() : undefined);
+        open.push(seesKeys ? new Set() : undefined);
+        numKeys += 1;
         break;
       case 0x5b: // [
         open.push(undefined);
+        numKeys += 1;
         break;
       case 0x7d: // }
       case 0x5d: // ]
@@ -150,6 +158,9 @@ export function checkNesting(text: string, what: string, maxDepth: number, uniqu
     }
     if (open.length > maxDepth) {
       throw new Error(`Cannot read ${what}: its JSON is nested more than ${maxDepth} deep`);
+    }
+    if (numKeys > maxKeys) {
+      throw new Error(`Cannot read ${what}: it holds over ${maxKeys} keys, lists and objects, wanted fewer`);
     }
   }
 }

@@ -238,8 +238,6 @@ test("createApp(): other origins are closed out unless they are named", async ()
   const open = await setUp({ settings: { corsOrigins: "https://app.example" }, keys: twoKeys() });
   const allowed = await open.app.inject({ method: "OPTIONS", url: "/generate", headers: asked });
   expect([allowed.statusCode, allowed.headers["access-control-allow-origin"]]).toEqual([204, "https://app.example"]);
-  const other = await open.app.inject({ url: "/health", headers: { origin: "https://other.example" } });
-  expect(other.headers["access-control-allow-origin"]).not.toBe("https://other.example");
   const stream = await open.app.inject({
     method: "POST",
     url: "/generate",
@@ -247,11 +245,119 @@ test("createApp(): other origins are closed out unless they are named", async ()
     payload: { prompt: "a", stream: true },
   });
   expect(stream.headers["access-control-allow-origin"]).toBe("https://app.example");
+  expect(stream.headers.vary).toBe("Origin");
+  const bearer = { authorization: `Bearer ${alice}` };
+  for (const origin of ["https://other.example", "https://app.example.evil", "http://app.example", "null", ""]) {
+    const preflight = await open.app.inject({
+      method: "OPTIONS",
+      url: "/generate",
+      headers: { ...asked, ...bearer, origin },
+    });
+    expectError(preflight, 405, "method_not_allowed");
+    const other = await open.app.inject({ url: "/health", headers: { ...bearer, origin } });
+    for (const { headers } of [preflight, other]) {
+      expect(Object.keys(headers).filter((name) => name.startsWith("access-control"))).toEqual([]);
+      expect(headers.vary).toBe("Origin");
+    }
+  }
+});
+
+test("createApp(): a named origin, or any, gets every header that it asks for, and no credentials", async () => {
+  const names = "authorization, content-type, x-stainless-lang, x-stainless-retry-count, traceparent, baggage, x-own";
+  for (const [corsOrigins, told] of [
+    ["https://app.example,http://localhost:3000", "http://localhost:3000"],
+    ["*", "*"],
+  ] as const) {
+    const { app } = await setUp({ settings: { corsOrigins }, keys: twoKeys() });
+    const headers = {
+      origin: "http://localhost:3000",
+      "access-control-request-method": "POST",
+      "access-control-request-headers": names,
+    };
+    const answer = await app.inject({ method: "OPTIONS", url: "/v1/chat/completions", headers });
+    expect(answer.statusCode).toBe(204);
+    expect(answer.headers).toMatchObject({
+      "access-control-allow-origin": told,
+      "access-control-allow-headers": names,
+      "access-control-allow-methods": "GET, POST, DELETE",
+      vary: "Origin, Access-Control-Request-Headers",
+    });
+    expect(answer.headers["access-control-allow-credentials"]).toBeUndefined();
+    // An error can be read by the page too.
+    const refused = await app.inject({ url: "/v1/models", headers: { origin: headers.origin } });
+    expectError(refused, 401);
+    expect(refused.headers["access-control-allow-origin"]).toBe(told);
+  }
+});
+
+test("createApp(): headers that have one value are refused where there are several", async () => {
+  const { app } = await setUp({ keys: twoKeys() });
+  try {
+    const port = await listening(app);
+    const send = async (lines: readonly string[], method = "GET"): Promise<{ statusCode: number; body: string }> => {
+      const body = method === "POST" ? '{"prompt": "a"}' : "";
+      const length = method === "POST" ? [`Content-Length: ${body.length}`] : [];
+      const path = method === "POST" ? "/generate" : "/v1/models";
+      const head = [`${method} ${path} HTTP/1.1`, ...lines, ...length, "Connection: close"].join("\r\n");
+      const answer = await raw(port, `${head}\r\n\r\n${body}`);
+      return { statusCode: Number(answer.slice(9, 12)), body: answer.slice(answer.indexOf("\r\n\r\n") + 4) };
+    };
+    const host = "Host: localhost";
+    const key = `Authorization: Bearer ${alice}`;
+    const json = "Content-Type: application/json";
+    expect((await send([host, key])).statusCode).toBe(200);
+    expect((await send([host, key, json], "POST")).statusCode).toBe(200);
+    // What Node drops or joins, whatever its value: the same again, another name's, none.
+    for (const lines of [
+      [host, host, key],
+      [host, "hOST: evil.example", key],
+      [host, key, key],
+      [host, key, `authorization: Bearer ${bob}`],
+      [host, key, "Authorization:"],
+      // Behind more headers than Node keeps by itself.
+      [host, key, ...Array.from({ length: 2_500 }, () => "a:b"), `Authorization: Bearer ${bob}`],
+    ]) {
+      expectError(await send(lines), 400, "repeated_header");
+    }
+    expectError(await send([host, key, json, "Content-Type: text/plain"], "POST"), 400, "repeated_header");
+    // Others may come as often as they like.
+    expect((await send([host, key, "Accept: a/b", "Accept: c/d", "Baggage: a=1", "Baggage: b=2"])).statusCode).toBe(
+      200,
+    );
+  } finally {
+    await app.close();
+  }
 });
 
 test("createApp(): unknown paths are 404, other methods 405 with those that there are", async () => {
   const { app } = await setUp();
-  expectError(await app.inject("/nothing"), 404, "route_not_found");
+  const nothing = await app.inject("/nothing");
+  expectError(nothing, 404, "route_not_found");
+  expect(nothing.json()).toMatchObject({
+    error: { message: 'Cannot find the route: there is none at "/nothing", wanted one that GET /docs lists' },
+  });
+  for (const [wrong, right] of [
+    ["/v1/chat/completions/", "/v1/chat/completions"],
+    ["/v1/v1/chat/completions", "/v1/chat/completions"],
+    ["/v1/v1/chat/completions/?x=1", "/v1/chat/completions"],
+    ["/v1//chat/completions", "/v1/chat/completions"],
+    ["//v1/models", "/v1/models"],
+    ["/chat/completions", "/v1/chat/completions"],
+    ["/completions", "/v1/completions"],
+    ["/models/fake-model", "/v1/models/fake-model"],
+    ["/api/v1/models", "/v1/models"],
+    ["/v1/generate", "/generate"],
+    ["/v1/health/", "/health"],
+    ["/docs/", "/docs"],
+  ] as const) {
+    const answer = await app.inject({ method: "POST", url: wrong });
+    expectError(answer, 404, "route_not_found");
+    const { error } = answer.json() as { error: { message: string } };
+    expect(error.message, wrong).toMatch(new RegExp(`, wanted ${JSON.stringify(right)}$`));
+  }
+  const long = await app.inject(`/${"a/".repeat(4_000)}`);
+  expectError(long, 404, "route_not_found");
+  expect(long.body.length).toBeLessThan(400);
   for (const [method, url, allow] of [
     ["GET", "/generate", "POST"],
     ["PUT", "/v1/blocks/x", "DELETE, GET, HEAD"],
@@ -283,12 +389,25 @@ test("GET /ready: 503 with the reason until the model is loaded, while restartin
 });
 
 test("createApp(): bodies that are too large, no JSON, too deep, poisoned, no UTF-8 or of another type are refused", async () => {
-  const { app } = await setUp({ settings: { maxBodyBytes: "2000", maxJsonDepth: "8" } });
+  const { app } = await setUp({ settings: { maxBodyBytes: "100000", maxJsonDepth: "8", maxBlocks: "1" } });
   const send = (payload: string | Buffer, type = "application/json", more: Record<string, string> = {}) =>
     app.inject({ method: "POST", url: "/generate", payload, headers: { "content-type": type, ...more } });
-  expectError(await send(JSON.stringify({ prompt: "x".repeat(3_000) })), 413, "body_too_large");
+  expectError(await send(JSON.stringify({ prompt: "x".repeat(100_000) })), 413, "body_too_large");
+  const many = await send(`[${"{},".repeat(10_000)}1]`);
+  expectError(many, 400, "invalid_json");
+  expect(many.body).toMatch(/it holds over 5108 keys, lists and objects/);
   for (const text of ["{", "", " ", "nul", '{"prompt": "a"} x', `${"[".repeat(20)}${"]".repeat(20)}`]) {
     expectError(await send(text), 400, "invalid_json");
+  }
+  for (const text of [
+    '{"prompt": "a", "prompt": "a"}',
+    '{"prompt": "a", "stream": true, "\\u0070rompt": "b"}',
+    '{"prompt": {"b": [{"a": 1, "a" : 2}]}}',
+    '{"blocks": ["a"], "blocks": [',
+  ]) {
+    const answer = await send(text);
+    expectError(answer, 400, "invalid_json");
+    expect(answer.body).toMatch(/the key .{3,10} stands twice in one object"/);
   }
   for (const text of ['{"__proto__": {}}', '{"a": {"\\u005f_proto__": 1}}', '{"constructor": {"prototype": {}}}']) {
     const answer = await send(text);

@@ -20,6 +20,7 @@ import {
 } from "fastify-type-provider-zod";
 import { type Logger, pino } from "pino";
 import { packageVersion } from "../files/package-version.js";
+import { quote } from "../files/quote.js";
 import { ApiError, errorBody, toApiError } from "./api-error.js";
 import type { ApiKeys } from "./api-keys.js";
 import { registerBlocks } from "./blocks-routes.js";
@@ -29,12 +30,13 @@ import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
 import { readJsonBodies } from "./json-body.js";
 import { MeteredHost, type RequestWork } from "./metered-host.js";
-import { collectMethods } from "./method-not-allowed.js";
 import { Metrics } from "./metrics.js";
+import { maxValuesOf } from "./openai/fields.js";
 import { registerOpenAi } from "./openai/register.js";
 import { registerPage } from "./page/register.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
+import { collectRoutes, type Routes } from "./routes.js";
 import { ConfigError, type ServerConfig } from "./server-config.js";
 import { registerStatus } from "./status-routes.js";
 import { registerTokenize } from "./tokenize-route.js";
@@ -99,8 +101,10 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   });
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
-  readJsonBodies(app, config.maxJsonDepth);
-  const methodsOf = collectMethods(app);
+  readJsonBodies(app, { maxDepth: config.maxJsonDepth, maxKeys: maxValuesOf(config) });
+  // Bytes are the limit: Node would drop what comes after the 2,000th header.
+  app.server.maxHeadersCount = 0;
+  const routes = collectRoutes(app);
 
   const work = new AsyncLocalStorage<RequestWork>();
   const metrics = new Metrics({ host: engine, version, processBytes: () => process.memoryUsage.rss() });
@@ -109,8 +113,9 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     currentWork: () => work.getStore(),
   });
 
-  answerErrors(app, methodsOf);
+  answerErrors(app, routes);
   observe(app, metrics, work, keys);
+  refuseRepeatedHeaders(app);
   await app.register(underPressure, {
     maxHeapUsedBytes: Math.floor(getHeapStatistics().heap_size_limit * 0.85),
     pressureHandler: (request) => {
@@ -118,10 +123,14 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     },
   });
   if (config.corsOrigins !== undefined) {
+    const origins = new Set(config.corsOrigins);
+    const allowed = origins.has("*") ? "*" : true;
     await app.register(cors, {
-      origin: config.corsOrigins.includes("*") ? "*" : config.corsOrigins,
+      // No header of CORS goes to an origin that is not named, nor to a client that is no web page.
+      origin: (origin, done) => done(null, origin !== undefined && (allowed === "*" || origins.has(origin)) && allowed),
       methods: ["GET", "POST", "DELETE"],
-      allowedHeaders: ["authorization", "content-type"],
+      // Whatever headers a page asks for: each library sends some of its own, and cookies mean nothing here.
+      strictPreflight: false,
       exposedHeaders: ["x-request-id", "retry-after"],
       maxAge: 600,
     });
@@ -129,7 +138,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   admit(app, { config, keys, stopping });
   // Before the body is read: what nobody takes need not be good.
   app.addHook("onRequest", async (request) => {
-    if (request.is404) throw noRoute(request, methodsOf);
+    if (request.is404) throw noRoute(request, routes);
   });
 
   await app.register(swagger, {
@@ -174,25 +183,44 @@ export function refusePublicWithoutKeys({ host }: ServerConfig, keys: ApiKeys | 
 }
 
 /** Errors of whatever kind in OpenAI's form; what is our fault goes to the log, with its stack. */
-function answerErrors(app: FastifyInstance, methodsOf: (path: string) => string[]): void {
+function answerErrors(app: FastifyInstance, routes: Routes): void {
   app.setErrorHandler((error, request, reply) => {
     const told = toApiError(error);
     if (told.statusCode === 500) request.log.error({ err: error }, "a request failed");
     return reply.code(told.statusCode).headers(told.headers).send(errorBody(told));
   });
   app.setNotFoundHandler((request) => {
-    throw noRoute(request, methodsOf);
+    throw noRoute(request, routes);
   });
 }
 
-function noRoute(request: FastifyRequest, methodsOf: (path: string) => string[]): ApiError {
-  const methods = methodsOf(request.url.split("?", 1)[0] ?? "");
+function noRoute(request: FastifyRequest, routes: Routes): ApiError {
+  const path = request.url.split("?", 1)[0] ?? "";
+  const methods = routes.methodsOf(path);
   if (methods.length === 0 || methods.includes(request.method)) {
-    return new ApiError(404, "Cannot find the route: there is none at this path", { code: "route_not_found" });
+    const meant = routes.nearest(path);
+    const wanted = meant === undefined ? "one that GET /docs lists" : quote(meant, 120);
+    return new ApiError(404, `Cannot find the route: there is none at ${quote(path, 120)}, wanted ${wanted}`, {
+      code: "route_not_found",
+    });
   }
   return new ApiError(405, `Cannot use ${request.method} here: this path takes ${methods.join(", ")}`, {
     code: "method_not_allowed",
     headers: { allow: methods.join(", ") },
+  });
+}
+
+/** Headers that have one value. Node keeps the first of several, a proxy before it may have read the last. */
+const singleHeaders: ReadonlySet<string> = new Set(["host", "authorization", "content-type"]);
+
+function refuseRepeatedHeaders(app: FastifyInstance): void {
+  app.addHook("onRequest", async ({ raw: { rawHeaders } }) => {
+    const names = rawHeaders.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase());
+    const repeated = names.find((name, i) => singleHeaders.has(name) && names.indexOf(name) < i);
+    if (repeated === undefined) return;
+    throw new ApiError(400, `Cannot serve the request: it has several headers "${repeated}", wanted one`, {
+      code: "repeated_header",
+    });
   });
 }
 

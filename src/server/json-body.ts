@@ -4,11 +4,11 @@ import { quote } from "../files/quote.js";
 import { ApiError } from "./api-error.js";
 
 /**
- * Makes JSON the only body that the server reads: UTF-8, no deeper than `maxDepth`, and without keys that would change
- * an object's prototype. All else is a 400 or 415 that says so. Other types than JSON are refused, forms and plain text
- * too, which a web page could send anywhere without asking.
+ * Makes JSON the only body that the server reads: UTF-8, within the limits, no key twice in an object (readers differ in
+ * which one counts), and no key that would change an object's prototype. All else is a 400 or 415 that says so. Other
+ * types than JSON are refused, forms and plain text too, which a web page could send anywhere without asking.
  */
-export function readJsonBodies(app: FastifyInstance, maxDepth: number): void {
+export function readJsonBodies(app: FastifyInstance, limits: { maxDepth: number; maxKeys: number }): void {
   const parse = app.getDefaultJsonParser("error", "error");
   app.removeAllContentTypeParsers();
   app.addContentTypeParser<Buffer>("application/json", { parseAs: "buffer" }, (request, body, done) => {
@@ -26,7 +26,7 @@ export function readJsonBodies(app: FastifyInstance, maxDepth: number): void {
       return;
     }
     try {
-      checkNesting(text, "the body", maxDepth, false);
+      checkNesting(text, "the body", { ...limits, uniqueKeys: true });
     } catch (error) {
       done(invalidJson(error instanceof Error ? error.message : String(error), error));
       return;

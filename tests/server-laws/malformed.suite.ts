@@ -2,7 +2,7 @@ import { createConnection } from "node:net";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { errorFault, HttpClient } from "./http-client.js";
-import { mutatedBody } from "./mutations.js";
+import { mutatedBody, withRepeatedKeys } from "./mutations.js";
 import { expectCleanLog, expectSettled, readAccounts } from "./server-laws.js";
 import { ServerUnderTest } from "./server-under-test.js";
 
@@ -121,6 +121,19 @@ const oddities: readonly (readonly [name: string, bytes: string | Buffer, status
     "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
     /^(200|4\d\d)$/,
   ],
+  [
+    "two Host headers",
+    "GET /health HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\nhost: localhost\r\n\r\n",
+    /^400$/,
+  ],
+  [
+    "two Authorization headers",
+    "GET /health HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    /^400$/,
+  ],
+  ["two Content-Type headers", post("Content-Type: text/plain\r\nContent-Length: 2\r\n", "{}"), /^400$/],
+  ["a doubled /v1", "GET /v1/v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", /^404$/],
+  ["a slash at the end", "GET /v1/models/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", /^404$/],
   ["a null byte in a header", "GET /health HTTP/1.1\r\nHost: local\0host\r\n\r\n", /^400$/],
 ];
 
@@ -177,6 +190,19 @@ export function malformedSuite(numRuns: number): void {
     console.log(`malformed bodies: ${[...statuses].map(([status, count]) => `${status}: ${count}`).join(", ")}`);
     const numRefused = [...statuses].reduce((sum, [status, count]) => (status === 200 ? sum : sum + count), 0);
     expect(numRefused).toBeGreaterThan(numRuns / 2);
+  });
+
+  test("serve: a key twice, in any object of any body", async () => {
+    const bodies = Object.entries(routes).flatMap(([path, valid]) =>
+      valid.flatMap((body) => withRepeatedKeys(body).map((text) => ({ path, text }))),
+    );
+    for (const { path, text: body } of bodies) {
+      const { status, text } = await client.ask({ path, body });
+      expect(status, body).toBe(400);
+      expect(text).toMatch(/stands twice/);
+      expect(errorFault(text)).toBeUndefined();
+    }
+    console.log(`bodies with a key twice: ${bodies.length}, all refused`);
   });
 
   test("serve: bodies over a limit", async () => {

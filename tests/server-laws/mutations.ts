@@ -180,6 +180,24 @@ export function mutatedBody(valid: unknown): fc.Arbitrary<Buffer> {
   );
 }
 
+/** A valid body once for each of its keys, which stands twice there: as it is, escaped, with another value, first or last. */
+export function withRepeatedKeys(valid: unknown): string[] {
+  return pathsOf(valid).flatMap((path) => {
+    const object = valueAt(valid, path);
+    if (typeof object !== "object" || object === null || Array.isArray(object)) return [];
+    const text = JSON.stringify(object);
+    return Object.keys(object).flatMap((key, i) => {
+      const escaped = `\\u${key.charCodeAt(0).toString(16).padStart(4, "0")}${key.slice(1)}`;
+      const again = i % 2 === 0 ? JSON.stringify(key) : `"${escaped}"`;
+      // In the object's own place, whose text need not be the only one of its kind.
+      const placed = JSON.stringify(withValue(valid, path, "the object"));
+      return [`{${again}: null, ${text.slice(1)}`, `${text.slice(0, -1)},${again} :0}`].map((twice) =>
+        placed.replace('"the object"', () => twice),
+      );
+    });
+  });
+}
+
 function valueAt(value: unknown, path: Path): unknown {
   return path.reduce<unknown>((inner, step) => (inner as Record<string | number, unknown> | undefined)?.[step], value);
 }
