@@ -8,22 +8,32 @@ const fields = (numFields: number) => Object.fromEntries(many(numFields, 0).map(
 test("requestValidator(): a body of very many values is refused before the schema tells of each", async () => {
   await using app = await testApp(new FakeHost());
   const messages = [{ role: "user", content: "x" }];
-  const bodies: [url: string, body: object][] = [
+  const texts: [url: string, body: object][] = [
     ["/v1/completions", { prompt: many(20_000, "") }],
     ["/v1/completions", { prompt: [...many(20_000, 1), "x"] }],
-    ["/v1/completions", { prompt: many(20_000, []) }],
-    ["/v1/completions", { prompt: "a", logit_bias: fields(20_000) }],
-    ["/v1/chat/completions", { messages: [{ role: "user", content: many(20_000, {}) }] }],
-    ["/v1/chat/completions", { messages, ...fields(20_000) }],
-    ["/v1/chat/completions", { messages: [many(9_000, {}), many(9_000, {})] }],
   ];
-  for (const [url, body] of bodies) {
+  for (const [url, body] of texts) {
     const answer = await post(app, url, body);
     expect(answer.json().error, JSON.stringify(body).slice(0, 80)).toEqual({
       message: "Cannot use the body: it holds over 17384 values, wanted fewer",
       type: "invalid_request_error",
       param: null,
       code: "invalid_value",
+    });
+  }
+  // These are seen before the body is parsed.
+  const objects: [url: string, body: object][] = [
+    ["/v1/completions", { prompt: many(20_000, []) }],
+    ["/v1/completions", { prompt: "a", logit_bias: fields(20_000) }],
+    ["/v1/chat/completions", { messages: [{ role: "user", content: many(20_000, {}) }] }],
+    ["/v1/chat/completions", { messages, ...fields(20_000) }],
+    ["/v1/chat/completions", { messages: [many(9_000, {}), many(9_000, {})] }],
+  ];
+  for (const [url, body] of objects) {
+    const answer = await post(app, url, body);
+    expect(answer.json().error, JSON.stringify(body).slice(0, 80)).toMatchObject({
+      message: "Cannot read the body: it holds over 17384 keys, lists and objects, wanted fewer",
+      code: "invalid_json",
     });
   }
   // What fits is no matter: token ids do not count.
