@@ -1,4 +1,4 @@
-export type { ChatMessage, RagDocument, SegmentedPrompt, TextBlock } from "./blocks/block.js";
+export type { ChatMessage, SegmentedPrompt, TextBlock } from "./blocks/block.js";
 export { joinLocalBlocks } from "./blocks/block.js";
 export { type ChatPromptOptions, segmentMessages } from "./blocks/chat-prompt.js";
 export { type ChatTemplate, compileChatTemplate } from "./blocks/chat-template.js";
@@ -11,6 +11,7 @@ export {
   segmentDemonstrations,
 } from "./blocks/in-context.js";
 export { type JsonStateOptions, jsonStateBlocks } from "./blocks/json-state.js";
+export type { Passage, PassageInput, PassageLabel } from "./blocks/passage.js";
 export {
   DEFAULT_RAG_PROMPT_TEXTS,
   type RagPromptInput,
@@ -20,6 +21,7 @@ export {
 } from "./blocks/rag-prompt.js";
 export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
 export {
+  type EncodeOptions,
   Engine,
   type EngineOptions,
   type EngineStats,
@@ -32,7 +34,9 @@ export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type { LoadedModel } from "./engine/model.js";
 export type { PromptCut, PromptInput } from "./engine/prompt.js";
 export type {
+  EncodedPassage,
   EncodeResult,
+  FailedPassage,
   FinishReason,
   GenerateEvent,
   GenerateResult,

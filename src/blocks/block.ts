@@ -1,4 +1,5 @@
 import type { TrustedText } from "../tokenizer/tokenizer.js";
+import type { PassageLabel } from "./passage.js";
 import { blockOfRuns, runsOfBlock } from "./text-run.js";
 
 /**
@@ -9,6 +10,8 @@ export interface TextBlock {
   readonly text: string;
   /** Where control tokens are recognized: the template's and the caller's own text, never a passage's. */
   readonly trusted: TrustedText;
+  /** The passage that it is, where it is one. */
+  readonly passage?: PassageLabel;
 }
 
 /** A prompt cut into blocks: one or more; the last is the final block. */

@@ -2,6 +2,7 @@ import type { ChatMessage, SegmentedPrompt } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
 import type { ChatTemplate, RenderOptions } from "./chat-template.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
+import type { PassageLabel } from "./passage.js";
 import { checkSegmentOptions, countCharacters, cutText, type SegmentOptions, type SegmentRule } from "./segment.js";
 import { blockOfRuns, sliceRuns, type TextRun } from "./text-run.js";
 
@@ -18,6 +19,8 @@ export interface MessagePart {
    * nothing is glued to, for instance a passage.
    */
   readonly cut: "rule" | "whole" | "given";
+  /** The passage that it is, where it is one. */
+  readonly passage?: PassageLabel;
 }
 
 export interface PartedMessage {
@@ -110,6 +113,7 @@ interface Item {
   readonly kind: "rule" | "whole" | "given" | "header";
   readonly message: number;
   readonly numCharacters: number;
+  readonly passage?: PassageLabel | undefined;
 }
 
 /**
@@ -140,10 +144,10 @@ export function cutPartedMessages(
     const isFinal = k === firstFinal;
     pending.push({ text: turn.prefix, trusted: true });
     const pieces = piecesOfTurn(turn, messages[turn.message]!.parts, isFinal, rule);
-    for (const { runs, kind } of pieces) {
+    for (const { runs, kind, passage } of pieces) {
       if (kind === "given") {
         items.push({ runs: pending, kind: "header", message: turn.message, numCharacters: 0 });
-        items.push({ runs, kind, message: turn.message, numCharacters: 0 });
+        items.push({ runs, kind, message: turn.message, numCharacters: 0, passage });
       } else {
         const numCharacters = kind === "rule" ? runs.reduce((sum, run) => sum + countCharacters(run.text), 0) : 0;
         items.push({ runs: [...pending, ...runs], kind, message: turn.message, numCharacters });
@@ -165,7 +169,10 @@ export function cutPartedMessages(
     finalRuns.push({ text: turn.suffix, trusted: true });
   }
   const local = options.joinOpening === true ? joinOpening(items) : items;
-  const blocks = mergeItems(local, rule.limit - 1).map(blockOfRuns);
+  const blocks = mergeItems(local, rule.limit - 1).map((runs, i) => {
+    const passage = local[i]?.passage;
+    return passage === undefined ? blockOfRuns(runs) : { ...blockOfRuns(runs), passage };
+  });
   return {
     blocks: [...blocks.filter((block) => block.text !== ""), blockOfRuns(finalRuns)],
     warnings: layout.warnings,
@@ -179,16 +186,17 @@ function textOf(part: MessagePart): string {
 interface TurnPiece {
   readonly runs: readonly TextRun[];
   readonly kind: "rule" | "whole" | "given";
+  readonly passage?: PassageLabel | undefined;
 }
 
 /** A printed message as the pieces that its parts make; of the final message, the last is never "given". */
 function piecesOfTurn(turn: LaidTurn, parts: readonly MessagePart[], isFinal: boolean, rule: SegmentRule): TurnPiece[] {
   if (turn.rewritten) return [{ runs: [{ text: turn.content, trusted: false }], kind: "whole" }];
   const printed = printedParts(turn, parts, isFinal);
-  return printed.flatMap(({ runs, cut }, i): TurnPiece[] => {
+  return printed.flatMap(({ runs, cut, passage }, i): TurnPiece[] => {
     const text = runs.map((run) => run.text).join("");
     const isLast = i === printed.length - 1;
-    if (cut === "given" && !(isFinal && isLast)) return text === "" ? [] : [{ runs, kind: "given" }];
+    if (cut === "given" && !(isFinal && isLast)) return text === "" ? [] : [{ runs, kind: "given", passage }];
     const isWhole = cut !== "rule" || (isFinal && rule.limit === 1);
     if (isWhole) return [{ runs, kind: "whole" }];
     const pieces = text === "" ? [""] : cutText(text, rule);
@@ -209,7 +217,7 @@ function printedParts(turn: LaidTurn, parts: readonly MessagePart[], isFinal: bo
   const from = Math.min(turn.trimmedStart, given[0]?.start ?? length);
   const to = Math.max(turn.trimmedStart + turn.content.length, given.at(-1)?.end ?? 0);
   return spans.map(({ part, start, end }) => ({
-    cut: part.cut,
+    ...part,
     runs: sliceRuns(part.runs, Math.max(0, from - start), Math.max(0, Math.min(end, to) - start)),
   }));
 }

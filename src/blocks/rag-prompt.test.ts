@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { compileChatTemplate } from "./chat-template.js";
+import type { Passage } from "./passage.js";
 import { DEFAULT_RAG_PROMPT_TEXTS, passageText, ragPrompt } from "./rag-prompt.js";
 
 const tokens = { bos_token: "<s>", eos_token: "</s>", pad_token: "", unk_token: "" };
@@ -21,8 +22,8 @@ test("ragPrompt(): preamble, a block a passage, the task sentence and the questi
   expect(ragPrompt({ documents, question: "Why $&?" })).toEqual({
     blocks: [
       { text: preamble, trusted: "all" },
-      { text: "- Title: A\nfirst\n", trusted: "none" },
-      { text: "- Title: B {text} $&\nsecond {question}\n", trusted: "none" },
+      { text: "- Title: A\nfirst\n", trusted: "none", passage: { index: 0 } },
+      { text: "- Title: B {text} $&\nsecond {question}\n", trusted: "none", passage: { index: 1 } },
       { text: `\n\n${task}Why $&?`, trusted: [{ start: 0, end: task.length + 2 }] },
     ],
     warnings: [],
@@ -79,16 +80,37 @@ test("ragPrompt(): a document that is a text is a passage as it stands", () => {
   expect(blocks.slice(1, -1).map((block) => block.text)).toEqual([" as it {title} stands", "- Title: A\nB\n"]);
 });
 
+test("ragPrompt(): blocks tell which document each is, whatever the order, and with what it was given", () => {
+  const given = ["a", { text: "b", id: "doc-7", metadata: { page: 3 } }, { pageContent: "c", score: 0.5 }];
+  for (const options of [{}, { template: template("chatml") }]) {
+    const { blocks } = ragPrompt({ documents: given, question: "?" }, { ...options, order: "best-last" });
+    expect(blocks.map(({ text, passage }) => [text, passage]).slice(1, -1)).toEqual([
+      ["c\n", { index: 2, score: 0.5 }],
+      ["b\n", { index: 1, id: "doc-7", metadata: { page: 3 } }],
+      ["a", { index: 0 }],
+    ]);
+    expect(blocks[0]?.passage).toBeUndefined();
+    expect(blocks.at(-1)?.passage).toBeUndefined();
+  }
+});
+
+test("ragPrompt(): a long passage is laid as its parts, in their order", () => {
+  const partsOf = (passage: Passage) => [...passage.text].map((text) => ({ ...passage, text }));
+  const { blocks } = ragPrompt(
+    { documents: ["0", { title: "T", text: "ab" }, "3"], question: "?" },
+    { partsOf, order: "best-last", maxDocuments: 2 },
+  );
+  expect(blocks.slice(1, -1).map(({ text }) => text)).toEqual(["- Title: T\na\n", "- Title: T\nb\n", "0"]);
+});
+
 test("passageText(): is the block that ragPrompt() makes", () => {
   expect(passageText(documents[0]!)).toBe(ragPrompt({ documents, question: "?" }).blocks[1]!.text);
 });
 
 test("ragPrompt(): bad input is a one-line error", () => {
   const cases: [input: unknown, options: unknown, RegExp][] = [
-    [{ documents: [{ text: "x" }], question: "?" }, {}, /^Cannot make a passage of document 0: its title is undefined/],
-    [{ documents: [{ title: "x", text: 1 }], question: "?" }, {}, /its text is number, wanted text$/],
-    [{ documents: [null], question: "?" }, {}, /its title is undefined/],
-    [{ documents: "x", question: "?" }, {}, /the documents are string, wanted an array$/],
+    [{ documents: ["a", { title: "x" }], question: "?" }, {}, /^Cannot use passage 2: text is undefined, wanted text$/],
+    [{ documents: "x", question: "?" }, {}, /^Cannot use the passages: they are "x", wanted an array$/],
     [{ documents }, {}, /the question is undefined, wanted text$/],
     [{ documents, question: " " }, {}, /the question is empty$/],
     [{ documents, messages: [] }, { template: template("chatml") }, /there are none$/],

@@ -1,4 +1,4 @@
-import type { ChatMessage, RagDocument, SegmentedPrompt } from "./block.js";
+import type { ChatMessage, SegmentedPrompt, TextBlock } from "./block.js";
 import {
   type ChatPromptOptions,
   checkMessages,
@@ -10,13 +10,17 @@ import {
   partOf,
 } from "./chat-prompt.js";
 import type { ChatTemplate } from "./chat-template.js";
+import { type Passage, type PassageInput, passageBlock, readPassage, readPassages } from "./passage.js";
 import { blockOfRuns, type TextRun } from "./text-run.js";
 
 /** The fixed texts of a RAG prompt. A model that was trained on others carries its own in its block-attention config. */
 export interface RagPromptTexts {
   /** Before the passages; a system message takes its place. */
   readonly preamble: string;
-  /** One passage, with `{title}` and `{text}`. It is a block as it stands, so it should end the line it ends on. */
+  /**
+   * One passage, with `{title}` and `{text}`. It is a block as it stands, so it should end the line it ends on. Where it has
+   * a place for a title, a passage without one is its text alone, with a newline.
+   */
   readonly passage: string;
   /** The final block, with `{question}`. */
   readonly final: string;
@@ -36,8 +40,8 @@ export const DEFAULT_RAG_PROMPT_TEXTS: RagPromptTexts = {
  * document that is a text is a passage as it stands.
  */
 export type RagPromptInput =
-  | { readonly documents: readonly (string | RagDocument)[]; readonly question: string }
-  | { readonly documents: readonly (string | RagDocument)[]; readonly messages: readonly ChatMessage[] };
+  | { readonly documents: readonly PassageInput[]; readonly question: string }
+  | { readonly documents: readonly PassageInput[]; readonly messages: readonly ChatMessage[] };
 
 export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   /** Undefined: no chat template, the texts alone. */
@@ -48,6 +52,8 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   readonly order?: "best-first" | "best-last";
   /** How many of the documents are used, the best ones. Default all. */
   readonly maxDocuments?: number;
+  /** The passages that a long one is laid as. Default: itself. */
+  readonly partsOf?: ((passage: Passage) => readonly Passage[]) | undefined;
   /** The limit on blocks of earlier turns, which are cut by rule. */
   readonly limit?: number;
 }
@@ -60,13 +66,15 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
  * follow them, cut by rule; the last user message, after the task sentence, is the final block.
  * Passages and question are not trusted; the fixed texts are.
  *
+ * Passages' blocks tell which document each is.
+ *
  * @throws TypeError for documents or texts of the wrong kind, RangeError for an empty question, texts without their
  *   place holders, or messages that `segmentMessages` refuses.
  * @see FACTS "RAG prompt".
  * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
  */
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
-  const { template, order = "best-first", maxDocuments = Infinity } = options;
+  const { template, order = "best-first", maxDocuments = Infinity, partsOf = (passage) => [passage] } = options;
   const texts = checkTexts(options.texts ?? {});
   if (order !== "best-first" && order !== "best-last") {
     throw new RangeError(
@@ -78,8 +86,11 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
       `Cannot make a RAG prompt: the number of documents is ${String(maxDocuments)}, wanted 0 or more`,
     );
   }
-  const passages = passageTexts(input.documents, texts).slice(0, maxDocuments);
-  if (order === "best-last") passages.reverse();
+  const chosen = readPassages(input.documents).slice(0, maxDocuments);
+  if (order === "best-last") chosen.reverse();
+  const passages = chosen.flatMap(partsOf).map((passage): LabelledText => {
+    return { text: passageBlock(passage, texts.passage), passage: passage.label };
+  });
 
   if ("messages" in input) {
     if ("question" in input) throw new RangeError("Cannot make a RAG prompt: there are both a question and messages");
@@ -97,7 +108,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     const opening = blockOfRuns([{ text: texts.preamble, trusted: true }]);
     const blocks = [
       ...(texts.preamble === "" ? [] : [opening]),
-      ...passages.map((text) => blockOfRuns([{ text, trusted: false }])),
+      ...passages.map((passage): TextBlock => ({ ...passage, trusted: "none" })),
       blockOfRuns(finalRuns(texts.final, question)),
     ];
     return { blocks, warnings: [] };
@@ -106,18 +117,21 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
   return cutPartedMessages(parted, template, { ...options, joinOpening: true });
 }
 
-/**
- * One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time.
- *
- * @throws TypeError for a document without title or text.
- */
-export function passageText(document: RagDocument, texts: RagPromptOptions["texts"] = {}): string {
-  return passageTexts([document], checkTexts(texts))[0]!;
+/** One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time. */
+export function passageText(document: PassageInput, texts?: RagPromptOptions["texts"]): string {
+  return blockOfPassage(readPassage(document, 0), texts);
 }
+
+/** passageText() of a passage that was read. */
+export function blockOfPassage(passage: Omit<Passage, "label">, texts: RagPromptOptions["texts"] = {}): string {
+  return passageBlock(passage, checkTexts(texts).passage);
+}
+
+type LabelledText = Required<Pick<TextBlock, "text" | "passage">>;
 
 function partMessages(
   messages: readonly ChatMessage[],
-  passages: readonly string[],
+  passages: readonly LabelledText[],
   texts: RagPromptTexts,
 ): PartedMessage[] {
   const question = lastUserMessage(messages);
@@ -129,7 +143,7 @@ function partMessages(
       if (!hasSystem && texts.preamble !== "") {
         parts.push({ runs: [{ text: texts.preamble, trusted: true }], cut: "whole" });
       }
-      parts.push(...passages.map((text) => partOf(text, "given")));
+      parts.push(...passages.map(({ text, passage }) => ({ ...partOf(text, "given"), passage })));
     }
     const text = typeof content === "string" ? content : content.join("");
     if (i === question) {
@@ -143,24 +157,6 @@ function partMessages(
       parts.push(...content.map((part) => partOf(part, "given")));
     }
     return { role, name, parts };
-  });
-}
-
-function passageTexts(documents: readonly (string | RagDocument)[], texts: RagPromptTexts): string[] {
-  if (!Array.isArray(documents)) {
-    throw new TypeError(`Cannot make a RAG prompt: the documents are ${typeof documents}, wanted an array`);
-  }
-  return documents.map((document: unknown, i) => {
-    if (typeof document === "string") return document;
-    const { title, text } = (document ?? {}) as Partial<Record<keyof RagDocument, unknown>>;
-    if (typeof title !== "string") {
-      throw new TypeError(`Cannot make a passage of document ${i}: its title is ${typeof title}, wanted text`);
-    }
-    if (typeof text !== "string") {
-      throw new TypeError(`Cannot make a passage of document ${i}: its text is ${typeof text}, wanted text`);
-    }
-    // One pass: a title that spells "{text}" stays as it is.
-    return texts.passage.replace(/\{(title|text)\}/g, (_, name) => (name === "title" ? title : text.trim()));
   });
 }
 

@@ -60,7 +60,7 @@ export async function runDemo(flags: DemoFlags, terminal: Terminal): Promise<num
 
   const encodingFrom = performance.now();
   const { blocks } = await engine.encode(documents, { signal });
-  const numTokens = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
+  const numTokens = blocks.reduce((sum, block) => sum + (block.error === undefined ? block.tokens : 0), 0);
   await say(
     `${documents.length} passages (${numTokens} tokens) encoded in ${formatMs(performance.now() - encodingFrom)}, each on its own; the store holds ${formatBytes(engine.stats().store.leasedBytes + engine.stats().store.idleBytes)} of keys and values.\n`,
   );

@@ -27,7 +27,9 @@ export interface GenerateFlags extends EngineFlags, SamplingFlags, InputFlags {
 /** Declares `generate`'s options. */
 export function generateOptions(command: Command): Command {
   addInputOptions(command).addOption(
-    jsonOption('one line of JSON for each prompt: {"generated","token_ids","finish_reason","usage","timings"}'),
+    jsonOption(
+      'one line of JSON for each prompt: {"generated","token_ids","finish_reason","blocks","usage","timings"}',
+    ),
   );
   return addEngineOptions(addSamplingOptions(addModeOptions(command)));
 }
@@ -80,6 +82,7 @@ function resultLine(result: GenerateResult) {
     generated: result.text,
     token_ids: result.tokenIds,
     finish_reason: result.finishReason,
+    blocks: result.blocks,
     usage: {
       prompt_tokens: usage.promptTokens,
       cached_tokens: usage.cachedTokens,

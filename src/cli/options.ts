@@ -177,7 +177,7 @@ export function addInputOptions(command: Command): Command {
     .addOption(new Option("--prompt <text>", "one prompt, cut by rule in block mode"))
     .addOption(new Option("--question <text>", "one question over the passages of --documents"))
     .addOption(
-      new Option("--documents <file>", 'passages as JSON lines {"title","text"}, best first').argParser(
+      new Option("--documents <file>", 'passages as JSON lines {"title","text"} or {"text"}, best first').argParser(
         nonEmpty("--documents"),
       ),
     );

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { JsonValue } from "../files/bounded-json.js";
-import { parseDocumentLine, parsePromptLine, parseScoreLine, parseTextLine } from "./prompt-line.js";
+import { parsePromptLine, parseScoreLine, parseTextLine } from "./prompt-line.js";
 
 test("parsePromptLine(): the four forms", () => {
   expect(parsePromptLine({ blocks: ["a", "b"], num_local_attention_blocks: 1 })).toEqual({
@@ -33,11 +33,7 @@ test("parsePromptLine(): what does not fit is told in one line", () => {
       '"num_local_attention_blocks" is text, wanted a whole number, 0 or more',
     ],
     [{ question: "q" }, '"documents" is missing, wanted an array'],
-    [{ question: "q", documents: [{ title: "t" }] }, '"documents[0].text" is missing, wanted text'],
-    [
-      { question: "q", documents: [{ title: "t", text: "x", score: 1 }] },
-      'the key "score" is not known in "documents[0]"',
-    ],
+    [{ question: "q", documents: {} }, '"documents" is an object, wanted an array'],
     [{ messages: [{ role: "user", content: 3 }] }, '"messages[0].content" is 3, wanted text or an array of texts'],
     [
       { messages: [{ role: "user", content: ["a", 3] }] },
@@ -47,10 +43,9 @@ test("parsePromptLine(): what does not fit is told in one line", () => {
   for (const [line, reason] of cases) expect(() => parsePromptLine(line)).toThrow(`Cannot use the line: ${reason}`);
 });
 
-test("parseScoreLine(), parseTextLine(), parseDocumentLine(): their own keys", () => {
+test("parseScoreLine(), parseTextLine(): their own keys", () => {
   expect(parseScoreLine({ prompt: "p", continuation: "c" })).toEqual({ prompt: { prompt: "p" }, continuation: "c" });
   expect(() => parseScoreLine({ prompt: "p" })).toThrow('"continuation" is missing, wanted text');
   expect(parseTextLine({ text: "t" })).toBe("t");
   expect(() => parseTextLine({ text: "t", special: true })).toThrow('the key "special" is not known');
-  expect(() => parseDocumentLine({ title: "t" })).toThrow('"text" is missing, wanted text');
 });

@@ -1,16 +1,19 @@
 import { z } from "zod";
+import type { PassageInput } from "../blocks/passage.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 
-const document = z.strictObject({ title: z.string(), text: z.string() });
 const content = z.union([z.string(), z.array(z.string())], { error: "wanted text or an array of texts" });
 const message = z.strictObject({ role: z.string(), content });
 
+// Each passage is checked where it is read.
+const passages = z.array(z.custom<PassageInput>(() => true));
+
 const forms = {
   blocks: { blocks: z.array(z.string()), num_local_attention_blocks: z.int().min(0).optional() },
-  messages: { messages: z.array(message), documents: z.array(document).optional() },
-  question: { question: z.string(), documents: z.array(document) },
+  messages: { messages: z.array(message), documents: passages.optional() },
+  question: { question: z.string(), documents: passages },
   prompt: { prompt: z.string() },
 } as const;
 
@@ -22,7 +25,6 @@ const messagesLine = z.strictObject(forms.messages);
 const questionLine = z.strictObject(forms.question);
 const promptLine = z.strictObject(forms.prompt);
 const textLine = z.strictObject({ text: z.string() });
-const documentLine = document;
 
 /**
  * A line of `generate` or `segment`: the prompt in one of its forms.
@@ -64,11 +66,6 @@ export function parseScoreLine(value: JsonValue): { readonly prompt: PromptInput
 /** A line of `tokenize`. @throws Error as parsePromptLine(). */
 export function parseTextLine(value: JsonValue): string {
   return check(textLine, requireObject(value)).text;
-}
-
-/** A line of --documents. @throws Error as parsePromptLine(). */
-export function parseDocumentLine(value: JsonValue): { readonly title: string; readonly text: string } {
-  return check(documentLine, requireObject(value));
 }
 
 function requireObject(value: JsonValue): { readonly [key: string]: JsonValue } {

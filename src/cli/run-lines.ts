@@ -1,7 +1,7 @@
+import { readPassage } from "../blocks/passage.js";
 import type { JsonValue } from "../files/bounded-json.js";
 import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
 import type { InputFlags } from "./options.js";
-import { parseDocumentLine } from "./prompt-line.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
@@ -30,10 +30,11 @@ export async function openPromptLines(flags: InputFlags, terminal: Terminal): Pr
   for await (const line of await openLines(documents as string, terminal)) {
     if (line.kind === "bad") throw new Error(line.error);
     try {
-      passages.push({ ...parseDocumentLine(line.value) });
+      readPassage(line.value, passages.length);
     } catch (error) {
       throw new Error(`${errorLine(error)} (line ${line.number} of the documents)`, { cause: error });
     }
+    passages.push(line.value);
   }
   return oneLine({ question: question as string, documents: passages });
 }

@@ -3,8 +3,8 @@ import { setMaxListeners } from "node:events";
 import { existsSync } from "node:fs";
 import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
-import type { RagDocument } from "../blocks/block.js";
-import { passageText } from "../blocks/rag-prompt.js";
+import { type PassageInput, type PassageLabel, readPassages } from "../blocks/passage.js";
+import { blockOfPassage } from "../blocks/rag-prompt.js";
 import { blockId, isBlockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, KV_TYPES, type KVType } from "../kv/block-kv.js";
 import type { BlockInfo, BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
@@ -22,8 +22,10 @@ import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
 import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePrompt } from "./prompt.js";
 import { PromptScorer } from "./prompt-scorer.js";
 import type {
+  EncodedPassage,
   EncodeResult,
   EndToken,
+  FailedPassage,
   FinishReason,
   GenerateEvent,
   GenerateResult,
@@ -79,6 +81,11 @@ export interface GenerateOptions extends SamplingInput {
   readonly promptLogprobs?: number | undefined;
 }
 
+export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
+  /** Told of each passage in order, as it is there. */
+  readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
+}
+
 export interface ScoreOptions extends RequestOptions {
   /** How many of the likeliest tokens are told at each step. Default 5. */
   readonly top?: number | undefined;
@@ -132,10 +139,14 @@ interface ContextNeeds {
   readonly scoresPrompt?: boolean;
 }
 
-/** A local block to find or to encode. */
-interface TokenBlock extends BlockRequest {
+/** A local block's tokens, and the passage that they are, where they are one. */
+interface LocalBlock {
   readonly tokenIds: Int32Array;
+  readonly passage: PassageLabel | undefined;
 }
+
+/** A local block to find or to encode. */
+type TokenBlock = BlockRequest & LocalBlock;
 
 type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
 
@@ -279,7 +290,7 @@ export class Engine implements AsyncDisposable {
       // The last token's key and value are never read.
       const capacity = promptIds.length + Math.max(0, maxTokens - 1);
       const needs = { capacity, decodes: maxTokens > 1, scoresPrompt: options.promptLogprobs !== undefined };
-      using preparing = await this.#prepare(prompt.blocks, needs, terms, timings);
+      using preparing = await this.#prepare(prompt, needs, terms, timings);
       request.taken = preparing;
       prepared = preparing.prepared;
       const { context, finalTokens, finalPosition, blocks, cachedTokens } = prepared;
@@ -385,7 +396,7 @@ export class Engine implements AsyncDisposable {
       this.#checkLength(capacity);
       const timings = newTimings();
       using _place = await this.#enter(request, timings, signal);
-      using preparing = await this.#prepare(prompt.blocks, { capacity, decodes: stepwise }, terms, timings);
+      using preparing = await this.#prepare(prompt, { capacity, decodes: stepwise }, terms, timings);
       const { context, finalTokens, finalPosition, cachedTokens } = preparing.prepared;
       const logprobs: number[] = [];
       const top: TokenLogprob[][] = [];
@@ -419,35 +430,37 @@ export class Engine implements AsyncDisposable {
   /**
    * Encodes passages ahead, at index time: afterwards prompts find them in the store while it has room.
    *
+   * A passage that cannot be encoded (it is empty, too long, or has half a character) has its error in its place, and the
+   * others are encoded.
+   *
    * @param passages block texts as a prompt will have them, or documents, which become passages of the RAG prompt.
-   * @param options.onBlock told of each passage as it is there.
-   * @throws EngineError for passages that cannot be used, or a full queue; Error if the device fails; the signal's reason.
+   * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
    */
-  async encode(
-    passages: readonly (string | RagDocument)[],
-    options: Pick<RequestOptions, "salt" | "signal"> & {
-      readonly onBlock?: ((index: number, block: ServedBlock) => void) | undefined;
-    } = {},
-  ): Promise<EncodeResult> {
+  async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const { salt, signal } = checkInput(() => this.#checkTerms(options));
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
       this.#admission.requireRoom();
-      const tokenIds = checkInput(() => this.#passageTokens(passages));
+      const tokenized = checkInput(() => this.#passageTokens(passages));
       using _place = await this.#enter(request, newTimings(), signal);
-      const served: ServedBlock[] = [];
-      for (let first = 0; first < tokenIds.length; first += encodeBatch) {
-        const batch = tokenIds.slice(first, first + encodeBatch);
-        const requests = await this.#blockRequests(batch, salt, signal);
+      const encoded: EncodedPassage[] = [];
+      for (let first = 0; first < tokenized.length; first += encodeBatch) {
+        const batch = tokenized.slice(first, first + encodeBatch);
+        const requests = await this.#blockRequests(
+          batch.filter((one): one is LocalBlock => !("error" in one)),
+          salt,
+          signal,
+        );
         using leased = await this.#lease(requests, signal);
-        for (const [i, { block, fromStore }] of leased.blocks.entries()) {
-          const one = { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
-          served.push(one);
-          options.onBlock?.(first + i, one);
+        const served = servedBlocks(requests, leased).values();
+        for (const one of batch) {
+          const told = "error" in one ? one : (served.next().value as EncodedPassage);
+          encoded.push(told);
+          options.onBlock?.(told);
         }
       }
-      return { blocks: served };
+      return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
     } catch (error) {
       request.outcome = signal.aborted ? "cancelled" : "failed";
       throw error;
@@ -545,16 +558,23 @@ export class Engine implements AsyncDisposable {
     throw new RangeError(`Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`);
   }
 
-  #passageTokens(passages: readonly (string | RagDocument)[]): Int32Array[] {
+  /** @throws TypeError for what is no list of passages: that is the call's fault, not a passage's. */
+  #passageTokens(passages: readonly PassageInput[]): (LocalBlock | FailedPassage)[] {
     const { tokenizer, ragTexts } = this.promptContext;
-    return passages.map((passage, i) => {
-      const ids =
-        typeof passage === "string"
-          ? tokenizer.encode(passage, "all")
-          : tokenizer.encode(passageText(passage, ragTexts), "none");
-      if (ids.length === 0) throw new RangeError(`Cannot encode passage ${i}: it is empty`);
-      this.#checkLength(ids.length, `passage ${i}`);
-      return Int32Array.from(ids);
+    return readPassages(passages).map((passage) => {
+      const { label } = passage;
+      const place = label.index + 1;
+      try {
+        const text = blockOfPassage(passage, ragTexts);
+        const ids = checkInput(() => tokenizer.encode(text, passage.isBlock ? "all" : "none"));
+        const isEmpty = ids.length === 0 || (!passage.isBlock && text.trim() === "");
+        if (isEmpty) throw new EngineError("invalid", `Cannot encode passage ${place}: it is empty`);
+        this.#checkLength(ids.length, `passage ${place}`);
+        return { tokenIds: Int32Array.from(ids), passage: label };
+      } catch (error) {
+        if (!(error instanceof EngineError)) throw error;
+        return { passage: label, error: { code: error.code, message: error.message } };
+      }
     });
   }
 
@@ -601,7 +621,7 @@ export class Engine implements AsyncDisposable {
 
   /** Leases or encodes the local blocks and lays them out. */
   async #prepare(
-    blocks: readonly Int32Array[],
+    { blocks, passages }: TokenizedPrompt,
     { capacity, decodes, scoresPrompt = false }: ContextNeeds,
     { positionReencoding, salt, signal }: Terms,
     timings: MutableTimings,
@@ -623,11 +643,10 @@ export class Engine implements AsyncDisposable {
     try {
       const encodeFrom = performance.now();
       timings.waitMs = encodeFrom - waitFrom;
-      const requests = local.length > 0 ? await this.#blockRequests(local, salt, signal) : [];
+      const named = local.map((tokenIds, i) => ({ tokenIds, passage: passages[i] }));
+      const requests = local.length > 0 ? await this.#blockRequests(named, salt, signal) : [];
       using leased = await this.#lease(requests, signal);
-      const served = leased.blocks.map(({ block, fromStore }, i): ServedBlock => {
-        return { id: (requests[i] as TokenBlock).id, tokens: block.shape.numTokens, hit: fromStore };
-      });
+      const served = servedBlocks(requests, leased);
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
@@ -647,14 +666,15 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #blockRequests(blocks: readonly Int32Array[], salt: string, signal: AbortSignal): Promise<TokenBlock[]> {
+  async #blockRequests(blocks: readonly LocalBlock[], salt: string, signal: AbortSignal): Promise<TokenBlock[]> {
     const fingerprint = await unlessAborted(this.model.fingerprint, signal);
     const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt };
-    return blocks.map((tokenIds) => ({
+    return blocks.map(({ tokenIds, passage }) => ({
       id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),
       shape: blockShape(this.model.decoder, this.kvType, tokenIds.length),
       owner: salt,
       tokenIds,
+      passage,
     }));
   }
 
@@ -683,6 +703,13 @@ function checkMode(mode: AttentionMode | undefined): void {
 function checkSalt(salt: string | undefined): string {
   if (salt === undefined || typeof salt === "string") return salt ?? "";
   throw new TypeError(`Cannot use the salt: it is ${typeof salt}, wanted text`);
+}
+
+function servedBlocks(requests: readonly TokenBlock[], { blocks }: LeasedBlocks<DeviceBlockMemory>): ServedBlock[] {
+  return requests.map(({ id, passage, tokenIds }, i) => {
+    const served = { id, tokens: tokenIds.length, hit: blocks[i]?.fromStore === true };
+    return passage === undefined ? served : { ...served, passage };
+  });
 }
 
 function longest(blocks: readonly Int32Array[]): number {

@@ -3,12 +3,12 @@ import {
   type ChatMessage,
   joinLocalBlocks,
   joinTextBlocks,
-  type RagDocument,
   type SegmentedPrompt,
   type TextBlock,
 } from "../blocks/block.js";
 import { segmentMessages } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
+import type { PassageInput, PassageLabel } from "../blocks/passage.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
 import { type SegmentOptions, segmentText } from "../blocks/segment.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -37,14 +37,14 @@ export type PromptInput = {
   /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
   | {
       readonly messages: readonly ChatMessage[];
-      readonly documents?: readonly (string | RagDocument)[] | undefined;
+      readonly documents?: readonly PassageInput[] | undefined;
       readonly cut?: PromptCut | undefined;
       readonly segment?: SegmentOptions | undefined;
     }
   /** The RAG prompt: a passage is a block. */
   | {
       readonly question: string;
-      readonly documents: readonly (string | RagDocument)[];
+      readonly documents: readonly PassageInput[];
       readonly rag?: Omit<RagPromptOptions, "template" | "texts"> | undefined;
     }
 );
@@ -65,6 +65,8 @@ export interface PromptContext {
 export interface TokenizedPrompt {
   /** One or more, none empty; the last is the final block. In full mode there is only that. */
   readonly blocks: readonly Int32Array[];
+  /** For each block the passage that it is, where it is one. */
+  readonly passages: readonly (PassageLabel | undefined)[];
   /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
   readonly cutTokenIds: readonly (readonly number[])[];
   readonly warnings: readonly string[];
@@ -181,7 +183,7 @@ export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context:
   if (mode === "block" && context.prefix !== "") opening.push(...tokenizer.encode(context.prefix, "all"));
   ids[0] = [...opening, ...first];
   const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
-  return { blocks: joinBlocks(ids, numLocal), cutTokenIds: ids, warnings: cut.warnings };
+  return { ...joinBlocks(ids, numLocal, texts), cutTokenIds: ids, warnings: cut.warnings };
 }
 
 function fromTokenIds(
@@ -202,12 +204,20 @@ function fromTokenIds(
   }
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
   joinLocalBlocks(ids.length, numLocalAttentionBlocks);
-  return { blocks: joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks), cutTokenIds: ids, warnings: [] };
+  return { ...joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks), cutTokenIds: ids, warnings: [] };
 }
 
 /** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */
-function joinBlocks(ids: readonly (readonly number[])[], numLocal: number | undefined): Int32Array[] {
-  return joinLocalBlocks(ids.length, numLocal)
-    .map((group) => Int32Array.from(group.flatMap((index) => ids[index] as readonly number[])))
-    .filter((block) => block.length > 0);
+function joinBlocks(
+  ids: readonly (readonly number[])[],
+  numLocal: number | undefined,
+  texts: readonly TextBlock[] = [],
+): Pick<TokenizedPrompt, "blocks" | "passages"> {
+  const joined = joinLocalBlocks(ids.length, numLocal)
+    .map((group) => ({
+      block: Int32Array.from(group.flatMap((index) => ids[index] as readonly number[])),
+      passage: group.length === 1 ? texts[group[0] as number]?.passage : undefined,
+    }))
+    .filter(({ block }) => block.length > 0);
+  return { blocks: joined.map(({ block }) => block), passages: joined.map(({ passage }) => passage) };
 }

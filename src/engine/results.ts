@@ -1,5 +1,7 @@
+import type { PassageLabel } from "../blocks/passage.js";
 import type { BlockId } from "../kv/block-id.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import type { EngineErrorCode } from "./engine-error.js";
 import type { TokenLogprob } from "./sampler.js";
 
 /** `stop`: an end token or a stop text; `length`: the limit on the answer or the model's context; `cancelled`: the signal. */
@@ -39,7 +41,18 @@ export interface ServedBlock {
   readonly tokens: number;
   /** Whether its keys and values were there already. */
   readonly hit: boolean;
+  /** The passage that it is, where it is one. */
+  readonly passage?: PassageLabel | undefined;
 }
+
+/** A passage that cannot be encoded, in its block's place. */
+export interface FailedPassage {
+  readonly passage: PassageLabel;
+  readonly error: { readonly code: EngineErrorCode; readonly message: string };
+}
+
+/** What became of a passage, or of a part of one that was split. */
+export type EncodedPassage = (ServedBlock & { readonly passage: PassageLabel; readonly error?: never }) | FailedPassage;
 
 export interface EndToken {
   readonly id: number;
@@ -111,5 +124,8 @@ export interface ScoreResult {
 }
 
 export interface EncodeResult {
-  readonly blocks: readonly ServedBlock[];
+  /** In the passages' order; a passage that failed has its error in its place. */
+  readonly blocks: readonly EncodedPassage[];
+  /** How many passages failed. */
+  readonly failed: number;
 }

@@ -148,15 +148,54 @@ test("POST /v1/blocks: lists blocks in order, or a line for each; GET and DELETE
       .split("\n")
       .map((line) => JSON.parse(line)),
   ).toEqual([
-    { index: 0, ...blocks[0], hit: true },
-    { index: 1, ...blocks[1], hit: true },
-    { done: true, blocks: 2, tokens: 7, hits: 2 },
+    { ...blocks[0], hit: true },
+    { ...blocks[1], hit: true },
+    { done: true, blocks: 2, failed: 0, tokens: 7, hits: 2 },
   ]);
   const url = `/v1/blocks/${blocks[0]?.id}`;
   expect((await app.inject(url)).json()).toEqual({ id: blocks[0]?.id, tokens: 2, bytes: 128, in_use: false });
   expect((await app.inject({ method: "DELETE", url })).json()).toEqual({ id: blocks[0]?.id, deleted: true });
   expectError(await app.inject(url), 404, "block_not_found");
   expectError(await app.inject({ method: "DELETE", url }), 404, "block_not_found");
+});
+
+test("POST /v1/blocks: a passage that fails has its error in its place, and is counted", async () => {
+  const { app } = await setUp();
+  const passages = [
+    "one two",
+    { id: "doc-7", text: " ", metadata: { page: 3 } },
+    { id: 8, metadata: { title: "T", n: 1 }, pageContent: "x" },
+  ];
+  const entries = [
+    { index: 0, id: expect.any(String), tokens: 2 },
+    {
+      index: 1,
+      passage: { id: "doc-7", metadata: { page: 3 } },
+      error: { code: "invalid_value", message: "Cannot encode passage 2: it is empty" },
+    },
+    { index: 2, id: expect.any(String), tokens: 5, passage: { id: 8, metadata: { title: "T", n: 1 } } },
+  ];
+  const withHit = (hit: boolean) => entries.map((entry) => ("error" in entry ? entry : { ...entry, hit }));
+  const plain = await app.inject({ method: "POST", url: "/v1/blocks", payload: { passages } });
+  expect(plain.statusCode).toBe(200);
+  expect(plain.json()).toEqual({ blocks: withHit(false), failed: 1 });
+  const streamed = await app.inject({ method: "POST", url: "/v1/blocks", payload: { passages, stream: true } });
+  expect(
+    streamed.body
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line)),
+  ).toEqual([...withHit(true), { done: true, blocks: 2, failed: 1, tokens: 7, hits: 2 }]);
+  for (const [passage, param] of [
+    [{ text: "x", url: "y" }, "passages[1].url"],
+    [{ title: "x" }, "passages[1].text"],
+    [{ text: "x", id: {} }, "passages[1].id"],
+    [7, "passages[1]"],
+  ] as const) {
+    const answer = await app.inject({ method: "POST", url: "/v1/blocks", payload: { passages: ["a", passage] } });
+    expect(answer.statusCode).toBe(400);
+    expect(answer.json().error).toMatchObject({ param });
+  }
 });
 
 test("POST /v1/tokenize: ids, spellings and bytes", async () => {
@@ -395,7 +434,7 @@ test("createApp(): bodies that are too large, no JSON, too deep, poisoned, no UT
   expectError(await send(JSON.stringify({ prompt: "x".repeat(100_000) })), 413, "body_too_large");
   const many = await send(`[${"{},".repeat(10_000)}1]`);
   expectError(many, 400, "invalid_json");
-  expect(many.body).toMatch(/it holds over 5108 keys, lists and objects/);
+  expect(many.body).toMatch(/it holds over 5128 keys, lists and objects/);
   for (const text of ["{", "", " ", "nul", '{"prompt": "a"} x', `${"[".repeat(20)}${"]".repeat(20)}`]) {
     expectError(await send(text), 400, "invalid_json");
   }

@@ -1,15 +1,25 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
+import { passageSchema } from "../blocks/passage.js";
 import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
-import type { HostEncodeEvent } from "./engine-host.js";
+import { type HostEncodeEvent, HostError } from "./engine-host.js";
+import { passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
-const servedBlock = z.strictObject({
+const index = z.int().min(0).describe("the passage's place in the request, from 0 on");
+const encodedBlock = z.strictObject({
+  index,
   id: z.string().describe("the block's id: the same for the same tokens, model and key"),
   tokens: z.int(),
   hit: z.boolean().describe("whether it was kept already"),
+  passage: passageLabel.optional(),
+});
+const failedPassage = z.strictObject({
+  index,
+  passage: passageLabel.optional(),
+  error: z.strictObject({ code: z.string(), message: z.string() }).describe("why the passage was not encoded"),
 });
 const keptBlock = z.strictObject({
   id: z.string(),
@@ -23,14 +33,12 @@ const noBlock = errorSchema.describe(
 
 /** `POST /v1/blocks` encodes passages ahead, at index time; `GET` and `DELETE /v1/blocks/:id` look at one and forget it. */
 export function registerBlocks(app: FastifyInstance, { host, limits }: RouteContext): void {
-  const passage = z.union([
-    z.string().min(1).describe("a block's text, exactly as prompts will have it"),
-    z
-      .strictObject({ title: z.string(), text: z.string() })
-      .describe("a document, which becomes the block that it is among `documents` of /v1/chat/completions"),
-  ]);
   const body = z.strictObject({
-    passages: z.array(passage).min(1).max(limits.maxBlocks),
+    passages: z
+      .array(passageSchema)
+      .min(1)
+      .max(limits.maxBlocks)
+      .describe("each becomes the block that it is among `documents` of /v1/chat/completions"),
     stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
   });
   const typed = app.withTypeProvider<ZodTypeProvider>();
@@ -45,9 +53,15 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
         body,
         response: {
           200: {
-            description: "The passages' blocks in order; with `stream` one line for each.",
+            description:
+              "The passages' blocks in order, with the error of one that failed in its place; with `stream` one line for each.",
             content: {
-              "application/json": { schema: z.strictObject({ blocks: z.array(servedBlock) }) },
+              "application/json": {
+                schema: z.strictObject({
+                  blocks: z.array(z.union([encodedBlock, failedPassage])),
+                  failed: z.int().describe("how many passages were not encoded"),
+                }),
+              },
               "application/x-ndjson": { schema: z.string() },
             },
           },
@@ -68,9 +82,9 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
         return reply;
       }
       const blocks = [];
-      for await (const { block } of events) blocks.push({ id: block.id, tokens: block.tokens, hit: block.hit });
+      for await (const event of events) blocks.push(entryOf(event));
       reply.type("application/json; charset=utf-8");
-      return { blocks };
+      return { blocks, failed: blocks.filter((entry) => "error" in entry).length };
     },
   );
 
@@ -113,6 +127,15 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
   );
 }
 
+/** What became of a passage. */
+function entryOf({ passage, ...told }: HostEncodeEvent) {
+  const { index, ...label } = passage;
+  const place = { index, ...(Object.keys(label).length > 0 && { passage: label }) };
+  if (told.error === undefined) return { ...place, id: told.id, tokens: told.tokens, hit: told.hit };
+  const { message, code } = toApiError(new HostError(told.error.code, told.error.message));
+  return { ...place, error: { message, code: code as string } };
+}
+
 function notFound(): ApiError {
   return new ApiError(404, "Cannot find the block: none with this id is kept", {
     code: "block_not_found",
@@ -126,14 +149,16 @@ async function streamBlocks(
   signal: AbortSignal,
   log: { error(details: object, message: string): void },
 ): Promise<void> {
-  const sums = { blocks: 0, tokens: 0, hits: 0 };
+  const sums = { blocks: 0, failed: 0, tokens: 0, hits: 0 };
   try {
-    for await (const { index, block } of events) {
-      sums.blocks += 1;
-      sums.tokens += block.tokens;
-      if (block.hit) sums.hits += 1;
-      const { id, tokens, hit } = block;
-      await answer.write(`${JSON.stringify({ index, id, tokens, hit })}\n`);
+    for await (const event of events) {
+      if (event.error !== undefined) sums.failed += 1;
+      else {
+        sums.blocks += 1;
+        sums.tokens += event.tokens;
+        if (event.hit) sums.hits += 1;
+      }
+      await answer.write(`${JSON.stringify(entryOf(event))}\n`);
     }
     await answer.write(`${JSON.stringify({ done: true, ...sums })}\n`);
   } catch (error) {

@@ -1,6 +1,6 @@
-import type { RagDocument } from "../blocks/block.js";
+import type { PassageInput } from "../blocks/passage.js";
 import type { PromptInput } from "../engine/prompt.js";
-import type { FinishReason, ServedBlock, Timings, Usage } from "../engine/results.js";
+import type { EncodedPassage, FinishReason, ServedBlock, Timings, Usage } from "../engine/results.js";
 import type { SamplingInput } from "../engine/sampling-options.js";
 import type { KVType } from "../kv/block-kv.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -20,7 +20,7 @@ export interface EngineHost extends AsyncDisposable {
    * @throws HostError.
    */
   generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncIterable<HostEvent>;
-  /** Encodes passages ahead, at index time; one event a passage, in order. @throws HostError; the signal's reason. */
+  /** Encodes passages ahead, at index time; one event a passage, in order, an error among them. @throws HostError; the signal's reason. */
   encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncIterable<HostEncodeEvent>;
   /** @throws HostError. */
   tokenize(request: HostTokenizeRequest): Promise<readonly HostToken[]>;
@@ -123,14 +123,11 @@ export interface HostResult {
 }
 
 export interface HostEncodeRequest {
-  readonly passages: readonly (string | RagDocument)[];
+  readonly passages: readonly PassageInput[];
   readonly salt: string;
 }
 
-export interface HostEncodeEvent {
-  readonly index: number;
-  readonly block: ServedBlock;
-}
+export type HostEncodeEvent = EncodedPassage;
 
 export interface HostTokenizeRequest {
   readonly text: string;

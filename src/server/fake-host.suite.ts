@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { type PassageInput, passageBlock, readPassage } from "../blocks/passage.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { ServedBlock, Timings } from "../engine/results.js";
 import type { BlockId } from "../kv/block-id.js";
@@ -186,9 +187,11 @@ export class FakeHost implements EngineHost {
     this.#checkReady();
     for (const [index, passage] of request.passages.entries()) {
       if (!(await passed(this.#options.tokenMs ?? 0, signal))) throw signal?.reason;
-      const text = passageTextOf(passage);
-      if (text === "") throw new HostError("invalid", `Cannot encode passage ${index}: it is empty`);
-      yield { index, block: this.#serve(text, request.salt) };
+      const { label, ...read } = readPassage(passage, index);
+      const text = passageBlock(read, fakeForm);
+      const message = `Cannot encode passage ${index + 1}: it is empty`;
+      if (text.trim() === "") yield { passage: label, error: { code: "invalid", message } };
+      else yield { ...this.#serve(text, request.salt), passage: label };
     }
   }
 
@@ -278,8 +281,10 @@ function cut(input: PromptInput): string[] {
   return [...(input.documents ?? []).map(passageTextOf), ...turns];
 }
 
-function passageTextOf(passage: string | { readonly title: string; readonly text: string }): string {
-  return typeof passage === "string" ? passage : `- Title: ${passage.title}\n${passage.text.trim()}\n`;
+const fakeForm = "- Title: {title}\n{text}\n";
+
+function passageTextOf(passage: PassageInput): string {
+  return passageBlock(readPassage(passage, 0), fakeForm);
 }
 
 function withLogprobs(token: HostToken, logprob: number | undefined, numTop: number): HostLogprobs {

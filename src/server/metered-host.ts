@@ -122,11 +122,13 @@ export class MeteredHost implements EngineHost {
     let isEnded = false;
     try {
       for await (const event of this.#host.encode(request, signal)) {
-        const { tokens, hit } = event.block;
-        this.#metrics.promptTokens.inc({ mode: "index", source: hit ? "store" : "computed" }, tokens);
-        if (work !== undefined) {
-          work.promptTokens += tokens;
-          if (hit) work.cachedTokens += tokens;
+        if (event.error === undefined) {
+          const { tokens, hit } = event;
+          this.#metrics.promptTokens.inc({ mode: "index", source: hit ? "store" : "computed" }, tokens);
+          if (work !== undefined) {
+            work.promptTokens += tokens;
+            if (hit) work.cachedTokens += tokens;
+          }
         }
         yield event;
       }

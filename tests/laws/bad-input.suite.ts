@@ -239,13 +239,52 @@ export function badInputSuite(numCuts: number): void {
     await expectRefusal(engine.score(input, "a", { top: -1 }), "top is -1");
     await expectRefusal(engine.score(input, "a", { top: 353 }), "top is 353");
     await expectRefusal(engine.score(input, new Array(600).fill(1)), /60\d tokens/);
-    await expectRefusal(engine.encode([""]), "passage 0");
-    await expectRefusal(engine.encode(["a", "b".repeat(2000)]), "passage 1");
-    await expectRefusal(engine.encode(["\ud800"]), "surrogate");
-    await expectRefusal(engine.encode([3 as unknown as string]), "Cannot");
+    await expectRefusal(engine.encode([3 as unknown as string]), "passage 1");
+    await expectRefusal(engine.encode("a" as unknown as string[]), "wanted an array");
+    await expectRefusal(
+      engine.encode(["a", { text: "b", url: "c" } as { text: string }]),
+      'passage 2: there is no field "url"',
+    );
     expectIdle(engine);
-    const none = await engine.encode([]);
-    expect(none.blocks).toEqual([]);
+    expect(await engine.encode([])).toEqual({ blocks: [], failed: 0 });
+  });
+
+  test("Engine.encode(): passages that cannot be encoded leave the others as they are", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    const good = Array.from({ length: 70 }, (_, i) => ({ id: i, text: `passage ${i}` }));
+    const bad = [
+      ["", "invalid", "empty"],
+      [{ text: " \n" }, "invalid", "empty"],
+      ["b".repeat(2000), "too_long", /\d{4} tokens.* 512/],
+      [{ title: "t".repeat(2000), text: "" }, "too_long", /passage 4: it has 20\d\d tokens/],
+      ["\ud800", "invalid", "surrogate"],
+      [{ pageContent: "a\udc00", metadata: {} }, "invalid", "surrogate"],
+    ] as const;
+    const told: unknown[] = [];
+    const mixed = [...bad.map(([passage]) => passage), ...good];
+    const { blocks, failed } = await engine.encode(mixed, { onBlock: (block) => told.push(block) });
+    expect(told).toEqual(blocks);
+    expect(blocks.map(({ passage }) => passage.index)).toEqual(mixed.map((_, i) => i));
+    expect(failed).toBe(bad.length);
+    for (const [i, [, code, message]] of bad.entries()) {
+      expect(blocks[i]?.error).toEqual({ code, message: expect.stringMatching(/^Cannot [^\n]+$/) });
+      expect(blocks[i]?.error?.message).toMatch(message);
+    }
+    const alone = await engine.encode(good);
+    expect(alone.failed).toBe(0);
+    expect(alone.blocks.map((block, i) => ({ ...block, passage: { index: i + bad.length, id: i } }))).toEqual(
+      blocks.slice(bad.length).map((block) => ({ ...block, hit: true })),
+    );
+    expectIdle(engine);
+    // A prompt of such a passage cannot be used: the error is the prompt's.
+    await expectRefusal(engine.complete({ question: "q", documents: ["a", "b".repeat(2000)] }), /tokens.* 512/);
+    const answer = await engine.complete({ question: "q", documents: good.slice(0, 2).reverse() }, { maxTokens: 1 });
+    expect(answer.blocks.filter(({ passage }) => passage !== undefined)).toMatchObject([
+      { hit: true, passage: { index: 0, id: 1 } },
+      { hit: true, passage: { index: 1, id: 0 } },
+    ]);
+    const full = await engine.complete({ question: "q", documents: good.slice(0, 2) }, { maxTokens: 1, mode: "full" });
+    expect(full.blocks).toEqual([]);
   });
 
   test("Engine: a sliding window holds the prompt, and not a token more", async () => {

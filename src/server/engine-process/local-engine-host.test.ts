@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../../engine/engine.js";
+import type { ServedBlock } from "../../engine/results.js";
 import type { HostEvent, HostGenerateRequest } from "../engine-host.js";
 import { LocalEngineHost } from "./local-engine-host.js";
 
@@ -119,23 +120,23 @@ test("LocalEngineHost.generate(): an abort ends with a cancelled result, leaving
 test("LocalEngineHost.encode(): one event a passage, in order; the second time all are hits", async () => {
   const passages = ["one passage\n", "another passage\n", { title: "A", text: "a third" }];
   const first = await all(host.encode({ passages, salt: "" }));
-  expect(first.map(({ index, block }) => [index, block.hit])).toEqual([
+  expect(first.map((event) => [event.passage.index, event.error === undefined && event.hit])).toEqual([
     [0, false],
     [1, false],
     [2, false],
   ]);
   const second = await all(host.encode({ passages, salt: "" }));
-  expect(second.map(({ block }) => block)).toEqual(first.map(({ block }) => ({ ...block, hit: true })));
-  await expect(all(host.encode({ passages: ["a", ""], salt: "" }))).rejects.toMatchObject({
-    code: "invalid",
-    message: "Cannot encode passage 1: it is empty",
-  });
+  expect(second).toEqual(first.map((event) => ({ ...event, hit: true })));
+  expect(await all(host.encode({ passages: ["", "one passage\n"], salt: "" }))).toEqual([
+    { passage: { index: 0 }, error: { code: "invalid", message: "Cannot encode passage 1: it is empty" } },
+    { ...second[0], passage: { index: 1 } },
+  ]);
   await expect(all(host.encode({ passages, salt: "" }, AbortSignal.abort(new Error("gone"))))).rejects.toThrow("gone");
 });
 
 test("LocalEngineHost: a tenant's blocks are its own", async () => {
   const encode = async (salt: string) =>
-    (await all(host.encode({ passages: ["a passage of tenants\n"], salt })))[0]!.block;
+    (await all(host.encode({ passages: ["a passage of tenants\n"], salt })))[0] as ServedBlock;
   const ours = await encode("ours");
   expect((await encode("theirs")).hit).toBe(false);
   expect((await encode("ours")).hit).toBe(true);

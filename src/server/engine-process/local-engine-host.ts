@@ -98,7 +98,7 @@ export class LocalEngineHost implements EngineHost {
       .encode(request.passages, {
         salt: request.salt,
         signal: signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal,
-        onBlock: (index, block) => queue.push([{ index, block }]),
+        onBlock: (block) => queue.push([block]),
       })
       .then(
         () => queue.end(),

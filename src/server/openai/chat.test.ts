@@ -341,7 +341,11 @@ test("chat completions: what would change the answer, or cannot be used, is refu
       /there are 5 content parts and documents in all, wanted up to 4$/,
     ],
     [{ documents: [{ title: "x" }] }, "documents[0].text", /there is none, wanted text$/],
-    [{ documents: [7] }, "documents[0]", /it is 7, wanted text or an object$/],
+    [
+      { documents: [7] },
+      "documents[0]",
+      /it is 7, wanted text, or an object with "text", "pageContent" or "page_content"$/,
+    ],
     [{ documents: Array(5).fill("x") }, "documents", /up to 4/],
     [{ block_attention: { mode: "half" } }, "block_attention.mode", /it is "half", wanted "block" or "full"$/],
     [

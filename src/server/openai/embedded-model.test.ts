@@ -72,7 +72,7 @@ test("chat completions: three passages as content parts in reverse order compute
   // A string as document, and at the index, is the same block as the part.
   const events = [];
   for await (const event of host.encode({ passages, salt: "" })) events.push(event);
-  expect(events.map(({ block }) => [block.id, block.hit])).toEqual(
+  expect(events.map((event) => event.error === undefined && [event.id, event.hit])).toEqual(
     idsOf(first)
       .slice(-3)
       .map((id) => [id, true]),
@@ -83,6 +83,17 @@ test("chat completions: three passages as content parts in reverse order compute
     max_tokens: 1,
   });
   expect(idsOf(asDocuments.json()).slice(-3)).toEqual(idsOf(first).slice(-3));
+  // What a document is given with comes back with its block, and changes nothing in it.
+  const named = passages.map((text, i) => ({ id: `doc-${i}`, text, metadata: { page: [i] }, score: 1 - i / 4 }));
+  const body = { messages: [{ role: "user", content: "Where does Emma live?" }], max_tokens: 1 };
+  const plain = (
+    await post(app, "/v1/chat/completions", { ...body, documents: passages.map((text) => ({ text })) })
+  ).json();
+  const told = (await post(app, "/v1/chat/completions", { ...body, documents: named })).json();
+  expect(idsOf(told)).toEqual(idsOf(plain));
+  expect(told.block_attention.blocks.slice(-3)).toEqual(
+    named.map(({ text, ...label }, index) => expect.objectContaining({ hit: true, passage: { index, ...label } })),
+  );
 });
 
 test("completions: echoed log-probabilities are the engine's scores, of ids and of blocks, in both modes", async () => {

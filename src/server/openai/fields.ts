@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { passageSchema } from "../../blocks/passage.js";
 import type { ServerLimits } from "../server-config.js";
 import { informationalField, neutralField, readField } from "./request-field.js";
 
@@ -21,9 +22,9 @@ const modeAbout = "Block attention, or plain full attention. Default: what the m
 const segmentAbout =
   "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
 
-/** More values than any request has that fits: some twelve for each block or message, all of logit_bias, and spare. */
+/** More values than any request has that fits: for each block or message some, with a passage's metadata, all of logit_bias, and spare. */
 export function maxValuesOf({ maxBlocks }: ServerLimits): number {
-  return 12 * maxBlocks + maxLogitBias + 1000;
+  return 32 * maxBlocks + maxLogitBias + 1000;
 }
 
 /** Fields that chat and completions share, but for those of their own. */
@@ -97,11 +98,6 @@ function commonFields(limits: ServerLimits) {
   };
 }
 
-const documentSchema = z.union([
-  z.string().describe("A passage as it stands."),
-  z.strictObject({ title: text, text }).describe("A passage in the model's form, with its title."),
-]);
-
 const nothing = "tools are not supported";
 
 const partSchema = z
@@ -159,9 +155,9 @@ export function chatFields(limits: ServerLimits) {
     },
     ...commonFields(limits),
     documents: readField(
-      z.array(documentSchema).max(maxBlocks),
-      `a list of up to ${maxBlocks} texts, or objects with title and text`,
-      "Passages: with them the messages become the model's RAG prompt, a passage a block. Not OpenAI's.",
+      z.array(passageSchema).max(maxBlocks),
+      `a list of up to ${maxBlocks} passages`,
+      "With them the messages become the model's RAG prompt, a passage a block. Not OpenAI's.",
     ),
     block_attention: readField(
       z.strictObject({

@@ -26,6 +26,15 @@ const timingsSchema = z
   })
   .describe("What the engine took, in milliseconds; of several answers, the first's.");
 
+/** What a passage was given with, as its blocks tell it. */
+export const passageLabel = z
+  .strictObject({
+    id: z.union([z.string(), z.number()]).optional(),
+    metadata: z.record(z.string(), z.unknown()).optional(),
+    score: z.number().optional(),
+  })
+  .describe("What the passage was given with.");
+
 const blockAttentionSchema = z
   .object({
     mode: z.enum(["block", "full"]),
@@ -34,6 +43,10 @@ const blockAttentionSchema = z
         id: z.string(),
         tokens: z.int().min(0),
         hit: z.boolean().describe("Whether its keys and values were there already."),
+        passage: passageLabel
+          .extend({ index: z.int().min(0).describe("Its place among `documents`, from 0 on.") })
+          .optional()
+          .describe("The document that it is, where it is one."),
       }),
     ),
     warnings: z.array(z.string()),
@@ -71,7 +84,7 @@ export function reportOf(first: HostResult): z.output<typeof reportSchema> {
     },
     block_attention: {
       mode,
-      blocks: blocks.map(({ id, tokens, hit }) => ({ id, tokens, hit })),
+      blocks: blocks.map(({ id, tokens, hit, passage }) => ({ id, tokens, hit, ...(passage && { passage }) })),
       warnings: [...warnings],
     },
   };

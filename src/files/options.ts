@@ -1,0 +1,113 @@
+import { z } from "zod";
+import { quote } from "./quote.js";
+
+/** An option of a call: the check, and what it may be in words, as the error says it: "a number from 0 to 1". */
+export interface OptionField<T extends z.ZodType = z.ZodType> {
+  readonly schema: T;
+  readonly wanted: string;
+}
+
+export type OptionFields = Readonly<Record<string, OptionField>>;
+
+type Checked<F extends OptionFields> = z.output<ReturnType<typeof schemaOf<F>>>;
+
+/** Checks that several calls share. An option that is left out is undefined; null is a value, and the wrong one. */
+export const anyText = { schema: z.string().optional(), wanted: "text" };
+export const anyFunction = optionOf<(...args: never[]) => unknown>((v) => typeof v === "function", "a function");
+export const anySignal = optionOf<AbortSignal>((value) => {
+  // Not instanceof: another realm's signals are as good.
+  return isObject(value) && typeof value.aborted === "boolean" && typeof value.addEventListener === "function";
+}, "an AbortSignal");
+
+export function oneOfTexts<const T extends readonly string[]>(values: T) {
+  return { schema: z.enum(values).optional(), wanted: values.map((value) => quote(value)).join(" or ") };
+}
+
+export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER) {
+  const wanted = `a whole number from ${min} ${max === Number.MAX_SAFE_INTEGER ? "on" : `to ${max}`}`;
+  return { schema: z.int().min(min).max(max).optional(), wanted };
+}
+
+/** An option that `is` decides on; left out it is undefined. */
+function optionOf<T>(is: (value: unknown) => boolean, wanted: string): OptionField<z.ZodOptional<z.ZodType<T>>> {
+  return { schema: z.custom<T>(is).optional(), wanted };
+}
+
+/** Gives options with their defaults, or throws; `action` is what cannot be done with others: "load the engine". */
+export type OptionsReader<F extends OptionFields> = (action: string, input: unknown) => Checked<F>;
+
+/**
+ * The check of a call's options, or of an input's fields.
+ *
+ * @returns a function that throws a TypeError for what is no object, for a name that is none, and for a value of another kind; a
+ *   RangeError for a value out of range.
+ * @example optionsOf({ topK: wholeNumber(0) })("sample", { topk: 1 }):
+ *   TypeError 'Cannot sample: there is no option "topk", wanted "topK"'
+ */
+export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "field" = "option"): OptionsReader<F> {
+  const schema = schemaOf(fields);
+  const known = Object.keys(fields);
+  return (action, input) => {
+    if (!isOptions(input)) {
+      throw new TypeError(`Cannot ${action}: the ${noun}s are ${show(input)}, wanted an object`);
+    }
+    const result = schema.safeParse(input);
+    if (result.success) return result.data;
+    const unknown = result.error.issues.find((issue) => issue.code === "unrecognized_keys" && issue.path.length === 0);
+    if (unknown?.code === "unrecognized_keys") {
+      const key = unknown.keys[0] as string;
+      const near = known.filter((name) => isNear(name, key));
+      const wanted = (near.length === 0 ? known : near).map((name) => quote(name)).join(" or ");
+      throw new TypeError(`Cannot ${action}: there is no ${noun} ${quote(key, 80)}, wanted ${wanted}`);
+    }
+    const issue = result.error.issues[0] as z.core.$ZodIssue;
+    const name = String(issue.path[0]);
+    const value = input[name];
+    const message = `Cannot ${action}: ${name} is ${show(value)}, wanted ${fields[name]?.wanted}`;
+    const isNumber =
+      typeof value === "number" && issue.code === "invalid_type" && /^(number|int)$/.test(issue.expected);
+    const isKind = issue.code === "custom" || (issue.code === "invalid_type" && !isNumber);
+    throw isKind ? new TypeError(message) : new RangeError(message);
+  };
+}
+
+/** An object of these fields and no others. */
+export function schemaOf<F extends OptionFields>(fields: F) {
+  const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
+  return z.strictObject(shape as { -readonly [K in keyof F]: F[K]["schema"] });
+}
+
+/** Whether two names differ in case and underscores alone, or in one letter more, less, changed or swapped. */
+function isNear(a: string, b: string): boolean {
+  const [short, long] = [plain(a), plain(b)].sort((x, y) => x.length - y.length) as [string, string];
+  let start = 0;
+  while (start < short.length && short[start] === long[start]) start++;
+  let end = 0;
+  while (end < short.length - start && short.at(-1 - end) === long.at(-1 - end)) end++;
+  const rest = [short.slice(start, short.length - end), long.slice(start, long.length - end)] as const;
+  if (rest[1].length <= 1) return true;
+  return rest[0].length === 2 && rest[1] === `${rest[0][1]}${rest[0][0]}`;
+}
+
+const plain = (name: string): string => name.slice(0, 80).toLowerCase().replace(/[_-]/g, "");
+
+/** Any object that may hold options, of a class too; a list, a map or a promise holds none. */
+function isOptions(value: unknown): value is Readonly<Record<string, unknown>> {
+  return isObject(value) && Object.prototype.toString.call(value) === "[object Object]";
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null;
+}
+
+/** A value for a message: JSON where it has some, cut where it is long. */
+export function show(value: unknown): string {
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? typeof value;
+  } catch {
+    text = typeof value;
+  }
+  return text.length <= 80 ? text : `${text.slice(0, 80)}…`;
+}
