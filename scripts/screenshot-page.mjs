@@ -38,7 +38,6 @@ async function photograph(browser, colorScheme, url) {
   };
   await page.goto(url);
   await page.locator("[data-connection=connected]").waitFor();
-  await page.getByRole("button", { name: "Load examples" }).click();
   await page.getByLabel("Full attention").check();
   // The first request pays for what a server does only once.
   for (let i = 0; i < 3; i++) await ask();
@@ -49,6 +48,9 @@ async function photograph(browser, colorScheme, url) {
     await ask();
     await page.waitForTimeout(1_500);
   }
+  await page.getByRole("button", { name: "Measure all three" }).click();
+  await page.locator("[data-measured='5']").waitFor();
+  await page.getByRole("button", { name: "Measure all three" }).waitFor();
   await page.mouse.move(0, 0);
   await page.evaluate("document.activeElement.blur()");
   await page.screenshot({ path: join(folder, `playground-${colorScheme}.png`), fullPage: true });

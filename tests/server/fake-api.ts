@@ -10,6 +10,10 @@ export interface FakeBehaviour {
   refusal?: { status: number; message: string };
   /** In the middle of the next answer: breaks the connection, ends without [DONE], or says an error. */
   breakOff?: "connection" | "end" | "error";
+  /** Default: trained for both modes. */
+  trainedModes?: readonly ("block" | "full")[];
+  /** Of every answer. */
+  warnings?: readonly string[];
   /** Time before each word, in milliseconds. */
   wordMs?: number;
 }
@@ -31,7 +35,11 @@ export function fakeApi(behaviour: FakeBehaviour): { app: FastifyInstance; delet
     if (isOpen || behaviour.key === undefined || request.headers.authorization === `Bearer ${behaviour.key}`) return;
     await reply.code(401).send(refuse("Cannot use the key: there is none, or it is not known"));
   });
-  app.get("/v1/models", () => ({ object: "list", data: [{ id: "fake-model", object: "model" }] }));
+  const defaultMode = () => (behaviour.trainedModes?.includes("block") === false ? "full" : "block");
+  app.get("/v1/models", () => {
+    const modes = { default_mode: defaultMode(), trained_modes: behaviour.trainedModes ?? ["block", "full"] };
+    return { object: "list", data: [{ id: "fake-model", object: "model", block_attention: modes }] };
+  });
   app.delete<{ Params: { id: string } }>("/v1/blocks/:id", (request, reply) => {
     deleted.push(request.params.id);
     if (!store.delete(request.params.id)) return reply.code(404).send(refuse("There is no such block"));
@@ -46,7 +54,7 @@ block_attention_store_bytes{state="free"} 1000000
 block_attention_store_blocks ${store.size}
 `),
   );
-  app.post<{ Body: { documents?: { title: string; text: string }[]; block_attention: { mode: string } } }>(
+  app.post<{ Body: { documents?: { title: string; text: string }[]; block_attention?: { mode: string } } }>(
     "/v1/chat/completions",
     async (request, reply) => {
       questions.push(request.body);
@@ -56,7 +64,7 @@ block_attention_store_blocks ${store.size}
         return reply.code(refusal.status).send(refuse(refusal.message));
       }
       delete behaviour.breakOff;
-      const { mode } = request.body.block_attention;
+      const mode = request.body.block_attention?.mode ?? defaultMode();
       const texts = ["preamble", ...(request.body.documents ?? []).map(({ title, text }) => `${title}\n${text}`)];
       const blocks = texts.map((text) => {
         const id = createHash("sha256").update(text).digest("hex");
@@ -101,7 +109,7 @@ block_attention_store_blocks ${store.size}
           prompt_tokens_details: { cached_tokens: sum(true) },
         },
         timings: { ttft_ms: computed / 2 },
-        block_attention: { mode, blocks: mode === "block" ? blocks : [], warnings: [] },
+        block_attention: { mode, blocks: mode === "block" ? blocks : [], warnings: behaviour.warnings ?? [] },
       });
       await send("[DONE]");
       reply.raw.end();

@@ -89,7 +89,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
     expect(troubles).toEqual([]);
   }
 
-  const loadExamples = (page: Page) => page.getByRole("button", { name: "Load examples" }).click();
   const ask = async (page: Page) => {
     await page.getByRole("button", { name: "Ask", exact: true }).click();
     await page.locator("[data-run=done]").waitFor();
@@ -105,9 +104,8 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
   const focusedName = (page: Page) =>
     page.evaluate<string>("document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent");
 
-  test("a newcomer loads the examples, asks, asks again in another order, and sees every passage from the store", () =>
+  test("a newcomer finds an example, asks, asks again in another order, and sees every passage from the store", () =>
     onPage({}, async (page, { deleted, questions }) => {
-      await loadExamples(page);
       expect(await titles(page)).toHaveLength(3);
       const [first, second, third] = (await titles(page)) as [string, string, string];
       await ask(page);
@@ -139,6 +137,11 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       expect(await page.locator(".happened").textContent()).toMatch(/\d+% came from the store: \d+ of \d+ tokens/);
       expect(Number(await page.locator("[data-saved]").getAttribute("data-saved"))).toBeGreaterThan(50);
       expect(questions.at(-1)).toMatchObject({ temperature: 0, max_tokens: 60, block_attention: { mode: "block" } });
+      const links = page.getByRole("link", { name: /^(The )?API/ });
+      expect(await links.evaluateAll((all) => all.map((link) => link.getAttribute("href")))).toEqual([
+        "/docs",
+        "/docs",
+      ]);
 
       await page.getByLabel("Full attention").check();
       await ask(page);
@@ -156,18 +159,87 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect.poll(() => titles(page)).toEqual([third, second, first]);
     }));
 
-  test("all three times are measured in one go", () =>
+  test("all three times are the median of five over 15 passages, and the answer stays", () =>
     onPage({}, async (page, { questions, deleted }) => {
-      await loadExamples(page);
+      await ask(page);
+      const before = await page.locator(".answer").textContent();
       await page.getByRole("button", { name: "Measure all three" }).click();
       await announced(page, "Measured");
-      for (const kind of ["full", "first", "stored"])
-        expect(await page.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
-      // One to learn the blocks' ids, which are then forgotten, and three that count.
-      expect(questions).toHaveLength(4);
-      expect(deleted).toHaveLength(3);
-      expect(await page.locator("[data-bar=first]").textContent()).toContain("89 of 94 tokens computed");
+      expect(await page.locator(".answer").textContent()).toBe(before);
+      expect(await page.locator("[data-bar=first]").first().textContent()).toContain("94 of 94 tokens computed");
+      const measured = page.locator("[data-measured='5']");
+      expect(await measured.locator("h3").textContent()).toBe("Median of 5 over 15 passages");
+      for (const kind of ["full", "first", "stored"]) {
+        expect(await measured.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
+      }
+      // The question, one request to learn the ids of the preamble and 15 passages, and five rounds of three.
+      expect(questions).toHaveLength(1 + 1 + 15);
+      expect(questions.slice(1)).toEqual(
+        questions.slice(1).map(() => expect.objectContaining({ documents: expect.any(Array), max_tokens: 1 })),
+      );
+      expect(new Set(questions.slice(1).map((body) => (body as { documents: unknown[] }).documents.length))).toEqual(
+        new Set([15]),
+      );
+      expect([deleted.length, new Set(deleted).size]).toEqual([5 * 16, 16]);
+      expect(await measured.locator("[data-bar=stored]").textContent()).toContain("12 of ");
     }));
+
+  test("Stop ends a measurement; what was measured and answered so far stays", () =>
+    onPage({ wordMs: 60 }, async (page) => {
+      await ask(page);
+      await page.getByRole("button", { name: "Measure all three" }).click();
+      await page.locator("[data-measured='1']").waitFor();
+      await page.getByRole("button", { name: "Stop measuring" }).click();
+      await announced(page, "Stopped");
+      await page.getByText("Median of 1 over 15 passages").waitFor();
+      expect(await page.locator("[data-run=done]").textContent()).toBe("Värmland, 漢字 🙂.");
+    }));
+
+  test("the server's default mode is the page's; warnings stand beside what they warn of", () => {
+    const behaviour: FakeBehaviour = { trainedModes: [] };
+    return onPage(behaviour, async (page, { questions }) => {
+      expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+      expect(await page.locator(".warning").count()).toBe(0);
+      await ask(page);
+      expect(questions.at(-1)).toMatchObject({ block_attention: { mode: "full" } });
+      await page.getByLabel("Block attention").check();
+      await page.locator(".ask .warning", { hasText: "fake-model was not trained for block attention" }).waitFor();
+      await ask(page);
+      expect(questions.at(-1)).toMatchObject({ block_attention: { mode: "block" } });
+      behaviour.warnings = ['Field "keep_alive" is not used', "The template leaves out message 1"];
+      await ask(page);
+      await expect
+        .poll(() => page.locator(".answer .warning").allTextContents())
+        .toEqual(['Warning: Field "keep_alive" is not used', "Warning: The template leaves out message 1"]);
+      expect(await page.evaluate<string[]>(lowContrast)).toEqual([]);
+      behaviour.warnings = [];
+      await ask(page);
+      await expect.poll(() => page.locator(".answer .warning").count()).toBe(0);
+      // Chosen for this visit: the next one begins with the server's own again.
+      await page.reload();
+      await page.locator("[data-connection=connected]").waitFor();
+      expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+    });
+  });
+
+  test("a server that goes away is looked for, and found again with its model", () => {
+    const behaviour: FakeBehaviour = {};
+    return onPage(
+      behaviour,
+      async (page) => {
+        behaviour.refusal = { status: 503, message: "Cannot serve: the engine is starting again" };
+        await page.route("**/v1/models", (route) => route.abort());
+        await page.getByRole("button", { name: "Ask", exact: true }).click();
+        await page.locator(".answer").getByRole("alert").getByText("starting again. Try again in a moment.").waitFor();
+        await page.locator("[data-connection=waiting]").getByText("Cannot reach the server").waitFor();
+        behaviour.trainedModes = ["full"];
+        await page.unroute("**/v1/models");
+        await page.locator("[data-connection=connected]").getByText("fake-model").waitFor();
+        expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+      },
+      { allowed: /status of 503|ERR_FAILED/ },
+    );
+  });
 
   test("everything works by keyboard alone", () =>
     onPage({}, async (page) => {
@@ -179,8 +251,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         }
         throw new Error(`Cannot reach "${String(name)}" by Tab`);
       };
-      await tabTo("Load examples");
-      await page.keyboard.press("Enter");
+      expect(await titles(page)).toHaveLength(3);
       const [first, second, third] = (await titles(page)) as [string, string, string];
       await tabTo(/^Reorder/);
       await page.keyboard.press("ArrowDown");
@@ -222,7 +293,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
 
   test("a passage is dragged to another place, and not where Escape gives it up", () =>
     onPage({}, async (page) => {
-      await loadExamples(page);
       const [first, second, third] = (await titles(page)) as [string, string, string];
       const drag = async (name: string, onto: string, end: () => Promise<void>) => {
         const grip = await page.getByRole("button", { name: `Reorder ${name}` }).boundingBox();
@@ -242,6 +312,27 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect.poll(() => titles(page)).toEqual([second, third, first]);
       expect(await page.locator(".card-dragged, .drop-before, .drop-after").count()).toBe(0);
     }));
+
+  test("on a phone the answer scrolls into view, and Stop stays in it", () =>
+    onPage(
+      { wordMs: 40 },
+      async (page) => {
+        expect(await page.locator(".answer").evaluate((panel) => panel.getBoundingClientRect().top)).toBeGreaterThan(
+          667,
+        );
+        await page.getByRole("button", { name: "Ask", exact: true }).click();
+        const isSeen = (selector: string) =>
+          page.locator(selector).evaluate((element) => {
+            const { top, bottom } = element.getBoundingClientRect();
+            return top >= 0 && bottom <= 667;
+          });
+        await expect.poll(() => isSeen("[data-run=running]")).toBe(true);
+        await expect.poll(() => isSeen(".ask button:has-text('Stop')")).toBe(true);
+        await page.locator("[data-run=done]").waitFor();
+        expect(await isSeen("[data-run=done]")).toBe(true);
+      },
+      { viewport: { width: 375, height: 667 }, hasTouch: true, isMobile: true },
+    ));
 
   test("a phone's width needs no scrolling sideways, in light and dark", () =>
     onPage(
@@ -265,7 +356,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
 
   test("text stands out from its ground by 4.5 to 1, in light and dark", () =>
     onPage({}, async (page) => {
-      await loadExamples(page);
       await ask(page);
       await page.getByLabel("Full attention").check();
       await page.getByRole("button", { name: "Forget these passages" }).click();
@@ -282,13 +372,15 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       async (page) => {
         const field = page.getByLabel("Key", { exact: true });
         await page.getByRole("alert").getByText("Cannot use the key").waitFor();
+        await page.getByRole("button", { name: "Ask", exact: true }).click();
+        await page.locator(".answer").getByRole("alert").getByText("Enter a key at the top of the page").waitFor();
+        expect(await page.evaluate("document.activeElement.type")).toBe("password");
         await field.fill("wrong-key");
         await page.keyboard.press("Enter");
-        await page.getByRole("alert").getByText("Cannot use the key").waitFor();
+        await page.locator(".key").getByRole("alert").getByText("Cannot use the key").waitFor();
         await field.fill("right-key");
         await page.keyboard.press("Enter");
         await page.getByText("fake-model").waitFor();
-        await loadExamples(page);
         await ask(page);
         expect(await page.evaluate("JSON.stringify({...localStorage})")).not.toContain("right-key");
         expect(page.url()).not.toContain("right-key");
@@ -306,7 +398,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
     return onPage(
       behaviour,
       async (page) => {
-        await loadExamples(page);
         const failed = async (message: string) => {
           await page.getByRole("button", { name: "Ask", exact: true }).click();
           await page.locator(".answer").getByRole("alert").getByText(message).waitFor();
@@ -333,7 +424,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
 
   test("Stop ends the answer, and the server is told", () =>
     onPage({ wordMs: 300 }, async (page, { questions }) => {
-      await loadExamples(page);
       await page.getByRole("button", { name: "Ask", exact: true }).click();
       await page.locator("[data-run=running]", { hasText: "Värmland" }).waitFor();
       await page.getByRole("button", { name: "Stop", exact: true }).click();
@@ -348,7 +438,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       page.on("request", (request) => {
         if (request.url().endsWith("/metrics")) numReads += 1;
       });
-      await loadExamples(page);
       await ask(page);
       await page.locator(".metrics", { hasText: "1 in all" }).waitFor();
       await page.locator(".metrics", { hasText: "4 blocks" }).waitFor();
@@ -379,7 +468,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.getByLabel("Key", { exact: true }).fill("a-key-of-mine-1234");
         await page.keyboard.press("Enter");
         await page.getByText("fake-model").waitFor();
-        await loadExamples(page);
         const served = (kind: string) => page.locator(`.card [data-served=${kind}]`).count();
         await ask(page);
         expect(await page.locator(".answer-text").textContent()).toBe("Värmland, I think.");
@@ -397,10 +485,10 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.getByRole("button", { name: "Measure all three" }).click();
         await announced(page, "Measured");
         for (const kind of ["full", "first", "stored"]) {
-          expect(await page.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
+          expect(await page.locator(`[data-measured="5"] [data-bar=${kind}] .bar`).count()).toBe(1);
         }
-        await page.locator(".metrics", { hasText: "7 in all" }).waitFor();
-        await page.locator(".metrics", { hasText: "3 blocks" }).waitFor();
+        await page.locator(".metrics", { hasText: "19 in all" }).waitFor();
+        await page.locator(".metrics", { hasText: "15 blocks" }).waitFor();
         expect(await page.locator(".metrics .error").count()).toBe(0);
         host.setStatus({ state: "restarting", restarts: 1 });
         await page.getByRole("button", { name: "Ask", exact: true }).click();
@@ -413,11 +501,20 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
     await built.close();
   });
 
+  test("other examples take the place of those at hand, and Undo brings these back", () =>
+    onPage({}, async (page) => {
+      const before = await titles(page);
+      await page.getByLabel("Example set").selectOption({ label: "All of them, for the timing (15)" });
+      await page.getByRole("button", { name: "Load examples" }).click();
+      expect(await titles(page)).toHaveLength(15);
+      await page.getByRole("button", { name: "Undo" }).click();
+      expect(await titles(page)).toEqual(before);
+    }));
+
   test("what was kept and is no draft does not keep the page from opening", () =>
     onPage({}, async (page) => {
       await page.evaluate("localStorage.setItem('block-attention.playground', '{\"version\":1,\"passages\":7}')");
       await page.reload();
-      await loadExamples(page);
       expect(await titles(page)).toHaveLength(3);
     }));
 });

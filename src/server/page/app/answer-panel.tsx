@@ -1,3 +1,4 @@
+import { useEffect, useRef } from "preact/hooks";
 import type { Answer, ServedBlock } from "./api.js";
 import type { Passage } from "./draft.js";
 import { formatCount, formatMs, formatNoun, formatShare } from "./format.js";
@@ -6,8 +7,13 @@ import { ServedBadge } from "./served-badge.js";
 
 /** The answer as it comes, and how its prompt was come by. */
 export function AnswerPanel({ run }: { run: Run }) {
+  const panel = useRef<HTMLElement>(null);
+  const isRunning = run.kind === "running";
+  useEffect(() => {
+    if (isRunning && panel.current !== null) showAnswer(panel.current);
+  }, [isRunning]);
   return (
-    <section class="panel answer" aria-labelledby="answer-title">
+    <section class="panel answer" aria-labelledby="answer-title" ref={panel}>
       <div class="panel-head">
         <h2 id="answer-title">Answer</h2>
         {run.kind === "done" && run.answer.ttftMs !== undefined && (
@@ -19,19 +25,11 @@ export function AnswerPanel({ run }: { run: Run }) {
       {run.kind === "none" ? (
         <p class="muted">The answer streams in here, with what was computed for it and what came from the store.</p>
       ) : (
-        <p class="answer-text" aria-busy={run.kind === "running"} data-run={run.kind}>
+        <p class="answer-text" aria-busy={isRunning} data-run={run.kind}>
           {run.text}
-          {run.kind === "done" && run.text === "" && (
-            <span class="muted">
-              {run.what === "measure"
-                ? "Measured with one token each. Ask for the answer itself."
-                : "The answer is empty."}
-            </span>
-          )}
-          {run.kind === "running" && <span class="caret" aria-hidden="true" />}
-          {run.kind === "running" && run.text === "" && (
-            <span class="muted">{run.what === "measure" ? "Measuring …" : "Waiting for the first token …"}</span>
-          )}
+          {run.kind === "done" && run.text === "" && <span class="muted">The answer is empty.</span>}
+          {isRunning && <span class="caret" aria-hidden="true" />}
+          {isRunning && run.text === "" && <span class="muted">Waiting for the first token …</span>}
         </p>
       )}
       {run.kind === "failed" && (
@@ -40,18 +38,27 @@ export function AnswerPanel({ run }: { run: Run }) {
         </p>
       )}
       {run.kind === "stopped" && <p class="note">Stopped</p>}
-      {run.kind === "done" && run.what === "answer" && run.answer.finishReason === "length" && (
+      {run.kind === "done" && run.answer.finishReason === "length" && (
         <p class="note">The answer reached its longest length</p>
       )}
       {run.kind === "done" &&
         run.answer.warnings.map((warning) => (
-          <p key={warning} class="note">
-            {warning}
+          <p key={warning} class="warning">
+            <strong>Warning:</strong> {warning}
           </p>
         ))}
       {run.kind === "done" && <WhatHappened answer={run.answer} passages={run.passages} />}
     </section>
   );
+}
+
+/** Scrolls to the answer where it cannot be seen, as on a phone, where it stands below the question. */
+function showAnswer(panel: HTMLElement): void {
+  const { top } = panel.getBoundingClientRect();
+  const isBeside = matchMedia("(min-width: 900px)").matches;
+  if (isBeside && top >= 0 && top < innerHeight - 200) return;
+  const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  panel.scrollIntoView({ block: "start", behavior: isStill ? "auto" : "smooth" });
 }
 
 interface Part {

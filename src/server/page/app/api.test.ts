@@ -64,6 +64,12 @@ test("ask(): text as it comes, then what was done", async () => {
   });
 });
 
+test("ask(): a mode that nobody chose is left to the server", async () => {
+  const api = apiOf(`data: ${usage}\n\ndata: [DONE]\n\n`);
+  for await (const _ of ask(api, { ...question, mode: undefined }, forever));
+  expect(await api.asked[0]?.json()).not.toHaveProperty("block_attention");
+});
+
 test("ask(): an error in the middle is the server's own words", async () => {
   const body = `data: ${delta("An")}\n\ndata: {"error":{"message":"The engine died","type":"server_error"}}\n\n`;
   await expect(answerTo(apiOf(body))).rejects.toThrow("The engine died");
@@ -102,7 +108,14 @@ test("ask(): an abort is thrown as its reason", async () => {
 });
 
 test("loadedModel(), forgetBlock(): what the server says, a block that is gone is no error", async () => {
-  expect(await loadedModel(apiOf('{"data":[{"id":"tiny-rag"}]}'), forever)).toBe("tiny-rag");
+  const served = '"block_attention":{"default_mode":"full","trained_modes":["full","other"]}';
+  expect(await loadedModel(apiOf(`{"data":[{"id":"tiny-rag",${served}}]}`), forever)).toEqual({
+    id: "tiny-rag",
+    defaultMode: "full",
+    trainedModes: ["full"],
+  });
+  const unsaid = { id: "other", defaultMode: undefined, trainedModes: [] };
+  expect(await loadedModel(apiOf('{"data":[{"id":"other"}]}'), forever)).toEqual(unsaid);
   await expect(loadedModel(apiOf('{"data":[]}'), forever)).rejects.toThrow("it names none");
   const gone = apiOf('{"error":{"message":"There is no such block"}}', 404);
   await forgetBlock(gone, "a/b", forever);

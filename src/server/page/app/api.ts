@@ -25,9 +25,18 @@ export class ApiError extends Error {
 export interface Question {
   readonly question: string;
   readonly documents: readonly { readonly title: string; readonly text: string }[];
-  readonly mode: Mode;
+  /** Undefined leaves it to the server. */
+  readonly mode: Mode | undefined;
   readonly model: string;
   readonly maxTokens: number;
+}
+
+/** The model that the server has loaded. */
+export interface ServedModel {
+  readonly id: string;
+  /** The mode of requests that name none. */
+  readonly defaultMode: Mode | undefined;
+  readonly trainedModes: readonly Mode[];
 }
 
 export interface ServedBlock {
@@ -48,7 +57,7 @@ export interface Answer {
   readonly ttftMs: number | undefined;
   /** The blocks before the final one; none in full mode. */
   readonly blocks: readonly ServedBlock[];
-  /** For instance that the model was not trained for the mode. */
+  /** For instance that the chat template leaves a message out. */
   readonly warnings: readonly string[];
 }
 
@@ -68,7 +77,7 @@ export async function* ask(api: Api, question: Question, signal: AbortSignal): A
     messages: [{ role: "user", content: question.question }],
     // Without passages this is a plain question.
     ...(question.documents.length > 0 ? { documents: question.documents } : {}),
-    block_attention: { mode: question.mode },
+    ...(question.mode === undefined ? {} : { block_attention: { mode: question.mode } }),
     temperature: 0,
     max_tokens: question.maxTokens,
     stream: true,
@@ -101,14 +110,19 @@ export async function* ask(api: Api, question: Question, signal: AbortSignal): A
   throw new ApiError(undefined, "The answer was cut off: the server ended it before it was complete");
 }
 
-/** The name of the model that is loaded. @throws ApiError; the signal's reason. */
-export async function loadedModel(api: Api, signal: AbortSignal): Promise<string> {
+/** What the server says of its model. @throws ApiError; the signal's reason. */
+export async function loadedModel(api: Api, signal: AbortSignal): Promise<ServedModel> {
   const list = readJson(await (await call(api, "GET", "/v1/models", signal)).text());
   const first = Array.isArray(list.data) ? list.data[0] : undefined;
   if (!isRecord(first) || typeof first.id !== "string") {
     throw new ApiError(undefined, "Cannot read the list of models: it names none");
   }
-  return first.id;
+  const { default_mode: defaultMode, trained_modes: trainedModes } = record(first.block_attention);
+  return {
+    id: first.id,
+    defaultMode: isMode(defaultMode) ? defaultMode : undefined,
+    trainedModes: Array.isArray(trainedModes) ? trainedModes.filter(isMode) : [],
+  };
 }
 
 /** Takes a block out of the store; one that is not there is no error. @throws ApiError; the signal's reason. */
@@ -175,14 +189,14 @@ function readJson(text: string): Record<string, unknown> {
   return value;
 }
 
-function readAnswer(chunk: Record<string, unknown>, asked: Mode, finishReason: string | undefined): Answer {
+function readAnswer(chunk: Record<string, unknown>, asked: Mode | undefined, finishReason?: string): Answer {
   const usage = record(chunk.usage);
   const served = record(chunk.block_attention);
   const ttftMs = record(chunk.timings).ttft_ms;
   const blocks: unknown[] = Array.isArray(served.blocks) ? served.blocks : [];
   return {
     finishReason,
-    mode: served.mode === "full" || served.mode === "block" ? served.mode : asked,
+    mode: isMode(served.mode) ? served.mode : (asked ?? "block"),
     promptTokens: count(usage.prompt_tokens),
     cachedTokens: count(record(usage.prompt_tokens_details).cached_tokens),
     completionTokens: count(usage.completion_tokens),
@@ -197,6 +211,10 @@ function readAnswer(chunk: Record<string, unknown>, asked: Mode, finishReason: s
 
 function record(value: unknown): Record<string, unknown> {
   return isRecord(value) ? value : {};
+}
+
+function isMode(value: unknown): value is Mode {
+  return value === "full" || value === "block";
 }
 
 function count(value: unknown): number {

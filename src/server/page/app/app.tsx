@@ -1,137 +1,173 @@
 import { useCallback, useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import demoLines from "../../../../models/tiny-rag/demo.jsonl";
 import { AnswerPanel } from "./answer-panel.js";
-import { type Answer, type Api, ApiError, ask, forgetBlock, loadedModel, type ServedBlock } from "./api.js";
+import {
+  type Answer,
+  type Api,
+  ApiError,
+  ask,
+  forgetBlock,
+  loadedModel,
+  type Question,
+  type ServedBlock,
+  type ServedModel,
+} from "./api.js";
 import { AskPanel } from "./ask-panel.js";
-import { changeDraft, emptyDraft, formatDraft, type Mode, type Passage, parseDraft } from "./draft.js";
-import { parseExamples, suggestedQuestions } from "./examples.js";
+import { changeDraft, type Draft, emptyDraft, formatDraft, type Mode, type Passage, parseDraft } from "./draft.js";
+import { type ExampleSet, fillUp, parseExamples, suggestedQuestions } from "./examples.js";
 import { KeyForm } from "./key-form.js";
-import { addMeasurement, type Measurements, passagesKey } from "./measurement.js";
+import { type Measurement, type Measurements, measurementOf, medians, passagesKey } from "./measurement.js";
 import { MetricsPanel } from "./metrics-panel.js";
 import { PassagesPanel } from "./passages-panel.js";
-import type { Run } from "./run.js";
-import { TimingPanel } from "./timing-panel.js";
+import type { Measuring, Run } from "./run.js";
+import { numMeasuredPassages, numMeasuredRounds, TimingPanel } from "./timing-panel.js";
 
 const draftName = "block-attention.playground";
 const keyName = "block-attention.key";
 const numSuggestions = 5;
 const retryMs = 2_000;
 
-/** The model's name, once the server has told it. */
+/** The model, once the server has told it. */
 type Connection =
-  | { readonly kind: "connecting" }
-  | { readonly kind: "connected"; readonly model: string }
-  | { readonly kind: "waiting"; readonly message: string };
+  | { readonly kind: "connecting"; readonly model?: undefined }
+  | { readonly kind: "connected"; readonly model: ServedModel }
+  /** `model` is the one before the server went away. */
+  | { readonly kind: "waiting"; readonly message: string; readonly model: ServedModel | undefined };
 
 /** The whole page. */
 export function App() {
   const examples = useMemo(() => parseExamples(demoLines), []);
-  const [draft, change] = useReducer(
-    changeDraft,
-    undefined,
-    () => parseDraft(read(localStore(), draftName)) ?? emptyDraft,
-  );
+  const [draft, change] = useReducer(changeDraft, undefined, () => openingDraft(examples));
+  /** Of this visit: another time another model may be served. */
+  const [chosenMode, setChosenMode] = useState<Mode>();
   const [key, setKey] = useState(() => read(sessionStore(), keyName) || undefined);
-  const [keyMessage, setKeyMessage] = useState<string>();
+  const [keyError, setKeyError] = useState<ApiError>();
   const [run, setRun] = useState<Run>({ kind: "none" });
   const [served, setServed] = useState<ReadonlyMap<number, { block: ServedBlock; text: string }>>(new Map());
-  const [measurements, setMeasurements] = useState<Measurements>({});
+  const [asked, setAsked] = useState<Measurements>({});
+  const [measuring, setMeasuring] = useState<Measuring>({ kind: "none" });
+  const [measured, setMeasured] = useState<{ runs: readonly Measurement[]; numPassages: number }>();
   const [savedTokens, setSavedTokens] = useState(0);
   const [forgotten, setForgotten] = useState<{ kind: "done" | "failed"; text: string }>();
   const [announcement, announce] = useState("");
   const running = useRef<AbortController | undefined>(undefined);
 
   const api = useMemo<Api>(() => ({ fetch: (...request) => fetch(...request), key }), [key]);
-  const askForKey = useCallback((message: string) => setKeyMessage(message), []);
-  const connection = useConnection(api, askForKey);
-
+  const [connection, reconnect] = useConnection(api, setKeyError);
+  const { model } = connection;
+  const mode = chosenMode ?? model?.defaultMode;
+  /** Asks for the key, or for the server until it is there again. */
+  const onFailure = useCallback(
+    (error: unknown) => {
+      if (!(error instanceof ApiError)) return;
+      if (error.status === 401) setKeyError(error);
+      else if (error.status === undefined || error.status >= 500) reconnect();
+    },
+    [reconnect],
+  );
   useEffect(() => write(localStore(), draftName, formatDraft(draft)), [draft]);
   // A page that is left must not keep the server at work.
   useEffect(() => () => running.current?.abort(), []);
 
   const used = draft.passages.filter(({ isOn, title, text }) => isOn && (title.trim() !== "" || text.trim() !== ""));
-  const isRunning = run.kind === "running";
+  const isRunning = run.kind === "running" || measuring.kind === "running";
 
-  /** Asks once and notes what was done. */
+  /** Asks once, to the answer's end. */
   const askOnce = async (
-    passages: readonly Passage[],
-    mode: Mode,
-    maxTokens: number,
+    question: Omit<Question, "model">,
     signal: AbortSignal,
-    onText: (text: string) => void,
+    onText?: (text: string) => void,
   ): Promise<Answer> => {
-    const documents = passages.map(({ title, text }) => ({ title, text }));
-    const model = connection.kind === "connected" ? connection.model : "default";
     let answer: Answer | undefined;
-    for await (const event of ask(api, { question: draft.question, documents, mode, model, maxTokens }, signal)) {
-      if (event.kind === "text") onText(event.text);
+    for await (const event of ask(api, { ...question, model: model?.id ?? "default" }, signal)) {
+      if (event.kind === "text") onText?.(event.text);
       else answer = event.answer;
     }
     if (answer === undefined) throw new ApiError(undefined, "The answer was cut off: it has no end");
-    const blocks = answer.mode === "full" ? [] : answer.blocks.slice(-passages.length || answer.blocks.length);
-    const byPassage = passages.flatMap((passage, i) => {
-      const block = blocks[i];
-      return block === undefined ? [] : [{ passage, block }];
-    });
-    change({ kind: "served", blockIds: new Map(byPassage.map(({ passage, block }) => [passage.id, block.id])) });
-    setServed(new Map(byPassage.map(({ passage, block }) => [passage.id, { block, text: textOf(passage) }])));
-    setMeasurements((before) => addMeasurement(before, answer, documents));
-    setSavedTokens((before) => before + answer.cachedTokens);
+    setSavedTokens((before) => before + (answer?.cachedTokens ?? 0));
     return answer;
   };
 
-  /** Runs one thing at a time, to an end that the person sees. */
-  const start = async (
-    what: "answer" | "measure",
-    work: (signal: AbortSignal, onText: (text: string) => void) => Promise<Run>,
-  ) => {
-    const controller = new AbortController();
-    running.current = controller;
-    let text = "";
+  /** One thing runs at a time. */
+  const begin = (): AbortSignal => {
+    running.current = new AbortController();
     setForgotten(undefined);
-    setRun({ kind: "running", text, what });
-    announce(what === "measure" ? "Measuring" : "Asked");
+    return running.current.signal;
+  };
+
+  const onAsk = async () => {
+    const signal = begin();
+    let text = "";
+    setRun({ kind: "running", text });
+    announce("Asked");
     try {
-      const end = await work(controller.signal, (more) => {
+      const { question, maxTokens } = draft;
+      const answer = await askOnce({ question, documents: textsOf(used), mode, maxTokens }, signal, (more) => {
         text += more;
-        setRun({ kind: "running", text, what });
+        setRun({ kind: "running", text });
       });
-      setRun(end);
-      if (end.kind === "done") announce(what === "measure" ? "Measured" : `Answer: ${end.text}`);
+      const blocks = used.length === 0 ? [] : answer.blocks.slice(-used.length);
+      const byPassage = used.flatMap((passage, i) => {
+        const block = blocks[i];
+        return block === undefined ? [] : [{ passage, block }];
+      });
+      change({ kind: "served", blockIds: new Map(byPassage.map(({ passage, block }) => [passage.id, block.id])) });
+      setServed(new Map(byPassage.map(({ passage, block }) => [passage.id, { block, text: textOf(passage) }])));
+      const measurement = measurementOf(answer, textsOf(used));
+      if (measurement !== undefined) setAsked((before) => ({ ...before, [measurement.kind]: measurement }));
+      setRun({ kind: "done", text, answer, passages: used });
+      announce(`Answer: ${text}`);
     } catch (error) {
-      if (controller.signal.aborted) {
+      if (signal.aborted) {
         setRun({ kind: "stopped", text });
         announce("Stopped");
         return;
       }
-      const { message } = error as Error;
-      if (error instanceof ApiError && error.status === 401) askForKey(message);
-      setRun({ kind: "failed", text, message });
+      setRun({ kind: "failed", text, message: describe(error) });
+      onFailure(error);
     }
   };
 
-  const onAsk = () =>
-    start("answer", async (signal, onText) => {
-      let text = "";
-      const answer = await askOnce(used, draft.mode, draft.maxTokens, signal, (more) => {
-        text += more;
-        onText(more);
-      });
-      return { kind: "done", what: "answer", text, answer, passages: used };
-    });
-
-  /** Full mode, block mode with nothing in the store, block mode with everything in it: one token each. */
-  const onMeasure = () =>
-    start("measure", async (signal) => {
-      const once = (mode: Mode) => askOnce(used, mode, 1, signal, () => undefined);
+  /** In turn: full mode, block mode with nothing in the store, block mode with everything in it; one token each. */
+  const onMeasure = async () => {
+    const signal = begin();
+    const documents = fillUp(textsOf(used), examples, numMeasuredPassages);
+    const question = draft.question.trim() || (examples[0]?.questions[0] ?? "");
+    let numDone = 0;
+    const once = async (wanted: Mode) => {
+      setMeasuring({ kind: "running", numDone });
+      const answer = await askOnce({ question, documents, mode: wanted, maxTokens: 1 }, signal);
+      numDone += 1;
+      return answer;
+    };
+    const runs: Measurement[] = [];
+    const measure = async (wanted: Mode) => {
+      const measurement = measurementOf(await once(wanted), documents);
+      if (measurement !== undefined) runs.push(measurement);
+      setMeasured({ runs: [...runs], numPassages: documents.length });
+    };
+    announce("Measuring");
+    try {
       // The first of all tells the blocks' ids, and pays for what a server does only once.
       const { blocks } = await once("block");
-      await once("full");
-      for (const id of new Set(blocks.slice(-used.length).map((block) => block.id))) await forgetBlock(api, id, signal);
-      await once("block");
-      const last = await once("block");
-      return { kind: "done", what: "measure", text: "", answer: last, passages: used };
-    });
+      for (let round = 0; round < numMeasuredRounds; round++) {
+        await measure("full");
+        for (const id of new Set(blocks.map((block) => block.id))) await forgetBlock(api, id, signal);
+        await measure("block");
+        await measure("block");
+      }
+      setMeasuring({ kind: "none" });
+      announce("Measured");
+    } catch (error) {
+      if (signal.aborted) {
+        setMeasuring({ kind: "none" });
+        announce("Stopped");
+        return;
+      }
+      setMeasuring({ kind: "failed", message: describe(error) });
+      onFailure(error);
+    }
+  };
 
   const known = used.filter(({ blockId }) => blockId !== undefined);
   const onForget = async () => {
@@ -144,14 +180,14 @@ export function App() {
       setForgotten({ kind: "done", text });
       announce(text);
     } catch (error) {
-      if (error instanceof ApiError && error.status === 401) askForKey(error.message);
-      setForgotten({ kind: "failed", text: (error as Error).message });
+      setForgotten({ kind: "failed", text: describe(error) });
+      onFailure(error);
     }
   };
 
   const onKey = (entered: string) => {
     write(sessionStore(), keyName, entered);
-    setKeyMessage(undefined);
+    setKeyError(undefined);
     setKey(entered);
   };
   const onForgetKey = () => {
@@ -174,9 +210,9 @@ export function App() {
         </h1>
         <p class="status" data-connection={connection.kind}>
           {connection.kind === "connected" ? (
-            <>
-              Model <strong>{connection.model}</strong>
-            </>
+            <span>
+              Model <strong>{connection.model.id}</strong>
+            </span>
           ) : connection.kind === "waiting" ? (
             connection.message
           ) : (
@@ -187,10 +223,15 @@ export function App() {
               Forget the key
             </button>
           )}
+          <a href="/docs">API</a>
+        </p>
+        <p class="muted intro">
+          Each passage is a block: encoded once, kept in the server's store, and used at any place of any later prompt.
+          Ask, change the order, and ask again.
         </p>
       </header>
       <main>
-        {keyMessage !== undefined && <KeyForm message={keyMessage} onKey={onKey} />}
+        {keyError !== undefined && <KeyForm error={keyError} onKey={onKey} />}
         <div class="columns">
           <PassagesPanel
             passages={draft.passages}
@@ -203,31 +244,37 @@ export function App() {
           <div class="column">
             <AskPanel
               draft={draft}
+              mode={mode}
+              model={model}
               suggestions={suggestedQuestions(examples, titles, numSuggestions)}
               isRunning={isRunning}
               change={change}
+              onMode={setChosenMode}
               onAsk={onAsk}
               onStop={() => running.current?.abort()}
             />
             <AnswerPanel run={run} />
             <TimingPanel
-              measurements={measurements}
+              asked={asked}
               passages={passagesKey(used)}
-              numPassages={used.length}
+              measured={measured && { ...measured, medians: medians(measured.runs) }}
+              measuring={measuring}
               savedTokens={savedTokens}
               isRunning={isRunning}
               canForget={known.length > 0}
               forgotten={forgotten}
               onMeasure={onMeasure}
+              onStop={() => running.current?.abort()}
               onForget={onForget}
             />
           </div>
         </div>
-        <MetricsPanel api={api} onKeyWanted={askForKey} />
+        <MetricsPanel api={api} onFailure={onFailure} />
       </main>
       <footer class="foot">
         The page asks only the server's own API: <code>/v1/chat/completions</code> with <code>documents</code> and{" "}
-        <code>block_attention</code>. <code>/openapi.json</code> describes it.
+        <code>block_attention</code>. <a href="/docs">The API's page</a> describes it, and so does{" "}
+        <a href="/openapi.json">/openapi.json</a>.
       </footer>
       <p class="visually-hidden" role="status" data-announcement>
         {announcement}
@@ -236,9 +283,10 @@ export function App() {
   );
 }
 
-/** Asks for the model until the server tells it. */
-function useConnection(api: Api, onKeyWanted: (message: string) => void): Connection {
+/** Asks for the model until the server tells it. The function asks again, for a server that may have gone away. */
+function useConnection(api: Api, onKeyWanted: (error: ApiError) => void): [Connection, () => void] {
   const [connection, setConnection] = useState<Connection>({ kind: "connecting" });
+  const [attempt, setAttempt] = useState(0);
   useEffect(() => {
     const ended = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -247,14 +295,11 @@ function useConnection(api: Api, onKeyWanted: (message: string) => void): Connec
         setConnection({ kind: "connected", model: await loadedModel(api, ended.signal) });
       } catch (error) {
         if (ended.signal.aborted) return;
-        const { message } = error as Error;
-        if (error instanceof ApiError && error.status === 401) {
-          setConnection({ kind: "waiting", message: "Waiting for a key" });
-          onKeyWanted(message);
-        } else {
-          setConnection({ kind: "waiting", message });
-          timer = setTimeout(connect, retryMs);
-        }
+        const isKeyWanted = error instanceof ApiError && error.status === 401;
+        const message = isKeyWanted ? "Waiting for a key" : (error as Error).message;
+        setConnection(({ model }) => ({ kind: "waiting", message, model }));
+        if (isKeyWanted) onKeyWanted(error);
+        else timer = setTimeout(connect, retryMs);
       }
     };
     void connect();
@@ -262,8 +307,28 @@ function useConnection(api: Api, onKeyWanted: (message: string) => void): Connec
       ended.abort();
       clearTimeout(timer);
     };
-  }, [api, onKeyWanted]);
-  return connection;
+  }, [api, onKeyWanted, attempt]);
+  return [connection, useCallback(() => setAttempt((before) => before + 1), [])];
+}
+
+/** What went wrong, and what to do where the server's words do not say it. */
+function describe(error: unknown): string {
+  const { message } = error as Error;
+  if (!(error instanceof ApiError)) return message;
+  if (error.status === 401) return `${message}. Enter a key at the top of the page.`;
+  const isPassing = error.status === undefined || error.status >= 500 || error.status === 429;
+  return isPassing ? `${message}${/[.?]$/.test(message) ? "" : "."} Try again in a moment.` : message;
+}
+
+/** What was kept, or, where that is nothing, the first of the examples. */
+function openingDraft([example]: readonly ExampleSet[]): Draft {
+  const kept = parseDraft(read(localStore(), draftName)) ?? emptyDraft;
+  if (kept.passages.length > 0 || kept.question !== "" || example === undefined) return kept;
+  return changeDraft(kept, { kind: "load", documents: example.documents, question: example.questions[0] ?? "" });
+}
+
+function textsOf(passages: readonly Passage[]): { title: string; text: string }[] {
+  return passages.map(({ title, text }) => ({ title, text }));
 }
 
 function textOf({ title, text }: Passage): string {

@@ -1,11 +1,17 @@
 import { useRef } from "preact/hooks";
+import type { ServedModel } from "./api.js";
 import type { Draft, DraftAction, Mode } from "./draft.js";
 
 export interface AskPanelProps {
   readonly draft: Draft;
+  /** Undefined until the server has told its default. */
+  readonly mode: Mode | undefined;
+  /** Undefined until the server has told it. */
+  readonly model: ServedModel | undefined;
   readonly suggestions: readonly string[];
   readonly isRunning: boolean;
   change(action: DraftAction): void;
+  onMode(mode: Mode): void;
   onAsk(): void;
   onStop(): void;
 }
@@ -20,7 +26,8 @@ const modes: readonly { mode: Mode; name: string; explanation: string }[] = [
 ];
 
 /** The question, how it is to be computed, and the buttons. */
-export function AskPanel({ draft, suggestions, isRunning, change, onAsk, onStop }: AskPanelProps) {
+export function AskPanel(props: AskPanelProps) {
+  const { draft, mode: chosen, model, suggestions, isRunning, change, onMode, onAsk, onStop } = props;
   const form = useRef<HTMLFormElement>(null);
   return (
     <section class="panel ask" aria-labelledby="ask-title">
@@ -68,13 +75,7 @@ export function AskPanel({ draft, suggestions, isRunning, change, onAsk, onStop 
           <legend class="visually-hidden">Mode</legend>
           {modes.map(({ mode, name, explanation }) => (
             <label key={mode} class="mode">
-              <input
-                type="radio"
-                name="mode"
-                value={mode}
-                checked={draft.mode === mode}
-                onChange={() => change({ kind: "mode", mode })}
-              />
+              <input type="radio" name="mode" value={mode} checked={mode === chosen} onChange={() => onMode(mode)} />
               <span>
                 <strong>{name}</strong>
                 <span class="muted"> {explanation}</span>
@@ -82,6 +83,12 @@ export function AskPanel({ draft, suggestions, isRunning, change, onAsk, onStop 
             </label>
           ))}
         </fieldset>
+        {chosen === "block" && model !== undefined && !model.trainedModes.includes("block") && (
+          <p class="warning">
+            <strong>Warning:</strong> {model.id} was not trained for block attention: its answers get worse that way.
+            Full attention is safe.
+          </p>
+        )}
         <div class="row wrap">
           <button type="submit" class="button button-main" aria-disabled={isRunning}>
             Ask

@@ -47,7 +47,6 @@ test("parseDraft(): any draft comes back as it was formatted", () => {
     fc.record({ kind: fc.constant("remove" as const), id }),
     fc.record({ kind: fc.constant("move" as const), id, to: fc.integer() }),
     fc.record({ kind: fc.constant("switch" as const), id, isOn: fc.boolean() }),
-    fc.record({ kind: fc.constant("mode" as const), mode: fc.constantFrom("block" as const, "full" as const) }),
     fc.record({ kind: fc.constant("question" as const), question: text }),
   );
   fc.assert(
@@ -73,7 +72,6 @@ test("parseDraft(): text that is no draft is none", () => {
     broken({ passages: [loaded.passages[0], loaded.passages[0]] }),
     broken({ nextId: 2 }),
     broken({ maxTokens: 0 }),
-    broken({ mode: "other" }),
   ];
   expect(texts.map(parseDraft)).toEqual(texts.map(() => undefined));
   expect(parseDraft(broken({}))).toEqual(loaded);

@@ -16,7 +16,6 @@ export interface Draft {
   readonly passages: readonly Passage[];
   readonly nextId: number;
   readonly question: string;
-  readonly mode: Mode;
   /** The longest answer, in tokens. */
   readonly maxTokens: number;
 }
@@ -33,10 +32,9 @@ export type DraftAction =
   | { readonly kind: "restore"; readonly passages: readonly Passage[] }
   | { readonly kind: "served"; readonly blockIds: ReadonlyMap<number, string> }
   | { readonly kind: "question"; readonly question: string }
-  | { readonly kind: "mode"; readonly mode: Mode }
   | { readonly kind: "max tokens"; readonly maxTokens: number };
 
-export const emptyDraft: Draft = { passages: [], nextId: 1, question: "", mode: "block", maxTokens: 60 };
+export const emptyDraft: Draft = { passages: [], nextId: 1, question: "", maxTokens: 60 };
 
 /** The draft after an action; what it names but does not exist changes nothing. */
 export function changeDraft(draft: Draft, action: DraftAction): Draft {
@@ -79,8 +77,6 @@ export function changeDraft(draft: Draft, action: DraftAction): Draft {
       };
     case "question":
       return { ...draft, question: action.question };
-    case "mode":
-      return { ...draft, mode: action.mode };
     case "max tokens":
       return { ...draft, maxTokens: action.maxTokens };
     default:
@@ -107,13 +103,13 @@ export function parseDraft(text: string): Draft | undefined {
     return undefined;
   }
   if (!isRecord(value) || value.version !== 1) return undefined;
-  const { passages, nextId, question, mode, maxTokens } = value;
+  const { passages, nextId, question, maxTokens } = value;
   if (!Array.isArray(passages) || !passages.every(isPassage) || !isWhole(nextId) || !isWhole(maxTokens))
     return undefined;
-  if (typeof question !== "string" || (mode !== "block" && mode !== "full")) return undefined;
+  if (typeof question !== "string") return undefined;
   const ids = new Set(passages.map(({ id }) => id));
   if (ids.size < passages.length || passages.some(({ id }) => id >= nextId)) return undefined;
-  return { passages, nextId, question, mode, maxTokens };
+  return { passages, nextId, question, maxTokens };
 }
 
 function isPassage(value: unknown): value is Passage {

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { parseExamples, suggestedQuestions } from "./examples.js";
+import { fillUp, parseExamples, suggestedQuestions } from "./examples.js";
 
 const sets = parseExamples(readFileSync(new URL("../../../../models/tiny-rag/demo.jsonl", import.meta.url), "utf8"));
 
@@ -11,6 +11,16 @@ test("parseExamples(): the embedded model's demo gives a set a line, and all of 
   expect(all?.documents).toEqual(others.flatMap(({ documents }) => documents));
   expect([...(all?.questions ?? [])].sort()).toEqual(others.flatMap(({ questions }) => questions).sort());
   expect(() => parseExamples('{"documents":[]}')).toThrow("Cannot read the examples: line 1");
+});
+
+test("fillUp(): own passages come first, examples fill up, none twice", () => {
+  const own = { title: "Mine", text: "Words of my own" };
+  const second = sets[1]?.documents ?? [];
+  const filled = fillUp([own, ...second], sets, 15);
+  expect(filled.slice(0, 4)).toEqual([own, ...second]);
+  expect(new Set(filled.map(({ title }) => title)).size).toBe(15);
+  const many = Array.from({ length: 20 }, (_, i) => ({ title: String(i), text: "" }));
+  expect(fillUp(many, sets, 15)).toEqual(many);
 });
 
 test("suggestedQuestions(): only of sets whose passages are all there", () => {

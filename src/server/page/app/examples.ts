@@ -39,6 +39,18 @@ export function parseExamples(jsonLines: string): ExampleSet[] {
   return [...sets, all];
 }
 
+/** Passages with those of the examples that are not among them behind, up to `wanted`; more of them stay as they are. */
+export function fillUp(
+  documents: ExampleSet["documents"],
+  sets: readonly ExampleSet[],
+  wanted: number,
+): ExampleSet["documents"] {
+  const isNew = (example: { title: string; text: string }) =>
+    documents.every(({ title, text }) => title !== example.title || text !== example.text);
+  const others = (sets.at(-1)?.documents ?? []).filter(isNew);
+  return [...documents, ...others.slice(0, Math.max(0, wanted - documents.length))];
+}
+
 /** The first few questions that the passages at hand can answer. */
 export function suggestedQuestions(sets: readonly ExampleSet[], titles: ReadonlySet<string>, limit: number): string[] {
   const fitting = sets.filter(({ documents }) => documents.every(({ title }) => titles.has(title)));

@@ -1,15 +1,16 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import type { ApiError } from "./api.js";
 
-/** Asks for the key that the server wants. */
-export function KeyForm({ message, onKey }: { message: string; onKey: (key: string) => void }) {
+/** Asks for the key that the server wants; each new error of it takes the focus here. */
+export function KeyForm({ error, onKey }: { error: ApiError; onKey: (key: string) => void }) {
   const [key, setKey] = useState("");
   const field = useRef<HTMLInputElement>(null);
-  useEffect(() => field.current?.focus(), []);
+  useEffect(() => field.current?.focus(), [error]);
   return (
     <section class="panel key" aria-labelledby="key-title">
       <h2 id="key-title">This server wants a key</h2>
       <p class="error" role="alert">
-        {message}
+        {error.message}
       </p>
       <form
         class="row wrap"
@@ -33,7 +34,10 @@ export function KeyForm({ message, onKey }: { message: string; onKey: (key: stri
           Use this key
         </button>
       </form>
-      <p class="muted">It is kept for this tab only, until it is closed.</p>
+      <p class="muted">
+        A key of the file that the server was started with (<code>--keys</code>). It is kept for this tab only, until it
+        is closed.
+      </p>
     </section>
   );
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Answer } from "./api.js";
-import { addMeasurement, passagesKey, runKind } from "./measurement.js";
+import { measurementOf, medians, passagesKey, type RunKind, runKind } from "./measurement.js";
 
 const answer = (hits: readonly boolean[], mode: Answer["mode"] = "block"): Answer => ({
   finishReason: "stop",
@@ -21,15 +21,20 @@ test("runKind(): the passages alone decide, not the preamble before them", () =>
   expect(runKind(answer([true]), 0)).toBe(undefined);
 });
 
-test("addMeasurement(): the last of each kind is kept, an answer without a first token is none", () => {
+test("measurementOf(): the same passages in any order are the same; an answer without a first token is none", () => {
   const a = { title: "A", text: "a" };
   const b = { title: "B", text: "b" };
-  const first = addMeasurement({}, answer([true, false, false]), [a, b]);
-  expect(first).toEqual({
-    first: { ttftMs: 12, promptTokens: 50, cachedTokens: 20, passages: passagesKey([b, a]) },
-  });
-  expect(addMeasurement(first, { ...answer([true, false, false]), ttftMs: 9 }, [b, a]).first?.ttftMs).toBe(9);
-  expect(addMeasurement(first, { ...answer([true, true, true]), ttftMs: undefined }, [a, b])).toBe(first);
+  const first = { kind: "first", ttftMs: 12, promptTokens: 50, cachedTokens: 20, passages: passagesKey([b, a]) };
+  expect(measurementOf(answer([true, false, false]), [a, b])).toEqual(first);
+  expect(measurementOf({ ...answer([true, true, true]), ttftMs: undefined }, [a, b])).toBe(undefined);
+  expect(measurementOf(answer([true]), [])).toBe(undefined);
+});
+
+test("medians(): the middle run of each kind, whatever the order; a kind without runs has none", () => {
+  const run = (kind: RunKind, ttftMs: number) => ({ kind, ttftMs, promptTokens: 50, cachedTokens: 20, passages: "" });
+  const runs = [9, 1, 500, 3, 4].map((ms) => run("stored", ms));
+  expect(medians([...runs, run("full", 20)])).toEqual({ stored: run("stored", 4), full: run("full", 20) });
+  expect(medians([run("first", 2), run("first", 1)])).toEqual({ first: run("first", 2) });
 });
 
 test("passagesKey(): other texts are another set, though they join to the same", () => {

@@ -6,8 +6,9 @@ import type { Answer } from "./api.js";
  */
 export type RunKind = "full" | "first" | "partly" | "stored";
 
-/** The last run of a kind. */
+/** How soon an answer over passages began. */
 export interface Measurement {
+  readonly kind: RunKind;
   readonly ttftMs: number;
   readonly promptTokens: number;
   readonly cachedTokens: number;
@@ -15,7 +16,10 @@ export interface Measurement {
   readonly passages: string;
 }
 
+/** One measurement of each kind. */
 export type Measurements = { readonly [K in RunKind]?: Measurement };
+
+type Documents = readonly { readonly title: string; readonly text: string }[];
 
 /** Which kind of run an answer over passages was; undefined where there is nothing to compare: no passages. */
 export function runKind(answer: Answer, numPassages: number): RunKind | undefined {
@@ -27,19 +31,26 @@ export function runKind(answer: Answer, numPassages: number): RunKind | undefine
   return numHits === passages.length ? "stored" : "partly";
 }
 
-/** The measurements with an answer's added, in place of the last one of its kind. */
-export function addMeasurement(
-  measurements: Measurements,
-  answer: Answer,
-  documents: readonly { readonly title: string; readonly text: string }[],
-): Measurements {
+/** An answer's measurement; undefined where there is nothing to compare: no passages, or no first token. */
+export function measurementOf(answer: Answer, documents: Documents): Measurement | undefined {
   const kind = runKind(answer, documents.length);
-  if (kind === undefined || answer.ttftMs === undefined) return measurements;
+  if (kind === undefined || answer.ttftMs === undefined) return undefined;
   const { ttftMs, promptTokens, cachedTokens } = answer;
-  return { ...measurements, [kind]: { ttftMs, promptTokens, cachedTokens, passages: passagesKey(documents) } };
+  return { kind, ttftMs, promptTokens, cachedTokens, passages: passagesKey(documents) };
+}
+
+/** The median run of each kind; of an even number of runs, the slower of the two in the middle. */
+export function medians(runs: readonly Measurement[]): Measurements {
+  const byTime = [...runs].sort((a, b) => a.ttftMs - b.ttftMs);
+  const median = (kind: RunKind) => {
+    const ofKind = byTime.filter((run) => run.kind === kind);
+    const middle = ofKind[ofKind.length >> 1];
+    return middle === undefined ? {} : { [kind]: middle };
+  };
+  return { ...median("full"), ...median("first"), ...median("partly"), ...median("stored") };
 }
 
 /** Names a set of passages, whatever their order. */
-export function passagesKey(documents: readonly { readonly title: string; readonly text: string }[]): string {
+export function passagesKey(documents: Documents): string {
   return JSON.stringify(documents.map(({ title, text }) => JSON.stringify([title, text])).sort());
 }

@@ -16,8 +16,8 @@ interface History {
 }
 
 /** The server's own metrics of the last minute, all of its clients together. */
-export function MetricsPanel({ api, onKeyWanted }: { api: Api; onKeyWanted: (message: string) => void }) {
-  const { last, steps, error } = useMetrics(api, onKeyWanted);
+export function MetricsPanel({ api, onFailure }: { api: Api; onFailure: (error: unknown) => void }) {
+  const { last, steps, error } = useMetrics(api, onFailure);
   const now = steps.at(-1);
   const line = (name: string, kind: "plain" | "stored" | "computed", key: keyof Step) => ({
     name,
@@ -85,7 +85,7 @@ function lifetimeShare(last: Reading | undefined): string | undefined {
 }
 
 /** Reads the metrics each second while the page can be seen. */
-function useMetrics(api: Api, onKeyWanted: (message: string) => void): History {
+function useMetrics(api: Api, onFailure: (error: unknown) => void): History {
   const [history, setHistory] = useState<History>({ last: undefined, steps: [] });
   useEffect(() => {
     const ended = new AbortController();
@@ -105,13 +105,10 @@ function useMetrics(api: Api, onKeyWanted: (message: string) => void): History {
         });
       } catch (error) {
         if (ended.signal.aborted) return;
-        const message = (error as Error).message;
-        setHistory((before) => ({ ...before, error: `Cannot read the metrics: ${message}` }));
-        if (error instanceof ApiError && error.status === 401) {
-          // Another key makes another `api`, with which this begins anew.
-          onKeyWanted(message);
-          return;
-        }
+        setHistory((before) => ({ ...before, error: `Cannot read the metrics: ${(error as Error).message}` }));
+        onFailure(error);
+        // Another key makes another `api`, with which this begins anew.
+        if (error instanceof ApiError && error.status === 401) return;
         waitMs = retryMs;
       } finally {
         isReading = false;
@@ -130,6 +127,6 @@ function useMetrics(api: Api, onKeyWanted: (message: string) => void): History {
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", onVisibility);
     };
-  }, [api, onKeyWanted]);
+  }, [api, onFailure]);
   return history;
 }

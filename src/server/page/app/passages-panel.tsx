@@ -75,12 +75,9 @@ export function PassagesPanel({ passages, nextId, examples, served, change, anno
         )}
       </div>
       {passages.length === 0 && (
-        <div class="welcome">
-          <p>
-            Each passage is a <strong>block</strong>: it is encoded once, kept in the server's store, and used at any
-            place of any later prompt. Load the examples, ask, then change the order and ask again.
-          </p>
-        </div>
+        <p class="muted welcome">
+          Load the examples or add passages of your own. Without any, the question is asked alone.
+        </p>
       )}
       <div class="joined">
         <label class="visually-hidden" for="example-set">
