@@ -79,7 +79,10 @@ export function layoutChat(
       isExplained = true;
       break;
     }
-    if (!isExplained) return wholePrompt(prompt, skeleton.pieces, template.bosText);
+    if (!isExplained) {
+      const { runs, warning } = wholePrompt(prompt, skeleton.pieces, template.bosText);
+      return { kind: "whole", runs, warnings: [...unreadNames(template, messages), warning] };
+    }
     alignment = align(prompt, pieces, skeleton.order, texts, rewrites);
   }
 
@@ -99,7 +102,13 @@ export function layoutChat(
       rewritten: rewrites.has(message) || (numPrinted.get(message) ?? 0) > 1,
     };
   });
-  return { kind: "turns", turns, warnings: warningsOf(messages, numPrinted, rewrites) };
+  const warnings = [...unreadNames(template, messages), ...warningsOf(messages, numPrinted, rewrites)];
+  return { kind: "turns", turns, warnings };
+}
+
+function unreadNames(template: ChatTemplate, messages: readonly RenderedMessage[]): string[] {
+  if (template.readsMessageName || messages.every(({ name }) => name === undefined)) return [];
+  return ['The chat template reads no names: the "name" of messages is passed over'];
 }
 
 function warningsOf(
@@ -119,7 +128,11 @@ function warningsOf(
 }
 
 /** The prompt as one piece; what the template surely printed itself, before and after all messages, is trusted. */
-function wholePrompt(prompt: string, pieces: readonly string[], bosText: string): ChatLayout {
+function wholePrompt(
+  prompt: string,
+  pieces: readonly string[],
+  bosText: string,
+): { readonly runs: readonly TextRun[]; readonly warning: string } {
   const numBefore = commonPrefix(prompt, pieces[0]!);
   const rest = prompt.slice(numBefore);
   const numAfter = pieces.length > 1 ? commonSuffix(rest, pieces.at(-1)!) : 0;
@@ -132,7 +145,7 @@ function wholePrompt(prompt: string, pieces: readonly string[], bosText: string)
   ].filter((run) => run.text !== "");
   const warning =
     "The chat template rewrites the messages in a way that cannot be followed: the whole prompt is one block";
-  return { kind: "whole", runs, warnings: [warning] };
+  return { runs, warning };
 }
 
 interface Placeholders {

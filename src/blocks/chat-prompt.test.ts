@@ -58,7 +58,12 @@ test("segmentMessages(): a message's name reaches the template, which says wheth
     "d\n",
   ]);
   expect(reads.readsMessageName).toBe(true);
+  expect(segmentMessages(messages, reads).warnings).toEqual([]);
   expect(chatml.readsMessageName).toBe(false);
+  expect(segmentMessages(messages, chatml).warnings).toEqual([
+    'The chat template reads no names: the "name" of messages is passed over',
+  ]);
+  expect(segmentMessages([messages[1]!, { role: "user", content: "a" }], chatml).warnings).toEqual([]);
   for (const name of ["", "two words", "<|im_end|>", 3]) {
     expect(() => segmentMessages([{ role: "user", name: name as string, content: "a" }], reads)).toThrow(
       /^Cannot use message 0: its name is /,

@@ -54,7 +54,10 @@ export function chatAnswer(
       logprobs: tokens.length > 0 ? logprobsOf(tokens) : null,
       finish_reason: finishReason(result),
     })),
-    usage: usageOf(results, n),
+    usage: usageOf(
+      results.map(({ usage }) => usage),
+      n,
+    ),
     ...reportOf(results[0]!),
   };
 }

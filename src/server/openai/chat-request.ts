@@ -4,7 +4,7 @@ import type { PromptInput } from "../../engine/prompt.js";
 import { ApiError } from "../api-error.js";
 import type { HostGenerateRequest } from "../engine-host.js";
 import type { ServerLimits } from "../server-config.js";
-import { chatFields } from "./fields.js";
+import { chatFields, chatPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 import { samplingOf } from "./sampling-of.js";
 import { type StreamFields, streamOptions } from "./stream-options.js";
@@ -17,6 +17,8 @@ export interface ChoiceRequests extends StreamFields {
   readonly requests: readonly HostGenerateRequest[];
   /** Answers of each prompt. */
   readonly n: number;
+  /** What the answer is to warn of: fields that do nothing. */
+  readonly warnings: readonly string[];
 }
 
 /** @throws ApiError for fields that do not go together. */
@@ -55,7 +57,7 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     logprobs,
     echo: false,
   }));
-  return { requests, n, ...streamOptions(body) };
+  return { requests, n, warnings: chatPassedOver(body), ...streamOptions(body) };
 }
 
 function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {
@@ -69,7 +71,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
   };
 }
 
-function messageOf({ role, content }: ChatBody["messages"][number], index: number): ChatMessage {
+function messageOf({ role, name, content }: ChatBody["messages"][number], index: number): ChatMessage {
   if (content == null && role !== "assistant") {
     const param = `messages[${index}].content`;
     throw new ApiError(400, `Cannot use "${param}": there is none, wanted text or a list of parts`, {
@@ -79,6 +81,8 @@ function messageOf({ role, content }: ChatBody["messages"][number], index: numbe
   }
   return {
     role: role === "developer" ? "system" : role,
+    // An empty name is none: clients send it so.
+    ...(name && { name }),
     content: typeof content === "string" ? content : (content?.map((part) => part.text) ?? ""),
   };
 }

@@ -168,6 +168,8 @@ test("chat completions: every field reaches the engine", async () => {
       },
       { role: "assistant", content: null, tool_calls: [], refusal: null, annotations: [], audio: null },
       { role: "user", content: "Well?", name: null },
+      { role: "user", content: "Well?", name: "" },
+      { role: "user", content: "Well?", name: "Ada" },
     ],
     documents: ["a", { title: "t", text: "x" }],
     temperature: 0.5,
@@ -192,6 +194,8 @@ test("chat completions: every field reaches the engine", async () => {
         { role: "user", content: ["A passage.", "Why?"] },
         { role: "assistant", content: "" },
         { role: "user", content: "Well?" },
+        { role: "user", content: "Well?" },
+        { role: "user", content: "Well?", name: "Ada" },
       ],
       documents: ["a", { title: "t", text: "x" }],
       cut: "rule",
@@ -240,7 +244,7 @@ test("chat completions: neutral values and informational fields are accepted", a
     moderation: null,
     service_tier: "auto",
     parallel_tool_calls: true,
-    metadata: { any: "thing" },
+    metadata: { any: { thing: ["at", "all"] } },
     store: true,
     user: "somebody",
     safety_identifier: "x",
@@ -253,9 +257,84 @@ test("chat completions: neutral values and informational fields are accepted", a
     stream: false,
     stream_options: null,
   };
-  expect((await post(app, url, { messages, ...all })).status).toBe(200);
+  const answer = await post(app, url, { messages, ...all });
+  expect(answer.status).toBe(200);
+  const named = (answer.json().block_attention.warnings as string[]).map((warning) => warning.split('"')[1]);
+  expect(named.toSorted()).toEqual([
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "store",
+    "user",
+  ]);
   const nulls = Object.fromEntries(Object.keys(all).map((name) => [name, null]));
   expect((await post(app, url, { messages, ...nulls })).status).toBe(200);
+});
+
+test("chat completions: what clients of other servers send is passed over and named, streamed or not", async () => {
+  const host = new FakeHost();
+  await using app = await testApp(host);
+  const cacheControl = { type: "ephemeral", ttl: "5m" };
+  const parts = ["A passage.", "Why?"].map((text) => ({ type: "text", text, cache_control: cacheControl }));
+  const chat = {
+    messages: [
+      { role: "system", content: "Be brief.", cache_control: cacheControl },
+      { role: "user", content: parts },
+    ],
+    cache_prompt: true,
+    keep_alive: "5m",
+    session_id: "s",
+    litellm_metadata: { a: [1] },
+    provider: { order: ["x"] },
+  };
+  const expected = [
+    '"session_id" is passed over: nothing is stored',
+    '"litellm_metadata" is passed over: nothing is stored',
+    '"cache_prompt" is passed over: blocks are found by what they hold',
+    '"keep_alive" is passed over: the model stays loaded',
+    '"provider" is passed over: there is one provider',
+    '"messages[].cache_control" is passed over: blocks are found by what they hold',
+    '"messages[].content[].cache_control" is passed over: blocks are found by what they hold',
+  ];
+  const plain = await post(app, url, chat);
+  expect(plain.json().block_attention.warnings).toEqual(expected);
+  const streamed = eventsOf((await post(app, url, { ...chat, stream: true, n: 2 })).text);
+  expect(streamed.at(-2).block_attention.warnings).toEqual(expected);
+  const { messages: _, ...fields } = chat;
+  const completion = { prompt: "a", ...fields };
+  expect((await post(app, "/v1/completions", completion)).json().block_attention.warnings).toEqual(
+    expected.slice(0, 5),
+  );
+  const chunks = eventsOf((await post(app, "/v1/completions", { ...completion, stream: true })).text);
+  expect(chunks.at(-2).block_attention.warnings).toEqual(expected.slice(0, 5));
+  // Nothing of it reaches the engine.
+  const { messages: asked } = host.asked[0]!.prompt as { messages: unknown };
+  expect(asked).toEqual([
+    { role: "system", content: "Be brief." },
+    { role: "user", content: ["A passage.", "Why?"] },
+  ]);
+  expect(JSON.stringify(host.asked)).not.toMatch(/ephemeral|5m|order/);
+});
+
+test("chat completions: with continuous_usage_stats each chunk has its choice's usage so far", async () => {
+  await using app = await testApp(new FakeHost());
+  for (const includeUsage of [true, false]) {
+    const options = { include_usage: includeUsage, continuous_usage_stats: true };
+    const body = { messages, n: 2, stream: true, stream_options: options };
+    const events = eventsOf((await post(app, url, body)).text).slice(0, -1);
+    const last = includeUsage ? events.pop() : undefined;
+    for (const index of [0, 1]) {
+      const usages = events.filter(({ choices }) => choices[0].index === index).map(({ usage }) => usage);
+      expect(usages.map(({ completion_tokens: tokens }) => tokens)).toEqual([0, 1, 2, 3, 4, 4]);
+      expect(usages.every((usage) => usage.prompt_tokens === 3)).toBe(true);
+      expect(usages.every((usage) => usage.total_tokens === 3 + usage.completion_tokens)).toBe(true);
+    }
+    if (includeUsage) expect(last.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 8, total_tokens: 11 });
+    else expect(events.at(-1)).toHaveProperty("timings");
+  }
 });
 
 test("chat completions: what would change the answer, or cannot be used, is refused by its name", async () => {
@@ -304,8 +383,12 @@ test("chat completions: what would change the answer, or cannot be used, is refu
     [{ stream_options: { include_usage: true } }, "stream_options", /it wants "stream"/],
     [{ stream: true, stream_options: { include_obfuscation: true } }, "stream_options.include_obfuscation", /false/],
     [{ stream: "yes" }, "stream", /it is "yes"/],
-    [{ metadata: { a: 1 } }, "metadata.a", /it is 1, wanted text$/],
+    [{ metadata: "a" }, "metadata", /it is "a", wanted an object$/],
     [{ user: 7 }, "user", /it is 7, wanted text/],
+    [{ keep_alive: true }, "keep_alive", /it is true, wanted text or a number$/],
+    [{ cache_control: "ephemeral" }, "cache_control", /it is "ephemeral", wanted an object$/],
+    [{ extra_body: {} }, "extra_body", /there is no field "extra_body"$/],
+    [{ n_predict: 5 }, "n_predict", /there is no field "n_predict"$/],
     [{ nonsense: 1 }, "nonsense", /^Cannot use the request: there is no field "nonsense"$/],
     [{ messages: undefined }, "messages", /there is none, wanted a list of 1 to 4 messages/],
     [{ messages: [] }, "messages", /it is an empty list/],
@@ -327,7 +410,17 @@ test("chat completions: what would change the answer, or cannot be used, is refu
     ],
     [{ messages: [{ role: "tool", content: "x", tool_call_id: "1" }] }, "messages[0].role", /tools are not supported/],
     [{ messages: [{ role: "function", content: "x", name: "f" }] }, "messages[0].role", /tools are not supported/],
-    [{ messages: [{ role: "user", content: "x", name: "Bob" }] }, "messages[0].name", /not told of names/],
+    [
+      { messages: [{ role: "user", content: "x", name: "Bob B" }] },
+      "messages[0].name",
+      /it is "Bob B", wanted up to 64 l/,
+    ],
+    [
+      { messages: [{ role: "user", content: "x", cache_control: 1 }] },
+      "messages[0].cache_control",
+      /wanted an object$/,
+    ],
+    [user([{ type: "text", text: "x", cache: {} }]), "messages[0].content[0].cache", /there is no field/],
     [
       { messages: [{ role: "assistant", content: null, tool_calls: [{ id: "1" }] }, messages[0]] },
       "messages[0].tool_calls",

@@ -53,7 +53,10 @@ export function completionAnswer(
         finish_reason: finishReason(result),
       };
     }),
-    usage: usageOf(results, asked.n),
+    usage: usageOf(
+      results.map(({ usage }) => usage),
+      asked.n,
+    ),
     ...reportOf(results[0]!),
   };
 }

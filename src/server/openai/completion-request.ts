@@ -4,7 +4,7 @@ import { ApiError } from "../api-error.js";
 import { HostError } from "../engine-host.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
-import { completionFields } from "./fields.js";
+import { completionFields, completionPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 import { samplingOf } from "./sampling-of.js";
 import { streamOptions } from "./stream-options.js";
@@ -87,6 +87,7 @@ export function completionRequests(
   return {
     requests: choices.map(({ request }) => request),
     n,
+    warnings: completionPassedOver(body),
     echoes: echo ? choices.map(({ text }) => text) : undefined,
     ...streamOptions(body),
   };

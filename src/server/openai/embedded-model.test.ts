@@ -55,6 +55,15 @@ test("chat completions: documents make the RAG prompt, found again in another or
   expect(inBlocks).toBeGreaterThan(again.usage.prompt_tokens / 2);
 });
 
+test("chat completions: the answer's warnings name what was passed over: a field, and a name that no template reads", async () => {
+  const body = { messages: [{ role: "user", content: "Who?", name: "Ada" }], cache_prompt: true, max_tokens: 1 };
+  const answer = (await post(app, "/v1/chat/completions", body)).json();
+  expect(answer.block_attention.warnings).toEqual([
+    '"cache_prompt" is passed over: blocks are found by what they hold',
+    'The chat template reads no names: the "name" of messages is passed over',
+  ]);
+});
+
 test("chat completions: three passages as content parts in reverse order compute only what is no passage", async () => {
   const passages = ["The lamp is red.\n", "Emma lives in Oslo.\n", "The tower was built in 1871.\n"];
   const ask = async (parts: string[]) => {

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import { loadConfig } from "../server-config.js";
-import { chatFields, completionFields } from "./fields.js";
+import { chatFields, chatPassedOver, completionFields, completionPassedOver, innerChatFields } from "./fields.js";
 import { type RequestFields, requestSchema } from "./request-field.js";
 
 const limits = await loadConfig({ options: {}, env: {} });
@@ -17,7 +17,7 @@ function fieldTable(fields: RequestFields): string {
 }
 
 test.each([
-  ["chat fields", chatFields(limits)],
+  ["chat fields", { ...chatFields(limits), ...innerChatFields }],
   ["completion fields", completionFields(limits)],
 ])("%s: the docs tell every one as the schema has it", (name, fields) => {
   const section = doc.split(`<!-- ${name} -->\n`)[1]?.split("\n<!-- end -->")[0];
@@ -38,3 +38,28 @@ test("requestSchema(): has the fields that the docs tell, and no others", () => 
     expect(schema.safeParse({ another: null }).success).toBe(false);
   }
 });
+
+test("chatPassedOver(), completionPassedOver(): name every informational field that a request has, and no other", () => {
+  for (const [fields, passedOver] of [
+    [{ ...chatFields(limits), ...innerChatFields }, chatPassedOver],
+    [completionFields(limits), completionPassedOver],
+  ] as [RequestFields, (body: object) => string[]][]) {
+    for (const [path, { use }] of Object.entries(fields)) {
+      const body = bodyWith(path.replaceAll("[]", ".[]").split("."), {});
+      const warnings = passedOver(body);
+      if (use !== "informational") expect(warnings, path).toEqual([]);
+      else {
+        expect(warnings, path).toHaveLength(1);
+        expect(warnings[0]?.startsWith(`"${path}" is passed over: `), warnings[0]).toBe(true);
+        expect(warnings[0]).toMatch(/: [a-z][a-z ].*[^.]$/);
+      }
+      expect(passedOver(bodyWith(path.replaceAll("[]", ".[]").split("."), null)), path).toEqual([]);
+    }
+  }
+});
+
+/** A body with a value at a path; in a list it is the second entry's. */
+function bodyWith([key, ...rest]: readonly string[], value: unknown): object {
+  const inner = rest.length === 0 ? value : bodyWith(rest, value);
+  return key === "[]" ? ["text", inner] : { [key!]: inner };
+}

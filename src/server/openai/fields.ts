@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
 import type { ServerLimits } from "../server-config.js";
-import { informationalField, neutralField, readField } from "./request-field.js";
+import { informationalField, neutralField, passedOver, type RequestFields, readField } from "./request-field.js";
 
 const text = z.string();
 const never = z.array(z.never()).max(0);
@@ -22,6 +22,61 @@ const modeAbout = "Block attention, or plain full attention. Default: what the m
 const segmentAbout =
   "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
 
+const anyObject = z.record(z.string(), z.unknown());
+const blocksAreFound = "Blocks are found by what they hold.";
+const nothingIsStored = "Nothing is stored.";
+const keysTell = "Keys tell who asks.";
+const storedObject = () => informationalField(anyObject, "an object", nothingIsStored);
+const storedText = () => informationalField(text, "text", nothingIsStored);
+const cacheControl = informationalField(anyObject, "an object", blocksAreFound);
+
+/** What clients send whatever server they speak to, and what cannot change an answer's text. */
+const informationalFields = {
+  user: informationalField(text, "text", keysTell),
+  safety_identifier: informationalField(text, "text", keysTell),
+  user_id: informationalField(text, "text", keysTell),
+  metadata: storedObject(),
+  store: informationalField(z.boolean(), "true or false", nothingIsStored),
+  session_id: storedText(),
+  request_id: storedText(),
+  trace: storedObject(),
+  tags: informationalField(z.array(text), "a list of texts", nothingIsStored),
+  litellm_session_id: storedText(),
+  litellm_trace_id: storedText(),
+  litellm_call_id: storedText(),
+  litellm_metadata: storedObject(),
+  prompt_cache_key: informationalField(text, "text", blocksAreFound),
+  prompt_cache_retention: informationalField(
+    z.enum(["in_memory", "in-memory", "24h"]),
+    '"in_memory" or "24h"',
+    "Blocks are kept while there is room.",
+  ),
+  prompt_cache_options: informationalField(anyObject, "an object", blocksAreFound),
+  cache_prompt: informationalField(z.boolean(), "true or false", blocksAreFound),
+  cache_control: cacheControl,
+  keep_alive: informationalField(z.union([text, z.number()]), "text or a number", "The model stays loaded."),
+  provider: informationalField(anyObject, "an object", "There is one provider."),
+  usage: informationalField(anyObject, "an object", "Answers have their usage, streams by `stream_options`."),
+};
+
+const toolCallsTogether = informationalField(z.boolean(), "true or false", "There are no tools.");
+
+/** Fields inside others that are informational, by their path; `[]` is every entry of a list. */
+export const innerChatFields = {
+  "messages[].cache_control": cacheControl,
+  "messages[].content[].cache_control": cacheControl,
+} satisfies RequestFields;
+
+/** What a chat's answer warns of: fields that it has and that do nothing. */
+export function chatPassedOver(body: object): string[] {
+  return passedOver({ ...informationalFields, parallel_tool_calls: toolCallsTogether, ...innerChatFields }, body);
+}
+
+/** As chatPassedOver(), of a completion. */
+export function completionPassedOver(body: object): string[] {
+  return passedOver(informationalFields, body);
+}
+
 /** More values than any request has that fits: for each block or message some, with a passage's metadata, all of logit_bias, and spare. */
 export function maxValuesOf({ maxBlocks }: ServerLimits): number {
   return 32 * maxBlocks + maxLogitBias + 1000;
@@ -36,10 +91,11 @@ function commonFields(limits: ServerLimits) {
     stream_options: readField(
       z.strictObject({
         include_usage: z.boolean().nullish(),
+        continuous_usage_stats: z.boolean().nullish(),
         include_obfuscation: z.literal(false, "wanted false: chunks are not padded").nullish(),
       }),
-      "an object with include_usage",
-      "With `include_usage` a last chunk tells the usage. Wants `stream`.",
+      "an object with include_usage, continuous_usage_stats",
+      "With `include_usage` a last chunk tells the usage; with `continuous_usage_stats`, not OpenAI's, each chunk tells its choice's so far. Wants `stream`.",
     ),
     temperature: readField(z.number().min(0).max(2), "a number from 0 to 2", "0 takes the likeliest token. Default 1."),
     top_p: readField(
@@ -94,7 +150,7 @@ function commonFields(limits: ServerLimits) {
       `an object of up to ${maxLogitBias} token ids and numbers from -100 to 100`,
       "Added to the logits of tokens; -100 bans one.",
     ),
-    user: informationalField(text, "text", "Who asks."),
+    ...informationalFields,
   };
 }
 
@@ -104,12 +160,12 @@ const partSchema = z
   .strictObject({
     type: z.literal("text", 'wanted "text": other parts are not supported'),
     text,
+    cache_control: cacheControl.schema,
   })
   .describe("One block.");
 
 /** Fields that answers carry, and clients send back in a history. */
 const historyFields = {
-  name: z.literal("", "wanted none: the model is not told of names").nullish(),
   refusal: z.literal("", "wanted none").nullish(),
   reasoning_content: z.literal("", "wanted none").nullish(),
   audio: z.null("wanted none").optional(),
@@ -139,6 +195,12 @@ const messageSchema = (limits: ServerLimits) =>
         .describe(
           "Text, cut by rule; or a list of parts, each of which is a block. Null in an assistant's message only.",
         ),
+      name: z
+        .string()
+        .regex(/^[\w.-]{0,64}$/, 'wanted up to 64 letters, digits, "_", "-" or "."')
+        .nullish()
+        .describe("Who of the role speaks, where the model's template reads it."),
+      cache_control: cacheControl.schema,
       ...historyFields,
     })
     .meta(contentIsThere);
@@ -201,21 +263,7 @@ export function chatFields(limits: ServerLimits) {
     web_search_options: neutralField(z.null(), "none", "there is no web search"),
     moderation: neutralField(z.null(), "none", "answers are not moderated"),
     service_tier: neutralField(z.enum(["auto", "default"]), '"auto" or "default"', "there is one tier"),
-    parallel_tool_calls: informationalField(z.boolean(), "true or false", "There are no tools."),
-    metadata: informationalField(z.record(z.string(), z.string()), "an object of texts", "Nothing is stored."),
-    store: informationalField(z.boolean(), "true or false", "Nothing is stored."),
-    safety_identifier: informationalField(text, "text", "Who asks."),
-    prompt_cache_key: informationalField(text, "text", "Blocks are found by what they hold."),
-    prompt_cache_retention: informationalField(
-      z.enum(["in_memory", "in-memory", "24h"]),
-      '"in_memory" or "24h"',
-      "Blocks are kept while there is room.",
-    ),
-    prompt_cache_options: informationalField(
-      z.record(z.string(), z.string()),
-      "an object of texts",
-      "Blocks are found by what they hold.",
-    ),
+    parallel_tool_calls: toolCallsTogether,
   };
 }
 

@@ -14,7 +14,7 @@ import { chatFields, completionFields, maxValuesOf } from "./fields.js";
 import { gather } from "./gather.js";
 import { modelAnswer, modelListSchema, modelSchema } from "./models-answer.js";
 import { requestValidator } from "./request-field.js";
-import { runChoices } from "./run-choices.js";
+import { runChoices, withWarnings } from "./run-choices.js";
 import { streamAnswer } from "./stream-answer.js";
 
 const tags = ["OpenAI"];
@@ -53,7 +53,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       const asked = chatRequests(request.body, request.tenant.salt, limits);
       const head = answerHead(host, "chatcmpl");
       const signal = clientGone(request, reply);
-      const events = runChoices(host, asked.requests, signal);
+      const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
       const { n } = asked;
       const numChoices = asked.requests.length;
       if (!asked.stream) return chatAnswer(head, await gather(events, numChoices), n);
@@ -64,6 +64,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         numChoices,
         n,
         includeUsage: asked.includeUsage,
+        continuousUsage: asked.continuousUsage,
         signal,
         stallMs,
       });
@@ -88,7 +89,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
       const head = answerHead(host, "cmpl");
       const signal = clientGone(request, reply);
-      const events = runChoices(host, asked.requests, signal);
+      const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
       const numChoices = asked.requests.length;
       if (!asked.stream) return completionAnswer(head, await gather(events, numChoices), asked);
       await streamAnswer(reply, {
@@ -98,6 +99,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         numChoices,
         n: asked.n,
         includeUsage: asked.includeUsage,
+        continuousUsage: asked.continuousUsage,
         signal,
         stallMs,
       });

@@ -45,6 +45,24 @@ export function informationalField<T extends z.ZodType>(
   return { schema: schema.nullish(), use: "informational", wanted, about };
 }
 
+/**
+ * Warnings that name each informational field of a request that has it.
+ *
+ * @param fields by their path: `messages[].cache_control` is that of any message.
+ * @example '"cache_prompt" is passed over: blocks are found by what they hold'
+ */
+export function passedOver(fields: RequestFields, body: object): string[] {
+  return Object.entries(fields)
+    .filter(([path]) => holds(body, path.replaceAll("[]", ".[]").split(".")))
+    .map(([path, { about }]) => `${quote(path)} is passed over: ${about[0]!.toLowerCase()}${about.slice(1, -1)}`);
+}
+
+function holds(value: unknown, [key, ...rest]: readonly string[]): boolean {
+  if (key === undefined) return value != null;
+  if (key === "[]") return Array.isArray(value) && value.some((entry) => holds(entry, rest));
+  return typeof value === "object" && value !== null && holds((value as Record<string, unknown>)[key], rest);
+}
+
 /** The schema of a request with these fields and no others. */
 export function requestSchema<F extends RequestFields>(
   fields: F,

@@ -69,3 +69,17 @@ export async function* runChoices(
     for (const source of sources) source.return?.().catch(() => undefined);
   }
 }
+
+/** The events with more warnings in what each answer ends with, before the engine's own. */
+export async function* withWarnings(
+  events: AsyncIterable<ChoiceEvent>,
+  warnings: readonly string[],
+): AsyncGenerator<ChoiceEvent, void> {
+  for await (const { index, event } of events) {
+    if (event.kind !== "done") yield { index, event };
+    else {
+      const result = { ...event.result, warnings: [...warnings, ...event.result.warnings] };
+      yield { index, event: { ...event, result } };
+    }
+  }
+}

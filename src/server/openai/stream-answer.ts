@@ -1,6 +1,7 @@
 import type { FastifyReply } from "fastify";
+import type { Usage } from "../../engine/results.js";
 import { errorBody, toApiError } from "../api-error.js";
-import type { HostResult } from "../engine-host.js";
+import type { HostEvent, HostResult } from "../engine-host.js";
 import { ResponseStream } from "../response-stream.js";
 import type { AnswerHead } from "./answer-head.js";
 import type { ChoiceEvent } from "./run-choices.js";
@@ -18,6 +19,7 @@ export interface AnswerStreamOptions {
   /** Answers of each prompt. */
   readonly n: number;
   readonly includeUsage: boolean;
+  readonly continuousUsage: boolean;
   readonly signal: AbortSignal;
   readonly stallMs: number;
 }
@@ -29,29 +31,34 @@ export interface AnswerStreamOptions {
  * `error`, and no `[DONE]` follows.
  */
 export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOptions): Promise<void> {
-  const { events, head, choicesOf, numChoices, n, includeUsage, signal, stallMs } = options;
+  const { events, head, choicesOf, numChoices, n, includeUsage, continuousUsage, signal, stallMs } = options;
   using stream = new ResponseStream(reply, { contentType: "text/event-stream", stallMs });
   stream.heartbeat(heartbeatMs, ": waiting\n\n");
   const results: HostResult[] = [];
+  /** Of each choice, so far. */
+  const usages: Usage[] = [];
   let numDone = 0;
   try {
     for await (const arrival of events) {
       const choices = choicesOf(arrival);
-      if (arrival.event.kind === "done") {
-        results[arrival.index] = arrival.event.result;
+      const { index, event } = arrival;
+      const usage = usageAfter(event, usages[index]);
+      usages[index] = usage;
+      if (event.kind === "done") {
+        results[index] = event.result;
         numDone += 1;
       }
       const isLast = numDone === numChoices;
       const chunks = choices.map((choice, i) => ({
         ...head,
         choices: [choice],
-        ...(includeUsage && { usage: null }),
+        ...(continuousUsage ? { usage: usageOf([usage], 1) } : includeUsage && { usage: null }),
         ...(isLast && !includeUsage && i === choices.length - 1 && reportOf(results[0]!)),
       }));
       await stream.write(chunks.map(eventOf).join(""));
     }
     if (includeUsage) {
-      await stream.write(eventOf({ ...head, choices: [], usage: usageOf(results, n), ...reportOf(results[0]!) }));
+      await stream.write(eventOf({ ...head, choices: [], usage: usageOf(usages, n), ...reportOf(results[0]!) }));
     }
     await stream.write("data: [DONE]\n\n");
     await stream.end();
@@ -62,6 +69,23 @@ export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOpt
     if (answer.statusCode >= 500) reply.log.error({ err: error }, "answer failed in mid-stream");
     await stream.write(eventOf(errorBody(answer)));
     await stream.end();
+  }
+}
+
+/** A choice's usage once an event has come. */
+function usageAfter(
+  event: HostEvent,
+  before: Usage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
+): Usage {
+  switch (event.kind) {
+    case "prompt":
+      return { ...before, promptTokens: event.promptTokens, cachedTokens: event.cachedTokens };
+    case "token":
+      return { ...before, completionTokens: before.completionTokens + 1 };
+    case "done":
+      return event.result.usage;
+    default:
+      return event satisfies never;
   }
 }
 

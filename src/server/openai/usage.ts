@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Usage } from "../../engine/results.js";
 import type { HostResult } from "../engine-host.js";
 
 export const usageSchema = z
@@ -57,11 +58,11 @@ const blockAttentionSchema = z
 export const reportSchema = z.object({ timings: timingsSchema, block_attention: blockAttentionSchema });
 
 /** @param n answers of each prompt. */
-export function usageOf(results: readonly HostResult[], n: number): z.output<typeof usageSchema> {
-  const perPrompt = results.filter((_, i) => i % n === 0).map((result) => result.usage);
+export function usageOf(usages: readonly Usage[], n: number): z.output<typeof usageSchema> {
+  const perPrompt = usages.filter((_, i) => i % n === 0);
   const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
   const promptTokens = sum(perPrompt.map((usage) => usage.promptTokens));
-  const completionTokens = sum(results.map((result) => result.usage.completionTokens));
+  const completionTokens = sum(usages.map((usage) => usage.completionTokens));
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
