@@ -11,18 +11,22 @@ export class ContextBudget {
     return this.#usedBytes;
   }
 
+  /** @throws EngineError "too_long" if the bytes are more than the whole budget: before a request waits for anything. */
+  requireFit(bytes: number): void {
+    if (bytes <= this.capBytes) return;
+    throw new EngineError(
+      "too_long",
+      `Cannot assemble a context of ${bytes} bytes: the budget for contexts is ${this.capBytes} bytes`,
+    );
+  }
+
   /**
    * Takes bytes as soon as they are free; disposing gives them back.
-   * @throws EngineError "too_long" if they are more than the whole budget; the signal's reason.
+   * @throws EngineError "too_long" as `requireFit`; the signal's reason.
    */
   async take(bytes: number, signal?: AbortSignal): Promise<Disposable> {
     signal?.throwIfAborted();
-    if (bytes > this.capBytes) {
-      throw new EngineError(
-        "too_long",
-        `Cannot assemble a context of ${bytes} bytes: the budget for contexts is ${this.capBytes} bytes`,
-      );
-    }
+    this.requireFit(bytes);
     if (this.#waiting.length > 0 || this.#usedBytes + bytes > this.capBytes) {
       await new Promise<void>((resolve, reject) => {
         const waiter = { bytes, grant: () => finish(resolve) };

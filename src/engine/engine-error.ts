@@ -33,9 +33,23 @@ export function checkInput<T>(check: () => T): T {
   try {
     return check();
   } catch (error) {
-    if (error instanceof EngineError || !(error instanceof Error) || !isRefusal(error)) throw error;
-    throw new EngineError("invalid", error.message, { cause: error });
+    throw asRefusal(error);
   }
+}
+
+/** As checkInput(), of a check that takes its time. @throws the signal's reason too, as it is. */
+export async function awaitInput<T>(check: Promise<T>, signal: AbortSignal): Promise<T> {
+  try {
+    return await check;
+  } catch (error) {
+    throw signal.aborted ? error : asRefusal(error);
+  }
+}
+
+/** A check's error as the caller gets it: see checkInput(). */
+export function asRefusal(error: unknown): unknown {
+  if (error instanceof EngineError || !(error instanceof Error) || !isRefusal(error)) return error;
+  return new EngineError("invalid", error.message, { cause: error });
 }
 
 /** Refusals say what could not be done; what JavaScript throws of itself mostly does not, and has a stack in its place. */

@@ -3,7 +3,8 @@ import { setMaxListeners } from "node:events";
 import { existsSync } from "node:fs";
 import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
-import { type PassageInput, type PassageLabel, readPassages } from "../blocks/passage.js";
+import type { TextBlock } from "../blocks/block.js";
+import { type Passage, type PassageInput, type PassageLabel, readPassages } from "../blocks/passage.js";
 import { blockOfPassage } from "../blocks/rag-prompt.js";
 import { blockId, isBlockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, KV_TYPES, type KVType } from "../kv/block-kv.js";
@@ -11,15 +12,24 @@ import type { BlockInfo, BlockRequest, BlockStore, BlockStoreStats } from "../kv
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
-import { Admission } from "./admission.js";
+import type { Steps } from "../tokenizer/steps.js";
+import { Admission, type Ticket } from "./admission.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import { ContextBudget } from "./context-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape } from "./encode-block.js";
-import { checkInput, EngineError } from "./engine-error.js";
+import { asRefusal, awaitInput, checkInput, EngineError } from "./engine-error.js";
 import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
-import { type PromptContext, type PromptInput, type TokenizedPrompt, tokenizePrompt } from "./prompt.js";
+import {
+  encodeCounted,
+  type PromptContext,
+  type PromptInput,
+  TokenCount,
+  TokenizedPrompt,
+  type TokenLimit,
+  tokenizePromptInSteps,
+} from "./prompt.js";
 import { PromptScorer } from "./prompt-scorer.js";
 import type {
   EncodedPassage,
@@ -38,6 +48,7 @@ import { type RequestCounts, type RunningRequest, RunningRequests } from "./runn
 import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
 import { parseSamplingOptions, type SamplingInput, type SamplingOptions } from "./sampling-options.js";
 import { Scheduler, type SchedulerStats } from "./scheduler.js";
+import { SlicedWork } from "./sliced-work.js";
 import { StopMatcher } from "./stop-strings.js";
 import { tokenLogprobs } from "./token-logprobs.js";
 import { unlessAborted } from "./unless-aborted.js";
@@ -55,6 +66,8 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly maxRunning?: number | undefined;
   /** The most requests that wait for their turn; more are turned away. Default 256. */
   readonly maxQueued?: number | undefined;
+  /** The longest prompt, in tokens; also of a passage that is encoded. Default: as long as the model's context allows. */
+  readonly maxPromptTokens?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
   readonly mode?: AttentionMode | undefined;
   /** Told once what a user should know, for instance that the model was not trained for block mode. */
@@ -84,6 +97,14 @@ export interface GenerateOptions extends SamplingInput {
 export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
   /** Told of each passage in order, as it is there. */
   readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
+}
+
+export interface TokenizeOptions {
+  /** Whether text that spells a control token becomes it. Default false. */
+  readonly special?: boolean | undefined;
+  /** More tokens are an error. Default: as many as there are. */
+  readonly maxTokens?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ScoreOptions extends RequestOptions {
@@ -137,6 +158,8 @@ interface ContextNeeds {
   readonly decodes: boolean;
   /** Whether local blocks are computed anew, for their rows' logits. */
   readonly scoresPrompt?: boolean;
+  /** Of the context, and of what scoring the prompt takes beside it. */
+  readonly bytes: number;
 }
 
 /** A local block's tokens, and the passage that they are, where they are one. */
@@ -169,6 +192,8 @@ export class Engine implements AsyncDisposable {
   readonly #budget: ContextBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
+  readonly #slices = new SlicedWork();
+  readonly #promptLimit: TokenLimit;
   readonly #mode: AttentionMode | undefined;
   readonly #onWarning: (warning: string) => void;
   readonly #closing = new AbortController();
@@ -182,6 +207,12 @@ export class Engine implements AsyncDisposable {
     this.model = model;
     this.kvType = options.kvType ?? "f16";
     this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
+    const { maxPromptTokens = this.contextLength } = options;
+    const ofModel = this.contextLength < contextLength ? "the model's sliding window" : "the model's context";
+    this.#promptLimit = {
+      maxTokens: Math.min(maxPromptTokens, this.contextLength),
+      of: maxPromptTokens < this.contextLength ? "the limit on prompts" : ofModel,
+    };
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
     this.#budget = new ContextBudget(options.contextBytes ?? quarterOfMemory());
     this.#admission = new Admission({
@@ -211,6 +242,7 @@ export class Engine implements AsyncDisposable {
     for (const [name, min] of [
       ["maxRunning", 1],
       ["maxQueued", 0],
+      ["maxPromptTokens", 1],
     ] as const) {
       const count = options[name] ?? min;
       if (Number.isSafeInteger(count) && count >= min) continue;
@@ -241,7 +273,7 @@ export class Engine implements AsyncDisposable {
    * @throws EngineError for a prompt or options that cannot be used, or a full queue; Error if the device fails.
    */
   async *generate(
-    input: PromptInput,
+    input: PromptInput | TokenizedPrompt,
     options: GenerateOptions & RequestOptions = {},
   ): AsyncGenerator<GenerateEvent, void> {
     const startedAt = performance.now();
@@ -280,16 +312,18 @@ export class Engine implements AsyncDisposable {
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
-      this.#admission.requireRoom();
-      prompt = checkInput(() => tokenizePrompt(input, mode, this.promptContext));
+      using ticket = this.#admission.join();
+      prompt = await this.#tokenized(input, mode, signal);
       timings.tokenizeMs = performance.now() - startedAt;
       const promptIds = prompt.blocks.flatMap((block) => [...block]);
-      this.#checkLength(promptIds.length);
-      using _place = await this.#enter(request, timings, signal);
       const maxTokens = Math.min(sampling.maxTokens, this.contextLength - promptIds.length);
-      // The last token's key and value are never read.
-      const capacity = promptIds.length + Math.max(0, maxTokens - 1);
-      const needs = { capacity, decodes: maxTokens > 1, scoresPrompt: options.promptLogprobs !== undefined };
+      const needs = this.#contextNeeds(prompt.blocks, {
+        // The last token's key and value are never read.
+        capacity: promptIds.length + Math.max(0, maxTokens - 1),
+        decodes: maxTokens > 1,
+        scoresPrompt: options.promptLogprobs !== undefined,
+      });
+      await this.#enter(ticket, request, timings, signal);
       using preparing = await this.#prepare(prompt, needs, terms, timings);
       request.taken = preparing;
       prepared = preparing.prepared;
@@ -381,22 +415,19 @@ export class Engine implements AsyncDisposable {
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
     const { top: numTop = 5, stepwise = false } = options;
-    const { terms, next } = checkInput(() => ({
-      terms: this.#checkTerms(options),
-      next: this.#checkContinuation(continuation, numTop),
-    }));
+    const terms = checkInput(() => this.#checkScore(options, numTop));
     const { mode, signal } = terms;
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
-      this.#admission.requireRoom();
-      const prompt = checkInput(() => tokenizePrompt(input, mode, this.promptContext));
-      const promptTokens = countTokens(prompt.blocks);
-      const capacity = promptTokens + next.length;
-      this.#checkLength(capacity);
+      using ticket = this.#admission.join();
+      const prompt = await this.#tokenized(input, mode, signal);
+      const promptTokens = prompt.numTokens;
+      const next = await this.#continuationIds(continuation, promptTokens, signal);
+      const needs = this.#contextNeeds(prompt.blocks, { capacity: promptTokens + next.length, decodes: stepwise });
       const timings = newTimings();
-      using _place = await this.#enter(request, timings, signal);
-      using preparing = await this.#prepare(prompt, { capacity, decodes: stepwise }, terms, timings);
+      await this.#enter(ticket, request, timings, signal);
+      using preparing = await this.#prepare(prompt, needs, terms, timings);
       const { context, finalTokens, finalPosition, cachedTokens } = preparing.prepared;
       const logprobs: number[] = [];
       const top: TokenLogprob[][] = [];
@@ -441,9 +472,9 @@ export class Engine implements AsyncDisposable {
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
-      this.#admission.requireRoom();
-      const tokenized = checkInput(() => this.#passageTokens(passages));
-      using _place = await this.#enter(request, newTimings(), signal);
+      using ticket = this.#admission.join();
+      const tokenized = await awaitInput(this.#slices.run(this.#passagesInSteps(passages), signal), signal);
+      await this.#enter(ticket, request, newTimings(), signal);
       const encoded: EncodedPassage[] = [];
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
         const batch = tokenized.slice(first, first + encodeBatch);
@@ -461,6 +492,41 @@ export class Engine implements AsyncDisposable {
         }
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
+    } catch (error) {
+      request.outcome = signal.aborted ? "cancelled" : "failed";
+      throw error;
+    }
+  }
+
+  /**
+   * A prompt's tokens, which `generate` takes in the prompt's place: once for several answers.
+   *
+   * @throws EngineError for a prompt that cannot be used or is too long, or a full queue; the signal's reason.
+   */
+  async tokenizePrompt(
+    input: PromptInput,
+    options: Pick<RequestOptions, "mode" | "signal"> = {},
+  ): Promise<TokenizedPrompt> {
+    const { mode, signal } = checkInput(() => this.#checkTerms(options));
+    using _ticket = this.#admission.join();
+    return await this.#tokenized(input, mode, signal);
+  }
+
+  /**
+   * The ids of a text as a block of its own has them: nothing is added.
+   *
+   * @throws EngineError for half a character, more tokens than wanted, or a full queue; the signal's reason.
+   */
+  async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
+    const { special = false, maxTokens = Number.POSITIVE_INFINITY } = options;
+    const { signal } = this.#checkTerms(options);
+    const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
+    const steps = encodeCounted(this.model.tokenizer, { text, trusted: special ? "all" : "none" }, count);
+    using request = this.#requests.begin();
+    try {
+      signal.throwIfAborted();
+      using _ticket = this.#admission.join();
+      return await awaitInput(this.#slices.run(steps, signal), signal);
     } catch (error) {
       request.outcome = signal.aborted ? "cancelled" : "failed";
       throw error;
@@ -545,45 +611,87 @@ export class Engine implements AsyncDisposable {
     return { terms: this.#checkTerms({ mode, positionReencoding, salt, signal }), sampling, sampler };
   }
 
-  #checkContinuation(continuation: string | readonly number[], numTop: number): readonly number[] {
+  #checkScore(options: ScoreOptions, numTop: number): Terms {
     const { vocabSize } = this.model.source.config;
     if (!Number.isInteger(numTop) || numTop < 0 || numTop > vocabSize) {
       throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
     }
-    const next =
-      typeof continuation === "string" ? this.model.tokenizer.encode(continuation, "all") : [...continuation];
-    if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
-    const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (wrong === undefined) return next;
-    throw new RangeError(`Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`);
+    return this.#checkTerms(options);
+  }
+
+  /** A prompt's tokens, within the limit on prompts. @throws EngineError; the signal's reason. */
+  #tokenized(input: PromptInput | TokenizedPrompt, mode: AttentionMode, signal: AbortSignal): Promise<TokenizedPrompt> {
+    if (!(input instanceof TokenizedPrompt)) {
+      const steps = tokenizePromptInSteps(input, mode, this.promptContext, this.#promptLimit);
+      return awaitInput(this.#slices.run(steps, signal), signal);
+    }
+    if (input.mode === mode) return Promise.resolve(input);
+    throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);
+  }
+
+  async #continuationIds(
+    continuation: string | readonly number[],
+    promptTokens: number,
+    signal: AbortSignal,
+  ): Promise<readonly number[]> {
+    const { vocabSize } = this.model.source.config;
+    const count = new TokenCount(
+      { ...this.#promptLimit, maxTokens: this.contextLength },
+      "the prompt and its continuation",
+    );
+    count.add(promptTokens);
+    const { tokenizer } = this.model;
+    const encode = (text: string) => encodeCounted(tokenizer, { text, trusted: "all" }, count);
+    return awaitInput(
+      (async () => {
+        if (typeof continuation !== "string") count.add(continuation.length);
+        const next =
+          typeof continuation === "string" ? await this.#slices.run(encode(continuation), signal) : [...continuation];
+        if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
+        const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+        if (wrong === undefined) return next;
+        throw new RangeError(
+          `Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`,
+        );
+      })(),
+      signal,
+    );
   }
 
   /** @throws TypeError for what is no list of passages: that is the call's fault, not a passage's. */
-  #passageTokens(passages: readonly PassageInput[]): (LocalBlock | FailedPassage)[] {
-    const { tokenizer, ragTexts } = this.promptContext;
-    return readPassages(passages).map((passage) => {
-      const { label } = passage;
-      const place = label.index + 1;
-      try {
-        const text = blockOfPassage(passage, ragTexts);
-        const ids = checkInput(() => tokenizer.encode(text, passage.isBlock ? "all" : "none"));
-        const isEmpty = ids.length === 0 || (!passage.isBlock && text.trim() === "");
-        if (isEmpty) throw new EngineError("invalid", `Cannot encode passage ${place}: it is empty`);
-        this.#checkLength(ids.length, `passage ${place}`);
-        return { tokenIds: Int32Array.from(ids), passage: label };
-      } catch (error) {
-        if (!(error instanceof EngineError)) throw error;
-        return { passage: label, error: { code: error.code, message: error.message } };
-      }
-    });
+  *#passagesInSteps(passages: readonly PassageInput[]): Steps<(LocalBlock | FailedPassage)[]> {
+    const tokenized: (LocalBlock | FailedPassage)[] = [];
+    for (const passage of readPassages(passages)) {
+      yield;
+      tokenized.push(yield* this.#passageInSteps(passage));
+    }
+    return tokenized;
   }
 
-  /** Waits for the request's turn. @throws EngineError "queue_full"; the signal's reason. */
-  async #enter(request: RunningRequest, timings: MutableTimings, signal: AbortSignal): Promise<Disposable> {
+  *#passageInSteps(passage: Passage): Steps<LocalBlock | FailedPassage> {
+    const { tokenizer, ragTexts } = this.promptContext;
+    const { label } = passage;
+    const what = `passage ${label.index + 1}`;
+    try {
+      const text = blockOfPassage(passage, ragTexts);
+      const block: TextBlock = { text, trusted: passage.isBlock ? "all" : "none" };
+      const ids = yield* encodeCounted(tokenizer, block, new TokenCount(this.#promptLimit, what));
+      const isEmpty = ids.length === 0 || (!passage.isBlock && text.trim() === "");
+      if (isEmpty) throw new EngineError("invalid", `Cannot encode ${what}: it is empty`);
+      return { tokenIds: Int32Array.from(ids), passage: label };
+    } catch (error) {
+      const refusal = asRefusal(error);
+      if (!(refusal instanceof EngineError)) throw refusal;
+      return { passage: label, error: { code: refusal.code, message: refusal.message } };
+    }
+  }
+
+  /** Waits for the request's turn. @throws the signal's reason. */
+  async #enter(ticket: Ticket, request: RunningRequest, timings: MutableTimings, signal: AbortSignal): Promise<void> {
     const from = performance.now();
     request.isQueued = true;
     try {
-      return await this.#admission.enter(signal);
+      await ticket.enter(signal);
     } finally {
       request.isQueued = false;
       timings.queueMs = performance.now() - from;
@@ -609,20 +717,21 @@ export class Engine implements AsyncDisposable {
     yield* this.#scheduler.prefill(context, finalTokens, finalPosition, 0, signal);
   }
 
-  #checkLength(numTokens: number, what = "the prompt"): void {
-    if (numTokens <= this.contextLength) return;
-    const { slidingWindow } = this.model.source.config;
-    const limit = slidingWindow === this.contextLength ? "sliding window" : "context";
-    throw new EngineError(
-      "too_long",
-      `Cannot use ${what}: it has ${numTokens} tokens, the model's ${limit} holds ${this.contextLength}`,
-    );
+  /** @throws EngineError "too_long" for what would never find room: before it waits for anything. */
+  #contextNeeds(blocks: readonly Int32Array[], needs: Omit<ContextNeeds, "bytes">): ContextNeeds {
+    const { capacity, decodes, scoresPrompt = false } = needs;
+    const { decoder } = this.model;
+    const longestLocal = longest(blocks.slice(0, -1));
+    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(decoder, this.kvType, longestLocal, false) : 0;
+    const bytes = contextBytes(decoder, this.kvType, capacity, decodes) + scratchBytes;
+    this.#budget.requireFit(bytes);
+    return { ...needs, bytes };
   }
 
   /** Leases or encodes the local blocks and lays them out. */
   async #prepare(
     { blocks, passages }: TokenizedPrompt,
-    { capacity, decodes, scoresPrompt = false }: ContextNeeds,
+    { capacity, decodes, bytes }: ContextNeeds,
     { positionReencoding, salt, signal }: Terms,
     timings: MutableTimings,
   ): Promise<Disposable & { readonly prepared: Prepared }> {
@@ -630,10 +739,7 @@ export class Engine implements AsyncDisposable {
     const local = blocks.slice(0, -1);
     const finalTokens = blocks.at(-1) as Int32Array;
     const waitFrom = performance.now();
-    const bytes = contextBytes(decoder, this.kvType, capacity, decodes);
-    const scratchBytes =
-      scoresPrompt && local.length > 0 ? contextBytes(decoder, this.kvType, longest(local), false) : 0;
-    const room = await this.#budget.take(bytes + scratchBytes, signal);
+    const room = await this.#budget.take(bytes, signal);
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {

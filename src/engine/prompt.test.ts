@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
+import { runToEnd } from "../tokenizer/steps.js";
 import { loadTokenizer, templateOf } from "./model.js";
-import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "./prompt.js";
+import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt, tokenizePromptInSteps } from "./prompt.js";
 
 async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<PromptContext> {
   const folder = await temporaryFolder();
@@ -124,4 +125,36 @@ test("tokenizePrompt(): every form takes numLocalAttentionBlocks", async () => {
       );
     }
   }
+});
+
+test("tokenizePromptInSteps(): ends a few steps after the limit, however long the text or its one word is", async () => {
+  const context = await contextOf("llama");
+  const limit = { maxTokens: 512, of: "the model's context" };
+  const stepsUntilRefused = (input: PromptInput): number => {
+    const steps = tokenizePromptInSteps(input, "full", context, limit);
+    for (let numSteps = 1; ; numSteps++) {
+      try {
+        if (steps.next().done === true) throw new Error("it was not refused");
+      } catch (error) {
+        expect(error).toMatchObject({ code: "too_long" });
+        return numSteps;
+      }
+    }
+  };
+  expect(stepsUntilRefused({ prompt: "one two ".repeat(2 ** 17) })).toBeLessThan(8);
+  expect(stepsUntilRefused({ blocks: new Array(2 ** 16).fill("one two ") })).toBeLessThan(600);
+  expect(stepsUntilRefused({ blockTokenIds: [new Array(5_000_000).fill(1)] })).toBe(1);
+  expect(stepsUntilRefused({ blockTokenIds: new Array(5_000_000).fill([]) })).toBe(1);
+});
+
+test("tokenizePromptInSteps(): a prompt as long as the limit fits, BOS counted once", async () => {
+  const context = await contextOf("llama");
+  const { numTokens } = tokenizePrompt({ prompt: "one two three" }, "full", context);
+  const within = (prompt: string, maxTokens: number) =>
+    runToEnd(tokenizePromptInSteps({ prompt }, "full", context, { maxTokens, of: "the test" })).numTokens;
+  expect(within("one two three", numTokens)).toBe(numTokens);
+  expect(within("<|begin_of_text|>one two three", numTokens)).toBe(numTokens);
+  expect(() => within("one two three", numTokens - 1)).toThrow(
+    `Cannot use the prompt: it has more than the ${numTokens - 1} tokens that the test allows`,
+  );
 });

@@ -12,7 +12,9 @@ import type { PassageInput, PassageLabel } from "../blocks/passage.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
 import { type SegmentOptions, segmentText } from "../blocks/segment.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import { EngineError } from "./engine-error.js";
 
 /**
  * Where a `prompt` or `messages` are cut. "parts": where the caller cut them: parts of a message are blocks, strings stay
@@ -61,15 +63,72 @@ export interface PromptContext {
   readonly prefix: string;
 }
 
+/** How many tokens something may have. */
+export interface TokenLimit {
+  readonly maxTokens: number;
+  /** Whose limit it is, for messages: "the model's context". */
+  readonly of: string;
+}
+
+/** Tokens of one thing, counted as they come. */
+export class TokenCount {
+  #numTokens = 0;
+
+  /** @param what is counted, for messages. */
+  constructor(
+    readonly limit: TokenLimit,
+    readonly what = "the prompt",
+  ) {}
+
+  /** @throws EngineError "too_long" if so many more were over the limit. */
+  check(numMore: number): void {
+    const { maxTokens, of } = this.limit;
+    if (this.#numTokens + numMore <= maxTokens) return;
+    throw new EngineError(
+      "too_long",
+      `Cannot use ${this.what}: it has more than the ${maxTokens} tokens that ${of} allows`,
+    );
+  }
+
+  /** @throws as `check`. */
+  add(numTokens: number): void {
+    this.check(numTokens);
+    this.#numTokens += numTokens;
+  }
+}
+
+/** The ids of a text, in steps; the work ends where the count goes over its limit. @throws as Tokenizer.encode(); EngineError "too_long". */
+export function* encodeCounted(tokenizer: Tokenizer, { text, trusted }: TextBlock, count: TokenCount): Steps<number[]> {
+  const ids: number[] = [];
+  for (const _ of tokenizer.encodeInSteps(text, trusted, ids)) {
+    count.check(ids.length);
+    yield;
+  }
+  count.add(ids.length);
+  return ids;
+}
+
 /** A prompt as tokens. */
-export interface TokenizedPrompt {
+export class TokenizedPrompt {
   /** One or more, none empty; the last is the final block. In full mode there is only that. */
   readonly blocks: readonly Int32Array[];
   /** For each block the passage that it is, where it is one. */
   readonly passages: readonly (PassageLabel | undefined)[];
-  /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
-  readonly cutTokenIds: readonly (readonly number[])[];
-  readonly warnings: readonly string[];
+
+  constructor(
+    readonly mode: AttentionMode,
+    { blocks, passages }: Pick<TokenizedPrompt, "blocks" | "passages">,
+    /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
+    readonly cutTokenIds: readonly (readonly number[])[],
+    readonly warnings: readonly string[],
+  ) {
+    this.blocks = blocks;
+    this.passages = passages;
+  }
+
+  get numTokens(): number {
+    return this.blocks.reduce((sum, block) => sum + block.length, 0);
+  }
 }
 
 /** How a prompt is cut, before it becomes tokens; `isWhole` where full mode tokenizes it as one text. */
@@ -165,35 +224,59 @@ function joinParts(messages: readonly ChatMessage[]): readonly ChatMessage[] {
  * A prompt's ids: BOS where the tokenizer adds one, never twice; the prefix, tokenized alone, in block mode; then each
  * block, tokenized alone. Full mode joins the blocks' ids, except for `prompt` and `messages`, which it tokenizes whole.
  *
- * @throws TypeError or RangeError as cutPrompt(), and for lone surrogates, an empty final block, or ids that are none.
+ * The work ends as soon as there are more tokens than the limit takes: a megabyte need not be read to be refused.
+ *
+ * @throws TypeError or RangeError as cutPrompt(), and for lone surrogates, an empty final block, or ids that are none;
+ *   EngineError "too_long".
  * @see FACTS "Ids".
  */
-export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context: PromptContext): TokenizedPrompt {
-  if ("blockTokenIds" in input) return fromTokenIds(input, mode, context);
+export function* tokenizePromptInSteps(
+  input: PromptInput,
+  mode: AttentionMode,
+  context: PromptContext,
+  limit: TokenLimit,
+): Steps<TokenizedPrompt> {
+  const count = new TokenCount(limit);
+  if ("blockTokenIds" in input) return fromTokenIds(input, mode, context, count);
   const cut = cutPrompt(input, context);
   const { tokenizer } = context;
-  const encode = ({ text, trusted }: TextBlock) => tokenizer.encode(text, trusted);
+  const { bosTokenId } = tokenizer;
   const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;
-  const ids = texts.map(encode);
+  const prefix = mode === "block" && context.prefix !== "" ? tokenizer.encode(context.prefix, "all") : [];
+  count.add(prefix.length);
+  const ids: number[][] = [];
+  for (const text of texts) {
+    yield;
+    ids.push(yield* encodeCounted(tokenizer, text, count));
+  }
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use the prompt: the final block has no tokens");
-  const opening: number[] = [];
-  if (tokenizer.bosTokenId !== undefined) opening.push(tokenizer.bosTokenId);
   const first = ids[0] as number[];
-  if (tokenizer.bosTokenId !== undefined && first[0] === tokenizer.bosTokenId) first.shift();
-  if (mode === "block" && context.prefix !== "") opening.push(...tokenizer.encode(context.prefix, "all"));
-  ids[0] = [...opening, ...first];
+  const bos = bosTokenId === undefined ? [] : [bosTokenId];
+  if (bosTokenId !== undefined && first[0] === bosTokenId) first.shift();
+  else count.add(bos.length);
+  ids[0] = [...bos, ...prefix, ...first];
   const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
-  return { ...joinBlocks(ids, numLocal, texts), cutTokenIds: ids, warnings: cut.warnings };
+  return new TokenizedPrompt(mode, joinBlocks(ids, numLocal, texts), ids, cut.warnings);
+}
+
+/** The same at once, of whatever length. */
+export function tokenizePrompt(input: PromptInput, mode: AttentionMode, context: PromptContext): TokenizedPrompt {
+  const noLimit = { maxTokens: Number.POSITIVE_INFINITY, of: "nothing" };
+  return runToEnd(tokenizePromptInSteps(input, mode, context, noLimit));
 }
 
 function fromTokenIds(
   { blockTokenIds: ids, numLocalAttentionBlocks }: Extract<PromptInput, { blockTokenIds: unknown }>,
   mode: AttentionMode,
   { tokenizer, vocabSize = tokenizer.vocabSize }: PromptContext,
+  count: TokenCount,
 ): TokenizedPrompt {
   if (!Array.isArray(ids) || ids.length === 0) throw new RangeError("Cannot use token ids: there are no blocks");
+  // Empty ones add nothing, and are read all the same.
+  count.check(ids.length);
   for (const [i, block] of ids.entries()) {
     if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i} is no array`);
+    count.add(block.length);
     for (const id of block as readonly unknown[]) {
       if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
         throw new RangeError(
@@ -204,7 +287,8 @@ function fromTokenIds(
   }
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
   joinLocalBlocks(ids.length, numLocalAttentionBlocks);
-  return { ...joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks), cutTokenIds: ids, warnings: [] };
+  const blocks = joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks);
+  return new TokenizedPrompt(mode, blocks, ids, []);
 }
 
 /** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */

@@ -163,10 +163,10 @@ export function badInputSuite(numCuts: number): void {
     ["no blocks", { blocks: [] }, "there are none"],
     ["an empty final block", { blocks: ["a", ""] }, "final block is empty"],
     ["an empty prompt", { prompt: "" }, "empty"],
-    ["a block of 1 MB", { blocks: ["a".repeat(1 << 20), "b"] }, /\d{6,} tokens.* 512/],
-    ["a final block of 1 MB", { blocks: ["a", "é\n".repeat(1 << 18)] }, /\d{6,} tokens.* 512/],
-    ["300,000 blocks", { blocks: new Array(300_000).fill("ab") }, /600\d{3} tokens.* 512/],
-    ["a prompt one token too long", ids(new Array(500).fill(5), new Array(13).fill(6)), /51[34] tokens/],
+    ["a block of 1 MB", { blocks: ["a".repeat(1 << 20), "b"] }, /more than the 512 tokens/],
+    ["a final block of 1 MB", { blocks: ["a", "é\n".repeat(1 << 18)] }, /more than the 512 tokens/],
+    ["300,000 blocks", { blocks: new Array(300_000).fill("ab") }, /more than the 512 tokens/],
+    ["a prompt one token too long", ids(new Array(500).fill(5), new Array(13).fill(6)), /more than the 512 tokens/],
     ["a lone surrogate", { blocks: ["a\ud800b", "c"] }, "surrogate"],
     ["a lone surrogate at the end", { prompt: "a\udc00" }, "surrogate"],
     ["blocks that are no texts", { blocks: ["a", 5] }, "block 1 is number"],
@@ -238,7 +238,7 @@ export function badInputSuite(numCuts: number): void {
     await expectRefusal(engine.score(input, "\ud800"), "surrogate");
     await expectRefusal(engine.score(input, "a", { top: -1 }), "top is -1");
     await expectRefusal(engine.score(input, "a", { top: 353 }), "top is 353");
-    await expectRefusal(engine.score(input, new Array(600).fill(1)), /60\d tokens/);
+    await expectRefusal(engine.score(input, new Array(600).fill(1)), /more than the 512 tokens/);
     await expectRefusal(engine.encode([3 as unknown as string]), "passage 1");
     await expectRefusal(engine.encode("a" as unknown as string[]), "wanted an array");
     await expectRefusal(
@@ -255,7 +255,7 @@ export function badInputSuite(numCuts: number): void {
     const bad = [
       ["", "invalid", "empty"],
       [{ text: " \n" }, "invalid", "empty"],
-      ["b".repeat(2000), "too_long", /\d{4} tokens.* 512/],
+      ["b".repeat(2000), "too_long", /more than the 512 tokens/],
       [{ title: "t".repeat(2000), text: "" }, "too_long", /passage 4: it has 20\d\d tokens/],
       ["\ud800", "invalid", "surrogate"],
       [{ pageContent: "a\udc00", metadata: {} }, "invalid", "surrogate"],
@@ -294,7 +294,7 @@ export function badInputSuite(numCuts: number): void {
     expect(result.usage.promptTokens + result.usage.completionTokens).toBeLessThanOrEqual(64);
     await expectRefusal(
       engine.complete({ blockTokenIds: [new Array(60).fill(5), [6, 7, 8, 9, 1]] }),
-      /65 tokens.*sliding window holds 64/,
+      /more than the 64 tokens that the model's sliding window allows/,
     );
     expectIdle(engine);
   });
