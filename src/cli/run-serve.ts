@@ -29,8 +29,10 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   });
   const app = await createApp({ host, config, keys, logger, stopping: stopping.signal });
   try {
-    await listen(app, config, terminal);
-    const failure = await untilEnd(host, terminal, logger);
+    const address = await listen(app, config);
+    const tellAddress = () => terminal.stdout.write(`Listening on ${address}\n`);
+    if (!flags.waitReady) tellAddress();
+    const failure = await untilEnd(host, terminal, logger, flags.waitReady ? tellAddress : undefined);
     stopping.abort();
     if (failure !== undefined) {
       note(terminal, failure);
@@ -53,10 +55,11 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
 const lastWordsMs = 1_000;
 
 async function readSettings(
-  { config: file, verbose: _, ...options }: ServeFlags,
+  { config: file, verbose: _verbose, waitReady: _waitReady, ...settings }: ServeFlags,
   terminal: Terminal,
 ): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
   try {
+    const options = settings as Readonly<Record<string, string>>;
     const config = await loadConfig({ options, env: terminal.env, file });
     const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
     const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
@@ -89,7 +92,8 @@ function engineOptions(config: ServerConfig) {
   };
 }
 
-async function listen(app: FastifyInstance, { host, port }: ServerConfig, terminal: Terminal): Promise<void> {
+/** @returns the address, as clients say it. */
+async function listen(app: FastifyInstance, { host, port }: ServerConfig): Promise<string> {
   try {
     await app.listen({ host, port });
   } catch (error) {
@@ -99,7 +103,7 @@ async function listen(app: FastifyInstance, { host, port }: ServerConfig, termin
   }
   const address = app.server.address();
   const usedPort = typeof address === "object" && address !== null ? address.port : port;
-  terminal.stdout.write(`Listening on http://${urlHost(host)}:${usedPort}\n`);
+  return `http://${urlHost(host)}:${usedPort}`;
 }
 
 const listenErrors: Readonly<Record<string, string>> = {
@@ -109,14 +113,29 @@ const listenErrors: Readonly<Record<string, string>> = {
   ENOTFOUND: "there is no such host",
 };
 
-/** Waits for the signal to end, and tells the log of the engine's ups and downs. @returns why the model could not be loaded. */
-function untilEnd(host: EngineHost, { signal }: Terminal, logger: Logger): Promise<string | undefined> {
+/**
+ * Waits for the signal to end, and tells the log of the engine's ups and downs.
+ *
+ * @param onLoaded called once the model is loaded.
+ * @returns why the model could not be loaded.
+ */
+function untilEnd(
+  host: EngineHost,
+  { signal }: Terminal,
+  logger: Logger,
+  onLoaded: (() => void) | undefined,
+): Promise<string | undefined> {
+  let tell = onLoaded;
   return new Promise((resolve) => {
     const watch = (status: HostStatus): void => {
       const { state, restarts, lastError } = status;
       const line = { state, restarts, ...(lastError !== undefined && { lastError }) };
       if (state === "restarting" || state === "failed") logger.error(line, "the engine is not there");
       else logger.info({ ...line, ...(state === "ready" && { model: host.model?.name }) }, `the engine is ${state}`);
+      if (state === "ready") {
+        tell?.();
+        tell = undefined;
+      }
       if (state === "failed") end(lastError ?? "Cannot load the model: the engine says no more");
     };
     const end = (failure: string | undefined): void => {

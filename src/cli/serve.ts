@@ -3,14 +3,19 @@ import { settingsHelp } from "../server/server-config.js";
 import type { Terminal } from "./terminal.js";
 
 /** Settings by their name, as text, and where the others are. */
-export type ServeFlags = Readonly<Record<string, string>> & { readonly config?: string };
+export interface ServeFlags {
+  readonly config?: string;
+  readonly waitReady?: true;
+  readonly verbose?: true;
+  readonly [setting: string]: string | true | undefined;
+}
 
 export const serveHelp = `
-Every option is also an environment variable, BLOCK_ATTENTION_STORE_BYTES for --store-bytes, and a key of the config
+Every setting is also an environment variable, BLOCK_ATTENTION_STORE_BYTES for --store-bytes, and a key of the config
 file, "store_bytes". An option wins over the environment, that over the file.
 
 Once the server listens, standard output has one line: Listening on http://HOST:PORT. The model is loaded after that:
-GET /ready tells when. SIGTERM and Ctrl-C let running requests finish; a second one ends at once.
+GET /ready tells when. With --wait-ready the line comes when the model is loaded. SIGTERM and Ctrl-C let running requests finish; a second one ends at once.
 
 Examples:
   block-attention serve
@@ -22,6 +27,7 @@ export function serveOptions(command: Command): Command {
   command.addOption(
     new Option("--config <file>", "settings as a JSON object (default: BLOCK_ATTENTION_CONFIG, or none)"),
   );
+  command.addOption(new Option("--wait-ready", "print the line when the model is loaded, not when the server listens"));
   for (const { flag, value, description, fallback } of settingsHelp()) {
     command.addOption(new Option(`${flag} <${value}>`, `${description} (default: ${fallback})`));
   }

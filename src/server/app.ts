@@ -158,7 +158,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   });
-  const context: RouteContext = { host, limits: config };
+  const context: RouteContext = { host, limits: config, aliases: config.alias ?? [] };
   registerGenerate(app, context);
   registerBlocks(app, context);
   registerTokenize(app, context);

@@ -14,6 +14,8 @@ export interface RouteContext {
   /** Counts what it does in the metrics by itself. */
   readonly host: EngineHost;
   readonly limits: ServerLimits;
+  /** Under which the model is listed, the first in answers; empty: its own name. */
+  readonly aliases: readonly string[];
 }
 
 declare module "fastify" {

@@ -46,6 +46,9 @@ test("loadConfig(): names the source, the setting, its value and what was wanted
   expect(await bad({}, {}, '{"__proto__": 1}')).toMatch(/there is no setting "__proto__"/);
   expect(await bad({}, {}, "[]")).toMatch(/holds no JSON object/);
   expect(await bad({}, {}, '{"port": ')).toMatch(/^Cannot use the config file: Cannot read .*: it is no JSON/);
+  expect(await bad({ alias: "two words" })).toBe(
+    'Cannot use --alias: it is "two words", wanted names without spaces, such as "gpt-4o-mini"',
+  );
   expect(await bad({ corsOrigins: "https://a.org/path" })).toMatch(/wanted origins such as/);
 });
 
@@ -60,9 +63,15 @@ test("loadConfig(): passes over what Kubernetes sets for a service of our name",
 });
 
 test("loadConfig(): takes lists, sizes with units, and empty variables as none", async () => {
-  const options = { trainedModes: "block, full", corsOrigins: "https://a.org,*", maxBodyBytes: "1MiB" };
+  const options = {
+    alias: "gpt-4o-mini, org/m",
+    trainedModes: "block, full",
+    corsOrigins: "https://a.org,*",
+    maxBodyBytes: "1MiB",
+  };
   const config = await loadConfig({ options, env: { BLOCK_ATTENTION_PORT: "" } });
   expect(config).toMatchObject({
+    alias: ["gpt-4o-mini", "org/m"],
     trainedModes: ["block", "full"],
     corsOrigins: ["https://a.org", "*"],
     maxBodyBytes: 2 ** 20,

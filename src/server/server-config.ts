@@ -137,6 +137,12 @@ const settings = {
     wanted: wanted.text,
     otherwise: "the embedded model",
   }),
+  alias: setting(list(z.string().regex(/^[^\s\p{Cc}]{1,200}$/u)).optional(), {
+    description: "names under which clients find the model, with commas between; answers have the first",
+    value: "names",
+    wanted: 'names without spaces, such as "gpt-4o-mini"',
+    otherwise: "the model's file or folder name",
+  }),
   weights: setting(z.enum(weightsConversions).default("keep"), {
     description: `convert weights at load: ${oneOf(weightsConversions)}`,
     value: "type",

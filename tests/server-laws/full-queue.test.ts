@@ -79,3 +79,11 @@ test("serve: a model that cannot be loaded ends the server, which listened meanw
   expect(await withLimit("the server's end", 10_000, server.exited)).toEqual({ code: 1, signal: null });
   expect(server.stderr.trim().split("\n").at(-1)).toMatch(/^Cannot read ".*nothing": no such file or folder$/);
 });
+
+test("serve --wait-ready: the line comes once the model is loaded, and never where it cannot be", async () => {
+  await using server = await ServerUnderTest.start({ args: ["--wait-ready", "--alias", "m"], waitReady: false });
+  expect((await fetch(`${server.url}/ready`)).status).toBe(200);
+  expect(server.stdout).toBe(`Listening on ${server.url}\n`);
+  expect(await (await fetch(`${server.url}/v1/models`)).json()).toMatchObject({ data: [{ id: "m" }] });
+  await expectRefusedStart(["--wait-ready", "--model", join(folder, "nothing")], /^Cannot read ".*nothing": no such/);
+});

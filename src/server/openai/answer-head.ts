@@ -10,13 +10,17 @@ export interface AnswerHead {
   readonly system_fingerprint: string;
 }
 
-/** @param prefix of the id: "chatcmpl" or "cmpl". @throws HostError where no model is loaded. */
-export function answerHead(host: EngineHost, prefix: string): AnswerHead {
+/**
+ * @param prefix of the id: "chatcmpl" or "cmpl".
+ * @param name by which clients know the model.
+ * @throws HostError where no model is loaded.
+ */
+export function answerHead(host: EngineHost, prefix: string, name: string | undefined): AnswerHead {
   const model = loadedModel(host);
   return {
     id: `${prefix}-${randomUUID().replaceAll("-", "")}`,
     created: Math.floor(Date.now() / 1000),
-    model: model.name,
+    model: name ?? model.name,
     system_fingerprint: fingerprintOf(model),
   };
 }

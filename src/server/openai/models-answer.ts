@@ -16,9 +16,9 @@ export const modelSchema = z
 
 export const modelListSchema = z.object({ object: z.literal("list"), data: z.array(modelSchema) });
 
-export function modelAnswer(model: HostModel): z.output<typeof modelSchema> {
+export function modelAnswer(model: HostModel, id: string): z.output<typeof modelSchema> {
   return {
-    id: model.name,
+    id,
     object: "model",
     created: Math.floor(model.loadedAt),
     owned_by: "block-attention",

@@ -5,8 +5,8 @@ import { testApp } from "./test-app.suite.js";
 
 const messages = [{ role: "user" as const, content: "What is it?" }];
 
-async function serve(host: FakeHost) {
-  const app = await testApp(host);
+async function serve(host: FakeHost, config: Parameters<typeof testApp>[1] = {}) {
+  const app = await testApp(host, config);
   const address = await app.listen({ host: "127.0.0.1", port: 0 });
   const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: "none", maxRetries: 0 });
   const close = async (): Promise<void> => {
@@ -55,6 +55,26 @@ test("openai: plain, streamed and completions answers, models and errors", async
   await expect(refused).rejects.toThrow('400 Cannot use "temperature": it is 9, wanted a number from 0 to 2');
   await expect(refused).rejects.toMatchObject({ param: "temperature", type: "invalid_request_error" });
   await expect(refused).rejects.toBeInstanceOf(APIError);
+});
+
+test("openai: the model is listed and found under its aliases, and answers have the first", async () => {
+  await using server = await serve(new FakeHost(), { alias: ["gpt-4o-mini", "org/model:latest"] });
+  const { client } = server;
+  expect((await client.models.list()).data.map(({ id }) => id)).toEqual(["gpt-4o-mini", "org/model:latest"]);
+  for (const id of ["gpt-4o-mini", "org/model:latest"]) expect((await client.models.retrieve(id)).id).toBe(id);
+  await expect(client.models.retrieve("fake-model")).rejects.toThrow(
+    '404 Cannot find the model "fake-model": "gpt-4o-mini" or "org/model:latest" is loaded',
+  );
+  const chat = await client.chat.completions.create({ model: "org/model:latest", messages });
+  const completion = await client.completions.create({ model: "fake-model", prompt: "a" });
+  const stream = await client.chat.completions.create({ model: "any", messages, stream: true });
+  const names = [chat.model, completion.model];
+  for await (const chunk of stream) names.push(chunk.model);
+  expect(new Set(names)).toEqual(new Set(["gpt-4o-mini"]));
+  // The fingerprint is the model's own, whatever it is called.
+  await using plain = await serve(new FakeHost());
+  const own = await plain.client.chat.completions.create({ model: "any", messages });
+  expect(chat.system_fingerprint).toBe(own.system_fingerprint);
 });
 
 test("openai: an aborted stream, and an aborted call, free their places", async () => {

@@ -3,6 +3,7 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { quote } from "../../files/quote.js";
 import { ApiError, errorResponses, errorSchema } from "../api-error.js";
+import type { HostModel } from "../engine-host.js";
 import { clientGone } from "../response-stream.js";
 import type { RouteContext } from "../route-context.js";
 import { answerHead, loadedModel } from "./answer-head.js";
@@ -32,7 +33,7 @@ function answerResponse(schema: z.ZodType, description: string) {
 
 /** OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`. */
 export function registerOpenAi(app: FastifyInstance, context: RouteContext): void {
-  const { host, limits } = context;
+  const { host, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const stallMs = limits.stallSeconds * 1000;
   const maxValues = maxValuesOf(limits);
@@ -51,7 +52,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     },
     async (request, reply) => {
       const asked = chatRequests(request.body, request.tenant.salt, limits);
-      const head = answerHead(host, "chatcmpl");
+      const head = answerHead(host, "chatcmpl", aliases[0]);
       const signal = clientGone(request, reply);
       const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
       const { n } = asked;
@@ -87,7 +88,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     async (request, reply) => {
       const { contextLength } = loadedModel(host);
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
-      const head = answerHead(host, "cmpl");
+      const head = answerHead(host, "cmpl", aliases[0]);
       const signal = clientGone(request, reply);
       const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
       const numChoices = asked.requests.length;
@@ -110,7 +111,10 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
   routes.get(
     "/v1/models",
     { schema: { tags, summary: "The model that is loaded", response: { 200: modelListSchema, ...errorResponses } } },
-    async () => ({ object: "list" as const, data: [modelAnswer(loadedModel(host))] }),
+    async () => {
+      const model = loadedModel(host);
+      return { object: "list" as const, data: namesOf(model, aliases).map((name) => modelAnswer(model, name)) };
+    },
   );
 
   routes.get(
@@ -130,13 +134,19 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     async (request) => {
       const model = loadedModel(host);
       const { model: wanted } = request.params;
-      if (wanted !== model.name) {
-        throw new ApiError(404, `Cannot find the model ${quote(wanted, 80)}: ${quote(model.name)} is loaded`, {
+      const names = namesOf(model, aliases);
+      if (!names.includes(wanted)) {
+        const known = names.map((name) => quote(name)).join(" or ");
+        throw new ApiError(404, `Cannot find the model ${quote(wanted, 80)}: ${known} is loaded`, {
           code: "model_not_found",
           param: "model",
         });
       }
-      return modelAnswer(model);
+      return modelAnswer(model, wanted);
     },
   );
+}
+
+function namesOf(model: HostModel, aliases: readonly string[]): readonly string[] {
+  return aliases.length > 0 ? aliases : [model.name];
 }
