@@ -90,6 +90,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
       `Cannot use the tokenizer of "${model}": it has ${tokenizer.vocabSize} tokens, the model's embedding has ${source.config.vocabSize}`,
     );
   }
+  const ownPrefix = tokenizer.encode(source.config.blockAttention?.prefix ?? "", "all").length;
+  if (ownPrefix >= source.config.contextLength) {
+    throw new RangeError(
+      `Cannot use the prefix of "${model}": it has ${ownPrefix} tokens, the context has ${source.config.contextLength}`,
+    );
+  }
   const chatTemplate = templateOf(tokenizer);
   const weightBytes = estimateWeightBytes(source, conversion);
   options.onEstimate?.({ weightBytes });

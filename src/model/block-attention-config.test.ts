@@ -23,6 +23,8 @@ test.each([
   [{ version: 1, prefix: "" }, /"modes" is missing/],
   [{ ...sound, prefix: 3 }, /"prefix" is 3, a text is wanted/],
   [{ ...sound, prefix: "\ud800" }, /a text is wanted/],
+  [{ ...sound, prefix: "a".repeat(2 ** 20) }, /"prefix" has 1048576 UTF-16 units, at most 16384/],
+  [{ ...sound, rag_prompt: { passage: "a".repeat(2 ** 20) } }, /"passage" has 1048576 UTF-16 units/],
   [{ ...sound, modes: [] }, /"modes" is a list/],
   [{ ...sound, modes: ["block", "block"] }, /"modes" is a list/],
   [{ ...sound, modes: ["half"] }, /"block", "full" or both is wanted/],
@@ -31,7 +33,7 @@ test.each([
   [{ ...sound, rag_prompt: [] }, /"rag_prompt" is no object/],
   [{ ...sound, rag_prompt: { final: 1 } }, /"final" is 1/],
   [{ ...sound, rag_prompt: { other: "" } }, /"other" is not known/],
-])("parseBlockAttentionConfig(): refuses %j", (value, message) => {
+])("parseBlockAttentionConfig(): refuses %.200j", (value, message) => {
   expect(() => parse(value)).toThrow(message);
 });
 
@@ -57,4 +59,5 @@ test("overrideBlockAttention(): the user's word stands over the model's own", ()
   expect(overrideBlockAttention(own, { trainedModes: ["block"] })).toEqual({ ...own, modes: ["block"] });
   expect(overrideBlockAttention(undefined, { prefix: "b" })).toEqual({ ...sound, prefix: "b" });
   expect(() => overrideBlockAttention(own, { trainedModes: [] })).toThrow(RangeError);
+  expect(() => overrideBlockAttention(own, { prefix: "a".repeat(2 ** 20) })).toThrow(RangeError);
 });

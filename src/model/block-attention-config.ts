@@ -92,7 +92,7 @@ export function readGgufBlockAttention(metadata: GgufMetadata, where: string): B
  * checkpoints are: the prefix has no other use.
  *
  * @returns undefined where neither says anything.
- * @throws RangeError if no mode is left.
+ * @throws RangeError if no mode is left, or for a very long prefix.
  */
 export function overrideBlockAttention(
   own: BlockAttentionConfig | undefined,
@@ -100,6 +100,11 @@ export function overrideBlockAttention(
 ): BlockAttentionConfig | undefined {
   if (prefix === undefined && trainedModes === undefined) {
     return own;
+  }
+  if (prefix !== undefined && prefix.length > longestText) {
+    throw new RangeError(
+      `Cannot override the prefix: it has ${prefix.length} UTF-16 units, at most ${longestText} are taken`,
+    );
   }
   const modes = trainedModes ?? own?.modes ?? ["block", "full"];
   if (modes.length === 0) {
@@ -119,13 +124,24 @@ function readVersion(fields: Fields): 1 {
 }
 
 function readConfig(version: 1, fields: Fields, ragFields: Fields | undefined): BlockAttentionConfig {
-  const prefix = required(fields, "prefix", readText(fields, "prefix"));
+  const prefix = required(fields, "prefix", readShortText(fields, "prefix"));
   const modes = readModes(fields);
   if (ragFields === undefined) {
     return { version, prefix, modes };
   }
-  const texts = ragKeys.map((key) => [key, readText(ragFields, key)]).filter(([, text]) => text !== undefined);
+  const texts = ragKeys.map((key) => [key, readShortText(ragFields, key)]).filter(([, text]) => text !== undefined);
   return { version, prefix, modes, ragPrompt: Object.fromEntries(texts) };
+}
+
+/** In UTF-16 units: every prompt holds these texts. */
+const longestText = 2 ** 14;
+
+function readShortText(fields: Fields, key: string): string | undefined {
+  const text = readText(fields, key);
+  if (text === undefined || text.length <= longestText) return text;
+  throw new Error(
+    `Cannot read ${fields.where}: ${quote(key)} has ${text.length} UTF-16 units, at most ${longestText} are taken`,
+  );
 }
 
 function readModes(fields: Fields): AttentionMode[] {

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
 
@@ -72,4 +73,35 @@ test("AddedTokenFinder.split(): refuses trusted runs that do not ascend inside t
   ]) {
     expect(() => [...found.split("abc", runs)]).toThrow(RangeError);
   }
+});
+
+test("AddedTokenFinder.split(): finds what trying every token at every place finds", () => {
+  const spelling = fc.string({ unit: fc.constantFrom("a", "b", "\0", "\uffff"), minLength: 1, maxLength: 4 });
+  const text = fc.string({ unit: fc.constantFrom("a", "b", "\0", "\uffff", "c"), maxLength: 30 });
+  fc.assert(
+    fc.property(fc.uniqueArray(spelling, { maxLength: 8 }), text, (contents, of) => {
+      const slowly: (string | number)[] = [];
+      let plainText = "";
+      for (let at = 0; at < of.length; ) {
+        const fitting = contents.filter((content) => of.startsWith(content, at));
+        const longest = fitting.sort((a, b) => b.length - a.length)[0];
+        if (longest === undefined) {
+          plainText += of[at++];
+          continue;
+        }
+        if (plainText !== "") slowly.push(plainText);
+        plainText = "";
+        slowly.push(contents.indexOf(longest));
+        at += longest.length;
+      }
+      if (plainText !== "") slowly.push(plainText);
+      expect(split(finder(...contents.map((content) => ({ content }))), of, "none")).toEqual(slowly);
+    }),
+  );
+});
+
+test("AddedTokenFinder.split(): a hundred thousand tokens are no matter", () => {
+  const found = finder(...Array.from({ length: 100_000 }, (_, i) => ({ content: `<|reserved ${i}|>` })));
+  const text = "<|reserved <|reserved 99999|> ".repeat(10_000);
+  expect(split(found, text, "none").filter((part) => part === 99_999)).toHaveLength(10_000);
 });

@@ -1,6 +1,5 @@
 import { quote } from "../files/quote.js";
-import { compileOniguruma, splitAt } from "./pattern.js";
-import type { SplitStep } from "./pre-tokenizer.js";
+import { compileOniguruma, type SplitStep, splitStep } from "./pattern.js";
 
 /** What a name of `tokenizer.ggml.pre` means. */
 export interface GgmlPreTokenizer {
@@ -29,10 +28,11 @@ export function ggmlPreTokenizer(name: string): GgmlPreTokenizer {
     );
   }
   const steps = family.expressions.map((source): SplitStep => {
-    const expression = compileOniguruma(source, (reason) => {
+    const { expression } = compileOniguruma(source, (reason) => {
       throw new Error(`Cannot read the tokenizer: ${reason}`);
     });
-    return (text) => splitAt(text, expression, "isolated", false);
+    // These are known: none of them needs a watch, however it looks.
+    return splitStep({ expression, stopwatch: undefined }, "isolated", false);
   });
   return {
     steps,

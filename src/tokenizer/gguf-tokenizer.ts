@@ -7,11 +7,11 @@ import { BpeModel, type FirstSymbols } from "./bpe-model.js";
 import { byteAlphabet } from "./byte-level.js";
 import { ggmlPreTokenizer } from "./ggml-pre-tokenizers.js";
 import { maxTokens, PairMerges } from "./pair-merges.js";
-import type { SplitStep } from "./pre-tokenizer.js";
+import type { SplitStep } from "./pattern.js";
 import { canCutBeforeSpaces, cutBeforeSpaces } from "./space-words.js";
 import { TextTokenizer, type TokenizerParts } from "./text-tokenizer.js";
 import { byteLevelDecoder, spmDecoder } from "./token-decoder.js";
-import type { Tokenizer } from "./tokenizer.js";
+import { longest, type Tokenizer } from "./tokenizer.js";
 
 /**
  * The tokenizer of a GGUF file, with the ids that llama.cpp gives: byte-level BPE (`gpt2`) and SPM (`llama`).
@@ -55,6 +55,7 @@ function readVocabulary(file: GgufFields): Vocabulary {
   const tokens = written.map((token, id) => (token === "" ? `[EMPTY_${id}]` : token));
   const ids = new Map<string, number>();
   tokens.forEach((token, id) => {
+    if (token.length > longest.token) fail(`token ${id} has ${token.length} UTF-16 units, not up to ${longest.token}`);
     const before = ids.get(token);
     if (before !== undefined) fail(`tokens ${before} and ${id} are both ${quote(token)}`);
     ids.set(token, id);
@@ -291,7 +292,7 @@ function spmParts(file: GgufFields, vocabulary: Vocabulary): TokenizerParts {
   const addsSpace = file.boolean("tokenizer.ggml.add_space_prefix") ?? true;
   const bos = file.tokenId("tokenizer.ggml.bos_token_id", tokens.length) ?? inVocabulary(1, tokens);
   const eos = file.tokenId("tokenizer.ggml.eos_token_id", tokens.length) ?? inVocabulary(2, tokens);
-  const steps: SplitStep[] = canCutBeforeSpaces(plain.keys()) ? [cutBeforeSpaces] : [];
+  const steps: SplitStep[] = canCutBeforeSpaces(plain.keys()) ? [cutBeforeSpaces()] : [];
   return {
     ...commonParts(file, vocabulary, bos, eos, true, [
       "llama",
@@ -331,6 +332,9 @@ function spmSymbols(
   return { symbols, expansions };
 }
 
+/** A vocabulary of a quarter of a million tokens of ten characters has 25 million. */
+const maxCutUnits = 2 ** 31;
+
 /**
  * SPM merges the neighbours whose joint text is the token of the highest score, the leftmost among equals. That is BPE in
  * which every way to cut a token in two is a pair, ranked by the token's score.
@@ -348,7 +352,11 @@ function mergesOfScores(
   }
   const ranks = new Map([...distinct].sort((a, b) => b - a).map((score, rank) => [score, rank]));
   const pairs: number[] = [];
+  let numUnits = 0;
   for (const [token, id] of plain) {
+    // Each way to cut it looks at all of it.
+    numUnits += token.length ** 2;
+    if (numUnits > maxCutUnits) fail("its tokens are too long: no vocabulary has so many ways to cut them in two");
     const characters = Array.from(token);
     let left = "";
     for (const character of characters.slice(0, -1)) {
@@ -390,6 +398,10 @@ function commonParts(
     const control = types[id] === kinds.control || types[id] === kinds.unknown;
     if (control) special.add(id);
     if (control || types[id] === kinds.userDefined) {
+      if (content.length > longest.addedToken)
+        fail(
+          `token ${id} is ${control ? "control" : "user-defined"} and has ${content.length} UTF-16 units, not up to ${longest.addedToken}`,
+        );
       addedTokens.push({ id, content, control, lstrip: false, rstrip: false, singleWord: false, normalized: false });
     }
   });
@@ -400,7 +412,7 @@ function commonParts(
     bosTokenId,
     endTokenIds: new Set([...endsByText, ...[eos, ...named].filter((id) => id !== undefined)]),
     specialTokenIds: special,
-    chatTemplate: file.string("tokenizer.chat_template"),
+    chatTemplate: file.string("tokenizer.chat_template", longest.chatTemplate),
     templateTokens: {
       bos_token: text(bos),
       eos_token: text(eos),
@@ -430,8 +442,10 @@ class GgufFields implements Fields {
     return this.#metadata.get(key);
   }
 
-  string(key: string): string | undefined {
-    return readText(this, key);
+  string(key: string, most: number = longest.token): string | undefined {
+    const text = readText(this, key);
+    if (text === undefined || text.length <= most) return text;
+    return fail(`${quote(key)} has ${text.length} UTF-16 units, not up to ${most}`);
   }
 
   boolean(key: string): boolean | undefined {

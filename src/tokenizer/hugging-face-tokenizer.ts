@@ -10,7 +10,7 @@ import { readPreTokenizer } from "./pre-tokenizer.js";
 import { canCutBeforeSpaces, cutBeforeSpaces } from "./space-words.js";
 import { TextTokenizer } from "./text-tokenizer.js";
 import { readDecoder } from "./token-decoder.js";
-import type { Tokenizer } from "./tokenizer.js";
+import { longest, type Tokenizer } from "./tokenizer.js";
 
 /** A JSON file, parsed, and its name for messages. */
 export interface JsonFile {
@@ -63,7 +63,7 @@ export function tokenizerFromHuggingFace(files: HuggingFaceFiles): Tokenizer {
     tokens,
     addedTokens,
     normalize,
-    splitSteps: cuts ? [cutBeforeSpaces] : pre.steps,
+    splitSteps: cuts ? [cutBeforeSpaces()] : pre.steps,
     model: readModel(model, vocabulary, merges.pairs, control, pre.byteLevel),
     decoder,
     addsDummySpace: decoder.filters.some((filter) => filter.kind === "drop-at-start"),
@@ -144,6 +144,8 @@ function readVocabulary(model: JsonFields): Map<string, number> {
       return model.fail(
         `token ${quote(token, 40)} has the id ${quote(String(id), 40)}, not an integer of 0 to ${maxTokens - 1}`,
       );
+    if (token.length > longest.token)
+      return model.fail(`token ${id} has ${token.length} UTF-16 units, not up to ${longest.token}`);
     const before = seen.get(id);
     if (before !== undefined)
       return model.fail(`tokens ${quote(before, 40)} and ${quote(token, 40)} both have the id ${id}`);
@@ -166,7 +168,7 @@ function readAddedTokens(
 ): AddedToken[] {
   const tokens = new Map<string, AddedToken>();
   const add = (fields: JsonFields, id: number) => {
-    const content = fields.string("content");
+    const content = fields.shortString("content", longest.addedToken);
     if (id >= maxTokens) fields.fail(`the id is ${id}, not below ${maxTokens}`);
     const known = vocabulary.get(content);
     if (known !== undefined && known !== id)
@@ -314,8 +316,8 @@ class NamedTokens {
 /** A token is written as a string, or as an object with its content. */
 function tokenText(fields: JsonFields, role: string): string | undefined {
   const value = fields.get(role);
-  if (typeof value !== "object" || value === null) return fields.optionalString(role);
-  return fields.object(role).string("content");
+  if (typeof value !== "object" || value === null) return fields.optionalShortString(role, longest.addedToken);
+  return fields.object(role).shortString("content", longest.addedToken);
 }
 
 /** BOS where the tokenizer would add it: `add_bos_token` decides, else a post-processor that puts a token first. */
@@ -376,8 +378,8 @@ function readChatTemplate(files: HuggingFaceFiles, config: JsonFields): string |
 /** A template, or of several named ones "default", else the first. */
 function templateOf(fields: JsonFields): string | undefined {
   const value = fields.get("chat_template");
-  if (!Array.isArray(value)) return fields.optionalString("chat_template");
+  if (!Array.isArray(value)) return fields.optionalShortString("chat_template", longest.chatTemplate);
   const named = fields.objects("chat_template");
   const chosen = named.find((item) => item.optionalString("name") === "default") ?? named[0];
-  return chosen?.string("template");
+  return chosen?.shortString("template", longest.chatTemplate);
 }

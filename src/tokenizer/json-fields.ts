@@ -1,4 +1,5 @@
 import { type Fields, readBoolean, readInteger, readText, required, wrongValue } from "../files/fields.js";
+import { quote } from "../files/quote.js";
 
 /** A JSON object whose fields are read with their types checked, objects inside it too. Every error names the file and the place. */
 export class JsonFields implements Fields {
@@ -38,6 +39,17 @@ export class JsonFields implements Fields {
 
   string(name: string): string {
     return required(this, name, this.optionalString(name));
+  }
+
+  /** @throws Error for a text of more than `most` UTF-16 units. */
+  optionalShortString(name: string, most: number): string | undefined {
+    const text = this.optionalString(name);
+    if (text === undefined || text.length <= most) return text;
+    return this.fail(`${quote(name)} has ${text.length} UTF-16 units, not up to ${most}`);
+  }
+
+  shortString(name: string, most: number): string {
+    return required(this, name, this.optionalShortString(name, most));
   }
 
   optionalBoolean(name: string): boolean | undefined {
@@ -80,6 +92,22 @@ export class JsonFields implements Fields {
     return (this.optionalArray(name) ?? []).map(
       (item, i) => new JsonFields(this.#what, `${this.#at(name)}[${i}]`, item),
     );
+  }
+
+  /**
+   * The steps of a tokenizer.json's normalizer, pre-tokenizer or decoder: this object, or where it is a Sequence, those in
+   * its list, Sequences among them taken apart.
+   *
+   * @throws Error for more than `most`.
+   */
+  sequence(list: string, most: number): JsonFields[] {
+    if (this.string("type") !== "Sequence") return [this];
+    const steps: JsonFields[] = [];
+    for (const item of this.objects(list)) {
+      for (const step of item.sequence(list, most)) steps.push(step);
+      if (steps.length > most) this.fail(`it has more than ${most} steps`);
+    }
+    return steps;
   }
 
   entries(): [string, unknown][] {

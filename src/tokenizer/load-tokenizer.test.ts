@@ -198,6 +198,77 @@ test("loadTokenizerFromFolder(): says what is wrong, in one line", async () => {
   );
 });
 
+const megabyte = "a".repeat(2 ** 20);
+const twice = { type: "Replace", pattern: { String: "a" }, content: "aa" };
+const explodes = { Regex: "(a|a)*b" };
+test.each([
+  ["an empty Metaspace", { pre_tokenizer: { type: "Metaspace", replacement: "" } }, "not one character"],
+  ["a long Metaspace", { pre_tokenizer: { type: "Metaspace", replacement: megabyte } }, "not one character"],
+  ["an expression that explodes", { pre_tokenizer: { type: "Split", pattern: explodes } }, "explodes over"],
+  ["a thousand steps", { pre_tokenizer: sequence("pretokenizers", { type: "Digits" }, 1000) }, "more than 32 steps"],
+  ["a long prepend", { normalizer: { type: "Prepend", prepend: megabyte } }, '"prepend" has 1048576 UTF-16 units'],
+  ["an empty pattern", { normalizer: { ...twice, pattern: { String: "" } } }, "has 0 UTF-16 units"],
+  ["a long replacement", { normalizer: { ...twice, content: megabyte } }, '"content" has 1048576 UTF-16 units'],
+  ["steps that double", { normalizer: sequence("normalizers", twice, 10) }, "more than 32 times as long"],
+  ["a normalizer that explodes", { normalizer: { ...twice, pattern: explodes } }, "explodes over"],
+  ["a normalizer that may backtrack", { normalizer: { ...twice, pattern: { Regex: "a+b" } } }, "may backtrack"],
+  ["a decoder that doubles", { decoder: sequence("decoders", twice, 10) }, "more than 32 times as long"],
+  ["a decoder of nothing", { decoder: { ...twice, pattern: { String: "" } } }, "has 0 UTF-16 units"],
+  ["an empty decoding Metaspace", { decoder: { type: "Metaspace", replacement: "" } }, "not one character"],
+  ["a long added token", { added_tokens: [{ id: 9, content: megabyte }] }, '"content" has 1048576 UTF-16 units'],
+  ["a long token", { model: { type: "BPE", vocab: { [megabyte]: 0 }, merges: [] } }, "token 0 has 1048576 UTF-16"],
+])("loadTokenizerFromFolder(): refuses a tokenizer.json with %s", async (_, change, part) => {
+  const folder = await folderWith({ "tokenizer.json": { ...smallTokenizer(), ...change } });
+  const error: unknown = await loadTokenizerFromFolder(folder).catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(Error);
+  expect((error as Error).message).toMatch(/^Cannot read "[^\n]{10,400}[^.\n]$/);
+  expect((error as Error).message).toContain(part);
+});
+
+function sequence(list: string, step: object, count: number): object {
+  return { type: "Sequence", [list]: new Array(count).fill(step) };
+}
+
+test.each([
+  ["tokenizer_config.json", { bos_token: megabyte }],
+  ["tokenizer_config.json", { eos_token: { content: megabyte } }],
+  ["tokenizer_config.json", { chat_template: megabyte }],
+  ["tokenizer_config.json", { chat_template: [{ name: "default", template: megabyte }] }],
+  ["chat_template.json", { chat_template: megabyte }],
+  ["chat_template.jinja", megabyte],
+])("loadTokenizerFromFolder(): refuses a %s with a text of 1 MB", async (name, content) => {
+  const folder = await folderWith({ "tokenizer.json": smallTokenizer(), [name]: content });
+  await expect(loadTokenizerFromFolder(folder)).rejects.toThrow(/^Cannot read "[^\n]* 1048576 [^\n]*[^.\n]$/);
+});
+
+test("Tokenizer.encodeInSteps(): an expression that explodes over a text lets others in, and ends in an error", async () => {
+  const json = {
+    ...smallTokenizer(),
+    pre_tokenizer: { type: "Split", pattern: { Regex: "a+b" }, behavior: "Isolated" },
+  };
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": json }));
+  const steps = tokenizer.encodeInSteps("a".repeat(100_000), "all", []);
+  let numSteps = 0;
+  expect(() => {
+    while (steps.next().done !== true) numSteps++;
+  }).toThrow(/^Cannot tokenize the text: an expression of the tokenizer explodes over "▁a{39}…"$/);
+  expect(numSteps).toBeGreaterThan(5);
+});
+
+test("Tokenizer.encode(): a text that a normalizer makes too long is a RangeError", async () => {
+  // Only a text of z grows, and no text that is tried at load holds one.
+  const normalizers = ["zd", "de", "ef", "fg"].map((pair) => ({
+    type: "Replace",
+    pattern: { Regex: `[${pair[0]}]` },
+    content: pair[1]!.repeat(3),
+  }));
+  const json = { ...smallTokenizer(), normalizer: { type: "Sequence", normalizers } };
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": json }));
+  expect(() => tokenizer.encode("z".repeat(10_000), "all")).toThrow(
+    new RangeError("Cannot tokenize the text: normalized it has more than 324096 UTF-16 units"),
+  );
+});
+
 test("loadTokenizerFromFolder(): a file cut anywhere is an error", async () => {
   const whole = JSON.stringify(smallTokenizer());
   const folder = await folderWith({});

@@ -3,7 +3,7 @@ import { type JsonLimits, readJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 import { openRegularFile } from "../files/regular-file.js";
 import { type HuggingFaceFiles, type JsonFile, tokenizerFromHuggingFace } from "./hugging-face-tokenizer.js";
-import type { Tokenizer } from "./tokenizer.js";
+import { longest, type Tokenizer } from "./tokenizer.js";
 
 export { tokenizerFromGguf } from "./gguf-tokenizer.js";
 
@@ -43,15 +43,14 @@ async function readJsonFile(path: string): Promise<JsonFile | undefined> {
   return value === undefined ? undefined : { name: path, value };
 }
 
-/** In bytes. Templates have a few thousand. */
-const maxTemplateSize = 2 ** 20;
-
 async function readTemplate(path: string): Promise<string | undefined> {
   const file = await openRegularFile(path).catch(undefinedIfMissing);
   if (file === undefined) return undefined;
   try {
-    if (file.size > maxTemplateSize) {
-      throw new Error(`Cannot read ${quote(path)}: it has ${file.size} bytes, at most ${maxTemplateSize} are read`);
+    if (file.size > longest.chatTemplate) {
+      throw new Error(
+        `Cannot read ${quote(path)}: it has ${file.size} bytes, at most ${longest.chatTemplate} are read`,
+      );
     }
     return new TextDecoder("utf-8", { fatal: true }).decode(await file.handle.readFile());
   } catch (error) {

@@ -1,38 +1,64 @@
 import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
-import { readPattern } from "./pattern.js";
+import { readLinearPattern, readLiteral } from "./pattern.js";
 
-/** Rewrites a run of text before it is cut into words. Never called with "". */
+/** Rewrites a run of text before it is cut into words. Never called with "". @throws RangeError for a text that grows too much. */
 export type Normalize = (text: string) => string;
+
+/** One of a normalizer's steps. @throws RangeError if the text becomes longer than `most`. */
+type Step = (text: string, most: number) => string;
 
 /**
  * The normalizer of a tokenizer.json, as Python's tokenizers runs it.
  *
- * @throws Error for a kind that causal language models do not use.
+ * @throws Error for a kind that causal language models do not use, and for steps that make a text grow without measure.
  */
 export function readNormalizer(fields: JsonFields | undefined): Normalize {
   if (fields === undefined) return (text) => text;
+  const kinds = fields.sequence("normalizers", maxSteps);
+  const steps = kinds.map(readStep);
+  const normalize: Normalize = (text) => {
+    const most = text.length * maxGrowth + maxAdded;
+    return steps.reduce((current, step) => (current === "" ? "" : step(current, most)), text);
+  };
+  // What a step replaces, or a letter that every step may know.
+  const hard = kinds.flatMap((kind) => kind.optionalObject("pattern")?.optionalString("String") ?? []);
+  for (const text of ["a", " ", ...hard]) {
+    try {
+      normalize(text.repeat(1000));
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      fields.fail(`it makes a text of ${quote(text, 40)} more than ${maxGrowth} times as long`);
+    }
+  }
+  return normalize;
+}
+
+/** Real ones have up to some tens. */
+const maxSteps = 256;
+/** How many times as long a text may become; NFKC makes one character 18. */
+const maxGrowth = 32;
+/** UTF-16 units that a text may grow by beyond that. */
+const maxAdded = 4096;
+
+function readStep(fields: JsonFields): Step {
   const type = fields.string("type");
   switch (type) {
-    case "Sequence": {
-      const steps = fields.objects("normalizers").map(readNormalizer);
-      return (text) => steps.reduce((current, step) => (current === "" ? "" : step(current)), text);
-    }
     case "NFC":
     case "NFD":
     case "NFKC":
     case "NFKD":
-      return (text) => text.normalize(type);
+      return (text, most) => checkLength(text.normalize(type), most);
     case "Lowercase":
-      return (text) => text.toLowerCase();
+      return (text, most) => checkLength(text.toLowerCase(), most);
     case "Prepend": {
-      const prefix = fields.string("prepend");
-      return (text) => prefix + text;
+      const prefix = fields.shortString("prepend", maxContent);
+      return (text, most) => checkLength(prefix + text, most);
     }
     case "Replace": {
-      const pattern = readPattern(fields.object("pattern"));
-      const content = fields.string("content");
-      return (text) => text.replaceAll(pattern, () => content);
+      const pattern = fields.object("pattern");
+      const from = readLiteral(pattern) ?? readLinearPattern(pattern);
+      return replacing(from, fields.shortString("content", maxContent));
     }
     case "Strip": {
       const left = fields.boolean("strip_left", true);
@@ -45,6 +71,31 @@ export function readNormalizer(fields: JsonFields | undefined): Normalize {
     default:
       return fields.fail(`the normalizer ${quote(type)} is not supported`);
   }
+}
+
+/** The longest text that a step puts in, in UTF-16 units. Real ones have a few. */
+export const maxContent = 256;
+
+function replacing(from: string | RegExp, content: string): Step {
+  const cannotGrow = typeof from === "string" && content.length <= from.length;
+  return (text, most) => {
+    if (cannotGrow) return text.replaceAll(from, () => content);
+    let length = text.length;
+    return text.replaceAll(from, (found: string) => {
+      length += content.length - found.length;
+      if (length > most) throw tooLong(most);
+      return content;
+    });
+  };
+}
+
+function checkLength(text: string, most: number): string {
+  if (text.length > most) throw tooLong(most);
+  return text;
+}
+
+function tooLong(most: number): RangeError {
+  return new RangeError(`Cannot tokenize the text: normalized it has more than ${most} UTF-16 units`);
 }
 
 /** Not by an expression: /\s+$/ takes quadratic time over long runs of white space inside the text. */

@@ -1,12 +1,6 @@
 import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
-import { readPattern, type SplitBehavior, splitAt } from "./pattern.js";
-
-/**
- * Cuts a piece of text into smaller ones. `atStart`: the piece starts where the text does. A step that may find many
- * pieces gives them as it finds them, so that a long text is cut as far as it is read.
- */
-export type SplitStep = (text: string, atStart: boolean) => Iterable<string>;
+import { type Pattern, readPattern, type SplitBehavior, type SplitStep, splitStep } from "./pattern.js";
 
 export interface PreTokenizer {
   readonly steps: readonly SplitStep[];
@@ -16,19 +10,28 @@ export interface PreTokenizer {
   readonly addsDummySpace: boolean;
 }
 
-/** Runs a pre-tokenizer: a text to its words, one by one. */
+/** Runs a pre-tokenizer: a text to its words, lazily. As with a step, an empty word is none, but a place to pause at. */
 export function splitIntoWords(text: string, atStart: boolean, steps: readonly SplitStep[]): Iterable<string> {
-  const [first, ...others] = steps;
-  if (first === undefined) return [text];
-  return others.reduce((pieces, step) => splitEach(pieces, atStart, step), first(text, atStart));
+  return steps.reduce<Iterable<string>>((pieces, step) => step(pieces, atStart), [text]);
 }
 
-function* splitEach(pieces: Iterable<string>, atStart: boolean, step: SplitStep): Generator<string, void> {
-  let isFirst = atStart;
-  for (const piece of pieces) {
-    yield* step(piece, isFirst);
-    isFirst = false;
-  }
+/** A step that looks at pieces one by one. */
+function eachPiece(cut: (piece: string, atStart: boolean) => Iterable<string>): SplitStep {
+  return function* (pieces, atStart) {
+    let isFirst = atStart;
+    for (const piece of pieces) {
+      if (piece === "") {
+        yield "";
+        continue;
+      }
+      yield* cut(piece, isFirst);
+      isFirst = false;
+    }
+  };
+}
+
+function linear(expression: RegExp): Pattern {
+  return { expression, stopwatch: undefined };
 }
 
 /**
@@ -38,40 +41,39 @@ function* splitEach(pieces: Iterable<string>, atStart: boolean, step: SplitStep)
  */
 export function readPreTokenizer(fields: JsonFields | undefined): PreTokenizer {
   if (fields === undefined) return { steps: [], byteLevel: false, addsDummySpace: false };
+  const kinds = fields.sequence("pretokenizers", maxSteps);
+  const byteLevel = kinds.findIndex((kind) => kind.string("type") === "ByteLevel");
+  if (byteLevel !== -1 && byteLevel < kinds.length - 1)
+    return fields.fail("a ByteLevel that is not the last is not supported");
+  const parts = kinds.map(readStep);
+  return {
+    steps: parts.flatMap((part) => part.steps),
+    byteLevel: byteLevel !== -1,
+    addsDummySpace: parts.some((part) => part.addsDummySpace),
+  };
+}
+
+/** Real ones have up to seven; each expression may take half a second to try. */
+const maxSteps = 32;
+
+function readStep(fields: JsonFields): Omit<PreTokenizer, "byteLevel"> {
   const type = fields.string("type");
   switch (type) {
-    case "Sequence": {
-      const parts = fields.objects("pretokenizers").map(readPreTokenizer);
-      if (parts.slice(0, -1).some((part) => part.byteLevel))
-        return fields.fail("a ByteLevel that is not the last is not supported");
-      return {
-        steps: parts.flatMap((part) => part.steps),
-        byteLevel: parts.at(-1)?.byteLevel ?? false,
-        addsDummySpace: parts.some((part) => part.addsDummySpace),
-      };
-    }
     case "ByteLevel":
       return readByteLevel(fields);
     case "Split": {
       const pattern = readPattern(fields.object("pattern"));
       const behavior = readBehavior(fields, "Isolated");
-      const invert = fields.boolean("invert", false);
-      return splitOnly((text) => splitAt(text, pattern, behavior, invert));
+      return only(splitStep(pattern, behavior, fields.boolean("invert", false)));
     }
-    case "Digits": {
-      const pattern = fields.boolean("individual_digits", false) ? /\p{N}/gu : /\p{N}+/gu;
-      return splitOnly((text) => splitAt(text, pattern, "isolated", false));
-    }
-    case "Punctuation": {
-      const behavior = readBehavior(fields, "Isolated");
-      return splitOnly((text) => splitAt(text, /[\p{P}!-/:-@[-`{-~]/gu, behavior, false));
-    }
+    case "Digits":
+      return only(isolated(fields.boolean("individual_digits", false) ? /\p{N}/gu : /\p{N}+/gu));
+    case "Punctuation":
+      return only(splitStep(linear(/[\p{P}!-/:-@[-`{-~]/gu), readBehavior(fields, "Isolated"), false));
     case "Whitespace":
-      return splitOnly((text) =>
-        matchesIn(text, /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{White_Space}]+/gu),
-      );
+      return only(kept(/[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{White_Space}]+/gu));
     case "WhitespaceSplit":
-      return splitOnly((text) => matchesIn(text, /\P{White_Space}+/gu));
+      return only(kept(/\P{White_Space}+/gu));
     case "Metaspace":
       return readMetaspace(fields);
     default:
@@ -79,52 +81,59 @@ export function readPreTokenizer(fields: JsonFields | undefined): PreTokenizer {
   }
 }
 
-function splitOnly(step: SplitStep): PreTokenizer {
-  return { steps: [step], byteLevel: false, addsDummySpace: false };
+function only(step: SplitStep) {
+  return { steps: [step], addsDummySpace: false };
 }
 
-function readByteLevel(fields: JsonFields): PreTokenizer {
-  const addsSpace = fields.boolean("add_prefix_space", true);
-  const usesExpression = fields.boolean("use_regex", true);
+function isolated(expression: RegExp): SplitStep {
+  return splitStep(linear(expression), "isolated", false);
+}
+
+/** The matches alone. */
+function kept(expression: RegExp): SplitStep {
+  return splitStep(linear(expression), "removed", true);
+}
+
+function readByteLevel(fields: JsonFields) {
   const steps: SplitStep[] = [];
-  if (addsSpace) steps.push((text) => [text.startsWith(" ") ? text : ` ${text}`]);
-  if (usesExpression) steps.push((text) => splitAt(text, gpt2Words(), "isolated", false));
-  return { steps, byteLevel: true, addsDummySpace: false };
+  if (fields.boolean("add_prefix_space", true)) {
+    steps.push(eachPiece((text) => [text.startsWith(" ") ? text : ` ${text}`]));
+  }
+  if (fields.boolean("use_regex", true)) steps.push(isolated(gpt2Words()));
+  return { steps, addsDummySpace: false };
 }
 
-/** GPT-2's words. A function, for an expression with flag g carries state. */
 function gpt2Words(): RegExp {
   return /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 }
 
-function readMetaspace(fields: JsonFields): PreTokenizer {
-  const mark = fields.optionalString("replacement") ?? "▁";
+function readMetaspace(fields: JsonFields) {
+  const mark = readMark(fields);
   const scheme =
     fields.optionalString("prepend_scheme") ?? (fields.boolean("add_prefix_space", true) ? "always" : "never");
   if (!["always", "first", "never"].includes(scheme)) {
     return fields.fail(`prepend_scheme is ${quote(scheme)}, not "always", "first" or "never"`);
   }
   const splits = fields.boolean("split", true);
-  return {
-    steps: [
-      (text, atStart) => {
-        const marked = text.replaceAll(" ", () => mark);
-        const prepends = scheme === "always" || (scheme === "first" && atStart);
-        const whole = prepends && !marked.startsWith(mark) ? mark + marked : marked;
-        return splits ? splitBefore(whole, mark) : [whole];
-      },
-    ],
-    byteLevel: false,
-    addsDummySpace: scheme !== "never",
-  };
+  const step = eachPiece((text, atStart) => {
+    const marked = text.replaceAll(" ", () => mark);
+    const prepends = scheme === "always" || (scheme === "first" && atStart);
+    const whole = prepends && !marked.startsWith(mark) ? mark + marked : marked;
+    return splits ? splitBefore(whole, mark) : [whole];
+  });
+  return { steps: [step], addsDummySpace: scheme !== "never" };
 }
 
-function* matchesIn(text: string, pattern: RegExp): Generator<string, void> {
-  for (const [found] of text.matchAll(pattern)) yield found;
+/** What a Metaspace writes for a space. @throws Error unless it is one character. */
+export function readMark(fields: JsonFields): string {
+  const mark = fields.optionalString("replacement") ?? "▁";
+  return Array.from(mark).length === 1
+    ? mark
+    : fields.fail(`the replacement ${quote(mark, 40)} has ${mark.length} UTF-16 units, not one character`);
 }
 
 /** Cuts a text before every mark. */
-function* splitBefore(text: string, mark: string): Generator<string, void> {
+function* splitBefore(text: string, mark: string): Generator<string> {
   let start = 0;
   for (let at = text.indexOf(mark, 1); at !== -1; at = text.indexOf(mark, at + 1)) {
     yield text.slice(start, at);

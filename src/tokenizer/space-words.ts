@@ -1,3 +1,5 @@
+import { type SplitStep, splitStep } from "./pattern.js";
+
 /**
  * Whether a vocabulary that writes spaces as ▁ can be run word by word: no token holds a ▁ after another character, so
  * no merge crosses the place before a space. Long texts are then many short words instead of one long one; the ids are the same.
@@ -10,6 +12,6 @@ export function canCutBeforeSpaces(mergedTokens: Iterable<string>): boolean {
 }
 
 /** Cuts before every run of ▁ that follows another character. */
-export function* cutBeforeSpaces(text: string): Generator<string, void> {
-  for (const [word] of text.matchAll(/▁+[^▁]*|[^▁]+/gu)) yield word;
+export function cutBeforeSpaces(): SplitStep {
+  return splitStep({ expression: /▁+[^▁]*|[^▁]+/gu, stopwatch: undefined }, "isolated", false);
 }

@@ -1,7 +1,8 @@
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
 import type { BpeModel } from "./bpe-model.js";
 import type { Normalize } from "./normalizer.js";
-import { type SplitStep, splitIntoWords } from "./pre-tokenizer.js";
+import type { SplitStep } from "./pattern.js";
+import { splitIntoWords } from "./pre-tokenizer.js";
 import { runToEnd, type Steps } from "./steps.js";
 import { DecodingStream, type TokenDecoder } from "./token-decoder.js";
 import type { Tokenizer, TokenStream, TrustedText } from "./tokenizer.js";
@@ -113,8 +114,9 @@ export class TextTokenizer implements Tokenizer {
   *#encodeWords(text: string, atStart: boolean, ids: number[], work: Work): Steps<void> {
     const { model, splitSteps } = this.#parts;
     for (const word of splitIntoWords(text, atStart, splitSteps)) {
-      if (!model.encodeKnown(word, ids)) yield* model.encode(word, ids);
-      if (isStepDone(work, word.length)) yield;
+      if (word !== "" && !model.encodeKnown(word, ids)) yield* model.encode(word, ids);
+      // The search for a word has taken some milliseconds where it gave none.
+      if (word === "" || isStepDone(work, word.length)) yield;
     }
   }
 

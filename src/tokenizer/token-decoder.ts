@@ -1,7 +1,9 @@
 import { quote } from "../files/quote.js";
 import { byteAlphabet } from "./byte-level.js";
 import type { JsonFields } from "./json-fields.js";
-import { readPattern } from "./pattern.js";
+import { maxContent } from "./normalizer.js";
+import { readLinearPattern, readLiteral } from "./pattern.js";
+import { readMark } from "./pre-tokenizer.js";
 import type { TokenStream } from "./tokenizer.js";
 
 /** How tokens become text: each token to bytes, the bytes to text, the text through filters. All of it works on what has come so far. */
@@ -48,12 +50,13 @@ function byteOfFallback(token: string): Uint8Array | undefined {
  * @throws Error for a kind that causal language models do not use, or an order that cannot be streamed.
  */
 export function readDecoder(fields: JsonFields): TokenDecoder {
-  const steps = flatten(fields);
+  const steps = fields.sequence("decoders", maxSteps);
   const perToken: ((token: string) => string)[] = [];
   const filters: FilterKind[] = [];
   let bytesOf: ((token: string) => Uint8Array | undefined) | undefined;
   // Until the tokens are put together, a step sees each token alone.
   let fused = false;
+  let growth = 1;
   for (const step of steps) {
     const type = step.string("type");
     switch (type) {
@@ -72,7 +75,7 @@ export function readDecoder(fields: JsonFields): TokenDecoder {
         break;
       case "Metaspace": {
         if (fused) return step.fail("a Metaspace after tokens were put together is not supported");
-        const mark = step.optionalString("replacement") ?? "▁";
+        const mark = readMark(step);
         perToken.push((token) => token.replaceAll(mark, " "));
         if (step.optionalString("prepend_scheme") !== "never" && step.boolean("add_prefix_space", true)) {
           filters.push({ kind: "drop-at-start", text: " ", count: 1 });
@@ -80,16 +83,15 @@ export function readDecoder(fields: JsonFields): TokenDecoder {
         break;
       }
       case "Replace": {
-        const content = step.string("content");
-        const from = step.object("pattern").optionalString("String");
-        if (!fused) {
-          const pattern = readPattern(step.object("pattern"));
-          perToken.push((token) => token.replaceAll(pattern, () => content));
-        } else if (from === undefined || from === "") {
+        const content = step.shortString("content", maxContent);
+        const literal = readLiteral(step.object("pattern"));
+        const pattern = literal ?? readLinearPattern(step.object("pattern"));
+        growth *= Math.max(1, literal === undefined ? content.length + 1 : content.length / literal.length);
+        if (growth > maxGrowth) return step.fail(`it makes a text more than ${maxGrowth} times as long`);
+        if (!fused) perToken.push((token) => token.replaceAll(pattern, () => content));
+        else if (literal === undefined)
           return step.fail("replacing an expression in what was put together cannot be streamed");
-        } else {
-          filters.push({ kind: "replace", from, to: content });
-        }
+        else filters.push({ kind: "replace", from: literal, to: content });
         break;
       }
       case "Strip": {
@@ -118,9 +120,10 @@ export function readDecoder(fields: JsonFields): TokenDecoder {
   };
 }
 
-function flatten(fields: JsonFields): JsonFields[] {
-  return fields.string("type") === "Sequence" ? fields.objects("decoders").flatMap(flatten) : [fields];
-}
+/** Real ones have up to four. */
+const maxSteps = 32;
+/** How many times as long as the tokens a text may become. */
+const maxGrowth = 32;
 
 function stripToken(token: string, text: string, start: number, stop: number): string {
   let kept = token;

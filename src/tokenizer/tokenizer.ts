@@ -12,6 +12,15 @@ export interface TextRange {
  */
 export type TrustedText = "all" | "none" | readonly TextRange[];
 
+/** The longest texts of model files, in UTF-16 units: real ones have far shorter ones, and each is a cost to every prompt. */
+export const longest = {
+  /** A token as the vocabulary writes it. */
+  token: 8192,
+  /** An added token, or one that templates name. */
+  addedToken: 1024,
+  chatTemplate: 2 ** 18,
+} as const;
+
 /** Text to ids and back, the same for tokenizer.json and GGUF metadata. Never adds BOS, EOS or anything else by itself. */
 export interface Tokenizer {
   readonly vocabSize: number;
