@@ -13,6 +13,7 @@ import {
   parseBlockAttentionConfig,
   readGgufBlockAttention,
 } from "../model/block-attention-config.js";
+import { modelKind } from "../model/model-path.js";
 import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
@@ -83,7 +84,8 @@ async function readPromptContext(path: string, prefix: string | undefined): Prom
 }
 
 async function readOwnConfig(path: string): Promise<BlockAttentionConfig | undefined> {
-  if (path.toLowerCase().endsWith(".gguf")) return readGgufBlockAttention((await readGguf(path)).metadata, quote(path));
+  if ((await modelKind(path, "tokenizer.json")) === "gguf")
+    return readGgufBlockAttention((await readGguf(path)).metadata, quote(path));
   const file = join(path, "config.json");
   const json = await readJson(file).catch((error: unknown) => {
     // A folder with a tokenizer alone is enough.

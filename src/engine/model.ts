@@ -7,6 +7,7 @@ import { modelFingerprint } from "../kv/fingerprint.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Decoder } from "../model/decoder.js";
+import { modelKind } from "../model/model-path.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import {
@@ -58,7 +59,7 @@ export interface LoadedModel extends Disposable {
 
 /** The tokenizer of a model folder or .gguf file. */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  return path.toLowerCase().endsWith(".gguf")
+  return (await modelKind(path, "tokenizer.json")) === "gguf"
     ? tokenizerFromGguf((await readGguf(path)).metadata)
     : loadTokenizerFromFolder(path);
 }

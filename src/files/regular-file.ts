@@ -1,5 +1,6 @@
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { quote } from "./quote.js";
+import { suggestPath } from "./suggest-path.js";
 
 /** An open file and its size when it was opened. Whoever opens it closes it. */
 export interface RegularFile {
@@ -27,13 +28,18 @@ export async function openRegularFile(path: string): Promise<RegularFile> {
   }
 }
 
-/** Turns an error of node:fs into one line that names the path and the reason. Other errors stay as they are. */
+/**
+ * Turns an error of node:fs into one line that names the path, the reason, and for a path that leads nowhere the one that was
+ * probably meant. Other errors stay as they are.
+ */
 export function describeFileError(error: unknown, path: string): Error {
   const code = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
   if (code === undefined) {
     return error instanceof Error ? error : new Error(`Cannot read ${quote(path)}: ${String(error)}`);
   }
-  return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}`, { cause: error });
+  const meant = code === "ENOENT" || code === "ENOTDIR" ? suggestPath(path) : undefined;
+  const suggestion = meant === undefined ? "" : `; did you mean ${quote(meant)}?`;
+  return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}${suggestion}`, { cause: error });
 }
 
 const reasons: ReadonlyMap<string, string> = new Map([

@@ -1,9 +1,7 @@
-import { stat } from "node:fs/promises";
-import { quote } from "../files/quote.js";
-import { describeFileError } from "../files/regular-file.js";
 import { type BlockAttentionOverride, overrideBlockAttention } from "./block-attention-config.js";
 import { openGgufModel } from "./gguf-model.js";
 import { openHuggingFace } from "./hugging-face.js";
+import { modelKind } from "./model-path.js";
 import type { ModelSource } from "./model-source.js";
 
 /**
@@ -14,20 +12,8 @@ import type { ModelSource } from "./model-source.js";
  * @throws Error of one line for whatever is missing, not sound or not supported.
  */
 export async function openModel(path: string, override: BlockAttentionOverride = {}): Promise<ModelSource> {
-  const source = await openByKind(path);
+  const kind = await modelKind(path, "config.json");
+  const source = await (kind === "gguf" ? openGgufModel(path) : openHuggingFace(path));
   const blockAttention = overrideBlockAttention(source.config.blockAttention, override);
   return { ...source, config: { ...source.config, blockAttention } };
-}
-
-async function openByKind(path: string): Promise<ModelSource> {
-  const found = await stat(path).catch((error: unknown) => {
-    throw describeFileError(error, path);
-  });
-  if (found.isDirectory()) {
-    return openHuggingFace(path);
-  }
-  if (/\.(safetensors|json|bin)$/i.test(path)) {
-    throw new Error(`Cannot read ${quote(path)}: give the model's folder, or a .gguf file`);
-  }
-  return openGgufModel(path);
 }

@@ -76,16 +76,16 @@ function whyNotReady(
   stopping: AbortSignal,
 ): { readonly code: string; readonly message: string } | undefined {
   if (stopping.aborted) return { code: "draining", message: "the server is ending" };
-  const because = status.lastError === undefined ? "" : `: ${status.lastError}`;
+  // The reason itself is for the log: it may name files.
   switch (status.state) {
     case "ready":
       return undefined;
     case "loading":
       return { code: "loading", message: "the model is being loaded" };
     case "restarting":
-      return { code: "restarting", message: `the engine is starting again${because}` };
+      return { code: "restarting", message: "the engine is starting again" };
     case "failed":
-      return { code: "failed", message: `the model could not be loaded${because}` };
+      return { code: "failed", message: "the model could not be loaded" };
     case "closed":
       return { code: "closed", message: "the engine is closed" };
     default:

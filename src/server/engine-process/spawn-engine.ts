@@ -197,13 +197,13 @@ class WatchedEngine implements EngineHost {
   }
 
   #readyLink(): ChildLink {
-    const { state, lastError } = this.#status.current;
+    const { state } = this.#status.current;
     if (state === "ready" && this.#link !== undefined) return this.#link;
     const reason = {
       loading: "it is still loading",
       ready: "it is restarting",
       restarting: "it is restarting",
-      failed: `it could not be loaded: ${lastError}`,
+      failed: "it could not be loaded",
       closed: "it was closed",
     };
     throw new HostError("unavailable", `Cannot use the engine: ${reason[state]}`);

@@ -28,11 +28,7 @@ export function answerHead(host: EngineHost, prefix: string, name: string | unde
 /** @throws HostError "unavailable" before a model has been loaded. */
 export function loadedModel(host: EngineHost): HostModel {
   if (host.model === undefined) {
-    const { state, lastError } = host.status;
-    throw new HostError(
-      "unavailable",
-      `Cannot serve the model: the engine is ${state}${lastError ? `: ${lastError}` : ""}`,
-    );
+    throw new HostError("unavailable", `Cannot serve the model: the engine is ${host.status.state}`);
   }
   return host.model;
 }

@@ -1,0 +1,74 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { loadTokenizer } from "../engine/model.js";
+import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { modelKind } from "./model-path.js";
+import { openModel } from "./open-model.js";
+
+const kindOf = (path: string) => modelKind(path, "config.json");
+
+test.each([
+  ["Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
+  ["hf:Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
+  ["hf://Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
+  ["https://huggingface.co/Qwen/Qwen2.5-0.5B/tree/main", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
+  ["hf.co/o/n-GGUF:Q4_K_M", 'hf download o/n-GGUF --include "*Q4_K_M*" --local-dir n-GGUF'],
+  [
+    "https://huggingface.co/o/n/resolve/main/q/n.Q8_0.gguf?download=true",
+    "hf download o/n q/n.Q8_0.gguf --local-dir n",
+  ],
+])("modelKind(): %s is no path, and the error says how it gets onto the disk", async (path, command) => {
+  for (const open of [kindOf, openModel, loadTokenizer]) {
+    expect(await expectError(open(path), "models are read from disk")).toMatch(/no such file or folder/);
+    expect((await expectError(open(path))).endsWith(`: ${command}`)).toBe(true);
+  }
+});
+
+test.each([
+  ["https://example.com/model.gguf", /: no such file or folder; models are read from disk, download it first$/],
+  ["./runs/mine", /: no such file or folder$/],
+  ["runs/mine/export", /: no such file or folder$/],
+  ["models/mine.gguf", /: no such file or folder$/],
+  ["owner/na me; rm -rf x", /: no such file or folder$/],
+  ["hf:owner/name$(x)", /download it first$/],
+])("modelKind(): %s gets no command", async (path, message) => {
+  expect(await expectError(kindOf(path))).toMatch(message);
+});
+
+test("modelKind(): what was meant is named where the path is near it", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  const meant = async (path: string, ...names: readonly string[]) => {
+    const message = await expectError(kindOf(at(path)));
+    expect(message).toMatch(/; did you mean (one of )?"[^?]*\?$/);
+    expect(
+      [...message.slice(message.indexOf("did you mean")).matchAll(/"(?:[^"\\]|\\.)*"/g)].map(([text]) =>
+        JSON.parse(text),
+      ),
+    ).toEqual(names.map(at));
+  };
+  for (const name of ["base/config.json", "base/model.safetensors", "one/m.gguf", "cache/snapshots/0f/config.json"]) {
+    await mkdir(join(at(name), ".."), { recursive: true });
+    await writeFile(at(name), "{}");
+  }
+  expect(await kindOf(at("base"))).toBe("hugging-face");
+  expect(await kindOf(at("one/m.gguf"))).toBe("gguf");
+  await meant("bsae", "base");
+  await meant("base/config.json", "base");
+  await meant("base/model.safetensors", "base");
+  await meant("one", "one/m.gguf");
+  await meant("cache", "cache/snapshots/0f");
+  await meant(".", "base");
+  await writeFile(at("one/n.gguf"), "");
+  await meant("one", "one/m.gguf", "one/n.gguf");
+  // Nothing to name: what is missing is said as before.
+  await mkdir(at("empty"));
+  await expectError(openModel(at("empty")), /config\.json": no such file or folder$/);
+});
+
+test("loadTokenizer(): a file of any name is read as GGUF, as the model is", async () => {
+  const path = join(await temporaryFolder(), "sha256-0f");
+  await writeFile(path, "none");
+  for (const open of [openModel, loadTokenizer]) expect(await expectError(open(path))).toContain("GGUF");
+});
