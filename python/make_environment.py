@@ -4,14 +4,17 @@ The folder is `CACHE/NAME-DIGEST`, the digest over the requirements and what the
 folder of their own. Two at once wait for each other: the lock is the operating system's, which frees it when its holder
 dies. What a killed one left is made anew, for the mark of a complete one is written last.
 
+Every package is pinned there with the digests of its files, and pip takes no other.
+
 Needs the standard library only, for it runs before anything is installed. What it tells are JSON lines on standard
-output: {"say"} for people, at the end {"python"}, the environment's interpreter, or {"error"}, one line. What pip tells
-goes to standard error.
+output: {"say"} for people, {"progress"} each second while packages are installed, at the end {"python"}, the
+environment's interpreter, or {"error"}, one line. What pip warns of goes to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -20,9 +23,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 OLDEST_PYTHON = (3, 11)
 MARK = "complete.json"
@@ -78,20 +84,78 @@ def environment(cache: Path, name: str, requirements: Path, *, only_if_there: bo
 
 
 def make(folder: Path, digest: str, requirements: Path, lock: IO[bytes]) -> None:
-    tell(say=f'Making the Python environment "{folder}" (once; up to 6 GB, several minutes)')
+    tell(say=f'Making the Python environment "{folder}" (once; 6 GB, 9 GB while it is made, several minutes)')
     if folder.exists():
         shutil.rmtree(folder)
     run([sys.executable, "-m", "venv", str(folder)], lock)
     # Wheels of gigabytes: /tmp may be a small disk in memory.
     temporary = folder / "tmp"
     temporary.mkdir()
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
-    pip = [str(interpreter(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", *quiet]
-    run([*pip, "--requirement", str(requirements)], lock, {"TMPDIR": str(temporary), "TEMP": str(temporary)})
+    pip = [str(interpreter(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    # pip's bar would hide its lines.
+    options = ["--progress-bar", "off", "--require-hashes", "--requirement", str(requirements)]
+    with PipProgress(folder, numbered(requirements)) as progress:
+        run([*pip, *options], lock, {"TMPDIR": str(temporary), "TEMP": str(temporary)}, progress.take)
     shutil.rmtree(temporary)
     mark = folder / f"{MARK}.partial"
     mark.write_text(json.dumps({"digest": digest, "python": sys.version.split()[0]}), encoding="utf-8")
     mark.replace(folder / MARK)
+
+
+class PipProgress:
+    """What pip has done so far, by its own lines and by what it has written: told every second while it is entered."""
+
+    def __init__(self, folder: Path, packages: int) -> None:
+        self._folder = folder
+        self._packages = 0
+        self._of = packages
+        self._is_installing = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def take(self, line: str) -> None:
+        """A line of pip's."""
+        if line.startswith("Collecting "):
+            self._packages += 1
+        elif line.startswith("Ignoring "):
+            # Its marker names another platform.
+            self._of -= 1
+        elif line.startswith("Installing collected packages"):
+            self._is_installing = True
+
+    def _tell(self) -> None:
+        seconds = 0.0
+        # Counting a folder of 50,000 files takes a while: most of the time is the installation's.
+        while not self._ended.wait(max(1.0, 10 * seconds)):
+            started = time.monotonic()
+            stage = "installing" if self._is_installing else "downloading"
+            tell(progress={"stage": stage, "packages": self._packages, "of": self._of, "bytes": size_of(self._folder)})
+            seconds = time.monotonic() - started
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files; those that go meanwhile are passed over."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(parent) / name).lstat().st_size
+    return total
+
+
+def numbered(requirements: Path) -> int:
+    """How many packages a requirements file and what it includes ask for, on whatever platform."""
+    return sum(not line.startswith("--hash") for line in lines_of(requirements))
 
 
 def is_complete(folder: Path, digest: str) -> bool:
@@ -121,7 +185,12 @@ def lines_of(requirements: Path) -> list[str]:
     return lines
 
 
-def run(command: list[str], lock: IO[bytes], variables: dict[str, str] | None = None) -> None:
+def run(
+    command: list[str],
+    lock: IO[bytes],
+    variables: dict[str, str] | None = None,
+    on_line: Callable[[str], object] = str,
+) -> None:
     """Runs a command that holds the lock, too, for it may live longer than this process.
 
     Raises EnvironmentMakingError.
@@ -131,16 +200,18 @@ def run(command: list[str], lock: IO[bytes], variables: dict[str, str] | None = 
     with subprocess.Popen(  # type: ignore[call-overload]
         command,
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, **(variables or {})},
         text=True,
         errors="replace",
         **inherited,
     ) as process:
         try:
-            for line in process.stderr:
-                sys.stderr.write(line)
+            for line in process.stdout:
+                on_line(line)
+                if re.match(r"WARNING|ERROR|DEPRECATION", line):
+                    sys.stderr.write(line)
                 kept.append(line.strip())
         except KeyboardInterrupt:
             process.terminate()
@@ -155,7 +226,7 @@ def reason(command: list[str], code: int, lines: list[str]) -> str:
     if "ensurepip is not available" in text or "No module named venv" in text or "No module named ensurepip" in text:
         return f'"{command[0]}" has no venv module; install it (on Debian and Ubuntu: apt install python3-venv)'
     if "No space left on device" in text or "[Errno 28]" in text:
-        return "the disk is full; the environment takes up to 6 GB"
+        return "the disk is full; the environment takes 6 GB, 9 GB while it is made"
     if re.search(
         r"NewConnectionError|NameResolutionError|Connection refused|ProxyError|ConnectTimeout|ReadTimeout", text
     ):
@@ -189,8 +260,10 @@ def describe(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def tell(**fields: str) -> None:
-    print(json.dumps(fields), flush=True)
+def tell(**fields: object) -> None:
+    # One write a line: another thread tells as well.
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

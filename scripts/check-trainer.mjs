@@ -1,9 +1,10 @@
 // Checks the trainer under python/: formatting, lint, types, tests. It makes the Python environment for that where there is
 // none yet (once, some GB; in the user's cache folder). With --if-there it makes none: exit code 3 says that there is none.
 // --tests-only leaves out all but the tests.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { userCacheDir } from "../dist/kv/user-cache-dir.js";
 
@@ -19,27 +20,33 @@ if (python === undefined) {
 }
 
 /** The interpreter of the environment that checks the trainer. */
-function environment() {
+async function environment() {
   const requirements = join(folder, "requirements-dev.txt");
   const args = ["--cache", cache, "--name", "trainer-dev", "--requirements", requirements];
-  const { stdout } = spawnSync(
-    python,
-    [join(folder, "make_environment.py"), ...args, ...(ifThere ? ["--if-there"] : [])],
-    { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" },
-  );
-  const told = stdout
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line || "{}"));
-  for (const { say, error } of told) if (say ?? error) console.error(say ?? error);
-  const made = told.at(-1)?.python;
+  const { stdout } = spawn(python, [join(folder, "make_environment.py"), ...args, ...(ifThere ? ["--if-there"] : [])], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let made;
+  let toldMs = Date.now();
+  for await (const line of createInterface({ input: stdout })) {
+    const { say, progress, error, python: path } = JSON.parse(line);
+    if (say ?? error) console.error(say ?? error);
+    if (progress && Date.now() - toldMs > 20_000) {
+      toldMs = Date.now();
+      const { stage, packages, of, bytes } = progress;
+      console.error(`${stage}: ${packages} of ${of} packages, ${(bytes / 1e9).toFixed(1)} GB on disk`);
+    }
+    made ??= path;
+  }
   if (made === undefined) process.exit(ifThere ? 3 : 1);
   return made;
 }
 
 if (!ifThere)
-  console.log(`Looking for the trainer's Python environment in ${cache}; it is made where there is none (up to 6 GB)`);
-const made = environment();
+  console.log(
+    `Looking for the trainer's Python environment in ${cache}; it is made where there is none (6 GB, 9 GB meanwhile)`,
+  );
+const made = await environment();
 const failed = [];
 // The plug-ins' tests against the harnesses themselves are passed over here: docs/benchmark-harnesses.md runs them.
 const tests = [

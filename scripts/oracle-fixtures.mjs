@@ -1,5 +1,5 @@
 // Makes tests/fixtures/oracle anew: `node scripts/oracle-fixtures.mjs`, about a minute.
-// Needs a Python with python/oracles/requirements.txt installed; the variable PYTHON names it, default python3.
+// Needs a Python with python/requirements.txt installed; the variable PYTHON names it, default python3.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

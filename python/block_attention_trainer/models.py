@@ -73,8 +73,6 @@ def load_model(
                 options["quantization_config"] = _four_bit()
             model = AutoModelForCausalLM.from_pretrained(path, **options)
             if settings.mean_with is not None:
-                if quantized:
-                    raise ModelError('Cannot average models: with "lora.quantize" their weights are no numbers')
                 average(model, settings.mean_with)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):

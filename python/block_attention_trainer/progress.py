@@ -8,8 +8,9 @@ from typing import Any, TextIO
 class Progress:
     """Writes events; each JSON line is an object with `event`.
 
-    Events: `start` (steps, tokenizer and model facts), `step` (step, steps, loss, tokensPerSecond, secondsLeft),
-    `evaluation` (step, metrics), `answer`, `checkpoint` (step, path), `export` (path), `end` (why).
+    Events: `stage` (stage: what goes on from now on), `start` (steps, tokenizer and model facts), `step` (step, steps,
+    loss, tokensPerSecond, secondsLeft), `evaluation` (step, metrics), `answer`, `checkpoint` (step, path), `export`
+    (path), `end` (why).
     """
 
     def __init__(self, stream: TextIO | None, *, as_json: bool) -> None:
@@ -45,6 +46,8 @@ def open_progress(target: str | None, *, is_main: bool) -> Progress:
 
 
 def _readable(event: str, fields: dict[str, Any]) -> str:
+    if event == "stage":
+        return str(fields["stage"])
     if event == "step":
         line = f"step {fields['step']}/{fields['steps']}  loss {fields['loss']:.4f} a token"
         if "secondsLeft" not in fields:

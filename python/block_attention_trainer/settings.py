@@ -1,6 +1,8 @@
 """The settings file: JSON, checked, every key documented here; an unknown key is an error.
 
-`settings.schema.json` is made from this by `python -m block_attention_trainer schema`.
+`settings.schema.json` is made from this by `python -m block_attention_trainer schema`. The command `train` checks a
+file against it, and against the rules of the validators here, before there is a Python environment:
+src/train/settings.ts has those rules, too, and tests/wrong_settings.json has a case of each for both.
 """
 
 import json
@@ -87,6 +89,13 @@ class TokenizerSettings(Section):
         description="Read a newline as newline and space, so that a word after it has the tokens it has elsewhere.",
     )
     chat_template: str | None = Field(None, description="Jinja text for tokenizer_config.json.")
+
+    @model_validator(mode="after")
+    def _special_tokens(self) -> Self:
+        for role, token in (("pad", self.pad_token), ("eos", self.eos_token), ("bos", self.bos_token)):
+            if token is not None and token not in self.special_tokens:
+                raise ValueError(f'"{role}_token" is "{token}", which is no special token')
+        return self
 
 
 class DataSettings(Section):
@@ -286,6 +295,8 @@ class Settings(Section):
             )
         if self.model.architecture is not None and self.lora is not None:
             raise ValueError('"lora" adapts trained weights, "model.architecture" has none')
+        if self.model.mean_with is not None and self.lora is not None and self.lora.quantize != "none":
+            raise ValueError('"model.mean_with" averages weights, with "lora.quantize" they are no numbers')
         if self.model.architecture is not None and self.model.tokenizer is None and self.tokenizer is None:
             raise ValueError('"model.architecture" needs "model.tokenizer" or "tokenizer"')
         if self.tokenizer is not None and (self.model.architecture is None or self.model.tokenizer is not None):

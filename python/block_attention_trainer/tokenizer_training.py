@@ -11,17 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from .models import ModelError, tokenize
 from .samples import IGNORED, DataError
-from .settings import SettingsError, TokenizerSettings
+from .settings import TokenizerSettings
 
 
 def train_tokenizer(settings: TokenizerSettings, folder: Path) -> None:
     """Writes tokenizer.json and tokenizer_config.json: byte-level BPE, digits one by one.
 
-    Raises SettingsError or DataError, one line, for a token that is none and for a text that cannot be read.
+    Raises DataError, one line, for a text that cannot be read.
     """
-    for role, token in (("pad", settings.pad_token), ("eos", settings.eos_token), ("bos", settings.bos_token)):
-        if token is not None and token not in settings.special_tokens:
-            raise SettingsError(f'Cannot train a tokenizer: "{role}_token" is "{token}", which is no special token')
     tokenizer = Tokenizer(models.BPE())
     byte_level = decoders.ByteLevel()
     tokenizer.decoder = byte_level

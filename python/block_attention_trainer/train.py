@@ -65,16 +65,20 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     if checkpoint is not None and not resume:
         raise SettingsError(f'Cannot start anew: "{run}" has checkpoints; name another run, or delete them')
     run.mkdir(parents=True, exist_ok=True)
+    if settings.training.precision == "auto":
+        progress.tell("stage", stage="Choosing the precision")
     settings = _with_precision(settings, run if checkpoint else None, world)
     args = _arguments(settings, passes, world)
     device = args.device
     with _main_first(rank, world):
+        progress.tell("stage", stage="Preparing the tokenizer")
         tokenizer = _tokenizer(settings, run, is_main=rank == 0)
     attention: Attention = (
         default_attention(device) if settings.training.attention == "auto" else settings.training.attention
     )
     base_dtype = torch.bfloat16 if settings.lora is not None and args.bf16 else torch.float32
     torch.manual_seed(settings.training.seed)
+    progress.tell("stage", stage="Loading the model")
     model: Any = load_model(settings.model, attention, lora=settings.lora, dtype=base_dtype, tokenizer=tokenizer)
     modes = _modes(settings)
     prefix = settings.model.prefix
@@ -85,7 +89,10 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         use_gradient_checkpointing(model)
     opening = opening_of(tokenizer, prefix)
     with _main_first(rank, world):
+        if settings.data.text:
+            progress.tell("stage", stage="Cutting the text into samples")
         paths = _training_files(settings, run, tokenizer, opening, is_main=rank == 0)
+    progress.tell("stage", stage="Checking the samples")
     limit = min(settings.data.max_tokens, longest_sample(model.config) or settings.data.max_tokens)
     limits = Limits(model.config.vocab_size, limit, opening.lengths())
     options = PackingOptions(
@@ -120,6 +127,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         held_index = _first(held_out.index(limits), settings.evaluation.max_samples)
         held_collate = Collator(held_out, held_index, opening, **collating)  # type: ignore[arg-type]
         evaluation = EvaluationRows(held_index, options, held_collate, modes, rank, world)
+    progress.tell("stage", stage="Packing samples into rows")
     rows_per_epoch = count_rows(index, options, settings.training.seed, 1)
     if rows_per_epoch == 0:
         raise DataError(f"Cannot train: no sample of {len(index)} is of the modes {', '.join(modes)}")
@@ -172,6 +180,8 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     )
     # A run that is done already is exported again; the Trainer would take one step more.
     if checkpoint is None or _step_of(checkpoint) < steps:
+        if checkpoint is not None:
+            progress.tell("stage", stage="Loading the checkpoint")
         with _signals(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.was_stopped:
@@ -180,6 +190,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         return 128 + name
     last = last_checkpoint(run)
     if settings.export is not None and last is not None and rank == 0:
+        progress.tell("stage", stage="Exporting")
         export(last, run / "export", settings.export)
         progress.tell("export", path=str(run / "export"))
     if world > 1:

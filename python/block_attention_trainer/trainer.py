@@ -231,6 +231,11 @@ class BlockTrainer(Trainer):
 
     # Telling
 
+    def begin_step(self) -> None:
+        """Called before each optimizer step."""
+        if self._started is None:
+            self._progress.tell("stage", stage="First step, which prepares those after it")
+
     def finish_step(self) -> None:
         """Called after each optimizer step: one number a step crosses the processes."""
         loss = self._summed(self._step_loss.clone()).item()
@@ -271,6 +276,7 @@ class BlockTrainer(Trainer):
         """Both modes over the evaluation files: losses, accuracies, and full minus block."""
         if self._evaluation is None:
             return {}
+        self._progress.tell("stage", stage="Evaluating")
         model: Any = self.model_wrapped if self.is_in_train else self.model
         was_training = model.training
         model.eval()
@@ -318,6 +324,7 @@ class BlockTrainer(Trainer):
         return f"{folder}/{UNFINISHED}" if self._is_writing else folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._progress.tell("stage", stage="Writing a checkpoint")
         folder = Path(self._folder)
         if self.args.should_save:
             clear_unfinished(folder)
@@ -364,6 +371,9 @@ class BlockTrainer(Trainer):
 class _StepCallback(TrainerCallback):
     def __init__(self, trainer: BlockTrainer) -> None:
         self._trainer = trainer
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._trainer.begin_step()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._trainer.finish_step()

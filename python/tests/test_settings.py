@@ -4,21 +4,12 @@ from typing import Any
 
 import pytest
 
-from block_attention_trainer.settings import SettingsError, json_schema, parse_settings, read_settings
+from block_attention_trainer.settings import SettingsError, json_schema, read_settings
 
 ROOT = Path(__file__).parent.parent
-SMALLEST: dict[str, Any] = {
-    "output_folder": "runs",
-    "run_name": "a",
-    "model": {"path": "model"},
-    "data": {"train": ["a.parquet"]},
-    "optimizer": {"learning_rate": 1e-3},
-    "training": {"steps": 1, "rows_per_step": 1},
-}
-
-
-def changed(section: str, **fields: Any) -> dict[str, Any]:
-    return {**SMALLEST, section: {**SMALLEST.get(section, {}), **fields}}
+CASES: dict[str, Any] = json.loads((ROOT / "tests" / "wrong_settings.json").read_text())
+"""src/train/settings.test.ts has the same: what is refused here is to be refused before there is an environment."""
+SMALLEST: dict[str, Any] = CASES["smallest"]
 
 
 def test_the_schema_file_is_current() -> None:
@@ -56,27 +47,13 @@ def test_ready_configurations_have_the_recipe_s_values() -> None:
     assert all(s.training.loss_divisor == "one" and s.data.max_tokens == 4096 for s in read.values())
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (changed("optimizer", learning_rat=1), 'there is no setting "optimizer.learning_rat"'),
-        (changed("optimizer", learning_rate="fast"), '"optimizer.learning_rate": Input should be a valid number'),
-        (changed("optimizer", learning_rate=0), '"optimizer.learning_rate": Input should be greater than 0'),
-        (changed("training", epochs=1.0), '"training": wanted either "steps" or "epochs"'),
-        (changed("data", modes=["blocks"]), "\"data.modes.0\": Input should be 'block' or 'full'"),
-        (changed("data", modes=["full", "full"]), '"data": "modes" names one twice'),
-        (changed("model", architecture={"model_type": "llama"}), '"model": wanted either "path" or "architecture"'),
-        (changed("packing", tokens_per_row=100), '"packing.tokens_per_row" is 100, "data.max_tokens" is 4096'),
-        (changed("evaluation", every_steps=5), '"evaluation" is asked for, "data.evaluation" names no files'),
-        ({**SMALLEST, "run_name": "../a"}, '"run_name": String should match pattern'),
-        ({**SMALLEST, "runs": 1}, 'there is no setting "runs"'),
-        ({k: v for k, v in SMALLEST.items() if k != "model"}, '"model": Field required'),
-    ],
-)
-def test_parse_settings_names_the_key(settings: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize("case", CASES["wrong"], ids=lambda case: " ".join(case["set"]))
+def test_read_settings_names_the_key(tmp_path: Path, case: dict[str, Any]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(SMALLEST))
     with pytest.raises(SettingsError) as caught:
-        parse_settings(settings)
-    assert str(caught.value).startswith(f"Cannot use the settings: {message}")
+        read_settings(path, case["set"])
+    assert str(caught.value).startswith(f'Cannot use "{path}": {case["says"]}')
     assert "\n" not in str(caught.value)
 
 

@@ -82,11 +82,27 @@ def test_a_run_that_is_done_is_only_exported_again_and_goes_on_where_more_is_ask
     run(capsys, run_settings(tmp_path, training={"steps": 2}))
     weights = load_file(tmp_path / "runs" / "run" / "checkpoint-2" / "model.safetensors")
     events = run(capsys, run_settings(tmp_path, training={"steps": 2}, export={"dtype": "float32"}))
-    assert [e["event"] for e in events] == ["start", "export", "end"]
+    assert [e["event"] for e in events if e["event"] != "stage"] == ["start", "export", "end"]
     assert events[-1]["step"] == 2
     exported = load_file(tmp_path / "runs" / "run" / "export" / "model.safetensors")
     assert all(torch.equal(value, exported[name]) for name, value in weights.items())
     assert list(losses(run(capsys, run_settings(tmp_path, training={"steps": 3})))) == [3]
+
+
+def test_train_tells_what_goes_on_before_the_first_step_and_after_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [e.get("stage", e["event"]) for e in run(capsys, run_settings(tmp_path, training={"steps": 2}))]
+    assert told[: told.index("step")] == [
+        "Preparing the tokenizer",
+        "Loading the model",
+        "Checking the samples",
+        "Packing samples into rows",
+        "start",
+        "First step, which prepares those after it",
+    ]
+    assert told.count("First step, which prepares those after it") == 1
+    assert told[-5:] == ["Writing a checkpoint", "checkpoint", "Exporting", "export", "end"]
 
 
 def test_train_refuses_to_go_on_with_another_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +272,7 @@ def test_a_signal_writes_a_checkpoint_and_ends(tmp_path: Path, number: signal.Si
         out, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     events = [json.loads(line) for line in out.splitlines()]
-    last = max(e["step"] for e in events)
+    last = max(e["step"] for e in events if "step" in e)
     assert events[-1] == {"event": "end", "why": number.name, "step": last}
     assert (tmp_path / "runs" / "run" / f"checkpoint-{last}" / "trainer_state.json").is_file()
 

@@ -14,6 +14,7 @@ import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
+import { checkModelFolder } from "../train/check-run.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
 import { outputOption, workersOption } from "./data.js";
 import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
@@ -108,6 +109,7 @@ async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<nu
   // A missing input is told before seconds go into loading a model.
   await dataFiles(flags.input);
   const model = flags.embeddingModel as string;
+  await checkModelFolder(model);
   const { python, folder } = await commandPython(flags.python, terminal);
   await using embedder = await PythonEmbedder.start({
     python,

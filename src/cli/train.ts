@@ -1,13 +1,19 @@
 import { writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
+import { quote } from "../files/quote.js";
+import { checkCheckpoint, checkOutput, checkRun, checkTexts, extraPackages } from "../train/check-run.js";
 import { curvesPicture, readCurve } from "../train/curves.js";
+import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
+import { readSettings, type TrainerSettings } from "../train/settings.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
-import { jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
 import { commandPython, pythonOption } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
+
+const dtypes = ["float32", "bfloat16", "float16"] as const;
 
 interface TrainerFlags {
   readonly python?: string;
@@ -70,17 +76,26 @@ export function exportOptions(command: Command): Command {
     .addOption(
       new Option("--output <folder>", "the folder to write").argParser(nonEmpty("--output")).makeOptionMandatory(),
     )
-    .addOption(new Option("--dtype <type>", "of the weights: float32, bfloat16, float16 (default: bfloat16)"))
+    .addOption(
+      new Option("--dtype <type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`).argParser(
+        oneOf("--dtype", dtypes),
+      ),
+    )
     .addOption(pythonOption());
 }
 
 /** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
 export async function runTrain(flags: TrainFlags, terminal: Terminal): Promise<number> {
+  const settings = await settingsOf(flags);
+  const processes = flags.processes ?? 1;
+  await checkRun(settings, processes, flags.new ?? false);
   const display = new TrainingDisplay(terminal, () => performance.now());
   let run: string | undefined;
   const code = await start(terminal, flags, display, {
+    stage: "Starting Python and PyTorch",
     args: ["train", ...settingsArgs(flags), ...(flags.new ? ["--new"] : []), "--progress-json", "-"],
-    processes: flags.processes ?? 1,
+    processes,
+    extraPackages: extraPackages(settings),
     json: flags.json ?? false,
     onEvent: (event) => {
       if (event.event === "start") run = event.run;
@@ -101,16 +116,25 @@ async function drawCurve(run: string, terminal: Terminal): Promise<void> {
 
 /** Trains a tokenizer alone. @returns the trainer's exit code. */
 export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Terminal): Promise<number> {
+  const { tokenizer, output_folder, run_name } = await settingsOf(flags);
+  if (tokenizer === null) throw new Error(`Cannot train a tokenizer: ${quote(flags.config)} has no "tokenizer"`);
+  await checkTexts(tokenizer.text);
+  await checkOutput(flags.output ?? join(output_folder, run_name, "tokenizer"));
   const out = flags.output === undefined ? [] : ["--out", flags.output];
   const args = ["train-tokenizer", ...settingsArgs(flags), ...out];
-  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { args });
+  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), {
+    stage: "Training the tokenizer",
+    args,
+  });
 }
 
 /** Writes a checkpoint as a Hugging Face folder. @returns the trainer's exit code. */
 export async function runExport(flags: ExportFlags, terminal: Terminal): Promise<number> {
+  await checkCheckpoint(flags.checkpoint);
+  await checkOutput(flags.output);
   const dtype = flags.dtype === undefined ? [] : ["--dtype", flags.dtype];
   const args = ["export", "--checkpoint", flags.checkpoint, "--out", flags.output, ...dtype];
-  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { args });
+  return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { stage: "Exporting", args });
 }
 
 function addSettingsOptions(command: Command): Command {
@@ -127,13 +151,21 @@ function addSettingsOptions(command: Command): Command {
     );
 }
 
+/** The settings that the trainer will read, checked before anything is installed for it. */
+function settingsOf({ config, set = [] }: SettingsFlags): Promise<TrainerSettings> {
+  return readSettings(config, set, pythonFolder());
+}
+
 function settingsArgs({ config, set = [] }: SettingsFlags): string[] {
   return ["--config", config, ...set.flatMap((each) => ["--set", each])];
 }
 
 interface Work {
+  /** What goes on before the trainer tells anything. */
+  readonly stage: string;
   readonly args: readonly string[];
   readonly processes?: number;
+  readonly extraPackages?: readonly string[];
   readonly json?: boolean;
   readonly onEvent?: (event: TrainerEvent) => void;
 }
@@ -142,10 +174,11 @@ async function start(
   terminal: Terminal,
   flags: TrainerFlags,
   display: TrainingDisplay,
-  { args, processes = 1, json = false, onEvent }: Work,
+  { stage, args, processes = 1, extraPackages, json = false, onEvent }: Work,
 ): Promise<number> {
   const { env } = terminal;
-  const { python, folder } = await commandPython(flags.python, terminal);
+  const { python, folder } = await commandPython(flags.python, terminal, extraPackages);
+  if (!json) display.stage(stage);
   // From here on a signal is the trainer's: it writes a checkpoint, and its exit code counts.
   terminal.endWell();
   try {

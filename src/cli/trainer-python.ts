@@ -5,7 +5,8 @@ import { userCacheDir } from "../kv/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { nonEmpty } from "./options.js";
-import { note, type Terminal } from "./terminal.js";
+import { StatusLine } from "./progress-bar.js";
+import { formatBytes, note, type Terminal } from "./terminal.js";
 
 const pythonVariable = "BLOCK_ATTENTION_PYTHON";
 
@@ -18,24 +19,34 @@ export function pythonOption(): Option {
  * The Python that a command runs on, and the folder of the project's package for it.
  *
  * @param named what --python says.
+ * @param extraPackages what is needed beside the trainer's own packages.
  * @throws Error of one line if there is none that will do and none can be made; the signal's reason.
  */
 export async function commandPython(
   named: string | undefined,
   terminal: Terminal,
+  extraPackages: readonly string[] = [],
 ): Promise<{ readonly python: string; readonly folder: string }> {
   const folder = pythonFolder();
   const { env } = terminal;
   const fromEnvironment = env[pythonVariable] ? { path: env[pythonVariable], by: pythonVariable } : undefined;
+  const status = new StatusLine(terminal, () => performance.now());
   const python = await trainerPython({
     named: named === undefined ? fromEnvironment : { path: named, by: "--python" },
+    extraPackages,
     cacheDir: join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "python"),
     pythonFolder: folder,
     env,
-    say: (line) => note(terminal, line),
-    onPipLine: (line) => note(terminal, line),
-    pipDraws: terminal.isErrorTerminal,
+    say: (line) => {
+      status.wipe();
+      note(terminal, line);
+    },
+    onProgress: ({ stage, packages, of, bytes }) => {
+      const onDisk = `${formatBytes(bytes)} on disk`;
+      if (stage === "downloading") status.show("Downloading Python packages", `${packages} of ${of}, ${onDisk}`);
+      else status.show("Installing Python packages", `${of}, ${onDisk}`);
+    },
     signal: terminal.signal,
-  });
+  }).finally(() => status.end());
   return { python, folder };
 }

@@ -1,14 +1,16 @@
 import type { TrainerEvent } from "../train/trainer-event.js";
-import { formatTable, type Terminal } from "./terminal.js";
+import { StatusLine } from "./progress-bar.js";
+import { formatDuration, formatTable, type Terminal } from "./terminal.js";
 
 /** How often a step is told where no terminal shows each of them. */
 const plainStepMs = 10_000;
 
 /**
- * Shows a training run: a line that is drawn anew with each step on a terminal, else a line now and then; evaluations,
- * checkpoints and the like as lines on standard output.
+ * Shows a training run: a line that is drawn anew with each step on a terminal, else a line now and then; what goes on between
+ * steps on standard error; evaluations, checkpoints and the like as lines on standard output.
  */
 export class TrainingDisplay {
+  readonly #status: StatusLine;
   #isDrawn = false;
   #toldAt = Number.NEGATIVE_INFINITY;
 
@@ -16,10 +18,21 @@ export class TrainingDisplay {
   constructor(
     private readonly terminal: Terminal,
     private readonly nowMs: () => number,
-  ) {}
+  ) {
+    this.#status = new StatusLine(terminal, nowMs);
+  }
+
+  /** What goes on until the next event. */
+  stage(what: string): void {
+    this.clear();
+    this.#status.show(what);
+  }
 
   show(event: TrainerEvent): void {
     switch (event.event) {
+      case "stage":
+        this.stage(event.stage);
+        return;
       case "start":
         this.#line(formatStart(event));
         if (event.firstStep > 0) this.#line(`Going on after step ${event.firstStep}`);
@@ -55,17 +68,24 @@ export class TrainingDisplay {
 
   /** A line that is no event, on standard error. */
   text(line: string): void {
-    this.clear();
+    this.#status.wipe();
+    this.#wipe();
     this.terminal.stderr.write(`${line}\n`);
   }
 
-  /** Takes the drawn line away. */
+  /** Takes the drawn line away; nothing goes on any more. */
   clear(): void {
+    this.#status.end();
+    this.#wipe();
+  }
+
+  #wipe(): void {
     if (this.#isDrawn) this.terminal.stderr.write("\r\u001b[2K");
     this.#isDrawn = false;
   }
 
   #step(event: Extract<TrainerEvent, { event: "step" }>): void {
+    this.#status.end();
     const line = formatStep(event);
     if (this.terminal.isErrorTerminal) {
       this.terminal.stderr.write(`\r\u001b[2K${this.terminal.errorColors.cyan(line)}`);
@@ -103,13 +123,6 @@ function formatStep({
   if (tokensPerSecond !== undefined) parts.push(`${Math.round(tokensPerSecond).toLocaleString("en-US")} tokens/s`);
   if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
   return parts.join("  ");
-}
-
-/** @example formatDuration(3725) is "1:02:05" */
-function formatDuration(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
-  const two = (value: number) => String(value).padStart(2, "0");
-  return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
 }
 
 /** A table of the trainer's metrics: a row a measure, a column a mode, and what full mode is ahead of block mode. */

@@ -11,18 +11,28 @@ const oldestPython: readonly [number, number] = [3, 11];
 export interface TrainerPythonOptions {
   /** A Python that has the trainer's packages, and who named it; undefined: an environment is made. */
   readonly named: { readonly path: string; readonly by: string } | undefined;
+  /** Packages that are needed beside the trainer's own. */
+  readonly extraPackages: readonly string[];
   /** Where environments are kept. */
   readonly cacheDir: string;
-  /** The folder that holds requirements.txt and make_environment.py. */
+  /** The folder that holds requirements.in, requirements.txt and make_environment.py. */
   readonly pythonFolder: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** One line for a person. */
   readonly say: (line: string) => void;
-  /** pip's own words, as they come. */
-  readonly onPipLine: (line: string) => void;
-  /** pip may draw on the terminal itself: its words do not come through onPipLine then. */
-  readonly pipDraws: boolean;
+  /** About once a second while packages are installed. */
+  readonly onProgress: (progress: InstallProgress) => void;
   readonly signal: AbortSignal;
+}
+
+/** How far the installation of an environment is. */
+export interface InstallProgress {
+  readonly stage: "downloading" | "installing";
+  /** Found so far, of all. */
+  readonly packages: number;
+  readonly of: number;
+  /** On disk, of downloads and of what is installed. */
+  readonly bytes: number;
 }
 
 /**
@@ -34,18 +44,25 @@ export interface TrainerPythonOptions {
  * reason.
  */
 export async function trainerPython(options: TrainerPythonOptions): Promise<string> {
-  const { named, pythonFolder } = options;
-  if (named === undefined) return makeEnvironment(await findPython(options), options);
+  const { named, pythonFolder, extraPackages } = options;
+  if (named === undefined) {
+    if (extraPackages.length > 0) {
+      throw new Error(
+        `Cannot make the Python environment: the settings need ${extraPackages.join(", ")}, which it lacks; name a Python that has all with --python`,
+      );
+    }
+    return makeEnvironment(await findPython(options), options);
+  }
   const by = `${quote(named.path)} of ${named.by}`;
-  const packages = packageNames(await readFile(join(pythonFolder, "requirements.txt"), "utf8"));
-  const found = await askPython(named.path, packages, options);
+  const packages = packageNames(await readFile(join(pythonFolder, "requirements.in"), "utf8"));
+  const found = await askPython(named.path, [...packages, ...extraPackages], options);
   if (found.kind === "unusable") throw new Error(`Cannot use Python ${by}: ${found.reason}`);
   if (isTooOld(found.version)) {
     throw new Error(`Cannot use Python ${by}: its version is ${found.version.join(".")}, ${wantedVersion} is wanted`);
   }
   if (found.missing.length > 0) {
     throw new Error(
-      `Cannot use Python ${by}: it lacks ${found.missing.join(", ")}, ${quote(join(pythonFolder, "requirements.txt"))} names all that is wanted`,
+      `Cannot use Python ${by}: it lacks ${found.missing.join(", ")}, ${quote(join(pythonFolder, "requirements.in"))} names all that is wanted`,
     );
   }
   return named.path;
@@ -57,7 +74,7 @@ function isTooOld([major, minor]: readonly [number, number]): boolean {
   return major < oldestPython[0] || (major === oldestPython[0] && minor < oldestPython[1]);
 }
 
-/** The packages that a requirements file pins. */
+/** The packages that a file of requirements pins. */
 function packageNames(requirements: string): string[] {
   return [...requirements.matchAll(/^\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*[=<>~!]=/gm)].map(
     ([, name]) => name as string,
@@ -153,7 +170,7 @@ async function makeEnvironment(python: string, options: TrainerPythonOptions): P
       ...["--cache", cacheDir, "--name", "trainer"],
       ...["--requirements", join(pythonFolder, "requirements.txt")],
     ],
-    { env, stdio: ["ignore", "pipe", options.pipDraws ? "inherit" : "pipe"] },
+    { env, stdio: ["ignore", "pipe", "pipe"] },
   );
   const stop = (): boolean => child.kill("SIGTERM");
   signal.addEventListener("abort", stop, { once: true });
@@ -163,13 +180,14 @@ async function makeEnvironment(python: string, options: TrainerPythonOptions): P
     onLines(child.stdout, (line) => {
       const told = parseTold(line);
       if (told.say !== undefined) options.say(told.say);
+      if (told.progress !== undefined) options.onProgress(told.progress);
       made = told.python ?? made;
       error = told.error ?? error;
     });
     let lastLine: string | undefined;
     onLines(child.stderr, (line) => {
       if (line.trim() !== "") lastLine = line;
-      options.onPipLine(line);
+      options.say(line);
     });
     const end = await endOf(child);
     signal.throwIfAborted();
@@ -181,9 +199,16 @@ async function makeEnvironment(python: string, options: TrainerPythonOptions): P
   }
 }
 
-function parseTold(line: string): { readonly say?: string; readonly python?: string; readonly error?: string } {
+interface Told {
+  readonly say?: string;
+  readonly progress?: InstallProgress;
+  readonly python?: string;
+  readonly error?: string;
+}
+
+function parseTold(line: string): Told {
   try {
-    return parseJson(line, "make_environment.py's line") as { say?: string; python?: string; error?: string };
+    return parseJson(line, "make_environment.py's line") as Told;
   } catch {
     return { say: line };
   }

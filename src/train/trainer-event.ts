@@ -7,6 +7,8 @@ import { z } from "zod";
  * @see python/block_attention_trainer/progress.py
  */
 const schema = z.discriminatedUnion("event", [
+  /** What goes on from now on, as a line for people. */
+  z.looseObject({ event: z.literal("stage"), stage: z.string() }),
   z.looseObject({
     event: z.literal("start"),
     run: z.string(),
