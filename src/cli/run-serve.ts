@@ -74,7 +74,7 @@ async function readSettings(
 function engineOptions(config: ServerConfig) {
   const { model, weights, threads, backend, device, kvType, storeBytes, contextBytes, mode, prefix, trainedModes } =
     config;
-  const { maxRunning, maxQueued } = config;
+  const { maxRunning, maxQueued, maxPromptTokens } = config;
   return {
     model,
     weights,
@@ -89,6 +89,7 @@ function engineOptions(config: ServerConfig) {
     trainedModes,
     maxRunning,
     maxQueued,
+    maxPromptTokens,
   };
 }
 

@@ -487,10 +487,13 @@ test("createApp(): a field that is wrong is named, with what was wanted", async 
   });
 });
 
-test("createApp(): a prompt over the server's limit is refused", async () => {
-  const { app } = await setUp({ settings: { maxPromptTokens: "3" } });
-  const answer = await app.inject({ method: "POST", url: "/generate", payload: { prompt: "a b c d" } });
-  expectError(answer, 400, "context_length_exceeded");
+test("createApp(): a text over the limit of /v1/tokenize is refused, one within it comes in several events", async () => {
+  const { app } = await setUp({ settings: { maxTokenizeTokens: "4" } });
+  const ask = (text: string) => app.inject({ method: "POST", url: "/v1/tokenize", payload: { text } });
+  expectError(await ask("a b c d e"), 400, "context_length_exceeded");
+  const answer = (await ask("a b c d")).json();
+  expect(answer.tokens.map(({ text }: { text: string }) => text)).toEqual(["a", " b", " c", " d"]);
+  expect((await ask("")).json()).toEqual({ count: 0, tokens: [] });
 });
 
 test("createApp(): a full queue is a 503 with Retry-After", async () => {
@@ -505,7 +508,10 @@ test("createApp(): what is our fault says no more than that, and the log says wh
   const lines: string[] = [];
   const logger = serverLogger("info", { write: (line) => lines.push(line) });
   const { app, host } = await setUp({ logger });
-  host.tokenize = () => Promise.reject(new Error("secret details"));
+  // biome-ignore lint/correctness/useYield: it fails before
+  host.tokenize = async function* () {
+    throw new Error("secret details");
+  };
   const answer = await app.inject({ method: "POST", url: "/v1/tokenize", payload: { text: "a" } });
   expectError(answer, 500, "internal_error");
   expect(answer.body).not.toContain("secret");

@@ -12,12 +12,7 @@ import Fastify, {
   type FastifyRequest,
   LogController,
 } from "fastify";
-import {
-  jsonSchemaTransform,
-  jsonSchemaTransformObject,
-  serializerCompiler,
-  validatorCompiler,
-} from "fastify-type-provider-zod";
+import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from "fastify-type-provider-zod";
 import { type Logger, pino } from "pino";
 import { packageVersion } from "../files/package-version.js";
 import { quote } from "../files/quote.js";
@@ -100,7 +95,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     },
   });
   app.setValidatorCompiler(validatorCompiler);
-  app.setSerializerCompiler(serializerCompiler);
+  // Answers are made here, and checked by the compiler: to check a large one again keeps everybody waiting.
+  app.setSerializerCompiler(() => (answer) => JSON.stringify(answer));
   readJsonBodies(app, { maxDepth: config.maxJsonDepth, maxKeys: maxValuesOf(config) });
   // Bytes are the limit: Node would drop what comes after the 2,000th header.
   app.server.maxHeadersCount = 0;
@@ -109,7 +105,6 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const work = new AsyncLocalStorage<RequestWork>();
   const metrics = new Metrics({ host: engine, version, processBytes: () => process.memoryUsage.rss() });
   const host = new MeteredHost(engine, metrics, {
-    maxPromptTokens: config.maxPromptTokens,
     currentWork: () => work.getStore(),
   });
 

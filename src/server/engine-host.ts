@@ -15,15 +15,16 @@ export interface EngineHost extends AsyncDisposable {
   /**
    * Answers a prompt, token by token. Events wait for their reader: one that reads slowly slows its own answer down, and
    * no more than a few events are ever held for it. Leaving the loop early, or an abort, frees the request's place within
-   * 200 ms; after an abort the last event says `cancelled`.
+   * 200 ms; after an abort the last event says `cancelled`. Requests that share one prompt, the very object, share its
+   * tokenizing.
    *
    * @throws HostError.
    */
   generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncIterable<HostEvent>;
   /** Encodes passages ahead, at index time; one event a passage, in order, an error among them. @throws HostError; the signal's reason. */
   encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncIterable<HostEncodeEvent>;
-  /** @throws HostError. */
-  tokenize(request: HostTokenizeRequest): Promise<readonly HostToken[]>;
+  /** A text's tokens, some at a time; one event at least. @throws HostError; the signal's reason. */
+  tokenize(request: HostTokenizeRequest, signal?: AbortSignal): AsyncIterable<HostTokenizeEvent>;
   /** A kept block of this tenant; undefined where there is none, another tenant's among them. @throws HostError. */
   block(id: string, salt: string): Promise<HostBlock | undefined>;
   /** Forgets a block of this tenant. @returns whether there was one. @throws HostError. */
@@ -66,8 +67,13 @@ export interface HostGenerateRequest {
   readonly salt: string;
   /** Whether each token comes with its text, bytes, logprob and `sampling.topLogprobs` alternatives. */
   readonly logprobs: boolean;
-  /** Whether the prompt's tokens come with the `prompt` event: text alone, or logprobs too where `logprobs` is true. */
+  /** Whether the prompt's tokens come before the `prompt` event: text alone, or logprobs too where `logprobs` is true. */
   readonly echo: boolean;
+  /**
+   * The most log-probabilities of tokens, told, echoed, and in their places, together: what could have more is refused
+   * before anything is computed. Default: as many as there are.
+   */
+  readonly maxLogprobs?: number | undefined;
 }
 
 /** A token and its own spelling. Half a character's bytes spell U+FFFD; `bytes` are exact. */
@@ -90,6 +96,8 @@ export interface HostLogprobs extends HostToken {
 }
 
 export type HostEvent =
+  /** The prompt's next tokens, in order, where `echo` asked for them: all come before `prompt`. */
+  | { readonly kind: "echo"; readonly tokens: readonly HostLogprobs[] }
   /** The prompt is cut and tokenized, its blocks are there. */
   | {
       readonly kind: "prompt";
@@ -97,8 +105,6 @@ export type HostEvent =
       readonly promptTokens: number;
       readonly cachedTokens: number;
       readonly blocks: readonly ServedBlock[];
-      /** The prompt's tokens in order, where `echo` asked for them. */
-      readonly echo?: readonly HostLogprobs[] | undefined;
     }
   /** A token of the answer, and the text that is complete with it, possibly "". */
   | {
@@ -133,6 +139,15 @@ export interface HostTokenizeRequest {
   readonly text: string;
   /** Whether text that spells a control token becomes it. */
   readonly special: boolean;
+  /** More tokens are an error. Default: as many as there are. */
+  readonly maxTokens?: number | undefined;
+}
+
+export interface HostTokenizeEvent {
+  /** Of the whole text. */
+  readonly numTokens: number;
+  /** The next of them. */
+  readonly tokens: readonly HostToken[];
 }
 
 export interface HostBlock {

@@ -17,6 +17,7 @@ import {
   type HostStats,
   type HostStatus,
   type HostToken,
+  type HostTokenizeEvent,
   type HostTokenizeRequest,
 } from "./engine-host.js";
 
@@ -116,14 +117,17 @@ export class FakeHost implements EngineHost {
       const blocks = texts.slice(0, -1).map((text) => this.#serve(text, request.salt));
       const cachedTokens = blocks.reduce((sum, block) => sum + (block.hit ? block.tokens : 0), 0);
       const numTop = sampling.topLogprobs ?? 0;
-      const echo = tokens.map((token, i) => withLogprobs(token, i === 0 || !logprobs ? undefined : -0.5, numTop));
+      if (request.echo) {
+        const told = tokens.map((token, i) => withLogprobs(token, i === 0 || !logprobs ? undefined : -0.5, numTop));
+        yield { kind: "echo", tokens: told.slice(0, 2) };
+        yield { kind: "echo", tokens: told.slice(2) };
+      }
       yield {
         kind: "prompt",
         mode,
         promptTokens: tokens.length,
         cachedTokens,
         blocks,
-        ...(request.echo && { echo }),
       };
 
       await this.#options.opened;
@@ -195,9 +199,12 @@ export class FakeHost implements EngineHost {
     }
   }
 
-  async tokenize({ text }: HostTokenizeRequest): Promise<readonly HostToken[]> {
+  async *tokenize({ text, maxTokens = Infinity }: HostTokenizeRequest): AsyncGenerator<HostTokenizeEvent, void> {
     this.#checkReady();
-    return tokensOf(text);
+    const tokens = tokensOf(text);
+    if (tokens.length > maxTokens) throw new HostError("too_long", `Cannot use the text: over ${maxTokens} tokens`);
+    yield { numTokens: tokens.length, tokens: tokens.slice(0, 2) };
+    if (tokens.length > 2) yield { numTokens: tokens.length, tokens: tokens.slice(2) };
   }
 
   async block(id: string, salt: string): Promise<HostBlock | undefined> {

@@ -87,7 +87,7 @@ export function registerGenerate(app: FastifyInstance, { host, limits }: RouteCo
         return reply;
       }
       let generated = "";
-      for await (const event of events) if (event.kind !== "prompt") generated += event.text;
+      for await (const event of events) if ("text" in event) generated += event.text;
       if (signal.aborted) throw new ApiError(408, "Cancelled: the client has gone");
       reply.type("application/json; charset=utf-8");
       return "blocks" in body
@@ -119,7 +119,7 @@ async function streamText(
   const line = (): Promise<void> => answer.write(`${JSON.stringify({ text: [text] })}\n`);
   try {
     for await (const event of events) {
-      if (event.kind === "prompt") continue;
+      if (!("text" in event)) continue;
       text += event.text;
       if (event.kind === "token" || event.text !== "" || !answer.isOpen) await line();
     }

@@ -8,10 +8,9 @@ import type {
   HostModel,
   HostStats,
   HostStatus,
-  HostToken,
+  HostTokenizeEvent,
   HostTokenizeRequest,
 } from "./engine-host.js";
-import { HostError } from "./engine-host.js";
 import type { Metrics } from "./metrics.js";
 
 /** What one HTTP request had the engine do, for its line in the log. */
@@ -21,11 +20,10 @@ export interface RequestWork {
   completionTokens: number;
 }
 
-/** An engine whose work is counted, whatever route asks for it, and whose prompts are held to the server's limit. */
+/** An engine whose work is counted, whatever route asks for it. */
 export class MeteredHost implements EngineHost {
   readonly #host: EngineHost;
   readonly #metrics: Metrics;
-  readonly #maxPromptTokens: number;
   readonly #currentWork: () => RequestWork | undefined;
 
   /** @param currentWork the work of the HTTP request that runs. */
@@ -33,13 +31,11 @@ export class MeteredHost implements EngineHost {
     host: EngineHost,
     metrics: Metrics,
     options: {
-      readonly maxPromptTokens?: number | undefined;
       readonly currentWork?: () => RequestWork | undefined;
     } = {},
   ) {
     this.#host = host;
     this.#metrics = metrics;
-    this.#maxPromptTokens = options.maxPromptTokens ?? Number.POSITIVE_INFINITY;
     this.#currentWork = options.currentWork ?? (() => undefined);
   }
 
@@ -70,12 +66,6 @@ export class MeteredHost implements EngineHost {
         switch (event.kind) {
           case "prompt": {
             mode = event.mode;
-            if (event.promptTokens > this.#maxPromptTokens) {
-              throw new HostError(
-                "too_long",
-                `Cannot use the prompt: it has ${event.promptTokens} tokens, this server takes ${this.#maxPromptTokens}`,
-              );
-            }
             metrics.promptTokens.inc({ mode, source: "store" }, event.cachedTokens);
             metrics.promptTokens.inc({ mode, source: "computed" }, event.promptTokens - event.cachedTokens);
             if (work !== undefined) {
@@ -100,6 +90,8 @@ export class MeteredHost implements EngineHost {
             metrics.queueWait.observe({ mode }, (timings.queueMs + timings.waitMs) / 1000);
             break;
           }
+          case "echo":
+            break;
           default:
             event satisfies never;
         }
@@ -141,8 +133,8 @@ export class MeteredHost implements EngineHost {
     }
   }
 
-  tokenize(request: HostTokenizeRequest): Promise<readonly HostToken[]> {
-    return this.#host.tokenize(request);
+  tokenize(request: HostTokenizeRequest, signal?: AbortSignal): AsyncIterable<HostTokenizeEvent> {
+    return this.#host.tokenize(request, signal);
   }
 
   block(id: string, salt: string): Promise<HostBlock | undefined> {

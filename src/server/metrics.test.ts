@@ -4,11 +4,11 @@ import { FakeHost, type FakeHostOptions } from "./fake-host.suite.js";
 import { MeteredHost, type RequestWork } from "./metered-host.js";
 import { Metrics, type MetricsSources } from "./metrics.js";
 
-function setUp(fake: FakeHostOptions = {}, sources: Partial<MetricsSources> = {}, maxPromptTokens?: number) {
+function setUp(fake: FakeHostOptions = {}, sources: Partial<MetricsSources> = {}) {
   const host = new FakeHost(fake);
   const metrics = new Metrics({ host, version: "1.2.3", processBytes: () => 4096, ...sources });
   const work: RequestWork = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
-  const metered = new MeteredHost(host, metrics, { maxPromptTokens, currentWork: () => work });
+  const metered = new MeteredHost(host, metrics, { currentWork: () => work });
   return { host, metrics, metered, work };
 }
 
@@ -58,12 +58,6 @@ test("MeteredHost.generate(): an abort and a loop that is left count as cancelle
   await expect(all(failing.metered.generate(asked))).rejects.toBe(error);
   expect(await value(failing.metrics, "requests_cancelled_total")).toBe(0);
   expect(await value(failing.metrics, 'request_duration_seconds_count{mode="block"}')).toBe(1);
-});
-
-test("MeteredHost.generate(): a prompt over the limit is refused, and its place is free again", async () => {
-  const { host, metered } = setUp({}, {}, 2);
-  await expect(all(metered.generate(asked))).rejects.toMatchObject({ code: "too_long" });
-  expect(host.running).toBe(0);
 });
 
 test("MeteredHost.encode(): counts passages by where they came from, and one that was given up", async () => {

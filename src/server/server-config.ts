@@ -17,6 +17,10 @@ export interface ServerLimits {
   readonly maxBlocks: number;
   /** Of one prompt; undefined: what the model's context takes. */
   readonly maxPromptTokens?: number | undefined;
+  /** Of a text whose tokens are asked for. */
+  readonly maxTokenizeTokens: number;
+  /** Of one request, in all its answers: of tokens told and echoed, and of the likeliest in their places. */
+  readonly maxLogprobs: number;
   /** Of one answer: the most that `max_tokens` may ask for. */
   readonly maxTokens: number;
   /** Answers of one request: `n`, times the prompts of a batch. */
@@ -218,6 +222,12 @@ const settings = {
     wanted: anyNumber(1, large),
     otherwise: "the model's context",
   }),
+  maxTokenizeTokens: whole(131_072, [1, large], "the most tokens of a text at /v1/tokenize"),
+  maxLogprobs: whole(
+    131_072,
+    [1, large],
+    "the most log-probabilities of a request: of its answers' and echoed tokens, and of the likeliest in their places",
+  ),
   maxTokens: whole(4096, [1, large], "the longest answer in tokens that a request may ask for"),
   maxChoices: whole(64, [1, 1024], "the most answers of one request: n times its prompts"),
   maxRunning: whole(32, [1, 1024], "requests that are worked on at the same time"),

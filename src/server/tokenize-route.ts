@@ -2,6 +2,8 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { errorResponses } from "./api-error.js";
+import type { HostTokenizeEvent } from "./engine-host.js";
+import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
 const tokenSchema = z.strictObject({
@@ -11,7 +13,7 @@ const tokenSchema = z.strictObject({
 });
 
 /** `POST /v1/tokenize`: a text's tokens, as a block of its own has them: nothing is added. */
-export function registerTokenize(app: FastifyInstance, { host }: RouteContext): void {
+export function registerTokenize(app: FastifyInstance, { host, limits }: RouteContext): void {
   app.withTypeProvider<ZodTypeProvider>().post(
     "/v1/tokenize",
     {
@@ -28,12 +30,30 @@ export function registerTokenize(app: FastifyInstance, { host }: RouteContext): 
         },
       },
     },
-    async ({ body }) => {
-      const tokens = await host.tokenize(body);
-      return {
-        count: tokens.length,
-        tokens: tokens.map(({ id, text, bytes }) => ({ id, text, bytes: [...bytes] })),
-      };
+    async (request, reply) => {
+      const signal = clientGone(request, reply);
+      const events = host.tokenize({ ...request.body, maxTokens: limits.maxTokenizeTokens }, signal);
+      using answer = new ResponseStream(reply, {
+        contentType: "application/json; charset=utf-8",
+        stallMs: limits.stallSeconds * 1000,
+      });
+      await writeTokens(events, answer).catch((error: unknown) => {
+        if (!answer.isOpen) throw error;
+        // Half an answer must not look whole.
+        reply.raw.destroy();
+        if (!signal.aborted) request.log.error({ err: error }, "an answer broke off");
+      });
+      return reply;
     },
   );
+}
+
+/** Written as they come: a long text has many. */
+async function writeTokens(events: AsyncIterable<HostTokenizeEvent>, answer: ResponseStream): Promise<void> {
+  for await (const { numTokens, tokens } of events) {
+    const written = tokens.map((token) => JSON.stringify(token)).join(",");
+    await answer.write(answer.isOpen ? `,${written}` : `{"count":${numTokens},"tokens":[${written}`);
+  }
+  await answer.write("]}");
+  await answer.end();
 }

@@ -34,7 +34,7 @@ async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
 }
 
 function text(events: readonly HostEvent[]): string {
-  return events.map((event) => (event.kind === "prompt" ? "" : event.text)).join("");
+  return events.map((event) => ("text" in event ? event.text : "")).join("");
 }
 
 /** Waits for a status. */

@@ -70,9 +70,10 @@ test("LocalEngineHost.generate(): tokens with their own text, bytes and the like
 
 test("LocalEngineHost.generate(): an echo of the prompt's tokens", async () => {
   const events = await all(host.generate(request({ echo: true, sampling: { maxTokens: 0 } })));
-  const { echo, promptTokens } = ofKind(events, "prompt")[0]!;
+  const { promptTokens } = ofKind(events, "prompt")[0]!;
+  const echo = ofKind(events, "echo").flatMap(({ tokens }) => tokens);
   expect(echo).toHaveLength(promptTokens);
-  const spelled = Buffer.concat(echo!.map(({ bytes }) => Buffer.from(bytes))).toString();
+  const spelled = Buffer.concat(echo.map(({ bytes }) => Buffer.from(bytes))).toString();
   // This model's tokenizer puts a space after each line end, and takes it out of whole texts only.
   expect(spelled.replaceAll("\n ", "\n").endsWith(prompt.blocks.join(""))).toBe(true);
 });
@@ -82,11 +83,11 @@ test("LocalEngineHost.generate(): an echo with log-probabilities, those of score
   const [passage, question] = prompt.blocks as [string, string];
   const sampling = { maxTokens: 0, topLogprobs: 2 };
   const events = await all(host.generate(request({ echo: true, logprobs: true, sampling, mode: "full" })));
-  const { echo } = ofKind(events, "prompt")[0]!;
-  expect(echo![0]).toMatchObject({ logprob: undefined, top: [] });
+  const echo = ofKind(events, "echo").flatMap(({ tokens }) => tokens);
+  expect(echo[0]).toMatchObject({ logprob: undefined, top: [] });
   const context = engine.model.tokenizer.encode(passage, "all");
   const scored = await engine.score({ blockTokenIds: [context] }, question, { mode: "full", top: 2 });
-  const tail = echo!.slice(-scored.logprobs.length);
+  const tail = echo.slice(-scored.logprobs.length);
   expect(tail.map(({ id }) => id)).toEqual(scored.continuationTokenIds);
   for (const [i, { logprob, top }] of tail.entries()) {
     expect(logprob).toBeCloseTo(scored.logprobs[i]!, 3);
@@ -163,13 +164,61 @@ test("LocalEngineHost.generate(): more requests than may wait are refused as que
 });
 
 test("LocalEngineHost.tokenize(): texts and bytes put together give the text back", async () => {
+  const tokensOf = async (text: string, special: boolean) =>
+    (await all(host.tokenize({ text, special }))).flatMap(({ tokens }) => tokens);
   const text = "Größe 你好 <|eos|>";
-  const tokens = await host.tokenize({ text, special: false });
+  const tokens = await tokensOf(text, false);
   expect(Buffer.concat(tokens.map(({ bytes }) => Buffer.from(bytes))).toString()).toBe(text);
-  const special = await host.tokenize({ text, special: true });
+  const special = await tokensOf(text, true);
   expect(special.length).toBeLessThan(tokens.length);
   expect(special.at(-1)!.text).toBe("<|eos|>");
-  await expect(host.tokenize({ text: "\ud800", special: false })).rejects.toMatchObject({ code: "invalid" });
+  await expect(tokensOf("\ud800", false)).rejects.toMatchObject({ code: "invalid" });
+  const long = await all(host.tokenize({ text: "key ".repeat(1000), special: false }));
+  expect(long.length).toBeGreaterThan(3);
+  expect(long.flatMap(({ tokens }) => tokens)).toHaveLength(long[0]!.numTokens);
+  await expect(all(host.tokenize({ text: "key ".repeat(1000), special: false, maxTokens: 10 }))).rejects.toMatchObject({
+    code: "too_long",
+  });
+  await expect(all(host.tokenize({ text: "a", special: false }, AbortSignal.abort(new Error("gone"))))).rejects.toThrow(
+    "gone",
+  );
+});
+
+test("LocalEngineHost.generate(): answers of one prompt share its tokenizing; one that is given up takes it from nobody", async () => {
+  let numReads = 0;
+  const counted = () => ({
+    get blocks() {
+      numReads += 1;
+      return prompt.blocks;
+    },
+  });
+  await all(host.generate(request({ prompt: counted() })));
+  const readsOfOne = numReads;
+  expect(readsOfOne).toBeGreaterThan(0);
+  numReads = 0;
+  const shared = request({ prompt: counted() });
+  const leaving = new AbortController();
+  const answers = [leaving.signal, undefined, undefined].map((signal) => all(host.generate(shared, signal)));
+  leaving.abort();
+  const [left, first, second] = await Promise.all(answers);
+  expect(numReads).toBe(readsOfOne);
+  expect(ofKind(left!, "done")[0]!.result.finishReason).toBe("cancelled");
+  expect(ofKind(first!, "done")[0]!.result.usage).toEqual(ofKind(second!, "done")[0]!.result.usage);
+  expect(ofKind(first!, "done")[0]!.result.timings.tokenizeMs).toBeGreaterThan(0);
+});
+
+test("LocalEngineHost.generate(): more log-probabilities than wanted are refused before anything is computed", async () => {
+  const sampling = { maxTokens: 10, topLogprobs: 4 };
+  const ask = (maxLogprobs: number, echo = false) =>
+    all(host.generate(request({ sampling, logprobs: true, echo, maxLogprobs })));
+  await ask(50);
+  const { store } = await host.stats();
+  await expect(ask(49)).rejects.toMatchObject({
+    code: "invalid",
+    message: expect.stringContaining("there could be 50"),
+  });
+  await expect(ask(50, true)).rejects.toMatchObject({ code: "invalid" });
+  expect((await host.stats()).store).toEqual(store);
 });
 
 test("LocalEngineHost: closed, it refuses as unavailable and says so, once however often it is disposed", async () => {
@@ -187,6 +236,6 @@ test("LocalEngineHost: closed, it refuses as unavailable and says so, once howev
   const unavailable = { name: "HostError", code: "unavailable" };
   await expect(all(own.generate(request()))).rejects.toMatchObject(unavailable);
   await expect(all(own.encode({ passages: ["a"], salt: "" }))).rejects.toMatchObject(unavailable);
-  await expect(own.tokenize({ text: "a", special: false })).rejects.toMatchObject(unavailable);
+  await expect(all(own.tokenize({ text: "a", special: false }))).rejects.toMatchObject(unavailable);
   await expect(own.stats()).rejects.toMatchObject(unavailable);
 });

@@ -1,6 +1,8 @@
 import { basename, resolve } from "node:path";
 import { Engine, type EngineOptions, embeddedModelPath } from "../../engine/engine.js";
-import { checkInput, EngineError } from "../../engine/engine-error.js";
+import { EngineError } from "../../engine/engine-error.js";
+import { type PromptInput, TokenizedPrompt } from "../../engine/prompt.js";
+import type { AttentionMode } from "../../model/block-attention-config.js";
 import {
   type EngineHost,
   type HostBlock,
@@ -12,10 +14,11 @@ import {
   type HostModel,
   type HostStats,
   type HostStatus,
-  type HostToken,
+  type HostTokenizeEvent,
   type HostTokenizeRequest,
 } from "../engine-host.js";
 import { EventQueue } from "./event-queue.js";
+import { SharedWork } from "./shared-work.js";
 import { StatusSource } from "./status-source.js";
 import { TokenSpeller } from "./token-speller.js";
 
@@ -31,6 +34,7 @@ export class LocalEngineHost implements EngineHost {
   readonly #engine: Engine;
   readonly #speller: TokenSpeller;
   readonly #status = new StatusSource({ state: "ready", restarts: 0 });
+  readonly #prompts = new WeakMap<PromptInput, Partial<Record<AttentionMode, SharedWork<TokenizedPrompt>>>>();
   #closed: Promise<void> | undefined;
 
   private constructor(engine: Engine, path: string) {
@@ -64,16 +68,25 @@ export class LocalEngineHost implements EngineHost {
   }
 
   async *generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
-    const { prompt, sampling, mode, salt, logprobs, echo } = request;
-    const promptLogprobs = echo && logprobs ? (sampling.topLogprobs ?? 0) : undefined;
-    const events = this.#engine.generate(prompt, { ...sampling, logprobs, promptLogprobs, mode, salt, signal });
+    const { sampling, mode, salt, logprobs, echo } = request;
+    const numTop = sampling.topLogprobs ?? 0;
+    const promptLogprobs = echo && logprobs ? numTop : undefined;
+    const startedAt = performance.now();
     try {
-      for await (const event of events) {
+      const prompt = await this.#tokenized(request, signal);
+      const tokenizeMs = performance.now() - startedAt;
+      if (logprobs && prompt instanceof TokenizedPrompt) this.#checkLogprobs(request, prompt.numTokens);
+      const options = { ...sampling, logprobs, promptLogprobs, mode, salt, signal };
+      for await (const event of this.#engine.generate(prompt, options)) {
         if (event.kind === "prompt") {
           const { kind, mode, promptTokens, cachedTokens, blocks, promptTokenIds, promptLogprobs } = event;
           const tokens = promptLogprobs ?? promptTokenIds.map((id) => ({ id, logprob: undefined, top: [] }));
-          const echoed = echo ? tokens.map((token) => this.#speller.logprobs(token)) : undefined;
-          yield { kind, mode, promptTokens, cachedTokens, blocks, ...(echoed !== undefined && { echo: echoed }) };
+          if (echo) {
+            for (const some of inParts(tokens, Math.ceil(logprobsOfEvent / (1 + numTop)))) {
+              yield { kind: "echo", tokens: some.map((token) => this.#speller.logprobs(token)) };
+            }
+          }
+          yield { kind, mode, promptTokens, cachedTokens, blocks };
         } else if (event.kind === "token") {
           const { kind, tokenId, text, logprob, top } = event;
           const told = logprobs ? this.#speller.logprobs({ id: tokenId, logprob, top }) : undefined;
@@ -81,7 +94,9 @@ export class LocalEngineHost implements EngineHost {
         } else {
           const { finishReason, mode, usage, timings, blocks, seed, warnings, endToken } = event.result;
           // The engine may still write to its own timings.
-          const result = { finishReason, mode, usage, timings: { ...timings }, blocks, seed, warnings };
+          const ttftMs = timings.ttftMs === undefined ? undefined : timings.ttftMs + tokenizeMs;
+          const told = { ...timings, tokenizeMs: timings.tokenizeMs + tokenizeMs, ttftMs };
+          const result = { finishReason, mode, usage, timings: told, blocks, seed, warnings };
           const end = logprobs && endToken !== undefined ? { endToken: this.#speller.logprobs(endToken) } : {};
           yield { kind: "done", text: event.text, result: { ...result, ...end } };
         }
@@ -112,12 +127,46 @@ export class LocalEngineHost implements EngineHost {
     }
   }
 
-  tokenize({ text, special }: HostTokenizeRequest): Promise<readonly HostToken[]> {
-    const { tokenizer } = this.#engine.model;
-    return this.#ask(async () => {
-      const ids = checkInput(() => tokenizer.encode(text, special ? "all" : "none"));
-      return ids.map((id) => this.#speller.token(id));
+  async *tokenize(
+    { text, special, maxTokens }: HostTokenizeRequest,
+    signal?: AbortSignal,
+  ): AsyncGenerator<HostTokenizeEvent, void> {
+    const ids = await this.#ask(() => this.#engine.tokenize(text, { special, maxTokens, signal })).catch((error) => {
+      throw signal?.aborted ? signal.reason : error;
     });
+    const numTokens = ids.length;
+    if (numTokens === 0) yield { numTokens, tokens: [] };
+    for (const some of inParts(ids, tokensOfEvent)) {
+      yield { numTokens, tokens: some.map((id) => this.#speller.token(id)) };
+    }
+  }
+
+  /** A prompt's tokens, made once for all requests that share it. After an abort the prompt as it is: its answer says so. */
+  async #tokenized(request: HostGenerateRequest, signal?: AbortSignal): Promise<PromptInput | TokenizedPrompt> {
+    const mode = request.mode ?? this.#engine.defaultMode;
+    const ofPrompt = this.#prompts.get(request.prompt) ?? {};
+    this.#prompts.set(request.prompt, ofPrompt);
+    if (ofPrompt[mode] === undefined || ofPrompt[mode].isCancelled) {
+      ofPrompt[mode] = new SharedWork((signal) => this.#engine.tokenizePrompt(request.prompt, { mode, signal }));
+    }
+    try {
+      return await ofPrompt[mode].wait(signal);
+    } catch (error) {
+      if (signal?.aborted) return request.prompt;
+      throw error;
+    }
+  }
+
+  /** @throws HostError where a request could be told more log-probabilities than it may. */
+  #checkLogprobs({ sampling, echo, maxLogprobs }: HostGenerateRequest, promptTokens: number): void {
+    const { topLogprobs = 0, maxTokens } = sampling;
+    const numTokens = Math.min(maxTokens ?? Infinity, this.#engine.contextLength - promptTokens);
+    const numLogprobs = ((echo ? promptTokens : 0) + numTokens) * (1 + topLogprobs);
+    if (maxLogprobs === undefined || numLogprobs <= maxLogprobs) return;
+    throw new HostError(
+      "invalid",
+      `Cannot tell log-probabilities: there could be ${numLogprobs}, wanted up to ${maxLogprobs}; ask for fewer answers, shorter ones, or fewer likeliest tokens`,
+    );
   }
 
   block(id: string, salt: string): Promise<HostBlock | undefined> {
@@ -164,10 +213,19 @@ export class LocalEngineHost implements EngineHost {
   }
 
   #hostError(error: unknown): HostError {
+    if (error instanceof HostError) return error;
     const message = error instanceof Error ? error.message : String(error);
     const code = error instanceof EngineError ? error.code : this.#closed !== undefined ? "unavailable" : "failed";
     return new HostError(code, message, { cause: error });
   }
+}
+
+/** Of what is told in one event: a few milliseconds' worth of messages. */
+const tokensOfEvent = 256;
+const logprobsOfEvent = 2048;
+
+function* inParts<T>(items: readonly T[], size: number): Generator<readonly T[], void> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
 /** A model's file or folder name, without path and ending. */

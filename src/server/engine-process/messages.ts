@@ -1,4 +1,5 @@
 import type { EngineOptions } from "../../engine/engine.js";
+import type { PromptInput } from "../../engine/prompt.js";
 import type { LoadProgress } from "../../model/weights.js";
 import {
   type HostBlock,
@@ -9,7 +10,7 @@ import {
   type HostGenerateRequest,
   type HostModel,
   type HostStats,
-  type HostToken,
+  type HostTokenizeEvent,
   type HostTokenizeRequest,
 } from "../engine-host.js";
 
@@ -18,19 +19,23 @@ export type ChildEngineOptions = Omit<EngineOptions, "signal" | "onWarning" | "o
 
 /** Calls that are answered by events. */
 export type StreamCall =
-  | { readonly kind: "generate"; readonly request: HostGenerateRequest }
-  | { readonly kind: "encode"; readonly request: HostEncodeRequest };
+  | {
+      readonly kind: "generate";
+      /** A prompt that was sent. */
+      readonly promptId: number;
+      readonly request: Omit<HostGenerateRequest, "prompt">;
+    }
+  | { readonly kind: "encode"; readonly request: HostEncodeRequest }
+  | { readonly kind: "tokenize"; readonly request: HostTokenizeRequest };
 
 /** Calls that are answered by one value. */
 export type ValueCall =
-  | { readonly kind: "tokenize"; readonly request: HostTokenizeRequest }
   | { readonly kind: "block"; readonly blockId: string; readonly salt: string }
   | { readonly kind: "deleteBlock"; readonly blockId: string; readonly salt: string }
   | { readonly kind: "stats" };
 
 /** What each value call is answered with. */
 export interface CallValues {
-  readonly tokenize: readonly HostToken[];
   readonly block: HostBlock | undefined;
   readonly deleteBlock: boolean;
   readonly stats: HostStats;
@@ -43,6 +48,10 @@ export type ToChild =
   | { readonly kind: "call"; readonly id: number; readonly call: StreamCall | ValueCall }
   /** The reader of a stream call is done with so many events. */
   | { readonly kind: "credit"; readonly id: number; readonly count: number }
+  /** For calls to come: one prompt may be many calls', and is sent once. */
+  | { readonly kind: "prompt"; readonly id: number; readonly prompt: PromptInput }
+  /** No further call names this prompt. */
+  | { readonly kind: "forget-prompt"; readonly id: number }
   /** Aborts a stream call; of one that has ended, nothing. */
   | { readonly kind: "cancel"; readonly id: number }
   /** Answered by `pong` as soon as the event loop comes to it. */
@@ -50,7 +59,7 @@ export type ToChild =
   /** Ends what runs, then the process. */
   | { readonly kind: "close" };
 
-export type StreamEvent = HostEvent | HostEncodeEvent;
+export type StreamEvent = HostEvent | HostEncodeEvent | HostTokenizeEvent;
 
 /** From the engine's process to the server. */
 export type FromChild =

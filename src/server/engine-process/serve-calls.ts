@@ -1,3 +1,4 @@
+import type { PromptInput } from "../../engine/prompt.js";
 import { Credits } from "./credits.js";
 import { LocalEngineHost } from "./local-engine-host.js";
 import {
@@ -25,6 +26,8 @@ export function serveCalls(): void {
 
 class CallServer {
   readonly #streams = new Map<number, Stream>();
+  /** The very objects that calls share. */
+  readonly #prompts = new Map<number, PromptInput>();
   #host: LocalEngineHost | undefined;
   #events: (readonly [id: number, event: StreamEvent])[] = [];
   #ended: number[] = [];
@@ -35,11 +38,14 @@ class CallServer {
         void this.#load(message.options);
         break;
       case "call":
-        if (message.call.kind === "generate" || message.call.kind === "encode") {
-          void this.#stream(message.id, message.call);
-        } else {
-          void this.#answer(message.id, message.call);
-        }
+        if (isStreamCall(message.call)) void this.#stream(message.id, message.call);
+        else void this.#answer(message.id, message.call);
+        break;
+      case "prompt":
+        this.#prompts.set(message.id, message.prompt);
+        break;
+      case "forget-prompt":
+        this.#prompts.delete(message.id);
         break;
       case "credit":
         this.#streams.get(message.id)?.credits.add(message.count);
@@ -78,8 +84,7 @@ class CallServer {
     try {
       const host = this.#loadedHost();
       const { signal } = stream.cancelling;
-      const events = call.kind === "generate" ? host.generate(call.request, signal) : host.encode(call.request, signal);
-      for await (const event of events) {
+      for await (const event of this.#eventsOf(host, call, signal)) {
         // The engine waits as well meanwhile: it computes what its readers take.
         await stream.credits.take();
         this.#scheduleFlush();
@@ -96,6 +101,19 @@ class CallServer {
     }
   }
 
+  #eventsOf(host: LocalEngineHost, call: StreamCall, signal: AbortSignal): AsyncIterable<StreamEvent> {
+    switch (call.kind) {
+      case "generate":
+        return host.generate({ ...call.request, prompt: this.#prompts.get(call.promptId) as PromptInput }, signal);
+      case "encode":
+        return host.encode(call.request, signal);
+      case "tokenize":
+        return host.tokenize(call.request, signal);
+      default:
+        return call satisfies never;
+    }
+  }
+
   async #answer(id: number, call: ValueCall): Promise<void> {
     try {
       send({ kind: "value", id, value: await this.#value(call) });
@@ -107,8 +125,6 @@ class CallServer {
   #value(call: ValueCall) {
     const host = this.#loadedHost();
     switch (call.kind) {
-      case "tokenize":
-        return host.tokenize(call.request);
       case "block":
         return host.block(call.blockId, call.salt);
       case "deleteBlock":
@@ -150,6 +166,10 @@ class CallServer {
     this.#ended = [];
     send({ kind: "events", events, ended });
   }
+}
+
+function isStreamCall(call: StreamCall | ValueCall): call is StreamCall {
+  return call.kind === "generate" || call.kind === "encode" || call.kind === "tokenize";
 }
 
 /** To the server. If it is gone, the `disconnect` that follows ends this process. */

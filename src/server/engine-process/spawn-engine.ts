@@ -1,3 +1,4 @@
+import type { PromptInput } from "../../engine/prompt.js";
 import type { LoadProgress } from "../../model/weights.js";
 import {
   type EngineHost,
@@ -10,7 +11,7 @@ import {
   type HostModel,
   type HostStats,
   type HostStatus,
-  type HostToken,
+  type HostTokenizeEvent,
   type HostTokenizeRequest,
 } from "../engine-host.js";
 import { childExecArgv } from "./child-exec-argv.js";
@@ -91,6 +92,8 @@ class WatchedEngine implements EngineHost {
   readonly #cwd = process.cwd();
   readonly #status = new StatusSource({ state: "loading", restarts: 0 });
   readonly #calls = new Map<number, PendingCall>();
+  /** Prompts that the process has, by the very object, and how many calls that run name each. */
+  #sentPrompts = new Map<PromptInput, { readonly id: number; numCalls: number }>();
   #model: HostModel | undefined;
   #link: ChildLink | undefined;
   #loadError: string | undefined;
@@ -120,21 +123,17 @@ class WatchedEngine implements EngineHost {
     return this.#status.listen(listener);
   }
 
-  generate(request: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
-    return this.#stream<HostEvent>({ kind: "generate", request }, signal);
+  async *generate({ prompt, ...request }: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
+    using sent = this.#sendPrompt(prompt);
+    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, signal);
   }
 
-  async *encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
-    try {
-      yield* this.#stream<HostEncodeEvent>({ kind: "encode", request }, signal);
-    } catch (error) {
-      // The reason itself is not sent.
-      throw signal?.aborted ? signal.reason : error;
-    }
+  encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
+    return this.#streamOrReason<HostEncodeEvent>({ kind: "encode", request }, signal);
   }
 
-  tokenize(request: HostTokenizeRequest): Promise<readonly HostToken[]> {
-    return this.#ask({ kind: "tokenize", request });
+  tokenize(request: HostTokenizeRequest, signal?: AbortSignal): AsyncGenerator<HostTokenizeEvent, void> {
+    return this.#streamOrReason<HostTokenizeEvent>({ kind: "tokenize", request }, signal);
   }
 
   block(id: string, salt: string): Promise<HostBlock | undefined> {
@@ -155,6 +154,38 @@ class WatchedEngine implements EngineHost {
     return this.#closed;
   }
 
+  /** Sends a prompt, unless calls that run have it sent already; disposing tells that one call fewer needs it. */
+  #sendPrompt(prompt: PromptInput): Disposable & { readonly id: number } {
+    const link = this.#readyLink();
+    const sent = this.#sentPrompts;
+    let entry = sent.get(prompt);
+    if (entry === undefined) {
+      entry = { id: ++this.#numCalls, numCalls: 0 };
+      sendOver(link, { kind: "prompt", id: entry.id, prompt });
+      sent.set(prompt, entry);
+    }
+    const held = entry;
+    held.numCalls += 1;
+    return {
+      id: held.id,
+      [Symbol.dispose]: () => {
+        held.numCalls -= 1;
+        if (held.numCalls > 0) return;
+        sent.delete(prompt);
+        link.send({ kind: "forget-prompt", id: held.id });
+      },
+    };
+  }
+
+  async *#streamOrReason<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
+    try {
+      yield* this.#stream<E>(call, signal);
+    } catch (error) {
+      // The reason itself is not sent.
+      throw signal?.aborted ? signal.reason : error;
+    }
+  }
+
   async *#stream<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
     const link = this.#readyLink();
     const id = ++this.#numCalls;
@@ -162,7 +193,7 @@ class WatchedEngine implements EngineHost {
     const cancel = () => link.send({ kind: "cancel", id });
     this.#calls.set(id, { kind: "stream", queue });
     try {
-      sendCall(link, { kind: "call", id, call });
+      sendOver(link, { kind: "call", id, call });
       if (signal?.aborted) cancel();
       else signal?.addEventListener("abort", cancel, { once: true });
       let numRead = 0;
@@ -188,7 +219,7 @@ class WatchedEngine implements EngineHost {
       this.#calls.set(id, { kind: "value", resolve, reject });
     });
     try {
-      sendCall(link, { kind: "call", id, call });
+      sendOver(link, { kind: "call", id, call });
     } catch (error) {
       this.#calls.delete(id);
       throw error;
@@ -211,6 +242,7 @@ class WatchedEngine implements EngineHost {
 
   #start(): void {
     this.#loadError = undefined;
+    this.#sentPrompts = new Map();
     const { onWarning, onEstimate, onProgress, onLog, restart, unresponsiveMs, ...options } = this.#options;
     const lives = {
       cwd: this.#cwd,
@@ -346,7 +378,7 @@ class WatchedEngine implements EngineHost {
 }
 
 /** @throws HostError of code `invalid` for what cannot be sent. */
-function sendCall(link: ChildLink, message: ToChild): void {
+function sendOver(link: ChildLink, message: ToChild): void {
   try {
     link.send(message);
   } catch (error) {

@@ -79,6 +79,8 @@ export function chatChunks({ index, event }: ChoiceEvent): ChatChunkChoice[] {
     ...rest,
   });
   switch (event.kind) {
+    case "echo":
+      return [];
     case "prompt":
       return [chunk({ role: "assistant", content: "" })];
     case "token":

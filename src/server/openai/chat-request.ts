@@ -56,6 +56,7 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     salt,
     logprobs,
     echo: false,
+    maxLogprobs: Math.floor(limits.maxLogprobs / n),
   }));
   return { requests, n, warnings: chatPassedOver(body), ...streamOptions(body) };
 }

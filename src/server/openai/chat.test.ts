@@ -155,6 +155,7 @@ test("chat completions: every field reaches the engine", async () => {
     salt: "",
     logprobs: false,
     echo: false,
+    maxLogprobs: 131_072,
   });
   await post(app, url, {
     messages: [
@@ -219,6 +220,7 @@ test("chat completions: every field reaches the engine", async () => {
     salt: "",
     logprobs: true,
     echo: false,
+    maxLogprobs: 131_072,
   });
   await post(app, url, { messages, n: 2, seed: Number.MAX_SAFE_INTEGER });
   expect(host.asked.splice(2).map(({ sampling }) => sampling.seed)).toEqual([Number.MAX_SAFE_INTEGER, 0]);

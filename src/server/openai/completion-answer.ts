@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { HostLogprobs } from "../engine-host.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
 import type { CompletionRequests } from "./completion-request.js";
-import type { GatheredChoice, PromptEvent } from "./gather.js";
+import type { GatheredChoice } from "./gather.js";
 import {
   joinLegacyLogprobs,
   type LegacyLogprobs,
@@ -43,9 +43,10 @@ export function completionAnswer(
   return {
     ...head,
     object: "text_completion",
-    choices: choices.map(({ prompt, text, tokens, result }, index) => {
+    choices: choices.map(({ echo: prompt, text, tokens, result }, index) => {
       const writer = new ChoiceWriter(asked, index);
-      const echo = writer.echo(prompt);
+      writer.takeEcho(prompt);
+      const echo = writer.echo();
       return {
         index,
         text: (echo?.text ?? "") + text,
@@ -74,8 +75,11 @@ export function completionChunks(asked: CompletionRequests): (arrival: ChoiceEve
   return ({ index, event }) => {
     const writer = writers[index] as ChoiceWriter;
     switch (event.kind) {
+      case "echo":
+        writer.takeEcho(event.tokens);
+        return [];
       case "prompt": {
-        const echo = writer.echo(event);
+        const echo = writer.echo();
         return echo === undefined ? [] : [{ index, ...echo, finish_reason: null }];
       }
       case "token": {
@@ -98,6 +102,7 @@ class ChoiceWriter {
   readonly #asked: CompletionRequests;
   readonly #index: number;
   readonly #writer: LegacyLogprobsWriter | undefined;
+  #prompt: HostLogprobs[] = [];
 
   constructor(asked: CompletionRequests, index: number) {
     const { logprobs, sampling } = asked.requests[index]!;
@@ -106,11 +111,18 @@ class ChoiceWriter {
     this.#writer = logprobs ? new LegacyLogprobsWriter(sampling.topLogprobs ?? 0) : undefined;
   }
 
-  /** The prompt before the answer; undefined where it is not echoed. */
-  echo({ echo = [] }: PromptEvent): { text: string; logprobs: LegacyLogprobs | null } | undefined {
+  /** The prompt's next tokens. */
+  takeEcho(tokens: readonly HostLogprobs[]): void {
+    for (const token of tokens) this.#prompt.push(token);
+  }
+
+  /** The prompt before the answer, once all its tokens were taken; undefined where it is not echoed. */
+  echo(): { text: string; logprobs: LegacyLogprobs | null } | undefined {
     if (this.#asked.echoes === undefined) return undefined;
-    const text = this.#asked.echoes[this.#index] ?? spellTokens(echo);
-    return { text, logprobs: this.#writer?.echo(echo, text) ?? null };
+    const tokens = this.#prompt;
+    this.#prompt = [];
+    const text = this.#asked.echoes[this.#index] ?? spellTokens(tokens);
+    return { text, logprobs: this.#writer?.echo(tokens, text) ?? null };
   }
 
   logprobs(tokens: readonly HostLogprobs[], text: string): LegacyLogprobs | null {

@@ -70,20 +70,24 @@ export function completionRequests(
   const echo = body.echo ?? false;
   const logprobs = body.logprobs != null;
   const maxTokens = Math.min(body.max_tokens ?? defaultMaxTokens, limits.maxTokens);
-  const choices = prompts.flatMap(({ input, text }) =>
-    Array.from({ length: n }, (_, choice) => ({
+  const maxLogprobs = Math.floor(limits.maxLogprobs / (prompts.length * n));
+  const choices = prompts.flatMap(({ input, text }) => {
+    // One object for all answers: it is sent and tokenized once.
+    const prompt = { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) };
+    return Array.from({ length: n }, (_, choice) => ({
       text,
       request: {
-        prompt: { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) },
+        prompt,
         sampling: samplingOf(body, { maxTokens, topLogprobs: body.logprobs ?? 0 }, choice),
         mode: body.block_attention?.mode ?? undefined,
         salt,
         logprobs,
         // A prompt that came as text is known; its tokens are wanted for their probabilities alone.
         echo: echo && (logprobs || text === undefined),
+        maxLogprobs,
       },
-    })),
-  );
+    }));
+  });
   return {
     requests: choices.map(({ request }) => request),
     n,

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../../engine/engine.js";
+import type { HostToken } from "../engine-host.js";
 import { LocalEngineHost } from "../engine-process/local-engine-host.js";
 import { post, testApp } from "./test-app.suite.js";
 
@@ -106,7 +107,7 @@ test("chat completions: three passages as content parts in reverse order compute
 });
 
 test("completions: echoed log-probabilities are the engine's scores, of ids and of blocks, in both modes", async () => {
-  const tokens = await host.tokenize({ text: "The lamp is red. Emma lives in Oslo.", special: false });
+  const tokens = await tokensOf("The lamp is red. Emma lives in Oslo.");
   const ids = tokens.map(({ id }) => id);
   const body = { prompt: [ids, ids.slice(3)], echo: true, logprobs: 5, max_tokens: 1, temperature: 0, seed: 1234 };
   const answer = (await post(app, "/v1/completions", body)).json();
@@ -129,9 +130,9 @@ test("completions: echoed log-probabilities are the engine's scores, of ids and 
   const ofBlocks = { block_attention: { blocks, mode: "block" }, echo: true, logprobs: 1, max_tokens: 0 };
   const [choice] = (await post(app, "/v1/completions", ofBlocks)).json().choices;
   expect(choice.text).toBe(blocks.join(""));
-  const last = await host.tokenize({ text: blocks[2]!, special: false });
+  const last = await tokensOf(blocks[2]!);
   // The final block as a continuation of its first token, after the local blocks.
-  const local = await Promise.all(blocks.slice(0, 2).map((text) => host.tokenize({ text, special: false })));
+  const local = await Promise.all(blocks.slice(0, 2).map(tokensOf));
   const expected = await engine.score(
     { blockTokenIds: [...withOpening(choice.logprobs, local), [last[0]!.id]] },
     last.slice(1).map(({ id }) => id),
@@ -171,7 +172,7 @@ test("completions and chat: the same seed gives the same answer, n answers diffe
   const greedyText = texts(await ask({ temperature: 0 }))[0]!;
   expect(texts(await ask({ top_k: 1, seed: 3 }))).toEqual([greedyText]);
   expect(texts(await ask({ top_p: 0, seed: 3 }))).toEqual([greedyText]);
-  const [first] = await host.tokenize({ text: greedyText, special: false });
+  const [first] = await tokensOf(greedyText);
   const biased = await ask({ temperature: 0, logit_bias: { [first!.id]: -100 } });
   expect(texts(biased)[0]!.startsWith(first!.text)).toBe(false);
   const stop = greedyText.slice(3, 6);
@@ -200,3 +201,9 @@ test("completions: what the engine refuses is a 400 that says why", async () => 
     expect.stringMatching(/none has the role "user"/),
   ]);
 });
+
+async function tokensOf(text: string): Promise<HostToken[]> {
+  const tokens: HostToken[] = [];
+  for await (const event of host.tokenize({ text, special: false })) tokens.push(...event.tokens);
+  return tokens;
+}

@@ -1,11 +1,10 @@
-import type { HostEvent, HostLogprobs, HostResult } from "../engine-host.js";
+import type { HostLogprobs, HostResult } from "../engine-host.js";
 import type { ChoiceEvent } from "./run-choices.js";
-
-export type PromptEvent = HostEvent & { readonly kind: "prompt" };
 
 /** One whole answer. */
 export interface GatheredChoice {
-  readonly prompt: PromptEvent;
+  /** The prompt's tokens, where they were asked for. */
+  readonly echo: readonly HostLogprobs[];
   readonly text: string;
   /** Its tokens, where log-probabilities were asked for. */
   readonly tokens: readonly HostLogprobs[];
@@ -15,7 +14,7 @@ export interface GatheredChoice {
 /** Whole answers, by index. @throws what `events` throws; Error if an answer did not end. */
 export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: number): Promise<GatheredChoice[]> {
   const parts = Array.from({ length: numChoices }, () => ({
-    prompt: undefined as PromptEvent | undefined,
+    echo: [] as HostLogprobs[],
     texts: [] as string[],
     tokens: [] as HostLogprobs[],
     result: undefined as HostResult | undefined,
@@ -23,8 +22,10 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
   for await (const { index, event } of events) {
     const part = parts[index]!;
     switch (event.kind) {
+      case "echo":
+        for (const token of event.tokens) part.echo.push(token);
+        break;
       case "prompt":
-        part.prompt = event;
         break;
       case "token":
         part.texts.push(event.text);
@@ -38,8 +39,8 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
         event satisfies never;
     }
   }
-  return parts.map(({ prompt, texts, tokens, result }, i) => {
-    if (prompt === undefined || result === undefined) throw new Error(`Cannot answer: choice ${i} did not end`);
-    return { prompt, text: texts.join(""), tokens, result };
+  return parts.map(({ echo, texts, tokens, result }, i) => {
+    if (result === undefined) throw new Error(`Cannot answer: choice ${i} did not end`);
+    return { echo, text: texts.join(""), tokens, result };
   });
 }

@@ -11,7 +11,7 @@ test("runChoices(): each answer's events in order, all of them", async () => {
   const kinds: string[][] = [[], [], []];
   for await (const { index, event } of runChoices(new FakeHost(), [request, request, request], never)) {
     kinds[index]!.push(event.kind);
-    if (event.kind !== "prompt") texts[index] += event.text;
+    if ("text" in event) texts[index] += event.text;
   }
   expect(texts).toEqual(Array(3).fill("The answer is 42."));
   expect(kinds).toEqual(Array(3).fill(["prompt", "token", "token", "token", "token", "done"]));

@@ -78,6 +78,8 @@ function usageAfter(
   before: Usage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
 ): Usage {
   switch (event.kind) {
+    case "echo":
+      return before;
     case "prompt":
       return { ...before, promptTokens: event.promptTokens, cachedTokens: event.cachedTokens };
     case "token":
