@@ -211,6 +211,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect
         .poll(() => page.locator(".answer .warning").allTextContents())
         .toEqual(['Warning: Field "keep_alive" is not used', "Warning: The template leaves out message 1"]);
+      await announced(page, "Warning: The template leaves out message 1");
       expect(await page.evaluate<string[]>(lowContrast)).toEqual([]);
       behaviour.warnings = [];
       await ask(page);

@@ -116,7 +116,7 @@ export function App() {
       const measurement = measurementOf(answer, textsOf(used));
       if (measurement !== undefined) setAsked((before) => ({ ...before, [measurement.kind]: measurement }));
       setRun({ kind: "done", text, answer, passages: used });
-      announce(`Answer: ${text}`);
+      announce([`Answer: ${text}`, ...answer.warnings.map((warning) => `Warning: ${warning}`)].join(" "));
     } catch (error) {
       if (signal.aborted) {
         setRun({ kind: "stopped", text });
