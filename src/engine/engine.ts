@@ -282,7 +282,7 @@ export class Engine implements AsyncDisposable {
     const { mode, signal } = terms;
     const timings = newTimings();
     const tokenizer = this.model.tokenizer;
-    const stream = tokenizer.stream();
+    let stream = tokenizer.stream();
     const matcher = new StopMatcher(sampling.stop);
     const generatedIds: number[] = [];
     let text = "";
@@ -314,6 +314,7 @@ export class Engine implements AsyncDisposable {
       signal.throwIfAborted();
       using ticket = this.#admission.join();
       prompt = await this.#tokenized(input, mode, signal);
+      if (prompt.isContinued) stream = tokenizer.stream({ goesOn: true });
       timings.tokenizeMs = performance.now() - startedAt;
       const promptIds = prompt.blocks.flatMap((block) => [...block]);
       const maxTokens = Math.min(sampling.maxTokens, this.contextLength - promptIds.length);

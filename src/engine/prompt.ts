@@ -121,6 +121,8 @@ export class TokenizedPrompt {
     /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
     readonly cutTokenIds: readonly (readonly number[])[],
     readonly warnings: readonly string[],
+    /** The answer goes on with the prompt's own text; else it is a text of its own, as in a conversation. */
+    readonly isContinued: boolean,
   ) {
     this.blocks = blocks;
     this.passages = passages;
@@ -256,7 +258,13 @@ export function* tokenizePromptInSteps(
   else count.add(bos.length);
   ids[0] = [...bos, ...prefix, ...first];
   const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
-  return new TokenizedPrompt(mode, joinBlocks(ids, numLocal, texts), ids, cut.warnings);
+  return new TokenizedPrompt(
+    mode,
+    joinBlocks(ids, numLocal, texts),
+    ids,
+    cut.warnings,
+    "prompt" in input || "blocks" in input,
+  );
 }
 
 /** The same at once, of whatever length. */
@@ -288,7 +296,7 @@ function fromTokenIds(
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
   joinLocalBlocks(ids.length, numLocalAttentionBlocks);
   const blocks = joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks);
-  return new TokenizedPrompt(mode, blocks, ids, []);
+  return new TokenizedPrompt(mode, blocks, ids, [], true);
 }
 
 /** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */

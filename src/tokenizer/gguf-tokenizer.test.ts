@@ -72,6 +72,23 @@ test("tokenizerFromGguf(): control tokens in trusted text only, user-defined one
   expect(tokenizer.decode([256, 258, 257])).toBe("<tool>");
 });
 
+test("tokenizerFromGguf(): an unused token spells nothing", () => {
+  const tokenizer = tokenizerFromGguf(bpe({ "[PAD15]": 5, "<tool>": 4 }));
+  expect(tokenizer.decode([256, 257, ...tokenizer.encode("a", "none")])).toBe("<tool>a");
+  expect(tokenizer.tokenBytes(256)).toHaveLength(0);
+});
+
+test("tokenizerFromGguf(): texts of a megabyte are refused, by key or id", () => {
+  const megabyte = "a".repeat(2 ** 20);
+  expect(() => tokenizerFromGguf(bpe({ [megabyte]: 1 }))).toThrow("token 256 has 1048576 UTF-16 units, not up to 8192");
+  expect(() => tokenizerFromGguf(bpe({ ["a".repeat(2000)]: 3 }))).toThrow("token 256 is control and has 2000 UTF-16");
+  expect(() => tokenizerFromGguf(bpe({}, { "tokenizer.chat_template": megabyte }))).toThrow(
+    '"tokenizer.chat_template" has 1048576 UTF-16 units, not up to 262144',
+  );
+  const long = Object.fromEntries(Array.from({ length: 5 }, (_, i) => [`${"ab".repeat(4000)}${i}`, -1]));
+  expect(() => tokenizerFromGguf(spm(long))).toThrow("its tokens are too long");
+});
+
 test("tokenizerFromGguf(): ends of answers by key and by text, as llama.cpp finds them", () => {
   const metadata = bpe(
     { "<|im_end|>": 1, "<|x|>": 3, "<|y|>": 3 },

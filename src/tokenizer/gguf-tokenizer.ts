@@ -36,7 +36,7 @@ function fail(reason: string): never {
 }
 
 /** Token kinds as `tokenizer.ggml.token_type` writes them. */
-const kinds = { unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
+const kinds = { unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 interface Vocabulary {
   readonly tokens: readonly string[];
@@ -333,7 +333,7 @@ function spmSymbols(
 }
 
 /** A vocabulary of a quarter of a million tokens of ten characters has 25 million. */
-const maxCutUnits = 2 ** 31;
+const maxCutUnits = 2 ** 28;
 
 /**
  * SPM merges the neighbours whose joint text is the token of the highest score, the leftmost among equals. That is BPE in
@@ -344,6 +344,9 @@ function mergesOfScores(
   symbols: ReadonlyMap<string, number>,
   scores: ArrayLike<number>,
 ): PairMerges {
+  // Each way to cut a token looks at all of it.
+  const numUnits = [...plain.keys()].reduce((total, { length }) => total + length ** 2, 0);
+  if (numUnits > maxCutUnits) fail("its tokens are too long: there are too many ways to cut them in two");
   const distinct = new Set<number>();
   for (const id of plain.values()) {
     const score = scores[id]!;
@@ -352,11 +355,7 @@ function mergesOfScores(
   }
   const ranks = new Map([...distinct].sort((a, b) => b - a).map((score, rank) => [score, rank]));
   const pairs: number[] = [];
-  let numUnits = 0;
   for (const [token, id] of plain) {
-    // Each way to cut it looks at all of it.
-    numUnits += token.length ** 2;
-    if (numUnits > maxCutUnits) fail("its tokens are too long: no vocabulary has so many ways to cut them in two");
     const characters = Array.from(token);
     let left = "";
     for (const character of characters.slice(0, -1)) {
@@ -407,7 +406,8 @@ function commonParts(
   });
   const text = (id: number | undefined) => (id === undefined ? "" : tokens[id]!);
   return {
-    tokens,
+    // As in llama.cpp, an unused token spells nothing.
+    tokens: tokens.map((token, id) => (types[id] === kinds.unused ? undefined : token)),
     addedTokens,
     bosTokenId,
     endTokenIds: new Set([...endsByText, ...[eos, ...named].filter((id) => id !== undefined)]),

@@ -147,6 +147,15 @@ test("Tokenizer.encode(): a lone surrogate is a RangeError, a pair is not", asyn
   expect(tokenizer.decode(tokenizer.encode("a 🙂", "none"))).toBe("a 🙂");
 });
 
+test("Tokenizer.stream(): what goes on after other text keeps its first space", async () => {
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));
+  const textOf = (goesOn: boolean) => {
+    const stream = tokenizer.stream({ goesOn });
+    return [markA, b, markA].map((id) => stream.push(id!)).join("") + stream.end();
+  };
+  expect([textOf(false), textOf(true)]).toEqual(["ab a", " ab a"]);
+});
+
 test("Tokenizer.decode(): an id that the vocabulary does not have is a RangeError", async () => {
   const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));
   for (const id of [-1, 265, 0.5, Number.NaN]) expect(() => tokenizer.decode([id])).toThrow(RangeError);

@@ -136,8 +136,12 @@ export class TextTokenizer implements Tokenizer {
     );
   }
 
-  stream(): TokenStream {
-    return new DecodingStream((id) => this.#bytesOf(id), this.#parts.decoder.filters);
+  stream({ goesOn } = { goesOn: false }): TokenStream {
+    const { filters } = this.#parts.decoder;
+    return new DecodingStream(
+      (id) => this.#bytesOf(id),
+      goesOn ? filters.filter((filter) => filter.kind !== "drop-at-start") : filters,
+    );
   }
 
   #bytesOf(id: number): Uint8Array {

@@ -16,7 +16,7 @@ export interface TokenDecoder {
 export type FilterKind =
   /** Replaces a text wherever it occurs. */
   | { readonly kind: "replace"; readonly from: string; readonly to: string }
-  /** Drops up to `count` of a text at the start of the answer: SPM's dummy space. */
+  /** Drops up to `count` of a text at the start of the text: SPM's dummy space. */
   | { readonly kind: "drop-at-start"; readonly text: string; readonly count: number };
 
 /** Byte-level BPE. A token with a character outside GPT-2's alphabet stands for its own UTF-8. */

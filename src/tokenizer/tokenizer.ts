@@ -30,7 +30,7 @@ export interface Tokenizer {
   readonly endTokenIds: ReadonlySet<number>;
   /** Ids of control tokens (HF `special: true`, GGUF control and unknown), which are not shown in answers. */
   readonly specialTokenIds: ReadonlySet<number>;
-  /** Whether every text starts with a dummy space (SPM), which decoding drops at the start of an answer only. */
+  /** Whether every text starts with a dummy space (SPM), which decoding drops at the start of a text only. */
   readonly addsDummySpace: boolean;
   /** The model's own Jinja chat template, and the texts of the tokens that templates name. */
   readonly chatTemplate: string | undefined;
@@ -53,8 +53,12 @@ export interface Tokenizer {
    * @throws RangeError for an id that the vocabulary does not have.
    */
   tokenBytes(id: number): Uint8Array;
-  /** Decodes ids as they come. `push` gives the text that is complete so far, `end` what is left. */
-  stream(): TokenStream;
+  /**
+   * Decodes ids as they come. `push` gives the text that is complete so far, `end` what is left.
+   *
+   * @param options `goesOn`: other text stands before it, so a space at its start is no dummy.
+   */
+  stream(options?: { readonly goesOn: boolean }): TokenStream;
   /** SHA-256 over all that decides ids, hex: part of the model fingerprint. */
   readonly digest: string;
 }
