@@ -205,6 +205,32 @@ export function malformedSuite(numRuns: number): void {
     console.log(`bodies with a key twice: ${bodies.length}, all refused`);
   });
 
+  test("serve: fields that cannot change an answer are named in its warnings, on other routes and unknown ones refused", async () => {
+    const harmless: Readonly<Record<string, unknown>> = {
+      cache_prompt: false,
+      keep_alive: -1,
+      cache_control: { type: "ephemeral" },
+      metadata: { a: { b: [1, null] } },
+      session_id: "",
+      litellm_metadata: {},
+    };
+    for (const [path, bodies] of Object.entries(routes)) {
+      const isOpenAi = path.endsWith("completions");
+      for (const body of bodies as object[]) {
+        for (const [name, value] of Object.entries(harmless)) {
+          const { status, text } = await client.ask({ path, body: { ...body, [name]: value } });
+          expect(status, text).toBe(isOpenAi ? 200 : 400);
+          expect(text).toContain(isOpenAi ? JSON.stringify(`"${name}" is passed over`).slice(1, -1) : name);
+        }
+        for (const name of ["cache_promt", "cachePrompt", "n_predict", "extra_body", "Metadata", "metadata "]) {
+          const { status, text } = await client.ask({ path, body: { ...body, [name]: null } });
+          expect(status, `${path} ${name}`).toBe(400);
+          expect(errorFault(text)).toBeUndefined();
+        }
+      }
+    }
+  });
+
   test("serve: bodies over a limit", async () => {
     for (const path of Object.keys(routes)) {
       const large = await client.send({ path, body: `{"prompt":"${"x".repeat(2_000_000)}"}` });

@@ -103,7 +103,19 @@ export function mutatedBody(valid: unknown): fc.Arbitrary<Buffer> {
       weight: 2,
       arbitrary: fc
         .tuple(
-          fc.oneof(fc.string({ minLength: 1 }), fc.constantFrom("tools", "suffix", "hasOwnProperty", "id")),
+          fc.oneof(
+            fc.string({ minLength: 1 }),
+            fc.constantFrom(
+              "tools",
+              "suffix",
+              "hasOwnProperty",
+              "id",
+              "cache_prompt",
+              "keep_alive",
+              "metadata",
+              "tags",
+            ),
+          ),
           anyValue,
         )
         .map(([name, value]) => bytes(`${whole.slice(0, -1)},${JSON.stringify(name)}:${JSON.stringify(value) ?? 0}}`)),

@@ -512,6 +512,47 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       expect(await titles(page)).toEqual(before);
     }));
 
+  test("another page's own headers reach the server where its origin is named, and nothing does where it is not", async () => {
+    const other = Fastify({ forceCloseConnections: true });
+    other.get("/", (_request, reply) => reply.type("text/html").send("<!doctype html><title>Another page</title>"));
+    const origin = (await other.listen({ host: "127.0.0.1", port: 0 })).replace("127.0.0.1", "localhost");
+    const served: FastifyInstance[] = [other];
+    const page = await browser.newPage();
+    try {
+      await page.goto(origin);
+      for (const [corsOrigins, expected] of [
+        [origin, "200 fake-model"],
+        ["*", "200 fake-model"],
+        ["https://app.example", "TypeError"],
+      ]) {
+        const config = await loadConfig({ options: { corsOrigins: corsOrigins! }, env: {} });
+        const keys = new ApiKeys(new Map([["me", "a-key-of-mine-1234"]]));
+        const app = await createApp({ host: new FakeHost(), config, keys });
+        served.push(app);
+        const url = await app.listen({ host: "127.0.0.1", port: 0 });
+        // As OpenAI's client and OpenTelemetry send them.
+        const headers = {
+          authorization: "Bearer a-key-of-mine-1234",
+          "content-type": "application/json",
+          "x-stainless-lang": "js",
+          "x-stainless-retry-count": "0",
+          traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+          baggage: "a=1",
+        };
+        const request = { method: "POST", headers, body: '{"prompt":"a"}' };
+        const answer = `fetch("${url}/v1/completions", ${JSON.stringify(request)})
+          .then(async (answer) => answer.status + " " + (await answer.json()).model, (error) => error.name)`;
+        expect(await page.evaluate(answer), corsOrigins).toBe(expected);
+      }
+    } finally {
+      await page.close();
+      for (const app of served) {
+        app.server.closeAllConnections();
+        await app.close();
+      }
+    }
+  });
+
   test("what was kept and is no draft does not keep the page from opening", () =>
     onPage({}, async (page) => {
       await page.evaluate("localStorage.setItem('block-attention.playground', '{\"version\":1,\"passages\":7}')");
