@@ -108,7 +108,7 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
   expect(stderr).toBe("Loading the embedded model: weights take 8.8 MiB\n");
   expect(results).toHaveLength(8);
   const [first, , , reordered] = results as [Answer, Answer, Answer, Answer];
-  expect(Object.keys(first)).toEqual(["generated", "token_ids", "finish_reason", "usage", "timings"]);
+  expect(Object.keys(first)).toEqual(["generated", "token_ids", "finish_reason", "blocks", "usage", "timings"]);
   expect(Object.keys(first.usage)).toEqual(["prompt_tokens", "cached_tokens", "completion_tokens"]);
   expect(Object.keys(first.timings)).toEqual(["encode_ms", "assemble_ms", "prefill_ms", "ttft_ms", "decode_ms"]);
   expect(results[0]).toMatchObject({ finish_reason: "stop", usage: { cached_tokens: 0 } });

@@ -20,7 +20,7 @@ import { exportOptions, runExport, runTrain, runTrainTokenizer, trainOptions, tr
 const inputHelp = `
 A line of input is one of
   {"blocks": ["…", "…"], "num_local_attention_blocks"?: 1}    the last block is the final one
-  {"messages": [{"role": "user", "content": "…" or ["…", "…"]}], "documents"?: […]}
+  {"messages": [{"role": "user", "name"?: "…", "content": "…" or ["…", "…"]}], "documents"?: […]}
   {"question": "…", "documents": [{"title": "…", "text": "…"}]}
   {"prompt": "…"}                                             cut by rule in block mode
 A line that cannot be used gives {"error": "…"} in its place, the others go on, and the exit code is 1. Lines of white

@@ -7,7 +7,7 @@ test("parsePromptLine(): the four forms", () => {
     blocks: ["a", "b"],
     numLocalAttentionBlocks: 1,
   });
-  const messages = { messages: [{ role: "user", content: ["a", "b"] }] };
+  const messages = { messages: [{ role: "user", name: "Ada", content: ["a", "b"] }] };
   expect(parsePromptLine(messages)).toEqual(messages);
   const question = { question: "q", documents: [{ title: "t", text: "x" }] };
   expect(parsePromptLine(question)).toEqual(question);

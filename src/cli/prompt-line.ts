@@ -5,7 +5,7 @@ import type { JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
 
 const content = z.union([z.string(), z.array(z.string())], { error: "wanted text or an array of texts" });
-const message = z.strictObject({ role: z.string(), content });
+const message = z.strictObject({ role: z.string(), name: z.string().exactOptional(), content });
 
 // Each passage is checked where it is read.
 const passages = z.array(z.custom<PassageInput>(() => true));
