@@ -1,3 +1,4 @@
+import { show } from "../files/options.js";
 import type { TrustedText } from "../tokenizer/tokenizer.js";
 import type { PassageLabel } from "./passage.js";
 import { blockOfRuns, runsOfBlock } from "./text-run.js";
@@ -68,12 +69,12 @@ export function joinTextBlocks(blocks: readonly TextBlock[]): TextBlock {
  */
 export function joinLocalBlocks(numBlocks: number, numLocalAttentionBlocks: number | undefined): number[][] {
   if (!Number.isSafeInteger(numBlocks) || numBlocks < 1) {
-    throw new RangeError(`Cannot join blocks: there are ${numBlocks}, wanted 1 or more`);
+    throw new RangeError(`Cannot join blocks: there are ${show(numBlocks)}, wanted 1 or more`);
   }
-  const wanted = numLocalAttentionBlocks ?? numBlocks;
+  const wanted = numLocalAttentionBlocks === undefined ? numBlocks : numLocalAttentionBlocks;
   if (!Number.isSafeInteger(wanted) || wanted < 0) {
     throw new RangeError(
-      `Cannot join blocks: num_local_attention_blocks is ${wanted}, wanted a whole number, 0 or more`,
+      `Cannot join blocks: num_local_attention_blocks is ${show(wanted)}, wanted a whole number, 0 or more`,
     );
   }
   const numLocal = Math.min(wanted, numBlocks - 1);

@@ -1,3 +1,4 @@
+import { show } from "../files/options.js";
 import type { ChatTemplate, RenderedMessage, RenderOptions } from "./chat-template.js";
 import type { TextRun } from "./text-run.js";
 
@@ -46,6 +47,11 @@ export function layoutChat(
   messages: readonly RenderedMessage[],
   options: RenderOptions = {},
 ): ChatLayout {
+  if (typeof template?.render !== "function") {
+    throw new TypeError(
+      `Cannot use the chat template: it is ${show(template)}, wanted what compileChatTemplate() gives`,
+    );
+  }
   // One clock for all renderings: a date that changes in between would look like rewriting.
   const fixed = { ...options, now: options.now ?? new Date() };
   const prompt = template.render(messages, fixed);

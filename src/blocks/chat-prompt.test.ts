@@ -355,7 +355,11 @@ test("segmentMessages(): bad messages are one-line errors", () => {
   const cases: [messages: unknown, RegExp][] = [
     [undefined, /wanted an array$/],
     [[], /there are none$/],
-    [[null], /its role is undefined/],
+    [[null], /^Cannot use message 0: the fields are null, wanted an object$/],
+    [
+      [{ role: "user", content: "a", refusal: "b" }],
+      /there is no field "refusal", wanted "role" or "content" or "name"$/,
+    ],
     [[{ role: "user", content: 3 }], /neither text nor an array of texts$/],
     [[{ role: "user", content: ["a", 3] }], /neither text nor an array of texts$/],
     [[{ role: "user", content: null }], /neither text/],

@@ -1,15 +1,30 @@
+import { anything, type FieldsOf, optionsOf } from "../files/options.js";
 import type { ChatMessage, SegmentedPrompt } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
-import type { ChatTemplate, RenderOptions } from "./chat-template.js";
+import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
 import type { PassageLabel } from "./passage.js";
-import { checkSegmentOptions, countCharacters, cutText, type SegmentOptions, type SegmentRule } from "./segment.js";
+import {
+  countCharacters,
+  cutText,
+  type SegmentOptions,
+  type SegmentRule,
+  segmentFields,
+  segmentRule,
+} from "./segment.js";
 import { blockOfRuns, sliceRuns, type TextRun } from "./text-run.js";
 
 /** From so many messages on, each message before the final block is one block. */
 export const NUM_MESSAGES_UNCUT = 12;
 
 export interface ChatPromptOptions extends SegmentOptions, RenderOptions {}
+
+export const chatPromptFields = { ...segmentFields, ...renderFields };
+const readChatPromptOptions = optionsOf(chatPromptFields);
+const readMessage = optionsOf(
+  { role: anything, content: anything, name: anything } satisfies FieldsOf<ChatMessage>,
+  "field",
+);
 
 /** A part of a message's text, and how it becomes blocks. */
 export interface MessagePart {
@@ -55,6 +70,7 @@ export function segmentMessages(
   template: ChatTemplate,
   options: ChatPromptOptions = {},
 ): SegmentedPrompt {
+  const checked = readChatPromptOptions("use messages", options);
   checkMessages(messages);
   const final = lastUserMessage(messages);
   const isSingle = messages.length === 1;
@@ -64,7 +80,7 @@ export function segmentMessages(
     const isByRule = i === final ? isSingle : isCut;
     return { role, name, parts: [partOf(content, isByRule ? "rule" : "whole")] };
   });
-  return cutPartedMessages(parted, template, options);
+  return cutPartedMessages(parted, template, checked);
 }
 
 /** A part of somebody's text: never trusted. */
@@ -78,7 +94,7 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
     throw new TypeError(`Cannot use messages: they are ${typeof messages}, wanted an array`);
   if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
-    const { role, name, content } = (message ?? {}) as Partial<Record<keyof ChatMessage, unknown>>;
+    const { role, name, content } = readMessage(`use message ${i}`, message);
     checkWord(i, "role", role);
     if (name !== undefined) checkWord(i, "name", name);
     const isText =
@@ -126,7 +142,7 @@ export function cutPartedMessages(
   template: ChatTemplate,
   options: ChatPromptOptions & { readonly joinOpening?: boolean } = {},
 ): SegmentedPrompt {
-  const rule = checkSegmentOptions(options);
+  const rule = segmentRule(options);
   const final = lastUserMessage(messages);
   const finalPart = messages[final]!.parts.at(-1);
   if (finalPart === undefined || textOf(finalPart).trim() === "") {

@@ -1,4 +1,6 @@
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
+import { z } from "zod";
+import { anyBoolean, type FieldsOf, optionsOf } from "../files/options.js";
 import { strftime } from "./strftime.js";
 
 /** A message as a template sees it: one text, whatever it was cut from. */
@@ -10,12 +12,18 @@ export interface RenderedMessage {
 
 export interface RenderOptions {
   /** Whether the prompt ends where the assistant's answer begins. Default true. */
-  readonly addGenerationPrompt?: boolean;
+  readonly addGenerationPrompt?: boolean | undefined;
   /** What else the template reads: `tools`, `enable_thinking`, `date_string`, … Their text counts as the caller's own. */
-  readonly variables?: Readonly<Record<string, unknown>>;
+  readonly variables?: Readonly<Record<string, unknown>> | undefined;
   /** The clock of `strftime_now`. Default: the time of the call. */
-  readonly now?: Date;
+  readonly now?: Date | undefined;
 }
+
+export const renderFields = {
+  addGenerationPrompt: anyBoolean,
+  variables: { schema: z.record(z.string(), z.unknown()).optional(), wanted: "an object" },
+  now: { schema: z.date().optional(), wanted: "a date" },
+} satisfies FieldsOf<RenderOptions>;
 
 /** A model's chat template, compiled. */
 export interface ChatTemplate {
@@ -43,6 +51,12 @@ export interface ChatTemplateOptions {
   /** Whether the tokenizer puts BOS before every prompt. */
   readonly addsBos: boolean;
 }
+
+const tokenTexts = { bos_token: z.string(), eos_token: z.string(), pad_token: z.string(), unk_token: z.string() };
+const readTemplateOptions = optionsOf({
+  tokens: { schema: z.object(tokenTexts), wanted: "the texts of bos_token, eos_token, pad_token and unk_token" },
+  addsBos: { schema: z.boolean(), wanted: "true or false" },
+} satisfies FieldsOf<ChatTemplateOptions>);
 
 // A model's files are not to be trusted with the machine: Jinja can nest loops and double strings.
 const MAX_SOURCE_LENGTH = 1_000_000;
@@ -72,13 +86,13 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       `Cannot read the chat template: it has ${source.length} characters, at most ${MAX_SOURCE_LENGTH} are read`,
     );
   }
+  const { tokens, addsBos } = readTemplateOptions("compile the chat template", options);
   let program: unknown;
   try {
     program = new Template(source).parsed;
   } catch (error) {
     throw new SyntaxError(`Cannot read the chat template: ${oneLine(error)}`, { cause: error });
   }
-  const { tokens, addsBos } = options;
 
   const render = (messages: readonly RenderedMessage[], renderOptions: RenderOptions = {}): string => {
     const { addGenerationPrompt = true, variables = {}, now = new Date() } = renderOptions;

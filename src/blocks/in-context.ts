@@ -1,6 +1,8 @@
+import { z } from "zod";
+import { anyText, type FieldsOf, optionsOf, show, someText } from "../files/options.js";
 import type { SegmentedPrompt, TextBlock } from "./block.js";
 import { layoutChat } from "./chat-layout.js";
-import type { ChatTemplate, RenderOptions } from "./chat-template.js";
+import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
 import { blockOfRuns, type TextRun } from "./text-run.js";
 
 /** One round: what is asked, and the answer that shows how. */
@@ -16,6 +18,20 @@ export interface InContextInput {
   readonly system?: string | undefined;
 }
 
+const readInput = optionsOf(
+  {
+    demonstrations: { schema: z.array(z.unknown()), wanted: "an array" },
+    query: someText,
+    system: anyText,
+  } satisfies FieldsOf<InContextInput>,
+  "field",
+);
+const readDemonstration = optionsOf(
+  { question: someText, answer: someText } satisfies FieldsOf<Demonstration>,
+  "field",
+);
+const readRenderOptions = optionsOf(renderFields);
+
 /**
  * In-context learning as chat: every round (a user and an assistant turn) is a block, the query is the final block. What
  * the template puts before the first round only, and the system message, are a block before it, so that a
@@ -29,28 +45,21 @@ export function inContextPrompt(
   template: ChatTemplate,
   options: RenderOptions = {},
 ): SegmentedPrompt {
-  const { demonstrations, query, system } = input;
-  if (!Array.isArray(demonstrations)) throw new TypeError("Cannot use demonstrations: they are no array");
-  for (const [i, demonstration] of demonstrations.entries()) {
-    const { question, answer } = (demonstration ?? {}) as Partial<Record<keyof Demonstration, unknown>>;
-    if (typeof question === "string" && typeof answer === "string") continue;
-    throw new TypeError(`Cannot use demonstration ${i}: its question or its answer is no text`);
-  }
-  if (typeof query !== "string")
-    throw new TypeError(`Cannot use demonstrations: the query is ${typeof query}, wanted text`);
+  const { demonstrations, query, system } = readInput("use demonstrations", input);
+  const checked = readRenderOptions("use demonstrations", options);
   if (query.trim() === "") throw new RangeError("Cannot use demonstrations: the query is empty");
-  if (system !== undefined && typeof system !== "string") {
-    throw new TypeError(`Cannot use demonstrations: the system message is ${typeof system}, wanted text`);
-  }
   const messages = [
     ...(system === undefined ? [] : [{ role: "system", content: system }]),
-    ...(demonstrations as readonly Demonstration[]).flatMap(({ question, answer }) => [
-      { role: "user", content: question },
-      { role: "assistant", content: answer },
-    ]),
+    ...demonstrations.flatMap((demonstration, i) => {
+      const { question, answer } = readDemonstration(`use demonstration ${i}`, demonstration);
+      return [
+        { role: "user", content: question },
+        { role: "assistant", content: answer },
+      ];
+    }),
     { role: "user", content: query },
   ];
-  const layout = layoutChat(template, messages, options);
+  const layout = layoutChat(template, messages, checked);
   if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
 
   const numBefore = system === undefined ? 0 : 1;
@@ -92,7 +101,7 @@ export type DemonstrationRule =
   | {
       readonly before: string;
       /** From the last of this on, all is the final block; what stands between it and the mark belongs to it. */
-      readonly closing?: string;
+      readonly closing?: string | undefined;
     };
 
 /** How the prompts of known benchmarks are cut. */
@@ -102,6 +111,8 @@ export const DEMONSTRATION_RULES = {
   bbh: { before: "\n\nQ: " },
   drop: { before: "\n---", closing: "# Your Task" },
 } as const satisfies Record<string, DemonstrationRule>;
+
+const readRule = optionsOf({ after: anyText, before: anyText, closing: anyText }, "field");
 
 /**
  * In-context learning as text: every demonstration is a block, the last piece, the query, the final block. The caller
@@ -113,14 +124,17 @@ export const DEMONSTRATION_RULES = {
 export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
   if (typeof text !== "string")
     throw new TypeError(`Cannot cut demonstrations: the text is ${typeof text}, wanted text`);
-  const mark = "after" in rule ? rule.after : rule.before;
+  const { after, before, closing } = readRule("cut demonstrations", rule);
+  const mark = after ?? before;
+  if (mark === undefined || (after !== undefined && (before ?? closing) !== undefined)) {
+    throw new TypeError(`Cannot cut demonstrations: the rule is ${show(rule)}, wanted "after" alone, or "before"`);
+  }
   if (mark === "") throw new RangeError("Cannot cut demonstrations: the text to cut at is empty");
   if (text === "") throw new RangeError("Cannot cut demonstrations: the text is empty");
   const pieces = text.split(mark).map((piece, i, all) => {
-    if ("after" in rule) return i < all.length - 1 ? piece + mark : piece;
+    if (after !== undefined) return i < all.length - 1 ? piece + mark : piece;
     return i > 0 ? mark + piece : piece;
   });
-  const closing = "before" in rule ? rule.closing : undefined;
   const closingStart = closing === undefined || closing === "" ? -1 : text.lastIndexOf(closing);
   if (closingStart >= 0) {
     let start = 0;

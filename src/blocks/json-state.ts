@@ -1,10 +1,14 @@
+import { anything, type FieldsOf, optionsOf } from "../files/options.js";
+
 export interface JsonStateOptions {
   /**
    * The values that become blocks of their own, as keys and indices joined with "." or as an array (for keys that hold
    * a dot); "*" stands for any. Default `["*"]`: each member of the state.
    */
-  readonly paths?: readonly (string | readonly string[])[];
+  readonly paths?: readonly (string | readonly string[])[] | undefined;
 }
+
+const readOptions = optionsOf({ paths: anything } satisfies FieldsOf<JsonStateOptions>);
 
 const MAX_DEPTH = 500;
 
@@ -23,7 +27,8 @@ const MAX_DEPTH = 500;
  * @example jsonStateBlocks({ pot: 5, bets: [1, 2] }, { paths: ["bets.*"] }) is ['{"bets":[', "1", ",2", '],"pot":5}']
  */
 export function jsonStateBlocks(state: unknown, options: JsonStateOptions = {}): string[] {
-  const paths = parsePaths(options.paths ?? ["*"]);
+  const { paths: given = ["*"] } = readOptions("cut a state", options);
+  const paths = parsePaths(given);
   const pieces: string[] = [];
   let open = "";
 
@@ -67,7 +72,7 @@ function step(matching: readonly PathMatch[], key: string): PathMatch[] {
   return matching.filter(({ rest }) => rest[0] === "*" || rest[0] === key).map(({ rest }) => ({ rest: rest.slice(1) }));
 }
 
-function parsePaths(paths: NonNullable<JsonStateOptions["paths"]>): string[][] {
+function parsePaths(paths: unknown): string[][] {
   if (!Array.isArray(paths)) throw new TypeError("Cannot cut a state: the paths are no array");
   return paths.map((path: unknown) => {
     const keys: unknown = typeof path === "string" ? path.split(".") : path;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { optionsOf, schemaOf, show } from "../files/options.js";
+import { optionsOf, schemaOf, show, someText } from "../files/options.js";
 
 /** What a passage may carry beside its text. It is given back with the passage's blocks, and never part of them. */
 const carried = {
@@ -7,14 +7,13 @@ const carried = {
   metadata: { schema: z.record(z.string(), z.unknown()).nullish(), wanted: "an object" },
   score: { schema: z.number().nullish(), wanted: "a number" },
 };
-const text = { schema: z.string(), wanted: "text" };
 const type = { schema: z.literal("Document").nullish(), wanted: '"Document"' };
 
 /** The forms of a passage that is an object, by the key of its text. */
 const forms = {
-  text: { title: { schema: z.string().nullish(), wanted: "text" }, text, ...carried },
-  pageContent: { pageContent: text, ...carried, type },
-  page_content: { page_content: text, ...carried, type },
+  text: { title: { schema: z.string().nullish(), wanted: "text" }, text: someText, ...carried },
+  pageContent: { pageContent: someText, ...carried, type },
+  page_content: { page_content: someText, ...carried, type },
 };
 const readers = {
   text: optionsOf(forms.text, "field"),

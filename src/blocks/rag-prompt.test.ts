@@ -111,17 +111,17 @@ test("ragPrompt(): bad input is a one-line error", () => {
   const cases: [input: unknown, options: unknown, RegExp][] = [
     [{ documents: ["a", { title: "x" }], question: "?" }, {}, /^Cannot use passage 2: text is undefined, wanted text$/],
     [{ documents: "x", question: "?" }, {}, /^Cannot use the passages: they are "x", wanted an array$/],
-    [{ documents }, {}, /the question is undefined, wanted text$/],
+    [{ documents }, {}, /there is no question, wanted text$/],
     [{ documents, question: " " }, {}, /the question is empty$/],
     [{ documents, messages: [] }, { template: template("chatml") }, /there are none$/],
     [{ documents, messages: [{ role: "user", content: "" }] }, { template: template("chatml") }, /is empty$/],
     [{ documents, messages: [{ role: "user", content: "x" }] }, {}, /there is no chat template$/],
     [{ documents, question: "x", messages: [] }, {}, /both a question and messages$/],
-    [{ documents, question: "?" }, { order: "up" }, /the order is "up"/],
-    [{ documents, question: "?" }, { maxDocuments: -1 }, /the number of documents is -1/],
+    [{ documents, question: "?" }, { order: "up" }, /order is "up", wanted "best-first" or "best-last"$/],
+    [{ documents, question: "?" }, { maxDocuments: -1 }, /maxDocuments is -1, wanted a whole number from 0 on$/],
     [{ documents, question: "?" }, { texts: { final: "no place" } }, /wants "\{question\}" once$/],
     [{ documents, question: "?" }, { texts: { passage: "no place" } }, /has no "\{text\}"$/],
-    [{ documents, question: "?" }, { texts: { preamble: 3 } }, /the text "preamble" is number/],
+    [{ documents, question: "?" }, { texts: { preamble: 3 } }, /preamble is 3, wanted text$/],
   ];
   for (const [input, options, message] of cases) {
     expect(() => ragPrompt(input as never, options as never)).toThrow(message);

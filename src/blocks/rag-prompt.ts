@@ -1,6 +1,9 @@
+import { z } from "zod";
+import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
 import type { ChatMessage, SegmentedPrompt, TextBlock } from "./block.js";
 import {
   type ChatPromptOptions,
+  chatPromptFields,
   checkMessages,
   cutPartedMessages,
   lastUserMessage,
@@ -49,14 +52,36 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   /** The model's or the caller's texts, over the defaults. */
   readonly texts?: { readonly [K in keyof RagPromptTexts]?: RagPromptTexts[K] | undefined } | undefined;
   /** The documents come best first. "best-last" lays them in the opposite order. Default "best-first". */
-  readonly order?: "best-first" | "best-last";
+  readonly order?: "best-first" | "best-last" | undefined;
   /** How many of the documents are used, the best ones. Default all. */
-  readonly maxDocuments?: number;
+  readonly maxDocuments?: number | undefined;
   /** The passages that a long one is laid as. Default: itself. */
   readonly partsOf?: ((passage: Passage) => readonly Passage[]) | undefined;
   /** The limit on blocks of earlier turns, which are cut by rule. */
-  readonly limit?: number;
+  readonly limit?: number | undefined;
 }
+
+const readTexts = optionsOf({
+  preamble: anyText,
+  passage: anyText,
+  final: anyText,
+} satisfies FieldsOf<RagPromptTexts>);
+const readRagInput = optionsOf(
+  { documents: anything, question: anyText, messages: optionOf<readonly ChatMessage[]>(() => true, "messages") },
+  "field",
+);
+export const ragFields = {
+  ...chatPromptFields,
+  template: optionOf<ChatTemplate>(() => true, "a chat template"),
+  texts: anything,
+  order: oneOfTexts(["best-first", "best-last"]),
+  maxDocuments: {
+    schema: z.union([z.int().min(0), z.literal(Infinity)]).optional(),
+    wanted: "a whole number from 0 on",
+  },
+  partsOf: aFunction<RagPromptOptions["partsOf"]>(),
+} satisfies FieldsOf<RagPromptOptions>;
+const readRagOptions = optionsOf(ragFields);
 
 /**
  * The RAG prompt: preamble, one block a passage, and as final block the task sentence with the question.
@@ -74,35 +99,25 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
  * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
  */
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
-  const { template, order = "best-first", maxDocuments = Infinity, partsOf = (passage) => [passage] } = options;
-  const texts = checkTexts(options.texts ?? {});
-  if (order !== "best-first" && order !== "best-last") {
-    throw new RangeError(
-      `Cannot make a RAG prompt: the order is "${String(order)}", wanted "best-first" or "best-last"`,
-    );
-  }
-  if (!(maxDocuments >= 0) || (maxDocuments !== Infinity && !Number.isSafeInteger(maxDocuments))) {
-    throw new RangeError(
-      `Cannot make a RAG prompt: the number of documents is ${String(maxDocuments)}, wanted 0 or more`,
-    );
-  }
-  const chosen = readPassages(input.documents).slice(0, maxDocuments);
+  const checked = readRagOptions("make a RAG prompt", options);
+  const { template, order = "best-first", maxDocuments = Infinity, partsOf = (passage) => [passage] } = checked;
+  const texts = checkTexts(checked.texts);
+  const asked = readRagInput("make a RAG prompt", input);
+  const chosen = readPassages(asked.documents).slice(0, maxDocuments);
   if (order === "best-last") chosen.reverse();
   const passages = chosen.flatMap(partsOf).map((passage): LabelledText => {
     return { text: passageBlock(passage, texts.passage), passage: passage.label };
   });
 
-  if ("messages" in input) {
-    if ("question" in input) throw new RangeError("Cannot make a RAG prompt: there are both a question and messages");
+  const { question, messages } = asked;
+  if (messages !== undefined) {
+    if (question !== undefined) throw new TypeError("Cannot make a RAG prompt: there are both a question and messages");
     if (template === undefined) throw new RangeError("Cannot make a RAG prompt of messages: there is no chat template");
-    checkMessages(input.messages);
-    const parted = partMessages(input.messages, passages, texts);
-    return cutPartedMessages(parted, template, { ...options, joinOpening: true });
+    checkMessages(messages);
+    const parted = partMessages(messages, passages, texts);
+    return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
   }
-  const { question } = input;
-  if (typeof question !== "string") {
-    throw new TypeError(`Cannot make a RAG prompt: the question is ${typeof question}, wanted text`);
-  }
+  if (question === undefined) throw new TypeError("Cannot make a RAG prompt: there is no question, wanted text");
   if (question.trim() === "") throw new RangeError("Cannot make a RAG prompt: the question is empty");
   if (template === undefined) {
     const opening = blockOfRuns([{ text: texts.preamble, trusted: true }]);
@@ -114,7 +129,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     return { blocks, warnings: [] };
   }
   const parted = partMessages([{ role: "user", content: question }], passages, texts);
-  return cutPartedMessages(parted, template, { ...options, joinOpening: true });
+  return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
 }
 
 /** One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time. */
@@ -171,17 +186,13 @@ function finalRuns(final: string, question: string): TextRun[] {
 }
 const QUESTION = "{question}";
 
-function checkTexts(texts: NonNullable<RagPromptOptions["texts"]>): RagPromptTexts {
+function checkTexts(texts: unknown = {}): RagPromptTexts {
+  const { preamble, passage, final } = readTexts("use the texts of the RAG prompt", texts);
   const checked = {
-    preamble: texts.preamble ?? DEFAULT_RAG_PROMPT_TEXTS.preamble,
-    passage: texts.passage ?? DEFAULT_RAG_PROMPT_TEXTS.passage,
-    final: texts.final ?? DEFAULT_RAG_PROMPT_TEXTS.final,
+    preamble: preamble ?? DEFAULT_RAG_PROMPT_TEXTS.preamble,
+    passage: passage ?? DEFAULT_RAG_PROMPT_TEXTS.passage,
+    final: final ?? DEFAULT_RAG_PROMPT_TEXTS.final,
   };
-  for (const [name, text] of Object.entries(checked)) {
-    if (typeof text !== "string") {
-      throw new TypeError(`Cannot make a RAG prompt: the text "${name}" is ${typeof text}, wanted text`);
-    }
-  }
   if (!checked.passage.includes("{text}")) {
     throw new RangeError('Cannot make a RAG prompt: the text "passage" has no "{text}"');
   }

@@ -1,3 +1,5 @@
+import { z } from "zod";
+import { aFunction, type FieldsOf, optionsOf } from "../files/options.js";
 import { mergePieces } from "./merge-pieces.js";
 
 /** Tried in this order: the first that occurs in a text cuts it. */
@@ -14,12 +16,26 @@ const maxPieces = 8192;
 
 export interface SegmentOptions {
   /** In the order in which they are tried. Default: `DEFAULT_DELIMITERS`. */
-  readonly delimiters?: readonly string[];
+  readonly delimiters?: readonly string[] | undefined;
   /** The most blocks that cutting by rule may make, the final block counted; Infinity for no limit. Default 15. */
-  readonly limit?: number;
+  readonly limit?: number | undefined;
   /** Takes the place of cutting at delimiters. What it returns, put together, must be the text; the limit still holds. */
-  readonly cut?: (text: string) => readonly string[];
+  readonly cut?: ((text: string) => readonly string[]) | undefined;
 }
+
+export const segmentFields = {
+  delimiters: {
+    schema: z.array(z.string().regex(/^\P{Surrogate}+$/u)).optional(),
+    wanted: "a list of texts of whole characters, none empty",
+  },
+  limit: {
+    schema: z.union([z.int().min(1), z.literal(Infinity)]).optional(),
+    wanted: "a whole number of blocks, 1 or more",
+  },
+  cut: aFunction<SegmentOptions["cut"]>(),
+} satisfies FieldsOf<SegmentOptions>;
+
+const readSegmentOptions = optionsOf(segmentFields);
 
 /**
  * Cuts a text by rule: at the first delimiter that occurs in it, everywhere; a delimiter stays with the text before it
@@ -29,13 +45,13 @@ export interface SegmentOptions {
  * the last is at least an 8,192nd of the text.
  *
  * @returns the pieces; put together they are the text. None for an empty text.
- * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for a limit below 1, an
- *   empty delimiter, half a surrogate pair as delimiter, or a `cut` whose pieces are not the text.
+ * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for options out of range, or a
+ *   `cut` whose pieces are not the text.
  * @see FACTS "By rule".
  * @example segmentText("a\n\nb\nc") is ["a\n\n", "b\nc"]
  */
 export function segmentText(text: string, options: SegmentOptions = {}): string[] {
-  const rule = checkSegmentOptions(options);
+  const rule = segmentRule(readSegmentOptions("cut text", options));
   const pieces = cutText(text, rule);
   // No room before the final block: it is the whole text.
   if (rule.limit === 1) return pieces.length === 0 ? [] : [text];
@@ -50,28 +66,16 @@ export function segmentText(text: string, options: SegmentOptions = {}): string[
   return [...merged, final];
 }
 
-/** The rule with its defaults filled in, checked. */
+/** The rule with its defaults filled in. */
 export interface SegmentRule {
   readonly delimiters: readonly string[];
   readonly limit: number;
   readonly cut: ((text: string) => readonly string[]) | undefined;
 }
 
-/** @throws TypeError, RangeError as `segmentText` says. */
-export function checkSegmentOptions(options: SegmentOptions): SegmentRule {
+/** The rule of options that were checked. */
+export function segmentRule(options: SegmentOptions): SegmentRule {
   const { delimiters = DEFAULT_DELIMITERS, limit = DEFAULT_BLOCK_LIMIT, cut } = options;
-  if (!Array.isArray(delimiters)) throw new TypeError("Cannot cut text: the delimiters are no array");
-  for (const delimiter of delimiters) {
-    if (typeof delimiter !== "string") throw new TypeError("Cannot cut text: a delimiter is no text");
-    if (delimiter === "") throw new RangeError("Cannot cut text: a delimiter is empty");
-    if (!delimiter.isWellFormed()) {
-      throw new RangeError(`Cannot cut text: the delimiter ${JSON.stringify(delimiter)} holds half a surrogate pair`);
-    }
-  }
-  if (typeof limit !== "number" || !(limit >= 1) || (limit !== Infinity && !Number.isSafeInteger(limit))) {
-    throw new RangeError(`Cannot cut text: the limit is ${String(limit)}, wanted a whole number of blocks, 1 or more`);
-  }
-  if (cut !== undefined && typeof cut !== "function") throw new TypeError('Cannot cut text: "cut" is no function');
   return { delimiters, limit, cut };
 }
 

@@ -6,8 +6,9 @@ import { fileURLToPath } from "node:url";
 import type { TextBlock } from "../blocks/block.js";
 import { type Passage, type PassageInput, type PassageLabel, readPassages } from "../blocks/passage.js";
 import { blockOfPassage } from "../blocks/rag-prompt.js";
+import { show } from "../files/options.js";
 import { blockId, isBlockId } from "../kv/block-id.js";
-import { BLOCK_KV_FORMAT_VERSION, KV_TYPES, type KVType } from "../kv/block-kv.js";
+import { BLOCK_KV_FORMAT_VERSION, type KVType } from "../kv/block-kv.js";
 import type { BlockInfo, BlockRequest, BlockStore, BlockStoreStats } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
 import { MemoryStore } from "../kv/memory-store.js";
@@ -20,6 +21,15 @@ import type { DecodeSlot } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape } from "./encode-block.js";
 import { asRefusal, awaitInput, checkInput, EngineError } from "./engine-error.js";
+import {
+  readBlockOptions,
+  readEncodeOptions,
+  readEngineOptions,
+  readGenerateOptions,
+  readScoreOptions,
+  readTokenizeOptions,
+  readTokenizePromptOptions,
+} from "./engine-options.js";
 import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
 import {
   encodeCounted,
@@ -46,7 +56,7 @@ import type {
 } from "./results.js";
 import { type RequestCounts, type RunningRequest, RunningRequests } from "./running-requests.js";
 import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
-import { parseSamplingOptions, type SamplingInput, type SamplingOptions } from "./sampling-options.js";
+import { type SamplingInput, type SamplingOptions, samplingOf } from "./sampling-options.js";
 import { Scheduler, type SchedulerStats } from "./scheduler.js";
 import { SlicedWork } from "./sliced-work.js";
 import { StopMatcher } from "./stop-strings.js";
@@ -129,7 +139,6 @@ const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
 const defaultMaxRunning = 32;
 const defaultMaxQueued = 256;
-const maxPromptLogprobs = 20;
 /** Passages leased at a time while encoding for an index. */
 const encodeBatch = 64;
 
@@ -227,30 +236,13 @@ export class Engine implements AsyncDisposable {
   /**
    * Loads a model and makes an empty block store.
    *
-   * @throws RangeError for options out of range; Error for files that are missing, damaged or not supported, or too little
+   * @throws TypeError for an option that does not exist or of another kind, RangeError for one out of range; Error for files that are missing, damaged or not supported, or too little
    * memory; the signal's reason.
    */
   static async load(options: EngineOptions = {}): Promise<Engine> {
-    const { kvType = "f16", storeBytes = 0, contextBytes: budget = 0 } = options;
-    if (!(KV_TYPES as readonly string[]).includes(kvType)) {
-      throw new RangeError(`Cannot load the engine: kvType is "${kvType}", wanted ${KV_TYPES.join(", ")}`);
-    }
-    for (const [name, bytes] of Object.entries({ storeBytes, contextBytes: budget })) {
-      if (Number.isSafeInteger(bytes) && bytes >= 0) continue;
-      throw new RangeError(`Cannot load the engine: ${name} is ${bytes}, wanted a whole number of bytes from 0 on`);
-    }
-    for (const [name, min] of [
-      ["maxRunning", 1],
-      ["maxQueued", 0],
-      ["maxPromptTokens", 1],
-    ] as const) {
-      const count = options[name] ?? min;
-      if (Number.isSafeInteger(count) && count >= min) continue;
-      throw new RangeError(`Cannot load the engine: ${name} is ${count}, wanted a whole number from ${min} on`);
-    }
-    for (const mode of [options.mode, ...(options.trainedModes ?? [])]) checkMode(mode);
-    const model = await loadModel({ ...options, model: options.model ?? embeddedModelPath() });
-    return new Engine(model, options);
+    const checked = readEngineOptions("load the engine", options);
+    const model = await loadModel({ ...checked, model: checked.model ?? embeddedModelPath() });
+    return new Engine(model, checked);
   }
 
   /** The mode of requests that name none. */
@@ -277,8 +269,8 @@ export class Engine implements AsyncDisposable {
     options: GenerateOptions & RequestOptions = {},
   ): AsyncGenerator<GenerateEvent, void> {
     const startedAt = performance.now();
-    const { signal: callerSignal } = options;
-    const { terms, sampling, sampler } = checkInput(() => this.#checkGenerate(options));
+    const checked = checkInput(() => this.#checkGenerate(options));
+    const { terms, sampling, sampler, promptLogprobs: numTop, callerSignal } = checked;
     const { mode, signal } = terms;
     const timings = newTimings();
     const tokenizer = this.model.tokenizer;
@@ -322,7 +314,7 @@ export class Engine implements AsyncDisposable {
         // The last token's key and value are never read.
         capacity: promptIds.length + Math.max(0, maxTokens - 1),
         decodes: maxTokens > 1,
-        scoresPrompt: options.promptLogprobs !== undefined,
+        scoresPrompt: numTop !== undefined,
       });
       await this.#enter(ticket, request, timings, signal);
       using preparing = await this.#prepare(prompt, needs, terms, timings);
@@ -333,8 +325,8 @@ export class Engine implements AsyncDisposable {
       let prefillFrom = performance.now();
       let logits: Float32Array | undefined;
       let promptLogprobs: readonly PromptLogprob[] | undefined;
-      if (options.promptLogprobs !== undefined) {
-        const scorer = new PromptScorer(promptIds, options.promptLogprobs);
+      if (numTop !== undefined) {
+        const scorer = new PromptScorer(promptIds, numTop);
         for await (const row of this.#promptRows(prompt.blocks, prepared, signal)) scorer.take(row);
         promptLogprobs = scorer.scores;
         logits = scorer.lastLogits;
@@ -415,8 +407,7 @@ export class Engine implements AsyncDisposable {
     continuation: string | readonly number[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
-    const { top: numTop = 5, stepwise = false } = options;
-    const terms = checkInput(() => this.#checkScore(options, numTop));
+    const { terms, numTop, stepwise } = checkInput(() => this.#checkScore(continuation, options));
     const { mode, signal } = terms;
     using request = this.#requests.begin();
     try {
@@ -469,7 +460,10 @@ export class Engine implements AsyncDisposable {
    * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
-    const { salt, signal } = checkInput(() => this.#checkTerms(options));
+    const { salt, signal, onBlock } = checkInput(() => {
+      const { onBlock, ...asked } = readEncodeOptions("encode passages", options);
+      return { ...this.#checkTerms(asked), onBlock };
+    });
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
@@ -489,7 +483,7 @@ export class Engine implements AsyncDisposable {
         for (const one of batch) {
           const told = "error" in one ? one : (served.next().value as EncodedPassage);
           encoded.push(told);
-          options.onBlock?.(told);
+          onBlock?.(told);
         }
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
@@ -508,7 +502,9 @@ export class Engine implements AsyncDisposable {
     input: PromptInput,
     options: Pick<RequestOptions, "mode" | "signal"> = {},
   ): Promise<TokenizedPrompt> {
-    const { mode, signal } = checkInput(() => this.#checkTerms(options));
+    const { mode, signal } = checkInput(() =>
+      this.#checkTerms(readTokenizePromptOptions("tokenize the prompt", options)),
+    );
     using _ticket = this.#admission.join();
     return await this.#tokenized(input, mode, signal);
   }
@@ -519,8 +515,15 @@ export class Engine implements AsyncDisposable {
    * @throws EngineError for half a character, more tokens than wanted, or a full queue; the signal's reason.
    */
   async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
-    const { special = false, maxTokens = Number.POSITIVE_INFINITY } = options;
-    const { signal } = this.#checkTerms(options);
+    const { special, maxTokens, signal } = checkInput(() => {
+      const {
+        special = false,
+        maxTokens = Number.POSITIVE_INFINITY,
+        ...asked
+      } = readTokenizeOptions("tokenize", options);
+      if (typeof text !== "string") throw new TypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
+      return { special, maxTokens, ...this.#checkTerms(asked) };
+    });
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
     const steps = encodeCounted(this.model.tokenizer, { text, trusted: special ? "all" : "none" }, count);
     using request = this.#requests.begin();
@@ -536,13 +539,13 @@ export class Engine implements AsyncDisposable {
 
   /** A kept block of this salt; undefined where there is none, another salt's among them. @throws EngineError for a salt that is no text. */
   async block(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<BlockInfo | undefined> {
-    const salt = checkInput(() => checkSalt(options.salt));
+    const salt = checkInput(() => saltOf("find a block", id, options));
     return isBlockId(id) ? this.#store.find(id, salt) : undefined;
   }
 
   /** Forgets a block of this salt. @returns whether there was one. @throws as `block`. */
   async deleteBlock(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
-    const salt = checkInput(() => checkSalt(options.salt));
+    const salt = checkInput(() => saltOf("delete a block", id, options));
     return isBlockId(id) && (await this.#store.delete(id, salt));
   }
 
@@ -573,7 +576,6 @@ export class Engine implements AsyncDisposable {
   }
 
   #modeOf(wanted: AttentionMode | undefined): AttentionMode {
-    checkMode(wanted);
     const mode = wanted ?? this.defaultMode;
     if (mode === "block" && !this.#trainedModes.includes("block") && !this.#hasWarned) {
       this.#hasWarned = true;
@@ -582,11 +584,11 @@ export class Engine implements AsyncDisposable {
     return mode;
   }
 
-  #checkTerms({ mode, positionReencoding = true, salt, signal }: RequestOptions): Terms {
+  #checkTerms({ mode, positionReencoding = true, salt = "", signal }: RequestOptions): Terms {
     return {
       mode: this.#modeOf(mode),
       positionReencoding,
-      salt: checkSalt(salt),
+      salt,
       signal: signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal,
     };
   }
@@ -595,29 +597,34 @@ export class Engine implements AsyncDisposable {
     readonly terms: Terms;
     readonly sampling: SamplingOptions;
     readonly sampler: Sampler;
+    readonly promptLogprobs: number | undefined;
+    readonly callerSignal: AbortSignal | undefined;
   } {
-    const { mode, positionReencoding, salt, signal, promptLogprobs, ...samplingInput } = options;
-    const sampling = parseSamplingOptions(samplingInput);
-    const isCount = (n: number) => Number.isInteger(n) && n >= 0 && n <= maxPromptLogprobs;
-    if (promptLogprobs !== undefined && !isCount(promptLogprobs)) {
-      throw new RangeError(
-        `Cannot score the prompt: promptLogprobs is ${String(promptLogprobs)}, wanted a whole number from 0 to ${maxPromptLogprobs}`,
-      );
-    }
+    const checked = readGenerateOptions("generate", options);
+    const { mode, positionReencoding, salt, signal, promptLogprobs, ...samplingInput } = checked;
+    const sampling = samplingOf(samplingInput);
     const sampler = createSampler(sampling, {
       vocabSize: this.model.source.config.vocabSize,
       numTokens: this.model.tokenizer.vocabSize,
       drawSeed: () => randomInt(2 ** 47),
     });
-    return { terms: this.#checkTerms({ mode, positionReencoding, salt, signal }), sampling, sampler };
+    const terms = this.#checkTerms({ mode, positionReencoding, salt, signal });
+    return { terms, sampling, sampler, promptLogprobs, callerSignal: signal };
   }
 
-  #checkScore(options: ScoreOptions, numTop: number): Terms {
+  #checkScore(
+    continuation: unknown,
+    options: ScoreOptions,
+  ): { readonly terms: Terms; readonly numTop: number; readonly stepwise: boolean } {
+    const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
     const { vocabSize } = this.model.source.config;
-    if (!Number.isInteger(numTop) || numTop < 0 || numTop > vocabSize) {
+    if (numTop > vocabSize) {
       throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
     }
-    return this.#checkTerms(options);
+    if (typeof continuation !== "string" && !Array.isArray(continuation)) {
+      throw new TypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
+    }
+    return { terms: this.#checkTerms(asked), numTop, stepwise };
   }
 
   /** A prompt's tokens, within the limit on prompts. @throws EngineError; the signal's reason. */
@@ -649,10 +656,10 @@ export class Engine implements AsyncDisposable {
         const next =
           typeof continuation === "string" ? await this.#slices.run(encode(continuation), signal) : [...continuation];
         if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
-        const wrong = next.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-        if (wrong === undefined) return next;
+        const wrong = next.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+        if (wrong === -1) return next;
         throw new RangeError(
-          `Cannot score: the continuation holds id ${wrong}, wanted a whole number below ${vocabSize}`,
+          `Cannot score: the continuation holds id ${show(next[wrong])}, wanted a whole number below ${vocabSize}`,
         );
       })(),
       signal,
@@ -802,14 +809,9 @@ export function embeddedModelPath(): string {
   return path;
 }
 
-function checkMode(mode: AttentionMode | undefined): void {
-  if (mode === undefined || mode === "block" || mode === "full") return;
-  throw new RangeError(`Cannot use mode "${String(mode)}": wanted block or full`);
-}
-
-function checkSalt(salt: string | undefined): string {
-  if (salt === undefined || typeof salt === "string") return salt ?? "";
-  throw new TypeError(`Cannot use the salt: it is ${typeof salt}, wanted text`);
+function saltOf(action: string, id: unknown, options: unknown): string {
+  if (typeof id !== "string") throw new TypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
+  return readBlockOptions(action, options).salt ?? "";
 }
 
 function servedBlocks(requests: readonly TokenBlock[], { blocks }: LeasedBlocks<DeviceBlockMemory>): ServedBlock[] {

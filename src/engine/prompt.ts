@@ -9,8 +9,9 @@ import {
 import { segmentMessages } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import type { PassageInput, PassageLabel } from "../blocks/passage.js";
-import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
-import { type SegmentOptions, segmentText } from "../blocks/segment.js";
+import { type RagPromptOptions, ragFields, ragPrompt } from "../blocks/rag-prompt.js";
+import { type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
+import { anything, optionsOf, show } from "../files/options.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
@@ -149,10 +150,41 @@ export function cutPrompt(
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
 ): CutPrompt {
   const { numLocalAttentionBlocks } = input;
-  const cut = cutForm(input, context);
+  const cut = cutForm(formOf(input) as typeof input, context);
   // Full mode joins all blocks whatever the number, but says so if it is none.
   joinLocalBlocks(cut.blocks.length, numLocalAttentionBlocks);
   return { ...cut, numLocalAttentionBlocks };
+}
+
+const common = { numLocalAttentionBlocks: anything };
+const cutFields = { cut: anything, segment: anything };
+/** The fields of each form, by the one that names it. */
+const forms = {
+  blocks: optionsOf({ ...common, blocks: anything }, "field"),
+  blockTokenIds: optionsOf({ ...common, blockTokenIds: anything }, "field"),
+  prompt: optionsOf({ ...common, prompt: anything, ...cutFields }, "field"),
+  question: optionsOf({ ...common, question: anything, documents: anything, rag: anything }, "field"),
+  messages: optionsOf({ ...common, messages: anything, documents: anything, ...cutFields }, "field"),
+};
+const { template: _template, texts: _texts, ...promptRagFields } = ragFields;
+const readRagOptions = optionsOf(promptRagFields);
+const readSegmentOptions = optionsOf(segmentFields);
+const formNames = Object.keys(forms) as (keyof typeof forms)[];
+
+/** The input with the fields of its form. @throws TypeError for none of the forms, several, or a field that the form has not. */
+function formOf(input: unknown): PromptInput {
+  const isInput = typeof input === "object" && input !== null;
+  const given: Record<string, unknown> = isInput ? { ...input } : {};
+  for (const name of formNames) if (given[name] === undefined) delete given[name];
+  const [form, other] = formNames.filter((name) => name in given);
+  if (form === undefined) {
+    const what = isInput ? "it has none of" : `it is ${show(input)}, wanted an object with one of`;
+    throw new TypeError(
+      `Cannot use the prompt: ${what} "blocks", "blockTokenIds", "prompt", "messages", or "question" with "documents"`,
+    );
+  }
+  if (other !== undefined) throw new TypeError(`Cannot use the prompt: it has both "${form}" and "${other}"`);
+  return forms[form]("use the prompt", given) as PromptInput;
 }
 
 function cutForm(
@@ -169,25 +201,21 @@ function cutForm(
   }
   const template = context.chatTemplate;
   if ("question" in input) {
-    const options = { ...input.rag, template, texts: context.ragTexts };
+    const rag = input.rag === undefined ? {} : readRagOptions('use "rag" of the prompt', input.rag);
+    const options = { ...rag, template, texts: context.ragTexts };
     const cut = ragPrompt({ documents: input.documents, question: input.question }, options);
     return { ...cut, isWhole: false };
   }
-  if ("messages" in input) {
-    if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
-    const segment = segmentOptions(input);
-    const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
-    if (input.documents !== undefined) {
-      const options = { ...segment, template, texts: context.ragTexts };
-      const cut = ragPrompt({ documents: input.documents, messages }, options);
-      return { ...joinIf(input.cut === "none", cut), isWhole: false };
-    }
-    const cut = segmentMessages(messages, template, segment);
-    return { ...joinIf(input.cut === "none", cut), isWhole: true };
+  if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
+  const segment = segmentOptions(input);
+  const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
+  if (input.documents !== undefined) {
+    const options = { ...segment, template, texts: context.ragTexts };
+    const cut = ragPrompt({ documents: input.documents, messages }, options);
+    return { ...joinIf(input.cut === "none", cut), isWhole: false };
   }
-  throw new TypeError(
-    'Cannot use the prompt: it has none of "blocks", "prompt", "messages", or "question" with "documents"',
-  );
+  const cut = segmentMessages(messages, template, segment);
+  return { ...joinIf(input.cut === "none", cut), isWhole: true };
 }
 
 /** How strings are cut. @throws RangeError for a cut that is none, or a rule beside a cut that has no use for it. */
@@ -198,7 +226,9 @@ function segmentOptions({
   readonly cut?: PromptCut | undefined;
   readonly segment?: SegmentOptions | undefined;
 }): SegmentOptions | undefined {
-  if (cut === undefined || cut === "rule") return segment;
+  if (cut === undefined || cut === "rule") {
+    return segment === undefined ? undefined : readSegmentOptions('use "segment" of the prompt', segment);
+  }
   if (cut !== "parts" && cut !== "none") {
     throw new RangeError(`Cannot cut the prompt: cut is "${String(cut)}", wanted "parts", "rule" or "none"`);
   }
@@ -239,8 +269,9 @@ export function* tokenizePromptInSteps(
   limit: TokenLimit,
 ): Steps<TokenizedPrompt> {
   const count = new TokenCount(limit);
-  if ("blockTokenIds" in input) return fromTokenIds(input, mode, context, count);
-  const cut = cutPrompt(input, context);
+  const form = formOf(input);
+  if ("blockTokenIds" in form) return fromTokenIds(form, mode, context, count);
+  const cut = cutPrompt(form, context);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
   const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;

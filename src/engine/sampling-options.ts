@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { optionsOf, schemaOf } from "../files/options.js";
 
 /** An answer's length, ends and choice of tokens. Every field has a default; `parseSamplingOptions` fills them in. */
 export interface SamplingOptions {
@@ -29,7 +30,7 @@ export interface SamplingOptions {
   readonly topLogprobs: number;
 }
 
-const fields = {
+export const samplingFields = {
   temperature: { schema: z.number().min(0).default(0), wanted: "a finite number from 0 on" },
   topK: { schema: z.int().min(0).default(0), wanted: "a whole number from 0 on (0 is off)" },
   topP: { schema: z.number().gt(0).lte(1).default(1), wanted: "a number over 0 and up to 1" },
@@ -55,21 +56,8 @@ const fields = {
   topLogprobs: { schema: z.int().min(0).max(20).default(0), wanted: "a whole number from 0 to 20" },
 } as const;
 
-const schema = z.strictObject({
-  temperature: fields.temperature.schema,
-  topK: fields.topK.schema,
-  topP: fields.topP.schema,
-  minP: fields.minP.schema,
-  repetitionPenalty: fields.repetitionPenalty.schema,
-  presencePenalty: fields.presencePenalty.schema,
-  frequencyPenalty: fields.frequencyPenalty.schema,
-  seed: fields.seed.schema,
-  logitBias: fields.logitBias.schema,
-  maxTokens: fields.maxTokens.schema,
-  stop: fields.stop.schema,
-  logprobs: fields.logprobs.schema,
-  topLogprobs: fields.topLogprobs.schema,
-});
+const schema = schemaOf(samplingFields);
+const read = optionsOf(samplingFields);
 
 /** Sampling options as a caller gives them: all optional; logitBias as an object, as JSON has it. */
 export type SamplingInput = z.input<typeof schema>;
@@ -77,13 +65,15 @@ export type SamplingInput = z.input<typeof schema>;
 /**
  * Checks a caller's sampling options and fills in the defaults: temperature 0, 200 tokens, all else off.
  *
- * @throws RangeError that names the option, its value and what was wanted; for an option that does not exist, too.
+ * @throws TypeError, RangeError as `optionsOf`.
  * @example { temperature: -1 }: "Cannot sample: temperature is -1, wanted a finite number from 0 on"
  */
 export function parseSamplingOptions(input: unknown): SamplingOptions {
-  const result = schema.safeParse(input);
-  if (!result.success) throw new RangeError(`Cannot sample: ${explain(result.error, input)}`);
-  const { seed, logitBias, ...rest } = result.data;
+  return samplingOf(read("sample", input));
+}
+
+/** parseSamplingOptions() of what was checked. @throws RangeError for options that do not go together. */
+export function samplingOf({ seed, logitBias, ...rest }: z.output<typeof schema>): SamplingOptions {
   if (!rest.logprobs && rest.topLogprobs > 0) {
     throw new RangeError(`Cannot sample: topLogprobs is ${rest.topLogprobs}, wanted 0 where logprobs is false`);
   }
@@ -92,25 +82,4 @@ export function parseSamplingOptions(input: unknown): SamplingOptions {
     seed,
     logitBias: new Map(Object.entries(logitBias).map(([id, bias]) => [Number(id), bias])),
   };
-}
-
-function explain(error: z.ZodError, input: unknown): string {
-  const issue = error.issues[0];
-  if (issue?.code === "unrecognized_keys") return `there is no option "${issue.keys[0]}"`;
-  const name = issue?.path[0];
-  if (typeof name !== "string" || !Object.hasOwn(fields, name))
-    return `the options are ${show(input)}, wanted an object`;
-  const value = (input as Record<string, unknown>)[name];
-  return `${name} is ${show(value)}, wanted ${fields[name as keyof typeof fields].wanted}`;
-}
-
-function show(value: unknown): string {
-  if (typeof value === "number" || typeof value === "bigint") return String(value);
-  let text: string;
-  try {
-    text = JSON.stringify(value) ?? typeof value;
-  } catch {
-    text = typeof value;
-  }
-  return text.length <= 80 ? text : `${text.slice(0, 80)}…`;
 }

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { anyFunction, anySignal, anyText, oneOfTexts, optionsOf, show, wholeNumber } from "./options.js";
+import { aFunction, anySignal, anyText, oneOfTexts, optionsOf, show, wholeNumber } from "./options.js";
 
 const read = optionsOf({
   model: anyText,
   maxTokens: wholeNumber(0),
   threads: wholeNumber(1, 512),
   mode: oneOfTexts(["block", "full"]),
-  onWarning: anyFunction,
+  onWarning: aFunction(),
   signal: anySignal,
 });
 

@@ -9,15 +9,26 @@ export interface OptionField<T extends z.ZodType = z.ZodType> {
 
 export type OptionFields = Readonly<Record<string, OptionField>>;
 
+/** A field for each option of a type, so that none is declared that nothing checks. */
+export type FieldsOf<T> = { readonly [K in keyof Required<T>]: OptionField };
+
 type Checked<F extends OptionFields> = z.output<ReturnType<typeof schemaOf<F>>>;
 
 /** Checks that several calls share. An option that is left out is undefined; null is a value, and the wrong one. */
+export const anyBoolean = { schema: z.boolean().optional(), wanted: "true or false" };
+/** One that cannot be left out. */
+export const someText = { schema: z.string(), wanted: "text" };
 export const anyText = { schema: z.string().optional(), wanted: "text" };
-export const anyFunction = optionOf<(...args: never[]) => unknown>((v) => typeof v === "function", "a function");
+/** What takes the value checks it. */
+export const anything = { schema: z.unknown().optional(), wanted: "anything" };
 export const anySignal = optionOf<AbortSignal>((value) => {
   // Not instanceof: another realm's signals are as good.
   return isObject(value) && typeof value.aborted === "boolean" && typeof value.addEventListener === "function";
 }, "an AbortSignal");
+
+export function aFunction<F>() {
+  return optionOf<NonNullable<F>>((value) => typeof value === "function", "a function");
+}
 
 export function oneOfTexts<const T extends readonly string[]>(values: T) {
   return { schema: z.enum(values).optional(), wanted: values.map((value) => quote(value)).join(" or ") };
@@ -29,7 +40,7 @@ export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER) {
 }
 
 /** An option that `is` decides on; left out it is undefined. */
-function optionOf<T>(is: (value: unknown) => boolean, wanted: string): OptionField<z.ZodOptional<z.ZodType<T>>> {
+export function optionOf<T>(is: (value: unknown) => boolean, wanted: string): OptionField<z.ZodOptional<z.ZodType<T>>> {
   return { schema: z.custom<T>(is).optional(), wanted };
 }
 
@@ -56,7 +67,8 @@ export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "f
     const unknown = result.error.issues.find((issue) => issue.code === "unrecognized_keys" && issue.path.length === 0);
     if (unknown?.code === "unrecognized_keys") {
       const key = unknown.keys[0] as string;
-      const near = known.filter((name) => isNear(name, key));
+      const same = known.filter((name) => plain(name) === plain(key));
+      const near = same.length > 0 ? same : known.filter((name) => isNear(plain(name), plain(key)));
       const wanted = (near.length === 0 ? known : near).map((name) => quote(name)).join(" or ");
       throw new TypeError(`Cannot ${action}: there is no ${noun} ${quote(key, 80)}, wanted ${wanted}`);
     }
@@ -64,10 +76,7 @@ export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "f
     const name = String(issue.path[0]);
     const value = input[name];
     const message = `Cannot ${action}: ${name} is ${show(value)}, wanted ${fields[name]?.wanted}`;
-    const isNumber =
-      typeof value === "number" && issue.code === "invalid_type" && /^(number|int)$/.test(issue.expected);
-    const isKind = issue.code === "custom" || (issue.code === "invalid_type" && !isNumber);
-    throw isKind ? new TypeError(message) : new RangeError(message);
+    throw isOfKind(issue, value) ? new RangeError(message) : new TypeError(message);
   };
 }
 
@@ -77,9 +86,25 @@ export function schemaOf<F extends OptionFields>(fields: F) {
   return z.strictObject(shape as { -readonly [K in keyof F]: F[K]["schema"] });
 }
 
-/** Whether two names differ in case and underscores alone, or in one letter more, less, changed or swapped. */
+/** Whether a value that does not fit is of the right kind, and out of range. */
+function isOfKind(issue: z.core.$ZodIssue, value: unknown): boolean {
+  switch (issue.code) {
+    case "custom":
+      return false;
+    case "invalid_type":
+      return typeof value === "number" && /^(number|int)$/.test(issue.expected);
+    case "invalid_value":
+      return typeof value === typeof issue.values[0];
+    case "invalid_union":
+      return issue.errors.some(([first]) => first !== undefined && isOfKind(first, value));
+    default:
+      return true;
+  }
+}
+
+/** Whether two names differ in one letter more, less, changed or swapped. */
 function isNear(a: string, b: string): boolean {
-  const [short, long] = [plain(a), plain(b)].sort((x, y) => x.length - y.length) as [string, string];
+  const [short, long] = [a, b].sort((x, y) => x.length - y.length) as [string, string];
   let start = 0;
   while (start < short.length && short[start] === long[start]) start++;
   let end = 0;

@@ -4,9 +4,110 @@ import { afterAll, expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { PromptInput } from "../../src/engine/prompt.js";
 import { placesIn } from "../../src/files/test-files.suite.js";
+import * as library from "../../src/index.js";
 import { expectIdle, expectRefusal, LawModels, lawEngine, lawFolder, liveCounts } from "./law-models.js";
 
 const base = { architecture: "mistral", contextLength: 512, seed: 81 } as const;
+
+const chat = library.compileChatTemplate("{% for m in messages %}{{ m.content }}\n{% endfor %}", {
+  tokens: { bos_token: "", eos_token: "", pad_token: "", unk_token: "" },
+  addsBos: false,
+});
+const hello = [{ role: "user", content: "hello" }];
+
+/** Every call of the library that takes options, by them alone. */
+function optionCalls(engine: Engine): [name: string, call: (options: unknown) => unknown][] {
+  const input = { blocks: ["a", "b"] };
+  const rag = { question: "q", documents: ["a"] };
+  const of =
+    <T>(call: (options: T) => unknown) =>
+    (options: unknown) =>
+      call(options as T);
+  return [
+    ["Engine.load", of((options: object) => library.Engine.load(options))],
+    ["generate", of((options: object) => engine.generate(input, options).next())],
+    ["complete", of((options: object) => engine.complete(input, options))],
+    ["score", of((options: object) => engine.score(input, "c", options))],
+    ["encode", of((options: object) => engine.encode(["a"], options))],
+    ["tokenize", of((options: object) => engine.tokenize("a", options))],
+    ["tokenizePrompt", of((options: object) => engine.tokenizePrompt(input, options))],
+    ["block", of((options: object) => engine.block("0".repeat(64), options))],
+    ["deleteBlock", of((options: object) => engine.deleteBlock("0".repeat(64), options))],
+    ["prompt.segment", of((segment: object) => engine.complete({ prompt: "a", segment }))],
+    ["prompt.rag", of((options: object) => engine.complete({ ...rag, rag: options }))],
+    ["segmentText", of((options: object) => library.segmentText("a", options))],
+    ["segmentMessages", of((options: object) => library.segmentMessages(hello, chat, options))],
+    ["ragPrompt", of((options: object) => library.ragPrompt(rag, options))],
+    ["ragPrompt.texts", of((texts: object) => library.ragPrompt(rag, { texts }))],
+    [
+      "inContextPrompt",
+      of((options: object) => library.inContextPrompt({ demonstrations: [], query: "q" }, chat, options)),
+    ],
+    ["jsonStateBlocks", of((options: object) => library.jsonStateBlocks({ a: 1 }, options))],
+    ["compileChatTemplate", of((options: never) => library.compileChatTemplate("", options))],
+    ["segmentDemonstrations", of((rule: never) => library.segmentDemonstrations("a\nb", rule))],
+    ["inContextPrompt.input", of((asked: never) => library.inContextPrompt(asked, chat))],
+    ["demonstration", of((one: never) => library.inContextPrompt({ demonstrations: [one], query: "q" }, chat))],
+    ["message", of((message: never) => library.segmentMessages([message], chat))],
+  ];
+}
+
+/** Every argument of the library that is not its options, and the kinds that are right. */
+function argumentCalls(engine: Engine): [name: string, call: (value: never) => unknown, accepted?: string[]][] {
+  const input = { blocks: ["a", "b"] };
+  const question = "q";
+  return [
+    ["generate(input)", (value) => engine.generate(value).next()],
+    ["complete(input)", (value) => engine.complete(value)],
+    ["tokenizePrompt(input)", (value) => engine.tokenizePrompt(value)],
+    ["score(input)", (value) => engine.score(value, "c")],
+    ["score(continuation)", (value) => engine.score(input, value)],
+    ["score(ids)", (value) => engine.score(input, [value]), ["number"]],
+    ["encode(passages)", (value) => engine.encode(value), ["array"]],
+    ["encode([passage])", (value) => engine.encode([value])],
+    ["tokenize(text)", (value) => engine.tokenize(value)],
+    ["block(id)", (value) => engine.block(value)],
+    ["deleteBlock(id)", (value) => engine.deleteBlock(value)],
+    ["blocks", (blocks) => engine.complete({ blocks })],
+    ["blockTokenIds", (blockTokenIds) => engine.complete({ blockTokenIds })],
+    ["prompt", (prompt) => engine.complete({ prompt })],
+    ["cut", (cut) => engine.complete({ prompt: "a", cut }), ["undefined"]],
+    ["messages", (messages) => engine.complete({ messages })],
+    ["content", (content) => engine.complete({ messages: [{ role: "user", content }] })],
+    ["documents", (documents) => engine.complete({ question, documents }), ["array"]],
+    ["question", (asked) => engine.complete({ question: asked, documents: [] })],
+    [
+      "numLocalAttentionBlocks",
+      (n) => engine.complete({ ...input, numLocalAttentionBlocks: n }),
+      ["undefined", "number"],
+    ],
+    ["segmentText(text)", (value) => library.segmentText(value)],
+    ["segmentMessages(messages)", (value) => library.segmentMessages(value, chat)],
+    ["segmentMessages(template)", (value) => library.segmentMessages(hello, value)],
+    ["ragPrompt(input)", (value) => library.ragPrompt(value)],
+    ["ragPrompt(template)", (template) => library.ragPrompt({ question, documents: [] }, { template }), ["undefined"]],
+    ["inContextPrompt(input)", (value) => library.inContextPrompt(value, chat)],
+    ["inContextPrompt(template)", (value) => library.inContextPrompt({ demonstrations: [], query: "q" }, value)],
+    ["segmentDemonstrations(text)", (value) => library.segmentDemonstrations(value, { after: "\n" })],
+    ["segmentDemonstrations(rule)", (value) => library.segmentDemonstrations("a\nb", value)],
+    [
+      "compileChatTemplate(source)",
+      (value) => library.compileChatTemplate(value, { tokens: {} as never, addsBos: false }),
+    ],
+    ["joinLocalBlocks(numBlocks)", (value) => library.joinLocalBlocks(value, 1), ["number"]],
+    ["joinLocalBlocks(numLocal)", (value) => library.joinLocalBlocks(3, value), ["number", "undefined"]],
+    ["jsonStateBlocks(state)", (value) => library.jsonStateBlocks(value), ["array", "object", "boolean", "number"]],
+  ];
+}
+
+/** Expects a call to refuse in one line of our own, now or later. */
+async function refusal(call: () => unknown, part: string | RegExp, what: string): Promise<string> {
+  try {
+    return await expectRefusal((async () => call())(), part);
+  } catch (error) {
+    throw new Error(what, { cause: error });
+  }
+}
 
 /** What no engine must be made of, or asked: each a one-line error, nothing left behind, and the engine goes on. */
 export function badInputSuite(numCuts: number): void {
@@ -125,9 +226,9 @@ export function badInputSuite(numCuts: number): void {
   });
 
   test.each([
-    [{ threads: 0 }, "0 threads"],
-    [{ threads: 1.5 }, "1.5 threads"],
-    [{ threads: 100_000 }, "100000 threads"],
+    [{ threads: 0 }, "threads is 0"],
+    [{ threads: 1.5 }, "threads is 1.5"],
+    [{ threads: 100_000 }, "threads is 100000"],
     [{ storeBytes: -1 }, "storeBytes is -1"],
     [{ storeBytes: Number.NaN }, "storeBytes is NaN"],
     [{ contextBytes: 1.5 }, "contextBytes is 1.5"],
@@ -215,6 +316,49 @@ export function badInputSuite(numCuts: number): void {
     expect(await answer(engine)).toEqual(expected);
   });
 
+  test("library calls: options that do not exist, and values of no kind, are refused by name", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    const before = await liveCounts();
+    for (const [name, call] of optionCalls(engine)) {
+      for (const options of [null, 5, "text", [], new Map(), Promise.resolve({}), () => 1, Symbol("s")]) {
+        await refusal(() => call(options), /wanted an object$/, `${name} ${String(options)}`);
+      }
+      const message = await refusal(() => call({ nonsense: 1 }), '"nonsense"', name);
+      const known = [...message.replace(/.*, wanted /, "").matchAll(/"(\w+)"/g)].map(([, option]) => option as string);
+      expect(known.length, message).toBeGreaterThan(0);
+      for (const option of known) {
+        for (const value of [null, Symbol("s"), new Map()]) {
+          await refusal(() => call({ [option]: value }), /^Cannot /, `${name} ${option} ${String(value)}`);
+        }
+        await refusal(() => call({ [`${option}s`]: 1 }), new RegExp(`, wanted .*"${option}"`), `${name} ${option}s`);
+      }
+    }
+    expectIdle(engine);
+    expect(await liveCounts()).toEqual(before);
+  });
+
+  test("library calls: arguments of no kind are refused in our words", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    const names = [...optionCalls(engine), ...argumentCalls(engine)].map(([name]) => name.replace(/[.(].*$/, ""));
+    const methods = Object.getOwnPropertyNames(library.Engine.prototype).filter(
+      (name) => !["constructor", "defaultMode", "promptContext", "stats"].includes(name),
+    );
+    const functions = Object.entries(library).filter(([, value]) => typeof value === "function");
+    const others = ["EngineError", "embeddedModelPath"];
+    for (const name of [...methods, ...functions.map(([name]) => name)]) {
+      if (!others.includes(name)) expect(names).toContain(name);
+    }
+    const values: unknown[] = [null, undefined, 5, Number.NaN, true, [], {}, new Map(), () => 1, Symbol("s"), 1n];
+    for (const [name, call, accepted = []] of argumentCalls(engine)) {
+      for (const value of values) {
+        if (accepted.some((kind) => Object.is(kind, typeof value) || (kind === "array" && Array.isArray(value))))
+          continue;
+        await refusal(() => call(value as never), /^Cannot /, `${name} ${String(value)}`);
+      }
+    }
+    expectIdle(engine);
+  });
+
   test("Engine: options and continuations that cannot be used", async () => {
     await using engine = await lawEngine(models.huggingFace(base));
     const input = { blocks: ["a b", "c"] };
@@ -277,7 +421,10 @@ export function badInputSuite(numCuts: number): void {
     );
     expectIdle(engine);
     // A prompt of such a passage cannot be used: the error is the prompt's.
-    await expectRefusal(engine.complete({ question: "q", documents: ["a", "b".repeat(2000)] }), /tokens.* 512/);
+    await expectRefusal(
+      engine.complete({ question: "q", documents: ["a", "b".repeat(2000)] }),
+      /more than the 512 tokens/,
+    );
     const answer = await engine.complete({ question: "q", documents: good.slice(0, 2).reverse() }, { maxTokens: 1 });
     expect(answer.blocks.filter(({ passage }) => passage !== undefined)).toMatchObject([
       { hit: true, passage: { index: 0, id: 1 } },

@@ -99,7 +99,7 @@ test("LocalEngineHost.generate(): what cannot be used is a HostError of code inv
   const run = (more: Partial<HostGenerateRequest>) => all(host.generate(request(more)));
   const error = (code: string, message: string) => expect.objectContaining({ name: "HostError", code, message });
   await expect(run({ sampling: { temperature: -1 } })).rejects.toEqual(
-    error("invalid", "Cannot sample: temperature is -1, wanted a finite number from 0 on"),
+    error("invalid", "Cannot generate: temperature is -1, wanted a finite number from 0 on"),
   );
   await expect(run({ prompt: { blocks: [] } })).rejects.toMatchObject({ name: "HostError", code: "invalid" });
   const tooLong = { blockTokenIds: [Array.from({ length: 3000 }, () => 5)] };
