@@ -129,7 +129,8 @@ async function data() {
   await unlessThere(text, async () => {
     const source = join(folder, "text.jsonl");
     const made = ["--split", "train", "--seed", "text", "--passages", "2-4", "--questions", "10"];
-    command("data", "synth", ...made, "--format", "reading", "--contexts", String(size.texts), "--output", source);
+    const shape = ["--format", "reading", "--contexts", String(size.texts)];
+    command("data", "synth", ...made, ...shape, "--output", source, "--force");
     await writeText(source, text);
     rmSync(source);
   });
@@ -170,7 +171,7 @@ function pack(name, tokenizer, split, format, contexts, more, respell = 0) {
   unlessThere(packed, () => {
     const lines = join(folder, `${name}.jsonl`);
     const made = ["--split", split, "--format", format, "--contexts", String(contexts), ...more];
-    command("data", "synth", ...made, "--model", tokenizer, "--output", lines);
+    command("data", "synth", ...made, "--model", tokenizer, "--output", lines, "--force");
     const cut = ["--max-tokens", "1900", "--respell", String(respell)];
     command("data", "pack", "--model", tokenizer, "--input", lines, ...cut, "--output", packed);
     rmSync(lines);

@@ -114,7 +114,12 @@ async function run(step, what) {
     return;
   }
   const server = step.server === undefined ? undefined : await listen(filled(step.server));
-  const args = filled(step.run, { server: server?.url });
+  // What an interrupted step has left is written over.
+  const isBegun = step.makes.some((file) => existsSync(join(folder, file)));
+  const args = [
+    ...filled(step.run, { server: server?.url }),
+    ...(isBegun && step.run[0] !== "train" ? ["--force"] : []),
+  ];
   console.log(`$ block-attention ${args.join(" ")}`);
   const { status, signal } = spawnSync(process.execPath, [main, ...args], { stdio: "inherit" });
   server?.process.kill("SIGTERM");

@@ -161,7 +161,7 @@ test("data nq: rows that cannot be used are told with their places, and the exit
   expect(stdout).toMatch(
     /^5 rows: 2 lines, 5 passages\n {2}1 left out: it has no answer\n2 rows could not be used; the first of them:\n/,
   );
-  const json = await cli([...args, "--json", "--passages", "all", "--order", "as-is", "--limit", "1"]);
+  const json = await cli([...args, "--force", "--json", "--passages", "all", "--order", "as-is", "--limit", "1"]);
   expect(JSON.parse(json.stdout)).toMatchObject({ rows: 1, written: 1, passages: 3 });
   expect(json.code).toBe(0);
 });

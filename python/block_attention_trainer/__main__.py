@@ -43,9 +43,12 @@ def _train_tokenizer(options: argparse.Namespace) -> None:
     settings = read_settings(options.config, options.set)
     if settings.tokenizer is None:
         raise SettingsError(f'Cannot train a tokenizer: "{options.config}" has no "tokenizer"')
+    folder = options.out or settings.run_folder / "tokenizer"
+    if (folder / "tokenizer.json").exists() and not options.force:
+        raise SettingsError(f'Cannot write "{folder}": there is a tokenizer, wanted another name or --force')
     from .tokenizer_training import train_tokenizer
 
-    train_tokenizer(settings.tokenizer, options.out or settings.run_folder / "tokenizer")
+    train_tokenizer(settings.tokenizer, folder)
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tokenizer = commands.add_parser("train-tokenizer", parents=[config], help="train the settings' tokenizer alone")
     tokenizer.add_argument("--out", type=Path, help="the folder that is written; default: in the run's folder")
+    tokenizer.add_argument("--force", action="store_true", help="write over a tokenizer that is there")
     tokenizer.set_defaults(run=_train_tokenizer)
 
     embed = commands.add_parser("embed", help="embed texts: lines of JSON in, lines of JSON out")

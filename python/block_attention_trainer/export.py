@@ -18,8 +18,10 @@ def export(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
     """Writes weights, config.json with `block_attention`, and the tokenizer; adapters are merged.
 
     The folder is complete or absent: it is written under another name first, and replaces one that is there.
-    Raises ModelError for a checkpoint that is none, or that does not say how it was trained.
+    Raises ModelError for a checkpoint that is none, or that does not say how it was trained, and as refuse_loss().
     """
+    means = [] if settings.mean_with is None else [settings.mean_with.path]
+    refuse_loss(folder, [str(checkpoint), *means])
     dtype = DTYPES[settings.dtype]
     # A mean is computed in float32; what is written as it is needs no more memory than that takes.
     loaded = dtype if settings.mean_with is None else torch.float32
@@ -38,14 +40,32 @@ def export(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
     if not isinstance(getattr(model.config, "block_attention", None), dict):
         raise ModelError(f'Cannot export "{checkpoint}": its config.json has no "block_attention"')
     model = model.to(dtype)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    unfinished = _unfinished(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     # The cache is off while training; who loads the folder decodes with it.
     model.config.use_cache = True
     model.save_pretrained(unfinished, max_shard_size=settings.max_shard_bytes)
     load_tokenizer(str(checkpoint)).save_pretrained(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     unfinished.rename(folder)
+
+
+def refuse_loss(folder: Path, inputs: list[str]) -> None:
+    """Raises ModelError where export() would delete what it reads, or what no export has written."""
+    replaced = {folder.resolve(), _unfinished(folder).resolve()}
+    for path in inputs:
+        read = Path(path).resolve()
+        if replaced & {read, *read.parents}:
+            raise ModelError(f'Cannot write "{folder}": "{path}", which is read, lies in it')
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ModelError(f'Cannot write "{folder}": it is no folder, wanted one or a free name')
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise ModelError(f'Cannot write "{folder}": it is no folder of a model, wanted one or a free name')
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.unfinished")
 
 
 def _merged(checkpoint: Path, dtype: torch.dtype) -> Any:

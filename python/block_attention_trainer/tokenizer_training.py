@@ -39,7 +39,8 @@ def train_tokenizer(settings: TokenizerSettings, folder: Path) -> None:
         pair = (settings.bos_token, tokenizer.token_to_id(settings.bos_token))
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{pair[0]} $A", special_tokens=[pair])
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    unfinished = folder / "tokenizer.json.partial"
+    tokenizer.save(str(unfinished))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": settings.eos_token,
@@ -51,7 +52,11 @@ def train_tokenizer(settings: TokenizerSettings, folder: Path) -> None:
         config["bos_token"] = settings.bos_token
     if settings.chat_template is not None:
         config["chat_template"] = settings.chat_template
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    unfinished_config = folder / "tokenizer_config.json.partial"
+    unfinished_config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    # The config last: where it stands, the tokenizer is whole.
+    unfinished.replace(folder / "tokenizer.json")
+    unfinished_config.replace(folder / "tokenizer_config.json")
 
 
 def write_text_samples(

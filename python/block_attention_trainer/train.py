@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from .attention import Attention, default_attention
 from .batch import Collator, Opening
 from .checkpoints import clear_unfinished, last_checkpoint
-from .export import export
+from .export import export, refuse_loss
 from .layout import Mode
 from .models import (
     ModelError,
@@ -64,6 +64,9 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     checkpoint = last_checkpoint(run)
     if checkpoint is not None and not resume:
         raise SettingsError(f'Cannot start anew: "{run}" has checkpoints; name another run, or delete them')
+    if settings.export is not None:
+        means = [mean.path for mean in (settings.model.mean_with, settings.export.mean_with) if mean is not None]
+        refuse_loss(run / "export", [path for path in (settings.model.path, *means) if path is not None])
     run.mkdir(parents=True, exist_ok=True)
     if settings.training.precision == "auto":
         progress.tell("stage", stage="Choosing the precision")

@@ -1,14 +1,21 @@
-import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
-import { writeAtomically } from "../data/atomic-output.js";
 import { writeGguf } from "../files/gguf-writer.js";
+import { modelFiles, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { ggufModelEntries, ggufTensors } from "../model/gguf-export.js";
 import { openModel } from "../model/open-model.js";
 import { ggufTokenizerEntries } from "../tokenizer/gguf-export.js";
 import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
-import { addTrainingOptions, jsonOption, type ModelFlags, nonEmpty, oneOf, weightsOption } from "./options.js";
+import {
+  addTrainingOptions,
+  forceOption,
+  jsonOption,
+  type ModelFlags,
+  nonEmpty,
+  oneOf,
+  weightsOption,
+} from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -34,17 +41,15 @@ export function convertOptions(command: Command): Command {
       .addOption(
         new Option("--output <file>", "whole or not there").argParser(nonEmpty("--output")).makeOptionMandatory(),
       )
-      .addOption(new Option("--force", "write over a file that is there"))
+      .addOption(forceOption())
       .addOption(weightsOption()),
   ).addOption(jsonOption("one line of JSON"));
 }
 
 /** Converts a model. @returns the exit code. */
 export async function runConvert(flags: ConvertFlags, terminal: Terminal): Promise<number> {
-  const { model, output, weights = "keep", force = false } = flags;
-  if (existsSync(output) && !force) {
-    throw new UsageError(`Cannot write ${quote(output)}: there is such a file, wanted another name or --force`);
-  }
+  const { model, output, weights = "keep", force } = flags;
+  await prepareOutputs({ inputs: await modelFiles(model), outputs: [output], force });
   const source = await openModel(model, { prefix: flags.prefix, trainedModes: flags.trainedModes });
   if (source.kind === "gguf") throw new UsageError(`Cannot convert ${quote(model)}: it is GGUF already`);
   const files = await readHuggingFaceFiles(source.path);

@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Command, Option } from "commander";
-import { type AnswerReport, answerRows, errorsPath } from "../data/answer/answer-rows.js";
+import { type AnswerReport, answerRows, errorsPath, journalPath } from "../data/answer/answer-rows.js";
 import { type InspectedSample, inspectRow } from "../data/inspect-sample.js";
 import { mergeRows } from "../data/merge-rows.js";
 import { mixRows } from "../data/mix-rows.js";
@@ -9,15 +9,16 @@ import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js"
 import { convertRows } from "../data/rag/convert-rows.js";
 import { type RetrieveReport, retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import type { RowReport } from "../data/row-tally.js";
-import { dataFiles } from "../data/rows.js";
 import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
 import { embeddedModelPath } from "../engine/engine.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
+import { modelFiles } from "../files/outputs.js";
+import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import { checkModelFolder } from "../train/check-run.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
-import { outputOption, workersOption } from "./data.js";
-import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { outputOption, prepareData, workersOption } from "./data.js";
+import { forceOption, jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
 import type { Subcommand } from "./subcommand.js";
@@ -29,6 +30,7 @@ const maxCount = 2 ** 31;
 
 interface CommonFlags {
   readonly output: string;
+  readonly force?: boolean;
   readonly json?: boolean;
 }
 
@@ -50,6 +52,7 @@ function retrieveOptions(command: Command): Command {
   return command
     .addOption(inputOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of RAG lines to write"))
+    .addOption(forceOption())
     .addOption(
       new Option("--method <name>", "bm25: words; dense: embeddings (default: bm25)").argParser(
         oneOf("--method", ["bm25", "dense"] as const),
@@ -89,6 +92,12 @@ function retrieveOptions(command: Command): Command {
 /** Keeps the best passages of RAG lines. @returns the exit code. */
 async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<number> {
   checkRetrieveFlags(flags);
+  const others = [
+    ...(flags.scores === undefined ? [] : [flags.scores]),
+    ...(flags.embeddingModel === undefined ? [] : await modelFiles(flags.embeddingModel)),
+  ];
+  const outputs = [flags.output, ...(flags.scoresOutput === undefined ? [] : [flags.scoresOutput])];
+  await prepareData([flags.input], others, outputs, flags.force);
   const retrieve = (scoring: Scoring): Promise<number> =>
     withBar(terminal, "Retrieving", async (bar) => {
       const report = await retrievePassages({
@@ -99,6 +108,7 @@ async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<nu
         maxPassages: flags.passages ?? 10,
         order: flags.order ?? "best-first",
         signal: terminal.signal,
+        onResume: (text) => note(terminal, text),
         onProgress: (_, rows) => bar.count(rows),
       });
       return tell(flags, report, terminal, retrieveLines(report));
@@ -106,8 +116,6 @@ async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<nu
   const withTitle = flags.withTitle ?? false;
   if (flags.scores !== undefined) return retrieve({ kind: "file", path: flags.scores });
   if (flags.method !== "dense") return retrieve({ kind: "bm25", withTitle });
-  // A missing input is told before seconds go into loading a model.
-  await dataFiles(flags.input);
   const model = flags.embeddingModel as string;
   await checkModelFolder(model);
   const { python, folder } = await commandPython(flags.python, terminal);
@@ -159,6 +167,7 @@ function sampleOptions(command: Command): Command {
   return command
     .addOption(inputOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
     .addOption(new Option("--count <n>", "how many rows").argParser(wholeNumber("--count", 1, maxCount)))
     .addOption(new Option("--share <p>", "which share of the rows, over 0 to 1").argParser(share("--share", 1)))
     .addOption(seedOption())
@@ -175,6 +184,7 @@ async function runSample(flags: SampleFlags, terminal: Terminal): Promise<number
   }
   const size: SampleOptions["size"] =
     count === undefined ? { kind: "share", share: part as number } : { kind: "count", count };
+  await prepareData([flags.input], [], [flags.output], flags.force);
   return withBar(terminal, "Sampling rows", async (bar) => {
     const { input, output, seed } = flags;
     const onProgress = (rows: number) => bar.count(rows);
@@ -196,11 +206,13 @@ function mergeOptions(command: Command): Command {
       return files;
     })
     .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
 
 /** Puts files together. @returns the exit code. */
 async function runMerge(flags: MergeFlags, terminal: Terminal): Promise<number> {
+  await prepareData(flags.files, [], [flags.output], flags.force);
   return withBar(terminal, "Merging rows", async (bar) => {
     const { files: inputs, output } = flags;
     const onProgress = (rows: number) => bar.count(rows);
@@ -222,6 +234,7 @@ function convertOptions(command: Command): Command {
   return command
     .addOption(inputsOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of training lines to write"))
+    .addOption(forceOption())
     .addOption(modelOption())
     .addOption(templateOption())
     .addOption(passagesOption("how many passages a prompt has, the first ones (default: all)"))
@@ -237,11 +250,13 @@ function convertOptions(command: Command): Command {
 
 /** Turns RAG lines into training lines. @returns the exit code. */
 async function runConvertRows(flags: ConvertFlags, terminal: Terminal): Promise<number> {
+  const model = flags.model ?? embeddedModelPath();
+  await prepareData(flags.input, await modelFiles(model), [flags.output], flags.force);
   return withBar(terminal, "Converting rows", async (bar) => {
     const report = await convertRows({
       inputs: flags.input,
       output: flags.output,
-      model: flags.model ?? embeddedModelPath(),
+      model,
       template: flags.template ?? "own",
       maxDocuments: flags.passages,
       order: flags.order ?? "best-first",
@@ -265,6 +280,7 @@ function mixOptions(command: Command): Command {
   return command
     .addOption(inputsOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
     .addOption(
       new Option("--shares <list>", "what each input counts beside the others, as 2,1 (default: equal)").argParser(
         (text: string) => text.split(",").map((part) => share("--shares", Number.MAX_SAFE_INTEGER)(part.trim())),
@@ -286,6 +302,7 @@ async function runMix(flags: MixFlags, terminal: Terminal): Promise<number> {
   if (shares !== undefined && shares.length !== inputs.length) {
     throw new UsageError(`Cannot use --shares: it has ${shares.length} numbers, there are ${inputs.length} inputs`);
   }
+  await prepareData(inputs, [], [output], flags.force);
   return withBar(terminal, "Mixing rows", async (bar) => {
     const onProgress = (rows: number) => bar.count(rows);
     const report = await mixRows({ inputs, output, shares, count, seed, signal: terminal.signal, onProgress });
@@ -312,6 +329,7 @@ function answerOptions(command: Command): Command {
   return command
     .addOption(inputOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of RAG lines to write"))
+    .addOption(forceOption())
     .addOption(
       new Option("--base-url <url>", "a server that speaks OpenAI's API, for instance http://127.0.0.1:8000/v1")
         .argParser(address)
@@ -364,6 +382,9 @@ async function runAnswer(flags: AnswerFlags, terminal: Terminal): Promise<number
   if (apiKeyEnv !== undefined && !apiKey) {
     throw new UsageError(`Cannot use --api-key-env: the variable ${quote(apiKeyEnv)} is not set, or empty`);
   }
+  // An output that has its journal is gone on with, or made again from it.
+  const isOurs = await pathExists(journalPath(flags.output));
+  await prepareData([flags.input], [], [flags.output], flags.force || isOurs);
   return withBar(terminal, "Asking questions", async (bar) => {
     const report = await answerRows({
       input: flags.input,
@@ -386,6 +407,7 @@ async function runAnswer(flags: AnswerFlags, terminal: Terminal): Promise<number
         now: Date.now,
       },
       signal: terminal.signal,
+      onResume: (text) => note(terminal, text),
       onProgress: (rows) => bar.count(rows),
     });
     const code = await tell(flags, report, terminal, answerLines(report, flags.output));

@@ -3,16 +3,25 @@ import { type Command, Option } from "commander";
 import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js";
 import { RAW_SPLITS, type RawSplit, writeRagFile } from "../data/raw/rag-file.js";
 import type { RawFormat } from "../data/raw/raw-question.js";
-import { type Tulu3FileReport, writeTulu3 } from "../data/raw/tulu3.js";
+import { type Tulu3FileReport, tulu3Paths, writeTulu3 } from "../data/raw/tulu3.js";
 import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/validate.js";
-import { addCuttingOptions, type CuttingFlags, cuttingSettings, outputOption, workersOption } from "./data.js";
-import { jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { modelFiles } from "../files/outputs.js";
+import {
+  addCuttingOptions,
+  type CuttingFlags,
+  cuttingSettings,
+  outputOption,
+  prepareData,
+  workersOption,
+} from "./data.js";
+import { forceOption, jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 
 export interface Tulu3Flags extends CuttingFlags {
   readonly input: string;
   readonly outputDir: string;
+  readonly force?: boolean;
   readonly json?: boolean;
 }
 
@@ -25,16 +34,20 @@ export function tulu3Options(command: Command): Command {
       new Option("--output-dir <folder>", "sft.train.jsonl and block.train.jsonl are written there")
         .argParser(nonEmpty("--output-dir"))
         .makeOptionMandatory(),
-    );
+    )
+    .addOption(forceOption());
   return addCuttingOptions(declared, "tulu").addOption(jsonOption("the report as one line of JSON"));
 }
 
 /** Makes training lines of conversations. @returns the exit code. */
 export async function runTulu3(flags: Tulu3Flags, terminal: Terminal): Promise<number> {
+  const settings = cuttingSettings(flags, "tulu");
+  const { sft, block } = tulu3Paths(flags.outputDir);
+  await prepareData([flags.input], await modelFiles(settings.model), [sft, block], flags.force);
   const bar = new ProgressBar(terminal, "Cutting conversations");
   try {
     const report = await writeTulu3({
-      ...cuttingSettings(flags, "tulu"),
+      ...settings,
       input: flags.input,
       outputDir: flags.outputDir,
       signal: terminal.signal,
@@ -64,6 +77,7 @@ function fileLines({ path, written, inBlockMode, tokens, dropped }: Tulu3FileRep
 export interface RawFlags {
   readonly input: string;
   readonly output: string;
+  readonly force?: boolean;
   readonly split?: RawSplit;
   readonly limit?: number;
   readonly order?: PassageOrder;
@@ -78,6 +92,7 @@ export function rawOptions(command: Command): Command {
   return command
     .addOption(rawInputOption("the raw file, or a folder of them"))
     .addOption(outputOption("the file of RAG lines to write"))
+    .addOption(forceOption())
     .addOption(
       new Option(
         "--split <name>",
@@ -111,6 +126,8 @@ export function rawOptions(command: Command): Command {
 
 /** Makes RAG lines of a raw question set. @returns the exit code. */
 export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Terminal): Promise<number> {
+  const others = flags.scores === undefined ? [] : [flags.scores];
+  await prepareData([flags.input], others, [flags.output], flags.force);
   const bar = new ProgressBar(terminal, "Reading questions");
   try {
     const report = await writeRagFile({

@@ -2,12 +2,14 @@ import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
 import type { PackSettings } from "../data/pack-work.js";
+import { dataFiles } from "../data/rows.js";
 import { QUESTION_KINDS } from "../data/synth/question.js";
 import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/engine.js";
-import { modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
+import { modelFiles, prepareOutputs } from "../files/outputs.js";
+import { forceOption, modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -26,11 +28,23 @@ export interface CuttingFlags {
 export interface PackFlags extends CuttingFlags {
   readonly input: readonly string[];
   readonly output: string;
+  readonly force?: boolean;
   readonly json?: boolean;
   readonly respell?: number;
 }
 
 type TemplateName = PackSettings["template"];
+
+/** prepareOutputs() of a command over data. @param inputs files of rows, or folders of them. @throws as prepareOutputs(). */
+export async function prepareData(
+  inputs: readonly string[],
+  others: readonly string[],
+  outputs: readonly string[],
+  force: boolean | undefined,
+): Promise<void> {
+  const files = await Promise.all(inputs.map(dataFiles));
+  await prepareOutputs({ inputs: [...files.flat(), ...others], outputs, force });
+}
 
 export function outputOption(what: string): Option {
   return new Option("--output <file>", what).argParser(nonEmpty("--output")).makeOptionMandatory();
@@ -56,7 +70,8 @@ export function packOptions(command: Command): Command {
         ])
         .makeOptionMandatory(),
     )
-    .addOption(outputOption("the Parquet file to write"));
+    .addOption(outputOption("the Parquet file to write"))
+    .addOption(forceOption());
   return addCuttingOptions(packed, "own")
     .addOption(
       new Option(
@@ -110,13 +125,15 @@ export function cuttingSettings(
 
 /** Packs training data. @returns the exit code. */
 export async function runPack(flags: PackFlags, terminal: Terminal): Promise<number> {
+  const { input, output, force } = flags;
+  await prepareData(input, await modelFiles(flags.model ?? embeddedModelPath()), [output], force);
   const bar = new ProgressBar(terminal, "Packing rows");
   try {
     const report = await packTrainingData({
       ...cuttingSettings(flags, "own"),
       respelledShare: flags.respell,
-      inputs: flags.input,
-      output: flags.output,
+      inputs: input,
+      output,
       signal: terminal.signal,
       onProgress: (rows) => bar.count(rows),
     });
@@ -131,7 +148,7 @@ export async function runPack(flags: PackFlags, terminal: Terminal): Promise<num
       ...(report.bad > 0 ? [`${report.bad} rows could not be used; the first of them:`] : []),
       ...report.errors.slice(0, 5).map((error) => `  ${error}`),
       `${report.tokens} tokens, ${report.responseTokens} of them to learn, in ${report.blocks} blocks`,
-      `Written: ${flags.output}, with .report.json, .lengths.svg and .manifest.json`,
+      `Written: ${output}, with .report.json, .lengths.svg and .manifest.json`,
     ];
     await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
     return 0;
@@ -152,6 +169,7 @@ export interface SynthFlags {
   readonly noise?: string;
   readonly names?: string;
   readonly output: string;
+  readonly force?: boolean;
   readonly seed?: string;
   readonly workers?: number;
   readonly json?: boolean;
@@ -206,6 +224,7 @@ export function synthOptions(command: Command): Command {
       ).argParser(nonEmpty("--names")),
     )
     .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
     .addOption(seedOption())
     .addOption(workersOption())
     .addOption(new Option("--json", "the counts as one line of JSON"));
@@ -215,6 +234,9 @@ export function synthOptions(command: Command): Command {
 export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<number> {
   const [minPassages, maxPassages] = flags.passages ?? [10, 10];
   const { signal } = terminal;
+  const model = flags.model ?? embeddedModelPath();
+  const others = [flags.noise, flags.names].filter((path) => path !== undefined);
+  await prepareData([], [...others, ...(await modelFiles(model))], [flags.output], flags.force);
   const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, signal);
   const names = flags.names === undefined ? undefined : realNames(await readPassages(flags.names, signal));
   const bar = new ProgressBar(terminal, "Making contexts");
@@ -231,7 +253,7 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
       realNames: names,
       namesFile: flags.names,
       format: flags.format ?? "rag",
-      model: flags.model ?? embeddedModelPath(),
+      model,
       output: flags.output,
       numContexts: flags.contexts,
       firstContext: flags.first ?? 0,

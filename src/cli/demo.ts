@@ -103,7 +103,7 @@ passages.jsonl holds a line {"title": "…", "text": "…"} for each passage. In
 
 async function readSets(path: string, terminal: Terminal): Promise<PassageSet[]> {
   const sets: PassageSet[] = [];
-  for await (const line of readJsonLines(await openInput(path, terminal.stdin), terminal.signal)) {
+  for await (const line of readJsonLines(await openInput(path, terminal.stdin, terminal.signal), terminal.signal)) {
     const set = line.kind === "value" ? passageSet.safeParse(line.value) : undefined;
     if (!set?.success) throw new Error(`Cannot read "${path}": line ${line.number} holds no passages and questions`);
     sets.push(set.data);

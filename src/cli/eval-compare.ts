@@ -1,4 +1,6 @@
+import { join } from "node:path";
 import { type Command, Option } from "commander";
+import { oneAnswerFile } from "../eval/answer-files.js";
 import {
   compareInFull,
   comparisonMarkdown,
@@ -11,9 +13,10 @@ import {
 } from "../eval/compare.js";
 import { METRIC_NAMES } from "../eval/metrics.js";
 import { scoreTable, servingTable, writeFiles } from "../eval/report.js";
+import { prepareOutputs } from "../files/outputs.js";
 import { lastSentenceOption } from "./eval-options.js";
 import { type ComparedRun, readComparedRun, tellParts } from "./eval-report.js";
-import { jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { forceOption, jsonOption, nonEmpty, oneOf, refuseLoneForce, wholeNumber } from "./options.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 
 export interface EvalCompareFlags {
@@ -23,6 +26,7 @@ export interface EvalCompareFlags {
   readonly lastSentence?: boolean;
   readonly list?: number;
   readonly output?: string;
+  readonly force?: boolean;
   readonly json?: boolean;
 }
 
@@ -47,6 +51,7 @@ export function evalCompareOptions(command: Command): Command {
         nonEmpty("--output"),
       ),
     )
+    .addOption(forceOption())
     .addOption(jsonOption("the comparison as one line of JSON, with all of them"));
 }
 
@@ -60,21 +65,28 @@ function operand(command: Command, name: string): (text: string) => string {
 
 /** Compares two runs over the same questions. @returns the exit code: 1 if a line could not be used. */
 export async function runEvalCompare(flags: EvalCompareFlags, terminal: Terminal): Promise<number> {
+  const { output, force } = flags;
+  refuseLoneForce(flags);
+  if (output !== undefined) {
+    const files = await Promise.all([flags.first, flags.second].map(oneAnswerFile));
+    const outputs = ["compare.json", "compare.md"].map((name) => join(output, name));
+    await prepareOutputs({ inputs: files.map(({ path }) => path), outputs, force });
+  }
   const first = await readComparedRun(flags.first, terminal);
   const second = await readComparedRun(flags.second, terminal);
   // Folders of one name are told apart by their paths.
   const isSame = first.run.name === second.run.name;
   const named = ({ run }: ComparedRun, path: string) => ({ ...run, name: isSame ? path : run.name });
   const compared = compareInFull(named(first, flags.first), named(second, flags.second), flags);
-  if (flags.output !== undefined) {
-    await writeFiles(flags.output, {
+  if (output !== undefined) {
+    await writeFiles(output, {
       "compare.json": `${JSON.stringify(compared, null, 2)}\n`,
       "compare.md": comparisonMarkdown(compared),
     });
   }
   if (flags.json === true) await writeJson(terminal, compared);
   else await tellParts(partsOf(compared, flags.list ?? 10), terminal);
-  if (flags.output !== undefined) note(terminal, `Written: ${flags.output}, compare.md and compare.json`);
+  if (output !== undefined) note(terminal, `Written: ${output}, compare.md and compare.json`);
   return first.hasBadLines || second.hasBadLines ? 1 : 0;
 }
 

@@ -4,8 +4,9 @@ import { type Command, Option } from "commander";
 import type { Engine } from "../engine/engine.js";
 import { type RagLine, type ReadLines, readRagLines } from "../eval/rag-line.js";
 import { runRag } from "../eval/rag-run.js";
-import { type EvaluationReport, writeReport } from "../eval/report.js";
-import { runSets } from "../eval/sets-run.js";
+import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
+import { prepareReport } from "../eval/run-folder.js";
+import { runSets, setsReportFiles } from "../eval/sets-run.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
 import {
   addEntrantOptions,
@@ -26,7 +27,7 @@ import {
 } from "./eval-options.js";
 import { badLinesNotes, type ComparedRun, readComparedRun, tellBadLines, tellReport, tellSets } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { addEngineOptions, addModeOptions, forceOption, jsonOption, nonEmpty, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -34,6 +35,7 @@ import { UsageError } from "./usage-error.js";
 export interface EvalRagFlags extends EntrantFlags {
   readonly input: readonly NamedText[];
   readonly output: string;
+  readonly force?: boolean;
   readonly limit?: number;
   readonly maxTokens?: number;
   readonly lastSentence?: boolean;
@@ -63,6 +65,7 @@ export function evalRagOptions(command: Command): Command {
         .argParser(nonEmpty("--output"))
         .makeOptionMandatory(),
     )
+    .addOption(forceOption())
     .addOption(limitOption())
     .addOption(maxTokensOption())
     .addOption(
@@ -96,6 +99,10 @@ export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promi
   if (compare !== undefined && input.length > 1) {
     throw new UsageError(`Cannot use --compare: there are ${input.length} sets, wanted one`);
   }
+  const isOneRun = modes === undefined && peers.length === 0 && input.length === 1;
+  const names = isOneRun ? REPORT_FILES : setsReportFiles(input);
+  const inputs = input.map(({ text }) => text);
+  await prepareReport(flags.output, names, inputs, flags.force ?? false);
   const sets: ReadSet[] = [];
   let exitCode = 0;
   for (const { name, text: path } of input) {
@@ -105,7 +112,6 @@ export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promi
   }
   const against = compare === undefined ? undefined : await readComparedRun(compare, terminal);
   if (against?.hasBadLines) exitCode = 1;
-  const isOneRun = modes === undefined && peers.length === 0 && sets.length === 1;
   const failed = isOneRun
     ? await runOne(flags, (sets[0] as ReadSet).read, against, terminal)
     : await runMany(flags, sets, against, terminal);
@@ -135,6 +141,7 @@ async function runOne(
     concurrency,
     asksAgain: flags.askAgain,
     signal: terminal.signal,
+    onResume: (text) => note(terminal, text),
     onProgress: (answered, total) => bar.update(answered, total),
   }).finally(() => bar.end());
   const numAsked = run.answers.length - run.resumed;
@@ -180,6 +187,7 @@ async function runMany(
     asksAgain: flags.askAgain,
     against: against?.run,
     signal: terminal.signal,
+    onResume: (text) => note(terminal, text),
     onRun: (set, entrant) => {
       bar.end();
       note(terminal, `${set}: ${entrant}`);

@@ -1,11 +1,12 @@
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { answerFiles, readAnswerFile } from "../eval/answer-files.js";
-import { type EvaluationReport, writeReport } from "../eval/report.js";
+import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
+import { prepareOutputs } from "../files/outputs.js";
 import { compareOption, lastSentenceOption } from "./eval-options.js";
 import { readComparedRun, tellBadLines, tellReport } from "./eval-report.js";
-import { jsonOption, nonEmpty } from "./options.js";
+import { forceOption, jsonOption, nonEmpty, refuseLoneForce } from "./options.js";
 import type { Terminal } from "./terminal.js";
 
 export interface EvalScoreFlags {
@@ -13,6 +14,7 @@ export interface EvalScoreFlags {
   readonly compare?: string;
   readonly lastSentence?: boolean;
   readonly output?: string;
+  readonly force?: boolean;
   readonly json?: boolean;
 }
 
@@ -34,15 +36,22 @@ export function evalScoreOptions(command: Command): Command {
         nonEmpty("--output"),
       ),
     )
+    .addOption(forceOption())
     .addOption(jsonOption("the report as one line of JSON"));
 }
 
 /** Scores finished files. @returns the exit code: 1 if a line could not be used. */
 export async function runEvalScore(flags: EvalScoreFlags, terminal: Terminal): Promise<number> {
-  const { lastSentence = false } = flags;
+  const { lastSentence = false, output, force } = flags;
+  refuseLoneForce(flags);
+  const files = await answerFiles(flags.input);
+  if (output !== undefined) {
+    const inputs = files.map(({ path }) => path);
+    await prepareOutputs({ inputs, outputs: REPORT_FILES.map((name) => join(output, name)), force });
+  }
   const runs: NamedRun[] = [];
   let exitCode = 0;
-  for (const file of await answerFiles(flags.input)) {
+  for (const file of files) {
     const { run, read } = await readAnswerFile(file, terminal.signal);
     if (tellBadLines(read, terminal)) exitCode = 1;
     runs.push(run);
@@ -57,7 +66,7 @@ export async function runEvalScore(flags: EvalScoreFlags, terminal: Terminal): P
     comparisons: against === undefined ? [] : runs.map((run) => compareRuns(run, against.run, options)),
     notes: [],
   };
-  if (flags.output !== undefined) await writeReport(flags.output, report);
+  if (output !== undefined) await writeReport(output, report);
   await tellReport(report, flags.json === true, terminal);
   return exitCode;
 }

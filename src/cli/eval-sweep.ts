@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import { readGoldLines } from "../eval/rag-line.js";
-import { runSweep, sweepRemarks, sweepTable } from "../eval/sweep.js";
+import { prepareReport } from "../eval/run-folder.js";
+import { runSweep, SWEEP_FILES, sweepRemarks, sweepTable } from "../eval/sweep.js";
 import { GOLD_ORDERS, type GoldOrder } from "../eval/sweep-lines.js";
 import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
 import {
@@ -13,7 +14,15 @@ import {
 } from "./eval-options.js";
 import { parseInput } from "./eval-rag.js";
 import { badLinesNotes, tellBadLines, tellParts } from "./eval-report.js";
-import { addEngineOptions, addTrainingOptions, jsonOption, nonEmpty, oneOf, wholeNumbers } from "./options.js";
+import {
+  addEngineOptions,
+  addTrainingOptions,
+  forceOption,
+  jsonOption,
+  nonEmpty,
+  oneOf,
+  wholeNumbers,
+} from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -21,6 +30,7 @@ import { UsageError } from "./usage-error.js";
 export interface EvalSweepFlags extends EntrantFlags {
   readonly input: NamedText;
   readonly output: string;
+  readonly force?: boolean;
   readonly passages?: readonly number[];
   readonly order?: readonly GoldOrder[];
   readonly seed?: string;
@@ -50,6 +60,7 @@ export function evalSweepOptions(command: Command): Command {
         .argParser(nonEmpty("--output"))
         .makeOptionMandatory(),
     )
+    .addOption(forceOption())
     .addOption(
       new Option("--passages <list>", `passages of a prompt (default: ${defaultPassages.join(",")})`).argParser(
         parsePassages,
@@ -77,6 +88,7 @@ export function evalSweepOptions(command: Command): Command {
 /** Sweeps over the number of passages and their order. @returns the exit code: 1 if a line could not be used or asked, but for its length. */
 export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): Promise<number> {
   const { name, text: path } = flags.input;
+  await prepareReport(flags.output, SWEEP_FILES, [path], flags.force ?? false);
   const read = await readGoldLines(path, terminal.signal, flags.limit);
   const hasBadLines = tellBadLines(read, terminal);
   await using entrants = await openEntrants(flags, () => ["block", "full"], terminal);
@@ -95,6 +107,7 @@ export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): P
     concurrency: flags.concurrency ?? 1,
     asksAgain: flags.askAgain,
     signal: terminal.signal,
+    onResume: (text) => note(terminal, text),
     onPoint: (entrant, order, passages) => {
       bar.end();
       note(terminal, `${entrant}, ${order}: ${passages} ${passages === 1 ? "passage" : "passages"}`);

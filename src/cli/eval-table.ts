@@ -1,11 +1,20 @@
 import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { readPassages } from "../data/synth/synth-file.js";
-import { readTableRows, runAccuracyTable } from "../eval/accuracy-table.js";
+import { readTableRows, runAccuracyTable, tableFiles } from "../eval/accuracy-table.js";
+import { prepareReport } from "../eval/run-folder.js";
 import { tableMarkdown } from "../eval/table-markdown.js";
 import { concurrencyOption, DEFAULT_MAX_TOKENS, maxTokensOption } from "./eval-options.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, type EngineFlags, jsonOption, nonEmpty, wholeNumber, wholeNumbers } from "./options.js";
+import {
+  addEngineOptions,
+  type EngineFlags,
+  forceOption,
+  jsonOption,
+  nonEmpty,
+  wholeNumber,
+  wholeNumbers,
+} from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -13,6 +22,7 @@ import { UsageError } from "./usage-error.js";
 export interface EvalTableFlags extends Omit<EngineFlags, "model" | "mode" | "prefix" | "trainedModes"> {
   readonly rows: string;
   readonly output: string;
+  readonly force?: boolean;
   readonly questions?: number;
   readonly passages?: readonly number[];
   readonly noise?: string;
@@ -38,6 +48,7 @@ export function evalTableOptions(command: Command): Command {
         .argParser(nonEmpty("--output"))
         .makeOptionMandatory(),
     )
+    .addOption(forceOption())
     .addOption(
       new Option("--questions <n>", "questions of each held-out set (default: 4000)").argParser(
         wholeNumber("--questions", 1, 1_000_000),
@@ -69,6 +80,9 @@ export function evalTableOptions(command: Command): Command {
 
 /** Makes the paper's accuracy table. @returns the exit code: 1 if a question could not be asked. */
 export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): Promise<number> {
+  const passages = flags.passages ?? [10, 4];
+  const inputs = [flags.rows, flags.noise, flags.hotpot].filter((path) => path !== undefined);
+  await prepareReport(flags.output, tableFiles(passages), inputs, flags.force ?? false);
   const rows = await readTableRows(flags.rows);
   const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, terminal.signal);
   const isMissing = flags.hotpot !== undefined && !existsSync(flags.hotpot);
@@ -78,13 +92,14 @@ export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): P
     rows,
     folder: flags.output,
     numQuestions: flags.questions ?? 4000,
-    passages: flags.passages ?? [10, 4],
+    passages,
     noise,
     hotpot: isMissing ? undefined : flags.hotpot,
     maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
     concurrency: flags.concurrency ?? 1,
     openEngine: (model) => openEngine({ ...flags, model }, terminal),
     signal: terminal.signal,
+    onResume: (text) => note(terminal, text),
     onRun: (set, row) => {
       bar.end();
       note(terminal, `${set}: ${row}`);

@@ -1,10 +1,20 @@
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { readPassageTexts } from "../eval/passage-texts.js";
-import { measureTtft, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
+import { measureTtft, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
+import { prepareOutputs } from "../files/outputs.js";
 import { tellParts } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, type EngineFlags, jsonOption, nonEmpty, wholeNumber, wholeNumbers } from "./options.js";
+import {
+  addEngineOptions,
+  type EngineFlags,
+  forceOption,
+  jsonOption,
+  nonEmpty,
+  refuseLoneForce,
+  wholeNumber,
+  wholeNumbers,
+} from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -12,6 +22,7 @@ import { UsageError } from "./usage-error.js";
 export interface EvalTtftFlags extends EngineFlags {
   readonly input?: string;
   readonly output?: string;
+  readonly force?: boolean;
   readonly lengths?: readonly number[];
   readonly question?: number;
   readonly passageTokens?: number;
@@ -56,12 +67,19 @@ export function evalTtftOptions(command: Command): Command {
         wholeNumber("--repeat", 1, 1000),
       ),
     )
+    .addOption(forceOption())
     .addOption(jsonOption("the table as one line of JSON"));
   return addEngineOptions(command);
 }
 
 /** Makes the paper's table of times to the first token. @returns the exit code. */
 export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Promise<number> {
+  const { output, force } = flags;
+  refuseLoneForce(flags);
+  if (output !== undefined) {
+    const inputs = flags.input === undefined ? [] : [flags.input];
+    await prepareOutputs({ inputs, outputs: TTFT_FILES.map((name) => join(output, name)), force });
+  }
   const texts = flags.input === undefined ? undefined : await readPassageTexts(flags.input, terminal.signal);
   await using engine = await openEngine({ ...flags, trainedModes: ["block", "full"] }, terminal);
   const bar = new ProgressBar(terminal, "Measuring");
@@ -76,11 +94,11 @@ export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Pro
     signal: terminal.signal,
     onProgress: (done, total) => bar.update(done, total),
   }).finally(() => bar.end());
-  if (flags.output !== undefined) await writeTtftTable(flags.output, table);
+  if (output !== undefined) await writeTtftTable(output, table);
   const [above, below] = ttftNotes(table) as [string, string];
   if (flags.json === true) await writeJson(terminal, table);
   else await tellParts([above, formatTable(ttftRows(table)), below], terminal);
-  if (flags.output !== undefined) note(terminal, `Written: ${flags.output}, ttft.md, ttft.json and ttft.svg`);
+  if (output !== undefined) note(terminal, `Written: ${output}, ttft.md, ttft.json and ttft.svg`);
   return 0;
 }
 

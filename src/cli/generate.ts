@@ -36,7 +36,7 @@ export function generateOptions(command: Command): Command {
 
 /** Answers prompts. @returns the exit code. */
 export async function runGenerate(flags: GenerateFlags, terminal: Terminal): Promise<number> {
-  const lines = await openPromptLines(flags, terminal);
+  using lines = await openPromptLines(flags, terminal);
   await using engine = await openEngine(flags, terminal);
   const options = {
     ...samplingOptions(flags),

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { CommanderError } from "commander";
-import { createProgram } from "./program.js";
+import { describeWriteError, RefusedOutputError } from "../files/outputs.js";
 import { errorLine, processTerminal } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
@@ -17,21 +17,39 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   };
   process.on(signal, end);
 }
-// Whoever reads our output has gone, as in "| head -1": nothing is wrong, and nothing is left to do.
+const verbose = process.argv.includes("--verbose");
+let hasFailed = false;
+/** Tells why the program fails, once. */
+const fail = (error: unknown): void => {
+  if (!hasFailed)
+    process.stderr.write(`${verbose && error instanceof Error ? describeFully(error) : errorLine(error)}\n`);
+  hasFailed = true;
+  process.exitCode = error instanceof UsageError || error instanceof RefusedOutputError ? 2 : 1;
+};
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
+  // Whoever reads our output has gone, as in "| head -1": nothing is wrong, and nothing is left to do.
+  if (error.code !== "EPIPE") fail(describeWriteError(error, "standard output"));
   ending.abort(error);
 });
 process.stderr.on("error", () => undefined);
+// A file that grows over the limit of its size is an error of writing, not this process's end.
+if (process.platform !== "win32") process.on("SIGXFSZ", () => undefined);
+for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+  process.on(event, (error: unknown) => {
+    if (!ending.signal.aborted) fail(error);
+    process.exit();
+  });
+}
 
-const verbose = process.argv.includes("--verbose");
 let endsWell = false;
 const terminal = processTerminal(process, ending.signal, () => {
   endsWell = true;
 });
 try {
+  // Hundreds of modules are opened at once: where too few files may be, that is told in a line as well.
+  const { createProgram } = await import("./program.js");
   const code = await createProgram(terminal).run(process.argv);
-  if (endsWell) process.exitCode = code;
+  if (endsWell && !hasFailed) process.exitCode = code;
   else process.exitCode ??= code;
 } catch (error) {
   if (ending.signal.aborted) {
@@ -39,8 +57,7 @@ try {
   } else if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
   } else {
-    process.stderr.write(`${verbose && error instanceof Error ? describeFully(error) : errorLine(error)}\n`);
-    process.exitCode = error instanceof UsageError ? 2 : 1;
+    fail(error);
   }
 }
 

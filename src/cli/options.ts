@@ -57,6 +57,16 @@ export function modelOption(): Option {
   );
 }
 
+/** Of every command that writes files. */
+export function forceOption(): Option {
+  return new Option("--force", "write over what is there");
+}
+
+/** @throws UsageError for --force where nothing is written. */
+export function refuseLoneForce({ output, force }: { readonly output?: string; readonly force?: boolean }): void {
+  if (force && output === undefined) throw new UsageError("Cannot use --force: --output is missing");
+}
+
 export function jsonOption(what: string): Option {
   return new Option("--json", what);
 }

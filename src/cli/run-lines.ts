@@ -5,13 +5,16 @@ import type { InputFlags } from "./options.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
+/** Lines of input that are read once; whoever opens them closes what they are read from. */
+export interface OpenLines extends AsyncIterable<InputLine>, Disposable {}
+
 /**
  * The lines that a command works on: those of --input, or the one that the command itself spells. What they are read
  * from is opened at once, so that a wrong path is told before a model is loaded.
  *
  * @throws UsageError for none or several sources; Error if a file cannot be read.
  */
-export async function openPromptLines(flags: InputFlags, terminal: Terminal): Promise<AsyncIterable<InputLine>> {
+export async function openPromptLines(flags: InputFlags, terminal: Terminal): Promise<OpenLines> {
   const { input, prompt, question, documents } = flags;
   const given = Object.entries({ "--input": input, "--prompt": prompt, "--question": question })
     .filter(([, value]) => value !== undefined)
@@ -40,13 +43,20 @@ export async function openPromptLines(flags: InputFlags, terminal: Terminal): Pr
 }
 
 /** The lines of a file, or of standard input. @throws Error if the file cannot be read. */
-export async function openLines(path: string, terminal: Terminal): Promise<AsyncIterable<InputLine>> {
-  return readJsonLines(await openInput(path, terminal.stdin), terminal.signal);
+export async function openLines(path: string, terminal: Terminal): Promise<OpenLines> {
+  const stream = await openInput(path, terminal.stdin, terminal.signal);
+  const lines = readJsonLines(stream, terminal.signal);
+  return { [Symbol.asyncIterator]: () => lines, [Symbol.dispose]: () => void stream.destroy() };
 }
 
 /** One line that no file holds. */
-export async function* oneLine(value: JsonValue): AsyncGenerator<InputLine, void> {
-  yield { kind: "value", number: undefined, value };
+export function oneLine(value: JsonValue): OpenLines {
+  return {
+    async *[Symbol.asyncIterator]() {
+      yield { kind: "value", number: undefined, value };
+    },
+    [Symbol.dispose]: () => undefined,
+  };
 }
 
 /**

@@ -31,7 +31,7 @@ export function scoreOptions(command: Command): Command {
 /** Tells how likely continuations are. @returns the exit code. */
 export async function runScore(flags: ScoreFlags, terminal: Terminal): Promise<number> {
   if (flags.input === undefined) throw new UsageError("Cannot score: there is no input, wanted --input");
-  const lines = await openLines(flags.input, terminal);
+  using lines = await openLines(flags.input, terminal);
   await using engine = await openEngine(flags, terminal);
   const json = flags.json === true;
   const { top, stepwise, positionReencoding } = flags;

@@ -41,9 +41,9 @@ export function segmentOptions(command: Command): Command {
 
 /** Shows how prompts are cut into blocks; a tokenizer is enough. @returns the exit code. */
 export async function runSegment(flags: SegmentFlags, terminal: Terminal): Promise<number> {
-  const lines = await openPromptLines(flags, terminal);
+  using lines = await openPromptLines(flags, terminal);
   const context = await readPromptContext(flags.model ?? embeddedModelPath(), flags.prefix);
-  return runLines(lines, flags.json === true, terminal, async (value) => {
+  return await runLines(lines, flags.json === true, terminal, async (value) => {
     const { blocks, warnings } = cutForShow(parsePromptLine(value), context);
     if (flags.json === true) {
       await writeJson(terminal, { blocks, warnings });

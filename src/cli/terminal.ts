@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
 import pc from "picocolors";
+import { describeSystemError } from "../files/regular-file.js";
 
 type Colors = ReturnType<typeof pc.createColors>;
 
@@ -59,7 +60,7 @@ export function note(terminal: Terminal, text: string): void {
 
 /** What an error says, as one line. */
 export function errorLine(error: unknown): string {
-  return oneLine(error instanceof Error ? error.message : String(error));
+  return oneLine(describeSystemError(error) ?? (error instanceof Error ? error.message : String(error)));
 }
 
 function oneLine(text: string): string {

@@ -32,9 +32,9 @@ export async function runTokenize(flags: TokenizeFlags, terminal: Terminal): Pro
     throw new UsageError("Cannot tokenize: there is no text, wanted --input or --text");
   }
   if (input !== undefined && text !== undefined) throw new UsageError("Cannot use --text: --input is given too");
-  const lines = input === undefined ? oneLine({ text: text as string }) : await openLines(input, terminal);
+  using lines = input === undefined ? oneLine({ text: text as string }) : await openLines(input, terminal);
   const tokenizer = await loadTokenizer(flags.model ?? embeddedModelPath());
-  return runLines(lines, json, terminal, async (value) => {
+  return await runLines(lines, json, terminal, async (value) => {
     const tokenIds = tokenizer.encode(parseTextLine(value), special ? "all" : "none");
     if (json) await writeJson(terminal, { token_ids: tokenIds });
     else await write(terminal.stdout, `${tokenIds.join(" ")}\n`, terminal.signal);

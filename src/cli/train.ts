@@ -1,14 +1,15 @@
 import { writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
+import { prepareFolder, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { checkCheckpoint, checkOutput, checkRun, checkTexts, extraPackages } from "../train/check-run.js";
+import { checkCheckpoint, checkRun, checkTexts, extraPackages } from "../train/check-run.js";
 import { curvesPicture, readCurve } from "../train/curves.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
 import { readSettings, type TrainerSettings } from "../train/settings.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
-import { jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { forceOption, jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
 import { commandPython, pythonOption } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
@@ -33,11 +34,13 @@ export interface TrainFlags extends SettingsFlags {
 
 export interface TrainTokenizerFlags extends SettingsFlags {
   readonly output?: string;
+  readonly force?: boolean;
 }
 
 export interface ExportFlags extends TrainerFlags {
   readonly checkpoint: string;
   readonly output: string;
+  readonly force?: boolean;
   readonly dtype?: string;
 }
 
@@ -62,6 +65,7 @@ export function trainTokenizerOptions(command: Command): Command {
         nonEmpty("--output"),
       ),
     )
+    .addOption(forceOption())
     .addOption(pythonOption());
 }
 
@@ -76,6 +80,7 @@ export function exportOptions(command: Command): Command {
     .addOption(
       new Option("--output <folder>", "the folder to write").argParser(nonEmpty("--output")).makeOptionMandatory(),
     )
+    .addOption(forceOption())
     .addOption(
       new Option("--dtype <type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`).argParser(
         oneOf("--dtype", dtypes),
@@ -110,17 +115,21 @@ async function drawCurve(run: string, terminal: Terminal): Promise<void> {
   const curve = await readCurve(run, basename(run));
   if (curve.points.length === 0) return;
   const path = join(run, "curves.svg");
-  await writeFile(path, curvesPicture(basename(run), [curve]));
+  await prepareOutputs({ inputs: [], outputs: [path], force: true });
+  await writeAtomically(path, (partial) => writeFile(partial, curvesPicture(basename(run), [curve])));
   note(terminal, `Drawn: ${path}`);
 }
 
 /** Trains a tokenizer alone. @returns the trainer's exit code. */
 export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Terminal): Promise<number> {
+  const { config, force } = flags;
   const { tokenizer, output_folder, run_name } = await settingsOf(flags);
-  if (tokenizer === null) throw new Error(`Cannot train a tokenizer: ${quote(flags.config)} has no "tokenizer"`);
+  if (tokenizer === null) throw new Error(`Cannot train a tokenizer: ${quote(config)} has no "tokenizer"`);
   await checkTexts(tokenizer.text);
-  await checkOutput(flags.output ?? join(output_folder, run_name, "tokenizer"));
-  const out = flags.output === undefined ? [] : ["--out", flags.output];
+  const folder = flags.output ?? join(output_folder, run_name, "tokenizer");
+  const outputs = ["tokenizer.json", "tokenizer_config.json"].map((name) => join(folder, name));
+  await prepareOutputs({ inputs: [config, ...tokenizer.text], outputs, force });
+  const out = ["--out", folder, ...(force ? ["--force"] : [])];
   const args = ["train-tokenizer", ...settingsArgs(flags), ...out];
   return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), {
     stage: "Training the tokenizer",
@@ -131,7 +140,7 @@ export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Te
 /** Writes a checkpoint as a Hugging Face folder. @returns the trainer's exit code. */
 export async function runExport(flags: ExportFlags, terminal: Terminal): Promise<number> {
   await checkCheckpoint(flags.checkpoint);
-  await checkOutput(flags.output);
+  await prepareFolder(flags.output, [flags.checkpoint], "config.json", flags.force);
   const dtype = flags.dtype === undefined ? [] : ["--dtype", flags.dtype];
   const args = ["export", "--checkpoint", flags.checkpoint, "--out", flags.output, ...dtype];
   return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { stage: "Exporting", args });

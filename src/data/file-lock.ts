@@ -1,6 +1,6 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
+import { describeWriteError } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { describeWriteError } from "./atomic-output.js";
 
 /**
  * Holds a lock file for this process; what a process that is gone left is taken over.

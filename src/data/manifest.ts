@@ -1,9 +1,9 @@
 import { stat, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import type { JsonObject } from "../files/bounded-json.js";
+import { writeAtomically } from "../files/outputs.js";
 import { describeFileError } from "../files/regular-file.js";
 import { fileState, hashFile } from "../kv/file-digest.js";
-import { writeAtomically } from "./atomic-output.js";
 
 /** A file that went in. */
 export interface ManifestInput {

@@ -1,6 +1,4 @@
-import { mkdir } from "node:fs/promises";
-import { dirname } from "node:path";
-import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { writeAtomically } from "../files/outputs.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { readObjectLines } from "./object-lines.js";
 import { type RowReport, RowTally } from "./row-tally.js";
@@ -24,9 +22,6 @@ export async function mergeRows(options: MergeOptions): Promise<RowReport> {
   const { output, signal, onProgress } = options;
   const files = (await Promise.all(options.inputs.map(dataFiles))).flat();
   const inputs = await digestInputs(files, signal);
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const tally = new RowTally();
   async function* texts(): AsyncGenerator<Uint8Array, void> {
     for await (const { line, index } of readObjectLines(files, tally, signal)) {

@@ -1,9 +1,8 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { rm } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
+import { writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { describeWriteError, writeAtomically } from "./atomic-output.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { mixSizes } from "./mix-sizes.js";
@@ -48,9 +47,6 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
   const files = await Promise.all(options.inputs.map(dataFiles));
   const inputs = await digestInputs(files.flat(), signal);
   refusePipes(inputs);
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const refuseChanged = await watchFiles(files.flat());
   const usable = new UsableRows();
   const totals: number[] = [];

@@ -1,6 +1,5 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
-import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { rm, writeFile } from "node:fs/promises";
+import { writeAtomically } from "../files/outputs.js";
 import { openDatabase } from "./duckdb.js";
 import { Histogram, histogramPicture } from "./histogram.js";
 import { digestInputs, writeManifest } from "./manifest.js";
@@ -71,9 +70,6 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   const manifestInputs = await digestInputs(files, signal);
   const { tokenizer, prefix } = await packTools(settings);
   const digest = tokenizer.digest;
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const counts = new Counts();
   const rowsPath = `${output}.rows.partial`;
   try {

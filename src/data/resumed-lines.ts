@@ -1,6 +1,6 @@
 import { type FileHandle, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import type { JsonObject } from "../files/bounded-json.js";
-import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { describeWriteError, writeAtomically } from "../files/outputs.js";
 
 const newline = 0x0a;
 const chunkBytes = 2 ** 20;

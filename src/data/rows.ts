@@ -75,7 +75,7 @@ export async function* readRowParts(path: string, signal: AbortSignal): AsyncGen
     yield* partsOf(readArrayBytes(stream, quote(path), signal, maxRowBytes), "element", path);
   } else {
     // A file is opened at once, so that a wrong path is told at once; standard input has no name here.
-    const stream = await openInput(path, process.stdin);
+    const stream = await openInput(path, process.stdin, signal);
     yield* partsOf(readLineBytes(stream, signal, maxRowBytes), "line", path);
   }
 }

@@ -1,6 +1,4 @@
-import { mkdir } from "node:fs/promises";
-import { dirname } from "node:path";
-import { describeWriteError, writeAtomically } from "./atomic-output.js";
+import { writeAtomically } from "../files/outputs.js";
 import { LineDraw } from "./line-draw.js";
 import { digestInputs, writeManifest } from "./manifest.js";
 import { findUsableRows, readObjectLines, UsableRows, watchFiles } from "./object-lines.js";
@@ -35,9 +33,6 @@ export async function sampleRows(options: SampleOptions): Promise<RowReport> {
   const files = await dataFiles(input);
   const inputs = await digestInputs(files, signal);
   refusePipes(inputs);
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const refuseChanged = await watchFiles(files);
   const usable = new UsableRows();
   await findUsableRows(files, usable, signal);

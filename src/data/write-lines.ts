@@ -1,6 +1,7 @@
 import { createWriteStream } from "node:fs";
+import { dirname } from "node:path";
 import { finished } from "node:stream/promises";
-import { describeWriteError } from "./atomic-output.js";
+import { describeWriteError, makeFolder } from "../files/outputs.js";
 
 /** Small texts are written together, in bytes. */
 const pieceBytes = 2 ** 18;
@@ -11,6 +12,7 @@ const pieceBytes = 2 ** 18;
  * @throws Error that names the path; what `texts` throws.
  */
 export async function writeTexts(path: string, texts: AsyncIterable<string | Uint8Array>): Promise<void> {
+  await makeFolder(dirname(path));
   const stream = createWriteStream(path);
   // A write that fails is told by the stream's end, wherever it happens.
   const ended = finished(stream);

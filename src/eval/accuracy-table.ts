@@ -1,10 +1,10 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
-import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import type { Engine } from "../engine/engine.js";
 import { readJson } from "../files/bounded-json.js";
+import { writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -74,6 +74,8 @@ export interface AccuracyTableOptions {
   readonly concurrency: number;
   readonly openEngine: (model: string) => Promise<Engine>;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which run begins. */
   readonly onRun?: ((set: string, row: string) => void) | undefined;
   readonly onProgress?: ((answered: number, total: number) => void) | undefined;
@@ -132,25 +134,31 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
  */
 export async function runAccuracyTable(options: AccuracyTableOptions): Promise<AccuracyTable> {
   const { folder, passages, numQuestions, noise, hotpot } = options;
-  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, folder);
-  });
   const sets: TableSet[] = [];
   for (const count of passages) {
     const lines = heldOutLines({ passages: count, numQuestions, noise });
-    sets.push(await runSet({ name: `${count} passages`, lines, isHeldOut: true, note: undefined }, options));
+    sets.push(await runSet({ name: heldOutName(count), lines, isHeldOut: true, note: undefined }, options));
   }
   if (hotpot !== undefined) {
     const lines = await readHotpot(hotpot);
     const halfWidth = Math.round(100 * 1.96 * Math.sqrt(0.25 / lines.length));
     const note = `${lines.length} real questions, never trained on: each figure is good to ±${halfWidth} points at best.`;
-    sets.push(await runSet({ name: "HotpotQA", lines, isHeldOut: false, note }, options));
+    sets.push(await runSet({ name: hotpotName, lines, isHeldOut: false, note }, options));
   }
   const table: AccuracyTable = { maxTokens: options.maxTokens, sets };
   await writeWhole(join(folder, "accuracy.json"), `${JSON.stringify(table, null, 2)}\n`);
   await writeWhole(join(folder, "accuracy.md"), tableMarkdown(table));
   return table;
 }
+
+/** What runAccuracyTable() writes beside the sets' folders, for held-out sets of so many passages and HotpotQA. */
+export function tableFiles(passages: readonly number[]): string[] {
+  const sets = [...passages.map(heldOutName), hotpotName].map(folderName);
+  return ["accuracy.json", "accuracy.md", ...sets.flatMap((set) => [`${set}.jsonl`, `${set}.svg`])];
+}
+
+const heldOutName = (passages: number): string => `${passages} passages`;
+const hotpotName = "HotpotQA";
 
 interface SetToRun {
   readonly name: string;
@@ -163,9 +171,6 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
   const { rows, signal } = options;
   const { name, lines } = set;
   const folder = join(options.folder, folderName(name));
-  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, folder);
-  });
   await writeWhole(join(options.folder, `${folderName(name)}.jsonl`), lines.map(lineText).join(""));
   const run = async (row: TableRow, rowName: string, maxDocuments?: number): Promise<[NamedRun, RunSummary]> => {
     options.onRun?.(name, rowName);
@@ -181,6 +186,7 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
       concurrency: options.concurrency,
       asksAgain: true,
       signal,
+      onResume: options.onResume,
       onProgress: options.onProgress,
     });
     const named = { name: rowName, answers, timings };

@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { describeWriteError } from "../data/atomic-output.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import { prepareOutputs } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { type EngineResponderOptions, engineResponder } from "./engine-responder.js";
 import { type AnsweredLine, parseAnsweredLine, type RagLine } from "./rag-line.js";
@@ -14,6 +13,7 @@ import {
   keepWholeLines,
   lockFolder,
   openAppend,
+  runFiles,
   TIMINGS_FILE,
 } from "./run-folder.js";
 import type { RequestTiming } from "./summary.js";
@@ -33,6 +33,8 @@ interface RunOptions {
    */
   readonly asksAgain?: boolean | undefined;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   readonly onProgress?: ((answered: number, total: number) => void) | undefined;
 }
 
@@ -84,9 +86,7 @@ export async function runQuestions(options: QuestionRunOptions): Promise<RagRun>
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`Cannot run: concurrency is ${concurrency}, wanted a whole number from 1 on`);
   }
-  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, folder);
-  });
+  await prepareOutputs({ inputs: [], outputs: runFiles(folder), force: true });
   const settings = { ...(await responder.settings()), max_tokens: maxTokens };
   await using _lock = await lockFolder(folder);
   await agreeOnSettings(folder, settings);
@@ -100,6 +100,7 @@ export async function runQuestions(options: QuestionRunOptions): Promise<RagRun>
     );
   }
   const resumed = answers.length;
+  if (resumed > 0) options.onResume?.(`Going on in ${quote(folder)}: ${resumed} questions were answered`);
   const timings = (await keepWholeLines(timingsPath, (value) => Number(value.index) < resumed)).map(readTiming);
   const answered = answers.map(({ line }) => line);
 

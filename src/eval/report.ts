@@ -1,6 +1,6 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
+import { writeAtomically } from "../files/outputs.js";
 import type { PairedDifference } from "./interval.js";
 import { METRIC_NAMES, METRICS, type Metric } from "./metrics.js";
 import { PAPER_ROWS, paperAverage, paperSetOf } from "./paper-rows.js";
@@ -240,6 +240,9 @@ function markdownCell(text: string): string {
   return text.startsWith("  ") ? `&nbsp;&nbsp;${escaped}` : escaped;
 }
 
+/** What writeReport() writes. */
+export const REPORT_FILES = ["report.json", "report.md", "report.svg"];
+
 /**
  * Writes a report as report.json, report.md and report.svg, each whole or not at all.
  *
@@ -266,9 +269,6 @@ export function writeSetsReport(folder: string, report: SetsReport): Promise<voi
 
 /** Writes texts as files of a folder, each whole or not at all. @throws Error that names the file that cannot be written. */
 export async function writeFiles(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
-  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, folder);
-  });
   for (const [name, text] of Object.entries(files)) {
     await writeAtomically(join(folder, name), (partial) => writeFile(partial, text));
   }

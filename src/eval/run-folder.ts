@@ -1,8 +1,8 @@
-import { type FileHandle, open, readFile, truncate, writeFile } from "node:fs/promises";
+import { type FileHandle, open, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describeWriteError, writeAtomically } from "../data/atomic-output.js";
 import { holdLock } from "../data/file-lock.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
+import { describeWriteError, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import type { RunSettings } from "./responder.js";
@@ -12,6 +12,38 @@ export const SETTINGS_FILE = "run.json";
 export const ANSWERS_FILE = "answers.jsonl";
 export const TIMINGS_FILE = "timings.jsonl";
 const lockFile = "run.lock";
+
+/** The files that a run's folder holds. */
+export function runFiles(folder: string): string[] {
+  return [SETTINGS_FILE, ANSWERS_FILE, TIMINGS_FILE, lockFile].map((name) => join(folder, name));
+}
+
+/**
+ * prepareOutputs() for a report over runs that are gone on with: where the folder holds runs already, in itself or below, the
+ * report over them is written anew without `force`.
+ *
+ * @param names the report's files.
+ * @throws as prepareOutputs().
+ */
+export async function prepareReport(
+  folder: string,
+  names: readonly string[],
+  inputs: readonly string[],
+  force: boolean,
+): Promise<void> {
+  const runs = await runFolders(folder, 2);
+  await prepareOutputs({ inputs, outputs: [...new Set([folder, ...runs])].flatMap(runFiles), force: true });
+  const outputs = names.map((name) => join(folder, name));
+  await prepareOutputs({ inputs, outputs, force: force || runs.length > 0 });
+}
+
+/** The folders of runs, at most `depth` folders below. */
+async function runFolders(folder: string, depth: number): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  const below = entries.filter((entry) => entry.isDirectory() && depth > 0);
+  const runs = await Promise.all(below.map(({ name }) => runFolders(join(folder, name), depth - 1)));
+  return [...(entries.some(({ name }) => name === SETTINGS_FILE) ? [folder] : []), ...runs.flat()];
+}
 
 /**
  * Writes the settings of a new run; holds those of an older one to them.

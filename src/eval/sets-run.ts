@@ -26,6 +26,8 @@ export interface SetsRunOptions {
   /** Another run, that of the only set, which every entrant's is compared with. */
   readonly against?: NamedRun | undefined;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which run begins. */
   readonly onRun?: ((set: string, entrant: string) => void) | undefined;
   readonly onProgress?: ((answered: number, total: number) => void) | undefined;
@@ -55,6 +57,7 @@ export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
         concurrency: options.concurrency,
         asksAgain: options.asksAgain,
         signal,
+        onResume: options.onResume,
         onProgress: options.onProgress,
       });
       runs.push({ name: entrant.name, answers, timings });
@@ -72,6 +75,11 @@ export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
   const report = { title, lastSentence, sets: reports };
   await writeSetsReport(folder, report);
   return report;
+}
+
+/** What runSets() writes beside the runs' folders. */
+export function setsReportFiles(sets: readonly { readonly name: string }[]): string[] {
+  return ["report.json", "report.md", ...sets.map(({ name }) => `${folderName(name)}.svg`)];
 }
 
 /** Each run less the first, and each less another. */

@@ -26,6 +26,8 @@ export interface SweepOptions {
   readonly concurrency: number;
   readonly asksAgain: boolean;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which point begins. */
   readonly onPoint?: ((entrant: string, order: GoldOrder, passages: number) => void) | undefined;
   readonly onProgress?: ((answered: number, total: number) => void) | undefined;
@@ -62,6 +64,9 @@ export interface SweepReport {
   readonly notes: readonly string[];
 }
 
+/** What runSweep() writes beside the runs' folders. */
+export const SWEEP_FILES = ["sweep.json", "sweep.md", "accuracy.svg", "hit-rate.svg", "ttft.svg"];
+
 /**
  * How accuracy, hit rate and times to the first token go with the number of passages, and with where the gold ones stand.
  * Each point is a run in a folder of its own, as runQuestions() keeps it. Writes sweep.json, sweep.md and three pictures.
@@ -97,6 +102,7 @@ export async function runSweep(options: SweepOptions): Promise<SweepReport> {
           concurrency: options.concurrency,
           asksAgain: options.asksAgain,
           signal,
+          onResume: options.onResume,
           onProgress: options.onProgress,
         });
         const fitting = answers.filter(({ errorCode }) => errorCode !== "too_long");

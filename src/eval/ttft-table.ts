@@ -219,6 +219,9 @@ export function ttftNotes(table: TtftTable): string[] {
   ];
 }
 
+/** What writeTtftTable() writes. */
+export const TTFT_FILES = ["ttft.json", "ttft.md", "ttft.svg"];
+
 /** Writes ttft.json, ttft.md and ttft.svg, each whole or not at all. @throws Error that names the file that cannot be written. */
 export function writeTtftTable(folder: string, table: TtftTable): Promise<void> {
   const title = "Time to the first token";

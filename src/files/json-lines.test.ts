@@ -1,7 +1,12 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type InputLine, readJsonLines } from "./json-lines.js";
+import { type InputLine, openInput, readJsonLines } from "./json-lines.js";
 
 const never = new AbortController().signal;
 
@@ -58,3 +63,36 @@ test("readJsonLines(): an abort ends the wait for more", async () => {
   await expect(readJsonLines(stream, stopping.signal).next()).rejects.toThrow("Cancelled");
   expect(stream.destroyed).toBe(true);
 });
+
+test.skipIf(process.platform === "win32")(
+  "openInput(): a named pipe waits for its writer, but not for ever",
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "block-attention-pipe-"));
+    try {
+      const path = join(folder, "pipe");
+      const pipeMaker = "mkfifo";
+      execFileSync(pipeMaker, [path]);
+      const stdin = Readable.from([]);
+      await expect(openInput(path, stdin, never, 50)).rejects.toThrow(
+        /^Cannot read ".*pipe": it is a named pipe, and nobody wrote to it for 0.05 s$/,
+      );
+      const stopping = new AbortController();
+      const stopped = openInput(path, stdin, stopping.signal);
+      stopping.abort(new Error("stopped"));
+      await expect(stopped).rejects.toThrow("stopped");
+      // More of them than there are threads that open files.
+      const paths = Array.from({ length: 6 }, (_, i) => join(folder, String(i)));
+      execFileSync(pipeMaker, paths);
+      const waiting = paths.map((other) => openInput(other, stdin, never, 50));
+      for (const outcome of await Promise.allSettled(waiting)) expect(outcome.status).toBe("rejected");
+      const opening = openInput(path, stdin, never);
+      const writing = writeFile(path, '{"a":1}\n{"b":2}\n');
+      const lines: InputLine[] = [];
+      for await (const line of readJsonLines(await opening, never)) lines.push(line);
+      await writing;
+      expect(lines.map((line) => line.kind === "value" && line.value)).toEqual([{ a: 1 }, { b: 2 }]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  },
+);

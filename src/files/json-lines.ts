@@ -1,8 +1,9 @@
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { closeSync, constants, openSync } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import type { JsonValue } from "./bounded-json.js";
 import { BoundedPart, type InputPart, parsePart } from "./bounded-part.js";
+import { quote } from "./quote.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
 
 /** A line of input: its JSON, or why it has none. */
@@ -23,16 +24,49 @@ const pieceBytes = 2 ** 18;
 const newline = 0x0a;
 const whiteSpace: ReadonlySet<number> = new Set([0x20, 0x09, 0x0d]);
 
-/** Opens what --input names: standard input for "-". @throws Error if the file cannot be read. */
-export async function openInput(path: string, stdin: Readable): Promise<Readable> {
+/** How long a named pipe is waited for until somebody writes to it. */
+const WRITER_WAIT_MS = 60_000;
+
+/**
+ * Opens what --input names: standard input for "-".
+ *
+ * @throws Error if the file cannot be read, or is a named pipe to which nobody writes; the signal's reason.
+ */
+export async function openInput(
+  path: string,
+  stdin: Readable,
+  signal: AbortSignal,
+  writerWaitMs = WRITER_WAIT_MS,
+): Promise<Readable> {
   if (path === "-") return stdin;
   const found = await stat(path).catch((error: unknown) => {
     throw describeFileError(error, path);
   });
-  // A shell's <(…) is a pipe: its writer is there already.
-  if (found.isFIFO()) return createReadStream(path);
-  const { handle } = await openRegularFile(path);
+  const handle = found.isFIFO() ? await openPipe(path, signal, writerWaitMs) : (await openRegularFile(path)).handle;
   return handle.createReadStream({ highWaterMark: pieceBytes });
+}
+
+/** Opens a named pipe when its writer has: that of a shell's <(…) is there already. */
+async function openPipe(path: string, signal: AbortSignal, waitMs: number): Promise<FileHandle> {
+  const opening = open(path, "r").catch((error: unknown) => {
+    throw describeFileError(error, path);
+  });
+  const waiting = AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
+  const stopped = new Promise<undefined>((resolve) => {
+    if (waiting.aborted) resolve(undefined);
+    waiting.addEventListener("abort", () => resolve(undefined), { once: true });
+  });
+  const handle = await Promise.race([opening, stopped]);
+  if (handle !== undefined) return handle;
+  // The thread that opens the pipe waits for a writer: let it go.
+  const writer = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  try {
+    await (await opening).close();
+  } finally {
+    closeSync(writer);
+  }
+  signal.throwIfAborted();
+  throw new Error(`Cannot read ${quote(path)}: it is a named pipe, and nobody wrote to it for ${waitMs / 1000} s`);
 }
 
 /**

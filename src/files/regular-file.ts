@@ -34,12 +34,28 @@ export async function openRegularFile(path: string): Promise<RegularFile> {
  */
 export function describeFileError(error: unknown, path: string): Error {
   const code = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
-  if (code === undefined) {
+  // Others' codes say nothing of files.
+  if (code === undefined || !(reasons.has(code) || (error as NodeJS.ErrnoException).errno !== undefined)) {
     return error instanceof Error ? error : new Error(`Cannot read ${quote(path)}: ${String(error)}`);
   }
   const meant = code === "ENOENT" || code === "ENOTDIR" ? suggestPath(path) : undefined;
   const suggestion = meant === undefined ? "" : `; did you mean ${quote(meant)}?`;
   return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}${suggestion}`, { cause: error });
+}
+
+/**
+ * What an error of the system says, in our words: one that nobody has told of before.
+ *
+ * @returns undefined for other errors.
+ */
+export function describeSystemError(error: unknown): string | undefined {
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  const reason = reasons.get(code ?? "");
+  if (!(error instanceof Error) || reason === undefined) return undefined;
+  // Which file was one too many says nothing.
+  if (path === undefined || code === "EMFILE" || code === "ENFILE") return `Cannot go on: ${reason}`;
+  const isReading = /^(open|read|scandir|opendir|l?stat|access|realpath)$/.test(syscall ?? "open");
+  return `Cannot ${isReading ? "read" : "write"} ${quote(path)}: ${reason}`;
 }
 
 const reasons: ReadonlyMap<string, string> = new Map([
@@ -50,7 +66,12 @@ const reasons: ReadonlyMap<string, string> = new Map([
   ["EPERM", "permission denied"],
   ["ELOOP", "its symbolic links form a loop"],
   ["ENAMETOOLONG", "the path is too long"],
+  ["EEXIST", "there is such a file"],
+  ["EBUSY", "it is in use"],
+  ["EIO", "the device fails"],
   ["EMFILE", "too many files are open"],
+  ["ENFILE", "too many files are open on this machine"],
+  ["EFBIG", "a file may not be that large here"],
   ["ENOSPC", "the disk is full"],
   ["EDQUOT", "the disk quota is used up"],
   ["EROFS", "it is on a read-only file system"],

@@ -52,7 +52,7 @@ test('suggestPath(): "~" that no shell spelled out', async () => {
 
 test("describeFileError(): an input that is not there names the one that was meant", async () => {
   const at = await folderOf("passages.jsonl");
-  const message = await expectError(openInput(at("passages.json"), process.stdin));
+  const message = await expectError(openInput(at("passages.json"), process.stdin, new AbortController().signal));
   expect(message).toBe(
     `Cannot read ${JSON.stringify(at("passages.json"))}: no such file or folder; did you mean ${JSON.stringify(at("passages.jsonl"))}?`,
   );

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { open, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
+import { makeFolder } from "../files/outputs.js";
 import { type FileState, sameState } from "./file-digest.js";
 
 const MAX_REMEMBERED = 1_000;
@@ -50,7 +51,7 @@ export class DigestMemory {
     const text = JSON.stringify({ version: 1, files: [...others, ...files].slice(-MAX_REMEMBERED) });
     const temporary = `${this.#path}.${randomUUID()}.tmp`;
     try {
-      await mkdir(path.dirname(this.#path), { recursive: true });
+      await makeFolder(path.dirname(this.#path));
       const file = await open(temporary, "wx", 0o600);
       try {
         await file.writeFile(text);

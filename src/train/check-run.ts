@@ -95,7 +95,7 @@ export async function checkCheckpoint(folder: string): Promise<void> {
  *
  * @throws Error of one line.
  */
-export async function checkOutput(folder: string): Promise<void> {
+async function checkOutput(folder: string): Promise<void> {
   for (let path = folder; ; path = dirname(path)) {
     try {
       const found = await stat(path);

@@ -1,10 +1,10 @@
 import { setMaxListeners } from "node:events";
-import { mkdir, realpath, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ragPrompt } from "../../blocks/rag-prompt.js";
 import type { JsonObject } from "../../files/bounded-json.js";
+import { makeFolder, writeAtomically } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
 import { holdLock } from "../file-lock.js";
 import { digestInputs, type ManifestInput, writeManifest } from "../manifest.js";
 import { type RagRow, readRagRows, withFields } from "../rag/rag-row.js";
@@ -26,6 +26,8 @@ export interface AnswerOptions {
   readonly replace: boolean;
   readonly dependencies: ChatClientDependencies;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   readonly onProgress?: ((done: number) => void) | undefined;
 }
 
@@ -68,10 +70,7 @@ export async function answerRows(options: AnswerOptions): Promise<AnswerReport> 
   const files = await dataFiles(options.input);
   const inputs = await digestInputs(files, signal);
   refusePipes(inputs);
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
-  await refuseSame(files, output);
+  await makeFolder(dirname(output));
   await using _lock = await holdLock(`${output}.lock`, `write ${quote(output)}`);
   const decisive: JsonObject = {
     model: chat.model,
@@ -82,6 +81,7 @@ export async function answerRows(options: AnswerOptions): Promise<AnswerReport> 
   const digests = inputs.map(({ sha256 }) => sha256);
   await using journal = await AnswerJournal.open(journalPath(output), { ...decisive, input: digests });
   const resumed = journal.numAnswered + journal.numFailed;
+  if (resumed > 0) options.onResume?.(`Going on with ${quote(journalPath(output))}: ${resumed} questions were asked`);
   await askAll(options, client, files, journal);
   signal.throwIfAborted();
   const report = { ...(await writeOutput(options, files, journal)), resumed };
@@ -154,15 +154,6 @@ async function askOne(row: RagRow, client: ChatClient, journal: AnswerJournal, s
 function concernsAll(status: number, numAnswered: number): boolean {
   if (status === 401) return true;
   return numAnswered === 0 && (status === 403 || status === 404 || status >= 500 || (status >= 300 && status < 400));
-}
-
-/** Input and output must not be one file: a run that goes on reads the input again. */
-async function refuseSame(files: readonly string[], output: string): Promise<void> {
-  const place = await realpath(output).catch(() => undefined);
-  if (place === undefined) return;
-  for (const file of files) {
-    if ((await realpath(file)) === place) throw new Error(`Cannot write ${quote(output)}: it is the input too`);
-  }
 }
 
 async function writeOutput(

@@ -1,8 +1,6 @@
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { JsonObject } from "../../files/bounded-json.js";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
+import { writeAtomically } from "../../files/outputs.js";
 import { digestInputs, writeManifest } from "../manifest.js";
 import { mapRows } from "../map-rows.js";
 import { type RowReport, RowTally } from "../row-tally.js";
@@ -35,9 +33,6 @@ export async function convertRows(options: ConvertOptions): Promise<RowReport> {
   const inputs = await digestInputs(files, signal);
   const model = await modelPrompt(options.model, options.template);
   const { tokenizer, rag } = model;
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const tally = new RowTally();
   const settings = { kind: "convert", model: options.model, template: options.template, maxDocuments, order } as const;
   const mapping = { settings, numWorkers: options.numWorkers ?? 0, inline: async () => convertWorkOf(model, settings) };

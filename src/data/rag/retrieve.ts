@@ -1,9 +1,7 @@
-import { mkdir, readdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import type { JsonObject, JsonValue } from "../../files/bounded-json.js";
+import { makeFolder, modelFiles, writeAtomically } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
-import { describeFileError } from "../../files/regular-file.js";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
 import { holdLock } from "../file-lock.js";
 import { digestInputs, type ManifestInput, writeManifest } from "../manifest.js";
 import { ResumedLines } from "../resumed-lines.js";
@@ -42,6 +40,8 @@ export interface RetrieveOptions {
   readonly maxPassages: number;
   readonly order: PassageOrder;
   readonly signal: AbortSignal;
+  /** Told, in a sentence, what an earlier run has left that is gone on with. */
+  readonly onResume?: ((text: string) => void) | undefined;
   /** Told now and then of what is under way and of the rows that it has done. */
   readonly onProgress?: ((step: "counting" | "scoring" | "writing", rows: number) => void) | undefined;
 }
@@ -75,16 +75,13 @@ export async function retrievePassages(options: RetrieveOptions): Promise<Retrie
     scoring.kind === "file" ? [scoring.path] : scoring.kind === "dense" ? await modelFiles(scoring.model) : [];
   const inputs = await digestInputs([...files, ...scoredBy], signal);
   refusePipes(inputs);
-  for (const path of [output, ...(scoresOutput === undefined ? [] : [scoresOutput])]) {
-    await mkdir(dirname(path), { recursive: true }).catch((error: unknown) => {
-      throw describeWriteError(error, path);
-    });
-  }
   if (scoring.kind === "file") return choose(options, files, inputs, scoring.path);
   const partial = `${scoresOutput ?? `${output}.scores`}.partial`;
+  await makeFolder(dirname(partial));
   await using _lock = await holdLock(`${partial}.lock`, `write ${quote(partial)}`);
   const settings = { ...scoringOptions(scoring), inputs: inputs.map(({ sha256 }) => sha256) };
   await using scores = await ResumedLines.open(partial, settings, rowsPerPiece);
+  if (scores.numKept > 0) options.onResume?.(`Going on with ${quote(partial)}: ${scores.numKept} rows are scored`);
   for await (const text of scoreTexts(scoring, files, scores.numKept, options)) await scores.append(text);
   await scores.sync();
   const report = await choose(options, files, inputs, scores.path);
@@ -219,15 +216,4 @@ async function* rowsOf(
     if (row.index % progressEvery === 0) onProgress?.(step, row.index);
     yield row;
   }
-}
-
-/** What of a model's folder decides its embeddings. */
-async function modelFiles(folder: string): Promise<string[]> {
-  const names = await readdir(folder).catch((error: unknown) => {
-    throw describeFileError(error, folder);
-  });
-  return names
-    .filter((name) => /\.(json|txt|model|safetensors|bin)$/i.test(name))
-    .sort()
-    .map((name) => join(folder, name));
 }

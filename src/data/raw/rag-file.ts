@@ -1,7 +1,7 @@
-import { mkdir, writeFile } from "node:fs/promises";
-import { basename, dirname } from "node:path";
+import { writeFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { writeAtomically } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
 import { Histogram, histogramPicture } from "../histogram.js";
 import { digestInputs, writeManifest } from "../manifest.js";
 import { mapRows } from "../map-rows.js";
@@ -63,9 +63,6 @@ export async function writeRagFile(options: RagFileOptions): Promise<RagFileRepo
   const { format, output, split, limit, signal } = options;
   const files = await rawFiles(options.input, split);
   const inputs = await digestInputs(options.scores === undefined ? files : [...files, options.scores], signal);
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const counts = new Counts();
   await writeAtomically(output, (partial) => writeTexts(partial, lines(files, options, counts)));
   const pictures = [

@@ -1,6 +1,6 @@
-import { type FileHandle, mkdir, open, writeFile } from "node:fs/promises";
+import { type FileHandle, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
+import { describeWriteError, writeAtomically } from "../../files/outputs.js";
 import { Histogram, histogramPicture } from "../histogram.js";
 import { digestInputs, type ManifestFields, writeManifest } from "../manifest.js";
 import { mapInOrder } from "../ordered-workers.js";
@@ -62,10 +62,7 @@ export async function writeTulu3(options: Tulu3Options): Promise<Tulu3Report> {
   const files = await dataFiles(input);
   const inputs = await digestInputs(files, signal);
   const { tokenizer, prefix } = await packTools(settings);
-  await mkdir(outputDir, { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, outputDir);
-  });
-  const paths = { sft: join(outputDir, "sft.train.jsonl"), block: join(outputDir, "block.train.jsonl") };
+  const paths = tulu3Paths(outputDir);
   const counts = new Counts();
   await writeAtomically(paths.sft, (sft) =>
     writeAtomically(paths.block, (block) => writeBoth(sft, block, cutRows(files, settings, options, counts))),
@@ -87,6 +84,11 @@ export async function writeTulu3(options: Tulu3Options): Promise<Tulu3Report> {
     await writeManifest(path, fields, signal);
   }
   return report;
+}
+
+/** The files that are written into a folder. */
+export function tulu3Paths(folder: string): { readonly sft: string; readonly block: string } {
+  return { sft: join(folder, "sft.train.jsonl"), block: join(folder, "block.train.jsonl") };
 }
 
 class FileCounts {

@@ -1,9 +1,7 @@
-import { mkdir } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { RagDocument } from "../../blocks/block.js";
 import { loadTokenizer } from "../../engine/model.js";
 import { isJsonObject } from "../../files/bounded-json.js";
-import { describeWriteError, writeAtomically } from "../atomic-output.js";
+import { writeAtomically } from "../../files/outputs.js";
 import { digestInputs, writeManifest } from "../manifest.js";
 import { mapInOrder } from "../ordered-workers.js";
 import { readRows } from "../rows.js";
@@ -46,9 +44,6 @@ export async function writeSynthFile(options: SynthFileOptions): Promise<SynthRe
     [noiseFile, namesFile].filter((file) => file !== undefined),
     signal,
   );
-  await mkdir(dirname(output), { recursive: true }).catch((error: unknown) => {
-    throw describeWriteError(error, output);
-  });
   const kinds: Record<string, number> = {};
   let questions = 0;
   let contexts = 0;

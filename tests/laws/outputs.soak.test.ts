@@ -1,0 +1,3 @@
+import { outputsSuite } from "./outputs.suite.js";
+
+outputsSuite({ numDisturbed: Infinity, numKills: 8 });
