@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { askRegistry } from "./check-audit.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const skipTests = process.argv.includes("--skip-tests");
@@ -28,6 +29,12 @@ const steps = [
   { name: "format and lint", command: node("@biomejs/biome/bin/biome", "check", "--error-on-warnings") },
   { name: "import directions", command: [process.execPath, "scripts/check-imports.mjs"] },
   { name: "documents", command: [process.execPath, "scripts/check-docs.mjs"] },
+  { name: "locked packages have digests", command: [process.execPath, "scripts/check-locks.mjs"] },
+  {
+    name: "known weaknesses of packages",
+    command: [process.execPath, "scripts/check-audit.mjs"],
+    skip: () => askRegistry().reason,
+  },
   {
     name: "unused files, exports and packages",
     command: node("knip/bin/knip.js", "--no-config-hints", "--no-progress"),

@@ -1,5 +1,7 @@
 // Adds to package-lock.json the optional packages of other platforms that a registry mirror did not list when the
-// lock file was written, so that `npm ci` works on every platform. Run it after every `npm install`.
+// lock file was written, so that `npm ci` works on every platform, and the digests that entries lack. Run it after every
+// `npm install`; it asks the registry.
+import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 
 const systems = {
@@ -65,6 +67,33 @@ for (const [path, entry] of Object.entries(lock.packages)) {
     added.push(target);
   }
 }
+/** What the registry says is the digest of a package; undefined where it has none of this version. */
+function digestOf(name, version) {
+  // npm is a script on Windows, which only a shell can start. The names are those of the lock file.
+  const shell = process.platform === "win32";
+  const args = ["view", `${name}@${version}`, "dist.integrity", "--json"];
+  const { stdout } = spawnSync("npm", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"], shell });
+  try {
+    const answer = JSON.parse(stdout);
+    return typeof answer === "string" ? answer : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const without = [];
+for (const [path, entry] of Object.entries(lock.packages)) {
+  if (path === "" || entry.integrity) continue;
+  const integrity = digestOf(entry.name ?? path.split("node_modules/").at(-1), entry.version);
+  if (integrity === undefined) {
+    without.push(path);
+    continue;
+  }
+  const { version, ...rest } = entry;
+  lock.packages[path] = { version, integrity, ...rest };
+}
 lock.packages = Object.fromEntries(Object.entries(lock.packages).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
 writeFileSync(lockPath, `${JSON.stringify(lock, null, 2)}\n`);
 console.log(`package-lock.json: ${added.length} optional packages of other platforms added`);
+// scripts/check-locks.mjs lists those that are let pass, with the reason.
+for (const path of without) console.log(`The registry has no digest for "${path}"`);
