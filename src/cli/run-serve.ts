@@ -96,7 +96,8 @@ function engineOptions(config: ServerConfig) {
 /** @returns the address, as clients say it. */
 async function listen(app: FastifyInstance, { host, port }: ServerConfig): Promise<string> {
   try {
-    await app.listen({ host, port });
+    // Fastify would make a second server for the other address of "localhost", one that is held to no limits.
+    await app.listen({ host: host === "localhost" ? "127.0.0.1" : host, port });
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? "";
     const reason = listenErrors[code] ?? (error instanceof Error ? error.message : String(error));

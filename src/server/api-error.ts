@@ -126,7 +126,7 @@ export const errorResponses = {
   400: errorSchema.describe("The request cannot be used: the message says why."),
   401: errorSchema.describe("The server wants a key, and this is none."),
   403: errorSchema.describe("The Host header names no host of this server."),
-  408: errorSchema.describe("The request did not arrive whole within the time."),
+  408: errorSchema.describe("The request came too slowly, or not whole within the time."),
   413: errorSchema.describe("The body is larger than allowed."),
   415: errorSchema.describe("The body is no JSON."),
   431: errorSchema.describe("The head is larger than allowed."),

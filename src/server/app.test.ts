@@ -589,7 +589,7 @@ test("createApp(): connections are kept, and answer again after an error", async
 });
 
 test("createApp(): what is no HTTP, too large a head or too slow is answered in the same form", async () => {
-  const { app } = await setUp({ settings: { requestSeconds: "1", maxHeaderBytes: "2048" } });
+  const { app } = await setUp({ settings: { stallSeconds: "1", maxHeaderBytes: "2048" } });
   try {
     const port = await listening(app);
     const bodyOf = (answer: string): string => answer.slice(answer.indexOf("\r\n\r\n") + 4);
@@ -601,14 +601,14 @@ test("createApp(): what is no HTTP, too large a head or too slow is answered in 
       port,
       "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{",
     );
-    expectError({ statusCode: Number(slow.slice(9, 12)), body: bodyOf(slow) }, 408, "request_timeout");
+    expectError({ statusCode: Number(slow.slice(9, 12)), body: bodyOf(slow) }, 408, "request_too_slow");
   } finally {
     await app.close();
   }
 });
 
 test("createApp(): an answer may take longer than its request", async () => {
-  const { app } = await setUp({ settings: { requestSeconds: "1" }, fake: { tokenMs: 300 } });
+  const { app } = await setUp({ settings: { stallSeconds: "1", transferSeconds: "1" }, fake: { tokenMs: 300 } });
   try {
     const port = await listening(app);
     const answer = await fetch(`http://127.0.0.1:${port}/generate`, {
@@ -620,6 +620,18 @@ test("createApp(): an answer may take longer than its request", async () => {
   } finally {
     await app.close();
   }
+});
+
+test("createApp(): a large answer comes whole and with its length", async () => {
+  const generated = "é".repeat(200_000);
+  const { app } = await setUp({ fake: { answer: generated } });
+  const answer = await app.inject({ method: "POST", url: "/generate", payload: { blocks: ["a"] } });
+  expect(answer.json()).toMatchObject({ generated });
+  expect(answer.headers["content-length"]).toBe(String(Buffer.byteLength(answer.body)));
+  expect(answer.headers["transfer-encoding"]).toBeUndefined();
+  const { "content-length": length } = (await app.inject("/openapi.json")).headers;
+  expect(Number(length)).toBeGreaterThan(65_536);
+  expect((await app.inject({ method: "HEAD", url: "/openapi.json" })).headers["content-length"]).toBe(length);
 });
 
 test("createApp(): requests beyond what runs and waits are refused before their body is read", async () => {

@@ -20,6 +20,7 @@ import { ApiError, errorBody, toApiError } from "./api-error.js";
 import type { ApiKeys } from "./api-keys.js";
 import { registerBlocks } from "./blocks-routes.js";
 import { answerClientError } from "./client-error.js";
+import { Connections } from "./connections.js";
 import type { EngineHost } from "./engine-host.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
@@ -58,8 +59,10 @@ declare module "fastify" {
 const onlyTenant: Tenant = { name: "default", salt: "" };
 /** Who asks for what needs no key, where others need one. */
 const anybody: Tenant = { name: "anonymous", salt: "anonymous" };
-/** Requests in flight beyond those that run or wait in the engine: reading, cutting, answering. */
+/** Requests in work beyond those that run or wait in the engine: cutting, tokenizing. */
 const spareRequests = 64;
+/** Connections beyond those: idle, sending a request, or taking an answer. */
+const spareConnections = 1024;
 
 /**
  * The server's application: every route, with what holds for all of them. It does not listen yet, and it does not own
@@ -72,23 +75,25 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   refusePublicWithoutKeys(config, keys);
   const logger = options.logger ?? pino({ enabled: false });
   const version = packageVersion();
-  const requestMs = config.requestSeconds * 1000;
   const app: FastifyInstance = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => `req_${randomUUID().replaceAll("-", "")}`,
     bodyLimit: config.maxBodyBytes,
-    requestTimeout: requestMs,
+    // Connections keeps the time, of heads too.
+    requestTimeout: 0,
     http: {
       maxHeaderSize: config.maxHeaderBytes,
       // Node's own refusal has no body: admit() tells why.
       requireHostHeader: false,
-      headersTimeout: requestMs,
-      connectionsCheckingInterval: Math.min(requestMs, 2_000),
+      headersTimeout: 0,
     },
     // A path is bounded by the head already; the routes say what they take.
     routerOptions: { maxParamLength: config.maxHeaderBytes },
-    clientErrorHandler: (error, socket) => answerClientError(error, socket as Socket),
+    clientErrorHandler: (error, socket) => {
+      if (connections.canTell(socket as Socket)) answerClientError(error, socket as Socket);
+      else socket.destroy();
+    },
     frameworkErrors: (error, _request, reply) => {
       const told = toApiError(error);
       void (reply as FastifyReply).code(told.statusCode).send(errorBody(told));
@@ -106,6 +111,13 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const metrics = new Metrics({ host: engine, version, processBytes: () => process.memoryUsage.rss() });
   const host = new MeteredHost(engine, metrics, {
     currentWork: () => work.getStore(),
+  });
+
+  const maxRequests = config.maxRunning + config.maxQueued + spareRequests;
+  const limits = { ...config, maxConnections: maxRequests + spareConnections };
+  const connections = new Connections(app.server, limits, (reason) => {
+    metrics.closedConnections.inc({ reason });
+    logger.info({ reason }, "closed a connection");
   });
 
   answerErrors(app, routes);
@@ -130,7 +142,12 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       maxAge: 600,
     });
   }
-  admit(app, { config, keys, stopping });
+  admit(app, { config, keys, stopping, maxRequests });
+  app.addHook("onSend", async (request, reply, payload) => {
+    if (request.method === "HEAD" || !(typeof payload === "string" || Buffer.isBuffer(payload))) return payload;
+    reply.header("content-length", Buffer.byteLength(payload));
+    return connections.inPieces(request.raw, payload);
+  });
   // Before the body is read: what nobody takes need not be good.
   app.addHook("onRequest", async (request) => {
     if (request.is404) throw noRoute(request, routes);
@@ -270,13 +287,23 @@ interface Admission {
   readonly config: ServerConfig;
   readonly keys: ApiKeys | undefined;
   readonly stopping: AbortSignal;
+  /** That are worked on at the same time. */
+  readonly maxRequests: number;
 }
 
-/** Who is let in, before a body is read. */
-function admit(app: FastifyInstance, { config, keys, stopping }: Admission): void {
+/**
+ * Who is let in: known before a body is read. A place is taken once the body is there, and given back once the answer
+ * is: clients that send or read slowly hold none.
+ */
+function admit(app: FastifyInstance, { config, keys, stopping, maxRequests }: Admission): void {
   const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
-  const maxInFlight = config.maxRunning + config.maxQueued + spareRequests;
   let numInFlight = 0;
+  const places = new Set<FastifyRequest>();
+  const checkPlaces = (): void => {
+    if (places.size >= maxRequests) {
+      throw busy(`Cannot serve: ${places.size} requests are being served already`, "queue_full");
+    }
+  };
   const idle = new Set<() => void>();
   app.decorate("whenIdle", () =>
     numInFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => idle.add(resolve)),
@@ -307,16 +334,23 @@ function admit(app: FastifyInstance, { config, keys, stopping }: Admission): voi
       reply.header("connection", "close");
       throw busy("Cannot serve: the server is ending", "draining");
     }
-    if (numInFlight >= maxInFlight) {
-      throw busy(`Cannot serve: ${numInFlight} requests are being served already`, "queue_full");
-    }
+    checkPlaces();
     numInFlight += 1;
     reply.raw.once("close", () => {
+      places.delete(request);
       numInFlight -= 1;
       if (numInFlight > 0) return;
       for (const resolve of idle) resolve();
       idle.clear();
     });
+  });
+  app.addHook("preValidation", async (request) => {
+    if (isPublic(request) || request.routeOptions.url === "/metrics") return;
+    checkPlaces();
+    places.add(request);
+  });
+  app.addHook("onSend", async (request) => {
+    places.delete(request);
   });
 }
 

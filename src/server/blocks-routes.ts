@@ -74,10 +74,7 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       const signal = clientGone(request, reply);
       const events = host.encode({ passages, salt: request.tenant.salt }, signal);
       if (stream === true) {
-        using answer = new ResponseStream(reply, {
-          contentType: "application/x-ndjson",
-          stallMs: limits.stallSeconds * 1000,
-        });
+        using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
         await streamBlocks(events, answer, signal, request.log);
         return reply;
       }

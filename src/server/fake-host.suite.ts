@@ -55,6 +55,7 @@ export class FakeHost implements EngineHost {
   /** Requests as they came. */
   readonly asked: HostGenerateRequest[] = [];
   readonly #options: FakeHostOptions;
+  readonly #words: readonly HostToken[];
   readonly #listeners = new Set<(status: HostStatus) => void>();
   /** By salt and id. */
   readonly #blocks = new Map<string, HostBlock>();
@@ -63,6 +64,7 @@ export class FakeHost implements EngineHost {
 
   constructor(options: FakeHostOptions = {}) {
     this.#options = options;
+    this.#words = tokensOf(options.answer ?? "The answer is 42.");
     this.#status = { state: options.state ?? "ready", restarts: 0 };
   }
 
@@ -99,7 +101,7 @@ export class FakeHost implements EngineHost {
     this.#checkReady();
     this.asked.push(request);
     const { sampling, logprobs } = request;
-    const { tokenMs = 0, failAfter, answer = "The answer is 42.", endless = false } = this.#options;
+    const { tokenMs = 0, failAfter, endless = false } = this.#options;
     this.#counts.running += 1;
     let isEnded = false;
     try {
@@ -133,7 +135,7 @@ export class FakeHost implements EngineHost {
       await this.#options.opened;
       const startedAt = performance.now();
       const maxTokens = Math.min(sampling.maxTokens ?? 200, contextLength - tokens.length);
-      const words = tokensOf(answer);
+      const words = this.#words;
       let text = "";
       let numTokens = 0;
       let ttftMs: number | undefined;

@@ -79,10 +79,7 @@ export function registerGenerate(app: FastifyInstance, { host, limits }: RouteCo
       };
       const events = host.generate(asked, signal);
       if (body.stream === true) {
-        using answer = new ResponseStream(reply, {
-          contentType: "application/x-ndjson",
-          stallMs: limits.stallSeconds * 1000,
-        });
+        using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
         await streamText(events, promptText, answer, request.log);
         return reply;
       }

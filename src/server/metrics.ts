@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import { closeReasons } from "./connections.js";
 import type { EngineHost, HostStats } from "./engine-host.js";
 
 /** What the metrics ask for at each scrape. */
@@ -67,6 +68,11 @@ export class Metrics {
     "route",
     "status",
   ]);
+  readonly closedConnections = this.#counter(
+    "connections_closed_total",
+    "Connections that the server closed, by reason: the client was too slow, or the slowest where room was short.",
+    ["reason"],
+  );
   readonly #inFlight = this.#gauge("http_requests_in_flight", "HTTP requests that have not ended.", []);
   readonly #engineUp = this.#gauge("engine_up", "1 where the engine is ready, else 0.", []);
   readonly #engineRestarts = this.#counter("engine_restarts_total", "How often the engine was started again.", []);
@@ -100,6 +106,7 @@ export class Metrics {
       { version: sources.version },
       1,
     );
+    for (const reason of closeReasons) this.closedConnections.inc({ reason }, 0);
     for (const mode of ["block", "full"] satisfies AttentionMode[]) {
       // A rate over a series needs its zero.
       for (const source of ["computed", "store"]) this.promptTokens.inc({ mode, source }, 0);

@@ -20,8 +20,6 @@ export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortS
 export interface ResponseStreamOptions {
   /** For instance "text/event-stream". */
   readonly contentType: string;
-  /** How long a reader may take nothing before its connection is closed, in milliseconds. Default 60,000. */
-  readonly stallMs?: number | undefined;
 }
 
 /**
@@ -29,8 +27,8 @@ export interface ResponseStreamOptions {
  * still be a plain HTTP error: throw it. From then on the reply is this stream's alone, and a failure is told in the
  * answer's own protocol.
  *
- * Writing waits for the reader: one that reads slowly slows its own answer down and fills no memory. One that takes
- * nothing at all is let go after `stallMs`. Writing to a client that has gone does nothing; `clientGone` tells of it.
+ * Writing waits for the reader: one that reads slowly slows its own answer down and fills no memory, and `Connections`
+ * lets go of it where it is too slow. Writing to a client that has gone does nothing; `clientGone` tells of it.
  *
  * @example
  * using stream = new ResponseStream(reply, { contentType: "text/event-stream" });
@@ -41,16 +39,14 @@ export interface ResponseStreamOptions {
 export class ResponseStream implements Disposable {
   readonly #reply: FastifyReply;
   readonly #contentType: string;
-  readonly #stallMs: number;
   #heartbeat: NodeJS.Timeout | undefined;
   #room: Promise<void> | undefined;
   #isOpen = false;
   #isEnded = false;
 
-  constructor(reply: FastifyReply, { contentType, stallMs = 60_000 }: ResponseStreamOptions) {
+  constructor(reply: FastifyReply, { contentType }: ResponseStreamOptions) {
     this.#reply = reply;
     this.#contentType = contentType;
-    this.#stallMs = stallMs;
   }
 
   /** Whether the head has gone out: a failure can be no plain HTTP error any more. */
@@ -116,12 +112,10 @@ export class ResponseStream implements Disposable {
     this.#room ??= new Promise((resolve) => {
       const events = ["drain", "finish", "close"];
       const done = (): void => {
-        clearTimeout(stalled);
         for (const event of events) raw.off(event, done);
         this.#room = undefined;
         resolve();
       };
-      const stalled = setTimeout(() => raw.destroy(), this.#stallMs);
       for (const event of events) raw.on(event, done);
     });
     return this.#room;

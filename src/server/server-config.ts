@@ -29,10 +29,14 @@ export interface ServerLimits {
   readonly maxRunning: number;
   /** Requests that wait for that. */
   readonly maxQueued: number;
-  /** A request must have been received whole within it. An answer may take as long as it takes. */
-  readonly requestSeconds: number;
-  /** A reader that takes nothing of its answer for so long is let go. */
+  /** The rate at which a client must send its request and take its answer. */
+  readonly minBytesPerSecond: number;
+  /** A client that falls so far behind that rate is let go. */
   readonly stallSeconds: number;
+  /** The server waits so long, in all, for a request to come or for its answer to be taken. */
+  readonly transferSeconds: number;
+  /** Of requests that are coming and answers that are being taken: beyond it the slowest is let go. */
+  readonly transferBytes: number;
   /** Once the server is told to end, running requests may go on for so long. */
   readonly drainSeconds: number;
 }
@@ -232,8 +236,23 @@ const settings = {
   maxChoices: whole(64, [1, 1024], "the most answers of one request: n times its prompts"),
   maxRunning: whole(32, [1, 1024], "requests that are worked on at the same time"),
   maxQueued: whole(256, [0, 1_000_000], "requests that may wait for that; more get a 503"),
-  requestSeconds: whole(30, [1, maxSeconds], "how long receiving a request may take; answers may take longer"),
-  stallSeconds: whole(60, [1, maxSeconds], "how long a reader may take nothing of its answer before it is let go"),
+  minBytesPerSecond: whole(512, [1, large], "the rate at which clients must send requests and take answers"),
+  stallSeconds: whole(
+    60,
+    [1, maxSeconds],
+    "how far a client may fall behind that rate before its connection is closed",
+  ),
+  transferSeconds: whole(
+    600,
+    [1, maxSeconds],
+    "how long the server waits, in all, for one request or for its answer's reader",
+  ),
+  transferBytes: setting(bytes(0).default(256 * MiB), {
+    description:
+      "the most bytes of requests that are coming and answers that are being taken; beyond it the slowest is closed",
+    value: "n",
+    wanted: wanted.bytes,
+  }),
   drainSeconds: whole(30, [0, maxSeconds], "how long running requests may go on once the server is told to end"),
 } as const;
 

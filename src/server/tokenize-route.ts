@@ -33,10 +33,7 @@ export function registerTokenize(app: FastifyInstance, { host, limits }: RouteCo
     async (request, reply) => {
       const signal = clientGone(request, reply);
       const events = host.tokenize({ ...request.body, maxTokens: limits.maxTokenizeTokens }, signal);
-      using answer = new ResponseStream(reply, {
-        contentType: "application/json; charset=utf-8",
-        stallMs: limits.stallSeconds * 1000,
-      });
+      using answer = new ResponseStream(reply, { contentType: "application/json; charset=utf-8" });
       await writeTokens(events, answer).catch((error: unknown) => {
         if (!answer.isOpen) throw error;
         // Half an answer must not look whole.

@@ -35,7 +35,6 @@ function answerResponse(schema: z.ZodType, description: string) {
 export function registerOpenAi(app: FastifyInstance, context: RouteContext): void {
   const { host, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
-  const stallMs = limits.stallSeconds * 1000;
   const maxValues = maxValuesOf(limits);
 
   routes.post(
@@ -67,7 +66,6 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         includeUsage: asked.includeUsage,
         continuousUsage: asked.continuousUsage,
         signal,
-        stallMs,
       });
       return reply;
     },
@@ -102,7 +100,6 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
         includeUsage: asked.includeUsage,
         continuousUsage: asked.continuousUsage,
         signal,
-        stallMs,
       });
       return reply;
     },

@@ -21,7 +21,6 @@ export interface AnswerStreamOptions {
   readonly includeUsage: boolean;
   readonly continuousUsage: boolean;
   readonly signal: AbortSignal;
-  readonly stallMs: number;
 }
 
 /**
@@ -31,8 +30,8 @@ export interface AnswerStreamOptions {
  * `error`, and no `[DONE]` follows.
  */
 export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOptions): Promise<void> {
-  const { events, head, choicesOf, numChoices, n, includeUsage, continuousUsage, signal, stallMs } = options;
-  using stream = new ResponseStream(reply, { contentType: "text/event-stream", stallMs });
+  const { events, head, choicesOf, numChoices, n, includeUsage, continuousUsage, signal } = options;
+  using stream = new ResponseStream(reply, { contentType: "text/event-stream" });
   stream.heartbeat(heartbeatMs, ": waiting\n\n");
   const results: HostResult[] = [];
   /** Of each choice, so far. */

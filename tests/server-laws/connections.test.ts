@@ -1,0 +1,3 @@
+import { connectionsSuite } from "./connections.suite.js";
+
+connectionsSuite(70);
