@@ -54,7 +54,10 @@ export class BpeModel {
       if (this.#known.size >= maxRememberedWords) this.#known.clear();
       this.#known.set(word, found);
     }
-    for (const id of found) ids.push(id);
+    for (const [i, id] of found.entries()) {
+      ids.push(id);
+      if (i % stepsBetweenYields === stepsBetweenYields - 1) yield;
+    }
   }
 
   *#encodeNew(word: string): Steps<number[]> {
@@ -65,17 +68,18 @@ export class BpeModel {
       const id = wholeWords.get(written);
       if (id !== undefined) return [id];
     }
-    const symbols = first.kind === "bytes" ? this.#ofBytes(bytes!, first.ids) : yield* this.#ofCharacters(word);
+    const symbols = first.kind === "bytes" ? yield* this.#ofBytes(bytes!, first.ids) : yield* this.#ofCharacters(word);
     const merged = yield* merges.apply(symbols);
     return expansions.size === 0 ? merged : merged.flatMap((id) => expansions.get(id) ?? id);
   }
 
-  #ofBytes(bytes: Uint8Array, idsOfBytes: Int32Array): number[] {
+  *#ofBytes(bytes: Uint8Array, idsOfBytes: Int32Array): Steps<number[]> {
     const symbols: number[] = [];
-    for (const byte of bytes) {
-      const id = idsOfBytes[byte]!;
+    for (let i = 0; i < bytes.length; i++) {
+      const id = idsOfBytes[bytes[i]!]!;
       if (id >= 0) symbols.push(id);
       else this.#pushUnknown(symbols);
+      if (i % stepsBetweenYields === stepsBetweenYields - 1) yield;
     }
     return symbols;
   }
@@ -85,7 +89,7 @@ export class BpeModel {
     const symbols: number[] = [];
     let numSeen = 0;
     for (const character of word) {
-      if (++numSeen % 8192 === 0) yield;
+      if (++numSeen % stepsBetweenYields === 0) yield;
       const id = first.ids.get(character);
       if (id !== undefined) {
         symbols.push(id);
@@ -105,6 +109,7 @@ export class BpeModel {
   }
 }
 
+const stepsBetweenYields = 8192;
 const maxRememberedWords = 50_000;
 /** In UTF-16 units. No vocabulary's words are longer. */
 const maxRememberedLength = 256;

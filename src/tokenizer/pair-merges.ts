@@ -68,6 +68,7 @@ export class PairMerges {
       ids[i] = symbols[i]!;
       next[i] = i + 1;
       previous[i] = i - 1;
+      if (i % stepsBetweenYields === stepsBetweenYields - 1) yield;
     }
     for (let i = 0; i + 1 < n; i++) {
       this.#offer(heap, ids, i, i + 1);
@@ -95,7 +96,10 @@ export class PairMerges {
       if (before >= 0) this.#offer(heap, ids, before, left);
     }
     const merged: number[] = [];
-    for (let i = 0; i < n; i = next[i]!) merged.push(ids[i]!);
+    for (let i = 0; i < n; i = next[i]!) {
+      merged.push(ids[i]!);
+      if (merged.length % stepsBetweenYields === 0) yield;
+    }
     return merged;
   }
 
