@@ -16,7 +16,7 @@ import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Steps } from "../tokenizer/steps.js";
 import { Admission, type Ticket } from "./admission.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
-import { ContextBudget } from "./context-budget.js";
+import { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape } from "./encode-block.js";
@@ -198,7 +198,7 @@ export class Engine implements AsyncDisposable {
   /** The longest prompt plus answer, in tokens. */
   readonly contextLength: number;
   readonly #store: BlockStore<DeviceBlockMemory>;
-  readonly #budget: ContextBudget;
+  readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
   readonly #slices = new SlicedWork();
@@ -223,7 +223,7 @@ export class Engine implements AsyncDisposable {
       of: maxPromptTokens < this.contextLength ? "the limit on prompts" : ofModel,
     };
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
-    this.#budget = new ContextBudget(options.contextBytes ?? quarterOfMemory());
+    this.#budget = new ByteBudget(options.contextBytes ?? quarterOfMemory());
     this.#admission = new Admission({
       maxRunning: options.maxRunning ?? defaultMaxRunning,
       maxQueued: options.maxQueued ?? defaultMaxQueued,

@@ -20,8 +20,15 @@ const sliceMs = 5;
 /** Work that took longer is done one piece after the other, so that only one of them holds much memory. */
 const longMs = 20;
 
+/** Turns between two slices: a pipe gives one piece of a message in each, and messages must not wait for slices. */
+const idleTurns = 4;
+
+function afterIdleTurns(callback: () => void, numTurns = idleTurns): void {
+  setImmediate(() => (numTurns === 0 ? callback() : afterIdleTurns(callback, numTurns - 1)));
+}
+
 /**
- * Work of the event loop's own thread, done a slice at a time: in each turn of the event loop one slice of one job, so that
+ * Work of the event loop's own thread, done a slice at a time: in a turn of the event loop one slice of one job, so that
  * messages, timers and graphs go on however much of it there is. Short jobs take turns; of long ones the first that came
  * is done first, every other turn while there are short ones.
  */
@@ -33,7 +40,7 @@ export class SlicedWork {
   #isTurnTaken = false;
   #isLongNext = false;
 
-  constructor({ now = () => performance.now(), nextTurn = setImmediate }: SlicedWorkOptions = {}) {
+  constructor({ now = () => performance.now(), nextTurn = afterIdleTurns }: SlicedWorkOptions = {}) {
     this.#now = now;
     this.#nextTurn = nextTurn;
   }

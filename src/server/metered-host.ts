@@ -98,7 +98,7 @@ export class MeteredHost implements EngineHost {
         yield event;
       }
     } catch (error) {
-      outcome = "failed";
+      if (signal?.aborted !== true) outcome = "failed";
       throw error;
     } finally {
       if (firstTokenAt !== undefined && numTokens > 1) {

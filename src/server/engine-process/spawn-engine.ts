@@ -1,3 +1,4 @@
+import { ByteBudget } from "../../engine/byte-budget.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import type { LoadProgress } from "../../model/weights.js";
 import {
@@ -55,6 +56,10 @@ export interface RestartTimes {
 
 /** So many deaths before the model was loaded for the first time, and the engine has failed. */
 const maxFirstLoadDeaths = 3;
+/** Of large messages, all together, that may be on their way to the process. */
+const channelBytes = 8 * 2 ** 20;
+/** Smaller messages never wait. */
+const smallBytes = 2 ** 16;
 /** How long a process that was told to close may take. */
 const closeMs = 5000;
 
@@ -77,12 +82,20 @@ export function spawnEngine(options: SpawnEngineOptions = {}): EngineHost {
 }
 
 type PendingCall =
-  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent> }
+  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent>; readonly room: Disposable | undefined }
   | {
       readonly kind: "value";
       readonly resolve: (value: CallValues[keyof CallValues]) => void;
       readonly reject: (error: HostError) => void;
     };
+
+/** A prompt that the process has, or will have once there is room. */
+interface SentPrompt {
+  readonly id: number;
+  /** Calls that run and name it. */
+  numCalls: number;
+  readonly room: Promise<Disposable | undefined>;
+}
 
 class WatchedEngine implements EngineHost {
   readonly #options: SpawnEngineOptions;
@@ -92,8 +105,9 @@ class WatchedEngine implements EngineHost {
   readonly #cwd = process.cwd();
   readonly #status = new StatusSource({ state: "loading", restarts: 0 });
   readonly #calls = new Map<number, PendingCall>();
-  /** Prompts that the process has, by the very object, and how many calls that run name each. */
-  #sentPrompts = new Map<PromptInput, { readonly id: number; numCalls: number }>();
+  readonly #channelRoom = new ByteBudget(channelBytes);
+  /** By the very object. */
+  #sentPrompts = new Map<PromptInput, SentPrompt>();
   #model: HostModel | undefined;
   #link: ChildLink | undefined;
   #loadError: string | undefined;
@@ -124,8 +138,9 @@ class WatchedEngine implements EngineHost {
   }
 
   async *generate({ prompt, ...request }: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
-    using sent = this.#sendPrompt(prompt);
-    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, signal);
+    using sent = this.#sendPrompt(prompt, signal);
+    const room = await sent.room;
+    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, room, signal);
   }
 
   encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
@@ -155,43 +170,68 @@ class WatchedEngine implements EngineHost {
   }
 
   /** Sends a prompt, unless calls that run have it sent already; disposing tells that one call fewer needs it. */
-  #sendPrompt(prompt: PromptInput): Disposable & { readonly id: number } {
+  #sendPrompt(prompt: PromptInput, signal?: AbortSignal): Disposable & Pick<SentPrompt, "id" | "room"> {
     const link = this.#readyLink();
     const sent = this.#sentPrompts;
-    let entry = sent.get(prompt);
-    if (entry === undefined) {
-      entry = { id: ++this.#numCalls, numCalls: 0 };
-      sendOver(link, { kind: "prompt", id: entry.id, prompt });
-      sent.set(prompt, entry);
-    }
-    const held = entry;
-    held.numCalls += 1;
+    const id = ++this.#numCalls;
+    const send = async () => {
+      const room = await this.#roomFor(prompt, signal);
+      if (this.#link !== link) {
+        room?.[Symbol.dispose]();
+        throw new HostError("died", "Cannot finish the request: the engine's process died before it was sent");
+      }
+      sendOver(link, { kind: "prompt", id, prompt });
+      return room;
+    };
+    const entry = sent.get(prompt) ?? { id, numCalls: 0, room: send() };
+    sent.set(prompt, entry);
+    entry.numCalls += 1;
     return {
-      id: held.id,
+      id: entry.id,
+      room: entry.room,
       [Symbol.dispose]: () => {
-        held.numCalls -= 1;
-        if (held.numCalls > 0) return;
+        entry.numCalls -= 1;
+        if (entry.numCalls > 0) return;
         sent.delete(prompt);
-        link.send({ kind: "forget-prompt", id: held.id });
+        link.send({ kind: "forget-prompt", id: entry.id });
+        entry.room.then(
+          (room) => room?.[Symbol.dispose](),
+          () => undefined,
+        );
       },
     };
   }
 
+  /**
+   * Room in the channel for what is large, so that small messages, pings among them, never wait behind a hundred megabytes.
+   * It is had until the call's first event comes: then the message was read.
+   */
+  async #roomFor(message: unknown, signal?: AbortSignal): Promise<Disposable | undefined> {
+    const bytes = approximateBytes(message);
+    return bytes < smallBytes ? undefined : await this.#channelRoom.take(Math.min(bytes, channelBytes), signal);
+  }
+
   async *#streamOrReason<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
     try {
-      yield* this.#stream<E>(call, signal);
+      this.#readyLink();
+      using room = await this.#roomFor(call.request, signal);
+      yield* this.#stream<E>(call, room, signal);
     } catch (error) {
       // The reason itself is not sent.
       throw signal?.aborted ? signal.reason : error;
     }
   }
 
-  async *#stream<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
+  async *#stream<E extends StreamEvent>(
+    call: StreamCall,
+    room: Disposable | undefined,
+    signal?: AbortSignal,
+  ): AsyncGenerator<E, void> {
     const link = this.#readyLink();
     const id = ++this.#numCalls;
     const queue = new EventQueue<StreamEvent>();
     const cancel = () => link.send({ kind: "cancel", id });
-    this.#calls.set(id, { kind: "stream", queue });
+    this.#calls.set(id, { kind: "stream", queue, room });
     try {
       sendOver(link, { kind: "call", id, call });
       if (signal?.aborted) cancel();
@@ -287,7 +327,9 @@ class WatchedEngine implements EngineHost {
         for (const [id, event] of message.events) {
           const call = this.#calls.get(id);
           // Of a call whose reader has left there may still be some.
-          if (call?.kind === "stream") call.queue.push([event]);
+          if (call?.kind !== "stream") continue;
+          call.room?.[Symbol.dispose]();
+          call.queue.push([event]);
         }
         for (const id of message.ended) this.#endStream(id);
         break;
@@ -384,6 +426,15 @@ function sendOver(link: ChildLink, message: ToChild): void {
   } catch (error) {
     throw new HostError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
   }
+}
+
+/** About what a message takes in the channel. */
+function approximateBytes(message: unknown): number {
+  if (typeof message === "string") return message.length;
+  if (typeof message !== "object" || message === null) return 8;
+  // An array of numbers, for instance token ids, is not walked through.
+  if (Array.isArray(message) && typeof message[0] === "number") return 8 * message.length;
+  return Object.values(message).reduce((sum: number, part) => sum + approximateBytes(part), 8);
 }
 
 function errorText(error: unknown): string {

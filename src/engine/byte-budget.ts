@@ -1,7 +1,7 @@
 import { EngineError } from "./engine-error.js";
 
-/** Bytes that assembled contexts may take, all together. Requests wait for theirs in the order they came. */
-export class ContextBudget {
+/** Bytes that several may take, all together, for instance for assembled contexts. They wait for theirs in the order they came. */
+export class ByteBudget {
   #usedBytes = 0;
   readonly #waiting: { readonly bytes: number; grant(): void }[] = [];
 

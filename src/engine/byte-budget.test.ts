@@ -1,9 +1,9 @@
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
-import { ContextBudget } from "./context-budget.js";
+import { ByteBudget } from "./byte-budget.js";
 
-test("ContextBudget: bytes are given in the order asked for, as they come back", async () => {
-  const budget = new ContextBudget(10);
+test("ByteBudget: bytes are given in the order asked for, as they come back", async () => {
+  const budget = new ByteBudget(10);
   const first = await budget.take(6);
   const order: string[] = [];
   const big = budget.take(8).then((taken) => {
@@ -25,8 +25,8 @@ test("ContextBudget: bytes are given in the order asked for, as they come back",
   expect(budget.usedBytes).toBe(0);
 });
 
-test("ContextBudget: an abort leaves the line, and lets those behind pass", async () => {
-  const budget = new ContextBudget(10);
+test("ByteBudget: an abort leaves the line, and lets those behind pass", async () => {
+  const budget = new ByteBudget(10);
   const first = await budget.take(6);
   const controller = new AbortController();
   const big = budget.take(8, controller.signal);
@@ -41,8 +41,8 @@ test("ContextBudget: an abort leaves the line, and lets those behind pass", asyn
   await expect(budget.take(1, controller.signal)).rejects.toBe(reason);
 });
 
-test("ContextBudget: more than there is at all is an error at once", async () => {
-  await expect(new ContextBudget(10).take(11)).rejects.toThrow(
+test("ByteBudget: more than there is at all is an error at once", async () => {
+  await expect(new ByteBudget(10).take(11)).rejects.toThrow(
     "Cannot assemble a context of 11 bytes: the budget for contexts is 10 bytes",
   );
 });
