@@ -124,7 +124,7 @@ function warningsOf(
 ): string[] {
   const warnings: string[] = [];
   for (const [i, { role, content }] of messages.entries()) {
-    const name = `message ${i} ("${role}")`;
+    const name = `message ${i + 1} ("${role}")`;
     const times = numPrinted.get(i) ?? 0;
     if (times === 0 && content !== "") warnings.push(`The chat template leaves out ${name}`);
     if (times > 1) warnings.push(`The chat template prints ${name} ${times} times: each time it is one block`);

@@ -66,7 +66,7 @@ test("segmentMessages(): a message's name reaches the template, which says wheth
   expect(segmentMessages([messages[1]!, { role: "user", content: "a" }], chatml).warnings).toEqual([]);
   for (const name of ["", "two words", "<|im_end|>", 3]) {
     expect(() => segmentMessages([{ role: "user", name: name as string, content: "a" }], reads)).toThrow(
-      /^Cannot use message 0: its name is /,
+      /^Cannot use message 1: its name is /,
     );
   }
 });
@@ -300,7 +300,7 @@ test("segmentMessages(): a message that the template rewrites is one block, with
     { role: "user", content: "Q" },
   ];
   const prompt = segmentMessages(messages, readTemplate("qwen-3"));
-  expect(prompt.warnings).toEqual(['The chat template rewrites message 1 ("assistant"): it is one block']);
+  expect(prompt.warnings).toEqual(['The chat template rewrites message 2 ("assistant"): it is one block']);
   expect(textsOf(prompt)).toEqual([
     "<|im_start|>user\nU1\n\n",
     "U2<|im_end|>\n",
@@ -345,7 +345,7 @@ test("segmentMessages(): what a template leaves out is told", () => {
     { role: "user", content: "Q" },
   ];
   expect(segmentMessages(messages, readTemplate("tulu-3")).warnings).toEqual([
-    'The chat template leaves out message 0 ("tool")',
+    'The chat template leaves out message 1 ("tool")',
   ]);
   const nothing = compileChatTemplate("nothing", { tokens, addsBos: false });
   expect(() => segmentMessages(messages, nothing)).toThrow(/leaves out the last user message/);
@@ -355,7 +355,7 @@ test("segmentMessages(): bad messages are one-line errors", () => {
   const cases: [messages: unknown, RegExp][] = [
     [undefined, /wanted an array$/],
     [[], /there are none$/],
-    [[null], /^Cannot use message 0: the fields are null, wanted an object$/],
+    [[null], /^Cannot use message 1: the fields are null, wanted an object$/],
     [
       [{ role: "user", content: "a", refusal: "b" }],
       /there is no field "refusal", wanted "role" or "content" or "name"$/,

@@ -94,23 +94,23 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
     throw new TypeError(`Cannot use messages: they are ${typeof messages}, wanted an array`);
   if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
-    const { role, name, content } = readMessage(`use message ${i}`, message);
+    const { role, name, content } = readMessage(`use message ${i + 1}`, message);
     checkWord(i, "role", role);
     if (name !== undefined) checkWord(i, "name", name);
     const isText =
       typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
-    if (!isText) throw new TypeError(`Cannot use message ${i}: its content is neither text nor an array of texts`);
+    if (!isText) throw new TypeError(`Cannot use message ${i + 1}: its content is neither text nor an array of texts`);
   }
 }
 
 // Templates print roles and names, and what a template prints is trusted.
-function checkWord(message: number, field: "role" | "name", value: unknown): void {
+function checkWord(index: number, field: "role" | "name", value: unknown): void {
   if (typeof value !== "string") {
-    throw new TypeError(`Cannot use message ${message}: its ${field} is ${typeof value}, wanted text`);
+    throw new TypeError(`Cannot use message ${index + 1}: its ${field} is ${typeof value}, wanted text`);
   }
   if (!/^[\w.-]{1,64}$/.test(value)) {
     throw new RangeError(
-      `Cannot use message ${message}: its ${field} is ${JSON.stringify(value.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
+      `Cannot use message ${index + 1}: its ${field} is ${JSON.stringify(value.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
     );
   }
 }

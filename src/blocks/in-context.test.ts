@@ -62,10 +62,10 @@ test("inContextPrompt(), segmentDemonstrations(): bad input is a one-line error"
   expect(() => segmentDemonstrations(1 as never, rule)).toThrow(TypeError);
   expect(() => segmentDemonstrations("a", { after: "" })).toThrow(RangeError);
   expect(() => inContextPrompt({ demonstrations: [{ question: "a" } as never], query: "q" }, tulu)).toThrow(
-    /^Cannot use demonstration 0/,
+    /^Cannot use demonstration 1/,
   );
   expect(() => inContextPrompt({ demonstrations: [null as never], query: "q" }, tulu)).toThrow(
-    /^Cannot use demonstration 0/,
+    /^Cannot use demonstration 1/,
   );
   expect(() => inContextPrompt({ demonstrations: [], query: " " }, tulu)).toThrow(/the query is empty$/);
   expect(() => inContextPrompt({ demonstrations: 1 as never, query: "q" }, tulu)).toThrow(TypeError);

@@ -51,7 +51,7 @@ export function inContextPrompt(
   const messages = [
     ...(system === undefined ? [] : [{ role: "system", content: system }]),
     ...demonstrations.flatMap((demonstration, i) => {
-      const { question, answer } = readDemonstration(`use demonstration ${i}`, demonstration);
+      const { question, answer } = readDemonstration(`use demonstration ${i + 1}`, demonstration);
       return [
         { role: "user", content: question },
         { role: "assistant", content: answer },

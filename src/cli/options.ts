@@ -85,7 +85,7 @@ export function addTrainingOptions(command: Command): Command {
 }
 
 export function prefixOption(): Option {
-  return new Option("--prefix <text>", 'text before block 0 in block mode, for instance "[Block-Attention]"');
+  return new Option("--prefix <text>", 'text before the first block in block mode, for instance "[Block-Attention]"');
 }
 
 /** Adds what loading an engine takes. */

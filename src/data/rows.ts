@@ -50,7 +50,7 @@ export async function dataFiles(path: string): Promise<string[]> {
 
 /**
  * Reads a file's rows as they come: JSON lines; a JSON array where the name ends in .json and the file begins with "[";
- * Parquet where it ends in .parquet. No more than some rows are in memory at a time. A row that is no JSON is told and
+ * Parquet where it ends in .parquet, its numbers that JSON has not (NaN and infinities) as null. No more than some rows are in memory at a time. A row that is no JSON is told and
  * passed over.
  *
  * @throws Error that names the file if it cannot be read, is truncated or is none of these; the signal's reason.
@@ -102,7 +102,7 @@ async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerat
       for (const value of chunk.getColumnValues(0)) {
         number += 1;
         const where = `row ${number} of ${quote(path)}`;
-        const { bytes } = value as DuckDBBlobValue;
+        const bytes = withoutNaN((value as DuckDBBlobValue).bytes);
         const { byteLength } = bytes;
         const part: InputPart =
           byteLength <= maxRowBytes
@@ -123,6 +123,16 @@ async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerat
     connection?.closeSync();
     instance.closeSync();
   }
+}
+
+/** A row as DuckDB spells it with null for NaN and infinities, which Parquet has and JSON has not. */
+function withoutNaN(bytes: Uint8Array): Uint8Array {
+  const row = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (!row.includes("NaN") && !row.includes("Infinity")) return bytes;
+  const text = row
+    .toString("utf8")
+    .replace(/"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:NaN|Infinity)/gs, (part) => (part.startsWith('"') ? part : "null"));
+  return Buffer.from(text);
 }
 
 async function firstByte(path: string): Promise<string> {

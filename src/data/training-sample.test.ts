@@ -90,7 +90,7 @@ test.each([
   [[1], /no object/],
   [{ text: "a" }, /neither "messages" nor "blocks"/],
   [{ messages: "a" }, /wanted an array/],
-  [{ messages: [{ role: "user", content: 1 }] }, /message 0/],
+  [{ messages: [{ role: "user", content: 1 }] }, /message 1/],
   [{ blocks: ["a"], response: 5 }, /"response" is number/],
   [{ blocks: ["a"] }, /no "response"/],
   [{ blocks: ["a"], response: "b", train_block: "yes" }, /"train_block" is string/],

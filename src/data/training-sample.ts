@@ -142,7 +142,7 @@ function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: str
   return (value as readonly JsonValue[]).map((message, i) => {
     const { role, content } = isJsonObject(message) ? message : {};
     if (typeof role !== "string" || typeof content !== "string") {
-      throw new TypeError(`Cannot use the row: message ${i} has no "role" and "content" of text`);
+      throw new TypeError(`Cannot use the row: message ${i + 1} has no "role" and "content" of text`);
     }
     return { role, content };
   });

@@ -314,12 +314,12 @@ function fromTokenIds(
   // Empty ones add nothing, and are read all the same.
   count.check(ids.length);
   for (const [i, block] of ids.entries()) {
-    if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i} is no array`);
+    if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i + 1} is no array`);
     count.add(block.length);
     for (const id of block as readonly unknown[]) {
       if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
         throw new RangeError(
-          `Cannot use token ids: block ${i} holds ${String(id)}, wanted a whole number below ${vocabSize}`,
+          `Cannot use token ids: block ${i + 1} holds ${String(id)}, wanted a whole number below ${vocabSize}`,
         );
       }
     }

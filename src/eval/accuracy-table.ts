@@ -103,7 +103,9 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
     .safeParse(await readJson(path));
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    const where = issue === undefined || issue.path.length === 0 ? "it" : `row ${issue.path.join(".")}`;
+    const [row, ...keys] = issue?.path ?? [];
+    const place = row === undefined ? "it" : `row ${Number(row) + 1}`;
+    const where = keys.length === 0 ? place : `${quote(keys.join("."))} of ${place}`;
     throw new Error(`Cannot use ${quote(path)}: ${where} is not what it should be, ${issue?.message ?? ""}`);
   }
   const rows = parsed.data.map((row) => ({

@@ -24,7 +24,7 @@ function hotpotLines(value: JsonValue): RagLine[] {
     if (!parsed.success) {
       const issue = parsed.error.issues[0];
       throw new Error(
-        `Cannot use HotpotQA's question ${i}: ${quote(issue?.path.join(".") ?? "")} is not what it should be, ${issue?.message ?? ""}`,
+        `Cannot use HotpotQA's question ${i + 1}: ${quote(issue?.path.join(".") ?? "")} is not what it should be, ${issue?.message ?? ""}`,
       );
     }
     const { _id, question, answer, type, context } = parsed.data;

@@ -117,12 +117,15 @@ function parseRagLine(value: JsonValue): RagLine {
   return {
     ...asked,
     documents: documents.map((document: JsonValue, i) => {
-      if (typeof document === "string") return wholeText(document, `document ${i}`);
+      if (typeof document === "string") return wholeText(document, `document ${i + 1}`);
       const { title, text } = isJsonObject(document) ? document : {};
       if (typeof title !== "string" || typeof text !== "string") {
-        throw new Error(`document ${i} is no text and has no "title" and "text" of text`);
+        throw new Error(`document ${i + 1} is no text and has no "title" and "text" of text`);
       }
-      return { title: wholeText(title, `document ${i}'s title`), text: wholeText(text, `document ${i}'s text`) };
+      return {
+        title: wholeText(title, `document ${i + 1}'s title`),
+        text: wholeText(text, `document ${i + 1}'s text`),
+      };
     }),
   };
 }

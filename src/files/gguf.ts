@@ -53,10 +53,10 @@ export async function readGguf(path: string): Promise<GgufFile> {
     const numKeys = toCount(reader.takeUint64(), 13, reader, path, "metadata keys");
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < numKeys; i += 1) {
-      const key = await readText(reader, path, `the name of metadata key ${i}`, maxNameBytes);
+      const key = await readText(reader, path, `the name of metadata key ${i + 1}`, maxNameBytes);
       if (key === "" || metadata.has(key)) {
         throw new Error(
-          `Cannot read ${quote(path)}: metadata key ${i} is ${key === "" ? "empty" : `a second ${quote(key)}`}`,
+          `Cannot read ${quote(path)}: metadata key ${i + 1} is ${key === "" ? "empty" : `a second ${quote(key)}`}`,
         );
       }
       metadata.set(key, await readValue(reader, path, key));
@@ -238,7 +238,7 @@ async function readTensorHeaders(reader: ByteReader, path: string, numTensors: n
   const headers: TensorHeader[] = [];
   const names = new Set<string>();
   for (let i = 0; i < numTensors; i += 1) {
-    const name = await readText(reader, path, `the name of tensor ${i}`, maxNameBytes);
+    const name = await readText(reader, path, `the name of tensor ${i + 1}`, maxNameBytes);
     if (names.has(name)) {
       throw new Error(`Cannot read ${quote(path)}: there are two tensors ${quote(name)}`);
     }

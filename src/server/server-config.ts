@@ -197,7 +197,7 @@ const settings = {
     otherwise: "block where the model was trained for it, else full",
   }),
   prefix: setting(z.string().optional(), {
-    description: 'text before block 0 in block mode, for instance "[Block-Attention]"',
+    description: 'text before the first block in block mode, for instance "[Block-Attention]"',
     value: "text",
     wanted: "text",
     otherwise: "the model's own",

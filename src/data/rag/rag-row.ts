@@ -54,12 +54,15 @@ export function parseRagRow({ where, index, value }: ObjectRow): RagRow {
     id: typeof id === "number" ? String(id) : (textOf(value, "id") ?? String(index)),
     question,
     documents: documents.map((document: JsonValue, i) => {
-      if (typeof document === "string") return wholeText(document, `document ${i}`);
+      if (typeof document === "string") return wholeText(document, `document ${i + 1}`);
       const { title, text } = isJsonObject(document) ? document : {};
       if (typeof title !== "string" || typeof text !== "string") {
-        throw wrong(`document ${i} is no text and has no "title" and "text" of text`);
+        throw wrong(`document ${i + 1} is no text and has no "title" and "text" of text`);
       }
-      return { title: wholeText(title, `document ${i}'s title`), text: wholeText(text, `document ${i}'s text`) };
+      return {
+        title: wholeText(title, `document ${i + 1}'s title`),
+        text: wholeText(text, `document ${i + 1}'s text`),
+      };
     }),
     generated: generated === undefined || generated.trim() === "" ? undefined : generated,
     group: textOf(value, "group"),

@@ -25,7 +25,7 @@ export function fidQuestion(fields: Fields): RawQuestion {
     kind: undefined,
     question: readQuestion(fields),
     answers: readAnswers(fields, ["answers", "answer"]),
-    passages: ctxs.map((ctx: JsonValue, i) => passageOf(ctx, `passage ${i} of ${fields.where}`)),
+    passages: ctxs.map((ctx: JsonValue, i) => passageOf(ctx, `passage ${i + 1} of ${fields.where}`)),
   };
 }
 

@@ -17,10 +17,10 @@ export function multiHopQuestion(fields: Fields, join: (sentences: readonly stri
   const supporting = supportingTitles(fields);
   const passages = namedLists(fields, "context", "sentences").map(([title, sentences], i) => {
     const isList = Array.isArray(sentences) && sentences.every((sentence) => typeof sentence === "string");
-    if (!isList) throw new Error(`Cannot read ${fields.where}: passage ${i} of "context" has no list of sentences`);
+    if (!isList) throw new Error(`Cannot read ${fields.where}: passage ${i + 1} of "context" has no list of sentences`);
     const text = join(sentences as readonly string[]);
     if (!(title + text).isWellFormed()) {
-      throw new Error(`Cannot read ${fields.where}: passage ${i} of "context" holds half a character`);
+      throw new Error(`Cannot read ${fields.where}: passage ${i + 1} of "context" holds half a character`);
     }
     return { title, text, score: undefined, supports: supporting?.has(title) };
   });
@@ -59,7 +59,7 @@ function namedLists(fields: Fields, key: string, second: string): [title: string
   const value = required(fields, key, readNested(fields, key));
   return pairsOf(fields, key, second, value).map(([title, other], i) => {
     if (typeof title === "string" && other !== undefined) return [title, other];
-    throw new Error(`Cannot read ${fields.where}: item ${i} of ${quote(key)} is no [title, ${second}]`);
+    throw new Error(`Cannot read ${fields.where}: item ${i + 1} of ${quote(key)} is no [title, ${second}]`);
   });
 }
 

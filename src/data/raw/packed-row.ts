@@ -74,8 +74,8 @@ function checkedSample(row: JsonValue, where: string): CheckedSample {
   }
   for (const [i, label] of labels.entries()) {
     if (label === IGNORED_LABEL) continue;
-    if (label !== ids[i]) throw wrong(`label ${i} is ${label}, wanted ${ids[i]} or ${IGNORED_LABEL}`);
-    if (i < promptLength) throw wrong(`label ${i} is in the prompt, which is nothing to learn`);
+    if (label !== ids[i]) throw wrong(`label ${i + 1} is ${label}, wanted ${ids[i]} or ${IGNORED_LABEL}`);
+    if (i < promptLength) throw wrong(`label ${i + 1} is in the prompt, which is nothing to learn`);
   }
   if (!labels.some((label) => label !== IGNORED_LABEL)) throw wrong("no label is to be learned");
   checkModes(fields);
@@ -98,7 +98,7 @@ function wholeNumbers(fields: Fields, key: string, min: number): readonly number
   for (const [i, item] of value.entries()) {
     if (Number.isSafeInteger(item) && item >= min) continue;
     throw new Error(
-      `Cannot read ${fields.where}: value ${i} of ${quote(key)} is ${JSON.stringify(item)}, wanted ${min} or more`,
+      `Cannot read ${fields.where}: value ${i + 1} of ${quote(key)} is ${JSON.stringify(item)}, wanted ${min} or more`,
     );
   }
   return value as readonly number[];

@@ -181,7 +181,7 @@ test("writeRagFile(): NQ's miniature is ordered by its scores, equal ones as the
     unscored: 1,
   });
   expect(report.errors).toEqual([
-    expect.stringMatching(/^Cannot read passage 0 of element 4 of ".*nq\.json": "text" is missing$/),
+    expect.stringMatching(/^Cannot read passage 1 of element 4 of ".*nq\.json": "text" is missing$/),
     expect.stringMatching(
       /^Cannot order passages: 1 of 2 have a score, wanted all or none \(element 5 of ".*nq\.json"\)$/,
     ),

@@ -70,7 +70,9 @@ function checkConversation(value: JsonObject, where: string): undefined {
   checkTrainingLine(value, where);
   for (const [i, { role }] of (value.messages as readonly { readonly role: string }[]).entries()) {
     if (roles.includes(role)) continue;
-    throw new Error(`Cannot read ${where}: the role of message ${i} is ${quote(role, 60)}, wanted ${roles.join(", ")}`);
+    throw new Error(
+      `Cannot read ${where}: the role of message ${i + 1} is ${quote(role, 60)}, wanted ${roles.join(", ")}`,
+    );
   }
 }
 
@@ -84,7 +86,7 @@ function checkRagLine(row: ObjectRow): undefined {
     const score = isJsonObject(document) && Object.hasOwn(document, "score") ? document.score : null;
     if (score === null || typeof score === "number") continue;
     throw new Error(
-      `Cannot read ${row.where}: the score of document ${i} is ${JSON.stringify(score)}, wanted a number`,
+      `Cannot read ${row.where}: the score of document ${i + 1} is ${JSON.stringify(score)}, wanted a number`,
     );
   }
 }

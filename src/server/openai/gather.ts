@@ -40,7 +40,7 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
     }
   }
   return parts.map(({ echo, texts, tokens, result }, i) => {
-    if (result === undefined) throw new Error(`Cannot answer: choice ${i} did not end`);
+    if (result === undefined) throw new Error(`Cannot answer: choice ${i + 1} did not end`);
     return { echo, text: texts.join(""), tokens, result };
   });
 }
