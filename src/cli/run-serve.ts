@@ -1,4 +1,7 @@
+import { homedir } from "node:os";
+import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
@@ -20,7 +23,12 @@ import { UsageError } from "./usage-error.js";
 export async function serve(flags: ServeFlags, terminal: Terminal): Promise<number> {
   terminal.endWell();
   const { config, keys } = await readSettings(flags, terminal);
-  const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) });
+  const names = new Map([
+    [homedir(), "~"],
+    [fileURLToPath(new URL("../..", import.meta.url)), "block-attention"],
+    ...(config.model === undefined ? [] : [[config.model, basename(config.model)] as const]),
+  ]);
+  const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
   await using host = spawnEngine({
     ...engineOptions(config),
