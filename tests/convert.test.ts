@@ -101,6 +101,24 @@ test("convert --weights q8_0: the file holds what --weights makes at load", asyn
   expect(Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))))).toBeLessThan(1e-3);
 });
 
+test("convert: a head of its own beside a tied embedding is used here and there, with a warning", async () => {
+  const [source, output] = [join(folder, "own-head"), join(folder, "own-head.gguf")];
+  writeRandomModel(source, { architecture: "llama", seed: 57 });
+  const wanted = await scores(source, "keep");
+  const path = join(source, "config.json");
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), tie_word_embeddings: true }));
+  const warnings: string[] = [];
+  await using engine = await Engine.load({ model: source, threads: 1, onWarning: (warning) => warnings.push(warning) });
+  expect(engine.model.source.config.tiedHead).toBe(false);
+  expect(warnings).toEqual([expect.stringMatching(/^"[^\n]*config.json" ties the head[^\n]*its own head is used$/)]);
+  expect(await scores(source, "keep")).toEqual(wanted);
+  const { status, stdout, stderr } = convert("--model", source, "--output", output, "--json");
+  expect({ status, warnings: JSON.parse(stdout).warnings }).toEqual({ status: 0, warnings });
+  expect(stderr).toContain("Warning: ");
+  const found = await scores(output, "keep");
+  expect(Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))))).toBeLessThan(bound);
+});
+
 test("convert: a tokenizer that GGUF cannot say is refused with a text that would get other ids", () => {
   const source = join(folder, "newlines");
   writeRandomModel(source, { architecture: "llama", seed: 55 });

@@ -1,12 +1,16 @@
 """Models and tokenizers: loaded or made anew, and checked for what block attention needs."""
 
+import json
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import processors
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from .attention import Attention, implementation_name, register_attention
 from .batch import Opening
@@ -22,13 +26,63 @@ class ModelError(ValueError):
 
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    """Raises ModelError where there is none."""
+    """With BOS where the engine puts it. Raises ModelError where there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f'Cannot load a tokenizer from "{folder}": {_one_line(error)}') from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    _settle_bos(tokenizer, folder)
     return tokenizer
+
+
+def _settle_bos(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
+    """Makes `encode` put BOS first where the engine does, which what is saved then says as well.
+
+    The engine's rule: `add_bos_token` of tokenizer_config.json decides, else a post-processor that puts a token first,
+    else a Llama class. Transformers passes over `add_bos_token` for most classes, so the files are read as they are.
+    """
+    config, file = (_json_of(folder, name) for name in ("tokenizer_config.json", "tokenizer.json"))
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if file is None or backend is None:
+        return
+    config = config or {}
+    adds, named = config.get("add_bos_token"), tokenizer.bos_token
+    first = _first_of_template(file.get("post_processor"))
+    is_llama = re.fullmatch("(Code)?Llama(TokenizerFast|Tokenizer)", str(config.get("tokenizer_class"))) is not None
+    bos = None if adds is False else (named or first) if adds or (first is None and is_llama) else first
+    bos_id = None if bos is None else backend.token_to_id(bos)
+    if bos is not None and bos_id is None:
+        raise ModelError(f'Cannot load a tokenizer from "{folder}": the beginning token "{bos}" has no id')
+    alone, whole = tokenize(tokenizer, "a"), [int(i) for i in tokenizer.encode("a")]
+    if whole[: len(whole) - len(alone)] == ([] if bos_id is None else [bos_id]):
+        return
+    special = [] if bos is None else [(bos, bos_id)]
+    single = "$A" if bos is None else f"{bos} $A"
+    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    if bos is not None and tokenizer.bos_token != bos:
+        tokenizer.bos_token = bos
+
+
+def _json_of(folder: str, name: str) -> dict[str, Any] | None:
+    path = cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return None
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else None
+
+
+def _first_of_template(processor: Any) -> str | None:
+    """The token that a TemplateProcessing puts before a single text."""
+    if not isinstance(processor, dict):
+        return None
+    if processor.get("type") == "Sequence":
+        found = (_first_of_template(part) for part in processor.get("processors", []))
+        return next((token for token in found if token is not None), None)
+    if processor.get("type") != "TemplateProcessing" or not processor.get("single"):
+        return None
+    token = processor["single"][0].get("SpecialToken")
+    return None if token is None else str(token["id"])
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

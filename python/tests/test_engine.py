@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from block_attention_trainer.attention import register_attention
 from block_attention_trainer.layout import MODES, Layout, Mode, shared_context
+from block_attention_trainer.models import load_tokenizer, opening_of
 from block_attention_trainer.settings import parse_settings
 from block_attention_trainer.train import train
 
@@ -98,3 +99,41 @@ def test_the_engine_scores_as_pytorch_does(exported: Path, tmp_path: Path, mode:
         assert len(scores) == len(expected)
         worst = max(worst, *(abs(a - b) for a, b in zip(scores, expected, strict=True)))
     assert worst < BOUNDS[kv_type]
+
+
+CONTRADICTING = Path(__file__).parents[3] / "shared" / "cases" / "k-addbos-nopost"
+"""A folder whose config asks for BOS, and whose post-processor puts none."""
+
+
+@pytest.mark.skipif(not CLI.is_file() or shutil.which("node") is None, reason="the engine is not built: npm run build")
+@pytest.mark.skipif(not CONTRADICTING.is_dir(), reason=f"{CONTRADICTING} is not there")
+def test_engine_and_trainer_put_the_same_bos_before_and_after_a_step(tmp_path: Path) -> None:
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(["node", str(CLI), *args], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def bos_and_warnings(folder: Path) -> tuple[int | None, list[str]]:
+        info = json.loads(run("info", "--model", str(folder), "--json").stdout)
+        return info["tokenizer"]["bos_token_id"], info["warnings"]
+
+    before, warnings = bos_and_warnings(CONTRADICTING)
+    assert before is not None
+    assert len(warnings) == 1
+    assert '"add_bos_token": true' in warnings[0]
+    lines, packed = tmp_path / "train.jsonl", tmp_path / "train.parquet"
+    messages = [{"role": "user", "content": "the question of"}, {"role": "assistant", "content": "an answer"}]
+    lines.write_text((json.dumps({"messages": messages}) + "\n") * 8)
+    run("data", "pack", "--model", str(CONTRADICTING), "--input", str(lines), "--output", str(packed))
+    settings = run_settings(
+        tmp_path,
+        data={"train": [str(packed)], "max_tokens": 200},
+        packing={"tokens_per_row": 256},
+        training={"steps": 1, "rows_per_step": 2},
+    )
+    settings["model"] = {"path": str(CONTRADICTING)}
+    train(parse_settings(settings), progress_target=None)
+    exported = tmp_path / "runs" / "run" / "export"
+    assert opening_of(load_tokenizer(str(CONTRADICTING)), "").bos == before
+    assert opening_of(load_tokenizer(str(exported)), "").bos == before
+    assert bos_and_warnings(exported) == (before, [])

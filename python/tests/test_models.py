@@ -1,5 +1,6 @@
 """Models of four kinds: every way of attending gives the same logits and gradients, packed or not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,31 @@ def test_longest_sample_knows_sliding_windows(folder: Path) -> None:
 def test_opening_of_puts_bos_where_the_tokenizer_does(folder: Path, tmp_path: Path) -> None:
     assert opening_of(load_tokenizer(str(folder / "tokenizer")), "w7 w8") == Opening(0, (7, 8))
     assert opening_of(load_tokenizer(str(word_tokenizer(tmp_path))), "") == Opening(None, ())
+
+
+@pytest.mark.parametrize(
+    ("config", "has_template", "expected"),
+    [
+        ({"add_bos_token": True}, False, Opening(0, ())),
+        ({"add_bos_token": True, "tokenizer_class": "LlamaTokenizerFast"}, False, Opening(0, ())),
+        ({"tokenizer_class": "LlamaTokenizerFast"}, False, Opening(0, ())),
+        ({}, False, Opening(None, ())),
+        ({"add_bos_token": False}, True, Opening(None, ())),
+        ({"add_bos_token": True}, True, Opening(0, ())),
+    ],
+)
+def test_bos_stands_where_the_engine_puts_it_before_and_after_saving(
+    tmp_path: Path, config: dict[str, Any], has_template: bool, expected: Opening
+) -> None:
+    before = word_tokenizer(tmp_path / "before", bos=has_template)
+    path = before / "tokenizer_config.json"
+    written = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w0", "eos_token": "w1", "pad_token": "w2"}
+    path.write_text(json.dumps({**written, **config}))
+    tokenizer = load_tokenizer(str(before))
+    assert opening_of(tokenizer, "") == expected
+    after = str(tmp_path / "after")
+    tokenizer.save_pretrained(after)
+    assert opening_of(load_tokenizer(after), "") == expected
 
 
 def test_check_config_refuses_encoders() -> None:

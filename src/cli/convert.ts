@@ -58,7 +58,8 @@ export async function runConvert(flags: ConvertFlags, terminal: Terminal): Promi
   const ggml = loadGgml(await findGgmlDirectory("cpu"));
   const tensors = ggufTensors(ggml, source, weights, terminal.signal);
   const totalBytes = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  for (const warning of tokenizer.warnings) {
+  const warnings = [...source.warnings, ...tokenizer.warnings];
+  for (const warning of warnings) {
     note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   }
   note(terminal, `Writing ${quote(output)}: ${tensors.length} tensors, ${formatBytes(totalBytes)}`);
@@ -74,7 +75,7 @@ export async function runConvert(flags: ConvertFlags, terminal: Terminal): Promi
   } finally {
     bar.end();
   }
-  const told = { output, tensors: tensors.length, bytes: totalBytes, warnings: tokenizer.warnings };
+  const told = { output, tensors: tensors.length, bytes: totalBytes, warnings };
   if (flags.json) await writeJson(terminal, told);
   else await write(terminal.stdout, `Written: ${output}\n`, terminal.signal);
   return 0;

@@ -9,7 +9,7 @@ import { openModel } from "../model/open-model.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { addTrainingOptions, jsonOption, type ModelFlags, modelOption, weightsOption } from "./options.js";
-import { formatBytes, type Terminal, write, writeJson } from "./terminal.js";
+import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
 
 export interface InfoFlags extends ModelFlags {
   readonly json?: boolean;
@@ -27,6 +27,7 @@ export async function runInfo(flags: InfoFlags, terminal: Terminal): Promise<num
   const path = flags.model ?? embeddedModelPath();
   const source = await openModel(path, { prefix: flags.prefix, trainedModes: flags.trainedModes });
   const info = describeModel(source, await loadTokenizer(path), flags);
+  for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   if (flags.json === true) await writeJson(terminal, info);
   else await write(terminal.stdout, formatInfo(info, terminal), terminal.signal);
   return 0;
@@ -78,6 +79,7 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, { weights = "k
       adds_dummy_space: tokenizer.addsDummySpace,
       chat_template: tokenizer.chatTemplate !== undefined,
     },
+    warnings: [...source.warnings, ...tokenizer.warnings],
     block_attention: own === undefined ? null : { version: own.version, prefix: own.prefix, modes: own.modes },
     block_mode: {
       sound: isTrained,

@@ -80,7 +80,7 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly maxPromptTokens?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
   readonly mode?: AttentionMode | undefined;
-  /** Told once what a user should know, for instance that the model was not trained for block mode. */
+  /** Told once what a user should know, for instance that the model was not trained for block mode, or that its files contradict themselves. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 

@@ -41,6 +41,8 @@ export interface ModelOptions {
   /** Called before loading. */
   readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** Told once of each contradiction in the model's files. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
 /** A model ready to compute: weights on a device, tokenizer, template. It owns the device and the weights. */
@@ -98,6 +100,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     );
   }
   const chatTemplate = templateOf(tokenizer);
+  for (const warning of [...source.warnings, ...tokenizer.warnings]) options.onWarning?.(warning);
   const weightBytes = estimateWeightBytes(source, conversion);
   options.onEstimate?.({ weightBytes });
   const threads = options.threads ?? defaultThreads(weightBytes);

@@ -42,6 +42,7 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
     tensors,
     files: [file.path],
     endTokenIds: readEndTokenIds(file.metadata, where),
+    warnings: [],
   };
 }
 

@@ -2,7 +2,9 @@ import { join, resolve } from "node:path";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { readRange } from "../files/read-range.js";
 import { readSafetensorsFolder } from "../files/safetensors.js";
+import type { FileTensor } from "../files/tensor-source.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./needed-tensors.js";
@@ -16,7 +18,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
   const path = resolve(folder);
   const configPath = join(path, "config.json");
   const json = await readJson(configPath);
-  const config = parseHuggingFaceConfig(json, quote(configPath));
+  const written = parseHuggingFaceConfig(json, quote(configPath));
   const endTokenIds = new Set(isJsonObject(json) ? readEndTokenIds(json, quote(configPath)) : []);
   const generationPath = join(path, "generation_config.json");
   if (await pathExists(generationPath)) {
@@ -29,12 +31,19 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
     }
   }
   const weights = await readSafetensorsFolder(path);
+  const hasOwnHead = written.tiedHead && (await isOtherHead(weights.tensors));
+  const config = hasOwnHead ? { ...written, tiedHead: false } : written;
+  const warnings = hasOwnHead
+    ? [
+        `${quote(configPath)} ties the head to the embedding, but the folder has a head with other numbers: its own head is used`,
+      ]
+    : [];
   const tensors = pickTensors(
     config,
     weights.tensors,
     toHuggingFaceName,
-    // Angles that Transformers once saved, and a head that is the embedding anyway.
-    (name) => name.endsWith("rotary_emb.inv_freq") || (config.tiedHead && name === "lm_head.weight"),
+    // Angles that Transformers once saved, and a head that is the embedding byte for byte.
+    (name) => name.endsWith("rotary_emb.inv_freq") || (config.tiedHead && name === headName),
     quote(path),
   );
   const files = [configPath, ...weights.files];
@@ -43,7 +52,27 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
       files.push(join(path, name));
     }
   }
-  return { kind: "hugging-face", path, config, tensors, files, endTokenIds: [...endTokenIds] };
+  return { kind: "hugging-face", path, config, tensors, files, endTokenIds: [...endTokenIds], warnings };
+}
+
+const headName = "lm_head.weight";
+/** Bytes compared at a time. */
+const pieceBytes = 2 ** 24;
+
+/** Whether there is a head that is not the embedding once more. As Transformers 5, which then does not tie them. */
+async function isOtherHead(tensors: ReadonlyMap<string, FileTensor>): Promise<boolean> {
+  const [head, embedding] = [tensors.get(headName), tensors.get("model.embed_tokens.weight")];
+  if (head === undefined) return false;
+  // What is wrong with one of them is said where all weights are checked.
+  if (head.kind === "unreadable" || embedding?.kind !== "readable") return true;
+  const [one, other] = [head.entry, embedding.entry];
+  if (one.type !== other.type || one.shape.join() !== other.shape.join()) return true;
+  for (let at = 0; at < one.byteLength; at += pieceBytes) {
+    const length = Math.min(pieceBytes, one.byteLength - at);
+    const pieces = await Promise.all([one, other].map(({ path, offset }) => readRange(path, offset + at, length)));
+    if (Buffer.compare(pieces[0]!, pieces[1]!) !== 0) return true;
+  }
+  return false;
 }
 
 /**

@@ -21,4 +21,6 @@ export interface ModelSource {
    * eos, eot and eom.
    */
   readonly endTokenIds: readonly number[];
+  /** Where the files contradict themselves, and what was made of it; a sentence each. */
+  readonly warnings: readonly string[];
 }

@@ -78,9 +78,27 @@ test("openModel(): extra tensors that change nothing are passed over, others ref
   const angles = { name: "model.layers.0.self_attn.rotary_emb.inv_freq", shape: [2], dtype: "I64" };
   expect((await extra(angles)).tensors.size).toBe(21);
   const head = { name: "lm_head.weight", shape: [10, 8] };
-  expect((await extra(head, { ...json, tie_word_embeddings: true })).tensors.size).toBe(20);
+  const tied = await extra(head, { ...json, tie_word_embeddings: true });
+  expect(tied).toMatchObject({ config: { tiedHead: true }, warnings: [] });
+  expect(tied.tensors.size).toBe(20);
   await expectError(extra({ name: "model.layers.0.self_attn.q_proj.bias", shape: [8] }), "q_proj.bias");
   await expectError(extra({ name: "model.layers.2.mlp.up_proj.weight", shape: [12, 8] }), "is no part of the llama");
+});
+
+test("openModel(): a tied embedding beside a head of its own", async () => {
+  const withHead = async (head: Partial<TestTensor>) => {
+    const added = { name: "lm_head.weight", shape: [10, 8], ...head };
+    const config = { ...json, tie_word_embeddings: true };
+    return openModel(await folderOf({ config, change: (tensors) => [...tensors, added] }));
+  };
+  for (const head of [{ values: [...new Array(79).fill(0), 1] }, { dtype: "BF16" }]) {
+    const model = await withHead(head);
+    expect(model.config.tiedHead).toBe(false);
+    expect(model.tensors.get("output.weight")).toMatchObject({ name: "lm_head.weight" });
+    expect(model.warnings).toEqual([expect.stringContaining("its own head is used")]);
+  }
+  await expectError(withHead({ shape: [11, 8] }), "lm_head.weight");
+  await expectError(withHead({ dtype: "I64" }), "lm_head.weight");
 });
 
 test("openModel(): missing, misshapen and unread tensors are named", async () => {

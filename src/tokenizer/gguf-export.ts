@@ -37,7 +37,9 @@ export function ggufTokenizerEntries(files: HuggingFaceFiles, vocabSize: number)
     const entries = new Map<string, GgufEntry>([...vocabulary, ...common.entries]);
     const read = tokenizerFromGguf(asMetadata(entries));
     const text = probes.find((probe) => !sameIds(tokenizer, read, probe));
-    if (text === undefined) return { entries, warnings: [...common.warnings, ...warningsOf(tokenizer, read, tables)] };
+    if (text === undefined) {
+      return { entries, warnings: [...tokenizer.warnings, ...common.warnings, ...warningsOf(tokenizer, read, tables)] };
+    }
     otherText = text.length > otherText.length ? text : otherText;
   }
   throw new Error(

@@ -422,6 +422,7 @@ function commonParts(
     digest: createHash("sha256")
       .update(JSON.stringify([...digested, bosTokenId ?? null]))
       .digest("hex"),
+    warnings: [],
   };
 }
 

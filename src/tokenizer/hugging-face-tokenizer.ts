@@ -58,7 +58,7 @@ export function tokenizerFromHuggingFace(files: HuggingFaceFiles): Tokenizer {
   const cuts = pre.steps.length === 0 && !pre.byteLevel && vocabulary.has("▁") && canCutBeforeSpaces(merges.products);
   const decoderFields = file.optionalObject("decoder") ?? file.fail("decoder is missing");
   const decoder = readDecoder(decoderFields);
-  const bosTokenId = readBos(file, config, named, idOf);
+  const { bosTokenId, warnings } = readBos(file, config, named, idOf);
   return new TextTokenizer({
     tokens,
     addedTokens,
@@ -81,6 +81,7 @@ export function tokenizerFromHuggingFace(files: HuggingFaceFiles): Tokenizer {
       .update(JSON.stringify(["normalizer", "pre_tokenizer", "model", "decoder"].map((name) => file.get(name) ?? null)))
       .update(JSON.stringify([addedTokens, bosTokenId ?? null]))
       .digest("hex"),
+    warnings,
   });
 }
 
@@ -320,21 +321,27 @@ function tokenText(fields: JsonFields, role: string): string | undefined {
   return fields.object(role).shortString("content", longest.addedToken);
 }
 
-/** BOS where the tokenizer would add it: `add_bos_token` decides, else a post-processor that puts a token first. */
+/**
+ * BOS where the tokenizer would add it: `add_bos_token` decides, else a post-processor that puts a token first, else a
+ * Llama class. The trainer has the same rule.
+ */
 function readBos(
   file: JsonFields,
   config: JsonFields,
   named: NamedTokens,
   idOf: ReadonlyMap<string, number>,
-): number | undefined {
+): { readonly bosTokenId: number | undefined; readonly warnings: readonly string[] } {
   const text = named.text("bos_token");
   const adds = config.optionalBoolean("add_bos_token");
-  if (adds === false) return undefined;
   const first = firstOfTemplate(file.optionalObject("post_processor"));
   const isLlamaClass = /^(Code)?Llama(TokenizerFast|Tokenizer)$/.test(config.optionalString("tokenizer_class") ?? "");
-  const bos = adds === true || (first === undefined && isLlamaClass) ? (text ?? first) : first;
-  if (bos === undefined) return undefined;
-  return idOf.get(bos) ?? config.fail(`the beginning token ${quote(bos, 40)} has no id`);
+  const bos = adds === false ? undefined : adds || (first === undefined && isLlamaClass) ? (text ?? first) : first;
+  const bosTokenId =
+    bos === undefined ? undefined : (idOf.get(bos) ?? config.fail(`the beginning token ${quote(bos, 40)} has no id`));
+  if (adds === undefined || bos === first) return { bosTokenId, warnings: [] };
+  const shown = (token: string | undefined) => (token === undefined ? "no token" : quote(token, 40));
+  const warning = `${config.where} has "add_bos_token": ${adds}, but the post-processor of ${file.where} puts ${shown(first)} first: ${shown(bos)} is put before a prompt`;
+  return { bosTokenId, warnings: [warning] };
 }
 
 /** The text of the token that a TemplateProcessing puts before a single text. */

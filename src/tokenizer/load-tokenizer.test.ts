@@ -76,22 +76,26 @@ test("loadTokenizerFromFolder(): SPM with a dummy space, byte fallback and added
   expect(tokenizer.decode([1, markA, b, markA, user, 3 + 0xc3, 3 + 0xa9, 2])).toBe("ab a[U]é");
 });
 
-test("loadTokenizerFromFolder(): BOS as the tokenizer would add it", async () => {
-  const bosOf = async (config: unknown, change: (json: ReturnType<typeof smallTokenizer>) => void = () => {}) => {
-    const json = smallTokenizer();
-    change(json);
-    return (
-      await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": json, "tokenizer_config.json": config }))
-    ).bosTokenId;
+test("loadTokenizerFromFolder(): BOS as the tokenizer would add it, with a warning where its files differ", async () => {
+  const read = async (config: unknown, hasTemplate = true) => {
+    const json = { ...smallTokenizer(), ...(hasTemplate ? {} : { post_processor: null }) };
+    const folder = await folderWith({ "tokenizer.json": json, "tokenizer_config.json": config });
+    const { bosTokenId, warnings } = await loadTokenizerFromFolder(folder);
+    return [bosTokenId, ...warnings.map((warning) => warning.replaceAll(folder, ""))];
   };
-  const withoutTemplate = (json: ReturnType<typeof smallTokenizer>) => {
-    json.post_processor = null;
-  };
-  expect(await bosOf({})).toBe(1);
-  expect(await bosOf({ bos_token: "<s>", add_bos_token: false })).toBeUndefined();
-  expect(await bosOf({ bos_token: "<s>" }, withoutTemplate)).toBeUndefined();
-  expect(await bosOf({ bos_token: { content: "<s>" }, add_bos_token: true }, withoutTemplate)).toBe(1);
-  expect(await bosOf({ bos_token: "<s>", tokenizer_class: "LlamaTokenizer" }, withoutTemplate)).toBe(1);
+  expect(await read({})).toEqual([1]);
+  expect(await read({ bos_token: "<s>", add_bos_token: true })).toEqual([1]);
+  expect(await read({ bos_token: "<s>" }, false)).toEqual([undefined]);
+  expect(await read({ bos_token: "<s>", add_bos_token: false }, false)).toEqual([undefined]);
+  expect(await read({ bos_token: "<s>", tokenizer_class: "LlamaTokenizer" }, false)).toEqual([1]);
+  const says = (adds: boolean, puts: string, put: string) =>
+    `"/tokenizer_config.json" has "add_bos_token": ${adds}, but the post-processor of "/tokenizer.json" puts ${puts} first: ${put} is put before a prompt`;
+  expect(await read({ bos_token: { content: "<s>" }, add_bos_token: true }, false)).toEqual([
+    1,
+    says(true, "no token", '"<s>"'),
+  ]);
+  expect(await read({ bos_token: "<s>", add_bos_token: false })).toEqual([undefined, says(false, '"<s>"', "no token")]);
+  expect(await read({ bos_token: "</s>", add_bos_token: true })).toEqual([2, says(true, '"<s>"', '"</s>"')]);
 });
 
 test("loadTokenizerFromFolder(): every end id that any file names", async () => {

@@ -45,6 +45,7 @@ export interface TokenizerParts {
   readonly chatTemplate: string | undefined;
   readonly templateTokens: Tokenizer["templateTokens"];
   readonly digest: string;
+  readonly warnings: readonly string[];
 }
 
 /** The tokenizer of a model: added tokens cut the text, the rest is normalized, cut into words, and encoded word by word. */
@@ -57,6 +58,7 @@ export class TextTokenizer implements Tokenizer {
   readonly chatTemplate: string | undefined;
   readonly templateTokens: Tokenizer["templateTokens"];
   readonly digest: string;
+  readonly warnings: readonly string[];
   readonly #parts: TokenizerParts;
   readonly #written: AddedTokenFinder;
   readonly #normalized: AddedTokenFinder | undefined;
@@ -72,6 +74,7 @@ export class TextTokenizer implements Tokenizer {
     this.chatTemplate = parts.chatTemplate;
     this.templateTokens = parts.templateTokens;
     this.digest = parts.digest;
+    this.warnings = parts.warnings;
     this.#parts = parts;
     const inNormalized = (token: AddedToken) => token.normalized && !token.control;
     const normalized = parts.addedTokens.filter(inNormalized);

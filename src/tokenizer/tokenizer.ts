@@ -61,6 +61,8 @@ export interface Tokenizer {
   stream(options?: { readonly goesOn: boolean }): TokenStream;
   /** SHA-256 over all that decides ids, hex: part of the model fingerprint. */
   readonly digest: string;
+  /** Where the files contradict themselves, and what was made of it; a sentence each. */
+  readonly warnings: readonly string[];
 }
 
 export interface TokenStream {
