@@ -14,6 +14,7 @@ export { type JsonStateOptions, jsonStateBlocks } from "./blocks/json-state.js";
 export type { Passage, PassageInput, PassageLabel } from "./blocks/passage.js";
 export {
   DEFAULT_RAG_PROMPT_TEXTS,
+  type GivenRagTexts,
   type RagPromptInput,
   type RagPromptOptions,
   type RagPromptTexts,
@@ -32,7 +33,7 @@ export {
 } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type { LoadedModel } from "./engine/model.js";
-export type { PromptCut, PromptInput } from "./engine/prompt.js";
+export type { DocumentOptions, PromptCut, PromptInput, SplitLong } from "./engine/prompt.js";
 export type {
   EncodedPassage,
   EncodeResult,

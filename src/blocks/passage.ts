@@ -42,6 +42,10 @@ export interface PassageLabel {
   readonly id?: string | number;
   readonly metadata?: Readonly<Record<string, unknown>>;
   readonly score?: number;
+  /** Which part it is of a passage that was split, from 0 on. */
+  readonly part?: number;
+  /** Of a part that was encoded, its text. */
+  readonly text?: string;
 }
 
 /** A passage, read. */

@@ -29,6 +29,8 @@ export interface RagPromptTexts {
   readonly final: string;
 }
 
+const QUESTION = "{question}";
+
 /** @see FACTS "RAG prompt". */
 export const DEFAULT_RAG_PROMPT_TEXTS: RagPromptTexts = {
   preamble:
@@ -46,11 +48,14 @@ export type RagPromptInput =
   | { readonly documents: readonly PassageInput[]; readonly question: string }
   | { readonly documents: readonly PassageInput[]; readonly messages: readonly ChatMessage[] };
 
+/** Some of the texts; the others are the model's, or the defaults. */
+export type GivenRagTexts = { readonly [K in keyof RagPromptTexts]?: RagPromptTexts[K] | undefined };
+
 export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   /** Undefined: no chat template, the texts alone. */
   readonly template?: ChatTemplate | undefined;
   /** The model's or the caller's texts, over the defaults. */
-  readonly texts?: { readonly [K in keyof RagPromptTexts]?: RagPromptTexts[K] | undefined } | undefined;
+  readonly texts?: GivenRagTexts | undefined;
   /** The documents come best first. "best-last" lays them in the opposite order. Default "best-first". */
   readonly order?: "best-first" | "best-last" | undefined;
   /** How many of the documents are used, the best ones. Default all. */
@@ -61,11 +66,24 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   readonly limit?: number | undefined;
 }
 
-const readTexts = optionsOf({
-  preamble: anyText,
-  passage: anyText,
-  final: anyText,
-} satisfies FieldsOf<RagPromptTexts>);
+/** Longer ones are no instructions, and would be read with every prompt. */
+const maxTextLength = 20_000;
+const fixedText = z.string().max(maxTextLength);
+function textField(place: string, about = "") {
+  const wanted = `up to ${maxTextLength} characters with "${place}" once${about}`;
+  const error = `wanted ${wanted}`;
+  const isOnce = (text: string): boolean => text.split(place).length === 2;
+  const schema = fixedText.includes(place, error).refine(isOnce, { error, params: { isRange: true } });
+  return { schema: schema.optional(), wanted };
+}
+
+/** Of texts that a model, a server's settings, a request or a call may have in place of the defaults. */
+export const ragTextFields = {
+  preamble: { schema: fixedText.optional(), wanted: `up to ${maxTextLength} characters` },
+  passage: textField("{text}", ', and "{title}" where the title goes'),
+  final: textField(QUESTION),
+} satisfies FieldsOf<RagPromptTexts>;
+const readTexts = optionsOf(ragTextFields);
 const readRagInput = optionsOf(
   { documents: anything, question: anyText, messages: optionOf<readonly ChatMessage[]>(() => true, "messages") },
   "field",
@@ -73,7 +91,7 @@ const readRagInput = optionsOf(
 export const ragFields = {
   ...chatPromptFields,
   template: optionOf<ChatTemplate>(() => true, "a chat template"),
-  texts: anything,
+  texts: optionOf<GivenRagTexts>(() => true, "an object"),
   order: oneOfTexts(["best-first", "best-last"]),
   maxDocuments: {
     schema: z.union([z.int().min(0), z.literal(Infinity)]).optional(),
@@ -101,7 +119,7 @@ const readRagOptions = optionsOf(ragFields);
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
   const checked = readRagOptions("make a RAG prompt", options);
   const { template, order = "best-first", maxDocuments = Infinity, partsOf = (passage) => [passage] } = checked;
-  const texts = checkTexts(checked.texts);
+  const texts = ragTexts(checked.texts);
   const asked = readRagInput("make a RAG prompt", input);
   const chosen = readPassages(asked.documents).slice(0, maxDocuments);
   if (order === "best-last") chosen.reverse();
@@ -133,13 +151,8 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
 }
 
 /** One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time. */
-export function passageText(document: PassageInput, texts?: RagPromptOptions["texts"]): string {
-  return blockOfPassage(readPassage(document, 0), texts);
-}
-
-/** passageText() of a passage that was read. */
-export function blockOfPassage(passage: Omit<Passage, "label">, texts: RagPromptOptions["texts"] = {}): string {
-  return passageBlock(passage, checkTexts(texts).passage);
+export function passageText(document: PassageInput, texts?: GivenRagTexts): string {
+  return passageBlock(readPassage(document, 0), ragTexts(texts).passage);
 }
 
 type LabelledText = Required<Pick<TextBlock, "text" | "passage">>;
@@ -184,20 +197,17 @@ function finalRuns(final: string, question: string): TextRun[] {
     { text: final.slice(at + QUESTION.length), trusted: true },
   ];
 }
-const QUESTION = "{question}";
-
-function checkTexts(texts: unknown = {}): RagPromptTexts {
-  const { preamble, passage, final } = readTexts("use the texts of the RAG prompt", texts);
-  const checked = {
-    preamble: preamble ?? DEFAULT_RAG_PROMPT_TEXTS.preamble,
-    passage: passage ?? DEFAULT_RAG_PROMPT_TEXTS.passage,
-    final: final ?? DEFAULT_RAG_PROMPT_TEXTS.final,
+/**
+ * The texts of a RAG prompt: those given, in their place the others.
+ *
+ * @throws TypeError for texts that are none; RangeError for those that are too long, or lack their place holder.
+ */
+export function ragTexts(given: unknown = {}, others: GivenRagTexts = DEFAULT_RAG_PROMPT_TEXTS): RagPromptTexts {
+  const texts = readTexts("use the texts of the RAG prompt", given);
+  const { preamble, passage, final } = DEFAULT_RAG_PROMPT_TEXTS;
+  return {
+    preamble: texts.preamble ?? others.preamble ?? preamble,
+    passage: texts.passage ?? others.passage ?? passage,
+    final: texts.final ?? others.final ?? final,
   };
-  if (!checked.passage.includes("{text}")) {
-    throw new RangeError('Cannot make a RAG prompt: the text "passage" has no "{text}"');
-  }
-  if (checked.final.split(QUESTION).length !== 2) {
-    throw new RangeError('Cannot make a RAG prompt: the text "final" wants "{question}" once');
-  }
-  return checked;
 }

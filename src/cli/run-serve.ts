@@ -82,7 +82,7 @@ async function readSettings(
 function engineOptions(config: ServerConfig) {
   const { model, weights, threads, backend, device, kvType, storeBytes, contextBytes, mode, prefix, trainedModes } =
     config;
-  const { maxRunning, maxQueued, maxPromptTokens } = config;
+  const { maxRunning, maxQueued, maxPromptTokens, ragPreamble, ragPassage, ragFinal } = config;
   return {
     model,
     weights,
@@ -98,6 +98,7 @@ function engineOptions(config: ServerConfig) {
     maxRunning,
     maxQueued,
     maxPromptTokens,
+    ragTexts: { preamble: ragPreamble, passage: ragPassage, final: ragFinal },
   };
 }
 

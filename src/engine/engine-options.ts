@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type GivenRagTexts, ragTextFields } from "../blocks/rag-prompt.js";
 import {
   aFunction,
   anyBoolean,
@@ -6,6 +7,7 @@ import {
   anyText,
   type FieldsOf,
   oneOfTexts,
+  optionOf,
   optionsOf,
   wholeNumber,
 } from "../files/options.js";
@@ -20,6 +22,7 @@ import type {
   ScoreOptions,
   TokenizeOptions,
 } from "./engine.js";
+import { splitLongField } from "./prompt.js";
 import { samplingFields } from "./sampling-options.js";
 
 const modes = ["block", "full"] as const;
@@ -44,6 +47,7 @@ export const readEngineOptions = optionsOf({
   signal: anySignal,
   onEstimate: aFunction<EngineOptions["onEstimate"]>(),
   onProgress: aFunction<EngineOptions["onProgress"]>(),
+  ragTexts: optionOf<GivenRagTexts>(() => true, "an object"),
   onWarning: aFunction<EngineOptions["onWarning"]>(),
 } satisfies FieldsOf<EngineOptions>);
 
@@ -70,8 +74,12 @@ export const readScoreOptions = optionsOf({
 export const readEncodeOptions = optionsOf({
   ...blockFields,
   signal: anySignal,
+  texts: optionOf<Pick<GivenRagTexts, "passage">>(() => true, "an object"),
+  splitLong: splitLongField,
   onBlock: aFunction<EncodeOptions["onBlock"]>(),
 } satisfies FieldsOf<EncodeOptions>);
+
+export const readPassageTexts = optionsOf({ passage: ragTextFields.passage });
 
 export const readTokenizePromptOptions = optionsOf({ mode: oneOfTexts(modes), signal: anySignal });
 

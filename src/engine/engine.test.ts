@@ -138,3 +138,89 @@ test("Engine.generate(): with promptLogprobs the answer is the same, and its roo
   expect(told[0]).toMatchObject({ promptLogprobs: expect.any(Array) });
   expect(engine.stats().contexts.usedBytes).toBe(0);
 });
+
+test("Engine.encode(): splitLong makes a long passage parts that a prompt which splits it finds again", async () => {
+  await using engine = await smallEngine();
+  const text = "A sentence of the story. ".repeat(40);
+  const documents = [{ id: "long", title: "T", text }, { text: "A short one." }];
+  const { blocks: whole, failed } = await engine.encode(documents);
+  expect(failed).toBe(1);
+  expect(whole[0]).toMatchObject({ passage: { index: 0, id: "long" }, error: { code: "too_long" } });
+  await expect(engine.complete({ question: "q", documents })).rejects.toMatchObject({ code: "too_long" });
+
+  for (const splitLong of [true, 100]) {
+    const told: unknown[] = [];
+    const encoded = await engine.encode(documents, { splitLong, onBlock: (block) => told.push(block) });
+    expect(encoded.failed).toBe(0);
+    expect(told).toEqual(encoded.blocks);
+    const parts = encoded.blocks.filter(({ passage }) => passage.index === 0);
+    expect(parts.map(({ passage }) => passage.part)).toEqual(parts.map((_, i) => i));
+    for (const part of parts) {
+      if (part.error !== undefined) throw new Error(part.error.message);
+      expect(part.passage.id).toBe("long");
+      expect(part.tokens).toBeLessThanOrEqual(splitLong === true ? 256 : 100);
+      // A part is a passage of its own, too.
+      const alone = await engine.encode([{ title: "T", text: part.passage.text as string }]);
+      expect(alone.blocks[0]).toMatchObject({ id: part.id, hit: true });
+    }
+    expect(parts.map(({ passage }) => passage.text).join("")).toBe(text);
+  }
+
+  // In a prompt: the parts in their order, whatever the order of the documents.
+  const short = { ...documents[0]!, text: "A sentence of the story. ".repeat(9) };
+  const ask = (splitLong: boolean | number, mode: "block" | "full" = "block") =>
+    engine.complete(
+      { question: "q", documents: [documents[1]!, short], rag: { splitLong, order: "best-last" } },
+      { maxTokens: 1, mode },
+    );
+  const index = await engine.encode([documents[1]!, short], { splitLong: 80 });
+  const answer = await ask(80);
+  const inPrompt = answer.blocks.filter(({ passage }) => passage !== undefined);
+  expect(inPrompt.length).toBeGreaterThan(3);
+  expect(inPrompt.every(({ hit }) => hit)).toBe(true);
+  expect(inPrompt.map(({ passage }) => [passage?.index, passage?.part])).toEqual([
+    ...index.blocks.slice(1).map((_, i) => [1, i]),
+    [0, undefined],
+  ]);
+  expect((await ask(false)).blocks.filter(({ hit }) => !hit)).toHaveLength(1);
+  expect((await ask(80, "full")).usage.promptTokens).toBe(answer.usage.promptTokens);
+});
+
+test("Engine: the RAG prompt's words are the call's, else the engine's, else the defaults", async () => {
+  const texts = { preamble: "Read:\n", passage: "<{title}> {text}\n", final: "Now: {question}" };
+  await using engine = await smallEngine({ ragTexts: texts });
+  const spell = (ids: readonly number[]) => engine.model.tokenizer.decode(ids);
+  const promptOf = async (rag: object) => {
+    const form = { question: "why", documents: [{ title: "A", text: "B" }], rag };
+    const asMessages = { messages: [{ role: "user", content: "why" }], documents: form.documents, rag };
+    const { cutTokenIds, ...tokenized } = await engine.tokenizePrompt(form);
+    expect((await engine.tokenizePrompt(asMessages)).cutTokenIds).toEqual(cutTokenIds);
+    expect(tokenized.warnings).toEqual([]);
+    return spell(cutTokenIds.flat());
+  };
+  expect(await promptOf({})).toContain("Read:\n<A> B\nNow: why");
+  const own = { final: "{question}, now", passage: undefined };
+  expect(await promptOf({ texts: own })).toContain("Read:\n<A> B\nwhy, now");
+  const [byEngine] = (await engine.encode([{ title: "A", text: "B" }])).blocks;
+  const [byCall] = (await engine.encode(["<A> B!\n"], { texts: { passage: "<{title}> {text}!\n" } })).blocks;
+  const [same] = (await engine.encode([{ title: "A", text: "B" }], { texts: { passage: "<{title}> {text}!\n" } }))
+    .blocks;
+  expect(same).toMatchObject({ ...byCall, hit: true });
+  expect(byEngine).not.toMatchObject({ id: (same as { id: string }).id });
+
+  const refused = { code: "invalid", message: expect.stringMatching(/^Cannot [^\n]+$/) };
+  const documents = ["a"];
+  for (const rag of [
+    { texts: { final: "no place" } },
+    { texts: { preamble: "x".repeat(20_001) } },
+    { splitLong: 15 },
+  ]) {
+    await expect(engine.complete({ question: "q", documents, rag })).rejects.toMatchObject(refused);
+  }
+  const messages = [{ role: "user", content: "q" }];
+  await expect(engine.complete({ messages, rag: {} })).rejects.toMatchObject(refused);
+  await expect(engine.encode(["a"], { texts: { preamble: "x" } as object })).rejects.toMatchObject(refused);
+  await expect(smallEngine({ ragTexts: { final: "no place" } })).rejects.toThrow(
+    'Cannot use the texts of the RAG prompt: final is "no place", wanted up to 20000 characters with "{question}" once',
+  );
+});

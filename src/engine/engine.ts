@@ -4,8 +4,9 @@ import { existsSync } from "node:fs";
 import { totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { TextBlock } from "../blocks/block.js";
-import { type Passage, type PassageInput, type PassageLabel, readPassages } from "../blocks/passage.js";
-import { blockOfPassage } from "../blocks/rag-prompt.js";
+import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
+import { type GivenRagTexts, type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
+import { splitPassage } from "../blocks/split-passage.js";
 import { show } from "../files/options.js";
 import { blockId, isBlockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, type KVType } from "../kv/block-kv.js";
@@ -26,6 +27,7 @@ import {
   readEncodeOptions,
   readEngineOptions,
   readGenerateOptions,
+  readPassageTexts,
   readScoreOptions,
   readTokenizeOptions,
   readTokenizePromptOptions,
@@ -33,8 +35,10 @@ import {
 import { type LoadedModel, loadModel, type ModelOptions } from "./model.js";
 import {
   encodeCounted,
+  maxPartTokens,
   type PromptContext,
   type PromptInput,
+  type SplitLong,
   TokenCount,
   TokenizedPrompt,
   type TokenLimit,
@@ -80,6 +84,8 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly maxPromptTokens?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
   readonly mode?: AttentionMode | undefined;
+  /** The RAG prompt's own words, in place of the model's. */
+  readonly ragTexts?: GivenRagTexts | undefined;
   /** Told once what a user should know, for instance that the model was not trained for block mode, or that its files contradict themselves. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
@@ -105,7 +111,10 @@ export interface GenerateOptions extends SamplingInput {
 }
 
 export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
-  /** Told of each passage in order, as it is there. */
+  /** The model's form of a passage in other words, as prompts will have it in `rag.texts`. */
+  readonly texts?: Pick<GivenRagTexts, "passage"> | undefined;
+  readonly splitLong?: SplitLong | undefined;
+  /** Told of each passage in order, as it is there; of one that is split, of each part. */
   readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
 }
 
@@ -204,6 +213,7 @@ export class Engine implements AsyncDisposable {
   readonly #slices = new SlicedWork();
   readonly #promptLimit: TokenLimit;
   readonly #mode: AttentionMode | undefined;
+  readonly #ragTexts: RagPromptTexts;
   readonly #onWarning: (warning: string) => void;
   readonly #closing = new AbortController();
   readonly #requests = new RunningRequests();
@@ -230,6 +240,7 @@ export class Engine implements AsyncDisposable {
     });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, this.#budget.capBytes);
     this.#mode = options.mode;
+    this.#ragTexts = ragTexts(options.ragTexts, model.source.config.blockAttention?.ragPrompt);
     this.#onWarning = options.onWarning ?? (() => undefined);
   }
 
@@ -241,6 +252,7 @@ export class Engine implements AsyncDisposable {
    */
   static async load(options: EngineOptions = {}): Promise<Engine> {
     const checked = readEngineOptions("load the engine", options);
+    ragTexts(checked.ragTexts);
     const model = await loadModel({ ...checked, model: checked.model ?? embeddedModelPath() });
     return new Engine(model, checked);
   }
@@ -255,7 +267,7 @@ export class Engine implements AsyncDisposable {
     const { tokenizer, chatTemplate, source } = this.model;
     const own = source.config.blockAttention;
     const { vocabSize } = source.config;
-    return { tokenizer, vocabSize, chatTemplate, ragTexts: own?.ragPrompt, prefix: own?.prefix ?? "" };
+    return { tokenizer, vocabSize, chatTemplate, ragTexts: this.#ragTexts, prefix: own?.prefix ?? "" };
   }
 
   /**
@@ -460,15 +472,19 @@ export class Engine implements AsyncDisposable {
    * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
-    const { salt, signal, onBlock } = checkInput(() => {
-      const { onBlock, ...asked } = readEncodeOptions("encode passages", options);
-      return { ...this.#checkTerms(asked), onBlock };
+    const { salt, signal, onBlock, form, splitLong } = checkInput(() => {
+      const { onBlock, texts = {}, splitLong = false, ...asked } = readEncodeOptions("encode passages", options);
+      const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#ragTexts);
+      return { ...this.#checkTerms(asked), onBlock, form, splitLong };
     });
     using request = this.#requests.begin();
     try {
       signal.throwIfAborted();
       using ticket = this.#admission.join();
-      const tokenized = await awaitInput(this.#slices.run(this.#passagesInSteps(passages), signal), signal);
+      const tokenized = await awaitInput(
+        this.#slices.run(this.#passagesInSteps(passages, form, splitLong), signal),
+        signal,
+      );
       await this.#enter(ticket, request, newTimings(), signal);
       const encoded: EncodedPassage[] = [];
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
@@ -667,31 +683,42 @@ export class Engine implements AsyncDisposable {
   }
 
   /** @throws TypeError for what is no list of passages: that is the call's fault, not a passage's. */
-  *#passagesInSteps(passages: readonly PassageInput[]): Steps<(LocalBlock | FailedPassage)[]> {
+  *#passagesInSteps(
+    passages: readonly PassageInput[],
+    form: string,
+    splitLong: SplitLong,
+  ): Steps<(LocalBlock | FailedPassage)[]> {
+    const { tokenizer } = this.model;
     const tokenized: (LocalBlock | FailedPassage)[] = [];
     for (const passage of readPassages(passages)) {
       yield;
-      tokenized.push(yield* this.#passageInSteps(passage));
+      try {
+        const rule = { form, maxTokens: maxPartTokens(splitLong, this.#promptLimit), tokenizer };
+        const parts = splitLong === false ? [passage] : yield* splitPassage(passage, rule);
+        for (const part of parts) tokenized.push(yield* this.#passageInSteps(part, form));
+      } catch (error) {
+        const refusal = asRefusal(error);
+        if (!(refusal instanceof EngineError)) throw refusal;
+        tokenized.push({ passage: passage.label, error: { code: refusal.code, message: refusal.message } });
+      }
     }
     return tokenized;
   }
 
-  *#passageInSteps(passage: Passage): Steps<LocalBlock | FailedPassage> {
-    const { tokenizer, ragTexts } = this.promptContext;
-    const { label } = passage;
+  *#passageInSteps(passage: Passage, form: string): Steps<LocalBlock> {
+    const { label, isBlock } = passage;
     const what = `passage ${label.index + 1}`;
-    try {
-      const text = blockOfPassage(passage, ragTexts);
-      const block: TextBlock = { text, trusted: passage.isBlock ? "all" : "none" };
-      const ids = yield* encodeCounted(tokenizer, block, new TokenCount(this.#promptLimit, what));
-      const isEmpty = ids.length === 0 || (!passage.isBlock && text.trim() === "");
-      if (isEmpty) throw new EngineError("invalid", `Cannot encode ${what}: it is empty`);
-      return { tokenIds: Int32Array.from(ids), passage: label };
-    } catch (error) {
-      const refusal = asRefusal(error);
-      if (!(refusal instanceof EngineError)) throw refusal;
-      return { passage: label, error: { code: refusal.code, message: refusal.message } };
+    const text = passageBlock(passage, form);
+    const block: TextBlock = { text, trusted: isBlock ? "all" : "none" };
+    const ids = yield* encodeCounted(this.model.tokenizer, block, new TokenCount(this.#promptLimit, what));
+    if (ids.length === 0 || (!isBlock && text.trim() === "")) {
+      throw new EngineError("invalid", `Cannot encode ${what}: it is empty`);
     }
+    // Of a part its text too, by which it can be a passage of its own.
+    return {
+      tokenIds: Int32Array.from(ids),
+      passage: label.part === undefined ? label : { ...label, text: passage.text },
+    };
   }
 
   /** Waits for the request's turn. @throws the signal's reason. */

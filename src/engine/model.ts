@@ -1,5 +1,6 @@
 import { availableParallelism, homedir } from "node:os";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
+import { ragTexts } from "../blocks/rag-prompt.js";
 import { readGguf } from "../files/gguf.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
@@ -99,6 +100,8 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
       `Cannot use the prefix of "${model}": it has ${ownPrefix} tokens, the context has ${source.config.contextLength}`,
     );
   }
+  // Refused now, and not with each prompt.
+  ragTexts(source.config.blockAttention?.ragPrompt);
   const chatTemplate = templateOf(tokenizer);
   for (const warning of [...source.warnings, ...tokenizer.warnings]) options.onWarning?.(warning);
   const weightBytes = estimateWeightBytes(source, conversion);

@@ -1,3 +1,4 @@
+import { z } from "zod";
 import {
   blocksFromStrings,
   type ChatMessage,
@@ -6,12 +7,13 @@ import {
   type SegmentedPrompt,
   type TextBlock,
 } from "../blocks/block.js";
-import { segmentMessages } from "../blocks/chat-prompt.js";
+import { type ChatPromptOptions, chatPromptFields, segmentMessages } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
-import type { PassageInput, PassageLabel } from "../blocks/passage.js";
-import { type RagPromptOptions, ragFields, ragPrompt } from "../blocks/rag-prompt.js";
+import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
+import { type GivenRagTexts, type RagPromptOptions, ragFields, ragPrompt, ragTexts } from "../blocks/rag-prompt.js";
 import { type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
-import { anything, optionsOf, show } from "../files/options.js";
+import { MIN_PART_TOKENS, splitPassage } from "../blocks/split-passage.js";
+import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
@@ -41,6 +43,8 @@ export type PromptInput = {
   | {
       readonly messages: readonly ChatMessage[];
       readonly documents?: readonly PassageInput[] | undefined;
+      /** How the documents become a RAG prompt. */
+      readonly rag?: DocumentOptions | undefined;
       readonly cut?: PromptCut | undefined;
       readonly segment?: SegmentOptions | undefined;
     }
@@ -48,9 +52,20 @@ export type PromptInput = {
   | {
       readonly question: string;
       readonly documents: readonly PassageInput[];
-      readonly rag?: Omit<RagPromptOptions, "template" | "texts"> | undefined;
+      readonly rag?: (DocumentOptions & ChatPromptOptions) | undefined;
     }
 );
+
+/** How documents become blocks. */
+export interface DocumentOptions extends Pick<RagPromptOptions, "texts" | "order" | "maxDocuments"> {
+  readonly splitLong?: SplitLong | undefined;
+}
+
+/**
+ * Whether long passages are split: true into parts of at most half the longest prompt, a number into parts of at most so
+ * many tokens, 16 or more. Default false. A passage's parts are found again by prompts that split it in the same way.
+ */
+export type SplitLong = boolean | number;
 
 /** What turning a prompt into tokens needs of a model. */
 export interface PromptContext {
@@ -59,7 +74,7 @@ export interface PromptContext {
   readonly vocabSize?: number | undefined;
   /** Undefined where the model has none. */
   readonly chatTemplate: ChatTemplate | undefined;
-  readonly ragTexts: RagPromptOptions["texts"];
+  readonly ragTexts: GivenRagTexts | undefined;
   /** Text before block 0 in block mode. */
   readonly prefix: string;
 }
@@ -148,9 +163,10 @@ export interface CutPrompt extends SegmentedPrompt {
 export function cutPrompt(
   input: Exclude<PromptInput, { blockTokenIds: unknown }>,
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
+  partsOf?: RagPromptOptions["partsOf"],
 ): CutPrompt {
   const { numLocalAttentionBlocks } = input;
-  const cut = cutForm(formOf(input) as typeof input, context);
+  const cut = cutForm(formOf(input) as typeof input, context, partsOf);
   // Full mode joins all blocks whatever the number, but says so if it is none.
   joinLocalBlocks(cut.blocks.length, numLocalAttentionBlocks);
   return { ...cut, numLocalAttentionBlocks };
@@ -164,10 +180,16 @@ const forms = {
   blockTokenIds: optionsOf({ ...common, blockTokenIds: anything }, "field"),
   prompt: optionsOf({ ...common, prompt: anything, ...cutFields }, "field"),
   question: optionsOf({ ...common, question: anything, documents: anything, rag: anything }, "field"),
-  messages: optionsOf({ ...common, messages: anything, documents: anything, ...cutFields }, "field"),
+  messages: optionsOf({ ...common, messages: anything, documents: anything, rag: anything, ...cutFields }, "field"),
 };
-const { template: _template, texts: _texts, ...promptRagFields } = ragFields;
-const readRagOptions = optionsOf(promptRagFields);
+export const splitLongField = {
+  schema: z.union([z.boolean(), z.int().min(MIN_PART_TOKENS)]).optional(),
+  wanted: `true, false, or the most tokens of a part, ${MIN_PART_TOKENS} or more`,
+};
+const { texts, order, maxDocuments } = ragFields;
+const documentFields = { texts, order, maxDocuments, splitLong: splitLongField } satisfies FieldsOf<DocumentOptions>;
+const readDocumentOptions = optionsOf(documentFields);
+const readRagOptions = optionsOf({ ...documentFields, ...chatPromptFields });
 const readSegmentOptions = optionsOf(segmentFields);
 const formNames = Object.keys(forms) as (keyof typeof forms)[];
 
@@ -190,6 +212,7 @@ function formOf(input: unknown): PromptInput {
 function cutForm(
   input: Exclude<PromptInput, { blockTokenIds: unknown }>,
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
+  partsOf: RagPromptOptions["partsOf"],
 ): Omit<CutPrompt, "numLocalAttentionBlocks"> {
   if ("blocks" in input) return { ...blocksFromStrings(input.blocks), isWhole: false };
   if ("prompt" in input) {
@@ -201,8 +224,8 @@ function cutForm(
   }
   const template = context.chatTemplate;
   if ("question" in input) {
-    const rag = input.rag === undefined ? {} : readRagOptions('use "rag" of the prompt', input.rag);
-    const options = { ...rag, template, texts: context.ragTexts };
+    const { splitLong: _, ...rag } = ragOptions(input);
+    const options = { ...rag, template, texts: ragTexts(rag.texts, context.ragTexts), partsOf };
     const cut = ragPrompt({ documents: input.documents, question: input.question }, options);
     return { ...cut, isWhole: false };
   }
@@ -210,12 +233,48 @@ function cutForm(
   const segment = segmentOptions(input);
   const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
   if (input.documents !== undefined) {
-    const options = { ...segment, template, texts: context.ragTexts };
+    const { splitLong: _, ...rag } = ragOptions(input);
+    const options = { ...segment, ...rag, template, texts: ragTexts(rag.texts, context.ragTexts), partsOf };
     const cut = ragPrompt({ documents: input.documents, messages }, options);
     return { ...joinIf(input.cut === "none", cut), isWhole: false };
   }
+  if (input.rag !== undefined) throw new TypeError('Cannot use "rag" of the prompt: there are no documents');
   const cut = segmentMessages(messages, template, segment);
   return { ...joinIf(input.cut === "none", cut), isWhole: true };
+}
+
+type DocumentsInput = Extract<PromptInput, { documents?: unknown }>;
+
+function ragOptions(input: DocumentsInput): DocumentOptions {
+  if (input.rag === undefined) return {};
+  const read = "question" in input ? readRagOptions : readDocumentOptions;
+  return read('use "rag" of the prompt', input.rag);
+}
+
+/** The most tokens of a passage's part. */
+export function maxPartTokens(splitLong: SplitLong, { maxTokens }: TokenLimit): number {
+  const wanted = typeof splitLong === "number" ? splitLong : Math.floor(maxTokens / 2);
+  return Math.max(MIN_PART_TOKENS, Math.min(wanted, maxTokens));
+}
+
+/** The parts of those documents that are split, by their place. */
+function* splitDocuments(
+  input: PromptInput,
+  { tokenizer, ragTexts: own }: PromptContext,
+  limit: TokenLimit,
+): Steps<ReadonlyMap<number, readonly Passage[]>> {
+  const parts = new Map<number, readonly Passage[]>();
+  if (!("documents" in input) || input.documents === undefined) return parts;
+  const { texts, splitLong = false, maxDocuments } = ragOptions(input);
+  if (splitLong === false) return parts;
+  const rule = { form: ragTexts(texts, own).passage, maxTokens: maxPartTokens(splitLong, limit), tokenizer };
+  const count = new TokenCount(limit);
+  for (const passage of readPassages(input.documents).slice(0, maxDocuments)) {
+    // Parts have no fewer tokens: what is too long for any prompt is not split first.
+    yield* encodeCounted(tokenizer, { text: passageBlock(passage, rule.form), trusted: "none" }, count);
+    parts.set(passage.label.index, yield* splitPassage(passage, rule));
+  }
+  return parts;
 }
 
 /** How strings are cut. @throws RangeError for a cut that is none, or a rule beside a cut that has no use for it. */
@@ -271,7 +330,8 @@ export function* tokenizePromptInSteps(
   const count = new TokenCount(limit);
   const form = formOf(input);
   if ("blockTokenIds" in form) return fromTokenIds(form, mode, context, count);
-  const cut = cutPrompt(form, context);
+  const parts = yield* splitDocuments(form, context, limit);
+  const cut = cutPrompt(form, context, (passage) => parts.get(passage.label.index) ?? [passage]);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
   const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;

@@ -90,7 +90,7 @@ export function schemaOf<F extends OptionFields>(fields: F) {
 function isOfKind(issue: z.core.$ZodIssue, value: unknown): boolean {
   switch (issue.code) {
     case "custom":
-      return false;
+      return issue.params?.isRange === true;
     case "invalid_type":
       return typeof value === "number" && /^(number|int)$/.test(issue.expected);
     case "invalid_value":

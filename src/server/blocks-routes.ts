@@ -4,6 +4,7 @@ import { z } from "zod";
 import { passageSchema } from "../blocks/passage.js";
 import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
 import { type HostEncodeEvent, HostError } from "./engine-host.js";
+import { ragRequest, splitLong } from "./openai/fields.js";
 import { passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
@@ -39,6 +40,8 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       .min(1)
       .max(limits.maxBlocks)
       .describe("each becomes the block that it is among `documents` of /v1/chat/completions"),
+    rag: ragRequest.pick({ passage: true }).nullish().describe("as `block_attention.rag` of prompts will have it"),
+    split_long: splitLong,
     stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
   });
   const typed = app.withTypeProvider<ZodTypeProvider>();
@@ -70,9 +73,17 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       },
     },
     async (request, reply) => {
-      const { passages, stream } = request.body;
+      const { passages, stream, rag, split_long } = request.body;
       const signal = clientGone(request, reply);
-      const events = host.encode({ passages, salt: request.tenant.salt }, signal);
+      const events = host.encode(
+        {
+          passages,
+          ...(rag?.passage != null && { texts: { passage: rag.passage } }),
+          ...(split_long != null && { splitLong: split_long }),
+          salt: request.tenant.salt,
+        },
+        signal,
+      );
       if (stream === true) {
         using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
         await streamBlocks(events, answer, signal, request.log);

@@ -1,4 +1,5 @@
 import type { PassageInput } from "../blocks/passage.js";
+import type { EncodeOptions } from "../engine/engine.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { EncodedPassage, FinishReason, ServedBlock, Timings, Usage } from "../engine/results.js";
 import type { SamplingInput } from "../engine/sampling-options.js";
@@ -130,6 +131,8 @@ export interface HostResult {
 
 export interface HostEncodeRequest {
   readonly passages: readonly PassageInput[];
+  readonly texts?: EncodeOptions["texts"];
+  readonly splitLong?: EncodeOptions["splitLong"];
   readonly salt: string;
 }
 

@@ -49,6 +49,9 @@ test("loadConfig(): names the source, the setting, its value and what was wanted
   expect(await bad({ alias: "two words" })).toBe(
     'Cannot use --alias: it is "two words", wanted names without spaces, such as "gpt-4o-mini"',
   );
+  expect(await bad({ ragFinal: "why?" })).toBe(
+    'Cannot use --rag-final: it is "why?", wanted up to 20000 characters with "{question}" once',
+  );
   expect(await bad({ corsOrigins: "https://a.org/path" })).toMatch(/wanted origins such as/);
 });
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { ragTextFields } from "../blocks/rag-prompt.js";
 import { isJsonObject, type JsonObject, readJson } from "../files/bounded-json.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
@@ -200,6 +201,24 @@ const settings = {
     description: 'text before the first block in block mode, for instance "[Block-Attention]"',
     value: "text",
     wanted: "text",
+    otherwise: "the model's own",
+  }),
+  ragPreamble: setting(ragTextFields.preamble.schema, {
+    description: "the RAG prompt's text before the passages",
+    value: "text",
+    wanted: ragTextFields.preamble.wanted,
+    otherwise: "the model's own",
+  }),
+  ragPassage: setting(ragTextFields.passage.schema, {
+    description: "the RAG prompt's form of a passage, with {title} and {text}",
+    value: "text",
+    wanted: ragTextFields.passage.wanted,
+    otherwise: "the model's own",
+  }),
+  ragFinal: setting(ragTextFields.final.schema, {
+    description: "the RAG prompt's task sentence, with {question}",
+    value: "text",
+    wanted: ragTextFields.final.wanted,
     otherwise: "the model's own",
   }),
   trainedModes: setting(list(z.enum(modes)).optional(), {

@@ -270,7 +270,7 @@ export function badInputSuite(numCuts: number): void {
     ["a prompt one token too long", ids(new Array(500).fill(5), new Array(13).fill(6)), /more than the 512 tokens/],
     ["a lone surrogate", { blocks: ["a\ud800b", "c"] }, "surrogate"],
     ["a lone surrogate at the end", { prompt: "a\udc00" }, "surrogate"],
-    ["blocks that are no texts", { blocks: ["a", 5] }, "block 1 is number"],
+    ["blocks that are no texts", { blocks: ["a", 5] }, "block 2 is number"],
     ["blocks that are no list", { blocks: "ab" }, "wanted an array"],
     ["a prompt that is no text", { prompt: 7 }, "number"],
     ["nothing", {}, "none of"],

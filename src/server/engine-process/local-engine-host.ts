@@ -106,12 +106,15 @@ export class LocalEngineHost implements EngineHost {
     }
   }
 
-  async *encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
+  async *encode(
+    { passages, ...options }: HostEncodeRequest,
+    signal?: AbortSignal,
+  ): AsyncGenerator<HostEncodeEvent, void> {
     const leaving = new AbortController();
     const queue = new EventQueue<HostEncodeEvent>();
     const encoding = this.#engine
-      .encode(request.passages, {
-        salt: request.salt,
+      .encode(passages, {
+        ...options,
         signal: signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal,
         onBlock: (block) => queue.push([block]),
       })

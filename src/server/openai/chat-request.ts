@@ -62,14 +62,28 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
 }
 
 function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {
+  const { rag, split_long: splitLong } = steering ?? {};
+  const name = rag != null ? "rag" : splitLong != null ? "split_long" : undefined;
+  if (documents == null && name !== undefined) {
+    const param = `block_attention.${name}`;
+    throw new ApiError(400, `Cannot use "${param}": it wants "documents"`, { code: "invalid_value", param });
+  }
   return {
     messages: messages.map(messageOf),
     ...(documents != null && { documents }),
+    ...(name !== undefined && { rag: { texts: given(rag ?? {}), splitLong: splitLong ?? undefined } }),
     ...(steering?.segment != null && { cut: steering.segment }),
     ...(steering?.num_local_attention_blocks != null && {
       numLocalAttentionBlocks: steering.num_local_attention_blocks,
     }),
   };
+}
+
+/** Null is the same as leaving a field out. */
+function given<T extends object>(fields: T): { readonly [K in keyof T]?: NonNullable<T[K]> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as ReturnType<
+    typeof given<T>
+  >;
 }
 
 function messageOf({ role, name, content }: ChatBody["messages"][number], index: number): ChatMessage {

@@ -436,6 +436,19 @@ test("chat completions: what would change the answer, or cannot be used, is refu
       /there are 5 content parts and documents in all, wanted up to 4$/,
     ],
     [{ documents: [{ title: "x" }] }, "documents[0].text", /there is none, wanted text$/],
+    [{ block_attention: { split_long: true } }, "block_attention.split_long", /it wants "documents"$/],
+    [{ block_attention: { rag: {} } }, "block_attention.rag", /it wants "documents"$/],
+    [
+      { documents: ["a"], block_attention: { rag: { final: "no place" } } },
+      "block_attention.rag.final",
+      /it is "no place", wanted up to 20000 characters with "\{question\}" once$/,
+    ],
+    [
+      { documents: ["a"], block_attention: { rag: { passage: "{text}{text}" } } },
+      "block_attention.rag.passage",
+      /wanted up to 20000 characters with "\{text\}" once, and "\{title\}" where the title goes$/,
+    ],
+    [{ documents: ["a"], block_attention: { split_long: 15 } }, "block_attention.split_long", /it is 15, wanted/],
     [
       { documents: [7] },
       "documents[0]",

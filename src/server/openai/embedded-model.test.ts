@@ -207,3 +207,32 @@ async function tokensOf(text: string): Promise<HostToken[]> {
   for await (const event of host.tokenize({ text, special: false })) tokens.push(...event.tokens);
   return tokens;
 }
+
+test("chat completions: what was split at the index is found by a prompt that splits it, and words can be set", async () => {
+  const text = demo.documents.map((document) => document.text).join(" ");
+  const documents = [{ id: 1, title: "All of them", text }];
+  const rag = { passage: "{title}: {text}\n", final: "{question}" };
+  const steering = { split_long: 60, rag: { ...rag, preamble: null } };
+  const index = { passages: documents, split_long: 60, rag: { passage: rag.passage } };
+  const { blocks, failed } = (await post(app, "/v1/blocks", index)).json();
+  expect(failed).toBe(0);
+  expect(blocks.length).toBeGreaterThan(1);
+  expect(blocks.map(({ index, passage }: Encoded) => [index, passage.id, passage.part])).toEqual(
+    blocks.map((_: Encoded, i: number) => [0, 1, i]),
+  );
+  expect(blocks.map(({ passage }: Encoded) => passage.text).join("")).toBe(text);
+  const body = { messages: [{ role: "user", content: question }], documents, max_tokens: 1 };
+  const ask = async (block_attention: object) =>
+    (await post(app, "/v1/chat/completions", { ...body, block_attention })).json().block_attention.blocks.slice(1);
+  expect(await ask(steering)).toEqual(
+    blocks.map(({ id, tokens }: Served, part: number) => {
+      return { id, tokens, hit: true, passage: { index: 0, id: 1, part } };
+    }),
+  );
+  expect((await ask({})).map(({ hit }: Served) => hit)).toEqual([false]);
+});
+
+interface Encoded {
+  readonly index: number;
+  readonly passage: { readonly id: number; readonly part: number; readonly text: string };
+}

@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
+import { ragTextFields } from "../../blocks/rag-prompt.js";
+import { splitLongField } from "../../engine/prompt.js";
 import type { ServerLimits } from "../server-config.js";
 import { informationalField, neutralField, passedOver, type RequestFields, readField } from "./request-field.js";
 
@@ -76,6 +78,16 @@ export function chatPassedOver(body: object): string[] {
 export function completionPassedOver(body: object): string[] {
   return passedOver(informationalFields, body);
 }
+
+const { preamble, passage, final } = ragTextFields;
+export const ragRequest = z.strictObject({
+  preamble: preamble.schema.nullable().describe("Stands before the passages; a system message takes its place."),
+  passage: passage.schema.nullable().describe("A passage, with `{title}` and `{text}`."),
+  final: final.schema.nullable().describe("The task sentence, with `{question}`."),
+});
+export const splitLong = splitLongField.schema
+  .nullable()
+  .describe("Whether long passages are split: true at half the longest prompt, a number at so many tokens.");
 
 /** More values than any request has that fits: for each block or message some, with a passage's metadata, all of logit_bias, and spare. */
 export function maxValuesOf({ maxBlocks }: ServerLimits): number {
@@ -226,8 +238,10 @@ export function chatFields(limits: ServerLimits) {
         mode: modes.nullish().describe(modeAbout),
         num_local_attention_blocks: numLocalAttentionBlocks.nullish().describe(numLocalAbout),
         segment: z.enum(["parts", "rule", "none"]).nullish().describe(segmentAbout),
+        rag: ragRequest.nullish().describe("The RAG prompt's own words, in place of the model's. Wants `documents`."),
+        split_long: splitLong,
       }),
-      "an object with mode, num_local_attention_blocks, segment",
+      "an object with mode, num_local_attention_blocks, segment, rag, split_long",
       "How the prompt becomes blocks. Not OpenAI's.",
     ),
     max_completion_tokens: readField(

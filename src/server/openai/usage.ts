@@ -33,6 +33,8 @@ export const passageLabel = z
     id: z.union([z.string(), z.number()]).optional(),
     metadata: z.record(z.string(), z.unknown()).optional(),
     score: z.number().optional(),
+    part: z.int().min(0).optional().describe("Which part it is of a passage that was split, from 0 on."),
+    text: z.string().optional().describe("Of a part that was encoded ahead, its text."),
   })
   .describe("What the passage was given with.");
 
