@@ -287,7 +287,7 @@ export function badInputSuite(numCuts: number): void {
     ["a negative id", ids([-1]), "holds -1"],
     ["half an id", ids([1.5]), "holds 1.5"],
     ["an id that is text", ids(["1"]), "holds 1"],
-    ["ids that are no list", ids(1), "block 0 is no array"],
+    ["ids that are no list", ids(1), "block 1 is no array"],
     ["no ids", ids(), "no blocks"],
     ["no final ids", ids([1], []), "final block is empty"],
     ["minus one local block", { blocks: ["a", "b"], numLocalAttentionBlocks: -1 }, "-1"],
