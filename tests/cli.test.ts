@@ -89,9 +89,9 @@ const question = "Who is the mother of the director of film Into the Wild?";
 
 test("generate --json: fields as fixed, lines in order, bad lines in their place, another order all hits", async () => {
   const lines = [
-    JSON.stringify({ question, documents }),
+    JSON.stringify({ id: "q1", question, answers: ["Eileen Ryan"], documents }),
     "no json",
-    JSON.stringify({ question, documents, extra: 1 }),
+    JSON.stringify({ question, documents, document: 1 }),
     "",
     JSON.stringify({ question, documents: [...documents].reverse() }),
     JSON.stringify({ prompt: "a\ud800" }),
@@ -105,7 +105,8 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
   );
   const results = parseLines(stdout);
   expect(code).toBe(1);
-  expect(stderr).toBe("Loading the embedded model: weights take 8.8 MiB\n");
+  const passedOver = ["id", "answers"].map((key) => `Passed over in lines: the key "${key}"\n`);
+  expect(stderr).toBe(`Loading the embedded model: weights take 8.8 MiB\n${passedOver.join("")}`);
   expect(results).toHaveLength(8);
   const [first, , , reordered] = results as [Answer, Answer, Answer, Answer];
   expect(Object.keys(first)).toEqual(["generated", "token_ids", "finish_reason", "blocks", "usage", "timings"]);
@@ -114,7 +115,7 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
   expect(results[0]).toMatchObject({ finish_reason: "stop", usage: { cached_tokens: 0 } });
   expect(first.generated).toContain("Eileen Ryan");
   expect(results[1]).toMatchObject({ error: expect.stringContaining("line 2: it is no JSON") });
-  expect(results[2]).toEqual({ error: 'Cannot use the line: the key "extra" is not known' });
+  expect(results[2]).toEqual({ error: 'Cannot use the line: the key "document" is not known, wanted "documents"' });
   const { usage } = reordered;
   const segmented = await cli(["segment", "--input", "-", "--json"], JSON.stringify({ question, documents }));
   const { blocks } = JSON.parse(segmented.stdout) as { blocks: { text: string; tokens: number }[] };

@@ -15,6 +15,8 @@ const forms = {
   pageContent: { pageContent: someText, ...carried, type },
   page_content: { page_content: someText, ...carried, type },
 };
+/** Every field that a passage may have. */
+export const PASSAGE_FIELDS = Object.keys({ ...forms.text, ...forms.pageContent, ...forms.page_content });
 const readers = {
   text: optionsOf(forms.text, "field"),
   pageContent: optionsOf(forms.pageContent, "field"),

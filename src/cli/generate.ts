@@ -16,7 +16,7 @@ import {
   samplingOptions,
 } from "./options.js";
 import { parsePromptLine } from "./prompt-line.js";
-import { openPromptLines, runLines } from "./run-lines.js";
+import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { formatMs, note, type Terminal, write } from "./terminal.js";
 
 export interface GenerateFlags extends EngineFlags, SamplingFlags, InputFlags {
@@ -45,8 +45,9 @@ export async function runGenerate(flags: GenerateFlags, terminal: Terminal): Pro
   };
   const json = flags.json === true;
   const told = new Set<string>();
+  const onPassedOver = passedOverNotes(terminal);
   return await runLines(lines, json, terminal, async (value) => {
-    const input = parsePromptLine(value);
+    const input = parsePromptLine(value, onPassedOver);
     const answer = json ? answerAsJson : answerAsText;
     const { warnings } = await answer(engine, input, options, flags, terminal);
     for (const warning of warnings) if (!told.has(warning)) note(terminal, `Warning: ${warning}`);

@@ -23,6 +23,8 @@ A line of input is one of
   {"messages": [{"role": "user", "name"?: "…", "content": "…" or ["…", "…"]}], "documents"?: […]}
   {"question": "…", "documents": [{"title": "…", "text": "…"}]}
   {"prompt": "…"}                                             cut by rule in block mode
+Lines of evaluations are prompts too: keys that no prompt is made of, as "id" and "answers", are passed over and told on standard
+error; a key that is nearly one of these, or that is an option, is an error.
 A line that cannot be used gives {"error": "…"} in its place, the others go on, and the exit code is 1. Lines of white
 space alone are passed over.`;
 

@@ -1,6 +1,7 @@
 import { readPassage } from "../blocks/passage.js";
 import type { JsonValue } from "../files/bounded-json.js";
 import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
+import { quote } from "../files/quote.js";
 import type { InputFlags } from "./options.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
@@ -58,6 +59,19 @@ export function oneLine(value: JsonValue): OpenLines {
     [Symbol.dispose]: () => undefined,
   };
 }
+
+/** Tells a person of each key that no prompt is made of, once. */
+export function passedOverNotes(terminal: Terminal): (key: string) => void {
+  const told = new Set<string>();
+  return (key) => {
+    if (told.has(key) || told.size >= maxPassedOver) return;
+    told.add(key);
+    const more = told.size === maxPassedOver ? ", and maybe more" : "";
+    note(terminal, `Passed over in lines: the key ${quote(key, 60)}${more}`);
+  };
+}
+
+const maxPassedOver = 20;
 
 /**
  * Does each line's work, in order. A line that fails gives an error in its place, and the others go on.

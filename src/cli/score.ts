@@ -2,7 +2,7 @@ import { type Command, Option } from "commander";
 import { openEngine } from "./open-engine.js";
 import { addEngineOptions, addModeOptions, type EngineFlags, inputOption, jsonOption, wholeNumber } from "./options.js";
 import { parseScoreLine } from "./prompt-line.js";
-import { openLines, runLines } from "./run-lines.js";
+import { openLines, passedOverNotes, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
@@ -35,8 +35,9 @@ export async function runScore(flags: ScoreFlags, terminal: Terminal): Promise<n
   await using engine = await openEngine(flags, terminal);
   const json = flags.json === true;
   const { top, stepwise, positionReencoding } = flags;
+  const onPassedOver = passedOverNotes(terminal);
   return await runLines(lines, json, terminal, async (value) => {
-    const { prompt, continuation } = parseScoreLine(value);
+    const { prompt, continuation } = parseScoreLine(value, onPassedOver);
     const options = { top, stepwise, positionReencoding, signal: terminal.signal };
     const result = await engine.score(prompt, continuation, options);
     if (json) {

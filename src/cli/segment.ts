@@ -17,7 +17,7 @@ import { modelKind } from "../model/model-path.js";
 import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
-import { openPromptLines, runLines } from "./run-lines.js";
+import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 
 export interface SegmentFlags extends InputFlags {
@@ -43,8 +43,9 @@ export function segmentOptions(command: Command): Command {
 export async function runSegment(flags: SegmentFlags, terminal: Terminal): Promise<number> {
   using lines = await openPromptLines(flags, terminal);
   const context = await readPromptContext(flags.model ?? embeddedModelPath(), flags.prefix);
+  const onPassedOver = passedOverNotes(terminal);
   return await runLines(lines, flags.json === true, terminal, async (value) => {
-    const { blocks, warnings } = cutForShow(parsePromptLine(value), context);
+    const { blocks, warnings } = cutForShow(parsePromptLine(value, onPassedOver), context);
     if (flags.json === true) {
       await writeJson(terminal, { blocks, warnings });
       return;

@@ -67,8 +67,7 @@ export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "f
     const unknown = result.error.issues.find((issue) => issue.code === "unrecognized_keys" && issue.path.length === 0);
     if (unknown?.code === "unrecognized_keys") {
       const key = unknown.keys[0] as string;
-      const same = known.filter((name) => plain(name) === plain(key));
-      const near = same.length > 0 ? same : known.filter((name) => isNear(plain(name), plain(key)));
+      const near = namesNear(key, known);
       const wanted = (near.length === 0 ? known : near).map((name) => quote(name)).join(" or ");
       throw new TypeError(`Cannot ${action}: there is no ${noun} ${quote(key, 80)}, wanted ${wanted}`);
     }
@@ -100,6 +99,12 @@ function isOfKind(issue: z.core.$ZodIssue, value: unknown): boolean {
     default:
       return true;
   }
+}
+
+/** The names that a wrong one was meant for: those that differ in spelling alone, or else in one letter. */
+export function namesNear(wrong: string, names: readonly string[]): readonly string[] {
+  const same = names.filter((name) => plain(name) === plain(wrong));
+  return same.length > 0 ? same : names.filter((name) => isNear(plain(name), plain(wrong)));
 }
 
 /** Whether two names differ in one letter more, less, changed or swapped. */
