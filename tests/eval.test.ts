@@ -78,7 +78,7 @@ test("runRag(): a question that is too long counts as wrong, and says why", asyn
   const { answers } = await run("long", { lines: [long, lines[1] as RagLine] });
   expect(answers[0]).toMatchObject({
     generated: "",
-    error: expect.stringContaining("holds 2048"),
+    error: expect.stringContaining("more than the 2048 tokens"),
     errorCode: "too_long",
   });
   expect(answers[1]?.error).toBeUndefined();
@@ -140,7 +140,7 @@ test("runAccuracyTable(): rows, baselines, differences, and a row whose model is
 
 test.each([
   ["no array", {}, "expected array"],
-  ["a mode that is none", [{ name: "a", model: "m", mode: "both" }], "row 0.mode"],
+  ["a mode that is none", [{ name: "a", model: "m", mode: "both" }], '"mode" of row 1 is not what it should be'],
   ["two of one name", [row("a"), row("A!")], 'two rows are called "A!"'],
   ["a comparison with nothing", [{ ...row("a"), against: "b" }], 'compared with "b", which is no other row'],
 ])("readTableRows(): %s", async (_, value, message) => {
