@@ -24,7 +24,7 @@ export interface SegmentedPrompt {
 
 export interface ChatMessage {
   readonly role: string;
-  /** Who of that role speaks, for templates that read it (`ChatTemplate.readsMessageName`). */
+  /** Who of that role speaks, for templates that read it. */
   readonly name?: string;
   /** Text parts: each part of an array is a block. A plain string is cut by rule. */
   readonly content: string | readonly string[];

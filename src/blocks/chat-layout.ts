@@ -87,7 +87,7 @@ export function layoutChat(
     }
     if (!isExplained) {
       const { runs, warning } = wholePrompt(prompt, skeleton.pieces, template.bosText);
-      return { kind: "whole", runs, warnings: [...unreadNames(template, messages), warning] };
+      return { kind: "whole", runs, warnings: [...unreadNames(template, messages, prompt, fixed), warning] };
     }
     alignment = align(prompt, pieces, skeleton.order, texts, rewrites);
   }
@@ -108,13 +108,23 @@ export function layoutChat(
       rewritten: rewrites.has(message) || (numPrinted.get(message) ?? 0) > 1,
     };
   });
-  const warnings = [...unreadNames(template, messages), ...warningsOf(messages, numPrinted, rewrites)];
+  const warnings = [...unreadNames(template, messages, prompt, fixed), ...warningsOf(messages, numPrinted, rewrites)];
   return { kind: "turns", turns, warnings };
 }
 
-function unreadNames(template: ChatTemplate, messages: readonly RenderedMessage[]): string[] {
-  if (template.readsMessageName || messages.every(({ name }) => name === undefined)) return [];
-  return ['The chat template reads no names: the "name" of messages is passed over'];
+function unreadNames(
+  template: ChatTemplate,
+  messages: readonly RenderedMessage[],
+  prompt: string,
+  options: RenderOptions,
+): string[] {
+  if (messages.every(({ name }) => name === undefined)) return [];
+  const isRead =
+    template.render(
+      messages.map(({ role, content }) => ({ role, content })),
+      options,
+    ) !== prompt;
+  return isRead ? [] : ['The chat template reads no names: the "name" of messages is passed over'];
 }
 
 function warningsOf(

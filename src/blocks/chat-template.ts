@@ -1,6 +1,9 @@
-import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { z } from "zod";
 import { anyBoolean, type FieldsOf, optionsOf } from "../files/options.js";
+import { render as renderProgram } from "../jinja/interpreter.js";
+import { parse } from "../jinja/parser.js";
+import type { Statement } from "../jinja/syntax.js";
+import { Budget, Callable, type Limits, toText, toValue, type Value } from "../jinja/values.js";
 import { strftime } from "./strftime.js";
 
 /** A message as a template sees it: one text, whatever it was cut from. */
@@ -39,8 +42,6 @@ export interface ChatTemplate {
    * Who cuts a rendered prompt removes it once, where the template itself printed it, so that no prompt has two BOS.
    */
   readonly bosText: string;
-  /** Whether the template may print a message's `name`; false where it surely reads no field of that name. */
-  readonly readsMessageName: boolean;
   /** The template's source, in Jinja. */
   readonly source: string;
 }
@@ -58,8 +59,8 @@ const readTemplateOptions = optionsOf({
   addsBos: { schema: z.boolean(), wanted: "true or false" },
 } satisfies FieldsOf<ChatTemplateOptions>);
 
-// A model's files are not to be trusted with the machine: Jinja can nest loops and double strings.
-const MAX_SOURCE_LENGTH = 1_000_000;
+// Models' own templates have up to some 20,000 characters. One is rendered several times for each request.
+const MAX_SOURCE_LENGTH = 100_000;
 // Real templates take up to 130 steps a message, one that walks back over the messages for each of them some thousands.
 const MAX_STEPS = 300_000;
 const MAX_STEPS_PER_MESSAGE = 500;
@@ -67,7 +68,6 @@ const MAX_STEPS_PER_MESSAGE = 500;
 const MAX_MS = 5_000;
 const MAX_MS_PER_MESSAGE = 1;
 const MAX_EXTRA_LENGTH = 4_000_000;
-const MAX_RANGE_LENGTH = 100_000;
 
 /**
  * Compiles a chat template (Jinja, as in tokenizer_config.json, chat_template.jinja or GGUF's tokenizer.chat_template).
@@ -87,70 +87,43 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
     );
   }
   const { tokens, addsBos } = readTemplateOptions("compile the chat template", options);
-  let program: unknown;
+  let program: Statement[];
   try {
-    program = new Template(source).parsed;
+    program = parse(source);
   } catch (error) {
     throw new SyntaxError(`Cannot read the chat template: ${oneLine(error)}`, { cause: error });
   }
 
   const render = (messages: readonly RenderedMessage[], renderOptions: RenderOptions = {}): string => {
     const { addGenerationPrompt = true, variables = {}, now = new Date() } = renderOptions;
-    const environment = new Environment();
-    const globals: Record<string, unknown> = {
+    const budget = new Budget(limitsOf(messages, source, variables));
+    const seen = {
       tools: null,
       documents: null,
       ...variables,
       ...tokens,
       messages: messages.map(({ role, content, name }) => ({ role, content, ...(name !== undefined && { name }) })),
       add_generation_prompt: addGenerationPrompt,
-      raise_exception: (message: unknown) => {
-        throw new RangeError(`Cannot render the chat template: it refuses these messages with ${quote(message)}`);
-      },
-      strftime_now: (format: unknown) => strftime(now, String(format)),
-      range: boundedRange,
-      true: true,
-      false: false,
-      none: null,
-      True: true,
-      False: false,
-      None: null,
+      raise_exception: new Callable("raise_exception", ([message = null]) => {
+        throw new Refusal(`it refuses these messages with ${quote(toText(message, budget))}`);
+      }),
+      strftime_now: new Callable("strftime_now", ([format = ""]) => strftime(now, toText(format, budget))),
     };
     try {
-      for (const [name, value] of Object.entries(globals)) environment.set(name, value);
-      const bounds = boundsOf(messages, source, variables);
-      const printed = new BoundedInterpreter(environment, bounds).run(program).value;
-      return String(printed);
+      const values = Object.entries(seen).map(([name, value]): [string, Value] => [name, toValue(value)]);
+      return renderProgram(program, new Map(values), budget);
     } catch (error) {
-      if (error instanceof RangeError && error.message.startsWith("Cannot render the chat template")) throw error;
-      if (error instanceof RangeError) {
-        throw new RangeError(`Cannot render the chat template: it went out of bounds (${oneLine(error)})`, {
-          cause: error,
-        });
-      }
-      throw new Error(`Cannot render the chat template: ${oneLine(error)}`, { cause: error });
+      const Kind = error instanceof RangeError ? RangeError : Error;
+      throw new Kind(`Cannot render the chat template: ${oneLine(error)}`, { cause: error });
     }
   };
-  return { render, bosText: addsBos ? tokens.bos_token : "", readsMessageName: mentionsName(program), source };
+  return { render, bosText: addsBos ? tokens.bos_token : "", source };
 }
 
-/** Whether a node below reads `.name`, or spells "name", as `message["name"]` and `message.get("name")` do. */
-function mentionsName(node: unknown): boolean {
-  if (typeof node !== "object" || node === null) return false;
-  const { type, value } = node as { type?: unknown; value?: unknown };
-  if ((type === "Identifier" || type === "StringLiteral") && value === "name") return true;
-  const children = node instanceof Map ? [...node].flat() : Object.values(node);
-  return children.some(mentionsName);
-}
+/** A template that calls `raise_exception`. */
+class Refusal extends RangeError {}
 
-interface RenderBounds {
-  readonly numSteps: number;
-  readonly ms: number;
-  /** Of a text in characters, of a list in items. */
-  readonly length: number;
-}
-
-function boundsOf(messages: readonly RenderedMessage[], source: string, variables: object): RenderBounds {
+function limitsOf(messages: readonly RenderedMessage[], source: string, variables: object): Limits {
   let length = MAX_EXTRA_LENGTH + source.length * messages.length + lengthOfVariables(variables);
   for (const message of messages) length += 4 * message.content.length;
   const numMessages = messages.length;
@@ -165,62 +138,14 @@ function lengthOfVariables(variables: object): number {
   return 8 * (JSON.stringify(variables)?.length ?? 0);
 }
 
-/** What is used of the library's interpreter; its own declarations do not resolve under Node's module rules. */
-interface JinjaInterpreter {
-  run(program: unknown): { readonly value: unknown };
-  evaluate(statement: unknown, environment: unknown): { readonly value: unknown };
-}
-const BaseInterpreter: new (environment: unknown) => JinjaInterpreter = Interpreter;
-
-/** Counts what the template does. Every node of a template passes `evaluate`, so no loop and no value escapes it. */
-class BoundedInterpreter extends BaseInterpreter {
-  readonly #bounds: RenderBounds;
-  readonly #startMs = performance.now();
-  #numSteps = 0;
-
-  constructor(environment: unknown, bounds: RenderBounds) {
-    super(environment);
-    this.#bounds = bounds;
-  }
-
-  override evaluate(statement: unknown, environment: unknown): { readonly value: unknown } {
-    if (++this.#numSteps > this.#bounds.numSteps) {
-      throw new RangeError(`Cannot render the chat template: it is not done after ${this.#bounds.numSteps} steps`);
-    }
-    if (this.#numSteps % 16 === 0 && performance.now() - this.#startMs > this.#bounds.ms) {
-      throw new RangeError(`Cannot render the chat template: it is not done after ${this.#bounds.ms} ms`);
-    }
-    const result = super.evaluate(statement, environment);
-    const { value } = result;
-    if ((typeof value === "string" || Array.isArray(value)) && value.length > this.#bounds.length) {
-      throw new RangeError(`Cannot render the chat template: it makes a value longer than ${this.#bounds.length}`);
-    }
-    return result;
-  }
-}
-
-function boundedRange(start: number, stop?: number, step?: number): number[] {
-  const [first, end] = typeof stop === "number" ? [start, stop] : [0, start];
-  const by = typeof step === "number" ? step : 1;
-  if (![first, end, by].every(Number.isSafeInteger)) throw new TypeError("range() wants whole numbers");
-  if (by === 0) throw new TypeError("range() wants a step other than 0");
-  const length = Math.max(0, Math.ceil((end - first) / by));
-  if (length > MAX_RANGE_LENGTH) {
-    throw new RangeError(
-      `Cannot render the chat template: range() over ${length} numbers, at most ${MAX_RANGE_LENGTH}`,
-    );
-  }
-  return Array.from({ length }, (_, i) => first + i * by);
-}
-
 /** An error's message on one line, cut to a readable length. */
 function oneLine(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   return shorten(message.replace(/\s+/g, " ").trim()).replace(/\.$/, "");
 }
 
-function quote(value: unknown): string {
-  return JSON.stringify(shorten(String(value).replace(/\s+/g, " ").trim()));
+function quote(text: string): string {
+  return JSON.stringify(shorten(text.replace(/\s+/g, " ").trim()));
 }
 
 function shorten(text: string): string {
