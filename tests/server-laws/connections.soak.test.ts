@@ -1,3 +1,3 @@
 import { connectionsSuite } from "./connections.suite.js";
 
-connectionsSuite(400);
+connectionsSuite({ numClients: 400, numIdle: 1_500 });

@@ -13,6 +13,8 @@ import { until } from "./server-under-test.js";
 
 /** More than the system's buffers between a server and a client that does not read: about 4 MB. */
 const largeAnswer = "x".repeat(5_000_000);
+/** Nothing here takes more than seconds; a busy machine is slow. */
+const limitMs = 60_000;
 const smallBody = '{"prompt":"a"}';
 
 /** A client of few manners. */
@@ -24,7 +26,10 @@ class Client {
   constructor(port: number, options: { readonly reads?: boolean } = {}) {
     this.socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
     this.socket.on("error", () => undefined).on("close", () => this.#end());
-    if (options.reads === false) return;
+    if (options.reads === false) {
+      this.socket.pause();
+      return;
+    }
     this.socket.setEncoding("latin1").on("data", (text: string) => {
       this.received += text;
     });
@@ -109,7 +114,7 @@ async function underAttack(
     await app.whenIdle();
     expect(host.running).toBe(0);
     const connections = () => new Promise<number>((resolve) => app.server.getConnections((_, n) => resolve(n)));
-    await until("all connections are closed", 10_000, async () => (await connections()) === 0);
+    await until("all connections are closed", limitMs, async () => (await connections()) === 0);
   } finally {
     isOver = true;
     for (const { socket } of clients) socket.destroy();
@@ -119,15 +124,25 @@ async function underAttack(
   }
 }
 
+export interface ConnectionsSize {
+  /** Attackers of each kind. */
+  readonly numClients: number;
+  /** Connections on which nothing is asked any more. Default: that law is left out. */
+  readonly numIdle?: number;
+}
+
 /** Clients that send, or read, too slowly or not at all: none keeps a stranger out, and none is kept for long. */
-export function connectionsSuite(numClients: number): void {
+export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void {
   const times = <T>(make: () => T): T[] => Array.from({ length: numClients }, make);
   const timers: NodeJS.Timeout[] = [];
+  const timeout = 2 * limitMs;
   afterEach(() => {
     for (const timer of timers.splice(0)) clearInterval(timer);
   });
 
-  test(`createApp(): ${numClients} bodies that come a byte at a time are refused with the reason`, async () => {
+  test(`createApp(): ${numClients} bodies that come a byte at a time are refused with the reason`, {
+    timeout,
+  }, async () => {
     await underAttack({}, {}, async ({ closed, host }, client) => {
       const slow = times(() => client());
       for (const { socket } of slow) socket.write(post("{", 1_000_000));
@@ -136,7 +151,7 @@ export function connectionsSuite(numClients: number): void {
           for (const { socket } of slow) socket.write(" ");
         }, 50),
       );
-      await until("all are refused", 20_000, () => slow.every(({ hasEnded }) => hasEnded));
+      await until("all are refused", limitMs, () => slow.every(({ hasEnded }) => hasEnded));
       expect(await closed("slow_request")).toBe(numClients);
       for (const { status, body } of slow) {
         expect(status).toBe("408");
@@ -147,7 +162,9 @@ export function connectionsSuite(numClients: number): void {
     });
   });
 
-  test(`createApp(): ${numClients} connections without a whole head are closed, their clients never close`, async () => {
+  test(`createApp(): ${numClients} connections without a whole head are closed, their clients never close`, {
+    timeout,
+  }, async () => {
     await underAttack({}, {}, async ({ closed }, client) => {
       const slow = times(() => client());
       for (const [i, { socket }] of slow.entries()) if (i % 2 === 0) socket.write("GET /health HTTP/1.1\r\nHost: l");
@@ -156,7 +173,7 @@ export function connectionsSuite(numClients: number): void {
           for (const [i, { socket }] of slow.entries()) if (i % 4 === 0) socket.write("x");
         }, 50),
       );
-      await until("all are refused", 20_000, () => slow.every(({ hasEnded }) => hasEnded));
+      await until("all are refused", limitMs, () => slow.every(({ hasEnded }) => hasEnded));
       expect(await closed("slow_request")).toBe(numClients);
       for (const { status, body } of slow) {
         expect(status).toBe("408");
@@ -165,33 +182,39 @@ export function connectionsSuite(numClients: number): void {
     });
   });
 
-  test(`createApp(): ${numClients} plain answers that nobody reads hold no place, and are let go`, async () => {
+  test(`createApp(): ${numClients} plain answers that nobody reads hold no place, and are let go`, {
+    timeout,
+  }, async () => {
     const fake: FakeHostOptions = { answer: largeAnswer };
     await underAttack({ transferBytes: "64MiB" }, fake, async ({ closed, host }, client) => {
       const before = heldBytes();
       for (const { socket } of times(() => client(false))) socket.write(post(smallBody));
-      await until("all are let go", 20_000, async () => {
+      await until("all are let go", limitMs, async () => {
         return (await closed("slow_reader")) + (await closed("too_many_bytes")) === numClients;
       });
       expect(host.asked.length).toBe(numClients);
       if (numClients * largeAnswer.length > 2 ** 27) expect(await closed("too_many_bytes")).toBeGreaterThan(0);
-      await until("their memory is free", 10_000, () => heldBytes() - before < largeAnswer.length);
+      await until("their memory is free", limitMs, () => heldBytes() - before < largeAnswer.length);
     });
   });
 
-  test(`createApp(): ${numClients} streams that nobody reads are let go, and their work ends`, async () => {
-    const fake: FakeHostOptions = { answer: largeAnswer, endless: true };
-    const settings = { maxRunning: "256" };
+  test(`createApp(): ${numClients} streams that nobody reads are let go, and their work ends`, {
+    timeout,
+  }, async () => {
+    const fake: FakeHostOptions = { answer: "x".repeat(100_000), endless: true };
+    const settings = { maxRunning: String(2 * numClients) };
     await underAttack(settings, fake, async ({ closed, host }, client) => {
       const body = '{"prompt":"a","max_tokens":4000,"stream":true}';
       for (const { socket } of times(() => client(false))) socket.write(post(body));
-      await until("all are let go", 20_000, async () => (await closed("slow_reader")) === numClients);
-      await until("no work is left", 5_000, () => host.running === 0);
+      await until("all are let go", limitMs, async () => (await closed("slow_reader")) === numClients);
+      await until("no work is left", limitMs, () => host.running === 0);
       expect(host.cancelled).toBe(numClients);
     });
   });
 
-  test("createApp(): what goes wrong behind a pipelined request ends the connection, without a word before its answer", async () => {
+  test("createApp(): what goes wrong behind a pipelined request ends the connection, without a word before its answer", {
+    timeout,
+  }, async () => {
     let open = (): void => undefined;
     const opened = new Promise<void>((resolve) => {
       open = resolve;
@@ -202,28 +225,51 @@ export function connectionsSuite(numClients: number): void {
         one.socket.write(post(smallBody) + behind);
         return one;
       });
-      await until("both are let go", 20_000, () => pipelined.every(({ hasEnded }) => hasEnded));
+      await until("both are let go", limitMs, () => pipelined.every(({ hasEnded }) => hasEnded));
       expect(pipelined.map(({ received }) => received)).toEqual(["", ""]);
       expect(await closed("slow_request")).toBe(1);
       open();
-      await until("no work is left", 5_000, () => host.running === 0);
+      await until("no work is left", limitMs, () => host.running === 0);
     });
   });
 
-  test("createApp(): who waits for 100 Continue is judged like others", async () => {
+  test.skipIf(numIdle === undefined)(
+    `createApp(): ${numIdle} idle connections make room for others`,
+    { timeout },
+    async () => {
+      await underAttack({ stallSeconds: "3600" }, {}, async ({ closed, port }, client) => {
+        const idle = Array.from({ length: numIdle ?? 0 }, () => client());
+        for (const { socket } of idle) socket.write("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        await until("each has its answer or is closed", limitMs, () => {
+          return idle.every(({ status, hasEnded }) => hasEnded || status === "200");
+        });
+        const numClosed = await closed("too_many_connections");
+        expect(numClosed).toBeGreaterThan(0);
+        expect(idle.filter(({ hasEnded }) => hasEnded).length).toBeLessThanOrEqual(numClosed);
+        const late = new Client(port);
+        late.socket.write(post(smallBody));
+        await until("a newcomer has its answer", limitMs, () => late.status === "200");
+        for (const { socket } of [late, ...idle]) socket.destroy();
+      });
+    },
+  );
+
+  test("createApp(): who waits for 100 Continue is judged like others", { timeout }, async () => {
     await underAttack({}, {}, async ({ closed }, client) => {
       const waiting = [client(), client()];
       for (const { socket } of waiting) socket.write(post("", smallBody.length, "1.1", "Expect: 100-continue\r\n"));
-      await until("the server wants the bodies", 5_000, () => waiting.every(({ status }) => status === "100"));
+      await until("the server wants the bodies", limitMs, () => waiting.every(({ status }) => status === "100"));
       waiting[0]?.socket.write(smallBody);
-      await until("one is answered and one refused", 20_000, () => waiting.every(({ status }) => status !== "100"));
+      await until("one is answered and one refused", limitMs, () => waiting.every(({ status }) => status !== "100"));
       expect(waiting.map(({ status }) => status)).toEqual(["200", "408"]);
       expect(await closed("slow_request")).toBe(1);
       waiting[0]?.socket.destroy();
     });
   });
 
-  test("createApp(): an HTTP/1.0 client is answered and its connection closed; one that ends its side has gone", async () => {
+  test("createApp(): an HTTP/1.0 client is answered and its connection closed; one that ends its side has gone", {
+    timeout,
+  }, async () => {
     const never = new Promise<void>(() => undefined);
     await underAttack({}, {}, async ({ closed }, client) => {
       const old = client();
@@ -238,9 +284,9 @@ export function connectionsSuite(numClients: number): void {
       async ({ host }, client) => {
         const half = client();
         half.socket.write(post(smallBody));
-        await until("it is worked on", 5_000, () => host.running === 1);
+        await until("it is worked on", limitMs, () => host.running === 1);
         half.socket.end();
-        await until("the work has ended", 5_000, () => host.running === 0 && half.hasEnded);
+        await until("the work has ended", limitMs, () => host.running === 0 && half.hasEnded);
         expect([half.received, host.cancelled]).toEqual(["", 1]);
       },
     );

@@ -1,3 +1,3 @@
 import { connectionsSuite } from "./connections.suite.js";
 
-connectionsSuite(70);
+connectionsSuite({ numClients: 70 });
