@@ -29,8 +29,8 @@ export const closeReasons = [
 
 export type CloseReason = (typeof closeReasons)[number];
 
-/** A large answer is written in pieces of so many bytes: what the client has taken shows in whole writes only. */
-const pieceBytes = 16_384;
+/** Much is written in pieces of so many bytes, each once there is room: only whole writes show as taken. */
+export const pieceBytes = 16_384;
 const largeBytes = 4 * pieceBytes;
 
 /**

@@ -91,6 +91,33 @@ test("ResponseStream: a reader that takes nothing holds the writer back, and lit
   });
 });
 
+test("ResponseStream: of a large piece, too, little is kept for a reader that takes nothing", async () => {
+  const text = "é".repeat(8_000_000);
+  const kept = withResolvers<number>();
+  const handler: Handler = async (_request, reply) => {
+    using stream = new ResponseStream(reply, { contentType: "text/plain" });
+    const written = stream.write(text);
+    const { socket } = reply.raw;
+    // Longer than the system's buffers take.
+    while (socket?.writableNeedDrain !== true) await sleep(5);
+    await sleep(50);
+    kept.resolve(socket.writableLength);
+    await written;
+    await stream.end();
+  };
+  await withSocket(handler, async (socket) => {
+    socket.pause();
+    expect(await kept.promise).toBeLessThan(100_000);
+    let numReceived = 0;
+    socket.setEncoding("utf8");
+    for await (const piece of socket as AsyncIterable<string>) {
+      numReceived += piece.match(/é/g)?.length ?? 0;
+      if (piece.endsWith("0\r\n\r\n")) break;
+    }
+    expect(numReceived).toBe(text.length);
+  });
+});
+
 test("ResponseStream: heartbeats fill the silence and end with the stream", async () => {
   const handler: Handler = async (_request, reply) => {
     using stream = new ResponseStream(reply, { contentType: "text/event-stream" });

@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { ApiError } from "./api-error.js";
+import { pieceBytes } from "./connections.js";
 
 /**
  * A signal that is aborted when the client goes away before its answer is complete, in whatever state the request is.
@@ -60,8 +61,11 @@ export class ResponseStream implements Disposable {
     if (this.#isEnded || raw.destroyed) return;
     this.#open();
     this.#heartbeat?.refresh();
-    if (text === "" || raw.write(text) || raw.destroyed) return;
-    await this.#roomAgain();
+    const bytes = Buffer.from(text);
+    for (let at = 0; at < bytes.length && !raw.writableEnded && !raw.destroyed; at += pieceBytes) {
+      const hasRoom = raw.write(bytes.subarray(at, at + pieceBytes));
+      if (!hasRoom && !raw.destroyed) await this.#roomAgain();
+    }
   }
 
   /** From now on writes `text` whenever nothing was written for `ms` milliseconds, until the stream ends. */
