@@ -81,7 +81,7 @@ test.each<[args: readonly string[], says: string]>([
     [...train, ...set(`data.evaluation=[${path("text.txt")}]`)],
     `Cannot read ${path("text.txt")}: it is no Parquet file`,
   ],
-  [[...train, ...set(`output_folder=${at("text.txt")}`)], `${path("text.txt")} is no folder`],
+  [[...train, ...set(`output_folder=${at("text.txt")}`)], `Cannot write into ${path("text.txt")}: it is no folder`],
   [[...train, ...set("run_name=done")], reached],
   [[...train, ...set("run_name=done"), "--new"], `Cannot start anew: ${path("runs", "done")} has checkpoints`],
   [
@@ -97,7 +97,7 @@ test.each<[args: readonly string[], says: string]>([
   ],
   [
     ["train-tokenizer", "--config", at("tokenizer.json"), "--output", at("text.txt", "out")],
-    `Cannot write ${path("text.txt", "out")}: `,
+    `Cannot write into ${path("text.txt")}: it is no folder`,
   ],
   [["export", "--checkpoint", at("checkpoint"), "--output", at("out")], reached],
   [["export", "--checkpoint", at("adapter"), "--output", at("out")], reached],

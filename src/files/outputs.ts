@@ -183,7 +183,7 @@ export function describeWriteError(error: unknown, path: string): Error {
 }
 
 /** @throws Error for a folder that cannot be made, or in which no file can be. */
-async function makeWritable(folder: string): Promise<void> {
+export async function makeWritable(folder: string): Promise<void> {
   await makeFolder(folder);
   await access(folder, constants.W_OK | constants.X_OK).catch((error: unknown) => {
     throw describeWriteError(error, folder);

@@ -1,14 +1,14 @@
-import { constants } from "node:fs";
-import { access, readdir, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { makeWritable } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, openRegularFile } from "../files/regular-file.js";
 import type { TrainerSettings } from "./settings.js";
 
 /**
- * Checks what a run's settings name: models, data and the folder that is written to.
+ * Checks what a run's settings name: models, data and the folder that is written to, which is made where it is not there.
  *
  * @param processes on this machine.
  * @param isNew whether the run may not go on from a checkpoint.
@@ -29,12 +29,13 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
   if (training.deepspeed_config !== null) await readJson(training.deepspeed_config);
   await checkTexts([...data.text, ...(settings.tokenizer?.text ?? [])]);
   const run = join(settings.output_folder, settings.run_name);
-  await checkOutput(run);
   const entries = await readdir(run).catch(() => []);
   const steps = entries.flatMap((name) => /^checkpoint-(\d+)$/.exec(name)?.[1] ?? []).map(Number);
-  if (steps.length === 0) return;
-  if (isNew) throw new Error(`Cannot start anew: ${quote(run)} has checkpoints; name another run, or delete them`);
-  await checkPlan(join(run, `checkpoint-${Math.max(...steps)}`), settings);
+  if (steps.length > 0) {
+    if (isNew) throw new Error(`Cannot start anew: ${quote(run)} has checkpoints; name another run, or delete them`);
+    await checkPlan(join(run, `checkpoint-${Math.max(...steps)}`), settings);
+  }
+  await makeWritable(run);
 }
 
 /** Checks that a run's order of samples has stayed the same, as far as its settings alone say; the trainer checks the rest. */
@@ -87,28 +88,6 @@ export async function checkCheckpoint(folder: string): Promise<void> {
   const config = await readJson(join(folder, "config.json"));
   if (!isJsonObject(config) || !isJsonObject(config.block_attention ?? null)) {
     throw cannot('its config.json has no "block_attention"');
-  }
-}
-
-/**
- * Checks that a folder can be written to or made.
- *
- * @throws Error of one line.
- */
-async function checkOutput(folder: string): Promise<void> {
-  for (let path = folder; ; path = dirname(path)) {
-    try {
-      const found = await stat(path);
-      if (!found.isDirectory()) throw new Error(`Cannot write ${quote(folder)}: ${quote(path)} is no folder`);
-      await access(path, constants.W_OK | constants.X_OK);
-      return;
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code === undefined) throw error;
-      if ((code !== "ENOENT" && code !== "ENOTDIR") || dirname(path) === path) {
-        throw new Error(`Cannot write ${quote(folder)}: ${reasonOf(describeFileError(error, path))}`);
-      }
-    }
   }
 }
 
