@@ -7,6 +7,8 @@ from factory import run_settings
 from transformers import AutoTokenizer
 
 from block_attention_trainer.__main__ import main
+from block_attention_trainer.export import refuse_loss
+from block_attention_trainer.models import ModelError
 from block_attention_trainer.progress import Progress, open_progress
 
 
@@ -41,6 +43,33 @@ def test_main_trains_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert out.is_dir()
 
 
+def test_export_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(model)
+    for folder, why in [
+        (mine, "it is no folder of a model"),
+        (mine / "letter.txt", "it is no folder"),
+        (tmp_path / "link", "it is no folder"),
+        (checkpoint, "which is read, lies in it"),
+        (tmp_path / "run", "which is read, lies in it"),
+        (checkpoint.parent / ".." / "run", "which is read, lies in it"),
+    ]:
+        with pytest.raises(ModelError, match=why):
+            refuse_loss(folder, [str(checkpoint)])
+    inside = tmp_path / "model.unfinished"
+    with pytest.raises(ModelError, match="which is read, lies in it"):
+        refuse_loss(model, [str(inside / "checkpoint-1")])
+    for folder in (model, tmp_path / "new", checkpoint / "export"):
+        refuse_loss(folder, [str(checkpoint)])
+
+
 def test_main_trains_a_tokenizer_alone(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three\n" * 50)
     settings = run_settings(tmp_path, tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 270})
@@ -48,6 +77,12 @@ def test_main_trains_a_tokenizer_alone(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(settings))
     assert main(["train-tokenizer", "--config", str(path), "--out", str(tmp_path / "made")]) == 0
+    made = (tmp_path / "made" / "tokenizer.json").read_bytes()
+    again = ["train-tokenizer", "--config", str(path), "--out", str(tmp_path / "made")]
+    assert main(again) == 1
+    assert main([*again, "--force"]) == 0
+    assert (tmp_path / "made" / "tokenizer.json").read_bytes() == made
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "made")
     assert tokenizer.decode(tokenizer.encode("three\n\ttwo é")) == "three\n\ttwo é"
     assert len(tokenizer) <= 270
