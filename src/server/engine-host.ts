@@ -185,6 +185,8 @@ export interface HostStats {
     readonly cancelled: number;
     readonly failed: number;
   };
+  /** Graphs that were computed: of prompts and blocks, and of tokens decoded together. */
+  readonly graphs: { readonly rows: number; readonly decode: number };
   /** Resident memory of the engine's process, in bytes. */
   readonly processBytes: number;
 }

@@ -240,6 +240,7 @@ export class FakeHost implements EngineHost {
       weightBytes: 1000,
       computeBytes: 1000,
       requests: { queued: 0, running, finished, cancelled, failed },
+      graphs: { rows: misses, decode: finished },
       processBytes: 2 ** 20,
     };
   }

@@ -95,6 +95,11 @@ export class Metrics {
   ]);
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);
   readonly #memoryBytes = this.#gauge("engine_memory_bytes", "Bytes of weights and of intermediate results.", ["use"]);
+  readonly #graphs = this.#counter(
+    "engine_graphs_total",
+    'Graphs that were computed: "rows" of prompts and blocks, "decode" of tokens of answers.',
+    ["kind"],
+  );
   readonly #queued = this.#gauge("requests_queued", "Requests that wait for their turn.", []);
   readonly #running = this.#gauge("requests_running", "Requests that the engine works on.", []);
   /** What each counter of the engine said last: a smaller number is a new engine's. */
@@ -166,6 +171,7 @@ export class Metrics {
     this.#contextBytes.set({ state: "free" }, contexts.capBytes - contexts.usedBytes);
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
+    for (const [kind, count] of Object.entries(memory.graphs)) this.#count(this.#graphs, { kind }, count);
     this.#queued.set(requests.queued);
     this.#running.set(requests.running);
   }

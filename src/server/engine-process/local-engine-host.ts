@@ -182,7 +182,7 @@ export class LocalEngineHost implements EngineHost {
 
   stats(): Promise<HostStats> {
     return this.#ask(async () => {
-      const { store, contexts, weightBytes, computeBytes, requests } = this.#engine.stats();
+      const { store, contexts, weightBytes, computeBytes, requests, batching } = this.#engine.stats();
       const { capBytes, leasedBytes, idleBytes, freeBytes, unkeptBytes, numBlocks, hits, misses, waits } = store;
       const evictions = store.evictionsByReason;
       return {
@@ -191,6 +191,7 @@ export class LocalEngineHost implements EngineHost {
         weightBytes,
         computeBytes,
         requests,
+        graphs: { rows: batching.rowGraphs, decode: batching.decodeGraphs },
         processBytes: process.memoryUsage.rss(),
       };
     });

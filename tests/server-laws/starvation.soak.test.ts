@@ -1,0 +1,3 @@
+import { registerStarvationTests } from "./starvation.suite.js";
+
+registerStarvationTests({ bodyBytes: 4_000_000, numRequests: 20 });

@@ -1,0 +1,113 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HttpClient, type Outcome, type Question } from "./http-client.js";
+import { expectCleanLog, expectSettled } from "./server-laws.js";
+import { ServerUnderTest } from "./server-under-test.js";
+
+/** How large attacks are: bodies of so many bytes, so many requests at once. */
+export interface StarvationSizes {
+  readonly bodyBytes: number;
+  readonly numRequests: number;
+}
+
+/** A stranger's request is admitted within so many graphs of the engine, whatever others ask for. */
+const maxGraphs = 64;
+
+/** Those that are not just refused: they go on while the stranger is served. */
+const longAttacks = new Set([
+  "digits at /v1/tokenize",
+  "one word at /v1/tokenize",
+  "passages to index",
+  "long answers",
+]);
+
+/** Requests that are all legal and large, of ten kinds. */
+function attacks({ bodyBytes, numRequests }: StarvationSizes): Readonly<Record<string, readonly Question[]>> {
+  const fill = (text: string, bytes = bodyBytes) => text.repeat(Math.floor(bytes / text.length));
+  const many = (question: (i: number) => Question, count = numRequests) =>
+    Array.from({ length: count }, (_, i) => question(i));
+  const tokenize = (text: string): Question => ({ path: "/v1/tokenize", body: { text } });
+  const completion = (body: object): Question => ({ path: "/v1/completions", body: { temperature: 0, ...body } });
+  const messages = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      role: i % 2 === 0 ? "user" : "assistant",
+      content: fill("ab c ", bodyBytes / count - 50),
+    }));
+  return {
+    "digits at /v1/tokenize": many(() => tokenize(fill("1234567890"))),
+    "one word at /v1/tokenize": many(() => tokenize(fill("a")), Math.ceil(numRequests / 4)),
+    "64 answers to a long prompt": many(() => completion({ prompt: fill("word "), n: 64 }), 2),
+    "a prompt of short lines": many(() => completion({ prompt: fill("a\n") })),
+    "a conversation of many messages": many(() => ({
+      path: "/v1/chat/completions",
+      body: { messages: messages(1023) },
+    })),
+    "very many documents": many(() => ({
+      path: "/v1/chat/completions",
+      body: {
+        documents: Array.from({ length: 1024 }, () => ({ title: "t", text: fill("ab ", bodyBytes / 1024 - 50) })),
+        messages: [{ role: "user", content: "Why?" }],
+      },
+    })),
+    "very many token ids": many(() => completion({ prompt: new Array(Math.floor(bodyBytes / 2)).fill(1) })),
+    "echoes with log-probabilities": many(
+      () => completion({ prompt: "The red key. ".repeat(20), n: 8, echo: true, logprobs: 20, max_tokens: 2 }),
+      4,
+    ),
+    "passages to index": many(
+      (k) => ({
+        path: "/v1/blocks",
+        body: { passages: Array.from({ length: 24 }, (_, i) => `passage ${k} ${i} ${"of some length ".repeat(40)}`) },
+      }),
+      4,
+    ),
+    "long answers": many((i) => completion({ prompt: `Tell me ${i}`, max_tokens: 40, n: 4 })),
+  };
+}
+
+export function registerStarvationTests(sizes: StarvationSizes): void {
+  describe("no valid request keeps strangers waiting", () => {
+    let server: ServerUnderTest;
+    beforeAll(async () => {
+      server = await ServerUnderTest.start();
+    });
+    afterAll(async () => {
+      await expectSettled(server, undefined, 60_000);
+      expect((await server.metrics()).value("block_attention_engine_restarts_total")).toBe(0);
+      await server[Symbol.asyncDispose]();
+      expectCleanLog(server.stderr);
+    });
+
+    for (const [name, questions] of Object.entries(attacks(sizes))) {
+      test(name, async () => {
+        using attacker = new HttpClient(server);
+        using stranger = new HttpClient(server);
+        let numOver = 0;
+        const attack = questions.map((question) =>
+          attacker.send(question).then((outcome) => {
+            numOver += 1;
+            return outcome;
+          }),
+        );
+        const before = await numGraphs(server);
+        const small = { path: "/v1/completions", body: { prompt: "a b", max_tokens: 1, temperature: 0 } };
+        const [health, answer] = await Promise.all([stranger.send({ path: "/health" }), stranger.send(small)]);
+        const numOverBefore = numOver;
+        const numBetween = (await numGraphs(server)) - before;
+        expect(statusOf(health)).toBe(200);
+        expect(statusOf(answer)).toBe(200);
+        expect(numBetween).toBeLessThanOrEqual(maxGraphs);
+        for (const outcome of await Promise.all(attack)) expect([200, 400]).toContain(statusOf(outcome));
+        // The stranger did not wait for the attack to be over.
+        if (longAttacks.has(name)) expect(numOverBefore).toBeLessThan(questions.length);
+      });
+    }
+  });
+}
+
+function statusOf(outcome: Outcome): number | string {
+  return outcome.kind === "answer" ? outcome.status : outcome.kind;
+}
+
+async function numGraphs(server: ServerUnderTest): Promise<number> {
+  return (await server.metrics()).sum("block_attention_engine_graphs_total");
+}
