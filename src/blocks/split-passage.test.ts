@@ -78,6 +78,28 @@ test("splitPassage(): cuts at the ends of lines and sentences, else at words, el
   expect(one.length).toBeGreaterThan(5);
 });
 
+test("splitPassage(): stops between any two texts that it tokenizes, and tokenizes each part a few times", () => {
+  for (const text of ["The film was made in Paris. ", "a. ", "ab ", "0123456789", "😀"]) {
+    let numTokens = 0;
+    let numSince = 0;
+    const counting = {
+      ...tokenizer,
+      *encodeInSteps(...[part, trusted, ids]: Parameters<typeof tokenizer.encodeInSteps>) {
+        numSince += 1;
+        expect(numSince).toBe(1);
+        yield* tokenizer.encodeInSteps(part, trusted, ids);
+        numTokens += ids.length;
+      },
+    };
+    const whole = readPassage({ title: "A", text: text.repeat(3_000) }, 0);
+    const steps = splitPassage(whole, { form, maxTokens: 100, tokenizer: counting });
+    let step = steps.next();
+    for (; step.done !== true; step = steps.next()) numSince = 0;
+    const numOfParts = step.value.map(tokensOf).reduce((sum, count) => sum + count, 0);
+    expect(numTokens / numOfParts).toBeLessThan(16);
+  }
+});
+
 test("splitPassage(): a title that leaves no room is told", () => {
   const title = "A very long title of a film that nobody made ".repeat(4);
   expect(() => split({ title, text: "The film was made in Paris. ".repeat(9) }, 32)).toThrow(

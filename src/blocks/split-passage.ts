@@ -32,6 +32,8 @@ export function* splitPassage(passage: Passage, { form, maxTokens, tokenizer }: 
   /** Of a part's block; at most one step's more than fit are counted. */
   const tokensOf = (part: string): Steps<number> => count(passageBlock({ ...passage, text: part }, form));
   function* count(block: string): Steps<number> {
+    // Short texts have no steps of their own, and a long passage has many.
+    yield;
     const ids: number[] = [];
     for (const _ of tokenizer.encodeInSteps(block, "none", ids)) {
       if (ids.length > maxTokens) break;
