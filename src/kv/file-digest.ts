@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { BigIntStats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
+import { describeFileError } from "../files/regular-file.js";
 
 /** What tells one state of a file from another without reading it. Times in ns and sizes in bytes, as decimal text. */
 export interface FileState {
@@ -114,6 +115,5 @@ function changedError(path: string): Error {
 }
 
 function hashError(path: string, cause: unknown): Error {
-  const what = cause instanceof Error ? cause.message : String(cause);
-  return new Error(`Cannot hash "${path}": ${what}`, { cause });
+  return new Error(describeFileError(cause, path).message.replace(/^Cannot read /, "Cannot hash "), { cause });
 }
