@@ -136,7 +136,9 @@ test("modelFingerprint(): many at once leave one whole cache file and nothing el
 
 test("modelFingerprint(): missing files, folders and cancelled runs are errors", async () => {
   const a = await file("a", new Uint8Array(4 << 20));
-  await expect(fingerprint([path.join(folder, "none")])).rejects.toThrow(/^Cannot hash ".*none": no such file or folder/);
+  await expect(fingerprint([path.join(folder, "none")])).rejects.toThrow(
+    /^Cannot hash ".*none": no such file or folder/,
+  );
   await expect(fingerprint([folder])).rejects.toThrow("it is not a regular file");
   await expect(fingerprint([a], { signal: AbortSignal.abort(new Error("gone")) })).rejects.toThrow("gone");
   const cancel = new AbortController();

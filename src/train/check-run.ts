@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
-import { makeWritable } from "../files/outputs.js";
+import { makeWritable, prepareFolder } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, openRegularFile } from "../files/regular-file.js";
@@ -35,7 +35,15 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
     if (isNew) throw new Error(`Cannot start anew: ${quote(run)} has checkpoints; name another run, or delete them`);
     await checkPlan(join(run, `checkpoint-${Math.max(...steps)}`), settings);
   }
-  await makeWritable(run);
+  if (settings.export === null) return makeWritable(run);
+  const read = [model.path, model.mean_with?.path, settings.export.mean_with?.path];
+  // What a run that is done has exported is exported again.
+  await prepareFolder(
+    join(run, "export"),
+    read.filter((path) => typeof path === "string"),
+    "config.json",
+    true,
+  );
 }
 
 /** Checks that a run's order of samples has stayed the same, as far as its settings alone say; the trainer checks the rest. */

@@ -501,6 +501,16 @@ export function outputsSuite(size: OutputsSize): void {
         ["train-tokenizer", "--config", join(at, "settings.json"), "--output", join(at, "file")],
         /it is no folder$/,
       );
+      const exported = join(at, "other", "export");
+      mkdirSync(exported, { recursive: true });
+      writeFileSync(join(exported, "config.json"), "{}");
+      const onward = {
+        ...recipe,
+        ...{ output_folder: at, run_name: "other", model: { path: exported }, tokenizer: null },
+      };
+      writeFileSync(join(at, "onward.json"), JSON.stringify(onward));
+      const train = await runCli(["train", "--config", join(at, "onward.json"), ...python]);
+      expect(train.error?.message).toMatch(/^Cannot write ".*export": ".*export", which is read, lies in it$/);
       linkSync(join(at, "settings.json"), join(at, "model", "tokenizer.json"));
       const tokenizer = ["train-tokenizer", "--config", join(at, "settings.json"), "--output", join(at, "model")];
       expect((await runCli([...tokenizer, "--force", ...python])).error?.message).toMatch(/which is read$/);
