@@ -53,7 +53,8 @@ export function layoutChat(
     );
   }
   // One clock for all renderings: a date that changes in between would look like rewriting.
-  const fixed = { ...options, now: options.now ?? new Date() };
+  const { addGenerationPrompt, variables, now = new Date() } = options;
+  const fixed = { addGenerationPrompt, variables, now };
   const prompt = template.render(messages, fixed);
   const placeholders = choosePlaceholders(template, messages, fixed);
   const skeleton = parseSkeleton(template.render(placeholders.fill(new Set()), fixed), placeholders.pattern);

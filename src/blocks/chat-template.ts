@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { anyBoolean, type FieldsOf, optionsOf } from "../files/options.js";
+import { anyBoolean, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { render as renderProgram } from "../jinja/interpreter.js";
 import { parse } from "../jinja/parser.js";
 import type { Statement } from "../jinja/syntax.js";
@@ -27,6 +27,7 @@ export const renderFields = {
   variables: { schema: z.record(z.string(), z.unknown()).optional(), wanted: "an object" },
   now: { schema: z.date().optional(), wanted: "a date" },
 } satisfies FieldsOf<RenderOptions>;
+const readRenderOptions = optionsOf(renderFields);
 
 /** A model's chat template, compiled. */
 export interface ChatTemplate {
@@ -95,7 +96,15 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
   }
 
   const render = (messages: readonly RenderedMessage[], renderOptions: RenderOptions = {}): string => {
-    const { addGenerationPrompt = true, variables = {}, now = new Date() } = renderOptions;
+    const checked = readRenderOptions("render the chat template", renderOptions);
+    const { addGenerationPrompt = true, variables = {}, now = new Date() } = checked;
+    const isMessage = (message: unknown): boolean =>
+      typeof message === "object" && message !== null && "content" in message;
+    if (!Array.isArray(messages) || !messages.every(isMessage)) {
+      throw new TypeError(
+        `Cannot render the chat template: the messages are ${show(messages)}, wanted an array of them`,
+      );
+    }
     const budget = new Budget(limitsOf(messages, source, variables));
     const seen = {
       tools: null,

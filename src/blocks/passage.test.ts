@@ -1,3 +1,4 @@
+import { Document } from "@langchain/core/documents";
 import { expect, test } from "vitest";
 import { passageBlock, passageSchema, readPassage, readPassages } from "./passage.js";
 
@@ -51,6 +52,14 @@ test.each([
 ])("readPassage(): refuses %o", (input, problem) => {
   expect(() => readPassages(["", input])).toThrow(`Cannot use passage 2: ${problem}`);
   expect(passageSchema.safeParse(input).success).toBe(false);
+});
+
+test("readPassage(): a document of LangChain's own, and what is left of it in JSON", () => {
+  const document = new Document({ pageContent: "B", metadata: { title: "A", loc: { pageNumber: 3 } }, id: "x" });
+  for (const input of [document, JSON.parse(JSON.stringify(document))]) {
+    expect(blockOf(input)).toBe("- Title: A\nB\n");
+    expect(readPassage(input, 0).label).toEqual({ index: 0, id: "x", metadata: document.metadata });
+  }
 });
 
 test("readPassages(): wants an array", () => {
