@@ -46,6 +46,15 @@ test.each([
   expect(await goldOf(more)).toEqual(wanted);
 });
 
+test("readGoldLines(): a document may have no title; its other keys are its file's own", async () => {
+  const untitled = [{ text: "In Paris." }, { title: null, text: "x", score: 1, hasanswer: false }];
+  expect(await goldOf({ documents: untitled })).toEqual([0]);
+  const noText = goldOf({ documents: ["a", { title: "Paris" }] });
+  await expect(noText).rejects.toThrow(
+    'document 2 is no text, and has no "text" of text with a "title" of text or none',
+  );
+});
+
 test.each([
   ["text", { supports: "Paris" }, 'its supports are no array and no {"title": […]}'],
   ["what is neither place nor title", { supports: [true] }, "its supports hold true, wanted places or titles"],

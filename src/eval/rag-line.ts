@@ -1,4 +1,5 @@
 import type { RagDocument } from "../blocks/block.js";
+import { ragDocument } from "../data/rag/rag-row.js";
 import { readRows } from "../data/rows.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
@@ -116,17 +117,7 @@ function parseRagLine(value: JsonValue): RagLine {
   if (!Array.isArray(documents)) throw new Error(`"documents" is ${kindOf(documents)}, wanted an array`);
   return {
     ...asked,
-    documents: documents.map((document: JsonValue, i) => {
-      if (typeof document === "string") return wholeText(document, `document ${i + 1}`);
-      const { title, text } = isJsonObject(document) ? document : {};
-      if (typeof title !== "string" || typeof text !== "string") {
-        throw new Error(`document ${i + 1} is no text and has no "title" and "text" of text`);
-      }
-      return {
-        title: wholeText(title, `document ${i + 1}'s title`),
-        text: wholeText(text, `document ${i + 1}'s text`),
-      };
-    }),
+    documents: documents.map((document: JsonValue, i) => ragDocument(document, i, Error)),
   };
 }
 

@@ -53,21 +53,36 @@ export function parseRagRow({ where, index, value }: ObjectRow): RagRow {
     index,
     id: typeof id === "number" ? String(id) : (textOf(value, "id") ?? String(index)),
     question,
-    documents: documents.map((document: JsonValue, i) => {
-      if (typeof document === "string") return wholeText(document, `document ${i + 1}`);
-      const { title, text } = isJsonObject(document) ? document : {};
-      if (typeof title !== "string" || typeof text !== "string") {
-        throw wrong(`document ${i + 1} is no text and has no "title" and "text" of text`);
-      }
-      return {
-        title: wholeText(title, `document ${i + 1}'s title`),
-        text: wholeText(text, `document ${i + 1}'s text`),
-      };
-    }),
+    documents: documents.map((document: JsonValue, i) => ragDocument(document, i)),
     generated: generated === undefined || generated.trim() === "" ? undefined : generated,
     group: textOf(value, "group"),
     value,
   };
+}
+
+/**
+ * A document of a RAG line: a text, or a text with a title; "" is none. Its other keys are its file's own.
+ *
+ * @param index its place, from 0 on; messages count from 1.
+ * @throws an error, made by `fail`, for what is neither.
+ */
+export function ragDocument(
+  document: JsonValue,
+  index: number,
+  fail: (what: string) => Error = wrong,
+): string | RagDocument {
+  const name = `document ${index + 1}`;
+  const whole = (text: string, what: string): string => {
+    if (text.isWellFormed()) return text;
+    throw fail(`${what} holds half a character (a lone surrogate)`);
+  };
+  if (typeof document === "string") return whole(document, name);
+  const { title, text } = isJsonObject(document) ? document : {};
+  const isTitle = title === undefined || title === null || typeof title === "string";
+  if (!isTitle || typeof text !== "string") {
+    throw fail(`${name} is no text, and has no "text" of text with a "title" of text or none`);
+  }
+  return { title: whole(title ?? "", `${name}'s title`), text: whole(text, `${name}'s text`) };
 }
 
 /** A row with fields in other values; a field that is undefined is left out. New ones come last. */
