@@ -1,0 +1,3 @@
+import { mutatedFilesSuite } from "./mutated-files.suite.js";
+
+mutatedFilesSuite(2000);
