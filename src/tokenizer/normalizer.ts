@@ -79,7 +79,8 @@ export const maxContent = 256;
 function replacing(from: string | RegExp, content: string): Step {
   const cannotGrow = typeof from === "string" && content.length <= from.length;
   return (text, most) => {
-    if (cannotGrow) return text.replaceAll(from, () => content);
+    // Over megabytes of spaces it takes a third of what replaceAll() does.
+    if (cannotGrow) return text.split(from).join(content);
     let length = text.length;
     return text.replaceAll(from, (found: string) => {
       length += content.length - found.length;
