@@ -126,10 +126,9 @@ test("ChatTemplate.render(): a template without end is stopped", () => {
   const sources = [
     loop(4),
     "{{ range(1000000000000) | length }}",
-    "{{ 'a'.center(10 ** 9) }}{{ 'x' * 10 ** 9 }}",
+    "{{ 'x' * 10 ** 9 }}",
     "{{ [1] * 10 ** 9 }}",
     "{{ 'a' | indent(10 ** 9) }}",
-    "{{ '\\t'.expandtabs(10 ** 9) }}",
     "{{ 10 ** (10 ** 10) }}",
     "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
     "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",

@@ -1,19 +1,18 @@
 import { applyFilter, applyTest } from "./filters.js";
-import { attribute, subscript } from "./methods.js";
+import { attribute, bind, subscript } from "./methods.js";
 import { calculate, compare, range, slice } from "./operators.js";
-import { bind } from "./signature.js";
-import type { Arguments, Expression, For, Signature, Statement, Target } from "./syntax.js";
+import type { Arguments, Expression, For, Macro, Statement, Target } from "./syntax.js";
 import {
   asNumber,
   type Budget,
   Callable,
   isDict,
-  isEqual,
   isNumber,
   isTrue,
   itemsOf,
   type Kwargs,
   keyOf,
+  Loop,
   Namespace,
   notSupported,
   orElse,
@@ -63,19 +62,14 @@ const GLOBALS_NOT_SUPPORTED = ["cycler", "joiner", "lipsum", "self"];
  */
 export function render(program: readonly Statement[], variables: ReadonlyMap<string, Value>, budget: Budget): string {
   const globals = new Scope();
-  globals.set(
-    "range",
-    new Callable("range", (args, kwargs) => range(bind("range", "start stop? step?", args, kwargs), budget)),
-  );
-  globals.set("dict", new Callable("dict", (args, kwargs) => dictOf(args, kwargs, budget)));
-  globals.set(
-    "namespace",
-    new Callable("namespace", (args, kwargs) => {
-      const namespace = new Namespace(new Map());
-      for (const [name, value] of dictOf(args, kwargs, budget)) setField(namespace, toText(name, budget), value);
-      return namespace;
-    }),
-  );
+  const define = (name: string, call: Callable["call"]) => globals.set(name, new Callable(name, call));
+  define("range", (args, kwargs) => range(bind("range", "start stop? step?", args, kwargs), budget));
+  define("dict", (args, kwargs) => dictOf(args, kwargs));
+  define("namespace", (args, kwargs) => {
+    const namespace = new Namespace(new Map());
+    for (const [name, value] of dictOf(args, kwargs)) setField(namespace, toText(name, budget), value);
+    return namespace;
+  });
   const scope = new Scope(globals);
   for (const [name, value] of variables) scope.set(name, value);
   const output = new Output(budget);
@@ -111,50 +105,26 @@ class Interpreter {
       case "text":
         output.write(statement.text);
         return "done";
-      case "output":
-        output.write(toText(this.#evaluate(statement.value, scope), this.#budget));
+      case "output": {
+        const value = this.#evaluate(statement.value, scope);
+        if (statement.isFiltered && typeof value !== "string") {
+          throw new TypeError(`a filter block makes ${typeName(value)} of its text`);
+        }
+        output.write(toText(value, this.#budget));
         return "done";
+      }
       case "if": {
         const taken = statement.branches.find(({ test }) => isTrue(this.#evaluate(test, scope)));
         return this.run(taken?.body ?? statement.otherwise, scope, output);
       }
       case "for":
-        output.write(this.#runFor(statement, this.#evaluate(statement.items, scope), scope, 1));
+        this.#runFor(statement, scope, output);
         return "done";
       case "set":
         this.#assign(statement.target, this.#evaluate(statement.value, scope), scope);
         return "done";
-      case "setBlock": {
-        const text = this.#printed(statement.body, scope);
-        const { filter } = statement;
-        this.#assign(statement.target, filter === undefined ? text : this.#filter(filter, text, scope), scope);
-        return "done";
-      }
       case "macro":
-        scope.set(statement.name, this.#macro(statement.name, statement, scope));
-        return "done";
-      case "callBlock": {
-        const { callee, args } = statement.call;
-        const [positional, named] = this.#arguments(args, scope);
-        const caller = this.#macro("caller", statement, scope);
-        output.write(
-          toText(this.#call(callee, positional, new Map([...named, ["caller", caller]]), scope), this.#budget),
-        );
-        return "done";
-      }
-      case "filterBlock": {
-        const text = this.#filter(statement.filter, this.#printed(statement.body, scope), scope);
-        if (typeof text !== "string") throw new TypeError(`a filter block makes ${typeName(text)} of its text`);
-        output.write(text);
-        return "done";
-      }
-      case "with": {
-        const inner = new Scope(scope);
-        for (const [target, value] of statement.values) this.#assign(target, this.#evaluate(value, scope), inner);
-        return this.run(statement.body, inner, output);
-      }
-      case "generation":
-        output.write(this.#printed(statement.body, scope));
+        scope.set(statement.name, this.#macro(statement, scope));
         return "done";
       case "break":
       case "continue":
@@ -179,9 +149,8 @@ class Interpreter {
     }
   }
 
-  #runFor(statement: For, iterated: Value, outer: Scope, depth: number): string {
-    const { target, test, body, otherwise, isRecursive } = statement;
-    let items = itemsOf(iterated, this.#budget);
+  #runFor({ target, items: iterated, test, body, otherwise }: For, outer: Scope, output: Output): void {
+    let items = itemsOf(this.#evaluate(iterated, outer), this.#budget);
     if (test !== undefined) {
       items = items.filter((item) => {
         const scope = new Scope(outer);
@@ -189,35 +158,11 @@ class Interpreter {
         return isTrue(this.#evaluate(test, scope));
       });
     }
-    const output = new Output(this.#budget);
-    let changed: Value | undefined;
     let isEndReached = false;
-    const recurse = (args: readonly Value[]): Value => {
-      if (!isRecursive) throw new TypeError("the loop must have the recursive marker to be called recursively");
-      if (args.length !== 1) throw new TypeError("loop() wants one argument");
-      return this.#runFor(statement, args[0]!, outer, depth + 1);
-    };
-    const methods: [string, Value][] = [
-      [
-        "changed",
-        new Callable("changed", (args) => {
-          const value = tuple(...args);
-          const isChanged = changed === undefined || !isEqual(changed, value, this.#budget);
-          changed = value;
-          return isChanged;
-        }),
-      ],
-    ];
     for (const [i, item] of items.entries()) {
       this.#budget.step();
       const scope = new Scope(outer);
-      const cycle = new Callable("cycle", (args) => {
-        if (args.length === 0) throw new TypeError("no items for cycling given");
-        return args[i % args.length]!;
-      });
-      const fields = new Map<string, Value>([
-        ...methods,
-        ["cycle", cycle],
+      const fields: [string, Value][] = [
         ["index", BigInt(i + 1)],
         ["index0", BigInt(i)],
         ["revindex", BigInt(items.length - i)],
@@ -225,12 +170,10 @@ class Interpreter {
         ["first", i === 0],
         ["last", i === items.length - 1],
         ["length", BigInt(items.length)],
-        ["depth", BigInt(depth)],
-        ["depth0", BigInt(depth - 1)],
         ["previtem", orElse(items[i - 1], () => new Undefined("there is no previous item"))],
         ["nextitem", orElse(items[i + 1], () => new Undefined("there is no next item"))],
-      ]);
-      scope.set("loop", new Callable("loop", recurse, fields));
+      ];
+      scope.set("loop", new Loop(new Map(fields)));
       this.#assign(target, item, scope);
       const ending = this.run(body, scope, output);
       isEndReached ||= ending === "done";
@@ -238,79 +181,27 @@ class Interpreter {
     }
     // So Jinja2 has it: where every pass was left early, there was none.
     if (!isEndReached) this.run(otherwise, new Scope(outer), output);
-    return output.text;
   }
 
-  #macro(name: string, { parameters, body, names }: Signature, outer: Scope): Callable {
+  #macro({ name, parameters, body }: Macro, outer: Scope): Callable {
+    const signature = ["/", ...parameters.map((parameter) => `${parameter.name}?`)].join(" ");
     return new Callable(name, (args, kwargs) => {
       const scope = new Scope(outer);
-      const named = new Map(kwargs);
-      const take = (parameter: string): Value | undefined => {
-        const value = named.get(parameter);
-        named.delete(parameter);
-        return value;
-      };
-      const given = parameters.map((parameter, i) => (i < args.length ? args[i] : take(parameter.name)));
-      const isCallerNamed = parameters.some((parameter) => parameter.name === "caller");
-      if (names.has("caller") && !isCallerNamed)
-        scope.set(
-          "caller",
-          orElse(take("caller"), () => new Undefined("No caller defined")),
-        );
-      const rest = tuple(...args.slice(parameters.length));
-      if (names.has("kwargs")) scope.set("kwargs", named);
-      else if (named.size > 0)
-        throw new TypeError(`macro '${name}' takes no keyword argument '${[...named.keys()][0]}'`);
-      if (names.has("varargs")) scope.set("varargs", rest);
-      else if (rest.items.length > 0)
-        throw new TypeError(`macro '${name}' takes not more than ${parameters.length} argument(s)`);
-      for (const [i, parameter] of parameters.entries()) {
-        const { name, fallback } = parameter;
-        const absent = () => new Undefined(`parameter '${name}' was not provided`);
-        scope.set(
-          name,
-          orElse(given[i], () => (fallback === undefined ? absent() : this.#evaluate(fallback, scope))),
-        );
+      const given = bind(name, signature, args, kwargs);
+      for (const [i, { name, fallback }] of parameters.entries()) {
+        const absent = () =>
+          fallback === undefined
+            ? new Undefined(`parameter '${name}' was not provided`)
+            : this.#evaluate(fallback, scope);
+        scope.set(name, orElse(given[i], absent));
       }
       return this.#printed(body, scope);
     });
   }
 
-  #arguments(args: Arguments, scope: Scope): [Value[], Map<string, Value>] {
+  #arguments(args: Arguments, scope: Scope): [Value[], Kwargs] {
     const positional = args.positional.map((item) => this.#evaluate(item, scope));
-    if (args.spread !== undefined) {
-      for (const item of itemsOf(this.#evaluate(args.spread, scope), this.#budget)) positional.push(item);
-    }
-    const named = new Map(args.named.map(([name, item]) => [name, this.#evaluate(item, scope)]));
-    if (args.namedSpread !== undefined) {
-      const spread = this.#evaluate(args.namedSpread, scope);
-      if (!isDict(spread)) throw new TypeError(`argument after ** must be a mapping, not ${typeName(spread)}`);
-      for (const [name, item] of spread) {
-        if (typeof name !== "string") throw new TypeError("keywords must be strings");
-        if (named.has(name)) throw new TypeError(`got multiple values for keyword argument '${name}'`);
-        named.set(name, item);
-      }
-    }
-    return [positional, named];
-  }
-
-  #filter(filter: Expression & { readonly kind: "filter" }, text: Value, scope: Scope): Value {
-    const { value, name, args } = filter;
-    // The filter of a block: its innermost value is the block's text.
-    const inner =
-      value === undefined
-        ? text
-        : value.kind === "filter"
-          ? this.#filter(value, text, scope)
-          : this.#evaluate(value, scope);
-    return applyFilter(name, inner, ...this.#arguments(args, scope), this.#budget);
-  }
-
-  #call(callee: Expression, args: readonly Value[], kwargs: Kwargs, scope: Scope): Value {
-    const called = this.#evaluate(callee, scope);
-    if (called instanceof Undefined) called.fail();
-    if (!(called instanceof Callable)) throw new TypeError(`'${typeName(called)}' object is not callable`);
-    return called.call(args, kwargs);
+    return [positional, new Map(args.named.map(([name, item]) => [name, this.#evaluate(item, scope)]))];
   }
 
   #evaluate(node: Expression, scope: Scope): Value {
@@ -334,11 +225,6 @@ class Interpreter {
         }
         return dict;
       }
-      case "concat": {
-        const output = new Output(budget);
-        for (const item of node.items) output.write(toText(this.#evaluate(item, scope), budget));
-        return output.text;
-      }
       case "attribute":
         return attribute(this.#evaluate(node.object, scope), node.name, budget);
       case "item":
@@ -349,16 +235,19 @@ class Interpreter {
         return slice(object, bounds, budget);
       }
       case "call": {
-        const [args, kwargs] = this.#arguments(node.args, scope);
-        return this.#call(node.callee, args, kwargs, scope);
+        const args = this.#arguments(node.args, scope);
+        const called = this.#evaluate(node.callee, scope);
+        if (called instanceof Undefined) called.fail();
+        if (!(called instanceof Callable)) throw new TypeError(`'${typeName(called)}' object is not callable`);
+        return called.call(...args);
       }
       case "filter":
-        return this.#filter(node, null, scope);
       case "test": {
-        const value = this.#evaluate(node.value, scope);
-        const [args, kwargs] = this.#arguments(node.args, scope);
-        return applyTest(node.name, value, args, budget, kwargs);
+        const apply = node.kind === "filter" ? applyFilter : applyTest;
+        return apply(node.name, this.#evaluate(node.value, scope), ...this.#arguments(node.args, scope), budget);
       }
+      case "printed":
+        return this.#printed(node.body, scope);
       case "not":
         return !isTrue(this.#evaluate(node.value, scope));
       case "minus":
@@ -399,19 +288,10 @@ function unknownName(name: string): Undefined {
   return new Undefined(`'${name}' is undefined`);
 }
 
-/** Python's `dict()`: of a dict, of pairs, of names. */
-function dictOf(args: readonly Value[], kwargs: Kwargs, budget: Budget): Map<Value, Value> {
-  const [from] = bind("dict", "mapping?", args, new Map());
-  const dict = new Map<Value, Value>();
-  if (from !== undefined) {
-    const pairs = isDict(from) ? [...from] : itemsOf(from, budget).map((pair) => itemsOf(pair, budget));
-    for (const pair of pairs) {
-      if (pair.length !== 2) throw new TypeError("dict() wants pairs");
-      dict.set(keyOf(pair[0]!), pair[1]!);
-    }
-  }
-  for (const [name, value] of kwargs) dict.set(name, value);
-  return dict;
+/** Python's `dict()`, of a dict and of names. */
+function dictOf(args: readonly Value[], kwargs: Kwargs): Map<Value, Value> {
+  const [from = new Map()] = bind("dict", "mapping?", args, new Map());
+  return isDict(from) ? new Map<Value, Value>([...from, ...kwargs]) : notSupported(`dict() of ${typeName(from)}`);
 }
 
 function setField(namespace: Namespace, name: string, value: Value): void {

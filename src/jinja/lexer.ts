@@ -1,17 +1,7 @@
-export type TokenType =
-  | "text"
-  | "blockBegin"
-  | "blockEnd"
-  | "outputBegin"
-  | "outputEnd"
-  | "name"
-  | "string"
-  | "int"
-  | "float"
-  | "op";
+type TokenType = "text" | "name" | "string" | "int" | "float" | "op" | "end";
 
 export interface Token {
-  readonly type: TokenType | "end";
+  readonly type: TokenType;
   /** Of a string what it spells, of all else the source. */
   readonly value: string;
   readonly line: number;
@@ -23,11 +13,7 @@ const SPACES_AT_END = new RegExp(`(?<!${SPACE})${SPACE}+$`);
 const ONLY_SPACES = new RegExp(`^${SPACE}+$`);
 const AFTER_MINUS = `${SPACE}*`;
 
-const BEGIN = new RegExp(
-  `\\{%(?<rawSign>[-+]?)${SPACE}*raw${SPACE}*(?:-%\\}${AFTER_MINUS}|%\\})|\\{(?<kind>[%{#])(?<sign>[-+]?)`,
-  "g",
-);
-const RAW_END = new RegExp(`\\{%(?<sign>[-+]?)${SPACE}*endraw${SPACE}*(?:\\+%\\}|-%\\}${AFTER_MINUS}|%\\}\\n?)`, "g");
+const BEGIN = /\{(?<kind>[%{#])(?<sign>[-+]?)/g;
 const COMMENT_END = new RegExp(`\\+#\\}|-#\\}${AFTER_MINUS}|#\\}\\n?`, "g");
 const BLOCK_END = new RegExp(`\\+%\\}|-%\\}${AFTER_MINUS}|%\\}\\n?`, "y");
 const OUTPUT_END = new RegExp(`-\\}\\}${AFTER_MINUS}|\\}\\}`, "y");
@@ -83,14 +69,10 @@ export function tokenize(template: string): Token[] {
       push("text", source.slice(position), position);
       break;
     }
-    const { rawSign, kind, sign = "" } = begin.groups!;
-    pushText(begin.index, rawSign ?? sign, kind !== "{");
+    const { kind, sign = "" } = begin.groups!;
+    pushText(begin.index, sign, kind !== "{");
     position = begin.index + begin[0].length;
-    if (rawSign !== undefined) {
-      const end = find(RAW_END, position) ?? fail("{% raw %} has no end", begin.index);
-      pushText(end.index, end.groups!.sign!, true);
-      position = end.index + end[0].length;
-    } else if (kind === "#") {
+    if (kind === "#") {
       const end = find(COMMENT_END, position) ?? fail("a comment has no end", begin.index);
       position = end.index + end[0].length;
     } else {
@@ -100,14 +82,14 @@ export function tokenize(template: string): Token[] {
   return tokens;
 
   function readTag(isOutput: boolean, start: number): number {
-    push(isOutput ? "outputBegin" : "blockBegin", "", start);
+    push("op", isOutput ? "{{" : "{%", start);
     const wanted: string[] = [];
     let at = position;
     while (at < source.length) {
       if (wanted.length === 0) {
         const end = find(isOutput ? OUTPUT_END : BLOCK_END, at);
         if (end !== null) {
-          push(isOutput ? "outputEnd" : "blockEnd", "", at);
+          push("op", isOutput ? "}}" : "%}", at);
           return at + end[0].length;
         }
       }
@@ -136,22 +118,10 @@ export function tokenize(template: string): Token[] {
         fail(`the escape "${written}" is not supported`, at);
       }
       // Python keeps the backslash of what is no escape.
-      return ESCAPED[other!] ?? written;
+      return ESCAPED[other!] ?? (/[\\'"]/.test(other!) ? other! : written);
     });
   }
 }
 
 const ESCAPE = /\\(?:(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})|([0-7]{1,3})|(.))/gsu;
-const ESCAPED: Record<string, string> = {
-  "\n": "",
-  "\\": "\\",
-  "'": "'",
-  '"': '"',
-  a: "\x07",
-  b: "\b",
-  f: "\f",
-  n: "\n",
-  r: "\r",
-  t: "\t",
-  v: "\v",
-};
+const ESCAPED: Record<string, string> = { "\n": "", a: "\x07", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t", v: "\v" };

@@ -1,6 +1,5 @@
 import { SPACE } from "./lexer.js";
-import { itemAt } from "./operators.js";
-import { bind, optionalInt, optionalText, text } from "./signature.js";
+import { isEqual, itemAt } from "./operators.js";
 import {
   type Budget,
   Callable,
@@ -8,11 +7,13 @@ import {
   hasSurrogates,
   Items,
   isDict,
-  isEqual,
   isList,
+  isTuple,
   itemsOf,
   joinTexts,
+  type Kwargs,
   keyOf,
+  Loop,
   Namespace,
   notSupported,
   orElse,
@@ -26,72 +27,108 @@ import {
   type Value,
 } from "./values.js";
 
-type Args = readonly (Value | undefined)[];
+export type Args = readonly (Value | undefined)[];
+
+/**
+ * Puts arguments in the order of a signature: names with spaces between them. Those that end in "?" are optional, those
+ * that end in "!" too, but not supported. After "/" an argument may be given by name; without "/" none may.
+ *
+ * @throws TypeError for arguments that do not fit, Error for one that is not supported.
+ * @example bind("replace", "old new / count?", ["a", "b"], new Map([["count", 1n]])) is ["a", "b", 1n]
+ */
+export function bind(name: string, signature: string, args: readonly Value[], kwargs: Kwargs): (Value | undefined)[] {
+  const [fixed = "", free = ""] = signature.split("/");
+  const words = (text: string) => text.match(/\S+/g) ?? [];
+  const parameters = [...words(fixed), ...words(free)];
+  if (args.length > parameters.length) {
+    throw new TypeError(`${name}() takes at most ${parameters.length} arguments, ${args.length} are given`);
+  }
+  const named = words(free).map((word) => word.replace(/[?!]/, ""));
+  for (const key of kwargs.keys()) {
+    if (!named.includes(key)) throw new TypeError(`${name}() takes no argument named "${key}"`);
+  }
+  return parameters.map((word, i) => {
+    const parameter = word.replace(/[?!]/, "");
+    const value = kwargs.get(parameter);
+    if (value !== undefined && i < args.length) throw new TypeError(`${name}() is given "${parameter}" twice`);
+    const bound = i < args.length ? args[i] : value;
+    if (bound === undefined && parameter === word) throw new TypeError(`${name}() is missing "${parameter}"`);
+    if (bound !== undefined && word.endsWith("!")) notSupported(`"${parameter}" of ${name}()`);
+    return bound;
+  });
+}
+
+/** @throws TypeError if it is no text. */
+export function text(name: string, value: Value | undefined): string {
+  if (typeof value !== "string") throw new TypeError(`"${name}" is ${typeName(value ?? null)}, wanted str`);
+  return value;
+}
+
+/** None is absent. */
+export function optionalText(name: string, value: Value | undefined): string | undefined {
+  return value === undefined || value === null ? undefined : text(name, value);
+}
+
+/** A whole number, or `fallback` where it is absent. @throws TypeError if it is another kind of value. */
+export function optionalInt(name: string, value: Value | undefined, fallback: number): number {
+  if (value === undefined) return fallback;
+  if (typeof value !== "bigint" && typeof value !== "boolean") {
+    throw new TypeError(`"${name}" is ${typeName(value)}, wanted int`);
+  }
+  return Number(value);
+}
+
 /** A method's signature (see `bind`), and what it gives. */
 type Methods<T> = Readonly<Record<string, readonly [string, (self: T, args: Args, budget: Budget) => Value]>>;
 
 /** Python's methods of text. What Python has beside them is refused by name. */
 const TEXT_METHODS: Methods<string> = {
-  capitalize: ["", (self) => capitalize(self)],
-  casefold: ["", (self) => (isAscii(self) ? self.toLowerCase() : notSupported("casefold() of such text"))],
-  center: ["width fillchar?", (self, args, budget) => pad(self, args, "both", budget)],
-  count: ["sub start? end?", (self, args, budget) => BigInt(countOf(part(self, args), text("sub", args[0]), budget))],
-  endswith: ["suffix start? end?", (self, args) => oneOf(args[0], (end) => part(self, args).endsWith(end))],
-  expandtabs: ["/ tabsize?", (self, [size], budget) => expandTabs(self, optionalInt("tabsize", size, 8), budget)],
-  find: ["sub start? end?", (self, args, budget) => place(self, args, budget, "first")],
-  index: ["sub start? end?", (self, args, budget) => found(place(self, args, budget, "first"))],
+  capitalize: ["", capitalize],
+  count: ["sub start! end!", (self, [sub], budget) => BigInt(cut(self, text("sub", sub), -1, budget).length - 1)],
+  endswith: ["suffix start! end!", (self, [suffix]) => oneOf(suffix, (end) => self.endsWith(end))],
+  find: ["sub start! end!", (self, [sub], budget) => place(self, text("sub", sub), "indexOf", budget)],
+  index: ["sub start! end!", (self, [sub], budget) => found(place(self, text("sub", sub), "indexOf", budget))],
   isalnum: ["", (self) => /^[\p{L}\p{N}]+$/u.test(self)],
   isalpha: ["", (self) => /^\p{L}+$/u.test(self)],
-  isascii: ["", isAscii],
+  isascii: ["", (self) => !/[\u0080-\uffff]/.test(self)],
   isdecimal: ["", (self) => /^\p{Nd}+$/u.test(self)],
   isdigit: ["", (self) => (/\p{No}/u.test(self) ? notSupported("isdigit() of such text") : /^\p{Nd}+$/u.test(self))],
-  islower: ["", (self) => isLower(self)],
+  islower: ["", isLower],
   isspace: ["", (self) => ONLY_SPACE.test(self)],
-  isupper: ["", (self) => isUpper(self)],
+  isupper: ["", isUpper],
   join: ["iterable", (self, [items], budget) => join(self, itemsOf(items!, budget), budget)],
-  ljust: ["width fillchar?", (self, args, budget) => pad(self, args, "right", budget)],
   lower: ["", (self) => self.toLowerCase()],
   lstrip: ["chars?", (self, [chars]) => strip(self, chars, "left")],
-  partition: ["sep", (self, [sep], budget) => partition(self, text("sep", sep), "first", budget)],
   removeprefix: [
     "prefix",
-    (self, [start]) => (self.startsWith(text("prefix", start)) ? self.slice(text("prefix", start).length) : self),
+    (self, [prefix]) => (self.startsWith(text("prefix", prefix)) ? self.slice(text("prefix", prefix).length) : self),
   ],
   removesuffix: [
     "suffix",
-    (self, [end]) =>
-      self.endsWith(text("suffix", end)) ? self.slice(0, self.length - text("suffix", end).length) : self,
+    (self, [suffix]) =>
+      self.endsWith(text("suffix", suffix)) ? self.slice(0, self.length - text("suffix", suffix).length) : self,
   ],
   replace: [
     "old new / count?",
     (self, [old, by, count], budget) =>
       replace(self, text("old", old), text("new", by), optionalInt("count", count, -1), budget),
   ],
-  rfind: ["sub start? end?", (self, args, budget) => place(self, args, budget, "last")],
-  rindex: ["sub start? end?", (self, args, budget) => found(place(self, args, budget, "last"))],
-  rjust: ["width fillchar?", (self, args, budget) => pad(self, args, "left", budget)],
-  rpartition: ["sep", (self, [sep], budget) => partition(self, text("sep", sep), "last", budget)],
-  rsplit: ["/ sep? maxsplit?", (self, args, budget) => split(self, args, "last", budget)],
-  rstrip: ["chars?", (self, [chars]) => strip(self, chars, "right")],
-  split: ["/ sep? maxsplit?", (self, args, budget) => split(self, args, "first", budget)],
-  splitlines: ["/ keepends?", (self, [keep]) => splitLines(self, optionalInt("keepends", keep, 0) !== 0)],
-  startswith: ["prefix start? end?", (self, args) => oneOf(args[0], (start) => part(self, args).startsWith(start))],
-  strip: ["chars?", (self, [chars]) => strip(self, chars, "both")],
-  swapcase: [
-    "",
-    (self) => self.replace(/\p{Lu}|\p{Ll}/gu, (c) => (/\p{Lu}/u.test(c) ? c.toLowerCase() : c.toUpperCase())),
-  ],
-  title: ["", (self) => self.replace(/\p{Cased}+/gu, capitalize)],
-  upper: ["", (self) => self.toUpperCase()],
-  zfill: [
-    "width",
-    (self, [width], budget) => {
-      const sign = /^[+-]/.exec(self)?.[0] ?? "";
-      return (
-        sign + pad(self.slice(sign.length), [BigInt(optionalInt("width", width, 0) - sign.length), "0"], "left", budget)
-      );
+  rfind: ["sub start! end!", (self, [sub], budget) => place(self, text("sub", sub), "lastIndexOf", budget)],
+  rindex: ["sub start! end!", (self, [sub], budget) => found(place(self, text("sub", sub), "lastIndexOf", budget))],
+  rsplit: [
+    "/ sep? maxsplit?",
+    (self, [sep = null, max], budget) => {
+      const by = typeof sep === "string" ? reversed(sep) : sep;
+      return split(reversed(self), [by, max], budget).reverse().map(reversed);
     },
   ],
+  rstrip: ["chars?", (self, [chars]) => strip(self, chars, "right")],
+  split: ["/ sep? maxsplit?", split],
+  splitlines: ["/ keepends?", (self, [keep]) => splitLines(self, optionalInt("keepends", keep, 0) !== 0)],
+  startswith: ["prefix start! end!", (self, [prefix]) => oneOf(prefix, (start) => self.startsWith(start))],
+  strip: ["chars?", (self, [chars]) => strip(self, chars, "both")],
+  title: ["", (self) => self.replace(/\p{Cased}+/gu, capitalize)],
+  upper: ["", (self) => self.toUpperCase()],
 };
 
 const DICT_METHODS: Methods<ReadonlyMap<Value, Value>> = {
@@ -108,9 +145,9 @@ const SEQUENCE_METHODS: Methods<readonly Value[]> = {
 };
 const LIST_METHODS: Methods<readonly Value[]> = { ...SEQUENCE_METHODS, copy: ["", (self) => self] };
 
-// Python has them; a template that uses one is told so, since without them it would see an undefined value.
+// Python and Jinja2 have them; a template that uses one is told so, since without them it would see an undefined value.
 const NOT_SUPPORTED: Readonly<Record<string, string>> = {
-  str: "encode format format_map isidentifier isnumeric isprintable istitle maketrans translate",
+  str: "casefold center encode expandtabs format format_map isidentifier isnumeric isprintable istitle ljust maketrans partition rjust rpartition swapcase translate zfill",
   dict: "fromkeys",
   int: "as_integer_ratio bit_count bit_length conjugate denominator from_bytes imag is_integer numerator real to_bytes",
   float: "as_integer_ratio conjugate fromhex hex imag is_integer real",
@@ -119,6 +156,7 @@ const NOT_SUPPORTED: Readonly<Record<string, string>> = {
   dict_items: "isdisjoint mapping",
   range: "count index start step stop",
   generator: "close gi_code gi_frame gi_running gi_suspended gi_yieldfrom send throw",
+  LoopContext: "changed cycle depth depth0",
 };
 const CHANGES: Readonly<Record<string, string>> = {
   dict: "clear pop popitem setdefault update",
@@ -140,7 +178,7 @@ function methodOf(self: Value, name: string, budget: Budget): Callable | undefin
   if (typeof self === "string") return bound(TEXT_METHODS, self);
   if (isDict(self)) return bound(DICT_METHODS, self);
   if (isList(self)) return bound(LIST_METHODS, self);
-  return self instanceof Items && self.kind === "tuple" ? bound(SEQUENCE_METHODS, self.items) : undefined;
+  return isTuple(self) ? bound(SEQUENCE_METHODS, self.items) : undefined;
 }
 
 export function entriesOf(dict: ReadonlyMap<Value, Value>): Value[] {
@@ -153,10 +191,6 @@ const WORD = new RegExp(`[^${SPACE.slice(1)}+`, "g");
 const LINE_BREAK = "[\\n\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029]";
 const LINE = new RegExp(`[^${LINE_BREAK.slice(1)}*(?:\\r\\n|${LINE_BREAK}|$)`, "g");
 const END_OF_LINE = new RegExp(`(?:\\r\\n|${LINE_BREAK})$`);
-
-function isAscii(self: string): boolean {
-  return !/[\u0080-\uffff]/.test(self);
-}
 
 export function isLower(self: string): boolean {
   return /\p{Lowercase}/u.test(self) && !/[\p{Uppercase}\p{Lt}]/u.test(self);
@@ -190,143 +224,51 @@ export function capitalize(self: string): string {
   return large + others.join("").toLowerCase() + self.slice(first.length).toLowerCase();
 }
 
+/** A text's pieces between those that are `by`; at most `limit` times cut, without end where it is below 0. */
+function cut(self: string, by: string, limit: number, budget: Budget): string[] {
+  budget.search(self, by);
+  const pieces = by === "" ? ["", ...charactersOf(self), ""] : self.split(by);
+  if (limit < 0 || pieces.length <= limit + 1) return pieces;
+  return [...pieces.slice(0, limit), pieces.slice(limit).join(by)];
+}
+
 /** @param count how many at most; below 0 all. */
 export function replace(self: string, old: string, by: string, count: number, budget: Budget): string {
-  budget.search(self, old);
-  const places: number[] = [];
-  const limit = count < 0 ? Number.POSITIVE_INFINITY : count;
-  if (old === "") {
-    let at = 0;
-    for (const character of ["", ...charactersOf(self)]) {
-      if (places.length >= limit) break;
-      at += character.length;
-      places.push(at);
-    }
-  } else {
-    for (let at = self.indexOf(old); at >= 0 && places.length < limit; at = self.indexOf(old, at + old.length))
-      places.push(at);
-  }
-  budget.length(self.length + places.length * (by.length - old.length));
-  let replaced = "";
-  let done = 0;
-  for (const at of places) {
-    replaced += self.slice(done, at) + by;
-    done = at + old.length;
-  }
-  return replaced + self.slice(done);
+  const pieces = cut(self, old, count, budget);
+  budget.length(self.length + (pieces.length - 1) * (by.length - old.length));
+  return pieces.join(by);
 }
 
-function split(self: string, [sep, maxsplit]: Args, from: "first" | "last", budget: Budget): string[] {
-  const max = optionalInt("maxsplit", maxsplit, -1);
-  const limit = max < 0 ? Number.POSITIVE_INFINITY : max;
+function split(self: string, [sep, maxsplit]: Args, budget: Budget): string[] {
+  const limit = optionalInt("maxsplit", maxsplit, -1);
   const by = optionalText("sep", sep);
-  if (by === undefined) {
-    const words = [...self.matchAll(WORD)].map((match) => ({ word: match[0], start: match.index }));
-    const texts = words.map(({ word }) => word);
-    if (words.length <= limit + 1) return texts;
-    if (from === "first") return [...texts.slice(0, limit), self.slice(words[limit]!.start)];
-    const { word, start } = words[words.length - limit - 1]!;
-    return [self.slice(0, start + word.length), ...texts.slice(words.length - limit)];
-  }
   if (by === "") throw new TypeError("empty separator");
-  budget.search(self, by);
-  const pieces: string[] = [];
-  if (from === "first") {
-    let start = 0;
-    for (let at = self.indexOf(by); at >= 0 && pieces.length < limit; at = self.indexOf(by, start)) {
-      pieces.push(self.slice(start, at));
-      start = at + by.length;
-    }
-    return [...pieces, self.slice(start)];
-  }
-  let end = self.length;
-  while (pieces.length < limit && end >= by.length) {
-    const at = self.lastIndexOf(by, end - by.length);
-    if (at < 0) break;
-    pieces.push(self.slice(at + by.length, end));
-    end = at;
-  }
-  return [self.slice(0, end), ...pieces.reverse()];
+  if (by !== undefined) return cut(self, by, limit, budget);
+  const words = [...self.matchAll(WORD)];
+  const texts = words.map(([word]) => word);
+  if (limit < 0 || words.length <= limit + 1) return texts;
+  return [...texts.slice(0, limit), self.slice(words[limit]!.index)];
 }
 
-function partition(self: string, sep: string, which: "first" | "last", budget: Budget): Items {
-  if (sep === "") throw new TypeError("empty separator");
-  budget.search(self, sep);
-  const at = which === "first" ? self.indexOf(sep) : self.lastIndexOf(sep);
-  if (at < 0) return which === "first" ? tuple(self, "", "") : tuple("", "", self);
-  return tuple(self.slice(0, at), sep, self.slice(at + sep.length));
-}
-
-/** The part of a text that `start` and `end`, the second and third argument, leave. */
-function part(self: string, [, start, end]: Args): string {
-  if ((start ?? end ?? null) === null) return self;
-  const characters = charactersOf(self);
-  const [from, to] = [
-    optionalInt("start", start ?? undefined, 0),
-    optionalInt("end", end ?? undefined, characters.length),
-  ];
-  return characters.slice(from, to).join("");
+export function reversed(self: string): string {
+  return charactersOf(self).reverse().join("");
 }
 
 function oneOf(wanted: Value | undefined, matches: (text: string) => boolean): boolean {
-  if (wanted instanceof Items && wanted.kind === "tuple")
-    return wanted.items.some((item) => matches(text("item", item)));
-  return matches(text("prefix or suffix", wanted));
-}
-
-function countOf(self: string, sub: string, budget: Budget): number {
-  if (sub === "") return textLength(self) + 1;
-  budget.search(self, sub);
-  let count = 0;
-  for (let at = self.indexOf(sub); at >= 0; at = self.indexOf(sub, at + sub.length)) count++;
-  return count;
+  const texts = wanted !== undefined && isTuple(wanted) ? wanted.items : [wanted];
+  return texts.some((item) => matches(text("prefix or suffix", item)));
 }
 
 /** Where a text stands in another, in code points; -1 where it does not. */
-function place(self: string, args: Args, budget: Budget, which: "first" | "last"): bigint {
-  const [sub, start] = args;
-  const searched = part(self, args);
-  const sought = text("sub", sub);
-  budget.search(searched, sought);
-  const first = optionalInt("start", start ?? undefined, 0);
-  const length = textLength(self);
-  const skipped = first < 0 ? Math.max(0, length + first) : first;
-  // An empty text is found anywhere but past the end.
-  if (skipped > length) return -1n;
-  const at = which === "first" ? searched.indexOf(sought) : searched.lastIndexOf(sought);
-  return at < 0 ? -1n : BigInt(skipped + textLength(searched.slice(0, at)));
+function place(self: string, sought: string, search: "indexOf" | "lastIndexOf", budget: Budget): bigint {
+  budget.search(self, sought);
+  const at = self[search](sought);
+  return BigInt(at < 0 ? at : textLength(self.slice(0, at)));
 }
 
 function found(at: bigint): bigint {
   if (at < 0n) throw new TypeError("what is sought is not there");
   return at;
-}
-
-/** @param side where the filling goes. */
-export function pad(self: string, [width, fill]: Args, side: "left" | "right" | "both", budget: Budget): string {
-  const wanted = optionalInt("width", width, 0);
-  const filling = fill === undefined ? " " : text("fillchar", fill);
-  if (textLength(filling) !== 1) throw new TypeError("the fill character must be exactly one character long");
-  const missing = Math.max(0, wanted - textLength(self));
-  budget.length(self.length + missing);
-  const half = Math.floor(missing / 2) + (missing & wanted & 1);
-  const left = side === "left" ? missing : side === "right" ? 0 : half;
-  return filling.repeat(left) + self + filling.repeat(missing - left);
-}
-
-function expandTabs(self: string, size: number, budget: Budget): string {
-  budget.length(self.length + countOf(self, "\t", budget) * Math.max(0, size - 1));
-  let column = 0;
-  const expanded = charactersOf(self).map((character) => {
-    if (character !== "\t") {
-      column = character === "\n" || character === "\r" ? 0 : column + 1;
-      return character;
-    }
-    const width = size > 0 ? size - (column % size) : 0;
-    column += width;
-    return " ".repeat(width);
-  });
-  return expanded.join("");
 }
 
 function join(self: string, items: readonly Value[], budget: Budget): string {
@@ -352,14 +294,12 @@ export function subscript(object: Value, key: Value, budget: Budget): Value {
 function fieldOf(object: Value, key: Value, budget: Budget): Value | undefined {
   if (object instanceof Undefined) object.fail();
   if (object instanceof SafeText) notSupported("a field of text marked safe");
-  if ((object instanceof Namespace || object instanceof Callable) && typeof key === "string")
-    return object.fields.get(key);
+  if ((object instanceof Namespace || object instanceof Loop) && typeof key === "string") return object.fields.get(key);
   return itemAt(object, key, budget);
 }
 
 function missing(object: Value, key: Value, budget: Budget): Undefined {
-  // A loop's fields are all here, those of functions and macros are not.
-  if (object instanceof Callable && object.fields.size === 0) notSupported(`${toText(key, budget)} of a function`);
+  if (object instanceof Callable) notSupported(`${toText(key, budget)} of a function`);
   const what = object === null ? "None" : `'${typeName(object)} object'`;
   return new Undefined(`${what} has no ${typeof key === "string" ? "attribute" : "element"} ${toRepr(key, budget)}`);
 }

@@ -6,41 +6,33 @@ import {
   hasSurrogates,
   Items,
   isDict,
-  isEqual,
   isList,
   isNumber,
-  isOrdered,
+  isTuple,
   itemsOf,
   keyOf,
   notSupported,
   SafeText,
   toFloat,
-  toRepr,
   toText,
   typeName,
   Undefined,
   type Value,
 } from "./values.js";
 
-/** @throws TypeError for values that Python does not calculate with, RangeError for a division by zero. */
+/** @throws TypeError for values that Python does not calculate with, or a division by zero. */
 export function calculate(op: Arithmetic, a: Value, b: Value, budget: Budget): Value {
+  if (op === "~") return joined(toText(a, budget), toText(b, budget), budget);
   if (isNumber(a) && isNumber(b)) return calculateNumbers(op, asNumber(a), asNumber(b), budget);
   if (a instanceof SafeText || b instanceof SafeText) return notSupported(`"${op}" on text marked safe`);
-  if (op === "%" && typeof a === "string") return formatText(a, b, budget);
+  if (op === "%" && typeof a === "string") return notSupported('"%" on text');
   if (a instanceof Undefined) a.fail();
   if (b instanceof Undefined) b.fail();
-  if (op === "+") {
-    if (typeof a === "string" && typeof b === "string") {
-      budget.length(a.length + b.length);
-      return a + b;
-    }
-    const isTuples = isTuple(a) && isTuple(b);
-    if (isTuples || (isList(a) && isList(b))) {
-      const [left, right] = [itemsOf(a, budget), itemsOf(b, budget)];
-      budget.length(left.length + right.length);
-      const both = [...left, ...right];
-      return isTuples ? new Items("tuple", both) : both;
-    }
+  if (op === "+" && typeof a === "string" && typeof b === "string") return joined(a, b, budget);
+  if (op === "+" && ((isList(a) && isList(b)) || (isTuple(a) && isTuple(b)))) {
+    const both = [...itemsOf(a, budget), ...itemsOf(b, budget)];
+    budget.length(both.length);
+    return isList(a) ? both : new Items("tuple", both);
   }
   if (op === "*") {
     const [sequence, times] = isSequence(a) ? [a, b] : [b, a];
@@ -51,61 +43,53 @@ export function calculate(op: Arithmetic, a: Value, b: Value, budget: Budget): V
   throw new TypeError(`unsupported operand type(s) for ${op}: '${typeName(a)}' and '${typeName(b)}'`);
 }
 
-function isTuple(value: Value): value is Items {
-  return value instanceof Items && value.kind === "tuple";
+function joined(a: string, b: string, budget: Budget): string {
+  budget.length(a.length + b.length);
+  return a + b;
 }
 
+/** Whether it has an order of its own that slices and repetitions keep. */
 function isSequence(value: Value): value is string | readonly Value[] | Items {
   return typeof value === "string" || isList(value) || isTuple(value);
 }
 
 function repeat(sequence: string | readonly Value[] | Items, times: number, budget: Budget): Value {
-  if (typeof sequence === "string") {
-    budget.length(sequence.length * times);
-    return sequence.repeat(times);
-  }
-  const items = itemsOf(sequence, budget);
+  const items = typeof sequence === "string" ? sequence : itemsOf(sequence, budget);
   budget.length(items.length * times);
+  if (typeof items === "string") return items.repeat(times);
   const repeated = Array.from({ length: items.length * times }, (_, i) => items[i % items.length]!);
   return isList(sequence) ? repeated : new Items("tuple", repeated);
 }
 
-function calculateNumbers(op: Arithmetic, a: bigint | number, b: bigint | number, budget: Budget): Value {
-  if (typeof a === "bigint" && typeof b === "bigint" && op !== "/" && !(op === "**" && b < 0n)) {
-    return calculateInts(op, a, b, budget);
-  }
-  return calculateFloats(op, toFloat(a), toFloat(b));
-}
-
-function calculateInts(op: Exclude<Arithmetic, "/">, a: bigint, b: bigint, budget: Budget): bigint {
-  const numBits = (value: bigint) => value.toString(16).length * 4;
+function calculateNumbers(
+  op: Exclude<Arithmetic, "~">,
+  a: bigint | number,
+  b: bigint | number,
+  budget: Budget,
+): bigint | number {
+  // biome-ignore lint/suspicious/noDoubleEquals: of both kinds of number
+  if (b == 0 && (op === "/" || op === "//" || op === "%")) throw new TypeError("it divides by zero");
+  const areInts = typeof a === "bigint" && typeof b === "bigint";
+  if (areInts && op !== "/") return calculateInts(op, a, b, budget);
+  const [x, y] = [toFloat(a), toFloat(b)];
   switch (op) {
     case "+":
+      return x + y;
     case "-":
-      budget.intBits(Math.max(numBits(a), numBits(b)));
-      return op === "+" ? a + b : a - b;
+      return x - y;
     case "*":
-      budget.intBits(numBits(a) + numBits(b));
-      return a * b;
-    case "//":
-      return (a - modulo(a, b)) / b;
-    case "%":
-      return modulo(a, b);
-    case "**":
-      if (a > 1n || a < -1n) budget.intBits(numBits(a) * Number(b));
-      return a ** b;
+      return x * y;
+    case "/":
+      return x / y;
     default:
-      return op satisfies never;
+      return notSupported(`"${op}" on floats`);
   }
 }
 
-function modulo(a: bigint, b: bigint): bigint {
-  if (b === 0n) throw new TypeError("it divides by zero");
-  const rest = a % b;
-  return rest !== 0n && rest < 0n !== b < 0n ? rest + b : rest;
-}
-
-function calculateFloats(op: Arithmetic, a: number, b: number): number {
+function calculateInts(op: Exclude<Arithmetic, "~" | "/">, a: bigint, b: bigint, budget: Budget): bigint {
+  const numBits = (value: bigint) => value.toString(16).length * 4;
+  budget.intBits(op === "**" ? numBits(a) * Number(b) : numBits(a) + numBits(b));
+  const rest = () => ((a % b) + b) % b;
   switch (op) {
     case "+":
       return a + b;
@@ -113,51 +97,15 @@ function calculateFloats(op: Arithmetic, a: number, b: number): number {
       return a - b;
     case "*":
       return a * b;
-    case "**": {
-      if (a === 0 && b < 0) throw new TypeError("it divides by zero");
-      const power = a ** b;
-      if (!Number.isFinite(power) && Number.isFinite(a) && Number.isFinite(b))
-        notSupported("a power that is no finite number");
-      return power;
-    }
-    case "/":
     case "//":
-    case "%": {
-      if (b === 0) throw new TypeError("it divides by zero");
-      if (op === "/") return a / b;
-      let rest = a % b;
-      if (rest !== 0 && rest < 0 !== b < 0) rest += b;
-      else if (rest === 0) rest = b < 0 ? -0 : 0;
-      if (op === "%") return rest;
-      const quotient = (a - rest) / b;
-      const floor = Math.floor(quotient);
-      return quotient - floor > 0.5 ? floor + 1 : floor;
-    }
+      return (a - rest()) / b;
+    case "%":
+      return rest();
+    case "**":
+      return b < 0n ? notSupported('"**" of less than 0') : a ** b;
     default:
       return op satisfies never;
   }
-}
-
-/** Python's `%` on text, with `%s`, `%r`, `%d`, `%i` and `%%`. */
-export function formatText(format: string, value: Value, budget: Budget): string {
-  const args = isTuple(value) ? [...value.items] : [value];
-  let numUsed = 0;
-  const text = format.replace(/%[^A-Za-z%]*[A-Za-z%]?/g, (directive) => {
-    if (directive === "%%") return "%";
-    if (!["%s", "%r", "%d", "%i"].includes(directive)) return notSupported(`the format "${directive}"`);
-    const letter = directive[1];
-    if (numUsed === args.length) throw new TypeError("not enough arguments for format string");
-    const arg = args[numUsed++]!;
-    if (letter === "s") return toText(arg, budget);
-    if (letter === "r") return toRepr(arg, budget);
-    if (!isNumber(arg)) throw new TypeError(`%${letter} format: a real number is required, not ${typeName(arg)}`);
-    return String(typeof arg === "number" ? BigInt(Math.trunc(arg)) : asNumber(arg));
-  });
-  if (numUsed < args.length && !isDict(value) && !isList(value) && !isRange(value))
-    throw new TypeError("not all arguments converted during string formatting");
-  if (isDict(value) && numUsed === 0 && text !== format.replaceAll("%%", "%")) notSupported("a format by names");
-  budget.length(text.length);
-  return text;
 }
 
 export function compare(op: Comparison, a: Value, b: Value, budget: Budget): boolean {
@@ -170,13 +118,76 @@ export function compare(op: Comparison, a: Value, b: Value, budget: Budget): boo
       return contains(b, a, budget);
     case "not in":
       return !contains(b, a, budget);
+    case "<":
+      return order(a, b, budget) < 0;
+    case "<=":
+      return order(a, b, budget) <= 0;
+    case ">":
+      return order(a, b, budget) > 0;
+    case ">=":
+      return order(a, b, budget) >= 0;
     default:
-      return isOrdered(op, a, b, budget);
+      return op satisfies never;
   }
 }
 
+/** Python's `==`. */
+export function isEqual(a: Value, b: Value, budget: Budget): boolean {
+  budget.step();
+  // biome-ignore lint/suspicious/noDoubleEquals: an int equals a float of the same value
+  if (isNumber(a) && isNumber(b)) return asNumber(a) == asNumber(b);
+  if (isList(a) && isList(b)) return areEqual(a, b, budget);
+  if (a instanceof Items && b instanceof Items) {
+    if (a.kind !== b.kind || a === b) return a === b;
+    if (a.kind === "tuple" || a.kind === "range") return areEqual(a.items, b.items, budget);
+    return notSupported(`comparing ${a.kind}`);
+  }
+  if (isDict(a) && isDict(b)) {
+    if (a.size !== b.size) return false;
+    for (const [key, item] of a) if (!b.has(key) || !isEqual(item, b.get(key)!, budget)) return false;
+    return true;
+  }
+  if (a instanceof SafeText || b instanceof SafeText) return notSupported("comparing text marked safe");
+  return a === b || (a instanceof Undefined && b instanceof Undefined);
+}
+
+function areEqual(a: readonly Value[], b: readonly Value[], budget: Budget): boolean {
+  return a.length === b.length && a.every((item, i) => isEqual(item, b[i]!, budget));
+}
+
+/**
+ * How Python orders two values: below 0, 0, above 0, or NaN where one of them is.
+ *
+ * @throws TypeError for values that have no order.
+ */
+export function order(a: Value, b: Value, budget: Budget): number {
+  budget.step();
+  if (isNumber(a) && isNumber(b)) {
+    const [x, y] = [asNumber(a), asNumber(b)];
+    // biome-ignore lint/suspicious/noDoubleEquals: an int equals a float of the same value
+    return x < y ? -1 : x > y ? 1 : x == y ? 0 : Number.NaN;
+  }
+  if (typeof a === "string" && typeof b === "string") return compareTexts(a, b);
+  if ((isList(a) && isList(b)) || (isTuple(a) && isTuple(b))) {
+    const [left, right] = [itemsOf(a, budget), itemsOf(b, budget)];
+    const at = left.findIndex((item, i) => i >= right.length || !isEqual(item, right[i]!, budget));
+    return at < 0 || at >= right.length ? left.length - right.length : order(left[at]!, right[at]!, budget);
+  }
+  if (a instanceof Undefined) a.fail();
+  if (b instanceof Undefined) b.fail();
+  throw new TypeError(`'${typeName(a)}' and '${typeName(b)}' have no order`);
+}
+
+/** By code points, not by UTF-16 units. */
+function compareTexts(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  let i = 0;
+  while (i < length && a[i] === b[i]) i++;
+  return i < length ? a.codePointAt(i)! - b.codePointAt(i)! : a.length - b.length;
+}
+
 /** Whether `container` has `value`, as Python's `in` says. */
-export function contains(container: Value, value: Value, budget: Budget): boolean {
+function contains(container: Value, value: Value, budget: Budget): boolean {
   if (typeof container === "string") {
     if (value instanceof Undefined) value.fail();
     if (typeof value !== "string") {
@@ -191,54 +202,41 @@ export function contains(container: Value, value: Value, budget: Budget): boolea
 
 /** The item at an index or key; undefined where there is none. */
 export function itemAt(object: Value, key: Value, budget: Budget): Value | undefined {
-  if (typeof object === "string") budget.length(object.length);
   if (isDict(object)) return isList(key) || isDict(key) ? undefined : object.get(keyOf(key));
-  const isIndexed = typeof object === "string" || isList(object) || isTuple(object) || isRange(object);
+  const isIndexed = isSequence(object) || (object instanceof Items && object.kind === "range");
   if (!isIndexed || (typeof key !== "bigint" && typeof key !== "boolean")) return undefined;
-  const items = typeof object === "string" ? unitsOf(object) : isList(object) ? object : (object as Items).items;
-  return items.at(Number(key));
+  return unitsOf(object, budget).at(Number(key));
 }
 
-/** A text's code points, as what can be indexed. */
-function unitsOf(text: string): string | string[] {
-  return hasSurrogates(text) ? charactersOf(text) : text;
-}
-
-function isRange(value: Value): value is Items {
-  return value instanceof Items && value.kind === "range";
+/** A sequence as what can be indexed: a text by its code points. */
+function unitsOf(sequence: string | readonly Value[] | Items, budget: Budget): string | readonly Value[] {
+  if (typeof sequence !== "string") return itemsOf(sequence, budget);
+  budget.length(sequence.length);
+  return hasSurrogates(sequence) ? charactersOf(sequence) : sequence;
 }
 
 /** Python's `object[start:stop:step]`. */
 export function slice(object: Value, bounds: readonly Value[], budget: Budget): Value {
   if (object instanceof Undefined) object.fail();
-  const isSliced = typeof object === "string" || isList(object) || isTuple(object);
-  if (isRange(object)) notSupported("a slice of a range");
-  if (!isSliced) throw new TypeError(`'${typeName(object)}' object cannot be sliced`);
-  const [start, stop, step = null] = bounds.map((bound) => {
-    if (bound === null) return null;
-    if (typeof bound !== "bigint" && typeof bound !== "boolean") {
+  if (!isSequence(object)) return notSupported(`a slice of ${typeName(object)}`);
+  const [start = null, stop = null, step] = bounds.map((bound) => {
+    if (bound !== null && typeof bound !== "bigint" && typeof bound !== "boolean") {
       throw new TypeError("slice indices must be integers or None");
     }
-    return Number(bound);
+    return bound === null ? null : Number(bound);
   });
-  const items = typeof object === "string" ? unitsOf(object) : itemsOf(object, budget);
-  const places = placesOf(items.length, start ?? null, stop ?? null, step ?? 1);
-  if (typeof items === "string" && places.step === 1)
-    return items.slice(places.first, Math.max(places.first, places.end));
+  const by = step ?? 1;
+  if (by === 0) throw new TypeError("slice step cannot be zero");
+  const units = unitsOf(object, budget);
+  const [low, high] = by > 0 ? [0, units.length] : [-1, units.length - 1];
+  const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + units.length : bound, low), high);
+  const first = start === null ? (by > 0 ? low : high) : clamp(start);
+  const end = stop === null ? (by > 0 ? high : low) : clamp(stop);
+  if (by === 1 && typeof units === "string") return units.slice(first, Math.max(first, end));
   const sliced: Value[] = [];
-  for (let i = places.first; places.step > 0 ? i < places.end : i > places.end; i += places.step)
-    sliced.push(items[i]!);
+  for (let i = first; by > 0 ? i < end : i > end; i += by) sliced.push(units[i]!);
   if (typeof object === "string") return sliced.join("");
   return isList(object) ? sliced : new Items("tuple", sliced);
-}
-
-function placesOf(length: number, start: number | null, stop: number | null, step: number) {
-  if (step === 0) throw new TypeError("slice step cannot be zero");
-  const [low, high] = step > 0 ? [0, length] : [-1, length - 1];
-  const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + length : bound, low), high);
-  const first = start === null ? (step > 0 ? low : high) : clamp(start);
-  const end = stop === null ? (step > 0 ? high : low) : clamp(stop);
-  return { first, end, step };
 }
 
 /** Python's `range()`, given one, two or three whole numbers. */

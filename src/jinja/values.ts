@@ -14,6 +14,7 @@ export type Value =
   | Items
   | Undefined
   | Namespace
+  | Loop
   | Callable
   | SafeText;
 
@@ -46,14 +47,18 @@ export class Namespace {
   constructor(readonly fields: Map<string, Value>) {}
 }
 
+/** What a loop says of itself. */
+export class Loop {
+  constructor(readonly fields: ReadonlyMap<string, Value>) {}
+}
+
 export type Kwargs = ReadonlyMap<string, Value>;
 
-/** A function, a method, a macro, or a loop's own variable, which has fields and may be called. */
+/** A function, a method or a macro. */
 export class Callable {
   constructor(
     readonly name: string,
     readonly call: (args: readonly Value[], kwargs: Kwargs) => Value,
-    readonly fields: ReadonlyMap<string, Value> = new Map(),
   ) {}
 }
 
@@ -137,6 +142,7 @@ export function typeName(value: Value): string {
   if (value instanceof Items) return value.kind;
   if (value instanceof Undefined) return "Undefined";
   if (value instanceof Namespace) return "Namespace";
+  if (value instanceof Loop) return "LoopContext";
   if (value instanceof Callable) return "function";
   if (value instanceof SafeText) return "Markup";
   return { boolean: "bool", bigint: "int", number: "float", string: "str" }[typeof value as string]!;
@@ -148,6 +154,10 @@ export function isDict(value: Value): value is ReadonlyMap<Value, Value> {
 
 export function isList(value: Value): value is readonly Value[] {
   return Array.isArray(value);
+}
+
+export function isTuple(value: Value): value is Items {
+  return value instanceof Items && value.kind === "tuple";
 }
 
 export function isNumber(value: Value): value is bigint | number | boolean {
@@ -301,76 +311,6 @@ export function floatRepr(value: number): string {
     return `${digits}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
   }
   return Number.isInteger(value) ? `${value}.0` : String(value);
-}
-
-/** Python's `==`. */
-export function isEqual(a: Value, b: Value, budget: Budget): boolean {
-  budget.step();
-  // biome-ignore lint/suspicious/noDoubleEquals: an int equals a float of the same value
-  if (isNumber(a) && isNumber(b)) return asNumber(a) == asNumber(b);
-  if (isList(a) && isList(b)) return areEqual(a, b, budget);
-  if (a instanceof Items && b instanceof Items) {
-    if (a.kind !== b.kind || a === b) return a === b;
-    if (a.kind === "tuple" || a.kind === "range") return areEqual(a.items, b.items, budget);
-    return notSupported(`comparing ${a.kind}`);
-  }
-  if (isDict(a) && isDict(b)) {
-    if (a.size !== b.size) return false;
-    for (const [key, item] of a) if (!b.has(key) || !isEqual(item, b.get(key)!, budget)) return false;
-    return true;
-  }
-  if (a instanceof SafeText || b instanceof SafeText) return notSupported("comparing text marked safe");
-  return a === b || (a instanceof Undefined && b instanceof Undefined);
-}
-
-function areEqual(a: readonly Value[], b: readonly Value[], budget: Budget): boolean {
-  return a.length === b.length && a.every((item, i) => isEqual(item, b[i]!, budget));
-}
-
-export type Ordering = "<" | "<=" | ">" | ">=";
-
-/** Python's ordering. @throws TypeError for values that have none. */
-export function isOrdered(op: Ordering, a: Value, b: Value, budget: Budget): boolean {
-  budget.step();
-  if (isNumber(a) && isNumber(b)) return orderBy(op, asNumber(a), asNumber(b));
-  if (typeof a === "string" && typeof b === "string") return orderBy(op, compareTexts(a, b), 0);
-  const [left, right] = [orderedItems(a), orderedItems(b)];
-  if (left !== undefined && right !== undefined && isList(a) === isList(b)) {
-    const at = left.findIndex((item, i) => i >= right.length || !isEqual(item, right[i]!, budget));
-    if (at < 0 || at >= right.length) return orderBy(op, left.length, right.length);
-    return isOrdered(op, left[at]!, right[at]!, budget);
-  }
-  if (a instanceof Undefined) a.fail();
-  if (b instanceof Undefined) b.fail();
-  throw new TypeError(`'${op}' not supported between instances of '${typeName(a)}' and '${typeName(b)}'`);
-}
-
-function orderedItems(value: Value): readonly Value[] | undefined {
-  if (isList(value)) return value;
-  return value instanceof Items && value.kind === "tuple" ? value.items : undefined;
-}
-
-function orderBy(op: Ordering, a: bigint | number, b: bigint | number): boolean {
-  switch (op) {
-    case "<":
-      return a < b;
-    case "<=":
-      return a <= b;
-    case ">":
-      return a > b;
-    case ">=":
-      return a >= b;
-    default:
-      return op satisfies never;
-  }
-}
-
-/** By code points, not by UTF-16 units: negative, 0 or positive. */
-function compareTexts(a: string, b: string): number {
-  const length = Math.min(a.length, b.length);
-  let i = 0;
-  while (i < length && a[i] === b[i]) i++;
-  return i < length ? a.codePointAt(i)! - b.codePointAt(i)! : a.length - b.length;
 }
 
 /** What stands in a program's data: JSON values, and functions. */
