@@ -59,8 +59,8 @@ import type {
   Timings,
 } from "./results.js";
 import { type RequestCounts, type RunningRequest, RunningRequests } from "./running-requests.js";
-import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
-import { type SamplingInput, type SamplingOptions, samplingOf } from "./sampling-options.js";
+import { createSampler, type TokenLogprob } from "./sampler.js";
+import { type SamplingInput, samplingOf } from "./sampling-options.js";
 import { Scheduler, type SchedulerStats } from "./scheduler.js";
 import { SlicedWork } from "./sliced-work.js";
 import { StopMatcher } from "./stop-strings.js";
@@ -421,10 +421,7 @@ export class Engine implements AsyncDisposable {
   ): Promise<ScoreResult> {
     const { terms, numTop, stepwise } = checkInput(() => this.#checkScore(continuation, options));
     const { mode, signal } = terms;
-    using request = this.#requests.begin();
-    try {
-      signal.throwIfAborted();
-      using ticket = this.#admission.join();
+    return await this.#asRequest(signal, async (request, ticket) => {
       const prompt = await this.#tokenized(input, mode, signal);
       const promptTokens = prompt.numTokens;
       const next = await this.#continuationIds(continuation, promptTokens, signal);
@@ -456,10 +453,7 @@ export class Engine implements AsyncDisposable {
         mode,
         usage: { promptTokens, cachedTokens, completionTokens: next.length },
       };
-    } catch (error) {
-      request.outcome = signal.aborted ? "cancelled" : "failed";
-      throw error;
-    }
+    });
   }
 
   /**
@@ -477,14 +471,8 @@ export class Engine implements AsyncDisposable {
       const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#ragTexts);
       return { ...this.#checkTerms(asked), onBlock, form, splitLong };
     });
-    using request = this.#requests.begin();
-    try {
-      signal.throwIfAborted();
-      using ticket = this.#admission.join();
-      const tokenized = await awaitInput(
-        this.#slices.run(this.#passagesInSteps(passages, form, splitLong), signal),
-        signal,
-      );
+    return await this.#asRequest(signal, async (request, ticket) => {
+      const tokenized = await this.#inSlices(this.#passagesInSteps(passages, form, splitLong), signal);
       await this.#enter(ticket, request, newTimings(), signal);
       const encoded: EncodedPassage[] = [];
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
@@ -503,10 +491,7 @@ export class Engine implements AsyncDisposable {
         }
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
-    } catch (error) {
-      request.outcome = signal.aborted ? "cancelled" : "failed";
-      throw error;
-    }
+    });
   }
 
   /**
@@ -542,15 +527,7 @@ export class Engine implements AsyncDisposable {
     });
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
     const steps = encodeCounted(this.model.tokenizer, { text, trusted: special ? "all" : "none" }, count);
-    using request = this.#requests.begin();
-    try {
-      signal.throwIfAborted();
-      using _ticket = this.#admission.join();
-      return await awaitInput(this.#slices.run(steps, signal), signal);
-    } catch (error) {
-      request.outcome = signal.aborted ? "cancelled" : "failed";
-      throw error;
-    }
+    return await this.#asRequest(signal, () => this.#inSlices(steps, signal));
   }
 
   /** A kept block of this salt; undefined where there is none, another salt's among them. @throws EngineError for a salt that is no text. */
@@ -609,13 +586,7 @@ export class Engine implements AsyncDisposable {
     };
   }
 
-  #checkGenerate(options: GenerateOptions & RequestOptions): {
-    readonly terms: Terms;
-    readonly sampling: SamplingOptions;
-    readonly sampler: Sampler;
-    readonly promptLogprobs: number | undefined;
-    readonly callerSignal: AbortSignal | undefined;
-  } {
+  #checkGenerate(options: GenerateOptions & RequestOptions) {
     const checked = readGenerateOptions("generate", options);
     const { mode, positionReencoding, salt, signal, promptLogprobs, ...samplingInput } = checked;
     const sampling = samplingOf(samplingInput);
@@ -628,10 +599,7 @@ export class Engine implements AsyncDisposable {
     return { terms, sampling, sampler, promptLogprobs, callerSignal: signal };
   }
 
-  #checkScore(
-    continuation: unknown,
-    options: ScoreOptions,
-  ): { readonly terms: Terms; readonly numTop: number; readonly stepwise: boolean } {
+  #checkScore(continuation: unknown, options: ScoreOptions) {
     const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
     const { vocabSize } = this.model.source.config;
     if (numTop > vocabSize) {
@@ -647,7 +615,7 @@ export class Engine implements AsyncDisposable {
   #tokenized(input: PromptInput | TokenizedPrompt, mode: AttentionMode, signal: AbortSignal): Promise<TokenizedPrompt> {
     if (!(input instanceof TokenizedPrompt)) {
       const steps = tokenizePromptInSteps(input, mode, this.promptContext, this.#promptLimit);
-      return awaitInput(this.#slices.run(steps, signal), signal);
+      return this.#inSlices(steps, signal);
     }
     if (input.mode === mode) return Promise.resolve(input);
     throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);
@@ -719,6 +687,24 @@ export class Engine implements AsyncDisposable {
       tokenIds: Int32Array.from(ids),
       passage: label.part === undefined ? label : { ...label, text: passage.text },
     };
+  }
+
+  /** Work of a request that waits for its end, counted by how it ended. @throws EngineError for a full queue; the signal's reason. */
+  async #asRequest<T>(signal: AbortSignal, work: (request: RunningRequest, ticket: Ticket) => Promise<T>): Promise<T> {
+    using request = this.#requests.begin();
+    try {
+      signal.throwIfAborted();
+      using ticket = this.#admission.join();
+      return await work(request, ticket);
+    } catch (error) {
+      request.outcome = signal.aborted ? "cancelled" : "failed";
+      throw error;
+    }
+  }
+
+  /** Work on a caller's input. @throws EngineError for input that cannot be used; the signal's reason. */
+  #inSlices<T>(steps: Steps<T>, signal: AbortSignal): Promise<T> {
+    return awaitInput(this.#slices.run(steps, signal), signal);
   }
 
   /** Waits for the request's turn. @throws the signal's reason. */

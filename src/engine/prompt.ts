@@ -34,20 +34,14 @@ export type PromptInput = {
   /** The same as token ids: nothing is added to them, no BOS and no prefix. */
   | { readonly blockTokenIds: readonly (readonly number[])[] }
   /** One text, cut by rule in block mode. */
-  | {
-      readonly prompt: string;
-      readonly cut?: PromptCut | undefined;
-      readonly segment?: SegmentOptions | undefined;
-    }
+  | ({ readonly prompt: string } & CutOptions)
   /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
-  | {
+  | ({
       readonly messages: readonly ChatMessage[];
       readonly documents?: readonly PassageInput[] | undefined;
       /** How the documents become a RAG prompt. */
       readonly rag?: DocumentOptions | undefined;
-      readonly cut?: PromptCut | undefined;
-      readonly segment?: SegmentOptions | undefined;
-    }
+    } & CutOptions)
   /** The RAG prompt: a passage is a block. */
   | {
       readonly question: string;
@@ -55,6 +49,11 @@ export type PromptInput = {
       readonly rag?: (DocumentOptions & ChatPromptOptions) | undefined;
     }
 );
+
+interface CutOptions {
+  readonly cut?: PromptCut | undefined;
+  readonly segment?: SegmentOptions | undefined;
+}
 
 /** How documents become blocks. */
 export interface DocumentOptions extends Pick<RagPromptOptions, "texts" | "order" | "maxDocuments"> {
@@ -223,19 +222,19 @@ function cutForm(
     return { ...joinIf(input.cut === "none", blocksFromStrings(texts)), isWhole: true };
   }
   const template = context.chatTemplate;
+  const ofDocuments = (documentsInput: DocumentsInput) => {
+    const { splitLong: _, ...rag } = ragOptions(documentsInput);
+    return { ...rag, template, texts: ragTexts(rag.texts, context.ragTexts), partsOf };
+  };
   if ("question" in input) {
-    const { splitLong: _, ...rag } = ragOptions(input);
-    const options = { ...rag, template, texts: ragTexts(rag.texts, context.ragTexts), partsOf };
-    const cut = ragPrompt({ documents: input.documents, question: input.question }, options);
-    return { ...cut, isWhole: false };
+    const { documents, question } = input;
+    return { ...ragPrompt({ documents, question }, ofDocuments(input)), isWhole: false };
   }
   if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
   const segment = segmentOptions(input);
   const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
   if (input.documents !== undefined) {
-    const { splitLong: _, ...rag } = ragOptions(input);
-    const options = { ...segment, ...rag, template, texts: ragTexts(rag.texts, context.ragTexts), partsOf };
-    const cut = ragPrompt({ documents: input.documents, messages }, options);
+    const cut = ragPrompt({ documents: input.documents, messages }, { ...segment, ...ofDocuments(input) });
     return { ...joinIf(input.cut === "none", cut), isWhole: false };
   }
   if (input.rag !== undefined) throw new TypeError('Cannot use "rag" of the prompt: there are no documents');
@@ -278,13 +277,7 @@ function* splitDocuments(
 }
 
 /** How strings are cut. @throws RangeError for a cut that is none, or a rule beside a cut that has no use for it. */
-function segmentOptions({
-  cut,
-  segment,
-}: {
-  readonly cut?: PromptCut | undefined;
-  readonly segment?: SegmentOptions | undefined;
-}): SegmentOptions | undefined {
+function segmentOptions({ cut, segment }: CutOptions): SegmentOptions | undefined {
   if (cut === undefined || cut === "rule") {
     return segment === undefined ? undefined : readSegmentOptions('use "segment" of the prompt', segment);
   }

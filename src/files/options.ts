@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { editDistance } from "./edit-distance.js";
 import { quote } from "./quote.js";
 
 /** An option of a call: the check, and what it may be in words, as the error says it: "a number from 0 to 1". */
@@ -109,14 +110,7 @@ export function namesNear(wrong: string, names: readonly string[]): readonly str
 
 /** Whether two names differ in one letter more, less, changed or swapped. */
 function isNear(a: string, b: string): boolean {
-  const [short, long] = [a, b].sort((x, y) => x.length - y.length) as [string, string];
-  let start = 0;
-  while (start < short.length && short[start] === long[start]) start++;
-  let end = 0;
-  while (end < short.length - start && short.at(-1 - end) === long.at(-1 - end)) end++;
-  const rest = [short.slice(start, short.length - end), long.slice(start, long.length - end)] as const;
-  if (rest[1].length <= 1) return true;
-  return rest[0].length === 2 && rest[1] === `${rest[0][1]}${rest[0][0]}`;
+  return Math.abs(a.length - b.length) <= 1 && editDistance(a, b) <= 1;
 }
 
 const plain = (name: string): string => name.slice(0, 80).toLowerCase().replace(/[_-]/g, "");

@@ -142,31 +142,23 @@ export async function writeAtomically(path: string, write: (partial: string) => 
   await makeFolder(dirname(path));
   try {
     await write(partial);
-    const file = await open(partial, "r+");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await sync(partial, "r+");
     await rename(partial, path);
-    await syncFolder(dirname(path));
+    // Windows opens no folders: there the rename itself is all that can be had.
+    await sync(dirname(path), "r").catch(() => undefined);
   } catch (error) {
     await rm(partial, { force: true });
     throw describeWriteError(error, path);
   }
 }
 
-/** A folder's own entries, where the system lets it be opened. */
-async function syncFolder(folder: string): Promise<void> {
+/** Puts what was written to a file, or a folder's own entries, on the disk. */
+async function sync(path: string, flags: string): Promise<void> {
+  const handle = await open(path, flags);
   try {
-    const handle = await open(folder, "r");
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  } catch {
-    // Windows opens no folders: there the rename itself is all that can be had.
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

@@ -331,11 +331,13 @@ class WatchedEngine implements EngineHost {
           call.room?.[Symbol.dispose]();
           call.queue.push([event]);
         }
-        for (const id of message.ended) this.#endStream(id);
+        for (const id of message.ended) {
+          const call = this.#ended(id);
+          if (call?.kind === "stream") call.queue.end();
+        }
         break;
       case "value": {
-        const call = this.#calls.get(message.id);
-        this.#calls.delete(message.id);
+        const call = this.#ended(message.id);
         if (call?.kind === "value") call.resolve(message.value);
         break;
       }
@@ -349,15 +351,14 @@ class WatchedEngine implements EngineHost {
     }
   }
 
-  #endStream(id: number): void {
+  #ended(id: number): PendingCall | undefined {
     const call = this.#calls.get(id);
     this.#calls.delete(id);
-    if (call?.kind === "stream") call.queue.end();
+    return call;
   }
 
   #failCall(id: number, error: HostError): void {
-    const call = this.#calls.get(id);
-    this.#calls.delete(id);
+    const call = this.#ended(id);
     if (call?.kind === "stream") call.queue.fail(error);
     else call?.reject(error);
   }

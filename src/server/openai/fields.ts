@@ -24,6 +24,11 @@ const modeAbout = "Block attention, or plain full attention. Default: what the m
 const segmentAbout =
   "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
 
+const number = (min: number, max: number, about: string) =>
+  readField(z.number().min(min).max(max), `a number from ${min} to ${max}`, about);
+const wholeNumber = (min: number, max: number, about: string) =>
+  readField(z.int().min(min).max(max), `a whole number from ${min} to ${max}`, about);
+
 const anyObject = z.record(z.string(), z.unknown());
 const blocksAreFound = "Blocks are found by what they hold.";
 const nothingIsStored = "Nothing is stored.";
@@ -109,10 +114,10 @@ function commonFields(limits: ServerLimits) {
       "an object with include_usage, continuous_usage_stats",
       "With `include_usage` a last chunk tells the usage; with `continuous_usage_stats`, not OpenAI's, each chunk tells its choice's so far. Wants `stream`.",
     ),
-    temperature: readField(z.number().min(0).max(2), "a number from 0 to 2", "0 takes the likeliest token. Default 1."),
-    top_p: readField(
-      z.number().min(0).max(1),
-      "a number from 0 to 1",
+    temperature: number(0, 2, "0 takes the likeliest token. Default 1."),
+    top_p: number(
+      0,
+      1,
       "Keeps the likeliest tokens that together have this probability; 0 the likeliest alone. Default 1.",
     ),
     top_k: readField(
@@ -120,26 +125,14 @@ function commonFields(limits: ServerLimits) {
       "a whole number from 0 on, or -1",
       "Keeps the k likeliest tokens; 0 and -1 are off. Not OpenAI's. Default 0.",
     ),
-    min_p: readField(
-      z.number().min(0).max(1),
-      "a number from 0 to 1",
-      "Keeps tokens at least this many times as likely as the likeliest. Not OpenAI's. Default 0.",
-    ),
-    repetition_penalty: readField(
-      z.number().min(0.01).max(100),
-      "a number from 0.01 to 100",
+    min_p: number(0, 1, "Keeps tokens at least this many times as likely as the likeliest. Not OpenAI's. Default 0."),
+    repetition_penalty: number(
+      0.01,
+      100,
       "Over 1: tokens of prompt and answer become less likely. Not OpenAI's. Default 1.",
     ),
-    presence_penalty: readField(
-      z.number().min(-2).max(2),
-      "a number from -2 to 2",
-      "Taken from the logits of tokens that the answer holds. Default 0.",
-    ),
-    frequency_penalty: readField(
-      z.number().min(-2).max(2),
-      "a number from -2 to 2",
-      "Taken from a token's logit for each time that the answer holds it. Default 0.",
-    ),
+    presence_penalty: number(-2, 2, "Taken from the logits of tokens that the answer holds. Default 0."),
+    frequency_penalty: number(-2, 2, "Taken from a token's logit for each time that the answer holds it. Default 0."),
     seed: readField(
       z.int().min(0),
       "a whole number from 0 to 2^53 - 1",
@@ -150,11 +143,7 @@ function commonFields(limits: ServerLimits) {
       `text, or a list of up to ${maxStops}, none empty`,
       "Ends the answer before this text.",
     ),
-    n: readField(
-      z.int().min(1).max(maxChoices),
-      `a whole number from 1 to ${maxChoices}`,
-      "How many answers; they are computed together. Default 1.",
-    ),
+    n: wholeNumber(1, maxChoices, "How many answers; they are computed together. Default 1."),
     logit_bias: readField(
       z
         .record(z.string().regex(/^(0|[1-9][0-9]{0,9})$/, "wanted a token id"), z.number().min(-100).max(100))
@@ -244,22 +233,14 @@ export function chatFields(limits: ServerLimits) {
       "an object with mode, num_local_attention_blocks, segment, rag, split_long",
       "How the prompt becomes blocks. Not OpenAI's.",
     ),
-    max_completion_tokens: readField(
-      z.int().min(0).max(maxTokens),
-      `a whole number from 0 to ${maxTokens}`,
+    max_completion_tokens: wholeNumber(
+      0,
+      maxTokens,
       "The longest answer. Default: what the context and the server's limit leave.",
     ),
-    max_tokens: readField(
-      z.int().min(0).max(maxTokens),
-      `a whole number from 0 to ${maxTokens}`,
-      "The older name of `max_completion_tokens`.",
-    ),
+    max_tokens: wholeNumber(0, maxTokens, "The older name of `max_completion_tokens`."),
     logprobs: readField(z.boolean(), "true or false", "Tells each token's log-probability."),
-    top_logprobs: readField(
-      z.int().min(0).max(20),
-      "a whole number from 0 to 20",
-      "How many of the likeliest tokens are told at each place. Wants `logprobs`.",
-    ),
+    top_logprobs: wholeNumber(0, 20, "How many of the likeliest tokens are told at each place. Wants `logprobs`."),
     tools: neutralField(never, "none", nothing),
     tool_choice: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
     functions: neutralField(never, "none", nothing),
@@ -309,14 +290,10 @@ export function completionFields(limits: ServerLimits) {
       "an object with mode, num_local_attention_blocks, segment, blocks",
       "How the prompt becomes blocks, or the blocks themselves. Not OpenAI's.",
     ),
-    max_tokens: readField(
-      z.int().min(0).max(maxTokens),
-      `a whole number from 0 to ${maxTokens}`,
-      "The longest answer. Default 16.",
-    ),
-    logprobs: readField(
-      z.int().min(0).max(maxEcho),
-      `a whole number from 0 to ${maxEcho}`,
+    max_tokens: wholeNumber(0, maxTokens, "The longest answer. Default 16."),
+    logprobs: wholeNumber(
+      0,
+      maxEcho,
       "Tells each token's log-probability, and so many of the likeliest tokens at its place.",
     ),
     echo: readField(z.boolean(), "true or false", "Puts the prompt before the answer, in `logprobs` too."),

@@ -21,29 +21,17 @@ export interface RequestField<T extends z.ZodType = z.ZodType> {
 
 export type RequestFields = Readonly<Record<string, RequestField>>;
 
-export function readField<T extends z.ZodType>(
-  schema: T,
-  wanted: string,
-  about: string,
-): RequestField<z.ZodOptional<z.ZodNullable<T>>> {
-  return { schema: schema.nullish(), use: "read", wanted, about };
+function fieldFor(use: FieldUse) {
+  return <T extends z.ZodType>(
+    schema: T,
+    wanted: string,
+    about: string,
+  ): RequestField<z.ZodOptional<z.ZodNullable<T>>> => ({ schema: schema.nullish(), use, wanted, about });
 }
 
-export function neutralField<T extends z.ZodType>(
-  schema: T,
-  wanted: string,
-  about: string,
-): RequestField<z.ZodOptional<z.ZodNullable<T>>> {
-  return { schema: schema.nullish(), use: "neutral", wanted, about };
-}
-
-export function informationalField<T extends z.ZodType>(
-  schema: T,
-  wanted: string,
-  about: string,
-): RequestField<z.ZodOptional<z.ZodNullable<T>>> {
-  return { schema: schema.nullish(), use: "informational", wanted, about };
-}
+export const readField = fieldFor("read");
+export const neutralField = fieldFor("neutral");
+export const informationalField = fieldFor("informational");
 
 /**
  * Warnings that name each informational field of a request that has it.
