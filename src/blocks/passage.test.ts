@@ -1,6 +1,6 @@
 import { Document } from "@langchain/core/documents";
 import { expect, test } from "vitest";
-import { passageBlock, passageSchema, readPassage, readPassages } from "./passage.js";
+import { passageBlock, passageSchema, readPassage, readPassages, unloadPassage } from "./passage.js";
 
 const form = "- Title: {title}\n{text}\n";
 const blockOf = (input: unknown, own = form): string => passageBlock(readPassage(input, 0), own);
@@ -35,6 +35,27 @@ test("readPassage(): id, metadata and score are kept, and never part of the bloc
   }
 });
 
+test("unloadPassage(): a passage of the same block, and what the given one carries", () => {
+  const load = { id: 7, metadata: { title: "A", page: 3 }, score: 0.5 };
+  for (const [input, bare] of [
+    [
+      { title: "T", text: "B" },
+      { title: "T", text: "B" },
+    ],
+    [{ pageContent: "B" }, { title: "A", text: "B" }],
+    [
+      { page_content: "B", type: "Document" },
+      { title: "A", text: "B" },
+    ],
+  ] as const) {
+    expect(unloadPassage({ ...input, ...load })).toEqual([bare, load]);
+    expect(blockOf(unloadPassage({ ...input, ...load })[0])).toBe(blockOf({ ...input, ...load }));
+    expect(unloadPassage({ ...input, id: null, metadata: null })[1]).toEqual({});
+  }
+  expect(unloadPassage("B")).toEqual(["B", {}]);
+  expect(unloadPassage({ pageContent: "B", metadata: { title: 7 } })[0]).toEqual({ text: "B" });
+});
+
 test.each([
   [7, "the fields are 7, wanted an object"],
   [null, "the fields are null, wanted an object"],
@@ -46,7 +67,7 @@ test.each([
   [{ text: "B", url: "x" }, 'there is no field "url", wanted "title" or "text" or "id" or "metadata" or "score"'],
   [{ text: "B", pageContent: "B" }, 'there is no field "text", wanted'],
   [{ pageContent: "B", title: "A" }, 'there is no field "title", wanted'],
-  [{ text: "B", id: {} }, "id is {}, wanted text or a number"],
+  [{ text: "B", id: {} }, "id is {}, wanted text of up to 1000 characters, or a number"],
   [{ text: "B", metadata: "x" }, 'metadata is "x", wanted an object'],
   [{ page_content: "B", type: "Other" }, 'type is "Other", wanted "Document"'],
 ])("readPassage(): refuses %o", (input, problem) => {

@@ -1,9 +1,14 @@
 import { z } from "zod";
 import { optionsOf, schemaOf, show, someText } from "../files/options.js";
 
+/** An id comes back with each part of a passage. */
+const maxIdLength = 1000;
 /** What a passage may carry beside its text. It is given back with the passage's blocks, and never part of them. */
 const carried = {
-  id: { schema: z.union([z.string(), z.number()]).nullish(), wanted: "text or a number" },
+  id: {
+    schema: z.union([z.string().max(maxIdLength), z.number()]).nullish(),
+    wanted: `text of up to ${maxIdLength} characters, or a number`,
+  },
   metadata: { schema: z.record(z.string(), z.unknown()).nullish(), wanted: "an object" },
   score: { schema: z.number().nullish(), wanted: "a number" },
 };
@@ -86,6 +91,20 @@ export function readPassage(input: unknown, index: number): Passage {
     text: read[form] as string,
     isBlock: false,
   };
+}
+
+/**
+ * A passage of the same block that carries nothing, and what the given one carries: who tells it need not hand it on.
+ *
+ * @example { pageContent: "B", id: 7 } gives [{ text: "B" }, { id: 7 }]
+ */
+export function unloadPassage(input: PassageInput): [PassageInput, Omit<PassageLabel, "index">] {
+  if (typeof input === "string") return [input, {}];
+  const { id, metadata, score } = input;
+  const load = { ...(id != null && { id }), ...(metadata != null && { metadata }), ...(score != null && { score }) };
+  if ("text" in input) return [{ title: input.title, text: input.text }, load];
+  const title = typeof metadata?.title === "string" ? metadata.title : undefined;
+  return [{ title, text: "pageContent" in input ? input.pageContent : input.page_content }, load];
 }
 
 interface ReadFields extends Partial<Record<keyof typeof forms, string>> {

@@ -8,6 +8,8 @@ export interface SplitRule {
   readonly form: string;
   /** The most tokens of a part. */
   readonly maxTokens: number;
+  /** More parts are an error. Default: as many as there are. */
+  readonly maxParts?: number | undefined;
   readonly tokenizer: Tokenizer;
 }
 
@@ -25,9 +27,9 @@ const maxTokensOfCharacter = 4;
  * the same title. Cuts are at ends of lines and sentences; in a sentence that is too long itself at words, in such a word
  * anywhere. They depend on the passage and the rule alone: the same parts come out at index time and in prompts.
  *
- * @throws RangeError if the title leaves no room for the text, or the passage holds half a character.
+ * @throws RangeError if the title leaves no room for the text, there are too many parts, or the passage holds half a character.
  */
-export function* splitPassage(passage: Passage, { form, maxTokens, tokenizer }: SplitRule): Steps<Passage[]> {
+export function* splitPassage(passage: Passage, { form, maxTokens, maxParts, tokenizer }: SplitRule): Steps<Passage[]> {
   const { text, label, isBlock } = passage;
   /** Of a part's block; at most one step's more than fit are counted. */
   const tokensOf = (part: string): Steps<number> => count(passageBlock({ ...passage, text: part }, form));
@@ -83,6 +85,11 @@ export function* splitPassage(passage: Passage, { form, maxTokens, tokenizer }: 
       at = low === first ? at - step : high === ends.length ? at + step : Math.floor((low + high) / 2);
     }
     const part = text.slice(start, ends[low]);
+    if (parts.length === maxParts) {
+      throw new RangeError(
+        `Cannot split passage ${label.index + 1}: it has more than the ${maxParts} parts that it may have`,
+      );
+    }
     if (isBlock || part.trim() !== "") parts.push({ ...passage, text: part, label: { ...label, part: parts.length } });
     start = ends[low]!;
     first = low + 1;

@@ -76,6 +76,7 @@ export const readEncodeOptions = optionsOf({
   signal: anySignal,
   texts: optionOf<Pick<GivenRagTexts, "passage">>(() => true, "an object"),
   splitLong: splitLongField,
+  maxBlocks: wholeNumber(1),
   onBlock: aFunction<EncodeOptions["onBlock"]>(),
 } satisfies FieldsOf<EncodeOptions>);
 

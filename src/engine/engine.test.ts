@@ -139,6 +139,21 @@ test("Engine.generate(): with promptLogprobs the answer is the same, and its roo
   expect(engine.stats().contexts.usedBytes).toBe(0);
 });
 
+test("Engine.encode(): a passage that has too many parts fails, the others have their blocks", async () => {
+  await using engine = await smallEngine();
+  const long = "A sentence of the story. ".repeat(20);
+  const { blocks: parts } = await engine.encode([long], { splitLong: 100 });
+  const encode = (maxBlocks: number) => engine.encode([long, "short", long, "end"], { splitLong: 100, maxBlocks });
+  const [all, some] = [await encode(2 * parts.length + 2), await encode(2 * parts.length + 1)];
+  expect([all.failed, some.failed]).toEqual([0, 1]);
+  expect(all.blocks).toHaveLength(2 * parts.length + 2);
+  expect(some.blocks.map(({ passage }) => passage.index)).toEqual([...parts.map(() => 0), 1, 2, 3]);
+  expect(some.blocks.at(-2)?.error).toEqual({
+    code: "invalid",
+    message: `Cannot split passage 3: it has more than the ${parts.length - 1} parts that it may have`,
+  });
+});
+
 test("Engine.encode(): splitLong makes a long passage parts that a prompt which splits it finds again", async () => {
   await using engine = await smallEngine();
   const text = "A sentence of the story. ".repeat(40);

@@ -114,6 +114,8 @@ export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
   /** The model's form of a passage in other words, as prompts will have it in `rag.texts`. */
   readonly texts?: Pick<GivenRagTexts, "passage"> | undefined;
   readonly splitLong?: SplitLong | undefined;
+  /** How many blocks passages may be split into, all together: one that has too many parts fails. Default: as many as there are. */
+  readonly maxBlocks?: number | undefined;
   /** Told of each passage in order, as it is there; of one that is split, of each part. */
   readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
 }
@@ -466,13 +468,19 @@ export class Engine implements AsyncDisposable {
    * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
-    const { salt, signal, onBlock, form, splitLong } = checkInput(() => {
-      const { onBlock, texts = {}, splitLong = false, ...asked } = readEncodeOptions("encode passages", options);
+    const { salt, signal, onBlock, ...rule } = checkInput(() => {
+      const {
+        onBlock,
+        texts = {},
+        splitLong = false,
+        maxBlocks,
+        ...asked
+      } = readEncodeOptions("encode passages", options);
       const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#ragTexts);
-      return { ...this.#checkTerms(asked), onBlock, form, splitLong };
+      return { ...this.#checkTerms(asked), onBlock, form, splitLong, maxBlocks };
     });
     return await this.#asRequest(signal, async (request, ticket) => {
-      const tokenized = await this.#inSlices(this.#passagesInSteps(passages, form, splitLong), signal);
+      const tokenized = await this.#inSlices(this.#passagesInSteps(passages, rule), signal);
       await this.#enter(ticket, request, newTimings(), signal);
       const encoded: EncodedPassage[] = [];
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
@@ -653,15 +661,17 @@ export class Engine implements AsyncDisposable {
   /** @throws TypeError for what is no list of passages: that is the call's fault, not a passage's. */
   *#passagesInSteps(
     passages: readonly PassageInput[],
-    form: string,
-    splitLong: SplitLong,
+    { form, splitLong, maxBlocks = Infinity }: { form: string; splitLong: SplitLong; maxBlocks?: number | undefined },
   ): Steps<(LocalBlock | FailedPassage)[]> {
     const { tokenizer } = this.model;
+    const maxTokens = maxPartTokens(splitLong, this.#promptLimit);
     const tokenized: (LocalBlock | FailedPassage)[] = [];
-    for (const passage of readPassages(passages)) {
-      yield;
+    const given = readPassages(passages);
+    for (const [i, passage] of given.entries()) {
       try {
-        const rule = { form, maxTokens: maxPartTokens(splitLong, this.#promptLimit), tokenizer };
+        // One block is left to each passage that is to come.
+        const maxParts = Math.max(1, maxBlocks - tokenized.length - (given.length - 1 - i));
+        const rule = { form, maxTokens, maxParts, tokenizer };
         const parts = splitLong === false ? [passage] : yield* splitPassage(passage, rule);
         for (const part of parts) tokenized.push(yield* this.#passageInSteps(part, form));
       } catch (error) {

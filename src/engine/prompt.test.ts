@@ -3,7 +3,15 @@ import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { runToEnd } from "../tokenizer/steps.js";
 import { loadTokenizer, templateOf } from "./model.js";
-import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt, tokenizePromptInSteps } from "./prompt.js";
+import {
+  cutPrompt,
+  encodeCounted,
+  type PromptContext,
+  type PromptInput,
+  TokenCount,
+  tokenizePrompt,
+  tokenizePromptInSteps,
+} from "./prompt.js";
 
 async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<PromptContext> {
   const folder = await temporaryFolder();
@@ -13,6 +21,12 @@ async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<
 }
 
 const lists = (blocks: readonly Int32Array[]) => blocks.map((block) => [...block]);
+
+test("encodeCounted(): stops before each text, however short", async () => {
+  const { tokenizer } = await contextOf("llama");
+  const count = new TokenCount({ maxTokens: 10, of: "the test" });
+  expect([...encodeCounted(tokenizer, { text: "a", trusted: "none" }, count)]).toHaveLength(1);
+});
 
 test("tokenizePrompt(): BOS and prefix once, each block alone; empty blocks add nothing", async () => {
   const context = await contextOf("llama", "[Block-Attention]");

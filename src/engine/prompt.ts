@@ -112,8 +112,9 @@ export class TokenCount {
   }
 }
 
-/** The ids of a text, in steps; the work ends where the count goes over its limit. @throws as Tokenizer.encode(); EngineError "too_long". */
+/** The ids of a text, in steps, one before it: of short texts there may be many. The work ends where the count goes over its limit. @throws as Tokenizer.encode(); EngineError "too_long". */
 export function* encodeCounted(tokenizer: Tokenizer, { text, trusted }: TextBlock, count: TokenCount): Steps<number[]> {
+  yield;
   const ids: number[] = [];
   for (const _ of tokenizer.encodeInSteps(text, trusted, ids)) {
     count.check(ids.length);
@@ -331,10 +332,7 @@ export function* tokenizePromptInSteps(
   const prefix = mode === "block" && context.prefix !== "" ? tokenizer.encode(context.prefix, "all") : [];
   count.add(prefix.length);
   const ids: number[][] = [];
-  for (const text of texts) {
-    yield;
-    ids.push(yield* encodeCounted(tokenizer, text, count));
-  }
+  for (const text of texts) ids.push(yield* encodeCounted(tokenizer, text, count));
   if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use the prompt: the final block has no tokens");
   const first = ids[0] as number[];
   const bos = bosTokenId === undefined ? [] : [bosTokenId];

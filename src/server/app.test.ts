@@ -5,9 +5,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
 import { expect, test } from "vitest";
+import type { BlockId } from "../kv/block-id.js";
 import { ApiKeys } from "./api-keys.js";
 import { type AppOptions, createApp } from "./app.js";
-import { HostError } from "./engine-host.js";
+import { type HostEncodeRequest, HostError } from "./engine-host.js";
 import { FakeHost, type FakeHostOptions } from "./fake-host.suite.js";
 import { loadConfig } from "./server-config.js";
 import { serverLogger } from "./server-logger.js";
@@ -157,6 +158,32 @@ test("POST /v1/blocks: lists blocks in order, or a line for each; GET and DELETE
   expect((await app.inject({ method: "DELETE", url })).json()).toEqual({ id: blocks[0]?.id, deleted: true });
   expectError(await app.inject(url), 404, "block_not_found");
   expectError(await app.inject({ method: "DELETE", url }), 404, "block_not_found");
+});
+
+test("POST /v1/blocks: what a passage carries stays with the server, and comes once for a passage that was split", async () => {
+  const { app, host } = await setUp();
+  const asked: HostEncodeRequest[] = [];
+  host.encode = async function* (request) {
+    asked.push(request);
+    for (const part of [0, 1]) {
+      yield { id: "b" as BlockId, tokens: 1, hit: false, passage: { index: 0, part, text: "x" } };
+    }
+    yield { id: "b" as BlockId, tokens: 1, hit: false, passage: { index: 1 } };
+  };
+  const carried = { id: 7, metadata: { title: "T", n: [1] }, score: 0.5 };
+  const passages = [
+    { pageContent: "xx", ...carried },
+    { text: "y", ...carried },
+  ];
+  const payload = { passages, split_long: 16 };
+  const answer = (await app.inject({ method: "POST", url: "/v1/blocks", payload })).json();
+  expect(answer.blocks.map(({ passage }: { passage: object }) => passage)).toEqual([
+    { ...carried, part: 0, text: "x" },
+    { part: 1, text: "x", id: 7 },
+    carried,
+  ]);
+  expect(asked).toMatchObject([{ splitLong: 16, maxBlocks: 1024 }]);
+  expect(asked[0]?.passages).toEqual([{ title: "T", text: "xx" }, { text: "y" }]);
 });
 
 test("POST /v1/blocks: a passage that fails has its error in its place, and is counted", async () => {
@@ -632,6 +659,46 @@ test("createApp(): a large answer comes whole and with its length", async () => 
   const { "content-length": length } = (await app.inject("/openapi.json")).headers;
   expect(Number(length)).toBeGreaterThan(65_536);
   expect((await app.inject({ method: "HEAD", url: "/openapi.json" })).headers["content-length"]).toBe(length);
+});
+
+test("createApp(): of large bodies that have come one is read in a turn of the event loop", async () => {
+  const { app, host } = await setUp();
+  let turn = 0;
+  const turns: number[] = [];
+  const nextTurn = (): void => {
+    turn += 1;
+    if (turns.length < 8) setImmediate(nextTurn);
+  };
+  const tokenize = host.tokenize.bind(host);
+  host.tokenize = (...asked) => {
+    turns.push(turn);
+    return tokenize(...asked);
+  };
+  await app.ready();
+  nextTurn();
+  const payload = { text: " ".repeat(70_000) };
+  const answers = Array.from({ length: 8 }, () => app.inject({ method: "POST", url: "/v1/tokenize", payload }));
+  for (const answer of await Promise.all(answers)) expect(answer.statusCode).toBe(200);
+  expect(new Set(turns).size).toBe(8);
+});
+
+test("createApp(): bodies that are worked on have so many bytes in all, and room again once they are answered", async () => {
+  let open = (): void => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const { app, host } = await setUp({ settings: { transferBytes: "2000" }, fake: { opened } });
+  const ask = () => app.inject({ method: "POST", url: "/generate", payload: { prompt: "a".repeat(900) } });
+  const first = [ask(), ask()];
+  await expect.poll(() => host.asked.length).toBe(2);
+  expectError(await ask(), 503, "queue_full");
+  open();
+  for (const answer of await Promise.all(first)) expect(answer.statusCode).toBe(200);
+  // One alone may be as large as any body.
+  const large = { prompt: "a".repeat(3_000) };
+  for (let i = 0; i < 2; i++) {
+    expect((await app.inject({ method: "POST", url: "/generate", payload: large })).statusCode).toBe(200);
+  }
 });
 
 test("createApp(): requests beyond what runs and waits are refused before their body is read", async () => {

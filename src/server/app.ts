@@ -102,7 +102,6 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   app.setValidatorCompiler(validatorCompiler);
   // Answers are made here, and checked by the compiler: to check a large one again keeps everybody waiting.
   app.setSerializerCompiler(() => (answer) => JSON.stringify(answer));
-  readJsonBodies(app, { maxDepth: config.maxJsonDepth, maxKeys: maxValuesOf(config) });
   // Bytes are the limit: Node would drop what comes after the 2,000th header.
   app.server.maxHeadersCount = 0;
   const routes = collectRoutes(app);
@@ -142,7 +141,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       maxAge: 600,
     });
   }
-  admit(app, { config, keys, stopping, maxRequests });
+  const takePlace = admit(app, { config, keys, stopping, maxRequests });
+  readJsonBodies(app, { maxDepth: config.maxJsonDepth, maxKeys: maxValuesOf(config) }, takePlace);
   app.addHook("onSend", async (request, reply, payload) => {
     if (request.method === "HEAD" || !(typeof payload === "string" || Buffer.isBuffer(payload))) return payload;
     reply.header("content-length", Buffer.byteLength(payload));
@@ -293,20 +293,39 @@ interface Admission {
 
 /**
  * Who is let in: known before a body is read. A place is taken once the body is there, and given back once the answer
- * is: clients that send or read slowly hold none.
+ * is: clients that send or read slowly hold none. Bodies that have places have no more than `transferBytes` in all.
+ *
+ * @returns takes a request's place once its body, of so many bytes, has come. @throws ApiError where there is none.
  */
-function admit(app: FastifyInstance, { config, keys, stopping, maxRequests }: Admission): void {
+function admit(
+  app: FastifyInstance,
+  { config, keys, stopping, maxRequests }: Admission,
+): (request: FastifyRequest, numBytes: number) => void {
   const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
-  let numInFlight = 0;
-  const places = new Set<FastifyRequest>();
-  const checkPlaces = (): void => {
-    if (places.size >= maxRequests) {
-      throw busy(`Cannot serve: ${places.size} requests are being served already`, "queue_full");
-    }
+  const inFlight = new Set<FastifyRequest>();
+  /** With the bytes of their bodies. */
+  const places = new Map<FastifyRequest, number>();
+  let placedBytes = 0;
+  const checkPlaces = (numBytes = 0): void => {
+    const isFull = places.size > 0 && placedBytes + numBytes > config.transferBytes;
+    if (places.size < maxRequests && !isFull) return;
+    const size = isFull ? ` of ${placedBytes} bytes` : "";
+    throw busy(`Cannot serve: ${places.size} requests${size} are being served already`, "queue_full");
+  };
+  const takePlace = (request: FastifyRequest, numBytes: number): void => {
+    // A client that has gone gave its place back already.
+    if (places.has(request) || !inFlight.has(request)) return;
+    checkPlaces(numBytes);
+    places.set(request, numBytes);
+    placedBytes += numBytes;
+  };
+  const leavePlace = (request: FastifyRequest): void => {
+    placedBytes -= places.get(request) ?? 0;
+    places.delete(request);
   };
   const idle = new Set<() => void>();
   app.decorate("whenIdle", () =>
-    numInFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => idle.add(resolve)),
+    inFlight.size === 0 ? Promise.resolve() : new Promise<void>((resolve) => idle.add(resolve)),
   );
   app.addHook("onRequest", async (request, reply) => {
     if (request.headers.host === undefined && request.raw.httpVersion === "1.1") {
@@ -335,23 +354,21 @@ function admit(app: FastifyInstance, { config, keys, stopping, maxRequests }: Ad
       throw busy("Cannot serve: the server is ending", "draining");
     }
     checkPlaces();
-    numInFlight += 1;
+    inFlight.add(request);
     reply.raw.once("close", () => {
-      places.delete(request);
-      numInFlight -= 1;
-      if (numInFlight > 0) return;
+      leavePlace(request);
+      inFlight.delete(request);
+      if (inFlight.size > 0) return;
       for (const resolve of idle) resolve();
       idle.clear();
     });
   });
   app.addHook("preValidation", async (request) => {
     if (isPublic(request) || request.routeOptions.url === "/metrics") return;
-    checkPlaces();
-    places.add(request);
+    takePlace(request, 0);
   });
-  app.addHook("onSend", async (request) => {
-    places.delete(request);
-  });
+  app.addHook("onSend", async (request) => leavePlace(request));
+  return takePlace;
 }
 
 function busy(message: string, code: string): ApiError {

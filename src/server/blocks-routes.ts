@@ -1,11 +1,11 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { passageSchema } from "../blocks/passage.js";
+import { type PassageInput, passageSchema, unloadPassage } from "../blocks/passage.js";
 import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
 import { type HostEncodeEvent, HostError } from "./engine-host.js";
 import { ragRequest, splitLong } from "./openai/fields.js";
-import { passageLabel } from "./openai/usage.js";
+import { loadedLabel, passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
@@ -77,7 +77,8 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       const signal = clientGone(request, reply);
       const events = host.encode(
         {
-          passages,
+          passages: passages.map((passage) => unloadPassage(passage)[0]),
+          maxBlocks: limits.maxBlocks,
           ...(rag?.passage != null && { texts: { passage: rag.passage } }),
           ...(split_long != null && { splitLong: split_long }),
           salt: request.tenant.salt,
@@ -86,11 +87,11 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       );
       if (stream === true) {
         using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
-        await streamBlocks(events, answer, signal, request.log);
+        await streamBlocks(events, passages, answer, signal, request.log);
         return reply;
       }
       const blocks = [];
-      for await (const event of events) blocks.push(entryOf(event));
+      for await (const event of events) blocks.push(entryOf(event, passages));
       reply.type("application/json; charset=utf-8");
       return { blocks, failed: blocks.filter((entry) => "error" in entry).length };
     },
@@ -136,8 +137,8 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
 }
 
 /** What became of a passage. */
-function entryOf({ passage, ...told }: HostEncodeEvent) {
-  const { index, ...label } = passage;
+function entryOf({ passage, ...told }: HostEncodeEvent, passages: readonly PassageInput[]) {
+  const { index, ...label } = loadedLabel(passage, passages);
   const place = { index, ...(Object.keys(label).length > 0 && { passage: label }) };
   if (told.error === undefined) return { ...place, id: told.id, tokens: told.tokens, hit: told.hit };
   const { message, code } = toApiError(new HostError(told.error.code, told.error.message));
@@ -153,6 +154,7 @@ function notFound(): ApiError {
 
 async function streamBlocks(
   events: AsyncIterable<HostEncodeEvent>,
+  passages: readonly PassageInput[],
   answer: ResponseStream,
   signal: AbortSignal,
   log: { error(details: object, message: string): void },
@@ -166,7 +168,7 @@ async function streamBlocks(
         sums.tokens += event.tokens;
         if (event.hit) sums.hits += 1;
       }
-      await answer.write(`${JSON.stringify(entryOf(event))}\n`);
+      await answer.write(`${JSON.stringify(entryOf(event, passages))}\n`);
     }
     await answer.write(`${JSON.stringify({ done: true, ...sums })}\n`);
   } catch (error) {

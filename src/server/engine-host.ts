@@ -133,6 +133,7 @@ export interface HostEncodeRequest {
   readonly passages: readonly PassageInput[];
   readonly texts?: EncodeOptions["texts"];
   readonly splitLong?: EncodeOptions["splitLong"];
+  readonly maxBlocks?: EncodeOptions["maxBlocks"];
   readonly salt: string;
 }
 

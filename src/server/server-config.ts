@@ -268,7 +268,7 @@ const settings = {
   ),
   transferBytes: setting(bytes(0).default(256 * MiB), {
     description:
-      "the most bytes of requests that are coming and answers that are being taken; beyond it the slowest is closed",
+      "the most bytes of requests that are coming and answers that are being taken: beyond it the slowest is closed; and of requests that are worked on: more get a 503",
     value: "n",
     wanted: wanted.bytes,
   }),

@@ -228,7 +228,7 @@ export function engineProcessSuite(numKills: number): void {
       const died = expect.objectContaining({
         name: "HostError",
         code: "died",
-        message: expect.stringContaining("SIGKILL"),
+        message: expect.stringMatching(/SIGKILL|before it was sent/),
       });
       const endOf = (events: AsyncIterable<unknown>) => all(events).catch((error: unknown) => error);
       const moments: Record<string, () => Promise<unknown[]>> = {
@@ -265,6 +265,19 @@ export function engineProcessSuite(numKills: number): void {
           return await Promise.all([encoding, asking]);
         },
       };
+      const large = Array.from({ length: 12 }, () => request({ prompt: { prompt: "word ".repeat(400_000) } }));
+      moments["waiting for room in the channel"] = async () => {
+        // Stopped, it reads nothing.
+        killEngine("SIGSTOP");
+        const passages = ["word ".repeat(400_000)];
+        const many = [
+          ...large.map((asked) => endOf(host.generate(asked))),
+          ...large.map(() => endOf(host.encode({ passages, salt: "" }))),
+        ];
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        killEngine();
+        return await Promise.all(many);
+      };
       let restarts = 0;
       for (let round = 0; round < numKills; round++) {
         for (const [moment, kill] of Object.entries(moments)) {
@@ -282,6 +295,10 @@ export function engineProcessSuite(numKills: number): void {
           await until(host, "ready");
           expect(host.status.restarts).toBe(restarts);
           expect(text(await all(host.generate(request()))), moment).toBe(wanted);
+        }
+        // Those that died have given their room back.
+        for (const ending of await Promise.all(large.map((asked) => endOf(host.generate(asked))))) {
+          expect(ending).toMatchObject({ code: "too_long" });
         }
       }
     }, 600_000);

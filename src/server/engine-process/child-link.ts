@@ -72,9 +72,12 @@ export class ChildLink {
     this.#pings.unref();
   }
 
-  /** @throws DataCloneError for a message that is not plain data. A process that is gone gets nothing: onEnd tells. */
-  send(message: ToChild): void {
-    if (this.#child.connected) this.#child.send(message, () => undefined);
+  /**
+   * @param onWritten called once no part of the message is in this process any more.
+   * @throws DataCloneError for a message that is not plain data. A process that is gone gets nothing: onEnd tells.
+   */
+  send(message: ToChild, onWritten: () => void = () => undefined): void {
+    if (this.#child.connected) this.#child.send(message, onWritten);
   }
 
   /** @param reason told instead of the signal. */

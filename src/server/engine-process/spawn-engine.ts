@@ -58,8 +58,8 @@ export interface RestartTimes {
 const maxFirstLoadDeaths = 3;
 /** Of large messages, all together, that may be on their way to the process. */
 const channelBytes = 8 * 2 ** 20;
-/** Smaller messages never wait. */
-const smallBytes = 2 ** 16;
+/** Smaller messages never wait: a request with 64 prompts is 64 of them. */
+const smallBytes = 2 ** 12;
 /** How long a process that was told to close may take. */
 const closeMs = 5000;
 
@@ -82,7 +82,7 @@ export function spawnEngine(options: SpawnEngineOptions = {}): EngineHost {
 }
 
 type PendingCall =
-  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent>; readonly room: Disposable | undefined }
+  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent> }
   | {
       readonly kind: "value";
       readonly resolve: (value: CallValues[keyof CallValues]) => void;
@@ -139,8 +139,8 @@ class WatchedEngine implements EngineHost {
 
   async *generate({ prompt, ...request }: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
     using sent = this.#sendPrompt(prompt, signal);
-    const room = await sent.room;
-    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, room, signal);
+    await sent.room;
+    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, undefined, signal);
   }
 
   encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
@@ -175,12 +175,8 @@ class WatchedEngine implements EngineHost {
     const sent = this.#sentPrompts;
     const id = ++this.#numCalls;
     const send = async () => {
-      const room = await this.#roomFor(prompt, signal);
-      if (this.#link !== link) {
-        room?.[Symbol.dispose]();
-        throw new HostError("died", "Cannot finish the request: the engine's process died before it was sent");
-      }
-      sendOver(link, { kind: "prompt", id, prompt });
+      const room = await this.#roomFor(prompt, link, signal);
+      sendOver(link, { kind: "prompt", id, prompt }, room);
       return room;
     };
     const entry = sent.get(prompt) ?? { id, numCalls: 0, room: send() };
@@ -204,17 +200,20 @@ class WatchedEngine implements EngineHost {
 
   /**
    * Room in the channel for what is large, so that small messages, pings among them, never wait behind a hundred megabytes.
-   * It is had until the call's first event comes: then the message was read.
+   * It is had until the message was written, the calls that need it have ended, or the process has.
    */
-  async #roomFor(message: unknown, signal?: AbortSignal): Promise<Disposable | undefined> {
+  async #roomFor(message: unknown, link: ChildLink, signal?: AbortSignal): Promise<Disposable | undefined> {
     const bytes = approximateBytes(message);
-    return bytes < smallBytes ? undefined : await this.#channelRoom.take(Math.min(bytes, channelBytes), signal);
+    if (bytes < smallBytes) return undefined;
+    const room = await this.#channelRoom.take(Math.min(bytes, channelBytes), signal);
+    if (this.#link === link) return room;
+    room[Symbol.dispose]();
+    throw new HostError("died", "Cannot finish the request: the engine's process died before it was sent");
   }
 
   async *#streamOrReason<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
     try {
-      this.#readyLink();
-      using room = await this.#roomFor(call.request, signal);
+      using room = await this.#roomFor(call.request, this.#readyLink(), signal);
       yield* this.#stream<E>(call, room, signal);
     } catch (error) {
       // The reason itself is not sent.
@@ -231,9 +230,9 @@ class WatchedEngine implements EngineHost {
     const id = ++this.#numCalls;
     const queue = new EventQueue<StreamEvent>();
     const cancel = () => link.send({ kind: "cancel", id });
-    this.#calls.set(id, { kind: "stream", queue, room });
+    this.#calls.set(id, { kind: "stream", queue });
     try {
-      sendOver(link, { kind: "call", id, call });
+      sendOver(link, { kind: "call", id, call }, room);
       if (signal?.aborted) cancel();
       else signal?.addEventListener("abort", cancel, { once: true });
       let numRead = 0;
@@ -328,7 +327,6 @@ class WatchedEngine implements EngineHost {
           const call = this.#calls.get(id);
           // Of a call whose reader has left there may still be some.
           if (call?.kind !== "stream") continue;
-          call.room?.[Symbol.dispose]();
           call.queue.push([event]);
         }
         for (const id of message.ended) {
@@ -420,10 +418,13 @@ class WatchedEngine implements EngineHost {
   }
 }
 
-/** @throws HostError of code `invalid` for what cannot be sent. */
-function sendOver(link: ChildLink, message: ToChild): void {
+/**
+ * @param room given back once the message is written.
+ * @throws HostError of code `invalid` for what cannot be sent.
+ */
+function sendOver(link: ChildLink, message: ToChild, room?: Disposable): void {
   try {
-    link.send(message);
+    link.send(message, () => room?.[Symbol.dispose]());
   } catch (error) {
     throw new HostError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
   }

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { ChatMessage } from "../../blocks/block.js";
+import { type PassageInput, unloadPassage } from "../../blocks/passage.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import { ApiError } from "../api-error.js";
 import type { HostGenerateRequest } from "../engine-host.js";
@@ -19,6 +20,8 @@ export interface ChoiceRequests extends StreamFields {
   readonly n: number;
   /** What the answer is to warn of: fields that do nothing. */
   readonly warnings: readonly string[];
+  /** As they came, with what they carry. */
+  readonly documents?: readonly PassageInput[] | undefined;
 }
 
 /** @throws ApiError for fields that do not go together. */
@@ -58,7 +61,8 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     echo: false,
     maxLogprobs: Math.floor(limits.maxLogprobs / n),
   }));
-  return { requests, n, warnings: chatPassedOver(body), ...streamOptions(body) };
+  const documents = body.documents ?? undefined;
+  return { requests, n, warnings: chatPassedOver(body), documents, ...streamOptions(body) };
 }
 
 function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {
@@ -70,7 +74,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
   }
   return {
     messages: messages.map(messageOf),
-    ...(documents != null && { documents }),
+    ...(documents != null && { documents: documents.map((document) => unloadPassage(document)[0]) }),
     ...(name !== undefined && { rag: { texts: given(rag ?? {}), splitLong: splitLong ?? undefined } }),
     ...(steering?.segment != null && { cut: steering.segment }),
     ...(steering?.num_local_attention_blocks != null && {

@@ -115,7 +115,7 @@ test("completions: what cannot be used is refused by its name", async () => {
     [{ prompt: 7 }, "prompt", /it is 7, wanted text, token ids, or a list/],
     [{ prompt: [] }, "prompt", /it is an empty list/],
     [{ prompt: [[]] }, "prompt[0]", /it is an empty list, wanted 1 or more entries$/],
-    [{ prompt: [1, -1] }, "prompt[1]", /it is -1, wanted 0 or more$/],
+    [{ prompt: [1, -1] }, "prompt[1]", /it is -1, wanted a whole number from 0 on$/],
     [{ prompt: [1, "a"] }, "prompt", /it is a list of 2/],
     [{ prompt: Array(9).fill("x") }, "prompt", /it is a list of 9/],
     [{ prompt: Array(3).fill("x"), n: 3 }, "n", /3 answers to each of 3 prompts are over the limit of 8$/],

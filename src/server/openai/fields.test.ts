@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
+import type { z } from "zod";
 import { loadConfig } from "../server-config.js";
 import { chatFields, chatPassedOver, completionFields, completionPassedOver, innerChatFields } from "./fields.js";
 import { type RequestFields, requestSchema } from "./request-field.js";
@@ -36,6 +37,27 @@ test("requestSchema(): has the fields that the docs tell, and no others", () => 
       expect(schema.safeParse({ [name]: Symbol("none") }).success, `${name} ${use}`).toBe(false);
     }
     expect(schema.safeParse({ another: null }).success).toBe(false);
+  }
+});
+
+test("requestSchema(): a list that does not fit has a few issues, not one for each of its numbers", () => {
+  const numIssues = (issues: readonly z.core.$ZodIssue[]): number =>
+    issues.reduce(
+      (sum, issue) =>
+        sum + 1 + (issue.code === "invalid_union" ? issue.errors.reduce((all, some) => all + numIssues(some), 0) : 0),
+      0,
+    );
+  for (const fields of [chatFields(limits), completionFields(limits)] as RequestFields[]) {
+    for (const name of Object.keys(fields)) {
+      for (const number of [-1, 0.5]) {
+        const list = new Array(2000).fill(number);
+        for (const value of [list, [list], [[1, ...list]]]) {
+          const { error } = requestSchema({ [name]: fields[name]! }).safeParse({ [name]: value });
+          expect(error, name).toBeDefined();
+          expect(numIssues(error?.issues ?? []), name).toBeLessThan(10);
+        }
+      }
+    }
   }
 });
 

@@ -9,6 +9,7 @@ const text = z.string();
 const never = z.array(z.never()).max(0);
 const maxLogitBias = 4096;
 const maxStops = 64;
+const maxTags = 1000;
 
 /** A text that an answer can hold: whole characters. Not a pattern in the OpenAPI document: few tools know this one. */
 const stopText = z
@@ -47,7 +48,7 @@ const informationalFields = {
   session_id: storedText(),
   request_id: storedText(),
   trace: storedObject(),
-  tags: informationalField(z.array(text), "a list of texts", nothingIsStored),
+  tags: informationalField(z.array(text).max(maxTags), `a list of up to ${maxTags} texts`, nothingIsStored),
   litellm_session_id: storedText(),
   litellm_trace_id: storedText(),
   litellm_call_id: storedText(),
@@ -264,10 +265,21 @@ export function chatFields(limits: ServerLimits) {
 
 const maxEcho = 20;
 
+/** A schema of its own for each would tell of every one that does not fit, of a million of them for seconds. */
+const tokenIds = z
+  .array(z.unknown() as z.ZodType<number>)
+  .min(1)
+  .check(({ value, issues }) => {
+    const wrong = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
+    if (wrong === -1) return;
+    const message = "wanted a whole number from 0 on";
+    issues.push({ code: "custom", input: value, path: [wrong], message, continue: typeof value[wrong] === "number" });
+  })
+  .meta({ items: { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER } });
+
 /** Of `POST /v1/completions`. */
 export function completionFields(limits: ServerLimits) {
   const { maxBlocks, maxTokens, maxChoices } = limits;
-  const tokenIds = z.array(z.int().min(0)).min(1);
   return {
     prompt: readField(
       z.union([text, tokenIds, z.array(text).min(1).max(maxChoices), z.array(tokenIds).min(1).max(maxChoices)]),

@@ -15,7 +15,7 @@ import { chatFields, completionFields, maxValuesOf } from "./fields.js";
 import { gather } from "./gather.js";
 import { modelAnswer, modelListSchema, modelSchema } from "./models-answer.js";
 import { requestValidator } from "./request-field.js";
-import { runChoices, withWarnings } from "./run-choices.js";
+import { runChoices, withReport } from "./run-choices.js";
 import { streamAnswer } from "./stream-answer.js";
 
 const tags = ["OpenAI"];
@@ -53,7 +53,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       const asked = chatRequests(request.body, request.tenant.salt, limits);
       const head = answerHead(host, "chatcmpl", aliases[0]);
       const signal = clientGone(request, reply);
-      const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
+      const events = withReport(runChoices(host, asked.requests, signal), asked);
       const { n } = asked;
       const numChoices = asked.requests.length;
       if (!asked.stream) return chatAnswer(head, await gather(events, numChoices), n);
@@ -88,7 +88,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
       const head = answerHead(host, "cmpl", aliases[0]);
       const signal = clientGone(request, reply);
-      const events = withWarnings(runChoices(host, asked.requests, signal), asked.warnings);
+      const events = withReport(runChoices(host, asked.requests, signal), asked);
       const numChoices = asked.requests.length;
       if (!asked.stream) return completionAnswer(head, await gather(events, numChoices), asked);
       await streamAnswer(reply, {

@@ -1,6 +1,8 @@
 import { setMaxListeners } from "node:events";
+import type { PassageInput } from "../../blocks/passage.js";
 import { ApiError } from "../api-error.js";
 import type { EngineHost, HostEvent, HostGenerateRequest } from "../engine-host.js";
+import { loadedLabel } from "./usage.js";
 
 /** An event of one of several answers. */
 export interface ChoiceEvent {
@@ -70,15 +72,18 @@ export async function* runChoices(
   }
 }
 
-/** The events with more warnings in what each answer ends with, before the engine's own. */
-export async function* withWarnings(
+/** The events, and in what each answer ends with what the engine does not know of: more warnings, and what documents carry. */
+export async function* withReport(
   events: AsyncIterable<ChoiceEvent>,
-  warnings: readonly string[],
+  { warnings, documents = [] }: { warnings: readonly string[]; documents?: readonly PassageInput[] | undefined },
 ): AsyncGenerator<ChoiceEvent, void> {
   for await (const { index, event } of events) {
     if (event.kind !== "done") yield { index, event };
     else {
-      const result = { ...event.result, warnings: [...warnings, ...event.result.warnings] };
+      const blocks = event.result.blocks.map(({ passage, ...block }) =>
+        passage === undefined ? block : { ...block, passage: loadedLabel(passage, documents) },
+      );
+      const result = { ...event.result, blocks, warnings: [...warnings, ...event.result.warnings] };
       yield { index, event: { ...event, result } };
     }
   }

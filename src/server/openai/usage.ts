@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type PassageInput, type PassageLabel, unloadPassage } from "../../blocks/passage.js";
 import type { Usage } from "../../engine/results.js";
 import type { HostResult } from "../engine-host.js";
 
@@ -37,6 +38,15 @@ export const passageLabel = z
     text: z.string().optional().describe("Of a part that was encoded ahead, its text."),
   })
   .describe("What the passage was given with.");
+
+/** A passage's label with what the passage carries; of one that was split, the id alone from the second part on. */
+export function loadedLabel(label: PassageLabel, given: readonly PassageInput[]): PassageLabel {
+  const passage = given[label.index];
+  if (passage === undefined) return label;
+  const [, load] = unloadPassage(passage);
+  if ((label.part ?? 0) === 0) return { ...label, ...load };
+  return load.id === undefined ? label : { ...label, id: load.id };
+}
 
 const blockAttentionSchema = z
   .object({
