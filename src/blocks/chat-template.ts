@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { anyBoolean, type FieldsOf, optionsOf, show } from "../files/options.js";
+import { clip, quote } from "../files/quote.js";
 import { render as renderProgram } from "../jinja/interpreter.js";
 import { parse } from "../jinja/parser.js";
 import type { Statement } from "../jinja/syntax.js";
@@ -114,7 +115,9 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       messages: messages.map(({ role, content, name }) => ({ role, content, ...(name !== undefined && { name }) })),
       add_generation_prompt: addGenerationPrompt,
       raise_exception: new Callable("raise_exception", ([message = null]) => {
-        throw new Refusal(`it refuses these messages with ${quote(toText(message, budget))}`);
+        throw new Refusal(
+          `it refuses these messages with ${quote(toText(message, budget).replace(/\s+/g, " ").trim(), 300)}`,
+        );
       }),
       strftime_now: new Callable("strftime_now", ([format = ""]) => strftime(now, toText(format, budget))),
     };
@@ -150,13 +153,5 @@ function lengthOfVariables(variables: object): number {
 /** An error's message on one line, cut to a readable length. */
 function oneLine(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
-  return shorten(message.replace(/\s+/g, " ").trim()).replace(/\.$/, "");
-}
-
-function quote(text: string): string {
-  return JSON.stringify(shorten(text.replace(/\s+/g, " ").trim()));
-}
-
-function shorten(text: string): string {
-  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
+  return clip(message.replace(/\s+/g, " ").trim(), 300).replace(/\.$/, "");
 }

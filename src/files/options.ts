@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { editDistance } from "./edit-distance.js";
-import { quote } from "./quote.js";
+import { clip, quote } from "./quote.js";
 
 /** An option of a call: the check, and what it may be in words, as the error says it: "a number from 0 to 1". */
 export interface OptionField<T extends z.ZodType = z.ZodType> {
@@ -133,5 +133,5 @@ export function show(value: unknown): string {
   } catch {
     text = typeof value;
   }
-  return text.length <= 80 ? text : `${text.slice(0, 80)}…`;
+  return clip(text, 80);
 }

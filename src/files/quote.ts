@@ -4,5 +4,10 @@
  * @example quote("a\nb") is "a\nb" in quotes with the newline written as a backslash and an n
  */
 export function quote(text: string, maxLength = 200): string {
-  return JSON.stringify(text.length > maxLength ? `${text.slice(0, maxLength)}…` : text);
+  return JSON.stringify(clip(text, maxLength));
+}
+
+/** A text, cut where it is longer than `maxLength` UTF-16 units. */
+export function clip(text: string, maxLength: number): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength)}…` : text;
 }

@@ -24,20 +24,13 @@ import {
 } from "./values.js";
 
 /** The names of a block, and of those around it. */
-class Scope {
-  readonly #names = new Map<string, Value>();
-  readonly #outer: Scope | undefined;
-
-  constructor(outer?: Scope) {
-    this.#outer = outer;
+class Scope extends Map<string, Value> {
+  constructor(readonly outer?: Scope) {
+    super();
   }
 
-  set(name: string, value: Value): void {
-    this.#names.set(name, value);
-  }
-
-  get(name: string): Value | undefined {
-    return this.#names.has(name) ? this.#names.get(name) : this.#outer?.get(name);
+  override get(name: string): Value | undefined {
+    return this.has(name) ? super.get(name) : this.outer?.get(name);
   }
 }
 

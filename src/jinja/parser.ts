@@ -185,7 +185,7 @@ class Parser {
 
   #parseMacro(): Macro {
     const name = this.#expectName();
-    const parameters: { name: string; fallback: Expression | undefined }[] = [];
+    const parameters: Macro["parameters"][number][] = [];
     this.#expect("(");
     while (!this.#skip(")")) {
       if (parameters.length > 0) this.#expect(",");

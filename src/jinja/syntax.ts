@@ -20,7 +20,7 @@ export type Expression = Readonly<
   | { kind: "compare"; first: Expression; rest: readonly (readonly [Comparison, Expression])[] }
   | { kind: "choice"; test: Expression; yes: Expression; no: Expression | undefined }
   /** What a body prints, in a scope of its own. */
-  | { kind: "printed"; body: readonly Statement[] }
+  | { kind: "printed"; body: Body }
 >;
 
 export interface Arguments {
@@ -35,35 +35,29 @@ export type Target = Readonly<
   | { kind: "targets"; items: readonly Target[] }
 >;
 
+type Body = readonly Statement[];
+
 /** A statement of a template. */
 export type Statement = Readonly<
   | { kind: "text"; text: string }
   /** Where `isFiltered`, what a filter makes of a body has to be text. */
   | { kind: "output"; value: Expression; isFiltered?: boolean }
-  | { kind: "if"; branches: readonly Branch[]; otherwise: readonly Statement[] }
-  | For
+  | { kind: "if"; branches: readonly Branch[]; otherwise: Body }
+  | { kind: "for"; target: Target; items: Expression; test: Expression | undefined; body: Body; otherwise: Body }
   | { kind: "set"; target: Target; value: Expression }
-  | Macro
+  | { kind: "macro"; name: string; parameters: readonly Parameter[]; body: Body }
   | { kind: "break" | "continue" }
 >;
 
+export type For = Extract<Statement, { kind: "for" }>;
+export type Macro = Extract<Statement, { kind: "macro" }>;
+
+interface Parameter {
+  readonly name: string;
+  readonly fallback: Expression | undefined;
+}
+
 export interface Branch {
   readonly test: Expression;
-  readonly body: readonly Statement[];
-}
-
-export interface For {
-  readonly kind: "for";
-  readonly target: Target;
-  readonly items: Expression;
-  readonly test: Expression | undefined;
-  readonly body: readonly Statement[];
-  readonly otherwise: readonly Statement[];
-}
-
-export interface Macro {
-  readonly kind: "macro";
-  readonly name: string;
-  readonly parameters: readonly { readonly name: string; readonly fallback: Expression | undefined }[];
-  readonly body: readonly Statement[];
+  readonly body: Body;
 }

@@ -1,7 +1,7 @@
 import type { FastifyError } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { quote } from "../files/quote.js";
+import { clip, quote } from "../files/quote.js";
 import { HostError } from "./engine-host.js";
 
 /** OpenAI's form of every answer that is an error. */
@@ -160,7 +160,7 @@ function invalidRequest(issues: readonly Issue[], context: string, cause: unknow
     const param = showPath([...path, issue.keys[0]]);
     return new ApiError(400, `Cannot use the request: there is no field ${quote(param, 120)}`, {
       code: "unknown_field",
-      param: short(param),
+      param: clip(param, 120),
       cause,
     });
   }
@@ -169,7 +169,7 @@ function invalidRequest(issues: readonly Issue[], context: string, cause: unknow
   const problem = oneLine(issue.message.replace(/^Invalid input: /, ""));
   return new ApiError(400, `Cannot use ${what}: ${problem}`, {
     code: "invalid_value",
-    param: param === "" ? undefined : short(param),
+    param: param === "" ? undefined : clip(param, 120),
     cause,
   });
 }
@@ -207,9 +207,6 @@ export function showPath(path: readonly PropertyKey[]): string {
   }, "");
 }
 
-const short = (text: string): string => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
-
 function oneLine(text: string): string {
-  const line = text.replace(/\s+/g, " ").trim().replace(/\.$/, "");
-  return line.length > 400 ? `${line.slice(0, 400)}…` : line;
+  return clip(text.replace(/\s+/g, " ").trim().replace(/\.$/, ""), 400);
 }

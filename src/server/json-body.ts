@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { checkNesting } from "../files/bounded-json.js";
-import { quote } from "../files/quote.js";
+import { clip, quote } from "../files/quote.js";
 import { ApiError } from "./api-error.js";
 
 /**
@@ -88,6 +88,6 @@ function whyRefused(text: string): string {
     const line = String((error as Error).message)
       .replace(/\s+/g, " ")
       .trim();
-    return `it is no JSON, ${line.length > 160 ? `${line.slice(0, 160)}…` : line}`;
+    return `it is no JSON, ${clip(line, 160)}`;
   }
 }

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
-import { quote } from "../files/quote.js";
+import { clip, quote } from "../files/quote.js";
 
 interface Mean {
   readonly path: string;
@@ -134,12 +134,8 @@ function explain({ path, issue }: Problem, settings: JsonValue, schema: SchemaNo
   if (issue.code === "unrecognized_keys") return `there is no setting ${quote([...path, issue.keys[0]].join("."))}`;
   let value: JsonValue | undefined = settings;
   for (const key of path) value = (value as Readonly<Record<PropertyKey, JsonValue>> | undefined)?.[key];
-  const shown = value === undefined ? "missing" : short(JSON.stringify(value));
+  const shown = value === undefined ? "missing" : clip(JSON.stringify(value), 80);
   return `${quote(path.join("."))} is ${shown}, wanted ${wanted(nodeAt(schema, path), schema)}`;
-}
-
-function short(text: string): string {
-  return text.length <= 80 ? text : `${text.slice(0, 80)}…`;
 }
 
 function nodeAt(schema: SchemaNode, path: readonly PropertyKey[]): SchemaNode {

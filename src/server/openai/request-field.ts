@@ -1,6 +1,6 @@
 import type { FastifySchemaCompiler } from "fastify";
 import { z } from "zod";
-import { quote } from "../../files/quote.js";
+import { clip, quote } from "../../files/quote.js";
 import { ApiError, showPath } from "../api-error.js";
 
 /**
@@ -94,14 +94,14 @@ function requestError(error: z.ZodError, fields: RequestFields, body: unknown): 
     });
   }
   if (issue.code === "unrecognized_keys") {
-    const param = shortPath([...path, issue.keys[0]!]);
+    const param = clip(showPath([...path, issue.keys[0]!]), 120);
     const message = `Cannot use the request: there is no field ${quote(param)}`;
     return new ApiError(400, message, { code: "unknown_field", param, cause: error });
   }
   // A key that cannot be used is the whole field's matter.
   const at = issue.code === "invalid_key" ? path.slice(0, -1) : path;
   const wanted = at.length === 1 && field !== undefined ? field.wanted : wantedBy(issue);
-  const param = shortPath(at);
+  const param = clip(showPath(at), 120);
   const what = param === "" ? "the body" : quote(param);
   return new ApiError(400, `Cannot use ${what}: ${show(valueAt(body, at))}, wanted ${wanted}`, {
     code: "invalid_value",
@@ -189,10 +189,4 @@ function show(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "it is an empty list" : `it is a list of ${value.length}`;
   if (typeof value === "object" && value !== null) return "it is an object";
   return `it is ${String(value)}`;
-}
-
-/** Keys are the client's own, as long as it likes. */
-function shortPath(path: Path): string {
-  const text = showPath(path);
-  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }
