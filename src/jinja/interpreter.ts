@@ -250,13 +250,12 @@ class Interpreter {
         if (!isNumber(value)) throw new TypeError(`bad operand type for unary ${node.kind}: '${typeName(value)}'`);
         return node.kind === "minus" ? -asNumber(value) : asNumber(value);
       }
-      case "and":
-      case "or": {
+      case "binary": {
+        const { op } = node;
         const left = this.#evaluate(node.left, scope);
-        return isTrue(left) === (node.kind === "and") ? this.#evaluate(node.right, scope) : left;
+        if (op !== "and" && op !== "or") return calculate(op, left, this.#evaluate(node.right, scope), budget);
+        return isTrue(left) === (op === "and") ? this.#evaluate(node.right, scope) : left;
       }
-      case "arithmetic":
-        return calculate(node.op, this.#evaluate(node.left, scope), this.#evaluate(node.right, scope), budget);
       case "compare": {
         let left = this.#evaluate(node.first, scope);
         for (const [op, operand] of node.rest) {

@@ -1,12 +1,14 @@
 import { isFilter, isTest } from "./filters.js";
 import { type Token, tokenize } from "./lexer.js";
-import type { Arguments, Arithmetic, Branch, Comparison, Expression, Macro, Statement, Target } from "./syntax.js";
+import type { Arguments, Branch, Comparison, Expression, Macro, Operator, Statement, Target } from "./syntax.js";
 import type { Value } from "./values.js";
 
 // Python itself ends at about a hundred.
 const MAX_DEPTH = 100;
 
 const CONSTANTS: Record<string, Value> = { true: true, True: true, false: false, False: false, none: null, None: null };
+/** Operators, those that bind closer later; comparisons are of the level of "not". */
+const LEVELS = [["or"], ["and"], ["not"], ["+", "-"], ["~"], ["*", "/", "//", "%"], ["**"]];
 const COMPARISONS = ["==", "!=", "<", "<=", ">", ">=", "in"];
 const NO_ARGUMENTS: Arguments = { positional: [], named: [] };
 /** What Jinja2 gives a macro that reads it. */
@@ -256,7 +258,7 @@ class Parser {
     let isTuple = false;
     do {
       if (this.#is("}}", "%}", ")")) break;
-      items.push(withChoice ? this.#parseExpression() : this.#nested(() => this.#parseOr()));
+      items.push(withChoice ? this.#parseExpression() : this.#nested(() => this.#parseBinary()));
       isTuple ||= this.#is(",");
     } while (this.#skip(","));
     if (isTuple || (items.length === 0 && inParentheses)) return { kind: "tuple", items };
@@ -266,9 +268,9 @@ class Parser {
   #parseExpression(): Expression {
     return this.#nested(() => {
       const numUnknown = this.#unknown.length;
-      let value = this.#parseOr();
+      let value = this.#parseBinary();
       while (this.#skip("if")) {
-        const test = this.#parseOr();
+        const test = this.#parseBinary();
         const no = this.#skip("else") ? this.#parseExpression() : undefined;
         value = { kind: "choice", test, yes: value, no };
         this.#unknown.length = numUnknown;
@@ -277,24 +279,26 @@ class Parser {
     });
   }
 
-  #parseOr(): Expression {
-    let left = this.#parseAnd();
-    while (this.#skip("or")) left = { kind: "or", left, right: this.#parseAnd() };
+  /** Operators of one level, from the left. */
+  #parseBinary(level = 0): Expression {
+    const ops = LEVELS[level];
+    if (ops === undefined) return this.#parseUnary(true);
+    if (ops.includes("not")) return this.#parseNot(level + 1);
+    let left = this.#parseBinary(level + 1);
+    while (this.#is(...ops)) {
+      const op = this.#next().value as Operator;
+      left = { kind: "binary", op, left, right: this.#parseBinary(level + 1) };
+    }
     return left;
   }
 
-  #parseAnd(): Expression {
-    let left = this.#parseNot();
-    while (this.#skip("and")) left = { kind: "and", left, right: this.#parseNot() };
-    return left;
-  }
-
-  #parseNot(): Expression {
-    if (this.#skip("not")) return { kind: "not", value: this.#nested(() => this.#parseNot()) };
-    const first = this.#parseArithmetic();
+  /** Comparisons, and "not" before them, of operands that bind closer. */
+  #parseNot(level: number): Expression {
+    if (this.#skip("not")) return { kind: "not", value: this.#nested(() => this.#parseNot(level)) };
+    const first = this.#parseBinary(level);
     const rest: [Comparison, Expression][] = [];
     for (let op = this.#comparison(); op !== undefined; op = this.#comparison()) {
-      rest.push([op, this.#parseArithmetic()]);
+      rest.push([op, this.#parseBinary(level)]);
     }
     return rest.length === 0 ? first : { kind: "compare", first, rest };
   }
@@ -305,18 +309,6 @@ class Parser {
     if (!this.#is("not") || following?.type !== "name" || following.value !== "in") return undefined;
     this.#at += 2;
     return "not in";
-  }
-
-  /** Operators that bind as closely, from the left: at each level those that bind closer than the level before. */
-  #parseArithmetic(level = 0): Expression {
-    const ops = ARITHMETIC[level];
-    if (ops === undefined) return this.#parseUnary(true);
-    let left = this.#parseArithmetic(level + 1);
-    while (this.#is(...ops)) {
-      const op = this.#next().value as Arithmetic;
-      left = { kind: "arithmetic", op, left, right: this.#parseArithmetic(level + 1) };
-    }
-    return left;
   }
 
   #parseUnary(withFilter: boolean): Expression {
@@ -453,5 +445,3 @@ class Parser {
     return name;
   }
 }
-
-const ARITHMETIC = [["+", "-"], ["~"], ["*", "/", "//", "%"], ["**"]];

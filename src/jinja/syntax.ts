@@ -1,6 +1,7 @@
 import type { Value } from "./values.js";
 
 export type Arithmetic = "+" | "-" | "*" | "/" | "//" | "%" | "**" | "~";
+export type Operator = Arithmetic | "and" | "or";
 export type Comparison = "<" | "<=" | ">" | ">=" | "==" | "!=" | "in" | "not in";
 
 /** An expression of a template. */
@@ -15,8 +16,7 @@ export type Expression = Readonly<
   | { kind: "call"; callee: Expression; args: Arguments }
   | { kind: "filter" | "test"; name: string; value: Expression; args: Arguments }
   | { kind: "not" | "minus" | "plus"; value: Expression }
-  | { kind: "and" | "or"; left: Expression; right: Expression }
-  | { kind: "arithmetic"; op: Arithmetic; left: Expression; right: Expression }
+  | { kind: "binary"; op: Operator; left: Expression; right: Expression }
   | { kind: "compare"; first: Expression; rest: readonly (readonly [Comparison, Expression])[] }
   | { kind: "choice"; test: Expression; yes: Expression; no: Expression | undefined }
   /** What a body prints, in a scope of its own. */
