@@ -127,9 +127,11 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
 
 test("generate: streams the answer, and sums up on standard error", async () => {
   const path = join(folder, "documents.jsonl");
-  writeFileSync(path, documents.map((document) => JSON.stringify(document)).join("\n"));
+  // As a RAG set marks its passages: what no passage has is passed over, and told.
+  writeFileSync(path, documents.map((document) => JSON.stringify({ ...document, gold: true })).join("\n"));
   const { code, stdout, stderr } = await cli(["generate", "--question", question, "--documents", path]);
   expect(code).toBe(0);
+  expect(stderr).toContain('Passed over in lines: the key "gold"\n');
   expect(stdout).toBe("The director of Into the Wild is Sean Penn. The mother of Sean Penn is Eileen Ryan.\n");
   expect(stderr).toMatch(
     /\nblock mode: 275 tokens in \(0 from the store\), 27 out, first token after .*, end: stop\n$/,

@@ -14,7 +14,7 @@ test("blocksFromStrings(): the caller's own text is trusted everywhere", () => {
   });
   expect(() => blocksFromStrings([])).toThrow("Cannot use blocks: there are none, wanted at least the final block");
   expect(() => blocksFromStrings(["a", ""])).toThrow("Cannot use blocks: the final block is empty");
-  expect(() => blocksFromStrings(["a", 1 as never])).toThrow("Cannot use blocks: block 2 is number, wanted text");
+  expect(() => blocksFromStrings(["a", 1 as never])).toThrow("Cannot use blocks: block 2 is 1, wanted text");
   expect(() => blocksFromStrings("ab" as never)).toThrow(TypeError);
 });
 

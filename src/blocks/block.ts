@@ -42,10 +42,10 @@ export interface RagDocument {
  * @throws TypeError if the blocks are not an array of strings, RangeError if there is none or the last is empty.
  */
 export function blocksFromStrings(texts: readonly string[]): SegmentedPrompt {
-  if (!Array.isArray(texts)) throw new TypeError(`Cannot use blocks: they are ${typeof texts}, wanted an array`);
+  if (!Array.isArray(texts)) throw new TypeError(`Cannot use blocks: they are ${show(texts)}, wanted an array`);
   for (const [i, text] of texts.entries()) {
     if (typeof text !== "string")
-      throw new TypeError(`Cannot use blocks: block ${i + 1} is ${typeof text}, wanted text`);
+      throw new TypeError(`Cannot use blocks: block ${i + 1} is ${show(text)}, wanted text`);
   }
   if (texts.length === 0) throw new RangeError("Cannot use blocks: there are none, wanted at least the final block");
   if (texts.at(-1) === "") throw new RangeError("Cannot use blocks: the final block is empty");

@@ -1,4 +1,4 @@
-import { anything, type FieldsOf, optionsOf } from "../files/options.js";
+import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
 import type { ChatMessage, SegmentedPrompt } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
 import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
@@ -90,8 +90,7 @@ export function partOf(text: string, cut: MessagePart["cut"]): MessagePart {
 
 /** @throws TypeError, RangeError as `segmentMessages`. */
 export function checkMessages(messages: readonly ChatMessage[]): void {
-  if (!Array.isArray(messages))
-    throw new TypeError(`Cannot use messages: they are ${typeof messages}, wanted an array`);
+  if (!Array.isArray(messages)) throw new TypeError(`Cannot use messages: they are ${show(messages)}, wanted an array`);
   if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
     const { role, name, content } = readMessage(`use message ${i + 1}`, message);
@@ -106,7 +105,7 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
 // Templates print roles and names, and what a template prints is trusted.
 function checkWord(index: number, field: "role" | "name", value: unknown): void {
   if (typeof value !== "string") {
-    throw new TypeError(`Cannot use message ${index + 1}: its ${field} is ${typeof value}, wanted text`);
+    throw new TypeError(`Cannot use message ${index + 1}: its ${field} is ${show(value)}, wanted text`);
   }
   if (!/^[\w.-]{1,64}$/.test(value)) {
     throw new RangeError(

@@ -82,7 +82,7 @@ const MAX_EXTRA_LENGTH = 4_000_000;
  */
 export function compileChatTemplate(source: string, options: ChatTemplateOptions): ChatTemplate {
   if (typeof source !== "string")
-    throw new TypeError(`Cannot read the chat template: it is ${typeof source}, wanted text`);
+    throw new TypeError(`Cannot read the chat template: it is ${show(source)}, wanted text`);
   if (source.length > MAX_SOURCE_LENGTH) {
     throw new RangeError(
       `Cannot read the chat template: it has ${source.length} characters, at most ${MAX_SOURCE_LENGTH} are read`,

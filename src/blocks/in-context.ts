@@ -123,7 +123,7 @@ const readRule = optionsOf({ after: anyText, before: anyText, closing: anyText }
  */
 export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
   if (typeof text !== "string")
-    throw new TypeError(`Cannot cut demonstrations: the text is ${typeof text}, wanted text`);
+    throw new TypeError(`Cannot cut demonstrations: the text is ${show(text)}, wanted text`);
   const { after, before, closing } = readRule("cut demonstrations", rule);
   const mark = after ?? before;
   if (mark === undefined || (after !== undefined && (before ?? closing) !== undefined)) {

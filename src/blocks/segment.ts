@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { aFunction, type FieldsOf, optionsOf } from "../files/options.js";
+import { aFunction, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { mergePieces } from "./merge-pieces.js";
 
 /** Tried in this order: the first that occurs in a text cuts it. */
@@ -81,7 +81,7 @@ export function segmentRule(options: SegmentOptions): SegmentRule {
 
 /** Cuts a text by rule, without the limit: [] for an empty text. */
 export function cutText(text: string, rule: SegmentRule): string[] {
-  if (typeof text !== "string") throw new TypeError(`Cannot cut text: it is ${typeof text}, wanted a string`);
+  if (typeof text !== "string") throw new TypeError(`Cannot cut text: it is ${show(text)}, wanted text`);
   if (text === "") return [];
   if (rule.cut === undefined) return cutAtDelimiters(text, rule);
   const pieces: unknown = rule.cut(text);

@@ -193,8 +193,8 @@ export function addInputOptions(command: Command): Command {
     );
 }
 
-export function inputOption(): Option {
-  return new Option("--input <file>", "JSON lines, a prompt each; - is standard input").argParser(nonEmpty("--input"));
+export function inputOption(line = "a prompt"): Option {
+  return new Option("--input <file>", `JSON lines, ${line} each; - is standard input`).argParser(nonEmpty("--input"));
 }
 
 /** The engine's options of a command's flags. */

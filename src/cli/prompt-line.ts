@@ -89,20 +89,26 @@ function promptPart(
   });
   const { documents } = part;
   if (!Array.isArray(documents)) return part;
-  const read = documents.map((document: JsonValue) =>
-    isJsonObject(document)
-      ? pick(document, PASSAGE_FIELDS, (key) => {
-          const [near] = namesNear(key, ["title", "text", "pageContent", "page_content"]);
-          if (near !== undefined) {
-            throw new TypeError(
-              `Cannot use the line: the key ${quote(key, 60)} of a document is not known, wanted ${quote(near)}`,
-            );
-          }
-          onPassedOver(key);
-        })
-      : document,
-  );
+  const read = documents.map((document: JsonValue) => documentPart(document, onPassedOver));
   return { ...part, documents: read };
+}
+
+/**
+ * What a passage is made of. @throws TypeError for a key that is nearly one that a passage must have.
+ *
+ * @param onPassedOver told each other key.
+ */
+export function documentPart(document: JsonValue, onPassedOver: (key: string) => void): JsonValue {
+  if (!isJsonObject(document)) return document;
+  return pick(document, PASSAGE_FIELDS, (key) => {
+    const [near] = namesNear(key, ["title", "text", "pageContent", "page_content"]);
+    if (near !== undefined) {
+      throw new TypeError(
+        `Cannot use the line: the key ${quote(key, 60)} of a document is not known, wanted ${quote(near)}`,
+      );
+    }
+    onPassedOver(key);
+  });
 }
 
 /** The fields of these names; each other name is told. */

@@ -3,6 +3,7 @@ import type { JsonValue } from "../files/bounded-json.js";
 import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import type { InputFlags } from "./options.js";
+import { documentPart } from "./prompt-line.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
 
@@ -34,7 +35,11 @@ export async function openPromptLines(flags: InputFlags, terminal: Terminal): Pr
   for await (const line of await openLines(documents as string, terminal)) {
     if (line.kind === "bad") throw new Error(line.error);
     try {
-      readPassage(line.value, passages.length);
+      // Keys that no passage has are told when the prompt is made.
+      readPassage(
+        documentPart(line.value, () => undefined),
+        passages.length,
+      );
     } catch (error) {
       throw new Error(`${errorLine(error)} (line ${line.number} of the documents)`, { cause: error });
     }

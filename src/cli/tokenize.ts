@@ -19,7 +19,7 @@ export interface TokenizeFlags {
 export function tokenizeOptions(command: Command): Command {
   return command
     .addOption(modelOption())
-    .addOption(inputOption())
+    .addOption(inputOption('{"text"}'))
     .addOption(new Option("--text <text>", "one text"))
     .addOption(new Option("--special", "recognize control tokens, which are read as text else"))
     .addOption(jsonOption('one line of JSON for each text: {"token_ids"}'));

@@ -217,7 +217,7 @@ function cutForm(
   if ("blocks" in input) return { ...blocksFromStrings(input.blocks), isWhole: false };
   if ("prompt" in input) {
     if (typeof input.prompt !== "string")
-      throw new TypeError(`Cannot use the prompt: it is ${typeof input.prompt}, wanted text`);
+      throw new TypeError(`Cannot use the prompt: it is ${show(input.prompt)}, wanted text`);
     const texts = segmentText(input.prompt, segmentOptions(input));
     if (texts.length === 0) throw new RangeError("Cannot use the prompt: it is empty");
     return { ...joinIf(input.cut === "none", blocksFromStrings(texts)), isWhole: true };

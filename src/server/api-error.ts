@@ -1,7 +1,6 @@
 import type { FastifyError } from "fastify";
-import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { clip, quote } from "../files/quote.js";
+import { clip } from "../files/quote.js";
 import { HostError } from "./engine-host.js";
 
 /** OpenAI's form of every answer that is an error. */
@@ -82,17 +81,6 @@ export function toApiError(error: unknown): ApiError {
     const headers: Record<string, string> = status === 503 ? { "retry-after": retryAfter } : {};
     return new ApiError(status, error.message, { code, headers, cause: error });
   }
-  if (hasZodFastifySchemaValidationErrors(error)) {
-    const { validation, validationContext } = error as FastifyError;
-    const issues = (validation ?? []).map(({ instancePath, message, keyword, params }) => ({
-      ...(params as object),
-      code: keyword,
-      message: message ?? "",
-      path: instancePath.split("/").slice(1),
-    }));
-    return invalidRequest(issues, validationContext ?? "body", error);
-  }
-  if (error instanceof z.ZodError) return invalidRequest(error.issues as unknown as Issue[], "body", error);
   const { statusCode, code, message } = (
     typeof error === "object" && error !== null ? error : {}
   ) as Partial<FastifyError>;
@@ -135,68 +123,6 @@ export const errorResponses = {
     "The model is loading, the queue is full, or the server is ending: Retry-After says when to come again.",
   ),
 } as const;
-
-/** What zod tells of a value that does not fit; of a union, also what each of its branches told. */
-interface Issue {
-  readonly code: string;
-  readonly message: string;
-  readonly path: readonly PropertyKey[];
-  readonly keys?: readonly string[];
-  readonly errors?: readonly (readonly Issue[])[];
-}
-
-const places: Readonly<Record<string, string>> = {
-  body: "body",
-  querystring: "query",
-  params: "path",
-  headers: "headers",
-};
-
-function invalidRequest(issues: readonly Issue[], context: string, cause: unknown): ApiError {
-  const first = issues[0];
-  if (first === undefined) return new ApiError(400, "Cannot use the request: it does not fit the schema", { cause });
-  const { path, issue } = innermost(first);
-  if (issue.code === "unrecognized_keys" && issue.keys?.[0] !== undefined) {
-    const param = showPath([...path, issue.keys[0]]);
-    return new ApiError(400, `Cannot use the request: there is no field ${quote(param, 120)}`, {
-      code: "unknown_field",
-      param: clip(param, 120),
-      cause,
-    });
-  }
-  const param = showPath(path);
-  const what = param === "" ? `the ${places[context] ?? context}` : quote(param, 120);
-  const problem = oneLine(issue.message.replace(/^Invalid input: /, ""));
-  return new ApiError(400, `Cannot use ${what}: ${problem}`, {
-    code: "invalid_value",
-    param: param === "" ? undefined : clip(param, 120),
-    cause,
-  });
-}
-
-/** Of a union the branch with the fewest faults is what the caller meant, and among equals the one that came farthest. */
-function innermost(issue: Issue): { readonly path: readonly PropertyKey[]; readonly issue: Issue } {
-  const branches = issue.code === "invalid_union" ? (issue.errors ?? []) : [];
-  const fewest = Math.min(...branches.map((errors) => errors.length));
-  const candidates = branches
-    .filter((errors) => errors.length === fewest)
-    .flatMap(([error]) => (error === undefined ? [] : [innermost(error)]));
-  const farthest = Math.max(...candidates.map(({ path }) => path.length));
-  const best = candidates.filter(({ path }) => path.length === farthest);
-  const first = best[0];
-  if (first === undefined) return { path: issue.path, issue };
-  const told = new Map(best.map((one) => [`${showPath(one.path)}: ${one.issue.message}`, one]));
-  if (told.size === 1) return { path: [...issue.path, ...first.path], issue: first.issue };
-  const isSamePlace = best.every(({ path }) => showPath(path) === showPath(first.path));
-  const message = [...told.values()]
-    .map(({ path, issue: { message } }) => {
-      const problem = message.replace(/^Invalid input: /, "");
-      return isSamePlace ? problem : `${quote(showPath(path), 80)} ${problem}`;
-    })
-    .join(", or ");
-  const path = isSamePlace ? [...issue.path, ...first.path] : issue.path;
-  return { path, issue: { code: "invalid_union", message, path } };
-}
 
 /** @example showPath(["messages", 0, "content"]) is "messages[0].content" */
 export function showPath(path: readonly PropertyKey[]): string {

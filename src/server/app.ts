@@ -12,7 +12,7 @@ import Fastify, {
   type FastifyRequest,
   LogController,
 } from "fastify";
-import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from "fastify-type-provider-zod";
+import { jsonSchemaTransform, jsonSchemaTransformObject } from "fastify-type-provider-zod";
 import { type Logger, pino } from "pino";
 import { packageVersion } from "../files/package-version.js";
 import { quote } from "../files/quote.js";
@@ -29,6 +29,7 @@ import { MeteredHost, type RequestWork } from "./metered-host.js";
 import { Metrics } from "./metrics.js";
 import { maxValuesOf } from "./openai/fields.js";
 import { registerOpenAi } from "./openai/register.js";
+import { requestValidator } from "./openai/request-field.js";
 import { registerPage } from "./page/register.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
@@ -99,7 +100,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       void (reply as FastifyReply).code(told.statusCode).send(errorBody(told));
     },
   });
-  app.setValidatorCompiler(validatorCompiler);
+  app.setValidatorCompiler(requestValidator());
   // Answers are made here, and checked by the compiler: to check a large one again keeps everybody waiting.
   app.setSerializerCompiler(() => (answer) => JSON.stringify(answer));
   // Bytes are the limit: Node would drop what comes after the 2,000th header.

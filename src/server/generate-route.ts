@@ -51,7 +51,7 @@ export function registerGenerate(app: FastifyInstance, { host, limits }: RouteCo
       schema: {
         summary: "The reference's protocol: answers blocks, or one prompt",
         tags: ["Block attention"],
-        body: z.union([blocksForm, promptForm]),
+        body: z.union([blocksForm, promptForm], 'wanted an object with "blocks" or "prompt"'),
         response: {
           200: {
             description: "The answer; with `stream` one line for each token.",

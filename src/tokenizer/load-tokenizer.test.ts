@@ -142,6 +142,21 @@ test("Tokenizer.digest: changes with what decides ids, not with what does not", 
   expect(await digestOf(() => {}, { add_bos_token: false })).not.toBe(digest);
 });
 
+test("Tokenizer: what is no text, no trust or no list of ids is told in our words", async () => {
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));
+  const calls: [() => unknown, string][] = [
+    [() => tokenizer.encode(3 as never, "none"), "Cannot tokenize the text: it is 3, wanted text"],
+    [() => tokenizer.encode(undefined as never, "none"), "Cannot tokenize the text: it is undefined, wanted text"],
+    [
+      () => (tokenizer.encode as (text: string) => unknown).call(tokenizer, "ab"),
+      'Cannot tokenize the text: trusted is undefined, wanted "all", "none" or runs of the text',
+    ],
+    [() => tokenizer.decode("ab" as never), 'Cannot decode tokens: they are "ab", wanted an array'],
+  ];
+  for (const [call, message] of calls) expect(call).toThrow(new TypeError(message));
+  expect(() => tokenizer.decode([undefined as never])).toThrow("Cannot decode token undefined: the vocabulary has ids");
+});
+
 test("Tokenizer.encode(): a lone surrogate is a RangeError, a pair is not", async () => {
   const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));
   expect(() => tokenizer.encode("ab\ud800", "none")).toThrow(

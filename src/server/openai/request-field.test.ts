@@ -60,3 +60,50 @@ test("requestValidator(): a body that is no object is told as such", async () =>
     expect(answer.json().error.message).toMatch(/^Cannot use the body: .*, wanted an object$/);
   }
 });
+
+test("requestValidator(): a name that is none tells the one that was meant, in an object of the body too", async () => {
+  await using app = await testApp(new FakeHost());
+  const chat = { messages: [{ role: "user", content: "x" }] };
+  const cases: [url: string, body: object, param: string, wanted: string][] = [
+    ["/v1/chat/completions", { ...chat, max_token: 1 }, "max_token", ', wanted "max_tokens"'],
+    ["/v1/chat/completions", { ...chat, mode: "full" }, "mode", ', wanted "block_attention.mode"'],
+    ["/v1/chat/completions", { ...chat, splitLong: true }, "splitLong", ', wanted "block_attention.split_long"'],
+    [
+      "/v1/chat/completions",
+      { ...chat, block_attention: { mod: "full" } },
+      "block_attention.mod",
+      ', wanted "block_attention.mode"',
+    ],
+    ["/v1/chat/completions", { ...chat, nothing_like_it: 1 }, "nothing_like_it", ""],
+    ["/v1/blocks", { passages: ["x"], split_lon: true }, "split_lon", ', wanted "split_long"'],
+    ["/generate", { prompt: "x", steam: true }, "steam", ', wanted "stream"'],
+  ];
+  for (const [url, body, param, wanted] of cases) {
+    const answer = await post(app, url, body);
+    const message = `Cannot use the request: there is no field "${param}"${wanted}`;
+    expect(answer.json().error).toMatchObject({ message, param, code: "unknown_field" });
+  }
+});
+
+test("requestValidator(): every route tells what a value is against what was wanted", async () => {
+  await using app = await testApp(new FakeHost());
+  const cases: [url: string, body: object, message: string][] = [
+    ["/v1/tokenize", { text: 3 }, 'Cannot use "text": it is 3, wanted text'],
+    ["/v1/tokenize", {}, 'Cannot use "text": there is none, wanted text'],
+    ["/v1/blocks", { passages: "x" }, 'Cannot use "passages": it is "x", wanted a list'],
+    ["/v1/blocks", { passages: [] }, 'Cannot use "passages": it is an empty list, wanted 1 or more entries'],
+    [
+      "/v1/blocks",
+      { passages: many(1025, "x") },
+      'Cannot use "passages": it is a list of 1025, wanted up to 1024 entries',
+    ],
+    ["/v1/blocks", { passages: ["x", { title: "t" }] }, 'Cannot use "passages[1].text": there is none, wanted text'],
+    ["/v1/blocks", { passages: [3], stream: 1 }, 'Cannot use "passages[0]": it is 3, wanted text, or an object with'],
+    ["/generate", { prompt: 1 }, 'Cannot use "prompt": it is 1, wanted text'],
+    ["/generate", {}, 'Cannot use the body: it is an object, wanted an object with "blocks" or "prompt"'],
+  ];
+  for (const [url, body, message] of cases) {
+    const answer = await post(app, url, body);
+    expect(answer.json().error.message, JSON.stringify(body).slice(0, 80)).toContain(message);
+  }
+});

@@ -1,5 +1,6 @@
 import type { FastifySchemaCompiler } from "fastify";
 import { z } from "zod";
+import { namesNear } from "../../files/options.js";
 import { clip, quote } from "../../files/quote.js";
 import { ApiError, showPath } from "../api-error.js";
 
@@ -62,13 +63,17 @@ export function requestSchema<F extends RequestFields>(
 }
 
 /**
- * Checks a body so that an error names the field, its value and what was wanted.
+ * Checks a body, or a path's or a query's values, so that an error names the field, its value and what was wanted.
  *
+ * @param fields what is known of a body's fields beside their schema.
  * @param maxValues how many values a body may hold, lists of numbers aside. The schema tells of every value that does not
  * fit, which would take seconds for a million of them, so a body that cannot fit is refused before.
  * @example temperature 5: 'Cannot use "temperature": it is 5, wanted a number from 0 to 2'
  */
-export function requestValidator(fields: RequestFields, maxValues: number): FastifySchemaCompiler<unknown> {
+export function requestValidator(
+  fields: RequestFields = {},
+  maxValues = Number.POSITIVE_INFINITY,
+): FastifySchemaCompiler<unknown> {
   return ({ schema }) =>
     (body: unknown) => {
       if (holdsMoreThan(maxValues, body)) {
@@ -76,11 +81,12 @@ export function requestValidator(fields: RequestFields, maxValues: number): Fast
         return { error: new ApiError(400, message, { code: "invalid_value" }) };
       }
       const result = (schema as z.ZodType).safeParse(body);
-      return result.success ? { value: result.data } : { error: requestError(result.error, fields, body) };
+      if (result.success) return { value: result.data };
+      return { error: requestError(result.error, fields, schema as z.ZodType, body) };
     };
 }
 
-function requestError(error: z.ZodError, fields: RequestFields, body: unknown): ApiError {
+function requestError(error: z.ZodError, fields: RequestFields, schema: z.ZodType, body: unknown): ApiError {
   const { path, issue } = innermost(error.issues[0]!);
   const name = path[0];
   const field = typeof name === "string" && Object.hasOwn(fields, name) ? fields[name] : undefined;
@@ -94,8 +100,11 @@ function requestError(error: z.ZodError, fields: RequestFields, body: unknown): 
     });
   }
   if (issue.code === "unrecognized_keys") {
-    const param = clip(showPath([...path, issue.keys[0]!]), 120);
-    const message = `Cannot use the request: there is no field ${quote(param)}`;
+    const key = issue.keys[0]!;
+    const param = clip(showPath([...path, key]), 120);
+    const near = pathsNear(key, path, fieldPaths(schema));
+    const wanted = near.length === 0 ? "" : `, wanted ${near.map((one) => quote(one)).join(" or ")}`;
+    const message = `Cannot use the request: there is no field ${quote(param)}${wanted}`;
     return new ApiError(400, message, { code: "unknown_field", param, cause: error });
   }
   // A key that cannot be used is the whole field's matter.
@@ -107,6 +116,35 @@ function requestError(error: z.ZodError, fields: RequestFields, body: unknown): 
     code: "invalid_value",
     param: param === "" ? undefined : param,
     cause: error,
+  });
+}
+
+/**
+ * The fields that a wrong name was meant for: of the object that has it; where this is the body, of the objects in it too.
+ *
+ * @example "mode" in a chat completion's body is near to "block_attention.mode"
+ */
+function pathsNear(key: string, place: Path, known: readonly Path[]): string[] {
+  const nameOf = (path: Path) => String(path.at(-1));
+  const isInPlace = (path: Path) =>
+    place.every((part, i) => part === path[i]) && (place.length === 0 || path.length === place.length + 1);
+  const paths = known.filter(isInPlace);
+  const names = namesNear(key, paths.map(nameOf));
+  const near = paths.filter((path) => names.includes(nameOf(path)));
+  const fewest = Math.min(...near.map((path) => path.length));
+  return [...new Set(near.filter((path) => path.length === fewest).map(showPath))];
+}
+
+/** The fields of an object, and those of the objects in it; a list's entries are not looked into. */
+function fieldPaths(schema: z.core.$ZodType, before: Path = []): Path[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable || schema instanceof z.ZodDefault) {
+    return fieldPaths(schema.unwrap(), before);
+  }
+  if (schema instanceof z.ZodUnion) return schema.options.flatMap((option) => fieldPaths(option, before));
+  if (!(schema instanceof z.ZodObject)) return [];
+  return Object.entries(schema.shape).flatMap(([name, field]) => {
+    const path = [...before, name];
+    return [path, ...fieldPaths(field as z.core.$ZodType, path)];
   });
 }
 
