@@ -5,7 +5,14 @@ import type { PairedDifference } from "./interval.js";
 import { METRIC_NAMES, METRICS, type Metric } from "./metrics.js";
 import { PAPER_ROWS, paperAverage, paperSetOf } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
-import type { GroupSummary, RunComparison, RunSummary, ServingSummary, TimeSummary } from "./summary.js";
+import {
+  failedRemark,
+  type GroupSummary,
+  type RunComparison,
+  type RunSummary,
+  type ServingSummary,
+  type TimeSummary,
+} from "./summary.js";
 
 /** Scores of runs, and how they differ. */
 export interface EvaluationReport {
@@ -122,8 +129,9 @@ export const SERVING_NOTE =
 /** What a reader of these runs must know, a sentence each. */
 export function remarks(report: Pick<EvaluationReport, "runs" | "comparisons" | "notes">): string[] {
   const told: string[] = [...report.notes];
-  for (const { name, failed, emptyGold, questions } of report.runs) {
-    if (failed > 0) told.push(`${name}: ${failed} of ${questions} questions could not be asked; they count as wrong.`);
+  for (const run of report.runs) {
+    const { name, failed, emptyGold } = run;
+    if (failed > 0) told.push(`${name}: ${failedRemark(run)}`);
     if (emptyGold > 0) {
       told.push(
         `${name}: ${emptyGold} questions have a gold answer that normalizes to nothing: subspan takes any answer for right there, the others never take that gold answer.`,

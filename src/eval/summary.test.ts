@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { AnsweredLine } from "./rag-line.js";
-import { compareRuns, summarizeRun, summarizeServing } from "./summary.js";
+import { compareRuns, failedRemark, summarizeRun, summarizeServing } from "./summary.js";
 
 function answered(id: string | undefined, generated: string, more: Partial<AnsweredLine> = {}): AnsweredLine {
   const asked = { id, kind: undefined, question: `Q${id}`, answers: ["yes"], firstHop: undefined };
@@ -18,6 +18,7 @@ test("summarizeRun(): in all and by kind; what could not be asked is wrong", () 
     ],
   });
   expect(summary).toMatchObject({ questions: 4, failed: 1, emptyGold: 1 });
+  expect(failedRemark(summary)).toBe("1 of 4 questions could not be asked; they count as wrong. The first: too long");
   expect(summary.right).toEqual({ subspan: 2, word: 2, exact: 2, f1: 2 });
   expect(Object.keys(summary.kinds)).toEqual(["bridge", "single"]);
   expect(summary.kinds.bridge?.scores.word.mean).toBe(0.5);

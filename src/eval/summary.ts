@@ -18,6 +18,8 @@ export interface RunSummary extends GroupSummary {
   readonly name: string;
   /** Questions that could not be asked; they count as wrong. */
   readonly failed: number;
+  /** Why the first of them could not. */
+  readonly firstError?: string | undefined;
   /** Questions with a gold answer that normalizes to nothing: `subspan` takes any answer for right there. */
   readonly emptyGold: number;
   /** By the kind that lines name, in order of names; empty where none does. */
@@ -110,6 +112,7 @@ export function summarizeRun({ name, answers, timings = [] }: NamedRun, options:
     name,
     ...summarizeGroup(scores, options),
     failed: answers.filter(({ error }) => error !== undefined).length,
+    firstError: answers.find(({ error }) => error !== undefined)?.error,
     emptyGold: answers.filter((line) => hasEmptyGold(line.answers)).length,
     kinds: Object.fromEntries(byKind.map(([kind, ofKind]) => [kind, summarizeGroup(ofKind, options)])),
     serving: summarizeServing(timings),
@@ -199,6 +202,12 @@ export function pairUp(run: NamedRun, against: NamedRun): [AnsweredLine, Answere
     throw cannot(`${which} asks different questions`);
   }
   return pairs;
+}
+
+/** What a reader of a run must know of the questions that could not be asked. */
+export function failedRemark({ failed, questions, firstError }: RunSummary): string {
+  const why = firstError === undefined ? "" : ` The first: ${firstError}`;
+  return `${failed} of ${questions} questions could not be asked; they count as wrong.${why}`;
 }
 
 /** scoreAnswer() of a line; one that could not be asked scores nothing. */

@@ -6,7 +6,7 @@ import { METRIC_NAMES } from "./metrics.js";
 import type { GoldLine } from "./rag-line.js";
 import { runQuestions } from "./rag-run.js";
 import { markdownTable, SERVING_NOTE, showHitRate, showInterval, showTimes, writeFiles } from "./report.js";
-import { type RunSummary, summarizeRun } from "./summary.js";
+import { failedRemark, type RunSummary, summarizeRun } from "./summary.js";
 import { type GoldOrder, pointLines, sweepSet } from "./sweep-lines.js";
 
 export interface SweepOptions {
@@ -186,10 +186,7 @@ export function sweepRemarks(report: Omit<SweepReport, "title">): string[] {
   }
   for (const { entrant, order, passages, outcome } of points) {
     if (outcome.kind !== "scored" || outcome.summary.failed === 0) continue;
-    const { failed, questions } = outcome.summary;
-    told.push(
-      `${entrant}, ${order}, ${passages} passages: ${failed} of ${questions} questions could not be asked; they count as wrong.`,
-    );
+    told.push(`${entrant}, ${order}, ${passages} passages: ${failedRemark(outcome.summary)}`);
   }
   return [...told, ...notes];
 }
