@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { HostLogprobs, HostTokenLogprob } from "../engine-host.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
-import type { GatheredChoice } from "./gather.js";
+import { type GatheredChoice, mapChoices } from "./gather.js";
 import type { ChoiceEvent } from "./run-choices.js";
 import { reportOf, reportSchema, usageOf, usageSchema } from "./usage.js";
 
@@ -39,18 +39,18 @@ export const chatAnswerSchema = z
   .describe("An answer to a conversation.");
 
 /** A whole answer. @param n answers of each prompt. */
-export function chatAnswer(
+export async function chatAnswer(
   head: AnswerHead,
   choices: readonly GatheredChoice[],
   n: number,
-): z.output<typeof chatAnswerSchema> {
+): Promise<z.output<typeof chatAnswerSchema>> {
   const results = choices.map(({ result }) => result);
   return {
     ...head,
     object: "chat.completion",
-    choices: choices.map(({ text, tokens, result }, index) => ({
+    choices: await mapChoices(choices, ({ text, tokens, result }, index) => ({
       index,
-      message: { role: "assistant", content: text, refusal: null },
+      message: { role: "assistant" as const, content: text, refusal: null },
       logprobs: tokens.length > 0 ? logprobsOf(tokens) : null,
       finish_reason: finishReason(result),
     })),

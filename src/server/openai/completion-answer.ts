@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { HostLogprobs } from "../engine-host.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
 import type { CompletionRequests } from "./completion-request.js";
-import type { GatheredChoice } from "./gather.js";
+import { type GatheredChoice, mapChoices } from "./gather.js";
 import {
   joinLegacyLogprobs,
   type LegacyLogprobs,
@@ -34,16 +34,16 @@ export const completionAnswerSchema = z
   .describe("How texts go on.");
 
 /** A whole answer. */
-export function completionAnswer(
+export async function completionAnswer(
   head: AnswerHead,
   choices: readonly GatheredChoice[],
   asked: CompletionRequests,
-): z.output<typeof completionAnswerSchema> {
+): Promise<z.output<typeof completionAnswerSchema>> {
   const results = choices.map(({ result }) => result);
   return {
     ...head,
     object: "text_completion",
-    choices: choices.map(({ echo: prompt, text, tokens, result }, index) => {
+    choices: await mapChoices(choices, ({ echo: prompt, text, tokens, result }, index) => {
       const writer = new ChoiceWriter(asked, index);
       writer.takeEcho(prompt);
       const echo = writer.echo();

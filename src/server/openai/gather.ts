@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { HostLogprobs, HostResult } from "../engine-host.js";
 import type { ChoiceEvent } from "./run-choices.js";
 
@@ -43,4 +44,17 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
     if (result === undefined) throw new Error(`Cannot answer: choice ${i + 1} did not end`);
     return { echo, text: texts.join(""), tokens, result };
   });
+}
+
+/** What is made of each choice. One with log-probabilities has a turn of the event loop: all of them take a tenth of a second. */
+export async function mapChoices<T>(
+  choices: readonly GatheredChoice[],
+  make: (choice: GatheredChoice, index: number) => T,
+): Promise<T[]> {
+  const made: T[] = [];
+  for (const [index, choice] of choices.entries()) {
+    if (choice.tokens.length + choice.echo.length > 0) await nextTurn();
+    made.push(make(choice, index));
+  }
+  return made;
 }
