@@ -105,3 +105,13 @@ for (const name of process.argv.slice(2)) {
   // The second shows that the hook sees what it looks for.
   expect(told.trim().split("\n")).toEqual(["loaded", expect.stringMatching(/ is loaded$/)]);
 });
+
+test("the package: no override reaches what it installs, so that others get what is locked here", () => {
+  // npm passes over the overrides of what it installs. That is why light-my-request stands among the dependencies, which no
+  // code imports: fastify alone would bring a newer one, whose own dependency asks for a newer Node than this package.
+  const read = (name: string) => JSON.parse(readFileSync(join(projectRoot, name), "utf8"));
+  const { packages } = read("package-lock.json") as { packages: Record<string, { dev?: boolean } | undefined> };
+  for (const name of Object.keys(read("package.json").overrides)) {
+    expect(packages[`node_modules/${name}`]?.dev, name).toBe(true);
+  }
+});
