@@ -682,23 +682,24 @@ test("createApp(): of large bodies that have come one is read in a turn of the e
   expect(new Set(turns).size).toBe(8);
 });
 
-test("createApp(): bodies that are worked on have so many bytes in all, and room again once they are answered", async () => {
+test("createApp(): large bodies that are worked on have so many bytes in all, and room again once they are answered", async () => {
   let open = (): void => {};
   const opened = new Promise<void>((resolve) => {
     open = resolve;
   });
-  const { app, host } = await setUp({ settings: { transferBytes: "2000" }, fake: { opened } });
-  const ask = () => app.inject({ method: "POST", url: "/generate", payload: { prompt: "a".repeat(900) } });
+  const { app, host } = await setUp({ settings: { transferBytes: "150000" }, fake: { opened } });
+  const ask = (length = 70_000) =>
+    app.inject({ method: "POST", url: "/generate", payload: { prompt: "a".repeat(length) } });
   const first = [ask(), ask()];
   await expect.poll(() => host.asked.length).toBe(2);
   expectError(await ask(), 503, "queue_full");
+  // Small ones have room all the same.
+  const small = [ask(60_000), ask(60_000)];
+  await expect.poll(() => host.asked.length).toBe(4);
   open();
-  for (const answer of await Promise.all(first)) expect(answer.statusCode).toBe(200);
+  for (const answer of await Promise.all([...first, ...small])) expect(answer.statusCode).toBe(200);
   // One alone may be as large as any body.
-  const large = { prompt: "a".repeat(3_000) };
-  for (let i = 0; i < 2; i++) {
-    expect((await app.inject({ method: "POST", url: "/generate", payload: large })).statusCode).toBe(200);
-  }
+  for (let i = 0; i < 2; i++) expect((await ask(200_000)).statusCode).toBe(200);
 });
 
 test("createApp(): requests beyond what runs and waits are refused before their body is read", async () => {

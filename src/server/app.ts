@@ -24,7 +24,7 @@ import { Connections } from "./connections.js";
 import type { EngineHost } from "./engine-host.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
-import { readJsonBodies } from "./json-body.js";
+import { largeBodyBytes, readJsonBodies } from "./json-body.js";
 import { MeteredHost, type RequestWork } from "./metered-host.js";
 import { Metrics } from "./metrics.js";
 import { maxValuesOf } from "./openai/fields.js";
@@ -294,7 +294,7 @@ interface Admission {
 
 /**
  * Who is let in: known before a body is read. A place is taken once the body is there, and given back once the answer
- * is: clients that send or read slowly hold none. Bodies that have places have no more than `transferBytes` in all.
+ * is: clients that send or read slowly hold none. Large bodies that have places have no more than `transferBytes` in all.
  *
  * @returns takes a request's place once its body, of so many bytes, has come. @throws ApiError where there is none.
  */
@@ -304,11 +304,11 @@ function admit(
 ): (request: FastifyRequest, numBytes: number) => void {
   const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
   const inFlight = new Set<FastifyRequest>();
-  /** With the bytes of their bodies. */
+  /** With the bytes of their bodies, where these are large. */
   const places = new Map<FastifyRequest, number>();
   let placedBytes = 0;
   const checkPlaces = (numBytes = 0): void => {
-    const isFull = places.size > 0 && placedBytes + numBytes > config.transferBytes;
+    const isFull = numBytes >= largeBodyBytes && placedBytes > 0 && placedBytes + numBytes > config.transferBytes;
     if (places.size < maxRequests && !isFull) return;
     const size = isFull ? ` of ${placedBytes} bytes` : "";
     throw busy(`Cannot serve: ${places.size} requests${size} are being served already`, "queue_full");
@@ -317,8 +317,9 @@ function admit(
     // A client that has gone gave its place back already.
     if (places.has(request) || !inFlight.has(request)) return;
     checkPlaces(numBytes);
-    places.set(request, numBytes);
-    placedBytes += numBytes;
+    const largeBytes = numBytes < largeBodyBytes ? 0 : numBytes;
+    places.set(request, largeBytes);
+    placedBytes += largeBytes;
   };
   const leavePlace = (request: FastifyRequest): void => {
     placedBytes -= places.get(request) ?? 0;

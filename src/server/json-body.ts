@@ -61,7 +61,7 @@ export function readJsonBodies(
       done(error as Error);
       return;
     }
-    if (body.length < largeBytes) read(request, body, done);
+    if (body.length < largeBodyBytes) read(request, body, done);
     else {
       void turn().then(() => {
         if (request.raw.socket.destroyed) done(new ApiError(408, "Cancelled: the client has gone"));
@@ -72,7 +72,7 @@ export function readJsonBodies(
 }
 
 /** Less is read in a millisecond or two. */
-const largeBytes = 2 ** 16;
+export const largeBodyBytes = 2 ** 16;
 
 function invalidJson(message: string, cause: unknown): ApiError {
   return new ApiError(400, message, { code: "invalid_json", cause });

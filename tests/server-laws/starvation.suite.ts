@@ -1,13 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { HttpClient, type Outcome, type Question } from "./http-client.js";
 import { expectCleanLog, expectSettled } from "./server-laws.js";
-import { ServerUnderTest } from "./server-under-test.js";
+import { ServerUnderTest, sleep } from "./server-under-test.js";
 
 /** How large attacks are: bodies of so many bytes, so many requests at once. */
 export interface StarvationSizes {
   readonly bodyBytes: number;
   readonly numRequests: number;
+  /** Of bodies that come together, as many as there are places. Default: that law is left out. */
+  readonly numAtOnce?: number;
 }
+
+/** What either process may have of memory, however much comes: about four times what bodies may have in all. */
+const maxProcessBytes = 1.5e9;
 
 /** A stranger's request is admitted within so many graphs of the engine, whatever others ask for. */
 const maxGraphs = 64;
@@ -100,6 +105,34 @@ export function registerStarvationTests(sizes: StarvationSizes): void {
         if (longAttacks.has(name)) expect(numOverBefore).toBeLessThan(questions.length);
       });
     }
+
+    const { numAtOnce = 0, bodyBytes } = sizes;
+    test.skipIf(numAtOnce === 0)(`${numAtOnce} large bodies at once fill no memory`, async () => {
+      using attacker = new HttpClient(server);
+      const ofBytes = (text: string, bytes: number) => text.repeat(Math.floor(bytes / text.length));
+      const bodies = {
+        "/v1/tokenize": { text: ofBytes("1234567890", bodyBytes) },
+        "/v1/completions": { prompt: new Array(64).fill(ofBytes("word ", bodyBytes / 64 - 10)) },
+        "/generate": { blocks: new Array(1024).fill(ofBytes("w ", bodyBytes / 1024 - 10)) },
+        "/v1/blocks": { passages: [{ text: "x", metadata: { a: ofBytes("m", bodyBytes - 100) } }] },
+      };
+      for (const [path, body] of Object.entries(bodies)) {
+        const payload = Buffer.from(JSON.stringify(body));
+        let numLeft = numAtOnce;
+        const attack = Array.from({ length: numAtOnce }, async () => {
+          const outcome = await attacker.send({ path, body: payload });
+          numLeft -= 1;
+          return outcome;
+        });
+        let mostBytes = 0;
+        while (numLeft > 0) {
+          mostBytes = Math.max(mostBytes, server.rssBytes(), server.engineProcess()?.rssBytes ?? 0);
+          await sleep(50);
+        }
+        for (const outcome of await Promise.all(attack)) expect([200, 400, 503]).toContain(statusOf(outcome));
+        expect(mostBytes, path).toBeLessThan(maxProcessBytes);
+      }
+    });
   });
 }
 
