@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -9,11 +9,31 @@ const folder = mkdtempSync(join(tmpdir(), "block-attention-train-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const at = (...parts: string[]) => join(folder, ...parts);
 
-for (const name of ["model", "empty", "runs/done/checkpoint-8", "checkpoint", "adapter"]) {
+for (const name of [
+  "model",
+  "empty",
+  "no-weights",
+  "no-tokenizer",
+  "runs/done/checkpoint-8",
+  "checkpoint",
+  "adapter",
+]) {
   mkdirSync(at(...name.split("/")), { recursive: true });
 }
 const files: Readonly<Record<string, unknown>> = {
   "model/config.json": {},
+  "model/model.safetensors": {},
+  "model/tokenizer.json": {},
+  "no-weights/config.json": {},
+  "no-tokenizer/config.json": {},
+  "no-tokenizer/model.safetensors": {},
+  "list.json": [],
+  "raw.jsonl": {
+    messages: [
+      { role: "user", content: "a" },
+      { role: "assistant", content: "b" },
+    ],
+  },
   "checkpoint/config.json": { block_attention: {} },
   "adapter/adapter_config.json": {},
   "runs/done/checkpoint-8/plan.json": {
@@ -42,8 +62,22 @@ const files: Readonly<Record<string, unknown>> = {
   },
 };
 for (const [name, value] of Object.entries(files)) writeFileSync(at(...name.split("/")), JSON.stringify(value));
-writeFileSync(at("a.parquet"), "PAR1, and in the end PAR1");
+const packed = await runCli([
+  "data",
+  "pack",
+  "--input",
+  at("raw.jsonl"),
+  "--output",
+  at("a.parquet"),
+  "--workers",
+  "0",
+]);
+if (packed.error !== undefined) throw packed.error;
+writeFileSync(at("cut.parquet"), readFileSync(at("a.parquet")).subarray(0, -9));
+const otherColumns = join(import.meta.dirname, "fixtures", "raw", "2wiki", "dev.parquet");
 writeFileSync(at("text.txt"), "text");
+mkdirSync(at("runs", "given", "export"), { recursive: true });
+copyFileSync(at("a.parquet"), at("runs", "given", "export", "a.parquet"));
 
 /** Whatever gets through the checks looks for a Python, and there is none. */
 const noPython = { PATH: at("empty"), HOME: folder, XDG_CACHE_HOME: at("cache") };
@@ -69,6 +103,20 @@ test.each<[args: readonly string[], says: string]>([
   ],
   [[...train, ...set(`model.path=${at("text.txt")}`)], `Cannot load a model from ${path("text.txt")}: it is no folder`],
   [[...train, ...set("model.path=some-owner/some-model")], reached],
+  [[...train, ...set('model.path=""')], 'Cannot load a model from "": no such file or folder'],
+  [
+    [...train, ...set(`model.path=${at("no-weights")}`)],
+    `Cannot load a model from ${path("no-weights")}: it has no weights, a .safetensors or .bin file`,
+  ],
+  [
+    [...train, ...set(`model.path=${at("no-tokenizer")}`)],
+    `Cannot load a tokenizer from ${path("no-tokenizer")}: it has no tokenizer`,
+  ],
+  [[...train, ...set(`model.tokenizer=${at("empty")}`)], `Cannot load a tokenizer from ${path("empty")}: it has no`],
+  [
+    [...train, ...set("training.distributed=deepspeed", `training.deepspeed_config=${at("list.json")}`)],
+    `Cannot read ${path("list.json")}: it is no JSON object`,
+  ],
   [[...train, ...set(`model.tokenizer=${at("none")}`)], `Cannot load a tokenizer from ${path("none")}: no such file`],
   [
     [...train, ...set(`export.mean_with={"path":${path("none")},"share":0.5}`)],
@@ -77,6 +125,18 @@ test.each<[args: readonly string[], says: string]>([
   [[...train, ...set(`data.train=[${path("none.parquet")}]`)], `Cannot read ${path("none.parquet")}: no such file`],
   [[...train, ...set(`data.train=[${path("empty")}]`)], `Cannot read ${path("empty")}: it is a folder`],
   [[...train, ...set(`data.train=[${path("text.txt")}]`)], `Cannot read ${path("text.txt")}: it is no Parquet file`],
+  [
+    [...train, ...set(`data.train=[${path("cut.parquet")}]`)],
+    `Cannot read ${path("cut.parquet")}: it is no Parquet file`,
+  ],
+  [
+    [...train, ...set(`data.train=[${JSON.stringify(otherColumns)}]`)],
+    `Cannot read ${JSON.stringify(otherColumns)}: it has no column "input_ids"`,
+  ],
+  [
+    [...train, ...set("run_name=given", `data.train=[${path("runs", "given", "export", "a.parquet")}]`)],
+    `Cannot write ${path("runs", "given", "export")}: ${path("runs", "given", "export", "a.parquet")}, which is read, lies in it`,
+  ],
   [
     [...train, ...set(`data.evaluation=[${path("text.txt")}]`)],
     `Cannot read ${path("text.txt")}: it is no Parquet file`,
@@ -117,6 +177,14 @@ test.each<[args: readonly string[], says: string]>([
   expect(error?.message).toContain(says);
   expect(error?.message).not.toContain("\n");
   expect(stdout).toBe("");
+});
+
+test("trainerPython(): one that cannot be started leaves no timer behind, which would hold the process for a minute", async () => {
+  const numTimers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const before = numTimers();
+  const { error } = await runCli([...train, "--python", at("none")], noPython);
+  expect(error?.message).toContain(`Cannot use Python ${path("none")} of --python: no such program`);
+  expect(numTimers()).toBeLessThanOrEqual(before);
 });
 
 test.skipIf(process.platform === "win32")(

@@ -87,14 +87,12 @@ async function* partsOf(parts: AsyncIterable<InputPart>, unit: string, path: str
 
 async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerator<RowPart, void> {
   signal.throwIfAborted();
-  const { handle } = await openRegularFile(path);
-  await handle.close();
-  const instance = await openDatabase({ threads: "1", memory_limit: memoryLimit });
-  let connection: DuckDBConnection | undefined;
+  using parquet = await openParquet(path);
   try {
-    connection = await instance.connect();
     let number = 0;
-    const result = await connection.stream("SELECT encode(to_json(t)::VARCHAR) FROM read_parquet($path) t", { path });
+    const result = await parquet.connection.stream("SELECT encode(to_json(t)::VARCHAR) FROM read_parquet($path) t", {
+      path,
+    });
     for (;;) {
       signal.throwIfAborted();
       const chunk = await result.fetchChunk();
@@ -117,12 +115,42 @@ async function* readParquetRows(path: string, signal: AbortSignal): AsyncGenerat
     }
   } catch (error) {
     signal.throwIfAborted();
-    const reason = (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").slice(0, 300);
-    throw new Error(`Cannot read ${quote(path)}: ${reason}`, { cause: error });
-  } finally {
-    connection?.closeSync();
-    instance.closeSync();
+    throw describeParquetError(error, path);
   }
+}
+
+/**
+ * The names of a Parquet file's columns.
+ *
+ * @throws Error of one line for what is no Parquet file.
+ */
+export async function parquetColumns(path: string): Promise<string[]> {
+  using parquet = await openParquet(path);
+  try {
+    return (await parquet.connection.run("SELECT * FROM read_parquet($path) LIMIT 0", { path })).columnNames();
+  } catch (error) {
+    throw describeParquetError(error, path);
+  }
+}
+
+async function openParquet(path: string): Promise<Disposable & { readonly connection: DuckDBConnection }> {
+  const { handle } = await openRegularFile(path);
+  await handle.close();
+  const instance = await openDatabase({ threads: "1", memory_limit: memoryLimit });
+  const connection = await instance.connect();
+  return {
+    connection,
+    [Symbol.dispose]: () => {
+      connection.closeSync();
+      instance.closeSync();
+    },
+  };
+}
+
+function describeParquetError(error: unknown, path: string): Error {
+  const says = (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").slice(0, 300);
+  const reason = /magic bytes|too small to be a Parquet file/.test(says) ? "it is no Parquet file" : says;
+  return new Error(`Cannot read ${quote(path)}: ${reason}`, { cause: error });
 }
 
 /** A row as DuckDB spells it with null for NaN and infinities, which Parquet has and JSON has not. */

@@ -1,6 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { parquetColumns } from "../data/rows.js";
+import { isJsonObject, type JsonObject, readJson } from "../files/bounded-json.js";
 import { makeWritable, prepareFolder } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
@@ -15,19 +16,22 @@ import type { TrainerSettings } from "./settings.js";
  * @throws Error of one line for the first that will not do.
  */
 export async function checkRun(settings: TrainerSettings, processes: number, isNew: boolean): Promise<void> {
-  const { model, data, training } = settings;
+  const { model, tokenizer, data, training } = settings;
   const rows = training.rows_per_step;
   if (rows % processes !== 0) {
     throw new Error(`Cannot share "training.rows_per_step" among processes: ${rows} rows, ${processes} processes`);
   }
   for (const each of [model, model.mean_with, settings.export?.mean_with]) {
-    if (each?.path && !(await isHubName(each.path))) await checkModelFolder(each.path);
+    if (typeof each?.path === "string" && !(await isHubName(each.path))) await checkModelFolder(each.path);
   }
-  if (model.tokenizer !== null && !(await isHubName(model.tokenizer)))
-    await checkFolder(model.tokenizer, "a tokenizer", []);
-  for (const path of [...data.train, ...data.evaluation]) await checkParquet(path);
-  if (training.deepspeed_config !== null) await readJson(training.deepspeed_config);
-  await checkTexts([...data.text, ...(settings.tokenizer?.text ?? [])]);
+  const tokenizerFolder = model.tokenizer ?? model.path;
+  if (tokenizerFolder !== null && !(await isHubName(tokenizerFolder)))
+    await checkFolder(tokenizerFolder, "a tokenizer", tokenizerParts);
+  const samples = [...data.train, ...data.evaluation];
+  await checkSamples(samples);
+  if (training.deepspeed_config !== null) await readObject(training.deepspeed_config);
+  const texts = [...data.text, ...(tokenizer?.text ?? [])];
+  await checkTexts(texts);
   const run = join(settings.output_folder, settings.run_name);
   const entries = await readdir(run).catch(() => []);
   const steps = entries.flatMap((name) => /^checkpoint-(\d+)$/.exec(name)?.[1] ?? []).map(Number);
@@ -36,11 +40,11 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
     await checkPlan(join(run, `checkpoint-${Math.max(...steps)}`), settings);
   }
   if (settings.export === null) return makeWritable(run);
-  const read = [model.path, model.mean_with?.path, settings.export.mean_with?.path];
+  const read = [model.path, model.mean_with?.path, settings.export.mean_with?.path, model.tokenizer];
   // What a run that is done has exported is exported again.
   await prepareFolder(
     join(run, "export"),
-    read.filter((path) => typeof path === "string"),
+    [...read, ...samples, ...texts, training.deepspeed_config].filter((path) => typeof path === "string"),
     "config.json",
     true,
   );
@@ -93,8 +97,8 @@ export async function checkCheckpoint(folder: string): Promise<void> {
   // An adapter's checkpoint has no config.json of the model.
   if (names.includes("adapter_config.json")) return;
   if (!names.includes("config.json")) throw cannot('it is no checkpoint, it has no "config.json"');
-  const config = await readJson(join(folder, "config.json"));
-  if (!isJsonObject(config) || !isJsonObject(config.block_attention ?? null)) {
+  const config = await readObject(join(folder, "config.json"));
+  if (!isJsonObject(config.block_attention ?? null)) {
     throw cannot('its config.json has no "block_attention"');
   }
 }
@@ -109,32 +113,47 @@ async function isHubName(path: string): Promise<boolean> {
   return /^[A-Za-z0-9][\w.-]*(?:\/[A-Za-z0-9][\w.-]*)?$/.test(path) && !(await pathExists(path));
 }
 
+/** What a folder needs for Transformers to load a model, or a tokenizer, from it. */
+const modelParts: readonly (readonly [name: RegExp, what: string])[] = [
+  [/^config\.json$/, '"config.json"'],
+  [/\.(?:safetensors|bin)$/, "weights, a .safetensors or .bin file"],
+];
+const tokenizerParts = [[/^(?:tokenizer|vocab|spiece|sentencepiece|tekken)/, "tokenizer"]] as const;
+
 /**
  * Checks that a folder may hold a model or an encoder for Transformers.
  *
  * @throws Error of one line.
  */
-export function checkModelFolder(path: string): Promise<void> {
-  return checkFolder(path, "a model", ["config.json"]);
+export async function checkModelFolder(path: string): Promise<void> {
+  await checkFolder(path, "a model", modelParts);
+  await readObject(join(path, "config.json"));
 }
 
-async function checkFolder(path: string, what: string, files: readonly string[]): Promise<void> {
+async function checkFolder(path: string, what: string, parts: typeof modelParts): Promise<void> {
   const cannot = (reason: string) => new Error(`Cannot load ${what} from ${quote(path)}: ${reason}`);
   const names = await readdir(path).catch((error: NodeJS.ErrnoException) => {
     throw cannot(error.code === "ENOTDIR" ? "it is no folder" : reasonOf(describeFileError(error, path)));
   });
-  const lacking = files.find((file) => !names.includes(file));
-  if (lacking !== undefined) throw cannot(`it has no ${quote(lacking)}`);
+  const lacking = parts.find(([part]) => !names.some((name) => part.test(name)));
+  if (lacking !== undefined) throw cannot(`it has no ${lacking[1]}`);
 }
 
-async function checkParquet(path: string): Promise<void> {
-  const { handle, size } = await openRegularFile(path);
-  try {
-    const ends = Buffer.alloc(8);
-    await handle.read(ends, 0, 4, 0);
-    await handle.read(ends, 4, 4, Math.max(0, size - 4));
-    if (ends.toString("latin1") !== "PAR1PAR1") throw new Error(`Cannot read ${quote(path)}: it is no Parquet file`);
-  } finally {
-    await handle.close();
+async function readObject(path: string): Promise<JsonObject> {
+  const value = await readJson(path);
+  if (!isJsonObject(value)) throw new Error(`Cannot read ${quote(path)}: it is no JSON object`);
+  return value;
+}
+
+/** What the trainer reads of samples: COLUMNS of python/block_attention_trainer/samples.py. */
+const sampleColumns = ["input_ids", "labels", "block_lengths", "modes", "sample_id"];
+
+/** Checks files of samples by what stands at their ends: the rows are the trainer's to read. */
+async function checkSamples(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const columns = await parquetColumns(path);
+    const lacking = sampleColumns.find((name) => !columns.includes(name));
+    if (lacking !== undefined)
+      throw new Error(`Cannot read ${quote(path)}: it has no column ${quote(lacking)}, wanted what "data pack" writes`);
   }
 }

@@ -105,7 +105,8 @@ async function askPython(
   const child = spawn(path, ["-c", question, ...packages], {
     env,
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: answerMs,
+    // spawn()'s own timeout is never cleared where nothing can be started: it would hold the process until it is over.
+    signal: AbortSignal.timeout(answerMs),
     killSignal: "SIGKILL",
   });
   const lines: string[] = [];
