@@ -507,7 +507,8 @@ export function outputsSuite(size: OutputsSize): void {
       );
       const exported = join(at, "other", "export");
       mkdirSync(exported, { recursive: true });
-      writeFileSync(join(exported, "config.json"), "{}");
+      for (const name of ["config.json", "tokenizer.json", "model.safetensors"])
+        writeFileSync(join(exported, name), "{}");
       const onward = {
         ...recipe,
         ...{ output_folder: at, run_name: "other", model: { path: exported }, tokenizer: null },
