@@ -52,7 +52,8 @@ export class BpeModel {
     const found = yield* this.#encodeNew(word);
     if (word.length <= maxRememberedLength) {
       if (this.#known.size >= maxRememberedWords) this.#known.clear();
-      this.#known.set(word, found);
+      // A copy: a word cut from a text keeps the whole text in memory.
+      this.#known.set(Buffer.from(word).toString(), found);
     }
     for (const [i, id] of found.entries()) {
       ids.push(id);

@@ -2,6 +2,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expect, onTestFinished, test } from "vitest";
 import { readGguf } from "../files/gguf.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "./load-tokenizer.js";
@@ -395,4 +397,19 @@ test("TextTokenizer.tokenBytes(): what a decoder replaces after joining is repla
   );
   expect(Buffer.from(tokenizer.tokenBytes(markA!)).toString()).toBe(" a");
   expect([...tokenizer.tokenBytes(3 + 0xe2)]).toEqual([0xe2]);
+});
+
+test("Tokenizer.encode(): words that are remembered do not keep their texts in memory", async () => {
+  const tokenizer = await loadTokenizerFromFolder("models/tiny-rag");
+  setFlagsFromString("--expose_gc");
+  const collect = runInNewContext("gc") as () => void;
+  const filling = "the quick brown fox ".repeat(25_000);
+  const heapAfter = (numTexts: number): number => {
+    for (let i = 0; i < numTexts; i++)
+      tokenizer.encode(`${Buffer.from(filling)} word${i}withoutanend${"x".repeat(i)}`, "none");
+    collect();
+    return process.memoryUsage().heapUsed;
+  };
+  const before = heapAfter(1);
+  expect(heapAfter(64) - before).toBeLessThan(10_000_000);
 });
