@@ -60,13 +60,15 @@ export async function mixRows(options: MixOptions): Promise<MixReport> {
   const drawnPath = `${output}.drawn.partial`;
   /** Where each drawn line ends, in bytes. */
   const ends: number[] = [];
-  try {
-    await writeTexts(drawnPath, drawnTexts(files, totals, usable, taken, tally, ends, options));
-    await refuseChanged();
-    await writeAtomically(output, (partial) => writeTexts(partial, shuffledTexts(drawnPath, ends, seed, signal)));
-  } finally {
-    await rm(drawnPath, { force: true });
-  }
+  await writeAtomically(output, async (partial) => {
+    try {
+      await writeTexts(drawnPath, drawnTexts(files, totals, usable, taken, tally, ends, options));
+      await refuseChanged();
+      await writeTexts(partial, shuffledTexts(drawnPath, ends, seed, signal));
+    } finally {
+      await rm(drawnPath, { force: true });
+    }
+  });
   const { dropped, errors: _, ...counts } = tally.report();
   const perInput = Object.fromEntries(taken.map((count, i) => [`input_${i + 1}`, count]));
   await writeManifest(

@@ -72,17 +72,19 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   const digest = tokenizer.digest;
   const counts = new Counts();
   const rowsPath = `${output}.rows.partial`;
-  try {
-    await writeTexts(rowsPath, packedTexts(files, settings, options, counts));
-    if (counts.kept === 0) {
-      const why = counts.errors[0] ?? Object.keys(counts.dropped)[0] ?? "there were no rows";
-      throw new Error(`Cannot pack: no sample is left of ${counts.rows} rows; ${why}`);
+  await writeAtomically(output, async (partial) => {
+    try {
+      await writeTexts(rowsPath, packedTexts(files, settings, options, counts));
+      if (counts.kept === 0) {
+        const why = counts.errors[0] ?? Object.keys(counts.dropped)[0] ?? "there were no rows";
+        throw new Error(`Cannot pack: no sample is left of ${counts.rows} rows; ${why}`);
+      }
+      signal.throwIfAborted();
+      await writeParquet(rowsPath, partial, digest);
+    } finally {
+      await rm(rowsPath, { force: true });
     }
-    signal.throwIfAborted();
-    await writeAtomically(output, (partial) => writeParquet(rowsPath, partial, digest));
-  } finally {
-    await rm(rowsPath, { force: true });
-  }
+  });
   const report: PackReport = { ...counts.report(), tokenizerDigest: digest, settings };
   await writeAtomically(`${output}.lengths.svg`, (partial) =>
     writeFile(partial, histogramPicture(counts.lengths, "Lengths of packed samples", "tokens")),

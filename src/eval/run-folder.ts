@@ -1,8 +1,7 @@
 import { type FileHandle, open, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { holdLock } from "../data/file-lock.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
-import { describeWriteError, prepareOutputs, writeAtomically } from "../files/outputs.js";
+import { describeWriteError, holdLock, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
 import type { RunSettings } from "./responder.js";

@@ -1,5 +1,5 @@
 import { type BigIntStats, constants, type Stats } from "node:fs";
-import { access, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { access, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { quote } from "./quote.js";
 import { describeFileError } from "./regular-file.js";
@@ -28,7 +28,7 @@ const lastingEndings = [
 const passingEndings = [
   ...[".partial", ".partial.json", ".partial.lock", ".rows.partial", ".drawn.partial", ".lock"],
   ...[".scores.partial", ".scores.partial.json", ".scores.partial.lock"],
-  ...lastingEndings.map((ending) => `${ending}.partial`),
+  ...lastingEndings.flatMap((ending) => [`${ending}.partial`, `${ending}.partial.lock`]),
 ];
 const writtenBeside = [...lastingEndings, ...passingEndings];
 
@@ -132,14 +132,16 @@ export async function makeFolder(folder: string): Promise<void> {
 
 /**
  * A file that is there whole or not at all: it is written beside its place under `path` + ".partial", synced, and takes its
- * place by a rename. What an interrupted run left is written over by the next. `prepareOutputs` is asked first.
+ * place by a rename. What an interrupted run left is written over by the next, what another process is writing is not.
+ * `prepareOutputs` is asked first.
  *
- * @throws Error that names the path if it cannot be written, for instance on a full disk; what `write` throws. Nothing
- * is left of it then, and a file that was there before is still there.
+ * @throws Error that names the path if it cannot be written, for instance on a full disk or while another process writes
+ * it; what `write` throws. Nothing is left of it then, and a file that was there before is still there.
  */
 export async function writeAtomically(path: string, write: (partial: string) => Promise<void>): Promise<void> {
   const partial = `${path}.partial`;
   await makeFolder(dirname(path));
+  await using _lock = await holdLock(`${partial}.lock`, `write ${quote(path)}`);
   try {
     await write(partial);
     await sync(partial, "r+");
@@ -149,6 +151,44 @@ export async function writeAtomically(path: string, write: (partial: string) => 
   } catch (error) {
     await rm(partial, { force: true });
     throw describeWriteError(error, path);
+  }
+}
+
+/**
+ * Holds a lock file for this process; what a process that is gone left is taken over.
+ *
+ * @param what is done under it, for the error: for instance `write "a.jsonl"`.
+ * @throws Error if another process holds it, or it cannot be written.
+ */
+export async function holdLock(path: string, what: string): Promise<AsyncDisposable> {
+  // A number may come again, in a container at each start; with the time it does not.
+  const own = `${process.pid} ${Math.round(performance.timeOrigin)}`;
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await writeFile(path, `${own}\n`, { flag: "wx" });
+      return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 2) {
+        // On a full disk it is there, and empty.
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST") await rm(path, { force: true });
+        throw describeWriteError(error, path);
+      }
+      const holder = (await readFile(path, "utf8").catch(() => "")).trim();
+      const pid = Number(holder.split(" ")[0]);
+      if (pid > 0 && (pid === process.pid ? holder === own : isAlive(pid))) {
+        throw new Error(`Cannot ${what}: process ${pid} does; if that is none of ours, remove ${quote(path)}`);
+      }
+      await rm(path, { force: true });
+    }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

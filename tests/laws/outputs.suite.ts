@@ -411,6 +411,20 @@ export function outputsSuite(size: OutputsSize): void {
       const belongs = (name: string) => writing.inside !== undefined || name.startsWith(basename(file));
       expect(readdirSync(dirname(file)).filter((name) => !belongs(name))).toEqual([]);
     });
+
+    test("two at once: one of them at least writes it, and the other says so", async () => {
+      const { at, input } = prepared(writing);
+      const file = fileIn(writing, at);
+      const args = argsOf(writing, input, outputFor(writing, file));
+      const both = await Promise.all([runCli(args), runCli(args)]);
+      const messages = both.flatMap(({ error }) => (error === undefined ? [] : [error.message]));
+      expect(messages.length).toBeLessThan(2);
+      for (const message of messages) {
+        expect(message).toMatch(/^Cannot (?:write|run in) "[^"]+": (?:process \d+ does|there is such a file)/);
+      }
+      expect(existsSync(file)).toBe(true);
+      expect(namesBelow(at).filter((name) => /partial|lock$/.test(name))).toEqual([]);
+    });
   });
 
   describe.skipIf(process.platform === "win32").each(commands.slice(0, size.numDisturbed))(

@@ -1,8 +1,7 @@
 import { dirname } from "node:path";
 import type { JsonObject, JsonValue } from "../../files/bounded-json.js";
-import { makeFolder, modelFiles, writeAtomically } from "../../files/outputs.js";
+import { holdLock, makeFolder, modelFiles, writeAtomically } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
-import { holdLock } from "../file-lock.js";
 import { digestInputs, type ManifestInput, writeManifest } from "../manifest.js";
 import { ResumedLines } from "../resumed-lines.js";
 import { type RowReport, RowTally, refusePipes } from "../row-tally.js";
