@@ -179,8 +179,11 @@ function choosePlaceholders(
 ): Placeholders {
   const texts = [template.source, JSON.stringify(options.variables ?? {})];
   for (const { role, name = "", content } of messages) texts.push(role, name, content);
+  // No message begins with its letter: a template that prints the first letters alone would print the same of both.
+  const starts = new Set(messages.map(({ content }) => content.trimStart().charAt(0).toUpperCase()));
+  const letter = [..."BCDFGHJKLMNPQRSTVWXZ"].find((one) => !starts.has(one)) ?? "B";
   let salt = 0;
-  const tagOf = () => `Blk${salt}Q`;
+  const tagOf = () => `${letter}lk${salt}Q`;
   while (texts.some((text) => text.includes(tagOf()))) salt++;
   const tag = tagOf();
   return {

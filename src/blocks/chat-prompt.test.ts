@@ -340,6 +340,15 @@ test("segmentMessages(): whatever a template does to content, the blocks are the
   }
 });
 
+test("segmentMessages(): a text that begins as a placeholder does is found where the template prints its first letters alone", () => {
+  const template = compileChatTemplate("{% for m in messages %}<{{ m.content[:3] }}>{% endfor %}", {
+    tokens,
+    addsBos: false,
+  });
+  const messages = ["Blk0Q1z", "Blk0Q1z", "Blk0Q1zx"].map((content) => ({ role: "user", content }));
+  expect(textOf(segmentMessages(messages, template))).toBe("<Blk><Blk><Blk>");
+});
+
 test("segmentMessages(): what a template leaves out is told", () => {
   const messages = [
     { role: "tool", content: "42" },
