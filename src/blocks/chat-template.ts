@@ -152,6 +152,7 @@ function lengthOfVariables(variables: object): number {
 
 /** An error's message on one line, cut to a readable length. */
 function oneLine(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
+  const isTooDeep = error instanceof RangeError && error.message.includes("call stack");
+  const message = isTooDeep ? "it is nested too deeply" : error instanceof Error ? error.message : String(error);
   return clip(message.replace(/\s+/g, " ").trim(), 300).replace(/\.$/, "");
 }

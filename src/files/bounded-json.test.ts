@@ -20,6 +20,12 @@ test("parseJson(): gives what JSON.parse gives, keys checked or not", () => {
   );
 });
 
+test("parseJson(): an error quotes control characters escaped", () => {
+  expect(() => parseJson("\u001b[31mX\u007f\u009b {", "a")).toThrow(
+    /^Cannot read a: it is no JSON, \P{Cc}*\\u001b\[31m\P{Cc}*$/u,
+  );
+});
+
 test("parseJson(): refuses what is no JSON, whatever it is, in one line", async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: "binary" }), async (text) => {

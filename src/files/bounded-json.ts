@@ -63,8 +63,9 @@ function parseText(text: string, what: string, limits: JsonLimits): JsonValue {
   try {
     return JSON.parse(text);
   } catch (error) {
-    // The engine's message may quote the text, line ends and all.
-    const reason = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 200) : String(error);
+    // The engine's message may quote the text, line ends, colours of a terminal and all.
+    const says = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 200) : String(error);
+    const reason = says.replace(/\p{Cc}/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`);
     throw new Error(`Cannot read ${what}: it is no JSON, ${reason}`, { cause: error });
   }
 }

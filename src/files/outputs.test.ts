@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,3 +26,24 @@ test("writeAtomically(): a file that is being written is not written by another,
     await rm(folder, { recursive: true });
   }
 });
+
+test.skipIf(process.platform !== "linux")(
+  "writeAtomically(): a process that has ended and was not waited for holds nothing",
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
+    // The shell becomes a program that waits for nobody.
+    const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] });
+    try {
+      const [pid] = await once(parent.stdout, "data");
+      const isZombie = async () => /\) Z /.test(await readFile(`/proc/${Number(pid)}/stat`, "latin1"));
+      while (!(await isZombie())) await new Promise((resolve) => setTimeout(resolve, 5));
+      const path = join(folder, "a.txt");
+      await writeFile(`${path}.partial.lock`, `${Number(pid)} 1\n`);
+      await writeAtomically(path, (partial) => writeFile(partial, "text"));
+      expect(await readFile(path, "utf8")).toBe("text");
+    } finally {
+      parent.kill();
+      await rm(folder, { recursive: true });
+    }
+  },
+);

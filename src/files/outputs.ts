@@ -175,7 +175,7 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
       }
       const holder = (await readFile(path, "utf8").catch(() => "")).trim();
       const pid = Number(holder.split(" ")[0]);
-      if (pid > 0 && (pid === process.pid ? holder === own : isAlive(pid))) {
+      if (pid > 0 && (pid === process.pid ? holder === own : await isAlive(pid))) {
         throw new Error(`Cannot ${what}: process ${pid} does; if that is none of ours, remove ${quote(path)}`);
       }
       await rm(path, { force: true });
@@ -183,13 +183,14 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
   }
 }
 
-function isAlive(pid: number): boolean {
+async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
   }
+  // Linux keeps what has ended, and takes signals for it, until it is waited for; in a container that may be never.
+  return !/\) Z /.test(await readFile(`/proc/${pid}/stat`, "latin1").catch(() => ""));
 }
 
 /** Puts what was written to a file, or a folder's own entries, on the disk. */
