@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { writeAtomically } from "./outputs.js";
 
@@ -31,12 +32,16 @@ test.skipIf(process.platform !== "linux")(
   "writeAtomically(): a process that has ended and was not waited for holds nothing",
   async () => {
     const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
-    // The shell becomes a program that waits for nobody.
-    const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] });
+    // The shell becomes a program that waits for nobody; its child is ended after that.
+    const parent = spawn("sh", ["-c", "sleep 60 & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] });
     try {
       const [pid] = await once(parent.stdout, "data");
-      const isZombie = async () => /\) Z /.test(await readFile(`/proc/${Number(pid)}/stat`, "latin1"));
-      while (!(await isZombie())) await new Promise((resolve) => setTimeout(resolve, 5));
+      const until = async (pid: number, state: RegExp) => {
+        while (!state.test(await readFile(`/proc/${pid}/stat`, "latin1"))) await setTimeout(5);
+      };
+      await until(Number(parent.pid), /\(sleep\)/);
+      process.kill(Number(pid), "SIGKILL");
+      await until(Number(pid), /\) Z /);
       const path = join(folder, "a.txt");
       await writeFile(`${path}.partial.lock`, `${Number(pid)} 1\n`);
       await writeAtomically(path, (partial) => writeFile(partial, "text"));
