@@ -1,6 +1,7 @@
 import { type BigIntStats, constants, type Stats } from "node:fs";
 import { access, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { quote } from "./quote.js";
 import { describeFileError } from "./regular-file.js";
 
@@ -174,6 +175,11 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
         throw describeWriteError(error, path);
       }
       const holder = (await readFile(path, "utf8").catch(() => "")).trim();
+      // Made just now, perhaps, by one that has yet to write its number.
+      if (holder === "" && attempt < 2) {
+        await sleep(50);
+        continue;
+      }
       const pid = Number(holder.split(" ")[0]);
       if (pid > 0 && (pid === process.pid ? holder === own : await isAlive(pid))) {
         throw new Error(`Cannot ${what}: process ${pid} does; if that is none of ours, remove ${quote(path)}`);
