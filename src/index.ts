@@ -30,10 +30,11 @@ export {
   type GenerateOptions,
   type RequestOptions,
   type ScoreOptions,
+  type TokenizeOptions,
 } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type { LoadedModel } from "./engine/model.js";
-export type { DocumentOptions, PromptCut, PromptInput, SplitLong } from "./engine/prompt.js";
+export type { DocumentOptions, PromptCut, PromptInput, SplitLong, TokenizedPrompt } from "./engine/prompt.js";
 export type {
   EncodedPassage,
   EncodeResult,
