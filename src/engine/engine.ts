@@ -298,7 +298,7 @@ export class Engine implements AsyncDisposable {
     let endToken: EndToken | undefined;
     const done = (lastText: string): GenerateEvent & { kind: "done" } => {
       text += lastText;
-      const promptTokens = prompt ? countTokens(prompt.blocks) : 0;
+      const promptTokens = prompt?.numTokens ?? 0;
       const usage = { promptTokens, cachedTokens: prepared?.cachedTokens ?? 0, completionTokens: generatedIds.length };
       const result: GenerateResult = {
         text,
@@ -761,7 +761,7 @@ export class Engine implements AsyncDisposable {
 
   /** Leases or encodes the local blocks and lays them out. */
   async #prepare(
-    { blocks, passages }: TokenizedPrompt,
+    { blocks, passages, numTokens }: TokenizedPrompt,
     { capacity, decodes, bytes }: ContextNeeds,
     { positionReencoding, salt, signal }: Terms,
     timings: MutableTimings,
@@ -789,7 +789,7 @@ export class Engine implements AsyncDisposable {
 
       slot = decodes ? this.#scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(backend, decoder, this.kvType, capacity, { room, slot });
-      const numLocal = countTokens(local);
+      const numLocal = numTokens - finalTokens.length;
       const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
       const laid = leased.blocks.map(({ block }) => block);
       await assemble(this.#scheduler, decoder, context, laid, positions, signal);
@@ -850,10 +850,6 @@ function longest(blocks: readonly Int32Array[]): number {
 
 function quarterOfMemory(): number {
   return Math.floor(totalmem() / 4);
-}
-
-function countTokens(blocks: readonly Int32Array[]): number {
-  return blocks.reduce((sum, block) => sum + block.length, 0);
 }
 
 /** Each block's positions from 0 on. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, onTestFinished, test } from "vitest";
+import { spmTokenizer } from "../../tests/models/spm-tokenizer.js";
 import { readGguf } from "../files/gguf.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "./load-tokenizer.js";
 
@@ -21,48 +22,19 @@ async function folderWith(files: Readonly<Record<string, unknown>>): Promise<str
   return folder;
 }
 
-/** SPM as Hugging Face writes it, over a, b and ▁, with two control tokens and all 256 bytes. */
+const [mark, b, markA, ab, user] = [259, 261, 262, 263, 264];
+
+/** With two control tokens and a user's own. */
 function smallTokenizer(): Record<string, unknown> & { model: Record<string, unknown> } {
-  const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-  const tokens = ["<unk>", "<s>", "</s>", ...bytes, "▁", "a", "b", "▁a", "ab"];
   return {
+    ...spmTokenizer(),
     added_tokens: [
       { id: 1, content: "<s>", special: true },
       { id: 2, content: "</s>", special: true },
-      { id: tokens.length, content: "[U]", special: false, normalized: false },
+      { id: user, content: "[U]", special: false, normalized: false },
     ],
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        { type: "Prepend", prepend: "▁" },
-        { type: "Replace", pattern: { String: " " }, content: "▁" },
-      ],
-    },
-    pre_tokenizer: null,
-    post_processor: {
-      type: "TemplateProcessing",
-      single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-    },
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: "▁" }, content: " " },
-        { type: "ByteFallback" },
-        { type: "Fuse" },
-        { type: "Strip", content: " ", start: 1, stop: 0 },
-      ],
-    },
-    model: {
-      type: "BPE",
-      unk_token: "<unk>",
-      fuse_unk: true,
-      byte_fallback: true,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-      merges: ["▁ a", ["a", "b"]],
-    },
   };
 }
-const [mark, b, markA, ab, user] = [259, 261, 262, 263, 264];
 
 test("loadTokenizerFromFolder(): SPM with a dummy space, byte fallback and added tokens", async () => {
   const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": smallTokenizer() }));

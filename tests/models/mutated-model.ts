@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Random } from "./random.js";
 import { writeRandomGguf } from "./random-gguf.js";
 import { writeRandomModel } from "./random-model.js";
+import { spmTokenizer } from "./spm-tokenizer.js";
 
 const blockAttention = { version: 1, prefix: "[B]", modes: ["block", "full"] } as const;
 
@@ -20,42 +21,11 @@ export function writeSoundModels(folder: string): string[] {
   return ["llama", "qwen2", "spm", "steps", "llama.gguf", "qwen3.gguf"].map(to);
 }
 
-/** SPM as Hugging Face writes it: a dummy space, bytes for what has no token. */
 function writeSpmTokenizer(folder: string): void {
-  const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-  const tokens = ["<unk>", "<s>", "</s>", ...bytes, "▁", "a", "b", "▁a", "ab", "t", "h", "th"];
   const named = (content: string, id: number) => ({ id, content, special: true, normalized: false, lstrip: false });
   const tokenizer = {
+    ...spmTokenizer({ tokens: ["t", "h", "th"], merges: ["t h"] }),
     added_tokens: [named("<unk>", 0), named("<s>", 1), named("</s>", 2)],
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        { type: "Prepend", prepend: "▁" },
-        { type: "Replace", pattern: { String: " " }, content: "▁" },
-      ],
-    },
-    pre_tokenizer: null,
-    post_processor: {
-      type: "TemplateProcessing",
-      single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-    },
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: "▁" }, content: " " },
-        { type: "ByteFallback" },
-        { type: "Fuse" },
-        { type: "Strip", content: " ", start: 1, stop: 0 },
-      ],
-    },
-    model: {
-      type: "BPE",
-      unk_token: "<unk>",
-      fuse_unk: true,
-      byte_fallback: true,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-      merges: ["▁ a", ["a", "b"], "t h"],
-    },
   };
   const config = {
     bos_token: "<s>",
