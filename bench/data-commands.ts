@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { Random } from "../src/data/random.js";
-import { embeddedModelPath } from "../src/engine/engine.js";
+import { embeddedModelPath } from "../src/engine/model.js";
 import { describeRun, printTable } from "./shared/report.js";
 
 const [rowsText = "100000", namesText = ""] = process.argv.slice(2);

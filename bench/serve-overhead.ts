@@ -6,7 +6,8 @@
 import { Agent } from "node:http";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { Engine, embeddedModelPath } from "../src/engine/engine.js";
+import { Engine } from "../src/engine/engine.js";
+import { embeddedModelPath } from "../src/engine/model.js";
 import type { EngineHost, HostGenerateRequest } from "../src/server/engine-host.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable } from "./shared/report.js";

@@ -21,23 +21,23 @@ export {
   ragPrompt,
 } from "./blocks/rag-prompt.js";
 export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
-export {
-  type EncodeOptions,
-  Engine,
-  type EngineOptions,
-  type EngineStats,
-  embeddedModelPath,
-  type GenerateOptions,
-  type RequestOptions,
-  type ScoreOptions,
-  type TokenizeOptions,
-} from "./engine/engine.js";
+export { Engine } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
-export type { LoadedModel } from "./engine/model.js";
+export type {
+  EncodeOptions,
+  EngineOptions,
+  GenerateOptions,
+  RequestOptions,
+  ScoreOptions,
+  TokenizeOptions,
+} from "./engine/engine-options.js";
+export type { LocalEngine } from "./engine/local-engine.js";
+export { embeddedModelPath, type LoadedModel } from "./engine/model.js";
 export type { DocumentOptions, PromptCut, PromptInput, SplitLong, TokenizedPrompt } from "./engine/prompt.js";
 export type {
   EncodedPassage,
   EncodeResult,
+  EngineStats,
   FailedPassage,
   FinishReason,
   GenerateEvent,

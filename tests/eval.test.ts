@@ -2,7 +2,8 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { Engine, embeddedModelPath } from "../src/engine/engine.js";
+import { Engine } from "../src/engine/engine.js";
+import { embeddedModelPath } from "../src/engine/model.js";
 import { readTableRows, runAccuracyTable } from "../src/eval/accuracy-table.js";
 import { heldOutLines } from "../src/eval/held-out.js";
 import type { RagLine } from "../src/eval/rag-line.js";

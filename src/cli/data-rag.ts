@@ -10,7 +10,7 @@ import { convertRows } from "../data/rag/convert-rows.js";
 import { type RetrieveReport, retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import type { RowReport } from "../data/row-tally.js";
 import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
-import { embeddedModelPath } from "../engine/engine.js";
+import { embeddedModelPath } from "../engine/model.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
 import { modelFiles } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";

@@ -7,7 +7,7 @@ import { QUESTION_KINDS } from "../data/synth/question.js";
 import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
-import { embeddedModelPath } from "../engine/engine.js";
+import { embeddedModelPath } from "../engine/model.js";
 import { modelFiles, prepareOutputs } from "../files/outputs.js";
 import { forceOption, modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import type { Engine, GenerateOptions, RequestOptions } from "../engine/engine.js";
+import type { Engine } from "../engine/engine.js";
+import type { GenerateOptions, RequestOptions } from "../engine/engine-options.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { GenerateResult } from "../engine/results.js";
 import type { TokenLogprob } from "../engine/sampler.js";

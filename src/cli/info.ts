@@ -1,6 +1,5 @@
 import type { Command } from "commander";
-import { embeddedModelPath } from "../engine/engine.js";
-import { loadTokenizer, weightTypes } from "../engine/model.js";
+import { embeddedModelPath, loadTokenizer, weightTypes } from "../engine/model.js";
 import { ggmlTypes } from "../ggml/types.js";
 import { KV_TYPES } from "../kv/block-kv.js";
 import type { ModelConfig } from "../model/config.js";

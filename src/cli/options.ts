@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import type { EngineOptions, GenerateOptions } from "../engine/engine.js";
+import type { EngineOptions, GenerateOptions } from "../engine/engine-options.js";
 import { parseSamplingOptions, type SamplingInput } from "../engine/sampling-options.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";

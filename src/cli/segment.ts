@@ -1,8 +1,7 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { joinLocalBlocks } from "../blocks/block.js";
-import { embeddedModelPath } from "../engine/engine.js";
-import { loadTokenizer, templateOf } from "../engine/model.js";
+import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
 import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "../engine/prompt.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { readGguf } from "../files/gguf.js";

@@ -1,6 +1,5 @@
 import { type Command, Option } from "commander";
-import { embeddedModelPath } from "../engine/engine.js";
-import { loadTokenizer } from "../engine/model.js";
+import { embeddedModelPath, loadTokenizer } from "../engine/model.js";
 import { inputOption, jsonOption, modelOption } from "./options.js";
 import { parseTextLine } from "./prompt-line.js";
 import { oneLine, openLines, runLines } from "./run-lines.js";

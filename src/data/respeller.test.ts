@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { embeddedModelPath } from "../engine/engine.js";
-import { loadTokenizer } from "../engine/model.js";
+import { embeddedModelPath, loadTokenizer } from "../engine/model.js";
 import { Respeller } from "./respeller.js";
 
 const tokenizer = await loadTokenizer(embeddedModelPath());

@@ -12,18 +12,81 @@ import {
   wholeNumber,
 } from "../files/options.js";
 import { backendKinds } from "../ggml/library.js";
-import { KV_TYPES } from "../kv/block-kv.js";
+import { KV_TYPES, type KVType } from "../kv/block-kv.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
 import { weightsConversions } from "../model/weights.js";
-import type {
-  EncodeOptions,
-  EngineOptions,
-  GenerateOptions,
-  RequestOptions,
-  ScoreOptions,
-  TokenizeOptions,
-} from "./engine.js";
-import { splitLongField } from "./prompt.js";
-import { samplingFields } from "./sampling-options.js";
+import type { ModelOptions } from "./model.js";
+import { type SplitLong, splitLongField } from "./prompt.js";
+import type { EncodedPassage } from "./results.js";
+import { type SamplingInput, samplingFields } from "./sampling-options.js";
+
+export interface EngineOptions extends Omit<ModelOptions, "model"> {
+  /** A Hugging Face folder or a .gguf file. Default: the embedded model. */
+  readonly model?: string | undefined;
+  /** The element type of block KV. Default "f16". */
+  readonly kvType?: KVType | undefined;
+  /** The most bytes of blocks that are kept. Default: a quarter of the machine's memory. */
+  readonly storeBytes?: number | undefined;
+  /** The most bytes of assembled contexts, all requests together. Default: a quarter of the machine's memory. */
+  readonly contextBytes?: number | undefined;
+  /** The most requests that run at the same time. Default 32. */
+  readonly maxRunning?: number | undefined;
+  /** The most requests that wait for their turn; more are turned away. Default 256. */
+  readonly maxQueued?: number | undefined;
+  /** The longest prompt, in tokens; also of a passage that is encoded. Default: as long as the model's context allows. */
+  readonly maxPromptTokens?: number | undefined;
+  /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
+  readonly mode?: AttentionMode | undefined;
+  /** The RAG prompt's own words, in place of the model's. */
+  readonly ragTexts?: GivenRagTexts | undefined;
+  /** Told once what a user should know, for instance that the model was not trained for block mode, or that its files contradict themselves. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+export interface RequestOptions {
+  readonly mode?: AttentionMode | undefined;
+  /**
+   * False, for experiments: non-final blocks keep the positions 0.. at which they were encoded, the final block has its
+   * global ones. Default true.
+   */
+  readonly positionReencoding?: boolean | undefined;
+  /** Keeps tenants apart: no two salts share a block. Default "". */
+  readonly salt?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface GenerateOptions extends SamplingInput {
+  /**
+   * Tells, with the `prompt` event, how likely each token of the prompt was, and that many of the likeliest tokens in its
+   * place, 0 to 20. Local blocks are computed for it, hits too. Left out: nothing is told.
+   */
+  readonly promptLogprobs?: number | undefined;
+}
+
+export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
+  /** The model's form of a passage in other words, as prompts will have it in `rag.texts`. */
+  readonly texts?: Pick<GivenRagTexts, "passage"> | undefined;
+  readonly splitLong?: SplitLong | undefined;
+  /** How many blocks passages may be split into, all together: one that has too many parts fails. Default: as many as there are. */
+  readonly maxBlocks?: number | undefined;
+  /** Told of each passage in order, as it is there; of one that is split, of each part. */
+  readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
+}
+
+export interface TokenizeOptions {
+  /** Whether text that spells a control token becomes it. Default false. */
+  readonly special?: boolean | undefined;
+  /** More tokens are an error. Default: as many as there are. */
+  readonly maxTokens?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ScoreOptions extends RequestOptions {
+  /** How many of the likeliest tokens are told at each step. Default 5. */
+  readonly top?: number | undefined;
+  /** Decodes the continuation token by token, as an answer is, where it is otherwise computed at once. */
+  readonly stepwise?: boolean | undefined;
+}
 
 const modes = ["block", "full"] as const;
 const aByteNumber = { ...wholeNumber(0), wanted: "a whole number of bytes from 0 on" };

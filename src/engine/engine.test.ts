@@ -2,8 +2,9 @@ import { expect, test } from "vitest";
 import { noEnd } from "../../tests/laws/law-models.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
-import { Engine, type EngineOptions } from "./engine.js";
+import { Engine } from "./engine.js";
 import { EngineError } from "./engine-error.js";
+import type { EngineOptions } from "./engine-options.js";
 import type { GenerateEvent } from "./results.js";
 
 async function smallEngine(options: EngineOptions = {}): Promise<Engine> {

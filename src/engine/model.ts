@@ -1,4 +1,6 @@
+import { existsSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
+import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import { readGguf } from "../files/gguf.js";
@@ -169,4 +171,11 @@ export function weightTypes(source: ModelSource, conversion: WeightsConversion):
     types.set(type, (types.get(type) ?? 0) + 1);
   }
   return types;
+}
+
+/** The model that comes with the package. */
+export function embeddedModelPath(): string {
+  const path = fileURLToPath(new URL("../../models/tiny-rag", import.meta.url));
+  if (!existsSync(path)) throw new Error(`Cannot find the embedded model: "${path}" does not exist; name a model`);
+  return path;
 }

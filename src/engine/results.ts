@@ -1,8 +1,11 @@
 import type { PassageLabel } from "../blocks/passage.js";
 import type { BlockId } from "../kv/block-id.js";
+import type { BlockStoreStats } from "../kv/block-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { EngineErrorCode } from "./engine-error.js";
+import type { RequestCounts } from "./running-requests.js";
 import type { TokenLogprob } from "./sampler.js";
+import type { SchedulerStats } from "./scheduler.js";
 
 /** `stop`: an end token or a stop text; `length`: the limit on the answer or the model's context; `cancelled`: the signal. */
 export type FinishReason = "stop" | "length" | "cancelled";
@@ -128,4 +131,15 @@ export interface EncodeResult {
   readonly blocks: readonly EncodedPassage[];
   /** How many passages failed. */
   readonly failed: number;
+}
+
+export interface EngineStats {
+  readonly store: BlockStoreStats;
+  readonly contexts: { readonly capBytes: number; readonly usedBytes: number };
+  readonly weightBytes: number;
+  /** Bytes that the device keeps for intermediate results. */
+  readonly computeBytes: number;
+  readonly requests: RequestCounts;
+  /** How requests shared the device's graphs. */
+  readonly batching: SchedulerStats;
 }

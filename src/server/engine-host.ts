@@ -1,5 +1,5 @@
 import type { PassageInput } from "../blocks/passage.js";
-import type { EncodeOptions } from "../engine/engine.js";
+import type { EncodeOptions } from "../engine/engine-options.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { EncodedPassage, FinishReason, ServedBlock, Timings, Usage } from "../engine/results.js";
 import type { SamplingInput } from "../engine/sampling-options.js";

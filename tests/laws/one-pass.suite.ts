@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Engine, ScoreOptions } from "../../src/engine/engine.js";
+import type { Engine } from "../../src/engine/engine.js";
+import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import { openModel } from "../../src/model/open-model.js";
 import { Random } from "../models/random.js";
 import type { RandomModelOptions } from "../models/random-model.js";

@@ -4,8 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { afterAll, expect, test } from "vitest";
-import { embeddedModelPath } from "../../engine/engine.js";
-import { loadTokenizer } from "../../engine/model.js";
+import { embeddedModelPath, loadTokenizer } from "../../engine/model.js";
 import { packTrainingData } from "../pack.js";
 import { type Tulu3Options, writeTulu3 } from "./tulu3.js";
 

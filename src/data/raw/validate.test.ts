@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { embeddedModelPath } from "../../engine/engine.js";
+import { embeddedModelPath } from "../../engine/model.js";
 import { packTrainingData } from "../pack.js";
 import { writeSynthFile } from "../synth/synth-file.js";
 import { PackedRows } from "./packed-row.js";

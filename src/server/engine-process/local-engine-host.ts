@@ -1,6 +1,8 @@
 import { basename, resolve } from "node:path";
-import { Engine, type EngineOptions, embeddedModelPath } from "../../engine/engine.js";
+import { Engine } from "../../engine/engine.js";
 import { EngineError } from "../../engine/engine-error.js";
+import type { EngineOptions } from "../../engine/engine-options.js";
+import { embeddedModelPath } from "../../engine/model.js";
 import { type PromptInput, TokenizedPrompt } from "../../engine/prompt.js";
 import type { AttentionMode } from "../../model/block-attention-config.js";
 import {

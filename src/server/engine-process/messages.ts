@@ -1,4 +1,4 @@
-import type { EngineOptions } from "../../engine/engine.js";
+import type { EngineOptions } from "../../engine/engine-options.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import type { LoadProgress } from "../../model/weights.js";
 import {
