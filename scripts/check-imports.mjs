@@ -12,24 +12,13 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = join(root, "dist-imports");
 const tops = ["src", "tests", "bench"];
 
-/** Whether an import or export statement vanishes when types are taken out. */
-function isTypeOnly(node) {
-  if (node.type === "TSImportType" || node.importKind === "type" || node.exportKind === "type") return true;
-  const names = node.specifiers ?? [];
-  return names.length > 0 && names.every((name) => name.importKind === "type" || name.exportKind === "type");
-}
-
-/**
- * What a syntax tree imports from: statements, import(), and types written as import("…").
- *
- * @returns "type" where only types are imported, else "value", by imported text.
- */
-function importsOf(node, found = new Map()) {
+/** What a syntax tree imports from: statements, import(), and types written as import("…"). */
+function importsOf(node, found = new Set()) {
   if (node === null || typeof node !== "object") return found;
   if (/^(Import|Export)/.test(node.type ?? "") || node.type === "TSImportType") {
     const source = node.source ?? node.argument;
     const text = source?.value ?? source?.literal?.value;
-    if (typeof text === "string" && found.get(text) !== "value") found.set(text, isTypeOnly(node) ? "type" : "value");
+    if (typeof text === "string") found.add(text);
   }
   for (const part of Object.values(node)) importsOf(part, found);
   return found;
@@ -43,10 +32,8 @@ try {
       const isSource = entry.isFile() && /\.(ts|mjs)$/.test(entry.name) && !entry.name.endsWith(".d.ts");
       if (!isSource) continue;
       const source = join(entry.parentPath, entry.name);
-      const imports = [...importsOf(parseAst(readFileSync(source, "utf8"), { lang: "ts" }))].map(([text, kind]) =>
-        // Written differently, so that the rules can tell them apart: type imports make no cycle when the program runs.
-        kind === "type" ? `require(${JSON.stringify(text)});` : `import ${JSON.stringify(text)};`,
-      );
+      const found = importsOf(parseAst(readFileSync(source, "utf8"), { lang: "ts" }));
+      const imports = [...found].map((text) => `import ${JSON.stringify(text)};`);
       const target = join(folder, source.slice(root.length)).replace(/\.ts$/, ".js");
       mkdirSync(dirname(target), { recursive: true });
       writeFileSync(target, imports.join("\n"));

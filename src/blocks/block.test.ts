@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { blocksFromStrings, joinLocalBlocks, joinTextBlocks } from "./block.js";
-import { blockOfRuns, runsOfBlock, sliceRuns } from "./text-run.js";
+import { blockOfRuns, blocksFromStrings, joinLocalBlocks, joinTextBlocks, runsOfBlock, sliceRuns } from "./block.js";
 
 test("blocksFromStrings(): the caller's own text is trusted everywhere", () => {
   expect(blocksFromStrings(["a", "", "b"])).toEqual({

@@ -1,6 +1,6 @@
 import { show } from "../files/options.js";
+import type { TextRun } from "./block.js";
 import type { ChatTemplate, RenderedMessage, RenderOptions } from "./chat-template.js";
-import type { TextRun } from "./text-run.js";
 
 /** One message as a template printed it, in the order of printing. */
 export interface LaidTurn {

@@ -1,5 +1,5 @@
 import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
-import type { ChatMessage, SegmentedPrompt } from "./block.js";
+import { blockOfRuns, type ChatMessage, type SegmentedPrompt, sliceRuns, type TextRun } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
 import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
@@ -12,7 +12,6 @@ import {
   segmentFields,
   segmentRule,
 } from "./segment.js";
-import { blockOfRuns, sliceRuns, type TextRun } from "./text-run.js";
 
 /** From so many messages on, each message before the final block is one block. */
 export const NUM_MESSAGES_UNCUT = 12;

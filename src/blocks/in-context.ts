@@ -1,9 +1,8 @@
 import { z } from "zod";
 import { anyText, type FieldsOf, optionsOf, show, someText } from "../files/options.js";
-import type { SegmentedPrompt, TextBlock } from "./block.js";
+import { blockOfRuns, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
 import { layoutChat } from "./chat-layout.js";
 import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
-import { blockOfRuns, type TextRun } from "./text-run.js";
 
 /** One round: what is asked, and the answer that shows how. */
 export interface Demonstration {

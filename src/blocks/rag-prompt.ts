@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
-import type { ChatMessage, SegmentedPrompt, TextBlock } from "./block.js";
+import { blockOfRuns, type ChatMessage, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
 import {
   type ChatPromptOptions,
   chatPromptFields,
@@ -14,7 +14,6 @@ import {
 } from "./chat-prompt.js";
 import type { ChatTemplate } from "./chat-template.js";
 import { type Passage, type PassageInput, passageBlock, readPassage, readPassages } from "./passage.js";
-import { blockOfRuns, type TextRun } from "./text-run.js";
 
 /** The fixed texts of a RAG prompt. A model that was trained on others carries its own in its block-attention config. */
 export interface RagPromptTexts {

@@ -1,6 +1,7 @@
 import { readPassage } from "../blocks/passage.js";
 import type { JsonValue } from "../files/bounded-json.js";
-import { type InputLine, openInput, readJsonLines } from "../files/json-lines.js";
+import type { InputLine } from "../files/bounded-part.js";
+import { openInput, readJsonLines } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import type { InputFlags } from "./options.js";
 import { documentPart } from "./prompt-line.js";

@@ -11,9 +11,16 @@ import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { ConfigError, loadConfig, type ServerConfig } from "../server/server-config.js";
 import { serverLogger } from "../server/server-logger.js";
-import type { ServeFlags } from "./serve.js";
 import { note, type Terminal } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
+
+/** Settings by their name, as text, and where the others are. */
+export interface ServeFlags {
+  readonly config?: string;
+  readonly waitReady?: true;
+  readonly verbose?: true;
+  readonly [setting: string]: string | true | undefined;
+}
 
 /**
  * Serves until it is told to end. @returns the exit code: 0 after a signal, 1 if the model cannot be loaded.

@@ -1,14 +1,7 @@
 import { type Command, Option } from "commander";
 import { settingsHelp } from "../server/server-config.js";
+import type { ServeFlags } from "./run-serve.js";
 import type { Terminal } from "./terminal.js";
-
-/** Settings by their name, as text, and where the others are. */
-export interface ServeFlags {
-  readonly config?: string;
-  readonly waitReady?: true;
-  readonly verbose?: true;
-  readonly [setting: string]: string | true | undefined;
-}
 
 export const serveHelp = `
 Every setting is also an environment variable, BLOCK_ATTENTION_STORE_BYTES for --store-bytes, and a key of the config

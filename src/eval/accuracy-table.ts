@@ -18,7 +18,7 @@ import { accuracyPicture } from "./picture.js";
 import type { AnsweredLine, RagLine } from "./rag-line.js";
 import { runRag } from "./rag-run.js";
 import { compareRuns, type NamedRun, type RunComparison, type RunSummary, summarizeRun } from "./summary.js";
-import { tableMarkdown } from "./table-markdown.js";
+import { type AccuracyTable, type TableResult, type TableSet, tableMarkdown } from "./table-markdown.js";
 
 /** A model evaluated in one way. */
 export interface TableRow {
@@ -31,33 +31,6 @@ export interface TableRow {
   readonly paper: PaperRowName | undefined;
   /** The name of a row that it is compared with, beside the first. */
   readonly against: string | undefined;
-}
-
-/** A row of the table over one set. */
-export interface TableResult {
-  readonly name: string;
-  readonly paper: PaperRowName | undefined;
-  /** "missing": there is no such model yet. */
-  readonly outcome:
-    | { readonly kind: "scored"; readonly summary: RunSummary }
-    | { readonly kind: "missing"; readonly reason: string };
-}
-
-export interface TableSet {
-  readonly name: string;
-  readonly folder: string;
-  readonly questions: number;
-  readonly rows: readonly TableResult[];
-  readonly baselines: readonly RunSummary[];
-  readonly comparisons: readonly RunComparison[];
-  /** Where the order of rows agrees with the paper's; undefined where the set is none of its kind. */
-  readonly agreement: string | undefined;
-  readonly note: string | undefined;
-}
-
-export interface AccuracyTable {
-  readonly maxTokens: number;
-  readonly sets: readonly TableSet[];
 }
 
 export interface AccuracyTableOptions {

@@ -1,13 +1,13 @@
-import type { TableRow } from "./accuracy-table.js";
 import { PAPER_ROWS, type PaperRowName, paperAverage } from "./paper-rows.js";
 import { compareRuns, type NamedRun } from "./summary.js";
+import type { TableResult } from "./table-markdown.js";
 
 /**
  * One sentence on where the order of rows agrees with the paper's averages: for each two rows that both have, whether the
  * same one stands higher. Two rows whose paired interval holds 0 are not told apart.
  */
 export function orderAgreement(
-  rows: readonly Pick<TableRow, "name" | "paper">[],
+  rows: readonly Pick<TableResult, "name" | "paper">[],
   scored: ReadonlyMap<string, NamedRun>,
 ): string {
   const known = rows.flatMap(({ name, paper }) => {

@@ -1,7 +1,33 @@
-import type { AccuracyTable, TableResult, TableSet } from "./accuracy-table.js";
-import { PAPER_ROWS, paperAverage } from "./paper-rows.js";
+import { PAPER_ROWS, type PaperRowName, paperAverage } from "./paper-rows.js";
 import { differenceTable, markdownTable, remarks, SERVING_NOTE, servingTable, showInterval } from "./report.js";
-import type { RunSummary } from "./summary.js";
+import type { RunComparison, RunSummary } from "./summary.js";
+
+/** A row of the table over one set. */
+export interface TableResult {
+  readonly name: string;
+  readonly paper: PaperRowName | undefined;
+  /** "missing": there is no such model yet. */
+  readonly outcome:
+    | { readonly kind: "scored"; readonly summary: RunSummary }
+    | { readonly kind: "missing"; readonly reason: string };
+}
+
+export interface TableSet {
+  readonly name: string;
+  readonly folder: string;
+  readonly questions: number;
+  readonly rows: readonly TableResult[];
+  readonly baselines: readonly RunSummary[];
+  readonly comparisons: readonly RunComparison[];
+  /** Where the order of rows agrees with the paper's; undefined where the set is none of its kind. */
+  readonly agreement: string | undefined;
+  readonly note: string | undefined;
+}
+
+export interface AccuracyTable {
+  readonly maxTokens: number;
+  readonly sets: readonly TableSet[];
+}
 
 /** The accuracy table in Markdown, side by side with the paper's. */
 export function tableMarkdown({ maxTokens, sets }: AccuracyTable): string {

@@ -1,5 +1,4 @@
-import { parseJson } from "./bounded-json.js";
-import type { InputLine } from "./json-lines.js";
+import { type JsonValue, parseJson } from "./bounded-json.js";
 
 /** A line or an element as its bytes, whose memory its neighbours share, or why they could not be read. */
 export type InputPart =
@@ -10,6 +9,16 @@ export type InputPart =
       /** For errors, for instance "line 3". */
       readonly what: string;
       readonly bytes: Uint8Array;
+    }
+  | { readonly kind: "bad"; readonly number: number; readonly error: string };
+
+/** A line or an element of input: its JSON, or why it has none. */
+export type InputLine =
+  | {
+      readonly kind: "value";
+      /** From 1 on; undefined where a line is spelled by no file. */
+      readonly number: number | undefined;
+      readonly value: JsonValue;
     }
   | { readonly kind: "bad"; readonly number: number; readonly error: string };
 

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type InputLine, openInput, readJsonLines } from "./json-lines.js";
+import type { InputLine } from "./bounded-part.js";
+import { openInput, readJsonLines } from "./json-lines.js";
 
 const never = new AbortController().signal;
 

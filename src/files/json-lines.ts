@@ -1,20 +1,9 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import type { JsonValue } from "./bounded-json.js";
-import { BoundedPart, type InputPart, parsePart } from "./bounded-part.js";
+import { BoundedPart, type InputLine, type InputPart, parsePart } from "./bounded-part.js";
 import { quote } from "./quote.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
-
-/** A line of input: its JSON, or why it has none. */
-export type InputLine =
-  | {
-      readonly kind: "value";
-      /** From 1 on; undefined where a line is spelled by no file. */
-      readonly number: number | undefined;
-      readonly value: JsonValue;
-    }
-  | { readonly kind: "bad"; readonly number: number; readonly error: string };
 
 /** In bytes, the line's end left out. */
 const MAX_LINE_BYTES = 2 ** 26;

@@ -1,5 +1,3 @@
-import type { ResolvedShape } from "./random-shape.js";
-
 /** A token of the test tokenizer. "control" is HF `special: true`; "user-defined" always matches. */
 export interface TestToken {
   readonly text: string;
@@ -60,7 +58,10 @@ export function countTokens(): number {
 }
 
 /** The texts of tokenizer.json and tokenizer_config.json. */
-export function tokenizerFiles(shape: ResolvedShape): { tokenizerJson: string; tokenizerConfigJson: string } {
+export function tokenizerFiles(shape: { readonly addsBos: boolean; readonly contextLength: number }): {
+  tokenizerJson: string;
+  tokenizerConfigJson: string;
+} {
   const tokenizer = makeTokenizer();
   const bos = tokenizer.tokens[tokenizer.bosTokenId]!.text;
   const eos = tokenizer.tokens[tokenizer.eosTokenId]!.text;

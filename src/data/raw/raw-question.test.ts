@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { spacedSentences } from "./multi-hop-question.js";
-import { type RawFormat, rawQuestion } from "./raw-question.js";
+import { type RawFormat, rawQuestion, spacedSentences } from "./raw-question.js";
 
 const read = (format: RawFormat, row: unknown) => rawQuestion(format, row as never, "row 7");
 const hop = { _id: "a", question: "Q?", answer: "A", type: "bridge" };

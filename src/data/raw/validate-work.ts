@@ -5,9 +5,8 @@ import { parseRagRow } from "../rag/rag-row.js";
 import type { ObjectRow } from "../row-tally.js";
 import type { RowWork } from "../row-work.js";
 import { trainingSamples } from "../training-sample.js";
-import { readAnswers } from "./question-fields.js";
 import { dropReason, ownScores, passagesWithText } from "./rag-line.js";
-import { type RawFormat, rawQuestion } from "./raw-question.js";
+import { type RawFormat, rawQuestion, readAnswers } from "./raw-question.js";
 
 /** Which check is made; plain data, for it is sent to threads. */
 export interface ValidateSettings {
