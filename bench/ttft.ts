@@ -5,9 +5,10 @@ import { AssembledContext, assemble } from "../src/engine/assemble.js";
 import { Engine } from "../src/engine/engine.js";
 import { Scheduler } from "../src/engine/scheduler.js";
 import { fullFlops, storedFlops } from "../src/eval/flops.js";
+import { causalMask } from "../src/ggml/attention-mask.js";
+import { MaskCache, tiledAttention } from "../src/ggml/cpu/attention.js";
 import { Graph } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
-import { MaskCache, tiledAttention } from "../src/model/attention.js";
 import { type LayeredRows, layerRows, ropeParameters } from "../src/model/decoder.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
@@ -113,7 +114,7 @@ async function kernelTimes(
           q,
           all(context.keys, layer),
           all(context.values, layer),
-          { numRows: question, past: rows },
+          causalMask(question, rows),
           masks,
           options,
         ),

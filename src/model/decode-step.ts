@@ -1,6 +1,6 @@
+import { singleRowAttention } from "../ggml/cpu/attention.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
-import { singleRowAttention } from "./attention.js";
 import type { ModelConfig } from "./config.js";
 import { addHead, addLayer, type Decoder, type LayeredRows, layerOffset, layerRows, startBuild } from "./decoder.js";
 

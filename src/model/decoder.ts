@@ -1,7 +1,8 @@
+import { causalMask } from "../ggml/attention-mask.js";
+import { type AttentionOptions, MaskCache, planAttention, tiledAttention } from "../ggml/cpu/attention.js";
 import { Graph, type RopeParameters } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
-import { type AttentionOptions, MaskCache, planAttention, tiledAttention } from "./attention.js";
 import type { ModelConfig } from "./config.js";
 import { attentionFactor } from "./rope.js";
 import type { LayerWeights, Linear, ModelWeights } from "./weights.js";
@@ -317,11 +318,19 @@ function attend(
     case "block": {
       // Over the rows' own keys and values before they are rounded to the block's type.
       const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
-      return tiledAttention(graph, q, byHead(turnedKeys), byHead(values), { numRows, past: 0 }, masks, attention);
+      return tiledAttention(graph, q, byHead(turnedKeys), byHead(values), causalMask(numRows, 0), masks, attention);
     }
     case "piece": {
       const all = (rows: LayeredRows) => layerRows(graph, rows, decoder.config, layer, 0, span.past + numRows);
-      return tiledAttention(graph, q, all(span.keys), all(span.values), { numRows, past: span.past }, masks, attention);
+      return tiledAttention(
+        graph,
+        q,
+        all(span.keys),
+        all(span.values),
+        causalMask(numRows, span.past),
+        masks,
+        attention,
+      );
     }
     default:
       throw new TypeError(`Cannot attend: ${(span satisfies never as RowSpan).kind} is no kind of span`);
@@ -360,10 +369,7 @@ function nodeBound(decoder: Decoder, placed: readonly PlacedSpan[], numRows: num
   for (const { span, numRows: rows } of placed) {
     const numKeys = rows + (span.kind === "block" ? 0 : span.past);
     const { numHeads, numKvHeads, headSize } = config;
-    const plan = planAttention(
-      { numRows: rows, past: numKeys - rows },
-      { numHeads, numKvHeads, headSize, threads, maxNodeFlops },
-    );
+    const plan = planAttention({ numRows: rows, numKeys }, { numHeads, numKvHeads, headSize, threads, maxNodeFlops });
     perLayer += 36 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
   }
   const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.head));

@@ -1,7 +1,8 @@
 import { afterAll, expect, test } from "vitest";
-import { Backend } from "../ggml/backend.js";
-import { Graph } from "../ggml/graph.js";
-import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { type AttentionMask, causalMask } from "../attention-mask.js";
+import { Backend } from "../backend.js";
+import { Graph } from "../graph.js";
+import { findGgmlDirectory, loadGgml } from "../library.js";
 import { type AttentionOptions, MaskCache, singleRowAttention, tiledAttention } from "./attention.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -10,22 +11,23 @@ afterAll(() => backend[Symbol.dispose]());
 
 const noise = (length: number, step: number) => Float32Array.from({ length }, (_, i) => Math.sin(i * step + step));
 
-/** [rows][heads * D], by the book: row t sees keys 0..past + t. */
+/** [rows][heads * D], by the book. */
 function plainAttention(
   q: Float32Array,
   k: Float32Array,
   v: Float32Array,
-  past: number,
+  mask: AttentionMask,
   o: AttentionOptions,
 ): number[] {
   const { headSize: d, numHeads, numKvHeads } = o;
-  const numRows = q.length / (d * numHeads);
-  const numKeys = past + numRows;
+  const { numRows, numKeys } = mask;
   const out: number[] = [];
   for (let t = 0; t < numRows; t++) {
     for (let h = 0; h < numHeads; h++) {
       const base = Math.floor(h / (numHeads / numKvHeads)) * numKeys * d;
-      const weights = Array.from({ length: past + t + 1 }, (_, s) => {
+      const seen = mask.visible(t);
+      const weights = Array.from({ length: numKeys }, (_, s) => {
+        if (!seen.some(([first, end]) => first <= s && s < end)) return 0;
         let score = 0;
         for (let i = 0; i < d; i++) score += q[(t * numHeads + h) * d + i]! * k[base + s * d + i]!;
         return Math.exp(score / Math.sqrt(d));
@@ -39,6 +41,21 @@ function plainAttention(
   return out;
 }
 
+/** Each row sees the first three keys and a window that ends with its own, which may have a gap. */
+function windowMask(numRows: number, past: number): AttentionMask {
+  const own = (row: number) => past + row;
+  const visible = (row: number): [number, number][] =>
+    own(row) < 12
+      ? [[0, own(row) + 1]]
+      : [
+          [0, 3],
+          [own(row) - 7, own(row) - 2],
+          [own(row), own(row) + 1],
+        ];
+  // Room past the last key that a row sees, which no node needs to read.
+  return { numRows, numKeys: past + numRows + 9, id: "window", visible };
+}
+
 test.each([
   [1, 0, 4, 2],
   [3, 5, 4, 1],
@@ -49,35 +66,49 @@ test.each([
 ])(
   "tiledAttention(): %i rows over %i more equal plain attention, %i heads over %i",
   async (numRows, past, heads, kv) => {
-    for (const maxNodeFlops of [1e9, 1, 5e5]) {
-      for (const threads of [1, 2, 7]) {
-        const options = { numHeads: heads, numKvHeads: kv, headSize: 8, threads, maxNodeFlops };
-        const numKeys = past + numRows;
-        const [q, k, v] = [
-          noise(numRows * heads * 8, 0.37),
-          noise(numKeys * kv * 8, 0.71),
-          noise(numKeys * kv * 8, 0.13),
-        ];
-        using graph = new Graph(ggml, 4096);
-        const out = graph.output(
-          tiledAttention(
-            graph,
-            graph.input("q", "F32", [8, heads, numRows], q),
-            graph.input("k", "F32", [8, numKeys, kv], k),
-            graph.input("v", "F32", [8, numKeys, kv], v),
-            { numRows, past },
-            new MaskCache(),
-            options,
-          ),
-        );
-        expect(out.ne).toEqual([8 * heads, numRows, 1, 1]);
-        const found = await backend.compute(graph, () => backend.readFloats(out));
-        const wanted = plainAttention(q, k, v, past, options);
-        for (const [i, x] of wanted.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+    for (const mask of [causalMask(numRows, past), windowMask(numRows, past)])
+      for (const maxNodeFlops of [1e9, 1, 5e5]) {
+        for (const threads of [1, 2, 7]) {
+          const options = { numHeads: heads, numKvHeads: kv, headSize: 8, threads, maxNodeFlops };
+          const { numKeys } = mask;
+          const [q, k, v] = [
+            noise(numRows * heads * 8, 0.37),
+            noise(numKeys * kv * 8, 0.71),
+            noise(numKeys * kv * 8, 0.13),
+          ];
+          using graph = new Graph(ggml, 4096);
+          const out = graph.output(
+            tiledAttention(
+              graph,
+              graph.input("q", "F32", [8, heads, numRows], q),
+              graph.input("k", "F32", [8, numKeys, kv], k),
+              graph.input("v", "F32", [8, numKeys, kv], v),
+              mask,
+              new MaskCache(),
+              options,
+            ),
+          );
+          expect(out.ne).toEqual([8 * heads, numRows, 1, 1]);
+          const found = await backend.compute(graph, () => backend.readFloats(out));
+          const wanted = plainAttention(q, k, v, mask, options);
+          for (const [i, x] of wanted.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+        }
       }
-    }
   },
 );
+
+test("MaskCache.part(): rows read keys up to the last that one of them sees", () => {
+  const mask = windowMask(40, 10);
+  for (const [first, count] of [
+    [0, 1],
+    [5, 20],
+    [39, 1],
+  ] as const) {
+    expect(new MaskCache().part(mask, first, count).numKeys).toBe(10 + first + count);
+  }
+  const blind = { ...mask, visible: () => [] };
+  expect(() => new MaskCache().part(blind, 0, 1)).toThrow("Cannot attend: row 0 sees keys up to 0, wanted 1 to 59");
+});
 
 test("singleRowAttention(): each sequence's row sees its own keys, as many as its mask shows", async () => {
   const [d, heads, kv, numKeys] = [8, 6, 2, 37];
@@ -111,7 +142,7 @@ test("singleRowAttention(): each sequence's row sees its own keys, as many as it
   for (const [s, count] of seen.entries()) {
     const first = (x: Float32Array) =>
       join(Array.from({ length: kv }, (_, h) => x.subarray(h * numKeys * d, (h * numKeys + count) * d)));
-    const wanted = plainAttention(qs[s]!, first(ks[s]!), first(vs[s]!), count - 1, options);
+    const wanted = plainAttention(qs[s]!, first(ks[s]!), first(vs[s]!), causalMask(1, count - 1), options);
     for (const [i, x] of wanted.entries()) expect(Math.abs(found[s * heads * d + i]! - x)).toBeLessThan(1e-4);
   }
 });

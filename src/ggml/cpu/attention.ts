@@ -1,20 +1,12 @@
-import type { Graph } from "../ggml/graph.js";
-import { isContiguous, type Tensor } from "../ggml/tensor.js";
+import type { AttentionMask } from "../attention-mask.js";
+import type { Graph } from "../graph.js";
+import { isContiguous, type Tensor } from "../tensor.js";
 
 /** ggml's tiled attention works on this many query rows of a head at a time, and needs at least as many. */
 const tileRows = 64;
 
 /** What a value's size must be a multiple of for tiles, on every CPU: AVX-512 has the widest rows, 16 numbers. */
 const tileNumbers = 16;
-
-/**
- * Which keys each query row sees: all of the first `past`, then, causally, those of the rows themselves.
- * Row t sees keys 0..past + t.
- */
-export interface CausalSpan {
-  readonly numRows: number;
-  readonly past: number;
-}
 
 export interface AttentionOptions {
   readonly numHeads: number;
@@ -26,7 +18,8 @@ export interface AttentionOptions {
 }
 
 /**
- * Causal attention of some rows over keys and values, in tiles of 64 rows, with sums in 32 bit.
+ * Attention of some rows over keys and values, in tiles of 64 rows, with sums in 32 bit. A node of some of the rows reads
+ * keys up to the last that any of them sees.
  *
  * ggml's CPU kernel shares rows out to threads in chunks that cut tiles, and a tile costs the same however few of its
  * rows are used, so the work is laid into nodes, and heads that share a KV head into rows, by `planAttention`. Fewer
@@ -35,8 +28,8 @@ export interface AttentionOptions {
  *
  * @param graph where nodes are added.
  * @param q [D, H, T] F32, T rows in order.
- * @param k [D, N, H'], N = past + T, F32 or F16; v likewise, of the same type.
- * @param masks finds or makes a mask [keys, rows] of 16-bit floats.
+ * @param k [D, N, H'], the N keys of the mask, F32 or F16; v likewise, of the same type.
+ * @param masks the tensors that the graph's masks have so far.
  * @returns [D * H, T] F32.
  */
 export function tiledAttention(
@@ -44,20 +37,19 @@ export function tiledAttention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  span: CausalSpan,
+  mask: AttentionMask,
   masks: MaskCache,
   options: AttentionOptions,
 ): Tensor {
   const { headSize, numHeads, numKvHeads } = options;
   const group = numHeads / numKvHeads;
-  const plan = planAttention(span, options);
+  const plan = planAttention(mask, options);
   const widened = k.type === "F16" && headSize % tileNumbers !== 0;
   const [keys, values] = widened ? [graph.toF32(k), graph.toF32(v)] : [k, v];
   let all: Tensor | undefined;
-  for (let row = 0; row < span.numRows; row += plan.rows) {
-    const numRows = Math.min(plan.rows, span.numRows - row);
-    const part: CausalSpan = { numRows, past: span.past + row };
-    const numKeys = part.past + numRows;
+  for (let row = 0; row < mask.numRows; row += plan.rows) {
+    const part = masks.part(mask, row, Math.min(plan.rows, mask.numRows - row));
+    const { numRows, numKeys } = part;
     let heads: Tensor | undefined;
     for (let head = 0; head < numHeads; head += plan.heads) {
       const count = Math.min(plan.heads, numHeads - head);
@@ -71,22 +63,22 @@ export function tiledAttention(
     }
     all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
   }
-  return graph.reshape(all as Tensor, [headSize * numHeads, span.numRows]);
+  return graph.reshape(all as Tensor, [headSize * numHeads, mask.numRows]);
 }
 
 /** Attention with each head's rows apart: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
-function attendByHead(graph: Graph, q: Tensor, k: Tensor, v: Tensor, span: CausalSpan, masks: MaskCache): Tensor {
+function attendByHead(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, masks: MaskCache): Tensor {
   const [headSize, numHeads, numRows] = q.ne;
   const scale = 1 / Math.sqrt(headSize);
   const paddedRows = Math.max(numRows, tileRows);
   let rows = graph.permute(q, [0, 2, 1, 3]);
   if (paddedRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, paddedRows - numRows]);
-  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, 1, paddedRows), scale);
+  const out = graph.flashAttention(rows, k, v, masks.tensor(graph, part, 1, paddedRows), scale);
   return paddedRows > numRows ? graph.contiguous(graph.view(out, [headSize, numHeads, numRows])) : out;
 }
 
 /** The same with the heads that share a KV head laid as rows of one. */
-function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, span: CausalSpan, masks: MaskCache): Tensor {
+function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, masks: MaskCache): Tensor {
   const [headSize, numHeads, numRows] = q.ne;
   const numKvHeads = k.ne[2];
   const group = numHeads / numKvHeads;
@@ -97,14 +89,14 @@ function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, span: Caus
   const regrouped = graph.contiguous(graph.permute(four, [0, 1, 3, 2]));
   let rows = graph.reshape(regrouped, [headSize, group * numRows, numKvHeads]);
   if (paddedRows > group * numRows) rows = graph.pad(rows, [0, paddedRows - group * numRows]);
-  const out = graph.flashAttention(rows, k, v, masks.get(graph, span, group, paddedRows), scale);
+  const out = graph.flashAttention(rows, k, v, masks.tensor(graph, part, group, paddedRows), scale);
   // [D, H', rows] -> [D, H', G, T] -> [D, G, H', T].
   const used = graph.view(out, [headSize, numKvHeads, group, numRows]);
   const back = graph.contiguous(graph.permute(used, [0, 2, 1, 3]));
   return graph.reshape(back, [headSize, numHeads, numRows]);
 }
 
-/** How one span's attention is cut into nodes. */
+/** How the attention of a mask's rows is cut into nodes. */
 export interface AttentionPlan {
   /** Query rows of one node, before heads are laid as rows. */
   readonly rows: number;
@@ -121,12 +113,15 @@ const nodeOverheadFlops = 2e6;
  * The cut with the fewest tiles, among those whose nodes each stay below the limit; where there is none, the cut with the
  * smallest nodes.
  */
-export function planAttention(span: CausalSpan, options: AttentionOptions): AttentionPlan {
+export function planAttention(
+  mask: Pick<AttentionMask, "numRows" | "numKeys">,
+  options: AttentionOptions,
+): AttentionPlan {
   const { numHeads, numKvHeads, headSize, threads, maxNodeFlops } = options;
   const group = numHeads / numKvHeads;
-  const tileFlops = 4 * headSize * tileRows * (span.past + span.numRows);
-  const rowChoices = [span.numRows];
-  for (let rows = tileRows; rows < span.numRows; rows *= 2) rowChoices.push(rows);
+  const tileFlops = 4 * headSize * tileRows * mask.numKeys;
+  const rowChoices = [mask.numRows];
+  for (let rows = tileRows; rows < mask.numRows; rows *= 2) rowChoices.push(rows);
   const headChoices = new Set([1, group]);
   for (let kvHeads = 1; kvHeads <= numKvHeads; kvHeads++)
     if (numKvHeads % kvHeads === 0) headChoices.add(kvHeads * group);
@@ -139,12 +134,12 @@ export function planAttention(span: CausalSpan, options: AttentionOptions): Atte
           grouped
             ? countTiles(Math.max(numRows * group, tileRows), heads / group, threads)
             : countTiles(Math.max(numRows, tileRows), heads, threads);
-        const numFull = Math.floor(span.numRows / rows);
-        const rest = span.numRows % rows;
+        const numFull = Math.floor(mask.numRows / rows);
+        const rest = mask.numRows % rows;
         const perNode = tilesOf(rows);
         const columns = numHeads / heads;
         const tiles = columns * (numFull * perNode + (rest > 0 ? tilesOf(rest) : 0));
-        const numNodes = columns * Math.ceil(span.numRows / rows);
+        const numNodes = columns * Math.ceil(mask.numRows / rows);
         const cost = tiles * tileFlops + numNodes * nodeOverheadFlops;
         const nodeFlops = Math.max(perNode * tileFlops, maxNodeFlops);
         if (best && (nodeFlops > best.nodeFlops || (nodeFlops === best.nodeFlops && cost >= best.cost))) continue;
@@ -169,30 +164,61 @@ function countTiles(rows: number, heads: number, threads: number): number {
   return tiles;
 }
 
-const visible = 0;
 /** Minus infinity as a 16-bit float. */
 const hidden = 0xfc00;
 
-/** The masks of one graph: spans of equal shape share one. */
-export class MaskCache {
-  readonly #masks = new Map<string, Tensor>();
+/** Rows of a mask that one node attends with. */
+interface MaskPart {
+  readonly mask: AttentionMask;
+  readonly firstRow: number;
+  readonly numRows: number;
+  /** Up to the last key that any of the rows sees. */
+  readonly numKeys: number;
+}
 
-  /** [keys, rows] F16: row t * group + g is token t's. Rows past the tokens see everything, for a tile must see something. */
-  get(graph: Graph, span: CausalSpan, group: number, numRows: number): Tensor {
-    const key = `${span.past} ${span.numRows} ${group} ${numRows}`;
-    const known = this.#masks.get(key);
+/** The masks of one graph: equal ones share a tensor. */
+export class MaskCache {
+  readonly #parts = new Map<string, MaskPart>();
+  readonly #tensors = new Map<string, Tensor>();
+
+  /** @throws RangeError for a row that sees no key. */
+  part(mask: AttentionMask, firstRow: number, numRows: number): MaskPart {
+    const key = `${mask.id}: ${firstRow} + ${numRows}`;
+    const known = this.#parts.get(key);
     if (known !== undefined) return known;
-    const numKeys = span.past + span.numRows;
-    const data = new Uint16Array(numKeys * numRows).fill(visible);
-    for (let t = 0; t < span.numRows; t++) {
-      for (let g = 0; g < group; g++) {
-        const row = (t * group + g) * numKeys;
-        data.fill(hidden, row + span.past + t + 1, row + numKeys);
+    let numKeys = 0;
+    for (let row = firstRow; row < firstRow + numRows; row++) {
+      const end = mask.visible(row).at(-1)?.[1] ?? 0;
+      if (end < 1 || end > mask.numKeys) {
+        throw new RangeError(`Cannot attend: row ${row} sees keys up to ${end}, wanted 1 to ${mask.numKeys}`);
       }
+      numKeys = Math.max(numKeys, end);
     }
-    const mask = graph.input("mask", "F16", [numKeys, numRows], data);
-    this.#masks.set(key, mask);
-    return mask;
+    const part = { mask, firstRow, numRows, numKeys };
+    this.#parts.set(key, part);
+    return part;
+  }
+
+  /** [keys, rows] F16: row t * group + g is the part's row t. Rows past them see everything, for a tile must see something. */
+  tensor(graph: Graph, part: MaskPart, group: number, paddedRows: number): Tensor {
+    const { mask, firstRow, numRows, numKeys } = part;
+    const key = `${mask.id}: ${firstRow} + ${numRows} by ${group} in ${paddedRows}`;
+    const known = this.#tensors.get(key);
+    if (known !== undefined) return known;
+    const data = new Uint16Array(numKeys * paddedRows);
+    for (let t = 0; t < numRows; t++) {
+      const start = t * group * numKeys;
+      let end = 0;
+      for (const [first, next] of mask.visible(firstRow + t)) {
+        data.fill(hidden, start + end, start + first);
+        end = next;
+      }
+      data.fill(hidden, start + end, start + numKeys);
+      for (let g = 1; g < group; g++) data.copyWithin(start + g * numKeys, start, start + numKeys);
+    }
+    const tensor = graph.input("mask", "F16", [numKeys, paddedRows], data);
+    this.#tensors.set(key, tensor);
+    return tensor;
   }
 }
 
