@@ -1,3 +1,4 @@
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import type { TextRange, TrustedText } from "../tokenizer/tokenizer.js";
 import type { PassageLabel } from "./passage.js";
@@ -41,13 +42,14 @@ export interface RagDocument {
  * @throws TypeError if the blocks are not an array of strings, RangeError if there is none or the last is empty.
  */
 export function blocksFromStrings(texts: readonly string[]): SegmentedPrompt {
-  if (!Array.isArray(texts)) throw new TypeError(`Cannot use blocks: they are ${show(texts)}, wanted an array`);
+  if (!Array.isArray(texts)) throw new InputTypeError(`Cannot use blocks: they are ${show(texts)}, wanted an array`);
   for (const [i, text] of texts.entries()) {
     if (typeof text !== "string")
-      throw new TypeError(`Cannot use blocks: block ${i + 1} is ${show(text)}, wanted text`);
+      throw new InputTypeError(`Cannot use blocks: block ${i + 1} is ${show(text)}, wanted text`);
   }
-  if (texts.length === 0) throw new RangeError("Cannot use blocks: there are none, wanted at least the final block");
-  if (texts.at(-1) === "") throw new RangeError("Cannot use blocks: the final block is empty");
+  if (texts.length === 0)
+    throw new InputRangeError("Cannot use blocks: there are none, wanted at least the final block");
+  if (texts.at(-1) === "") throw new InputRangeError("Cannot use blocks: the final block is empty");
   return { blocks: texts.map((text) => ({ text, trusted: "all" })), warnings: [] };
 }
 
@@ -69,11 +71,11 @@ export function joinTextBlocks(blocks: readonly TextBlock[]): TextBlock {
  */
 export function joinLocalBlocks(numBlocks: number, numLocalAttentionBlocks: number | undefined): number[][] {
   if (!Number.isSafeInteger(numBlocks) || numBlocks < 1) {
-    throw new RangeError(`Cannot join blocks: there are ${show(numBlocks)}, wanted 1 or more`);
+    throw new InputRangeError(`Cannot join blocks: there are ${show(numBlocks)}, wanted 1 or more`);
   }
   const wanted = numLocalAttentionBlocks === undefined ? numBlocks : numLocalAttentionBlocks;
   if (!Number.isSafeInteger(wanted) || wanted < 0) {
-    throw new RangeError(
+    throw new InputRangeError(
       `Cannot join blocks: num_local_attention_blocks is ${show(wanted)}, wanted a whole number, 0 or more`,
     );
   }

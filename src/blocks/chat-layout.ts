@@ -1,3 +1,4 @@
+import { InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import type { TextRun } from "./block.js";
 import type { ChatTemplate, RenderedMessage, RenderOptions } from "./chat-template.js";
@@ -48,7 +49,7 @@ export function layoutChat(
   options: RenderOptions = {},
 ): ChatLayout {
   if (typeof template?.render !== "function") {
-    throw new TypeError(
+    throw new InputTypeError(
       `Cannot use the chat template: it is ${show(template)}, wanted what compileChatTemplate() gives`,
     );
   }

@@ -1,3 +1,4 @@
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { blockOfRuns, type ChatMessage, type SegmentedPrompt, sliceRuns, type TextRun } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
@@ -89,25 +90,27 @@ export function partOf(text: string, cut: MessagePart["cut"]): MessagePart {
 
 /** @throws TypeError, RangeError as `segmentMessages`. */
 export function checkMessages(messages: readonly ChatMessage[]): void {
-  if (!Array.isArray(messages)) throw new TypeError(`Cannot use messages: they are ${show(messages)}, wanted an array`);
-  if (messages.length === 0) throw new RangeError("Cannot use messages: there are none");
+  if (!Array.isArray(messages))
+    throw new InputTypeError(`Cannot use messages: they are ${show(messages)}, wanted an array`);
+  if (messages.length === 0) throw new InputRangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
     const { role, name, content } = readMessage(`use message ${i + 1}`, message);
     checkWord(i, "role", role);
     if (name !== undefined) checkWord(i, "name", name);
     const isText =
       typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
-    if (!isText) throw new TypeError(`Cannot use message ${i + 1}: its content is neither text nor an array of texts`);
+    if (!isText)
+      throw new InputTypeError(`Cannot use message ${i + 1}: its content is neither text nor an array of texts`);
   }
 }
 
 // Templates print roles and names, and what a template prints is trusted.
 function checkWord(index: number, field: "role" | "name", value: unknown): void {
   if (typeof value !== "string") {
-    throw new TypeError(`Cannot use message ${index + 1}: its ${field} is ${show(value)}, wanted text`);
+    throw new InputTypeError(`Cannot use message ${index + 1}: its ${field} is ${show(value)}, wanted text`);
   }
   if (!/^[\w.-]{1,64}$/.test(value)) {
-    throw new RangeError(
+    throw new InputRangeError(
       `Cannot use message ${index + 1}: its ${field} is ${JSON.stringify(value.slice(0, 80))}, wanted 1 to 64 letters, digits, "_", "-" or "."`,
     );
   }
@@ -116,7 +119,8 @@ function checkWord(index: number, field: "role" | "name", value: unknown): void 
 /** @throws RangeError if there is none. */
 export function lastUserMessage(messages: readonly { readonly role: string }[]): number {
   const last = messages.findLastIndex((message) => message.role === "user");
-  if (last < 0) throw new RangeError('Cannot use messages: none has the role "user", which the final block is made of');
+  if (last < 0)
+    throw new InputRangeError('Cannot use messages: none has the role "user", which the final block is made of');
   return last;
 }
 
@@ -144,13 +148,14 @@ export function cutPartedMessages(
   const final = lastUserMessage(messages);
   const finalPart = messages[final]!.parts.at(-1);
   if (finalPart === undefined || textOf(finalPart).trim() === "") {
-    throw new RangeError("Cannot use messages: the last user message, or its last part, is empty");
+    throw new InputRangeError("Cannot use messages: the last user message, or its last part, is empty");
   }
   const rendered = messages.map(({ role, name, parts }) => ({ role, name, content: parts.map(textOf).join("") }));
   const layout = layoutChat(template, rendered, options);
   if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
   const firstFinal = layout.turns.findIndex((turn) => turn.message === final);
-  if (firstFinal < 0) throw new RangeError("Cannot use messages: the chat template leaves out the last user message");
+  if (firstFinal < 0)
+    throw new InputRangeError("Cannot use messages: the chat template leaves out the last user message");
 
   const items: Item[] = [];
   let pending: TextRun[] = [];

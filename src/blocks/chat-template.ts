@@ -1,10 +1,20 @@
 import { z } from "zod";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anyBoolean, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { clip, quote } from "../files/quote.js";
 import { render as renderProgram } from "../jinja/interpreter.js";
 import { parse } from "../jinja/parser.js";
 import type { Statement } from "../jinja/syntax.js";
-import { Budget, Callable, type Limits, toText, toValue, type Value } from "../jinja/values.js";
+import {
+  Budget,
+  Callable,
+  type Limits,
+  TemplateError,
+  TemplateRefusal,
+  toText,
+  toValue,
+  type Value,
+} from "../jinja/values.js";
 import { strftime } from "./strftime.js";
 
 /** A message as a template sees it: one text, whatever it was cut from. */
@@ -36,7 +46,7 @@ export interface ChatTemplate {
    * The prompt exactly as the template prints it, its own BOS text included.
    *
    * @throws RangeError if the template refuses the messages, or takes too long or prints too much.
-   * @throws Error if the template itself fails.
+   * @throws TypeError if the template itself fails, or a variable is of no kind that JSON has.
    */
   render(messages: readonly RenderedMessage[], options?: RenderOptions): string;
   /**
@@ -82,9 +92,9 @@ const MAX_EXTRA_LENGTH = 4_000_000;
  */
 export function compileChatTemplate(source: string, options: ChatTemplateOptions): ChatTemplate {
   if (typeof source !== "string")
-    throw new TypeError(`Cannot read the chat template: it is ${show(source)}, wanted text`);
+    throw new InputTypeError(`Cannot read the chat template: it is ${show(source)}, wanted text`);
   if (source.length > MAX_SOURCE_LENGTH) {
-    throw new RangeError(
+    throw new InputRangeError(
       `Cannot read the chat template: it has ${source.length} characters, at most ${MAX_SOURCE_LENGTH} are read`,
     );
   }
@@ -93,6 +103,7 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
   try {
     program = parse(source);
   } catch (error) {
+    if (!(error instanceof SyntaxError || isTooDeep(error))) throw error;
     throw new SyntaxError(`Cannot read the chat template: ${oneLine(error)}`, { cause: error });
   }
 
@@ -100,9 +111,9 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
     const checked = readRenderOptions("render the chat template", renderOptions);
     const { addGenerationPrompt = true, variables = {}, now = new Date() } = checked;
     const isMessage = (message: unknown): boolean =>
-      typeof message === "object" && message !== null && "content" in message;
+      typeof message === "object" && message !== null && "content" in message && typeof message.content === "string";
     if (!Array.isArray(messages) || !messages.every(isMessage)) {
-      throw new TypeError(
+      throw new InputTypeError(
         `Cannot render the chat template: the messages are ${show(messages)}, wanted an array of them`,
       );
     }
@@ -115,7 +126,7 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       messages: messages.map(({ role, content, name }) => ({ role, content, ...(name !== undefined && { name }) })),
       add_generation_prompt: addGenerationPrompt,
       raise_exception: new Callable("raise_exception", ([message = null]) => {
-        throw new Refusal(
+        throw new TemplateRefusal(
           `it refuses these messages with ${quote(toText(message, budget).replace(/\s+/g, " ").trim(), 300)}`,
         );
       }),
@@ -125,15 +136,14 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       const values = Object.entries(seen).map(([name, value]): [string, Value] => [name, toValue(value)]);
       return renderProgram(program, new Map(values), budget);
     } catch (error) {
-      const Kind = error instanceof RangeError ? RangeError : Error;
+      const isRefused = error instanceof TemplateRefusal || isTooDeep(error);
+      if (!(isRefused || error instanceof TemplateError)) throw error;
+      const Kind = isRefused ? InputRangeError : InputTypeError;
       throw new Kind(`Cannot render the chat template: ${oneLine(error)}`, { cause: error });
     }
   };
   return { render, bosText: addsBos ? tokens.bos_token : "", source };
 }
-
-/** A template that calls `raise_exception`. */
-class Refusal extends RangeError {}
 
 function limitsOf(messages: readonly RenderedMessage[], source: string, variables: object): Limits {
   let length = MAX_EXTRA_LENGTH + source.length * messages.length + lengthOfVariables(variables);
@@ -147,12 +157,20 @@ function limitsOf(messages: readonly RenderedMessage[], source: string, variable
 }
 
 function lengthOfVariables(variables: object): number {
-  return 8 * (JSON.stringify(variables)?.length ?? 0);
+  try {
+    return 8 * JSON.stringify(variables).length;
+  } catch (cause) {
+    throw new InputTypeError("Cannot render the chat template: the variables cannot be said in JSON", { cause });
+  }
+}
+
+/** JavaScript's own way to say that a template nests deeper than the stack. */
+function isTooDeep(error: unknown): boolean {
+  return error instanceof RangeError && error.message.includes("call stack");
 }
 
 /** An error's message on one line, cut to a readable length. */
 function oneLine(error: unknown): string {
-  const isTooDeep = error instanceof RangeError && error.message.includes("call stack");
-  const message = isTooDeep ? "it is nested too deeply" : error instanceof Error ? error.message : String(error);
+  const message = isTooDeep(error) ? "it is nested too deeply" : (error as Error).message;
   return clip(message.replace(/\s+/g, " ").trim(), 300).replace(/\.$/, "");
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anyText, type FieldsOf, optionsOf, show, someText } from "../files/options.js";
 import { blockOfRuns, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
 import { layoutChat } from "./chat-layout.js";
@@ -46,7 +47,7 @@ export function inContextPrompt(
 ): SegmentedPrompt {
   const { demonstrations, query, system } = readInput("use demonstrations", input);
   const checked = readRenderOptions("use demonstrations", options);
-  if (query.trim() === "") throw new RangeError("Cannot use demonstrations: the query is empty");
+  if (query.trim() === "") throw new InputRangeError("Cannot use demonstrations: the query is empty");
   const messages = [
     ...(system === undefined ? [] : [{ role: "system", content: system }]),
     ...demonstrations.flatMap((demonstration, i) => {
@@ -67,7 +68,7 @@ export function inContextPrompt(
   // makes more blocks, never other text.
   const unitOf = (message: number) => (message < numBefore ? -1 : Math.floor((message - numBefore) / 2));
   const firstFinal = layout.turns.findIndex((turn) => turn.message === final);
-  if (firstFinal < 0) throw new RangeError("Cannot use demonstrations: the chat template leaves out the query");
+  if (firstFinal < 0) throw new InputRangeError("Cannot use demonstrations: the chat template leaves out the query");
   const laterPrefix = layout.turns.find(
     (turn) => turn.message > numBefore && messages[turn.message]!.role === "user",
   )?.prefix;
@@ -122,14 +123,14 @@ const readRule = optionsOf({ after: anyText, before: anyText, closing: anyText }
  */
 export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
   if (typeof text !== "string")
-    throw new TypeError(`Cannot cut demonstrations: the text is ${show(text)}, wanted text`);
+    throw new InputTypeError(`Cannot cut demonstrations: the text is ${show(text)}, wanted text`);
   const { after, before, closing } = readRule("cut demonstrations", rule);
   const mark = after ?? before;
   if (mark === undefined || (after !== undefined && (before ?? closing) !== undefined)) {
-    throw new TypeError(`Cannot cut demonstrations: the rule is ${show(rule)}, wanted "after" alone, or "before"`);
+    throw new InputTypeError(`Cannot cut demonstrations: the rule is ${show(rule)}, wanted "after" alone, or "before"`);
   }
-  if (mark === "") throw new RangeError("Cannot cut demonstrations: the text to cut at is empty");
-  if (text === "") throw new RangeError("Cannot cut demonstrations: the text is empty");
+  if (mark === "") throw new InputRangeError("Cannot cut demonstrations: the text to cut at is empty");
+  if (text === "") throw new InputRangeError("Cannot cut demonstrations: the text is empty");
   const pieces = text.split(mark).map((piece, i, all) => {
     if (after !== undefined) return i < all.length - 1 ? piece + mark : piece;
     return i > 0 ? mark + piece : piece;
@@ -148,7 +149,7 @@ export function segmentDemonstrations(text: string, rule: DemonstrationRule): Se
     if (isMarkAlone) pieces.push([piece, ...later].join(""));
     else pieces.push(head, [piece.slice(head.length), ...later].join(""));
   }
-  if (pieces.at(-1) === "") throw new RangeError("Cannot cut demonstrations: no query follows the last of them");
+  if (pieces.at(-1) === "") throw new InputRangeError("Cannot cut demonstrations: no query follows the last of them");
   const blocks = pieces.filter((piece) => piece !== "").map((piece): TextBlock => ({ text: piece, trusted: "all" }));
   return { blocks, warnings: [] };
 }

@@ -1,3 +1,4 @@
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, optionsOf } from "../files/options.js";
 
 export interface JsonStateOptions {
@@ -73,11 +74,13 @@ function step(matching: readonly PathMatch[], key: string): PathMatch[] {
 }
 
 function parsePaths(paths: unknown): string[][] {
-  if (!Array.isArray(paths)) throw new TypeError("Cannot cut a state: the paths are no array");
+  if (!Array.isArray(paths)) throw new InputTypeError("Cannot cut a state: the paths are no array");
   return paths.map((path: unknown) => {
     const keys: unknown = typeof path === "string" ? path.split(".") : path;
     if (!Array.isArray(keys) || keys.length === 0 || keys.some((key) => typeof key !== "string")) {
-      throw new TypeError(`Cannot cut a state: the path ${JSON.stringify(path)} is neither text nor an array of texts`);
+      throw new InputTypeError(
+        `Cannot cut a state: the path ${JSON.stringify(path)} is neither text nor an array of texts`,
+      );
     }
     return keys as string[];
   });
@@ -88,21 +91,22 @@ function entriesOf(container: object, path: readonly string[]): [string, unknown
   if (Array.isArray(container)) return Array.from(container, (member: unknown, i) => [String(i), member]);
   const prototype: unknown = Object.getPrototypeOf(container);
   if (prototype !== null && prototype !== Object.prototype) {
-    throw new TypeError(`Cannot write a state as JSON: ${nameOf(path)} is no plain object`);
+    throw new InputTypeError(`Cannot write a state as JSON: ${nameOf(path)} is no plain object`);
   }
   return Object.entries(container).sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 function stringify(value: unknown, path: readonly string[], around: readonly object[]): string {
-  if (path.length > MAX_DEPTH) throw new RangeError(`Cannot write a state as JSON: it is deeper than ${MAX_DEPTH}`);
+  if (path.length > MAX_DEPTH)
+    throw new InputRangeError(`Cannot write a state as JSON: it is deeper than ${MAX_DEPTH}`);
   if (value === null || typeof value === "string" || typeof value === "boolean") return JSON.stringify(value);
   if (typeof value === "number") {
     if (Number.isFinite(value)) return JSON.stringify(value);
-    throw new TypeError(`Cannot write a state as JSON: ${nameOf(path)} is ${value}, wanted a finite number`);
+    throw new InputTypeError(`Cannot write a state as JSON: ${nameOf(path)} is ${value}, wanted a finite number`);
   }
   if (typeof value !== "object")
-    throw new TypeError(`Cannot write a state as JSON: ${nameOf(path)} is ${typeof value}`);
-  if (around.includes(value)) throw new TypeError(`Cannot write a state as JSON: ${nameOf(path)} holds itself`);
+    throw new InputTypeError(`Cannot write a state as JSON: ${nameOf(path)} is ${typeof value}`);
+  if (around.includes(value)) throw new InputTypeError(`Cannot write a state as JSON: ${nameOf(path)} holds itself`);
   const inside = [...around, value];
   const members = entriesOf(value, path).map(([key, member]) => {
     const text = stringify(member, [...path, key], inside);

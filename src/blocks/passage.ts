@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { InputTypeError } from "../files/input-error.js";
 import { optionsOf, schemaOf, show, someText } from "../files/options.js";
 
 /** An id comes back with each part of a passage. */
@@ -116,7 +117,8 @@ interface ReadFields extends Partial<Record<keyof typeof forms, string>> {
 
 /** @throws TypeError for what is no list, or as readPassage(). */
 export function readPassages(inputs: unknown): Passage[] {
-  if (!Array.isArray(inputs)) throw new TypeError(`Cannot use the passages: they are ${show(inputs)}, wanted an array`);
+  if (!Array.isArray(inputs))
+    throw new InputTypeError(`Cannot use the passages: they are ${show(inputs)}, wanted an array`);
   return Array.from(inputs, readPassage);
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
 import { blockOfRuns, type ChatMessage, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
 import {
@@ -128,14 +129,16 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
 
   const { question, messages } = asked;
   if (messages !== undefined) {
-    if (question !== undefined) throw new TypeError("Cannot make a RAG prompt: there are both a question and messages");
-    if (template === undefined) throw new RangeError("Cannot make a RAG prompt of messages: there is no chat template");
+    if (question !== undefined)
+      throw new InputTypeError("Cannot make a RAG prompt: there are both a question and messages");
+    if (template === undefined)
+      throw new InputRangeError("Cannot make a RAG prompt of messages: there is no chat template");
     checkMessages(messages);
     const parted = partMessages(messages, passages, texts);
     return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
   }
-  if (question === undefined) throw new TypeError("Cannot make a RAG prompt: there is no question, wanted text");
-  if (question.trim() === "") throw new RangeError("Cannot make a RAG prompt: the question is empty");
+  if (question === undefined) throw new InputTypeError("Cannot make a RAG prompt: there is no question, wanted text");
+  if (question.trim() === "") throw new InputRangeError("Cannot make a RAG prompt: the question is empty");
   if (template === undefined) {
     const opening = blockOfRuns([{ text: texts.preamble, trusted: true }]);
     const blocks = [
@@ -174,7 +177,7 @@ function partMessages(
     }
     const text = typeof content === "string" ? content : content.join("");
     if (i === question) {
-      if (text.trim() === "") throw new RangeError("Cannot make a RAG prompt: the last user message is empty");
+      if (text.trim() === "") throw new InputRangeError("Cannot make a RAG prompt: the last user message is empty");
       // Blank lines set the task sentence off from the passages before it; in a message of its own there are none.
       const final = i === firstUser ? texts.final : texts.final.replace(/^\n+/, "");
       parts.push({ runs: finalRuns(final, text), cut: "whole" });

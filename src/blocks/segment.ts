@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { mergePieces } from "./merge-pieces.js";
 
@@ -81,15 +82,15 @@ export function segmentRule(options: SegmentOptions): SegmentRule {
 
 /** Cuts a text by rule, without the limit: [] for an empty text. */
 export function cutText(text: string, rule: SegmentRule): string[] {
-  if (typeof text !== "string") throw new TypeError(`Cannot cut text: it is ${show(text)}, wanted text`);
+  if (typeof text !== "string") throw new InputTypeError(`Cannot cut text: it is ${show(text)}, wanted text`);
   if (text === "") return [];
   if (rule.cut === undefined) return cutAtDelimiters(text, rule);
   const pieces: unknown = rule.cut(text);
   if (!Array.isArray(pieces) || pieces.some((piece) => typeof piece !== "string")) {
-    throw new TypeError('Cannot cut text: what "cut" returned is no array of texts');
+    throw new InputTypeError('Cannot cut text: what "cut" returned is no array of texts');
   }
   if (pieces.join("") !== text) {
-    throw new RangeError('Cannot cut text: what "cut" returned, put together, is not the text');
+    throw new InputRangeError('Cannot cut text: what "cut" returned, put together, is not the text');
   }
   return pieces.filter((piece) => piece !== "");
 }

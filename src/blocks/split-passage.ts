@@ -1,3 +1,4 @@
+import { InputRangeError } from "../files/input-error.js";
 import type { Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { type Passage, passageBlock } from "./passage.js";
@@ -46,7 +47,7 @@ export function* splitPassage(passage: Passage, { form, maxTokens, maxParts, tok
   if ((yield* tokensOf(text)) <= maxTokens) return [passage];
   const room = maxTokens - (yield* tokensOf(""));
   if (room <= maxTokensOfCharacter) {
-    throw new RangeError(
+    throw new InputRangeError(
       `Cannot split passage ${label.index + 1}: its title leaves ${Math.max(0, room)} of ${maxTokens} tokens to the text`,
     );
   }
@@ -86,7 +87,7 @@ export function* splitPassage(passage: Passage, { form, maxTokens, maxParts, tok
     }
     const part = text.slice(start, ends[low]);
     if (parts.length === maxParts) {
-      throw new RangeError(
+      throw new InputRangeError(
         `Cannot split passage ${label.index + 1}: it has more than the ${maxParts} parts that it may have`,
       );
     }

@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type { Engine } from "../engine/engine.js";
 import { ENGINE_ENTRANTS, type EngineEntrant, type Entrant, engineEntrant, peerEntrant } from "../eval/entrant.js";
 import { PEER_PROMPTS, type PeerPrompt } from "../eval/peer-responder.js";
+import { isInputError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import { openEngine } from "./open-engine.js";
 import { type EngineFlags, nonEmpty, oneOf, wholeNumber } from "./options.js";
@@ -115,7 +116,8 @@ function peerEntrantOf(peer: Peer): Entrant {
   try {
     return peerEntrant(peer);
   } catch (error) {
-    throw new UsageError(`Cannot use --peer: ${(error as Error).message}`, { cause: error });
+    if (!isInputError(error)) throw error;
+    throw new UsageError(`Cannot use --peer: ${error.message}`, { cause: error });
   }
 }
 

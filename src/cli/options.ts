@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import type { EngineOptions, GenerateOptions } from "../engine/engine-options.js";
 import { parseSamplingOptions, type SamplingInput } from "../engine/sampling-options.js";
+import { isInputError } from "../files/input-error.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
 import type { BackendKind } from "../ggml/library.js";
@@ -285,7 +286,8 @@ function checkSampling(flag: string, input: SamplingInput): void {
   try {
     parseSamplingOptions(input);
   } catch (error) {
-    const reason = error instanceof Error ? error.message.replace(/^Cannot sample: /, "") : String(error);
+    if (!isInputError(error)) throw error;
+    const reason = error.message.replace(/^Cannot sample: /, "");
     throw new UsageError(`Cannot use ${flag}: ${reason}`, { cause: error });
   }
 }

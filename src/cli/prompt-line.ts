@@ -2,6 +2,7 @@ import { z } from "zod";
 import { PASSAGE_FIELDS, type PassageInput } from "../blocks/passage.js";
 import type { PromptInput } from "../engine/prompt.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import { InputTypeError } from "../files/input-error.js";
 import { namesNear } from "../files/options.js";
 import { quote } from "../files/quote.js";
 
@@ -49,9 +50,9 @@ export function parsePromptLine(value: JsonValue, onPassedOver: (key: string) =>
   if (found.length === 0) {
     const [unknown] = Object.keys(line);
     const has = unknown === undefined ? "it is empty" : `it has the key ${quote(unknown, 60)}`;
-    throw new TypeError(`Cannot use the line: ${has}, wanted one of "blocks", "messages", "question" or "prompt"`);
+    throw new InputTypeError(`Cannot use the line: ${has}, wanted one of "blocks", "messages", "question" or "prompt"`);
   }
-  if (found.length > 1) throw new TypeError(`Cannot use the line: it has both "${found[0]}" and "${found[1]}"`);
+  if (found.length > 1) throw new InputTypeError(`Cannot use the line: it has both "${found[0]}" and "${found[1]}"`);
   const form = found[0] as Form;
   const fields = promptPart(line, Object.keys(forms[form]), isRag ? "prompt" : undefined, onPassedOver);
   switch (form) {
@@ -79,11 +80,11 @@ function promptPart(
     const [near] = key === spare ? [] : namesNear(key, promptFields);
     if (near !== undefined) {
       const why = near === key ? `belongs to another form of prompt` : `is not known, wanted ${quote(near)}`;
-      throw new TypeError(`Cannot use the line: the key ${quote(key, 60)} ${why}`);
+      throw new InputTypeError(`Cannot use the line: the key ${quote(key, 60)} ${why}`);
     }
     const plain = key.toLowerCase().replace(/[_-]/g, "");
     if (optionNames.some((name) => name.replaceAll("_", "") === plain)) {
-      throw new TypeError(`Cannot use the line: ${quote(key, 60)} is an option of the command, for all lines`);
+      throw new InputTypeError(`Cannot use the line: ${quote(key, 60)} is an option of the command, for all lines`);
     }
     onPassedOver(key);
   });
@@ -103,7 +104,7 @@ export function documentPart(document: JsonValue, onPassedOver: (key: string) =>
   return pick(document, PASSAGE_FIELDS, (key) => {
     const [near] = namesNear(key, ["title", "text", "pageContent", "page_content"]);
     if (near !== undefined) {
-      throw new TypeError(
+      throw new InputTypeError(
         `Cannot use the line: the key ${quote(key, 60)} of a document is not known, wanted ${quote(near)}`,
       );
     }
@@ -125,7 +126,7 @@ export function parseScoreLine(
 ): { readonly prompt: PromptInput; readonly continuation: string } {
   const { continuation, ...rest } = requireObject(value);
   if (typeof continuation !== "string") {
-    throw new TypeError(`Cannot use the line: "continuation" is ${kindOf(continuation)}, wanted text`);
+    throw new InputTypeError(`Cannot use the line: "continuation" is ${kindOf(continuation)}, wanted text`);
   }
   return { prompt: parsePromptLine(rest, onPassedOver), continuation };
 }
@@ -139,13 +140,13 @@ function requireObject(value: JsonValue): { readonly [key: string]: JsonValue } 
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     return value as { readonly [key: string]: JsonValue };
   }
-  throw new TypeError(`Cannot use the line: it is ${kindOf(value)}, wanted an object`);
+  throw new InputTypeError(`Cannot use the line: it is ${kindOf(value)}, wanted an object`);
 }
 
 function check<T>(schema: z.ZodType<T>, fields: { readonly [key: string]: JsonValue }): T {
   const result = schema.safeParse(fields);
   if (result.success) return result.data;
-  throw new TypeError(`Cannot use the line: ${explain(result.error.issues[0], fields)}`);
+  throw new InputTypeError(`Cannot use the line: ${explain(result.error.issues[0], fields)}`);
 }
 
 function explain(issue: z.core.$ZodIssue | undefined, fields: unknown): string {

@@ -1,6 +1,7 @@
 import type { TextBlock } from "../blocks/block.js";
 import { ragPrompt } from "../blocks/rag-prompt.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { openDatabase } from "./duckdb.js";
@@ -98,7 +99,7 @@ function trainSamples(value: JsonObject, where: string, { tokenizer, rag }: Mode
   // Every single message is shown as it would be in block mode.
   const outcomes = trainingSamples(value, where, { template: rag.template, seed: "", singleProbability: 1 });
   const format = Object.hasOwn(value, "messages") ? "conversation" : "train";
-  if (outcomes.length === 0) throw new TypeError("it has no answer to learn");
+  if (outcomes.length === 0) throw new InputTypeError("it has no answer to learn");
   return outcomes.map((outcome): InspectedSample => {
     if (outcome.kind === "dropped") {
       return { format, id: outcome.id, parts: [], notes: [`dropped when packed: ${outcome.reason}`] };
@@ -131,7 +132,7 @@ function packedSample(value: JsonObject, tokenizer: Tokenizer, digest: string | 
   const modes = Array.isArray(value.modes) ? value.modes.map(String) : [];
   const promptLength = lengths.reduce((sum, length) => sum + length, 0);
   if (promptLength > ids.length) {
-    throw new RangeError(`its blocks have ${promptLength} tokens, "input_ids" has ${ids.length}`);
+    throw new InputRangeError(`its blocks have ${promptLength} tokens, "input_ids" has ${ids.length}`);
   }
   let start = 0;
   const parts = lengths.map((length, i): InspectedPart => {
@@ -158,7 +159,7 @@ function packedSample(value: JsonObject, tokenizer: Tokenizer, digest: string | 
 function spell(ids: readonly number[], tokenizer: Tokenizer): string {
   const wrong = ids.find((id) => id >= tokenizer.vocabSize);
   if (wrong !== undefined) {
-    throw new RangeError(
+    throw new InputRangeError(
       `its id ${wrong} is none of the tokenizer's ${tokenizer.vocabSize}; --model names another one`,
     );
   }
@@ -177,7 +178,7 @@ function spell(ids: readonly number[], tokenizer: Tokenizer): string {
 function numbersOf(value: JsonObject, key: string): readonly number[] {
   const list = Object.hasOwn(value, key) ? value[key] : undefined;
   const isIds = Array.isArray(list) && list.every((id: JsonValue) => Number.isSafeInteger(id) && (id as number) >= 0);
-  if (!isIds) throw new TypeError(`"${key}" is no list of whole numbers from 0 on`);
+  if (!isIds) throw new InputTypeError(`"${key}" is no list of whole numbers from 0 on`);
   return list as readonly number[];
 }
 

@@ -3,6 +3,7 @@ import { blocksFromStrings, type ChatMessage, joinTextBlocks, type TextBlock } f
 import { segmentMessages } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 
 /** A prompt cut into blocks, and the response that a model is to learn. */
@@ -56,11 +57,11 @@ const DEFAULT_SINGLE_PROBABILITY = 0.45;
  * @see FACTS §3 "Training samples from conversations", §4.
  */
 export function trainingSamples(row: JsonValue, fallbackId: string, options: SampleOptions): SampleOutcome[] {
-  if (!isJsonObject(row)) throw new TypeError("Cannot use the row: it is no object");
+  if (!isJsonObject(row)) throw new InputTypeError("Cannot use the row: it is no object");
   const id = textField(row, "id") ?? fallbackId;
   if (Object.hasOwn(row, "messages")) return samplesOfMessages(row, id, options);
   if (Object.hasOwn(row, "blocks") || Object.hasOwn(row, "chunks")) return [sampleOfBlocks(row, id)];
-  throw new TypeError('Cannot use the row: it has neither "messages" nor "blocks" with "response"');
+  throw new InputTypeError('Cannot use the row: it has neither "messages" nor "blocks" with "response"');
 }
 
 /** Whether a text holds code, by the words that the paper's recipe goes by. @see FACTS §3. */
@@ -73,10 +74,10 @@ function sampleOfBlocks(row: JsonObject, id: string): SampleOutcome {
   const given = row.blocks ?? row.chunks;
   const cut = blocksFromStrings(given as readonly string[]);
   const response = textField(row, "response");
-  if (response === undefined) throw new TypeError('Cannot use the row: it has no "response"');
+  if (response === undefined) throw new InputTypeError('Cannot use the row: it has no "response"');
   const trainBlock = row.train_block ?? true;
   if (typeof trainBlock !== "boolean") {
-    throw new TypeError(`Cannot use the row: "train_block" is ${typeof trainBlock}, wanted true or false`);
+    throw new InputTypeError(`Cannot use the row: "train_block" is ${typeof trainBlock}, wanted true or false`);
   }
   const prompt = textField(row, "prompt");
   const joined = (given as readonly string[]).join("");
@@ -114,7 +115,7 @@ function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions):
       }
       response = rendered.slice(start + prompt.length);
     } catch (error) {
-      if (error instanceof RangeError) return dropped("the chat template refuses the conversation");
+      if (error instanceof InputRangeError) return dropped("the chat template refuses the conversation");
       throw error;
     }
     const isSingle = before.length === 1;
@@ -138,11 +139,12 @@ function finish(
 }
 
 function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: string })[] {
-  if (!Array.isArray(value)) throw new TypeError(`Cannot use the row: "messages" is ${typeof value}, wanted an array`);
+  if (!Array.isArray(value))
+    throw new InputTypeError(`Cannot use the row: "messages" is ${typeof value}, wanted an array`);
   return (value as readonly JsonValue[]).map((message, i) => {
     const { role, content } = isJsonObject(message) ? message : {};
     if (typeof role !== "string" || typeof content !== "string") {
-      throw new TypeError(`Cannot use the row: message ${i + 1} has no "role" and "content" of text`);
+      throw new InputTypeError(`Cannot use the row: message ${i + 1} has no "role" and "content" of text`);
     }
     return { role, content };
   });
@@ -151,7 +153,7 @@ function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: str
 function textField(row: JsonObject, key: string): string | undefined {
   const value = Object.hasOwn(row, key) ? (row[key] ?? undefined) : undefined;
   if (value === undefined || typeof value === "string") return value;
-  throw new TypeError(`Cannot use the row: "${key}" is ${typeof value}, wanted text`);
+  throw new InputTypeError(`Cannot use the row: "${key}" is ${typeof value}, wanted text`);
 }
 
 /** A number from 0, less than 1, that seed and id decide. */

@@ -1,3 +1,5 @@
+import { isInputError } from "../files/input-error.js";
+
 /** What a caller may choose by: see `EngineError`. */
 export type EngineErrorCode = "invalid" | "too_long" | "queue_full";
 
@@ -26,8 +28,7 @@ export class EngineError extends Error {
 /**
  * What a check of a caller's input gives.
  *
- * @throws EngineError "invalid" in place of the check's own error, which is its cause; one that is none of the project's,
- * as it is: no caller's fault.
+ * @throws EngineError "invalid" for input that the check refuses (see isInputError()), which is its cause; any other error as it is.
  */
 export function checkInput<T>(check: () => T): T {
   try {
@@ -48,11 +49,5 @@ export async function awaitInput<T>(check: Promise<T>, signal: AbortSignal): Pro
 
 /** A check's error as the caller gets it: see checkInput(). */
 export function asRefusal(error: unknown): unknown {
-  if (error instanceof EngineError || !(error instanceof Error) || !isRefusal(error)) return error;
-  return new EngineError("invalid", error.message, { cause: error });
-}
-
-/** Refusals say what could not be done; what JavaScript throws of itself mostly does not, and has a stack in its place. */
-function isRefusal({ message }: Error): boolean {
-  return message.startsWith("Cannot ") && !/^Cannot (read|set) propert|^Cannot convert undefined/.test(message);
+  return isInputError(error) ? new EngineError("invalid", error.message, { cause: error }) : error;
 }

@@ -5,6 +5,7 @@ import type { TextBlock } from "../blocks/block.js";
 import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
 import { type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
 import { splitPassage } from "../blocks/split-passage.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import { blockId, isBlockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, type KVType } from "../kv/block-kv.js";
@@ -456,7 +457,7 @@ export class LocalEngine implements AsyncDisposable {
         maxTokens = Number.POSITIVE_INFINITY,
         ...asked
       } = readTokenizeOptions("tokenize", options);
-      if (typeof text !== "string") throw new TypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
+      if (typeof text !== "string") throw new InputTypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
       return { special, maxTokens, ...this.#checkTerms(asked) };
     });
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
@@ -537,10 +538,10 @@ export class LocalEngine implements AsyncDisposable {
     const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
     const { vocabSize } = this.model.source.config;
     if (numTop > vocabSize) {
-      throw new RangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
+      throw new InputRangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
     }
     if (typeof continuation !== "string" && !Array.isArray(continuation)) {
-      throw new TypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
+      throw new InputTypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
     }
     return { terms: this.#checkTerms(asked), numTop, stepwise };
   }
@@ -573,10 +574,10 @@ export class LocalEngine implements AsyncDisposable {
         if (typeof continuation !== "string") count.add(continuation.length);
         const next =
           typeof continuation === "string" ? await this.#slices.run(encode(continuation), signal) : [...continuation];
-        if (next.length === 0) throw new RangeError("Cannot score: the continuation is empty");
+        if (next.length === 0) throw new InputRangeError("Cannot score: the continuation is empty");
         const wrong = next.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
         if (wrong === -1) return next;
-        throw new RangeError(
+        throw new InputRangeError(
           `Cannot score: the continuation holds id ${show(next[wrong])}, wanted a whole number below ${vocabSize}`,
         );
       })(),
@@ -752,7 +753,7 @@ export class LocalEngine implements AsyncDisposable {
 }
 
 function saltOf(action: string, id: unknown, options: unknown): string {
-  if (typeof id !== "string") throw new TypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
+  if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
   return readBlockOptions(action, options).salt ?? "";
 }
 

@@ -13,6 +13,7 @@ import { type Passage, type PassageInput, type PassageLabel, passageBlock, readP
 import { type GivenRagTexts, type RagPromptOptions, ragFields, ragPrompt, ragTexts } from "../blocks/rag-prompt.js";
 import { type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
 import { MIN_PART_TOKENS, splitPassage } from "../blocks/split-passage.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
@@ -201,11 +202,11 @@ function formOf(input: unknown): PromptInput {
   const [form, other] = formNames.filter((name) => name in given);
   if (form === undefined) {
     const what = isInput ? "it has none of" : `it is ${show(input)}, wanted an object with one of`;
-    throw new TypeError(
+    throw new InputTypeError(
       `Cannot use the prompt: ${what} "blocks", "blockTokenIds", "prompt", "messages", or "question" with "documents"`,
     );
   }
-  if (other !== undefined) throw new TypeError(`Cannot use the prompt: it has both "${form}" and "${other}"`);
+  if (other !== undefined) throw new InputTypeError(`Cannot use the prompt: it has both "${form}" and "${other}"`);
   return forms[form]("use the prompt", given) as PromptInput;
 }
 
@@ -217,9 +218,9 @@ function cutForm(
   if ("blocks" in input) return { ...blocksFromStrings(input.blocks), isWhole: false };
   if ("prompt" in input) {
     if (typeof input.prompt !== "string")
-      throw new TypeError(`Cannot use the prompt: it is ${show(input.prompt)}, wanted text`);
+      throw new InputTypeError(`Cannot use the prompt: it is ${show(input.prompt)}, wanted text`);
     const texts = segmentText(input.prompt, segmentOptions(input));
-    if (texts.length === 0) throw new RangeError("Cannot use the prompt: it is empty");
+    if (texts.length === 0) throw new InputRangeError("Cannot use the prompt: it is empty");
     return { ...joinIf(input.cut === "none", blocksFromStrings(texts)), isWhole: true };
   }
   const template = context.chatTemplate;
@@ -231,14 +232,14 @@ function cutForm(
     const { documents, question } = input;
     return { ...ragPrompt({ documents, question }, ofDocuments(input)), isWhole: false };
   }
-  if (template === undefined) throw new RangeError("Cannot use messages: the model has no chat template");
+  if (template === undefined) throw new InputRangeError("Cannot use messages: the model has no chat template");
   const segment = segmentOptions(input);
   const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
   if (input.documents !== undefined) {
     const cut = ragPrompt({ documents: input.documents, messages }, { ...segment, ...ofDocuments(input) });
     return { ...joinIf(input.cut === "none", cut), isWhole: false };
   }
-  if (input.rag !== undefined) throw new TypeError('Cannot use "rag" of the prompt: there are no documents');
+  if (input.rag !== undefined) throw new InputTypeError('Cannot use "rag" of the prompt: there are no documents');
   const cut = segmentMessages(messages, template, segment);
   return { ...joinIf(input.cut === "none", cut), isWhole: true };
 }
@@ -283,10 +284,12 @@ function segmentOptions({ cut, segment }: CutOptions): SegmentOptions | undefine
     return segment === undefined ? undefined : readSegmentOptions('use "segment" of the prompt', segment);
   }
   if (cut !== "parts" && cut !== "none") {
-    throw new RangeError(`Cannot cut the prompt: cut is "${String(cut)}", wanted "parts", "rule" or "none"`);
+    throw new InputRangeError(`Cannot cut the prompt: cut is ${show(cut)}, wanted "parts", "rule" or "none"`);
   }
   if (segment !== undefined) {
-    throw new RangeError(`Cannot cut the prompt by the rule of "segment": cut is "${cut}", wanted "rule" beside it`);
+    throw new InputRangeError(
+      `Cannot cut the prompt by the rule of "segment": cut is "${cut}", wanted "rule" beside it`,
+    );
   }
   return { cut: (text) => [text], limit: Number.POSITIVE_INFINITY };
 }
@@ -333,7 +336,7 @@ export function* tokenizePromptInSteps(
   count.add(prefix.length);
   const ids: number[][] = [];
   for (const text of texts) ids.push(yield* encodeCounted(tokenizer, text, count));
-  if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use the prompt: the final block has no tokens");
+  if (ids.at(-1)?.length === 0) throw new InputRangeError("Cannot use the prompt: the final block has no tokens");
   const first = ids[0] as number[];
   const bos = bosTokenId === undefined ? [] : [bosTokenId];
   if (bosTokenId !== undefined && first[0] === bosTokenId) first.shift();
@@ -361,21 +364,21 @@ function fromTokenIds(
   { tokenizer, vocabSize = tokenizer.vocabSize }: PromptContext,
   count: TokenCount,
 ): TokenizedPrompt {
-  if (!Array.isArray(ids) || ids.length === 0) throw new RangeError("Cannot use token ids: there are no blocks");
+  if (!Array.isArray(ids) || ids.length === 0) throw new InputRangeError("Cannot use token ids: there are no blocks");
   // Empty ones add nothing, and are read all the same.
   count.check(ids.length);
   for (const [i, block] of ids.entries()) {
-    if (!Array.isArray(block)) throw new TypeError(`Cannot use token ids: block ${i + 1} is no array`);
+    if (!Array.isArray(block)) throw new InputTypeError(`Cannot use token ids: block ${i + 1} is no array`);
     count.add(block.length);
     for (const id of block as readonly unknown[]) {
       if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
-        throw new RangeError(
-          `Cannot use token ids: block ${i + 1} holds ${String(id)}, wanted a whole number below ${vocabSize}`,
+        throw new InputRangeError(
+          `Cannot use token ids: block ${i + 1} holds ${show(id)}, wanted a whole number below ${vocabSize}`,
         );
       }
     }
   }
-  if (ids.at(-1)?.length === 0) throw new RangeError("Cannot use token ids: the final block is empty");
+  if (ids.at(-1)?.length === 0) throw new InputRangeError("Cannot use token ids: the final block is empty");
   joinLocalBlocks(ids.length, numLocalAttentionBlocks);
   const blocks = joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks);
   return new TokenizedPrompt(mode, blocks, ids, [], true);

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { InputRangeError } from "../files/input-error.js";
 import { createExp } from "./exp-table.js";
 import type { SamplingOptions } from "./sampling-options.js";
 import { topIds } from "./top-ids.js";
@@ -60,12 +61,12 @@ export function createSampler(
   const { vocabSize, numTokens = vocabSize } = context;
   for (const id of options.logitBias.keys()) {
     if (id >= numTokens) {
-      throw new RangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${numTokens}`);
+      throw new InputRangeError(`Cannot sample: logitBias names token ${id}, the vocabulary has ${numTokens}`);
     }
   }
   let numBanned = 0;
   for (const bias of options.logitBias.values()) if (bias === -100) numBanned += 1;
-  if (numBanned > 0 && numBanned === numTokens) throw new RangeError("Cannot sample: logitBias bans every token");
+  if (numBanned > 0 && numBanned === numTokens) throw new InputRangeError("Cannot sample: logitBias bans every token");
   const seed = options.seed ?? context.drawSeed();
   const exp = createExp();
   /** Made once: its pages cost more than what is done to them. */

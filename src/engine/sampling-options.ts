@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { InputRangeError } from "../files/input-error.js";
 import { optionsOf, schemaOf } from "../files/options.js";
 
 /** An answer's length, ends and choice of tokens. Every field has a default; `parseSamplingOptions` fills them in. */
@@ -75,7 +76,7 @@ export function parseSamplingOptions(input: unknown): SamplingOptions {
 /** parseSamplingOptions() of what was checked. @throws RangeError for options that do not go together. */
 export function samplingOf({ seed, logitBias, ...rest }: z.output<typeof schema>): SamplingOptions {
   if (!rest.logprobs && rest.topLogprobs > 0) {
-    throw new RangeError(`Cannot sample: topLogprobs is ${rest.topLogprobs}, wanted 0 where logprobs is false`);
+    throw new InputRangeError(`Cannot sample: topLogprobs is ${rest.topLogprobs}, wanted 0 where logprobs is false`);
   }
   return {
     ...rest,

@@ -4,6 +4,7 @@ import { joinTextBlocks } from "../blocks/block.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
 import { retryAfterMs } from "../data/answer/chat-client.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
+import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import { eventData } from "./event-stream.js";
 import type { RagLine } from "./rag-line.js";
@@ -60,7 +61,9 @@ export function peerResponder(options: PeerOptions): Responder {
   const { name, url, model, apiKey, prompt = "text", texts, maxDocuments, retries = 5, retryDelayMs = 500 } = options;
   const endpoint = endpointOf(url);
   if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey)) {
-    throw new RangeError(`Cannot ask the peer ${quote(name)}: its key is empty, or holds characters that no key has`);
+    throw new InputRangeError(
+      `Cannot ask the peer ${quote(name)}: its key is empty, or holds characters that no key has`,
+    );
   }
   const clean = (text: string) => (apiKey === undefined ? text : text.replaceAll(apiKey, "…"));
   const cannot = (why: string) => new Error(clean(`Cannot ask the peer ${quote(name)}: ${why}`));
@@ -156,15 +159,15 @@ export function peerResponder(options: PeerOptions): Responder {
 function endpointOf(base: string): string {
   const url = URL.canParse(base) ? new URL(base) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw new RangeError(`Cannot ask a peer at ${quote(base)}: it is no URL of http or https`);
+    throw new InputRangeError(`Cannot ask a peer at ${quote(base)}: it is no URL of http or https`);
   }
   if (url.username !== "" || url.password !== "") {
-    throw new RangeError(
+    throw new InputRangeError(
       "Cannot ask a peer: its URL has a name or password in it; name a variable with the key instead",
     );
   }
   if (url.search !== "" || url.hash !== "") {
-    throw new RangeError(`Cannot ask a peer at ${quote(base)}: the base of an API has no "?" and no "#"`);
+    throw new InputRangeError(`Cannot ask a peer at ${quote(base)}: the base of an API has no "?" and no "#"`);
   }
   return `${url.href.replace(/\/+$/, "")}/chat/completions`;
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { editDistance } from "./edit-distance.js";
+import { InputRangeError, InputTypeError } from "./input-error.js";
 import { clip, quote } from "./quote.js";
 
 /** An option of a call: the check, and what it may be in words, as the error says it: "a number from 0 to 1". */
@@ -61,7 +62,7 @@ export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "f
   const known = Object.keys(fields);
   return (action, input) => {
     if (!isOptions(input)) {
-      throw new TypeError(`Cannot ${action}: the ${noun}s are ${show(input)}, wanted an object`);
+      throw new InputTypeError(`Cannot ${action}: the ${noun}s are ${show(input)}, wanted an object`);
     }
     const result = schema.safeParse(input);
     if (result.success) return result.data;
@@ -70,13 +71,13 @@ export function optionsOf<F extends OptionFields>(fields: F, noun: "option" | "f
       const key = unknown.keys[0] as string;
       const near = namesNear(key, known);
       const wanted = (near.length === 0 ? known : near).map((name) => quote(name)).join(" or ");
-      throw new TypeError(`Cannot ${action}: there is no ${noun} ${quote(key, 80)}, wanted ${wanted}`);
+      throw new InputTypeError(`Cannot ${action}: there is no ${noun} ${quote(key, 80)}, wanted ${wanted}`);
     }
     const issue = result.error.issues[0] as z.core.$ZodIssue;
     const name = String(issue.path[0]);
     const value = input[name];
     const message = `Cannot ${action}: ${name} is ${show(value)}, wanted ${fields[name]?.wanted}`;
-    throw isOfKind(issue, value) ? new RangeError(message) : new TypeError(message);
+    throw isOfKind(issue, value) ? new InputRangeError(message) : new InputTypeError(message);
   };
 }
 

@@ -34,6 +34,7 @@ import {
   notSupported,
   orElse,
   SafeText,
+  TemplateError,
   toText,
   typeName,
   Undefined,
@@ -101,7 +102,7 @@ export function isFilter(name: string): boolean {
   return Object.hasOwn(FILTERS, name) || FILTERS_OF_NAMES.includes(name);
 }
 
-/** @throws Error for a filter that is not known, TypeError for arguments that do not fit. */
+/** @throws TemplateError for a filter that is not known, or arguments that do not fit. */
 export function applyFilter(name: string, value: Value, args: readonly Value[], kwargs: Kwargs, budget: Budget): Value {
   budget.step();
   if (!isFilter(name)) return notSupported(`the filter "${name}"`);
@@ -114,7 +115,7 @@ export function applyFilter(name: string, value: Value, args: readonly Value[], 
   if (name === "map") return generator(mapItems(items, args, kwargs, budget));
   const byAttribute = name.endsWith("attr");
   const attribute = byAttribute ? args[0] : null;
-  if (attribute === undefined) throw new TypeError(`${name}() is missing "attribute"`);
+  if (attribute === undefined) throw new TemplateError(`${name}() is missing "attribute"`);
   const [test, ...rest] = byAttribute ? args.slice(1) : args;
   const wanted = name.startsWith("select");
   const kept = items.filter((item) => {
@@ -149,7 +150,7 @@ function attributeOf(item: Value, path: Value, budget: Budget, other?: Value): V
 }
 
 function dictOf(value: Value): ReadonlyMap<Value, Value> {
-  if (!isDict(value)) throw new TypeError(`can only get item pairs from a mapping, not from ${typeName(value)}`);
+  if (!isDict(value)) throw new TemplateError(`can only get item pairs from a mapping, not from ${typeName(value)}`);
   return value;
 }
 
@@ -165,7 +166,8 @@ function join(value: Value, [separator = "", attribute = null]: Args, budget: Bu
 }
 
 function last(value: Value, _: Args, budget: Budget): Value {
-  if (value instanceof Items && value.kind === "generator") throw new TypeError("'generator' object is not reversible");
+  if (value instanceof Items && value.kind === "generator")
+    throw new TemplateError("'generator' object is not reversible");
   return orElse(itemsOf(value, budget).at(-1), () => new Undefined("No last item, sequence was empty"));
 }
 
@@ -209,7 +211,7 @@ function toJson(
   const step = isNumber(indentation!) ? spaces(indentation, budget) : optionalText("indent", indentation);
   const given = separators === null ? [] : itemsOf(separators!, budget).map((item) => text("separators", item));
   const [between = step === undefined ? ", " : ",", afterKey = ": "] = given;
-  if (separators !== null && given.length !== 2) throw new TypeError("separators wants two texts");
+  if (separators !== null && given.length !== 2) throw new TemplateError("separators wants two texts");
   const enclosed = (open: string, pieces: readonly string[], close: string, depth: number): string => {
     if (pieces.length === 0) return open + close;
     budget.length((step?.length ?? 0) * (depth + 1));
@@ -228,7 +230,7 @@ function toJson(
       const items = itemsOf(item, budget).map((part) => write(part, depth + 1));
       return enclosed("[", items, "]", depth);
     }
-    if (!isDict(item)) throw new TypeError(`Object of type ${typeName(item)} is not JSON serializable`);
+    if (!isDict(item)) throw new TemplateError(`Object of type ${typeName(item)} is not JSON serializable`);
     const entries = [...item];
     if (isTrue(sortKeys!)) entries.sort(([a], [b]) => order(a, b, budget));
     const pieces = entries.map(([key, part]) => {
@@ -295,7 +297,7 @@ export function isTest(name: string): boolean {
   return Object.hasOwn(TESTS, name);
 }
 
-/** @throws Error for a test that is not known, TypeError for arguments that do not fit. */
+/** @throws TemplateError for a test that is not known, or arguments that do not fit. */
 export function applyTest(name: string, value: Value, args: readonly Value[], kwargs: Kwargs, budget: Budget): boolean {
   budget.step();
   if (!isTest(name)) return notSupported(`the test "${name}"`);

@@ -16,6 +16,7 @@ import {
   Namespace,
   notSupported,
   orElse,
+  TemplateError,
   toText,
   tuple,
   typeName,
@@ -51,7 +52,7 @@ const GLOBALS_NOT_SUPPORTED = ["cycler", "joiner", "lipsum", "self"];
 /**
  * Renders a parsed template as Jinja2 does in Transformers' sandbox.
  *
- * @throws RangeError if it exceeds the budget, TypeError or Error if the template fails or does what is not supported.
+ * @throws TemplateRefusal if it exceeds the budget, TemplateError if the template fails or does what is not supported.
  */
 export function render(program: readonly Statement[], variables: ReadonlyMap<string, Value>, budget: Budget): string {
   const globals = new Scope();
@@ -101,7 +102,7 @@ class Interpreter {
       case "output": {
         const value = this.#evaluate(statement.value, scope);
         if (statement.isFiltered && typeof value !== "string") {
-          throw new TypeError(`a filter block makes ${typeName(value)} of its text`);
+          throw new TemplateError(`a filter block makes ${typeName(value)} of its text`);
         }
         output.write(toText(value, this.#budget));
         return "done";
@@ -131,12 +132,12 @@ class Interpreter {
     if (target.kind === "name") scope.set(target.name, value);
     else if (target.kind === "field") {
       const namespace = scope.get(target.namespace);
-      if (!(namespace instanceof Namespace)) throw new TypeError("cannot assign attribute on non-namespace object");
+      if (!(namespace instanceof Namespace)) throw new TemplateError("cannot assign attribute on non-namespace object");
       setField(namespace, target.name, value);
     } else {
       const items = itemsOf(value, this.#budget);
       if (items.length !== target.items.length) {
-        throw new TypeError(`${items.length} values to unpack, wanted ${target.items.length}`);
+        throw new TemplateError(`${items.length} values to unpack, wanted ${target.items.length}`);
       }
       for (const [i, item] of target.items.entries()) this.#assign(item, items[i]!, scope);
     }
@@ -231,7 +232,7 @@ class Interpreter {
         const args = this.#arguments(node.args, scope);
         const called = this.#evaluate(node.callee, scope);
         if (called instanceof Undefined) called.fail();
-        if (!(called instanceof Callable)) throw new TypeError(`'${typeName(called)}' object is not callable`);
+        if (!(called instanceof Callable)) throw new TemplateError(`'${typeName(called)}' object is not callable`);
         return called.call(...args);
       }
       case "filter":
@@ -247,7 +248,7 @@ class Interpreter {
       case "plus": {
         const value = this.#evaluate(node.value, scope);
         if (value instanceof Undefined) value.fail();
-        if (!isNumber(value)) throw new TypeError(`bad operand type for unary ${node.kind}: '${typeName(value)}'`);
+        if (!isNumber(value)) throw new TemplateError(`bad operand type for unary ${node.kind}: '${typeName(value)}'`);
         return node.kind === "minus" ? -asNumber(value) : asNumber(value);
       }
       case "binary": {
@@ -287,6 +288,6 @@ function dictOf(args: readonly Value[], kwargs: Kwargs): Map<Value, Value> {
 }
 
 function setField(namespace: Namespace, name: string, value: Value): void {
-  if (name.startsWith("_")) throw new TypeError(`a namespace takes no field "${name}"`);
+  if (name.startsWith("_")) throw new TemplateError(`a namespace takes no field "${name}"`);
   namespace.fields.set(name, value);
 }

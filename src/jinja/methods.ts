@@ -18,6 +18,7 @@ import {
   notSupported,
   orElse,
   SafeText,
+  TemplateError,
   textLength,
   toRepr,
   toText,
@@ -33,7 +34,7 @@ export type Args = readonly (Value | undefined)[];
  * Puts arguments in the order of a signature: names with spaces between them. Those that end in "?" are optional, those
  * that end in "!" too, but not supported. After "/" an argument may be given by name; without "/" none may.
  *
- * @throws TypeError for arguments that do not fit, Error for one that is not supported.
+ * @throws TemplateError for arguments that do not fit, or one that is not supported.
  * @example bind("replace", "old new / count?", ["a", "b"], new Map([["count", 1n]])) is ["a", "b", 1n]
  */
 export function bind(name: string, signature: string, args: readonly Value[], kwargs: Kwargs): (Value | undefined)[] {
@@ -41,26 +42,26 @@ export function bind(name: string, signature: string, args: readonly Value[], kw
   const words = (text: string) => text.match(/\S+/g) ?? [];
   const parameters = [...words(fixed), ...words(free)];
   if (args.length > parameters.length) {
-    throw new TypeError(`${name}() takes at most ${parameters.length} arguments, ${args.length} are given`);
+    throw new TemplateError(`${name}() takes at most ${parameters.length} arguments, ${args.length} are given`);
   }
   const named = words(free).map((word) => word.replace(/[?!]/, ""));
   for (const key of kwargs.keys()) {
-    if (!named.includes(key)) throw new TypeError(`${name}() takes no argument named "${key}"`);
+    if (!named.includes(key)) throw new TemplateError(`${name}() takes no argument named "${key}"`);
   }
   return parameters.map((word, i) => {
     const parameter = word.replace(/[?!]/, "");
     const value = kwargs.get(parameter);
-    if (value !== undefined && i < args.length) throw new TypeError(`${name}() is given "${parameter}" twice`);
+    if (value !== undefined && i < args.length) throw new TemplateError(`${name}() is given "${parameter}" twice`);
     const bound = i < args.length ? args[i] : value;
-    if (bound === undefined && parameter === word) throw new TypeError(`${name}() is missing "${parameter}"`);
+    if (bound === undefined && parameter === word) throw new TemplateError(`${name}() is missing "${parameter}"`);
     if (bound !== undefined && word.endsWith("!")) notSupported(`"${parameter}" of ${name}()`);
     return bound;
   });
 }
 
-/** @throws TypeError if it is no text. */
+/** @throws TemplateError if it is no text. */
 export function text(name: string, value: Value | undefined): string {
-  if (typeof value !== "string") throw new TypeError(`"${name}" is ${typeName(value ?? null)}, wanted str`);
+  if (typeof value !== "string") throw new TemplateError(`"${name}" is ${typeName(value ?? null)}, wanted str`);
   return value;
 }
 
@@ -69,11 +70,11 @@ export function optionalText(name: string, value: Value | undefined): string | u
   return value === undefined || value === null ? undefined : text(name, value);
 }
 
-/** A whole number, or `fallback` where it is absent. @throws TypeError if it is another kind of value. */
+/** A whole number, or `fallback` where it is absent. @throws TemplateError if it is another kind of value. */
 export function optionalInt(name: string, value: Value | undefined, fallback: number): number {
   if (value === undefined) return fallback;
   if (typeof value !== "bigint" && typeof value !== "boolean") {
-    throw new TypeError(`"${name}" is ${typeName(value)}, wanted int`);
+    throw new TemplateError(`"${name}" is ${typeName(value)}, wanted int`);
   }
   return Number(value);
 }
@@ -172,7 +173,8 @@ function methodOf(self: Value, name: string, budget: Budget): Callable | undefin
     return new Callable(name, (args, kwargs) => call(of, bind(name, signature, args, kwargs), budget));
   };
   const has = (names: string | undefined) => names?.split(" ").includes(name) === true;
-  if (has(CHANGES[type])) throw new TypeError(`the method "${name}" of ${type} is not allowed: it changes the ${type}`);
+  if (has(CHANGES[type]))
+    throw new TemplateError(`the method "${name}" of ${type} is not allowed: it changes the ${type}`);
   if (has(NOT_SUPPORTED[type === "bool" ? "int" : type])) return notSupported(`"${name}" of ${type}`);
   if (name.startsWith("__")) return notSupported(`"${name}"`);
   if (typeof self === "string") return bound(TEXT_METHODS, self);
@@ -242,7 +244,7 @@ export function replace(self: string, old: string, by: string, count: number, bu
 function split(self: string, [sep, maxsplit]: Args, budget: Budget): string[] {
   const limit = optionalInt("maxsplit", maxsplit, -1);
   const by = optionalText("sep", sep);
-  if (by === "") throw new TypeError("empty separator");
+  if (by === "") throw new TemplateError("empty separator");
   if (by !== undefined) return cut(self, by, limit, budget);
   const words = [...self.matchAll(WORD)];
   const texts = words.map(([word]) => word);
@@ -267,14 +269,14 @@ function place(self: string, sought: string, search: "indexOf" | "lastIndexOf", 
 }
 
 function found(at: bigint): bigint {
-  if (at < 0n) throw new TypeError("what is sought is not there");
+  if (at < 0n) throw new TemplateError("what is sought is not there");
   return at;
 }
 
 function join(self: string, items: readonly Value[], budget: Budget): string {
   const texts = items.map((item, i) => {
     if (typeof item !== "string")
-      throw new TypeError(`sequence item ${i}: expected str instance, ${typeName(item)} found`);
+      throw new TemplateError(`sequence item ${i}: expected str instance, ${typeName(item)} found`);
     return item;
   });
   return joinTexts(texts, self, budget);

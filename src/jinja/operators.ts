@@ -13,6 +13,7 @@ import {
   keyOf,
   notSupported,
   SafeText,
+  TemplateError,
   toFloat,
   toText,
   typeName,
@@ -20,7 +21,7 @@ import {
   type Value,
 } from "./values.js";
 
-/** @throws TypeError for values that Python does not calculate with, or a division by zero. */
+/** @throws TemplateError for values that Python does not calculate with, or a division by zero. */
 export function calculate(op: Arithmetic, a: Value, b: Value, budget: Budget): Value {
   if (op === "~") return joined(toText(a, budget), toText(b, budget), budget);
   if (isNumber(a) && isNumber(b)) return calculateNumbers(op, asNumber(a), asNumber(b), budget);
@@ -40,7 +41,7 @@ export function calculate(op: Arithmetic, a: Value, b: Value, budget: Budget): V
       return repeat(sequence, Math.max(0, Number(times)), budget);
     }
   }
-  throw new TypeError(`unsupported operand type(s) for ${op}: '${typeName(a)}' and '${typeName(b)}'`);
+  throw new TemplateError(`unsupported operand type(s) for ${op}: '${typeName(a)}' and '${typeName(b)}'`);
 }
 
 function joined(a: string, b: string, budget: Budget): string {
@@ -68,7 +69,7 @@ function calculateNumbers(
   budget: Budget,
 ): bigint | number {
   // biome-ignore lint/suspicious/noDoubleEquals: of both kinds of number
-  if (b == 0 && (op === "/" || op === "//" || op === "%")) throw new TypeError("it divides by zero");
+  if (b == 0 && (op === "/" || op === "//" || op === "%")) throw new TemplateError("it divides by zero");
   const areInts = typeof a === "bigint" && typeof b === "bigint";
   if (areInts && op !== "/") return calculateInts(op, a, b, budget);
   const [x, y] = [toFloat(a), toFloat(b)];
@@ -158,7 +159,7 @@ function areEqual(a: readonly Value[], b: readonly Value[], budget: Budget): boo
 /**
  * How Python orders two values: below 0, 0, above 0, or NaN where one of them is.
  *
- * @throws TypeError for values that have no order.
+ * @throws TemplateError for values that have no order.
  */
 export function order(a: Value, b: Value, budget: Budget): number {
   budget.step();
@@ -175,7 +176,7 @@ export function order(a: Value, b: Value, budget: Budget): number {
   }
   if (a instanceof Undefined) a.fail();
   if (b instanceof Undefined) b.fail();
-  throw new TypeError(`'${typeName(a)}' and '${typeName(b)}' have no order`);
+  throw new TemplateError(`'${typeName(a)}' and '${typeName(b)}' have no order`);
 }
 
 /** By code points, not by UTF-16 units. */
@@ -191,7 +192,7 @@ function contains(container: Value, value: Value, budget: Budget): boolean {
   if (typeof container === "string") {
     if (value instanceof Undefined) value.fail();
     if (typeof value !== "string") {
-      throw new TypeError(`'in <string>' requires string as left operand, not ${typeName(value)}`);
+      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(value)}`);
     }
     budget.search(container, value);
     return container.includes(value);
@@ -221,12 +222,12 @@ export function slice(object: Value, bounds: readonly Value[], budget: Budget): 
   if (!isSequence(object)) return notSupported(`a slice of ${typeName(object)}`);
   const [start = null, stop = null, step] = bounds.map((bound) => {
     if (bound !== null && typeof bound !== "bigint" && typeof bound !== "boolean") {
-      throw new TypeError("slice indices must be integers or None");
+      throw new TemplateError("slice indices must be integers or None");
     }
     return bound === null ? null : Number(bound);
   });
   const by = step ?? 1;
-  if (by === 0) throw new TypeError("slice step cannot be zero");
+  if (by === 0) throw new TemplateError("slice step cannot be zero");
   const units = unitsOf(object, budget);
   const [low, high] = by > 0 ? [0, units.length] : [-1, units.length - 1];
   const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + units.length : bound, low), high);
@@ -244,11 +245,11 @@ export function range(args: readonly (Value | undefined)[], budget: Budget): Ite
   const numbers = args
     .filter((arg) => arg !== undefined)
     .map((arg) => {
-      if (typeof arg !== "bigint" && typeof arg !== "boolean") throw new TypeError("range() wants whole numbers");
+      if (typeof arg !== "bigint" && typeof arg !== "boolean") throw new TemplateError("range() wants whole numbers");
       return BigInt(arg);
     });
   const [from, to, by = 1n] = numbers.length === 1 ? [0n, numbers[0]!] : [numbers[0]!, numbers[1]!, numbers[2]];
-  if (by === 0n) throw new TypeError("range() wants a step other than 0");
+  if (by === 0n) throw new TemplateError("range() wants a step other than 0");
   const length = Number((to - from + (by > 0n ? by - 1n : by + 1n)) / by);
   budget.rangeLength(length);
   const items = Array.from({ length: Math.max(0, length) }, (_, i) => from + BigInt(i) * by);

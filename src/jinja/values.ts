@@ -35,11 +35,17 @@ export class Items {
 export const tuple = (...items: readonly Value[]): Items => new Items("tuple", items);
 export const generator = (items: readonly Value[]): Items => new Items("generator", items);
 
+/** Why a template fails on what it is given, as Python or Jinja2 would say it. */
+export class TemplateError extends Error {}
+
+/** A template that refuses its messages, or exceeds its budget. */
+export class TemplateRefusal extends TemplateError {}
+
 /** Prints nothing, is false and empty; anything else that is done with it is an error, which says what is undefined. */
 export class Undefined {
   constructor(readonly reason: string) {}
   fail(): never {
-    throw new TypeError(this.reason);
+    throw new TemplateError(this.reason);
   }
 }
 
@@ -120,13 +126,13 @@ export class Budget {
   }
 
   #refuse(what: string): never {
-    throw new RangeError(`it ${what}`);
+    throw new TemplateRefusal(`it ${what}`);
   }
 }
 
 /** Refuses by name what Python or Jinja does and this does not. */
 export function notSupported(what: string): never {
-  throw new Error(`${what} is not supported`);
+  throw new TemplateError(`${what} is not supported`);
 }
 
 /** None is a value; only what is absent is replaced. */
@@ -198,7 +204,7 @@ export function textLength(text: string): number {
   return hasSurrogates(text) ? Array.from(text).length : text.length;
 }
 
-/** What iterating over a value gives. @throws TypeError if it cannot be iterated. */
+/** What iterating over a value gives. @throws TemplateError if it cannot be iterated. */
 export function itemsOf(value: Value, budget: Budget): readonly Value[] {
   if (typeof value === "string") {
     budget.length(value.length);
@@ -213,20 +219,20 @@ export function itemsOf(value: Value, budget: Budget): readonly Value[] {
     value.isSpent = true;
     return items;
   }
-  throw new TypeError(`'${typeName(value)}' object is not iterable`);
+  throw new TemplateError(`'${typeName(value)}' object is not iterable`);
 }
 
-/** @throws TypeError if it has none. */
+/** @throws TemplateError if it has none. */
 export function lengthOf(value: Value): number {
   if (typeof value === "string") return textLength(value);
   if (isList(value)) return value.length;
   if (isDict(value)) return value.size;
   if (value instanceof Undefined) return 0;
   if (value instanceof Items && value.kind !== "generator") return value.items.length;
-  throw new TypeError(`object of type '${typeName(value)}' has no len()`);
+  throw new TemplateError(`object of type '${typeName(value)}' has no len()`);
 }
 
-/** A value as a dict's key. @throws TypeError for what cannot be one. */
+/** A value as a dict's key. @throws TemplateError for what cannot be one. */
 export function keyOf(value: Value): Value {
   if (typeof value === "boolean") return BigInt(value);
   if (typeof value === "number") return Number.isInteger(value) ? BigInt(value) : value;
@@ -321,5 +327,5 @@ export function toValue(data: unknown): Value {
   if (data instanceof Callable) return data;
   if (Array.isArray(data)) return data.map(toValue);
   if (typeof data === "object") return new Map(Object.entries(data).map(([key, item]) => [key, toValue(item)]));
-  throw new TypeError(`a variable is ${typeof data}`);
+  throw new TemplateError(`a variable is ${typeof data}`);
 }

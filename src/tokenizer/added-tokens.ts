@@ -1,3 +1,4 @@
+import { InputRangeError } from "../files/input-error.js";
 import type { TextRange, TrustedText } from "./tokenizer.js";
 
 /** A token that is found in the text by its spelling, before the model sees what lies between. */
@@ -167,7 +168,7 @@ function checkRanges(ranges: readonly TextRange[], length: number): void {
   let position = 0;
   for (const { start, end } of ranges) {
     if (!Number.isInteger(start) || !Number.isInteger(end) || start < position || end < start || end > length) {
-      throw new RangeError(
+      throw new InputRangeError(
         `Cannot tokenize the text: trusted run ${start} to ${end} does not ascend inside ${length} UTF-16 units`,
       );
     }

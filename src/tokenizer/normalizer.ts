@@ -1,3 +1,4 @@
+import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
 import { readLinearPattern, readLiteral } from "./pattern.js";
@@ -27,7 +28,7 @@ export function readNormalizer(fields: JsonFields | undefined): Normalize {
     try {
       normalize(text.repeat(1000));
     } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
+      if (!(error instanceof InputRangeError)) throw error;
       fields.fail(`it makes a text of ${quote(text, 40)} more than ${maxGrowth} times as long`);
     }
   }
@@ -96,7 +97,7 @@ function checkLength(text: string, most: number): string {
 }
 
 function tooLong(most: number): RangeError {
-  return new RangeError(`Cannot tokenize the text: normalized it has more than ${most} UTF-16 units`);
+  return new InputRangeError(`Cannot tokenize the text: normalized it has more than ${most} UTF-16 units`);
 }
 
 /** Not by an expression: /\s+$/ takes quadratic time over long runs of white space inside the text. */

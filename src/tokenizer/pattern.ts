@@ -1,5 +1,6 @@
 import { createContext, Script } from "node:vm";
 import * as library from "@huggingface/tokenizers";
+import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
 import { judgeExpression } from "./linear-expression.js";
@@ -267,7 +268,7 @@ function* cutSlowly(pieces: Iterable<string>, expression: RegExp, stopwatch: Sto
       });
       allowedMs += (numDone + from - numBefore) * allowedMsPerUnit - tookMs;
       if (allowedMs < 0) {
-        throw new RangeError(
+        throw new InputRangeError(
           `Cannot tokenize the text: an expression of the tokenizer explodes over ${quote(batch[index]?.slice(from) ?? "", 40)}`,
         );
       }
@@ -328,7 +329,8 @@ function tryHardTexts(source: string, pattern: Pattern, fields: JsonFields): voi
   try {
     for (const _ of splitStep(pattern, "isolated", false)(hardTexts(source), true));
   } catch (error) {
-    const { message } = error as Error;
+    if (!(error instanceof InputRangeError)) throw error;
+    const { message } = error;
     fields.fail(`the expression ${quote(source, 60)} explodes over ${message.slice(message.indexOf('"'))}`);
   }
 }

@@ -1,3 +1,4 @@
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
 import type { BpeModel } from "./bpe-model.js";
@@ -87,7 +88,7 @@ export class TextTokenizer implements Tokenizer {
 
   encode(text: string, trusted: TrustedText): number[] {
     if (trusted !== "all" && trusted !== "none" && !Array.isArray(trusted)) {
-      throw new TypeError(
+      throw new InputTypeError(
         `Cannot tokenize the text: trusted is ${show(trusted)}, wanted "all", "none" or runs of the text`,
       );
     }
@@ -97,11 +98,12 @@ export class TextTokenizer implements Tokenizer {
   }
 
   *encodeInSteps(text: string, trusted: TrustedText, ids: number[]): Steps<void> {
-    if (typeof text !== "string") throw new TypeError(`Cannot tokenize the text: it is ${show(text)}, wanted text`);
+    if (typeof text !== "string")
+      throw new InputTypeError(`Cannot tokenize the text: it is ${show(text)}, wanted text`);
     // With flag u, only a surrogate without its partner is one.
     const lone = text.isWellFormed() ? -1 : text.search(/\p{Surrogate}/u);
     if (lone !== -1)
-      throw new RangeError(`Cannot tokenize the text: UTF-16 unit ${lone} is a lone surrogate, not a character`);
+      throw new InputRangeError(`Cannot tokenize the text: UTF-16 unit ${lone} is a lone surrogate, not a character`);
     const work = { numUnits: 0 };
     for (const part of this.#written.split(text, trusted)) {
       if (part.kind === "token") yield* pushToken(part.id, ids, work);
@@ -131,7 +133,7 @@ export class TextTokenizer implements Tokenizer {
   }
 
   decode(ids: readonly number[]): string {
-    if (!Array.isArray(ids)) throw new TypeError(`Cannot decode tokens: they are ${show(ids)}, wanted an array`);
+    if (!Array.isArray(ids)) throw new InputTypeError(`Cannot decode tokens: they are ${show(ids)}, wanted an array`);
     const stream = this.stream();
     const texts = ids.map((id) => stream.push(id));
     return texts.join("") + stream.end();
@@ -157,7 +159,7 @@ export class TextTokenizer implements Tokenizer {
 
   #bytesOf(id: number): Uint8Array {
     if (!Number.isInteger(id) || id < 0 || id >= this.vocabSize) {
-      throw new RangeError(`Cannot decode token ${show(id)}: the vocabulary has ids 0 to ${this.vocabSize - 1}`);
+      throw new InputRangeError(`Cannot decode token ${show(id)}: the vocabulary has ids 0 to ${this.vocabSize - 1}`);
     }
     const known = this.#bytes[id];
     if (known !== undefined) return known;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { PromptInput } from "../../src/engine/prompt.js";
+import { isInputError } from "../../src/files/input-error.js";
 import { placesIn } from "../../src/files/test-files.suite.js";
 import * as library from "../../src/index.js";
 import { expectIdle, expectRefusal, LawModels, lawEngine, lawFolder, liveCounts } from "./law-models.js";
@@ -103,10 +104,13 @@ function argumentCalls(engine: Engine): [name: string, call: (value: never) => u
   ];
 }
 
-/** Expects a call to refuse in one line of our own, now or later. */
+/** Expects a call to refuse in one line of our own, now or later, with an error that its class tells from a fault of ours. */
 async function refusal(call: () => unknown, part: string | RegExp, what: string): Promise<string> {
+  const called = (async () => call())();
   try {
-    return await expectRefusal((async () => call())(), part);
+    const message = await expectRefusal(called, part);
+    await expect(called).rejects.toSatisfy((error) => isInputError(error) || error instanceof library.EngineError);
+    return message;
   } catch (error) {
     throw new Error(what, { cause: error });
   }
@@ -289,7 +293,7 @@ export function badInputSuite(numCuts: number): void {
     ["an id past the vocabulary", ids([1], [352]), "holds 352"],
     ["a negative id", ids([-1]), "holds -1"],
     ["half an id", ids([1.5]), "holds 1.5"],
-    ["an id that is text", ids(["1"]), "holds 1"],
+    ["an id that is text", ids(["1"]), 'holds "1"'],
     ["ids that are no list", ids(1), "block 1 is no array"],
     ["no ids", ids(), "no blocks"],
     ["no final ids", ids([1], []), "final block is empty"],
@@ -305,9 +309,7 @@ export function badInputSuite(numCuts: number): void {
     for (const [name, input, part] of badPrompts) {
       for (const mode of ["block", "full"] as const) {
         const from = performance.now();
-        await expectRefusal(engine.complete(input as PromptInput, { mode }), part).catch((error: unknown) => {
-          throw new Error(`${name}, ${mode}`, { cause: error });
-        });
+        await refusal(() => engine.complete(input as PromptInput, { mode }), part, `${name}, ${mode}`);
         expect(performance.now() - from, name).toBeLessThan(10_000);
       }
     }
@@ -338,6 +340,50 @@ export function badInputSuite(numCuts: number): void {
     }
     expectIdle(engine);
     expect(await liveCounts()).toEqual(before);
+  });
+
+  test("library calls: an error that JavaScript throws inside a check comes out as itself", async () => {
+    await using engine = await lawEngine(models.huggingFace(base));
+    /** Throws V8's own error, whose words begin as ours do, at the n-th look at it. */
+    const trapped = (target: object, n: number): { value: never; error: () => unknown } => {
+      let numLooks = 0;
+      let error: unknown;
+      const look = () => {
+        if (++numLooks < n) return;
+        try {
+          BigInt(1) + (1 as unknown as bigint);
+        } catch (mixed) {
+          error ??= mixed;
+        }
+        throw error;
+      };
+      const handler = Object.fromEntries(
+        (["get", "has", "ownKeys", "getOwnPropertyDescriptor", "getPrototypeOf"] as const).map((trap) => [
+          trap,
+          (...args: unknown[]) => {
+            look();
+            return (Reflect[trap] as (...args: unknown[]) => unknown)(...args);
+          },
+        ]),
+      );
+      return { value: new Proxy(target, handler) as never, error: () => error };
+    };
+    let numThrown = 0;
+    for (const [name, call] of [...optionCalls(engine), ...argumentCalls(engine)]) {
+      for (const target of [{}, [], ["a"], { text: "a", question: "q", blocks: ["a"] }]) {
+        for (let n = 1; n <= 12; n++) {
+          const { value, error } = trapped(target, n);
+          const thrown = await (async () => call(value))().then(
+            () => undefined,
+            (reason: unknown) => reason,
+          );
+          if (thrown === error()) numThrown += 1;
+          else expect((thrown as Error | undefined)?.message ?? "", `${name}, look ${n}`).not.toContain("BigInt");
+        }
+      }
+    }
+    expect(numThrown).toBeGreaterThan(200);
+    expectIdle(engine);
   });
 
   test("library calls: arguments of no kind are refused in our words", async () => {
