@@ -5,7 +5,7 @@ const aboveFiles = [...lowest, "tokenizer"];
 const belowEngine = [...aboveFiles, "blocks", "ggml", "kv", "model"];
 const mayImport = {
   files: [],
-  ggml: [],
+  ggml: lowest,
   tokenizer: lowest,
   jinja: [],
   blocks: [...aboveFiles, "jinja"],

@@ -49,9 +49,9 @@ export type {
   Usage,
 } from "./engine/results.js";
 export type { TokenLogprob } from "./engine/sampler.js";
+export type { KVType, WeightsConversion } from "./files/element-types.js";
 export type { BackendKind } from "./ggml/library.js";
-export type { KVType } from "./kv/block-kv.js";
 export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
 export type { AttentionMode } from "./model/block-attention-config.js";
-export type { LoadProgress, WeightsConversion } from "./model/weights.js";
+export type { LoadProgress } from "./model/weights.js";
 export type { Tokenizer } from "./tokenizer/tokenizer.js";

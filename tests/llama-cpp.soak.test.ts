@@ -2,17 +2,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import type { TensorType } from "../src/files/tensor-source.js";
+import { tensorTypes } from "../src/files/element-types.js";
 import { comparedModels, compareWithLlamaCpp } from "./llama-cpp/compare-engine.js";
 import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-i4-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const reason = await whyNoLlamaCpp();
-const types: readonly TensorType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
 
 for (const name of Object.keys(comparedModels)) {
-  for (const type of types) {
+  for (const type of tensorTypes) {
     for (const mixed of type === "Q4_K" || type === "Q5_K" ? [false, true] : [false]) {
       const label = mixed ? `${type} mixed with Q6_K` : type;
       test(`Engine.score(): full mode of ${name} in ${label} picks llama.cpp's tokens`, async ({ skip }) => {

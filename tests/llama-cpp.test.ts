@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import type { TensorType } from "../src/files/tensor-source.js";
+import type { TensorType } from "../src/files/element-types.js";
 import { comparedModels, compareWithLlamaCpp } from "./llama-cpp/compare-engine.js";
 import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
 

@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { embeddedModelPath, loadTokenizer, weightTypes } from "../engine/model.js";
-import { ggmlTypes } from "../ggml/types.js";
-import { KV_TYPES } from "../kv/block-kv.js";
+import { elementTypeOf, elementTypes, KV_TYPES } from "../files/element-types.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
@@ -66,10 +65,7 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, { weights = "k
       memory_types: Object.fromEntries(weightTypes(source, weights)),
     },
     kv_bytes_per_token: Object.fromEntries(
-      KV_TYPES.map((type) => [
-        type,
-        elementsPerToken * ggmlTypes[type.toUpperCase() as "F16" | "F32" | "BF16"].typeSize,
-      ]),
+      KV_TYPES.map((type) => [type, elementsPerToken * elementTypes[elementTypeOf(type)].typeSize]),
     ),
     tokenizer: {
       tokens: tokenizer.vocabSize,

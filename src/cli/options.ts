@@ -1,13 +1,12 @@
 import { type Command, Option } from "commander";
 import type { EngineOptions, GenerateOptions } from "../engine/engine-options.js";
 import { parseSamplingOptions, type SamplingInput } from "../engine/sampling-options.js";
+import { KV_TYPES, type KVType, type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { isInputError } from "../files/input-error.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
 import type { BackendKind } from "../ggml/library.js";
-import { KV_TYPES, type KVType } from "../kv/block-kv.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
-import { type WeightsConversion, weightsConversions } from "../model/weights.js";
 import { UsageError } from "./usage-error.js";
 
 const modes = ["block", "full"] as const satisfies readonly AttentionMode[];

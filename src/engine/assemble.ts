@@ -1,6 +1,7 @@
+import { elementTypes, type KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import type { Graph } from "../ggml/graph.js";
-import type { BlockKV, KVType } from "../kv/block-kv.js";
+import type { BlockKV } from "../kv/block-kv.js";
 import { transposeValues } from "../model/decode-step.js";
 import { type Decoder, type LayeredRows, ropeParameters } from "../model/decoder.js";
 import { type DecodeSlot, elementsPerRow, slotRows } from "./decode-slots.js";
@@ -141,7 +142,7 @@ export class AssembledContext implements Disposable {
 
 /** The bytes that a context of this many rows takes, with its slot if tokens are decoded over it. */
 export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number, decodes: boolean): number {
-  const elementBytes = contextType(kvType) === "F16" ? 2 : 4;
+  const elementBytes = elementTypes[contextType(kvType)].typeSize;
   const rows = roundCapacity(capacity);
   return elementsPerRow(decoder) * elementBytes * (decodes ? rows + 2 * slotRows(rows) : 2 * rows);
 }

@@ -1,5 +1,5 @@
+import type { KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
-import type { KVType } from "../kv/block-kv.js";
 import type { Decoder, LayeredRows } from "../model/decoder.js";
 import { contextType } from "./device-memory.js";
 

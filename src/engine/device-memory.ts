@@ -1,10 +1,8 @@
+import { elementTypeOf, type KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import type { Tensor } from "../ggml/tensor.js";
-import type { GgmlType } from "../ggml/types.js";
-import { type BlockKVShape, type BlockMemory, blockKVByteLength, type KVType } from "../kv/block-kv.js";
+import { type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
 import type { LayeredRows } from "../model/decoder.js";
-
-const elementTypes = { f16: "F16", f32: "F32", bf16: "BF16" } as const satisfies Record<KVType, GgmlType>;
 
 /** The element type of an assembled context: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
 export function contextType(kvType: KVType): "F16" | "F32" {
@@ -24,7 +22,7 @@ export class DeviceBlockMemory implements BlockMemory {
     this.#backend = backend;
     this.#shape = shape;
     const numElements = 2 * shape.numLayers * shape.numKvHeads * shape.numTokens * shape.headSize;
-    this.#storage = backend.allocate([{ name: "block", type: elementTypes[shape.type], ne: [numElements] }]);
+    this.#storage = backend.allocate([{ name: "block", type: elementTypeOf(shape.type), ne: [numElements] }]);
   }
 
   /** Keys before RoPE. */

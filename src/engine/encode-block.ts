@@ -1,5 +1,6 @@
+import type { KVType } from "../files/element-types.js";
 import { maxGraphNodes } from "../ggml/backend.js";
-import type { BlockKVShape, KVType } from "../kv/block-kv.js";
+import type { BlockKVShape } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 
 const maxBlocksPerGraph = 16;

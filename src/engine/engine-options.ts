@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type GivenRagTexts, ragTextFields } from "../blocks/rag-prompt.js";
+import { KV_TYPES, type KVType, weightsConversions } from "../files/element-types.js";
 import {
   aFunction,
   anyBoolean,
@@ -12,9 +13,7 @@ import {
   wholeNumber,
 } from "../files/options.js";
 import { backendKinds } from "../ggml/library.js";
-import { KV_TYPES, type KVType } from "../kv/block-kv.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
-import { weightsConversions } from "../model/weights.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
 import type { EncodedPassage } from "./results.js";

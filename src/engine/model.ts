@@ -3,6 +3,7 @@ import { availableParallelism, homedir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
+import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
@@ -19,8 +20,6 @@ import {
   type LoadProgress,
   loadWeights,
   type ModelWeights,
-  type WeightsConversion,
-  weightsConversions,
 } from "../model/weights.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";

@@ -1,7 +1,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
-import { BlockKV, type KVType } from "../kv/block-kv.js";
+import { BlockKV } from "../kv/block-kv.js";
 import { clearRows } from "../model/decode-step.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
 import { AssembledContext } from "./assemble.js";

@@ -1,6 +1,5 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { blockTypes } from "./gguf.js";
-import type { TensorType } from "./tensor-source.js";
+import { elementTypes, type TensorType } from "./element-types.js";
 
 /** A value of GGUF metadata with its type in the file. */
 export type GgufEntry =
@@ -147,7 +146,7 @@ function headerOf(metadata: ReadonlyMap<string, GgufEntry>, tensors: readonly Gg
     text(name);
     u32(shape.length);
     for (const size of [...shape].reverse()) u64(size);
-    u32(tensorTypes.get(type) as number);
+    u32(elementTypes[type].id);
     u64(offset);
     offset += padded(byteLength);
   }
@@ -157,6 +156,3 @@ function headerOf(metadata: ReadonlyMap<string, GgufEntry>, tensors: readonly Gg
 
 /** The format's numbers of the values' types. */
 const valueTypes = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, list: 9 } as const;
-
-/** ggml's number of a type. */
-const tensorTypes = new Map([...blockTypes].map(([number, { name }]) => [name, number]));

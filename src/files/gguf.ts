@@ -1,7 +1,8 @@
 import { ByteReader } from "./byte-reader.js";
+import { elementTypeNames, elementTypes, isTensorType } from "./element-types.js";
 import { quote } from "./quote.js";
 import { openRegularFile } from "./regular-file.js";
-import type { FileTensor, TensorType } from "./tensor-source.js";
+import type { FileTensor } from "./tensor-source.js";
 
 /** A value of GGUF metadata. 64-bit numbers are numbers where no digit is lost, else bigints; arrays of them are bigint arrays. */
 export type GgufValue =
@@ -277,23 +278,16 @@ function placeTensor(
   fileSize: number,
 ): FileTensor {
   const { name, shape } = header;
-  const type = blockTypes.get(header.type);
-  if (type === undefined) {
-    return {
-      kind: "unreadable",
-      name,
-      typeName: unreadableTypeNames.get(header.type) ?? `type ${header.type}`,
-      shape,
-      path,
-    };
-  }
+  const typeName = elementTypeNames.get(header.type) ?? `type ${header.type}`;
+  if (!isTensorType(typeName)) return { kind: "unreadable", name, typeName, shape, path };
+  const { blockSize, typeSize } = elementTypes[typeName];
   const rowLength = shape.at(-1) ?? 1;
-  if (rowLength % type.blockElements !== 0) {
+  if (rowLength % blockSize !== 0) {
     throw new Error(
-      `Cannot read ${quote(path)}: rows of tensor ${quote(name)} have ${rowLength} elements, ${type.name} wants a multiple of ${type.blockElements}`,
+      `Cannot read ${quote(path)}: rows of tensor ${quote(name)} have ${rowLength} elements, ${typeName} wants a multiple of ${blockSize}`,
     );
   }
-  const byteLength = (shape.reduce((product, size) => product * size, 1) / type.blockElements) * type.blockBytes;
+  const byteLength = (shape.reduce((product, size) => product * size, 1) / blockSize) * typeSize;
   const offset = dataStart + Number(header.offset);
   if (!Number.isSafeInteger(offset) || Number(header.offset) % alignment !== 0) {
     throw new Error(
@@ -305,49 +299,5 @@ function placeTensor(
       `Cannot read ${quote(path)}: tensor ${quote(name)} ends at byte ${offset + byteLength}, the file at byte ${fileSize}`,
     );
   }
-  return { kind: "readable", entry: { name, type: type.name, shape, path, offset, byteLength } };
+  return { kind: "readable", entry: { name, type: typeName, shape, path, offset, byteLength } };
 }
-
-/** The types that the project runs, by ggml's numbers. @see ggml.h, enum ggml_type; ggml.c, type_traits */
-export const blockTypes: ReadonlyMap<
-  number,
-  { readonly name: TensorType; readonly blockElements: number; readonly blockBytes: number }
-> = new Map([
-  [0, { name: "F32", blockElements: 1, blockBytes: 4 }],
-  [1, { name: "F16", blockElements: 1, blockBytes: 2 }],
-  [2, { name: "Q4_0", blockElements: 32, blockBytes: 18 }],
-  [8, { name: "Q8_0", blockElements: 32, blockBytes: 34 }],
-  [12, { name: "Q4_K", blockElements: 256, blockBytes: 144 }],
-  [13, { name: "Q5_K", blockElements: 256, blockBytes: 176 }],
-  [14, { name: "Q6_K", blockElements: 256, blockBytes: 210 }],
-  [30, { name: "BF16", blockElements: 1, blockBytes: 2 }],
-]);
-
-/** Only for error messages. */
-const unreadableTypeNames: ReadonlyMap<number, string> = new Map([
-  [3, "Q4_1"],
-  [6, "Q5_0"],
-  [7, "Q5_1"],
-  [9, "Q8_1"],
-  [10, "Q2_K"],
-  [11, "Q3_K"],
-  [15, "Q8_K"],
-  [16, "IQ2_XXS"],
-  [17, "IQ2_XS"],
-  [18, "IQ3_XXS"],
-  [19, "IQ1_S"],
-  [20, "IQ4_NL"],
-  [21, "IQ3_S"],
-  [22, "IQ2_S"],
-  [23, "IQ4_XS"],
-  [24, "I8"],
-  [25, "I16"],
-  [26, "I32"],
-  [27, "I64"],
-  [28, "F64"],
-  [29, "IQ1_M"],
-  [34, "TQ1_0"],
-  [35, "TQ2_0"],
-  [39, "MXFP4"],
-  [40, "NVFP4"],
-]);

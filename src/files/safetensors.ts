@@ -1,10 +1,11 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { isJsonObject, type JsonValue, parseJson, readJson } from "./bounded-json.js";
+import { elementTypes, findElementType, isTensorType } from "./element-types.js";
 import { quote } from "./quote.js";
 import { readFully } from "./read-range.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
-import type { FileTensor, TensorType } from "./tensor-source.js";
+import type { FileTensor } from "./tensor-source.js";
 
 /** The tensors of one safetensors file or of all shards of a folder, by their names. */
 export interface SafetensorsSource {
@@ -167,10 +168,10 @@ function readTensorHeader(name: string, value: JsonValue, path: string): PlacedT
     throw malformed(`has the offsets [${offsets.slice(0, 4).join(", ")}], a start and an end are wanted`);
   }
   const numElements = shape.reduce((product, count) => product * count, 1);
-  const elementBytes = dtypeBytes.get(dtype);
+  const { blockSize, typeSize: elementBytes } = findElementType(dtype) ?? {};
   if (
     !Number.isSafeInteger(numElements) ||
-    (elementBytes !== undefined && numElements * elementBytes !== end - start)
+    (blockSize === 1 && elementBytes !== undefined && numElements * elementBytes !== end - start)
   ) {
     throw malformed(`of type ${quote(dtype, 20)} and shape [${shape.slice(0, 8).join(", ")}] has ${end - start} bytes`);
   }
@@ -182,36 +183,18 @@ function isCountList(value: JsonValue | undefined): value is readonly number[] {
 }
 
 function toFileTensor(tensor: PlacedTensor, path: string, dataStart: number): FileTensor {
-  const { name, shape } = tensor;
-  const type = readableTypes.get(tensor.dtype);
-  if (type === undefined) {
-    return { kind: "unreadable", name, typeName: tensor.dtype, shape, path };
+  const { name, shape, dtype } = tensor;
+  // The format has none of ggml's blocks.
+  if (!isTensorType(dtype) || elementTypes[dtype].blockSize > 1) {
+    return { kind: "unreadable", name, typeName: dtype, shape, path };
   }
-  const entry = { name, type, shape, path, offset: dataStart + tensor.start, byteLength: tensor.end - tensor.start };
+  const entry = {
+    name,
+    type: dtype,
+    shape,
+    path,
+    offset: dataStart + tensor.start,
+    byteLength: tensor.end - tensor.start,
+  };
   return { kind: "readable", entry };
 }
-
-const readableTypes: ReadonlyMap<string, TensorType> = new Map([
-  ["F32", "F32"],
-  ["F16", "F16"],
-  ["BF16", "BF16"],
-]);
-
-/** The format's types of whole bytes. Others only appear in tensors that are refused. */
-const dtypeBytes: ReadonlyMap<string, number> = new Map([
-  ["BOOL", 1],
-  ["U8", 1],
-  ["I8", 1],
-  ["F8_E4M3", 1],
-  ["F8_E5M2", 1],
-  ["U16", 2],
-  ["I16", 2],
-  ["F16", 2],
-  ["BF16", 2],
-  ["U32", 4],
-  ["I32", 4],
-  ["F32", 4],
-  ["U64", 8],
-  ["I64", 8],
-  ["F64", 8],
-]);

@@ -1,5 +1,4 @@
-/** The element types of the weight files that the project reads, by ggml's names. */
-export type TensorType = "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0" | "Q4_K" | "Q5_K" | "Q6_K";
+import type { TensorType } from "./element-types.js";
 
 /** Where one tensor lies in a file. */
 export interface TensorEntry {

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
+import { findElementType } from "./element-types.js";
 
 /** A folder that is removed when the test that made it is over. */
 export async function temporaryFolder(): Promise<string> {
@@ -38,12 +39,10 @@ export interface TestTensor {
   readonly values?: readonly number[];
 }
 
-const dtypeSizes: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2, F64: 8, I64: 8, F8_E4M3: 1 };
-
 function tensorBytes({ shape, dtype = "F32", values }: TestTensor): Uint8Array {
   const count = shape.reduce((product, size) => product * size, 1);
   return values === undefined
-    ? new Uint8Array(count * (dtypeSizes[dtype] ?? 0))
+    ? new Uint8Array(count * (findElementType(dtype)?.typeSize ?? 0))
     : new Uint8Array(Float32Array.from(values).buffer);
 }
 

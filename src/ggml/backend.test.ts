@@ -3,11 +3,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, onTestFinished, test } from "vitest";
+import { tensorTypes } from "../files/element-types.js";
 import { Backend } from "./backend.js";
 import { Graph } from "./graph.js";
 import { type BackendKind, cpuFeatures, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
 import { dequantizeRows, quantizeRows } from "./quantize.js";
-import type { GgmlType } from "./types.js";
 
 const directory = await findGgmlDirectory("cpu");
 const ggml = loadGgml(directory);
@@ -127,8 +127,7 @@ test("Backend.compute(): a closed backend says so", async () => {
 
 test("Backend.supportsRepacked(): products over repacked weights equal those over plain ones", async () => {
   using backend = new Backend(ggml, { threads: 1 });
-  const types: GgmlType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
-  for (const type of types) {
+  for (const type of tensorTypes) {
     const isRepacked = backend.supportsRepacked(type, [256, 32]);
     if (type === "F32") expect(isRepacked).toBe(false);
     if (!isRepacked) continue;

@@ -1,9 +1,9 @@
 import koffi from "koffi";
+import type { GgmlType } from "../files/element-types.js";
 import type { Graph } from "./graph.js";
 import type { Device, Ggml } from "./library.js";
 import type { Bound, NativeArgument, Pointer } from "./symbols.js";
 import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
-import type { GgmlType } from "./types.js";
 
 /** Schedules that are kept for the next prepared graphs. */
 const maxSpareSchedules = 4;

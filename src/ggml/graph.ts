@@ -1,3 +1,4 @@
+import { elementTypes, type GgmlType } from "../files/element-types.js";
 import type { Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
 import {
@@ -10,7 +11,6 @@ import {
   type Tensor,
   TensorContext,
 } from "./tensor.js";
-import { type GgmlType, ggmlTypes } from "./types.js";
 
 /** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */
 export interface RopeParameters {
@@ -299,7 +299,7 @@ export class Graph implements Disposable {
   /** A packed copy in F32. */
   toF32(x: Tensor): Tensor {
     if (!floatTypes.includes(x.type)) throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
-    return this.#op("ggml_cast", "F32", x.ne, x.pointer, ggmlTypes.F32.id);
+    return this.#op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
   }
 
   /** Copies a's elements, in order, into b's memory, converting the type; a node that must be expanded. */
@@ -340,7 +340,7 @@ export class Graph implements Disposable {
 
   /** b's elements after a's along one size; the others must agree. */
   concat(a: Tensor, b: Tensor, axis: 0 | 1 | 2 | 3): Tensor {
-    if (ggmlTypes[a.type].blockSize !== 1) {
+    if (elementTypes[a.type].blockSize !== 1) {
       throw new TypeError(`Cannot put ${describe(b)} after ${describe(a)}: their type lies in blocks`);
     }
     if (a.type !== b.type || a.ne.some((n, i) => i !== axis && n !== b.ne[i])) {
@@ -428,7 +428,7 @@ function requireContiguous(t: Tensor, action: string): void {
 
 /** Elements of a row lie side by side; outer sizes may be strided. */
 function requirePackedRows(t: Tensor, action: string): void {
-  if (t.nb[0] !== ggmlTypes[t.type].typeSize) {
+  if (t.nb[0] !== elementTypes[t.type].typeSize) {
     throw new RangeError(`Cannot ${action} ${describe(t)}: the elements of a row do not lie side by side`);
   }
 }

@@ -1,7 +1,7 @@
 import koffi from "koffi";
+import { elementTypes, type GgmlType, rowBytes } from "../files/element-types.js";
 import type { Ggml } from "./library.js";
 import type { Bound, Pointer } from "./symbols.js";
-import { type GgmlType, ggmlTypes, rowBytes } from "./types.js";
 
 /**
  * Rows in another element type, by ggml's own reference routines.
@@ -21,7 +21,7 @@ export function quantizeRows(
     throw new RangeError(`Cannot convert ${values.length} elements to ${type}: rows of ${rowLength} are wanted`);
   const out = new Uint8Array(rowBytes(type, rowLength) * rows);
   if (type === "F32") out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  else ggml.symbols.ggml_quantize_chunk(ggmlTypes[type].id, values, out, 0, rows, rowLength, null);
+  else ggml.symbols.ggml_quantize_chunk(elementTypes[type].id, values, out, 0, rows, rowLength, null);
   return out;
 }
 
@@ -34,7 +34,7 @@ const toFloatPrototype = koffi.proto("void (const void *from, void *to, int64_t 
  * @param bytes whole blocks of the type.
  */
 export function dequantizeRows(ggml: Ggml, type: GgmlType, bytes: Uint8Array): Float32Array<ArrayBuffer> {
-  const { blockSize, typeSize } = ggmlTypes[type];
+  const { blockSize, typeSize } = elementTypes[type];
   if (bytes.byteLength % typeSize !== 0) {
     throw new RangeError(`Cannot convert ${bytes.byteLength} bytes of ${type}: blocks of ${typeSize} bytes are wanted`);
   }
@@ -48,7 +48,7 @@ function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: F
     new Uint8Array(values.buffer, values.byteOffset, values.byteLength).set(bytes);
     return;
   }
-  const traits = ggml.symbols.ggml_get_type_traits(ggmlTypes[type].id);
+  const traits = ggml.symbols.ggml_get_type_traits(elementTypes[type].id);
   const toFloat = koffi.decode(koffi.decode(traits, toFloatOffset, "void *") as Pointer, toFloatPrototype) as Bound;
   toFloat(bytes, values, values.length);
 }
@@ -82,7 +82,7 @@ export async function convertRows(
   }
   dequantizeInto(ggml, from, bytes, values);
   await new Promise<void>((resolve, reject) => {
-    ggml.symbols.ggml_quantize_chunk.async(ggmlTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
+    ggml.symbols.ggml_quantize_chunk.async(elementTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
       error ? reject(error) : resolve(),
     );
   });

@@ -1,6 +1,6 @@
+import { elementTypes, type GgmlType, rowBytes } from "../files/element-types.js";
 import type { Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
-import { type GgmlType, ggmlTypes, rowBytes } from "./types.js";
 
 export type Dims = readonly [number, number, number, number];
 
@@ -19,7 +19,7 @@ export interface Tensor {
 /** Strides of a tensor without gaps. */
 export function contiguousStrides(type: GgmlType, ne: Dims): Dims {
   const row = rowBytes(type, ne[0]);
-  return [ggmlTypes[type].typeSize, row, row * ne[1], row * ne[1] * ne[2]];
+  return [elementTypes[type].typeSize, row, row * ne[1], row * ne[1] * ne[2]];
 }
 
 export function numElements(t: Tensor): number {
@@ -67,7 +67,7 @@ export class TensorContext implements Disposable {
       );
     }
     const nb = contiguousStrides(type, dims);
-    const pointer = this.ggml.symbols.ggml_new_tensor_4d(this.pointer, ggmlTypes[type].id, ...dims);
+    const pointer = this.ggml.symbols.ggml_new_tensor_4d(this.pointer, elementTypes[type].id, ...dims);
     if (name !== "") this.ggml.symbols.ggml_set_name(pointer, name.slice(0, 63));
     return { pointer, name, type, ne: dims, nb };
   }

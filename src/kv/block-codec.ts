@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { KV_TYPES } from "../files/element-types.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 import {
   BLOCK_KV_FORMAT_VERSION,
@@ -7,7 +8,6 @@ import {
   type BlockMemory,
   blockKVByteLength,
   describeShape,
-  KV_TYPES,
   sameShape,
 } from "./block-kv.js";
 

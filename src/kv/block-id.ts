@@ -1,4 +1,4 @@
-import type { KVType } from "./block-kv.js";
+import type { KVType } from "../files/element-types.js";
 import { hashFields } from "./hash-fields.js";
 
 declare const blockIdBrand: unique symbol;

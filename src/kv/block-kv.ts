@@ -1,9 +1,7 @@
+import { elementTypeOf, elementTypes, KV_TYPES, type KVType } from "../files/element-types.js";
+
 /** The version of the layout below. Part of every block id: another layout is another block. */
 export const BLOCK_KV_FORMAT_VERSION = 1;
-
-/** The element types that keys and values are kept in. */
-export const KV_TYPES = ["f16", "f32", "bf16"] as const;
-export type KVType = (typeof KV_TYPES)[number];
 
 /** What a block KV holds: keys before RoPE [L, Hkv, T, D], then values [L, Hkv, T, D], contiguous, in one piece of memory. */
 export interface BlockKVShape {
@@ -40,24 +38,20 @@ export function blockKVByteLength(shape: BlockKVShape): number {
       throw new RangeError(`Cannot size a block KV: ${name} is ${size}, wanted a whole number from 1 on`);
     }
   }
+  if (!KV_TYPES.includes(shape.type)) {
+    throw new RangeError(`Cannot size a block KV: type is "${shape.type}", wanted ${KV_TYPES.join(", ")}`);
+  }
   const byteLength =
-    2 * shape.numLayers * shape.numKvHeads * shape.numTokens * shape.headSize * bytesPerElement(shape.type);
+    2 *
+    shape.numLayers *
+    shape.numKvHeads *
+    shape.numTokens *
+    shape.headSize *
+    elementTypes[elementTypeOf(shape.type)].typeSize;
   if (!Number.isSafeInteger(byteLength)) {
     throw new RangeError(`Cannot size a block KV: ${byteLength} bytes are past what a number counts exactly`);
   }
   return byteLength;
-}
-
-function bytesPerElement(type: KVType): number {
-  switch (type) {
-    case "f32":
-      return 4;
-    case "f16":
-    case "bf16":
-      return 2;
-    default:
-      throw new RangeError(`Cannot size a block KV: type is "${type satisfies never}", wanted ${KV_TYPES.join(", ")}`);
-  }
 }
 
 export function sameShape(a: BlockKVShape, b: BlockKVShape): boolean {

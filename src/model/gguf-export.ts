@@ -1,16 +1,16 @@
 import { basename } from "node:path";
+import { elementTypes, rowBytes, type TensorType, type WeightsConversion } from "../files/element-types.js";
 import type { GgufEntry, GgufTensorToWrite } from "../files/gguf-writer.js";
 import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
-import type { TensorEntry, TensorType } from "../files/tensor-source.js";
+import type { TensorEntry } from "../files/tensor-source.js";
 import type { Ggml } from "../ggml/library.js";
 import { convertRows } from "../ggml/quantize.js";
-import { rowBytes } from "../ggml/types.js";
 import type { ModelConfig } from "./config.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import type { ModelSource } from "./model-source.js";
 import { frequencyFactors } from "./rope.js";
-import { convertedType, type WeightsConversion } from "./weights.js";
+import { convertedType } from "./weights.js";
 
 /** Elements read, converted and written at a time. */
 const pieceElements = 1 << 22;
@@ -142,17 +142,7 @@ function ggufArchitecture({ architecture }: ModelConfig): "llama" | "qwen2" | "q
 function fileType({ tensors }: ModelSource, conversion: WeightsConversion): number {
   const matrix = [...tensors.values()].find(({ name, shape }) => shape.length > 1 && !name.includes("embed"));
   const type = matrix === undefined ? "F32" : convertedType(matrix, conversion);
-  const numbers: Readonly<Record<TensorType, number>> = {
-    F32: 0,
-    F16: 1,
-    Q4_0: 2,
-    Q8_0: 7,
-    Q4_K: 14,
-    Q5_K: 16,
-    Q6_K: 18,
-    BF16: 32,
-  };
-  return numbers[type];
+  return elementTypes[type].fileType;
 }
 
 function rowsOf({ shape }: TensorEntry): [rowLength: number, numRows: number] {

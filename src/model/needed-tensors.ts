@@ -1,3 +1,4 @@
+import { elementTypes, tensorTypes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
 import type { FileTensor, TensorEntry } from "../files/tensor-source.js";
 import type { ModelConfig } from "./config.js";
@@ -96,7 +97,9 @@ function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): T
       `Cannot read ${where}: the shape of tensor ${quote(name)} is [${shape.join(", ")}], [${needed.shape.join(", ")}] is wanted`,
     );
   }
-  const supported = shape.length === 1 ? plainTypes : [...plainTypes, "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
+  // Vectors (norms and biases) are never quantized.
+  const supported: readonly string[] =
+    shape.length === 1 ? tensorTypes.filter((type) => elementTypes[type].blockSize === 1) : tensorTypes;
   const type = tensor.kind === "readable" ? tensor.entry.type : tensor.typeName;
   if (tensor.kind === "unreadable" || !supported.includes(type)) {
     throw new Error(
@@ -105,6 +108,3 @@ function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): T
   }
   return tensor.entry;
 }
-
-/** Vectors (norms and biases) are never quantized. */
-const plainTypes: readonly string[] = ["F32", "F16", "BF16"];

@@ -113,7 +113,7 @@ test("openModel(): missing, misshapen and unread tensors are named", async () =>
   await expectError(changed(undefined), `tensor "${norm}" is missing`);
   await expectError(changed({ shape: [9] }), /is \[9\], \[8\] is wanted/);
   await expectError(changed({ shape: [2, 4] }), /is \[2, 4\], \[8\] is wanted/);
-  await expectError(changed({ dtype: "F64" }), /"F64", supported are F32, F16, BF16/);
+  await expectError(changed({ dtype: "F64" }), /"F64", supported are F32, BF16, F16/);
 });
 
 test("openModel(): a folder without config, weights or sense, and files that are no models", async () => {

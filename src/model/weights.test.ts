@@ -2,12 +2,13 @@ import { truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { weightsConversions } from "../files/element-types.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { dequantizeRows } from "../ggml/quantize.js";
 import { openModel } from "./open-model.js";
-import { convertedType, estimateWeightBytes, loadWeights, weightsConversions } from "./weights.js";
+import { convertedType, estimateWeightBytes, loadWeights } from "./weights.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
 afterEach(() => expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 }));

@@ -1,16 +1,18 @@
 import { type FileHandle, open } from "node:fs/promises";
-import type { TensorEntry, TensorType } from "../files/tensor-source.js";
+import {
+  elementTypeOf,
+  elementTypes,
+  rowBytes,
+  type TensorType,
+  type WeightsConversion,
+} from "../files/element-types.js";
+import type { TensorEntry } from "../files/tensor-source.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import { convertRows } from "../ggml/quantize.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
-import { ggmlTypes, rowBytes } from "../ggml/types.js";
 import type { ModelConfig } from "./config.js";
 import type { ModelSource } from "./model-source.js";
 import { frequencyFactors } from "./rope.js";
-
-/** What `--weights` may ask for: the file's own types, or one type for all matrices. */
-export const weightsConversions = ["keep", "f32", "bf16", "f16", "q8_0", "q4_0", "q4_k"] as const;
-export type WeightsConversion = (typeof weightsConversions)[number];
 
 /** A product's weights [in, out] and its bias, if it has one. */
 export interface Linear {
@@ -73,9 +75,9 @@ const readChunkBytes = 1 << 22;
 /** The type a matrix has in memory: as asked, or Q8_0 or F16 where its rows do not fill the blocks of the type asked for. */
 export function convertedType(entry: TensorEntry, conversion: WeightsConversion): TensorType {
   if (entry.shape.length < 2) return "F32";
-  const wanted = conversion === "keep" ? entry.type : (conversion.toUpperCase() as TensorType);
+  const wanted = conversion === "keep" ? entry.type : elementTypeOf(conversion);
   const rowLength = entry.shape.at(-1) as number;
-  const fits = (type: TensorType) => rowLength % ggmlTypes[type].blockSize === 0;
+  const fits = (type: TensorType) => rowLength % elementTypes[type].blockSize === 0;
   return [wanted, "Q8_0" as const, "F16" as const].find(fits) as TensorType;
 }
 

@@ -3,7 +3,7 @@ import type { EncodeOptions } from "../engine/engine-options.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { EncodedPassage, FinishReason, ServedBlock, Timings, Usage } from "../engine/results.js";
 import type { SamplingInput } from "../engine/sampling-options.js";
-import type { KVType } from "../kv/block-kv.js";
+import type { KVType } from "../files/element-types.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 
 /** An engine as the server uses it, in this process or another. All that goes in and comes out is plain data. */

@@ -1,10 +1,9 @@
 import { z } from "zod";
 import { ragTextFields } from "../blocks/rag-prompt.js";
 import { isJsonObject, type JsonObject, readJson } from "../files/bounded-json.js";
+import { KV_TYPES, weightsConversions } from "../files/element-types.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
-import { KV_TYPES } from "../kv/block-kv.js";
-import { weightsConversions } from "../model/weights.js";
 
 /** What one client may ask for, and how long the server waits. */
 export interface ServerLimits {

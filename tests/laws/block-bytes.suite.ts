@@ -1,8 +1,7 @@
 import { expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
-import type { TensorType } from "../../src/files/tensor-source.js";
-import type { KVType } from "../../src/kv/block-kv.js";
+import { type KVType, tensorTypes } from "../../src/files/element-types.js";
 import { Random } from "../models/random.js";
 import { drawIds, LawModels, lawEngine } from "./law-models.js";
 
@@ -12,8 +11,6 @@ export interface BlockBytesSize {
   readonly kvTypes: readonly KVType[];
   readonly threads: readonly number[];
 }
-
-const types: readonly TensorType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"];
 
 /** The stored bytes of each block, encoded together in this order. */
 async function encode(engine: Engine, blocks: readonly (readonly number[])[]): Promise<Buffer[]> {
@@ -30,7 +27,7 @@ async function encode(engine: Engine, blocks: readonly (readonly number[])[]): P
 /** Invariant I2: a block's bytes depend on its tokens and the model alone. */
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
-  test.each(types)(
+  test.each(tensorTypes)(
     "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, weights %s",
     async (type) => {
       const model = await models.gguf({ architecture: "llama", type, hiddenSize: 256, numHeads: 4, seed: 51 });

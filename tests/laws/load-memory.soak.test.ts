@@ -2,8 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import type { TensorType } from "../../src/files/tensor-source.js";
-import { weightsConversions } from "../../src/model/weights.js";
+import { type TensorType, weightsConversions } from "../../src/files/element-types.js";
 import { LawModels } from "./law-models.js";
 
 const models = new LawModels();

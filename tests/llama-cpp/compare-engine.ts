@@ -1,5 +1,5 @@
 import { Engine } from "../../src/engine/engine.js";
-import type { TensorType } from "../../src/files/tensor-source.js";
+import type { TensorType } from "../../src/files/element-types.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";

@@ -1,6 +1,6 @@
 import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
-import type { TensorType } from "../../src/files/tensor-source.js";
+import { elementTypes, type TensorType } from "../../src/files/element-types.js";
 import { fromBF16, fromF16, toBF16, toF16 } from "./half-floats.js";
 import { Random } from "./random.js";
 import { drawTensor, encodeFloats } from "./random-model.js";
@@ -32,19 +32,6 @@ export interface RandomGgufOptions extends RandomModelShape {
   /** Needed for types other than F32, F16 and BF16. */
   readonly quantizeRows?: QuantizeRows;
 }
-
-/** Numbers in a group and bytes of one, and ggml's number for the type. */
-const typeTraits: Readonly<Record<TensorType, { groupSize: number; groupBytes: number; code: number; file: number }>> =
-  {
-    F32: { groupSize: 1, groupBytes: 4, code: 0, file: 0 },
-    F16: { groupSize: 1, groupBytes: 2, code: 1, file: 1 },
-    BF16: { groupSize: 1, groupBytes: 2, code: 30, file: 32 },
-    Q4_0: { groupSize: 32, groupBytes: 18, code: 2, file: 2 },
-    Q8_0: { groupSize: 32, groupBytes: 34, code: 8, file: 7 },
-    Q4_K: { groupSize: 256, groupBytes: 144, code: 12, file: 15 },
-    Q5_K: { groupSize: 256, groupBytes: 176, code: 13, file: 17 },
-    Q6_K: { groupSize: 256, groupBytes: 210, code: 14, file: 18 },
-  };
 
 const alignment = 32;
 
@@ -95,7 +82,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
     header.string(info.name);
     header.u32(info.shape.length);
     for (const size of [...info.shape].reverse()) header.u64(size);
-    header.u32(typeTraits[info.type].code);
+    header.u32(elementTypes[info.type].id);
     header.u64(offset);
     offset += align(info.byteLength);
   }
@@ -111,7 +98,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
       writePadding(factors.byteLength);
     }
     for (const tensor of tensors) {
-      const isDrawn = !cheap || typeTraits[tensor.type].groupSize === 1;
+      const isDrawn = !cheap || elementTypes[tensor.type].blockSize === 1;
       const pieces = isDrawn ? drawPieces(tensor, shape, options) : composePieces(tensor, shape, options);
       for (const piece of pieces) writeSync(file, piece);
       writePadding(byteLengthOf(tensor));
@@ -141,15 +128,15 @@ function chooseType(
 /** llama.cpp's way out where rows do not divide into groups of 256: Q8_0 for Q6_K. */
 function fitType(type: TensorType, tensor: RandomTensor): TensorType {
   const rowLength = tensor.shape.at(-1)!;
-  if (rowLength % typeTraits[type].groupSize === 0) return type;
+  if (rowLength % elementTypes[type].blockSize === 0) return type;
   if (type === "Q6_K" && rowLength % 32 === 0) return "Q8_0";
   throw new RangeError(
-    `Cannot write ${tensor.ggufName}: rows of ${rowLength} do not divide into ${type}'s groups of ${typeTraits[type].groupSize}`,
+    `Cannot write ${tensor.ggufName}: rows of ${rowLength} do not divide into ${type}'s groups of ${elementTypes[type].blockSize}`,
   );
 }
 
 function byteLengthOf(tensor: TypedTensor): number {
-  const { groupSize, groupBytes } = typeTraits[tensor.type];
+  const { blockSize: groupSize, typeSize: groupBytes } = elementTypes[tensor.type];
   return (tensor.shape.reduce((product, n) => product * n, 1) / groupSize) * groupBytes;
 }
 
@@ -165,7 +152,7 @@ function* drawPieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomG
 
 /** Matrices from a stock of random groups, about 8 MB at a time. */
 function* composePieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
-  const { groupSize, groupBytes } = typeTraits[tensor.type];
+  const { blockSize: groupSize, typeSize: groupBytes } = elementTypes[tensor.type];
   const numStocked = 1024;
   const random = new Random(shape.seed, tensor.ggufName);
   const values = new Float32Array(numStocked * groupSize);
@@ -270,7 +257,7 @@ function makeMetadata(shape: ResolvedShape, type: TensorType): [string, Value][]
     ["general.architecture", { string: arch }],
     ["general.name", { string: `random ${shape.architecture}` }],
     ["general.alignment", { u32: alignment }],
-    ["general.file_type", { u32: typeTraits[type].file }],
+    ["general.file_type", { u32: elementTypes[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
     [`${arch}.context_length`, { u32: shape.contextLength }],
     [`${arch}.embedding_length`, { u32: shape.hiddenSize }],
