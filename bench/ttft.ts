@@ -7,9 +7,9 @@ import { Scheduler } from "../src/engine/scheduler.js";
 import { fullFlops, storedFlops } from "../src/eval/flops.js";
 import { causalMask } from "../src/ggml/attention-mask.js";
 import { MaskCache, tiledAttention } from "../src/ggml/cpu/attention.js";
-import { Graph } from "../src/ggml/graph.js";
+import { Graph, type RopeParameters } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
-import { type LayeredRows, layerRows, ropeParameters } from "../src/model/decoder.js";
+import { type LayeredRows, layerRows } from "../src/model/decoder.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
@@ -74,7 +74,7 @@ async function kernelTimes(
         [count],
         Int32Array.from({ length: count }, (_, i) => first + i),
       );
-      graph.expand(graph.rope(keys, at, ropeParameters(decoder), true));
+      graph.expand(graph.rope(keys, at, weights.ropes[0] as RopeParameters, true));
     }
   });
   const products = await time((graph) => {
@@ -83,13 +83,14 @@ async function kernelTimes(
     const hidden = x(config.hiddenSize);
     const attended = x(headSize * numHeads);
     const inner = x(config.intermediateSize);
-    for (const layer of weights.layers) {
-      for (const { weight } of [layer.query, layer.key, layer.value, layer.gate, layer.up])
-        graph.expand(graph.mulMat(weight, hidden));
-      graph.expand(graph.mulMat(layer.output.weight, attended));
-      graph.expand(graph.mulMat(layer.down.weight, inner));
+    const weight = (name: string) => weights.tensors.get(`${name}.weight`) as Tensor;
+    for (let layer = 0; layer < numLayers; layer++) {
+      for (const name of ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"])
+        graph.expand(graph.mulMat(weight(`blk.${layer}.${name}`), hidden));
+      graph.expand(graph.mulMat(weight(`blk.${layer}.attn_output`), attended));
+      graph.expand(graph.mulMat(weight(`blk.${layer}.ffn_down`), inner));
     }
-    graph.expand(graph.mulMat(weights.head, graph.view(hidden, [config.hiddenSize, 1])));
+    graph.expand(graph.mulMat(weight("output"), graph.view(hidden, [config.hiddenSize, 1])));
   });
   const attention = await time((graph) => {
     const q: Tensor = graph.input(

@@ -1,9 +1,9 @@
 import { elementTypes, type KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
-import type { Graph } from "../ggml/graph.js";
+import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import { transposeValues } from "../model/decode-step.js";
-import { type Decoder, type LayeredRows, ropeParameters } from "../model/decoder.js";
+import { type Decoder, type LayeredRows, layerOffset } from "../model/decoder.js";
 import { type DecodeSlot, elementsPerRow, slotRows } from "./decode-slots.js";
 import { contextType, type DeviceBlockMemory } from "./device-memory.js";
 
@@ -170,7 +170,8 @@ export async function assemble(
   }
   if (numRows === 0) return;
   const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / elementsPerRow(decoder)));
-  const maxNodes = 8 * blocks.length + 4 * Math.ceil(numRows / stepsOfRows) + 16;
+  const runs = ropeRuns(decoder);
+  const maxNodes = 8 * blocks.length + 4 * runs.length * Math.ceil(numRows / stepsOfRows) + 16;
   const fill = (graph: Graph) => {
     let row = 0;
     for (const { memory, shape } of blocks) {
@@ -191,24 +192,44 @@ export async function assemble(
       }
       row += shape.numTokens;
     }
-    const rope = ropeParameters(decoder);
-    const { tensor, offset, capacity } = context.keys;
+    const { tensor, capacity } = context.keys;
     const size = tensor.nb[0];
     for (let first = 0; first < numRows; first += stepsOfRows) {
       const count = Math.min(stepsOfRows, numRows - first);
-      // All layers' heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
-      const keys = graph.view(
-        tensor,
-        [config.headSize, config.numLayers * config.numKvHeads, count],
-        [capacity * config.headSize * size, config.headSize * size],
-        (offset + first * config.headSize) * size,
-      );
       const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
-      graph.expand(graph.rope(keys, at, rope, true));
+      for (const { rope, firstLayer, numLayers } of runs) {
+        if (rope === undefined) continue;
+        // The run's heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
+        const keys = graph.view(
+          tensor,
+          [config.headSize, numLayers * config.numKvHeads, count],
+          [capacity * config.headSize * size, config.headSize * size],
+          (layerOffset(context.keys, config, firstLayer) + first * config.headSize) * size,
+        );
+        graph.expand(graph.rope(keys, at, rope, true));
+      }
     }
   };
   await runner.run(Math.ceil(numRows / laidRowsPerRow), maxNodes, fill, signal);
   context.length = numRows;
+}
+
+/** Layers one after another whose queries and keys are turned alike; undefined: not at all. */
+interface RopeRun {
+  readonly rope: RopeParameters | undefined;
+  readonly firstLayer: number;
+  readonly numLayers: number;
+}
+
+/** All layers in as few runs as there can be. */
+function ropeRuns({ weights }: Pick<Decoder, "weights">): RopeRun[] {
+  const runs: RopeRun[] = [];
+  for (const [layer, rope] of weights.ropes.entries()) {
+    const last = runs.at(-1);
+    if (last?.rope === rope && last !== undefined) runs[runs.length - 1] = { ...last, numLayers: last.numLayers + 1 };
+    else runs.push({ rope, firstLayer: layer, numLayers: 1 });
+  }
+  return runs;
 }
 
 function roundCapacity(rows: number): number {

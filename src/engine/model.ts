@@ -126,7 +126,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     return {
       source,
       backend,
-      decoder: { ggml, config: source.config, weights, threads },
+      decoder: { ggml, architecture: source.architecture, config: source.config, weights, threads },
       weights,
       tokenizer,
       chatTemplate,

@@ -21,7 +21,7 @@ beforeAll(async () => {
     writeRandomModel(folder, { architecture: "qwen3", numLayers: 2 });
     const source = await openModel(folder);
     const weights = await loadWeights(backend, source, { conversion: "keep" });
-    decoder = { ggml, config: source.config, weights, threads: 1 };
+    decoder = { ggml, architecture: source.architecture, config: source.config, weights, threads: 1 };
   } finally {
     await rm(folder, { recursive: true });
   }

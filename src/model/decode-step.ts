@@ -2,7 +2,7 @@ import { singleRowAttention } from "../ggml/cpu/attention.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { ModelConfig } from "./config.js";
-import { addHead, addLayer, type Decoder, type LayeredRows, layerOffset, layerRows, startBuild } from "./decoder.js";
+import { addLayer, type Decoder, type LayeredRows, layerOffset, layerRows, startBuild } from "./decoder.js";
 
 /** Values once more, each element's rows side by side, [L, H, D, capacity]: what decoding multiplies along. */
 export type TransposedRows = LayeredRows;
@@ -57,8 +57,8 @@ export class DecodeStep implements Disposable {
     this.#positions = new Int32Array(this.numSequences);
     this.#rows = new Int32Array(this.numSequences);
     this.#masks = runs.map((run) => ({ run, data: new Uint16Array(run.numKeys * run.numSequences) }));
-    const { weights } = decoder;
-    this.graph = new Graph(decoder.ggml, weights.layers.length * (48 + 24 * runs.length) + 32 + runs.length);
+    const { numLayers } = decoder.config;
+    this.graph = new Graph(decoder.ggml, numLayers * (48 + 24 * runs.length) + 32 + runs.length);
     try {
       this.logits = this.#build(decoder);
     } catch (error) {
@@ -101,7 +101,7 @@ export class DecodeStep implements Disposable {
 
   #build(decoder: Decoder): Tensor {
     const { graph, numSequences } = this;
-    const { config, weights } = decoder;
+    const { architecture, config } = decoder;
     const build = startBuild(decoder, graph, this.#positions);
     const places = graph.input("rows", "I32", [numSequences], this.#rows);
     let first = 0;
@@ -115,8 +115,8 @@ export class DecodeStep implements Disposable {
     const { numHeads, numKvHeads, headSize } = config;
     const window = (x: Tensor, ne: readonly number[], strides: readonly number[], at: number) =>
       graph.view(x, ne, strides, at * x.nb[2]);
-    let x = graph.getRows(weights.tokenEmbedding, graph.input("tokens", "I32", [numSequences], this.#tokens));
-    for (const [index, layer] of weights.layers.entries()) {
+    let x = architecture.embed(build, graph.input("tokens", "I32", [numSequences], this.#tokens));
+    for (let index = 0; index < config.numLayers; index++) {
       const attention = {
         write: (_: number, { turnedKeys, values }: { readonly turnedKeys: Tensor; readonly values: Tensor }) => {
           for (const { run, first: at, rows } of placed) {
@@ -139,9 +139,9 @@ export class DecodeStep implements Disposable {
           return attended as Tensor;
         },
       };
-      x = addLayer(build, attention, layer, index, x, false);
+      x = addLayer(build, attention, index, x, false);
     }
-    return addHead(build, x);
+    return graph.output(architecture.head(build, x));
   }
 }
 

@@ -33,7 +33,10 @@ async function loadModel() {
     writeRandomModel(folder, { architecture: "qwen3", numLayers: 2 });
     const source = await openModel(folder);
     const loaded = await loadWeights(backend, source, { conversion: "keep" });
-    return { weights: loaded, decoder: { ggml, config: source.config, weights: loaded, threads: 1 } };
+    return {
+      weights: loaded,
+      decoder: { ggml, architecture: source.architecture, config: source.config, weights: loaded, threads: 1 },
+    };
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -1,11 +1,11 @@
 import { causalMask } from "../ggml/attention-mask.js";
 import { type AttentionOptions, MaskCache, planAttention, tiledAttention } from "../ggml/cpu/attention.js";
-import { Graph, type RopeParameters } from "../ggml/graph.js";
+import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
+import type { Architecture, ModelBuild } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
-import { attentionFactor } from "./rope.js";
-import type { LayerWeights, Linear, ModelWeights } from "./weights.js";
+import type { ModelWeights } from "./weights.js";
 
 /**
  * Keys or values of all layers in one tensor of a device, as [L, H, capacity, D] outermost first: what a block KV or an
@@ -51,6 +51,7 @@ export interface WantedLogits {
 /** How a model computes on one device. */
 export interface Decoder {
   readonly ggml: Ggml;
+  readonly architecture: Architecture;
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
   readonly threads: number;
@@ -72,18 +73,6 @@ export function pieceRows(decoder: Decoder): number {
   const largest = hiddenSize * Math.max(intermediateSize, numHeads * headSize);
   const rows = (nodeFlopsPerThread * decoder.threads) / (2 * largest);
   return Math.min(maxPieceRows, Math.max(64, Math.floor(rows / 64) * 64));
-}
-
-/** RoPE as graphs take it. */
-export function ropeParameters(decoder: Pick<Decoder, "config" | "weights">): RopeParameters {
-  const { rope } = decoder.config;
-  return {
-    headSize: rope.headSize,
-    theta: rope.theta,
-    pairs: rope.pairs,
-    frequencyFactors: decoder.weights.frequencyFactors,
-    attentionFactor: attentionFactor(rope),
-  };
 }
 
 /** Where the rows of one layer start, in elements. */
@@ -136,7 +125,7 @@ export function forward(
   spans: readonly RowSpan[],
   wanted: readonly WantedLogits[],
 ): { graph: Graph; logits: Tensor | undefined } {
-  const { weights } = decoder;
+  const { architecture, config } = decoder;
   const placed = placeSpans(spans);
   const lastSpan = placed.at(-1) as PlacedSpan;
   const end = lastSpan.firstRow + lastSpan.numRows;
@@ -168,15 +157,15 @@ export function forward(
         return attended as Tensor;
       },
     };
-    let x = graph.getRows(weights.tokenEmbedding, graph.input("tokens", "I32", [numRows], tokens));
-    for (const [index, layer] of weights.layers.entries()) {
-      const isLast = index === weights.layers.length - 1;
-      x = addLayer(build, attention, layer, index, x, isLast && wanted.length === 0);
+    let x = architecture.embed(build, graph.input("tokens", "I32", [numRows], tokens));
+    for (let layer = 0; layer < config.numLayers; layer++) {
+      const isLast = layer === config.numLayers - 1;
+      x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
     }
     if (wanted.length === 0) return { graph, logits: undefined };
     const rows = Int32Array.from(wanted, ({ span, row }) => (placed[span] as PlacedSpan).firstRow + row);
     const chosen = graph.getRows(x, graph.input("wanted", "I32", [rows.length], rows));
-    return { graph, logits: addHead(build, chosen) };
+    return { graph, logits: graph.output(architecture.head(build, chosen)) };
   } catch (error) {
     graph[Symbol.dispose]();
     throw error;
@@ -184,24 +173,34 @@ export function forward(
 }
 
 /** A graph under construction. */
-export interface Build {
-  readonly graph: Graph;
+export interface Build extends ModelBuild {
   readonly decoder: Decoder;
   readonly positions: Tensor;
-  readonly rope: RopeParameters;
   readonly attention: AttentionOptions;
 }
 
 /** @param positions of every row of the graph. */
 export function startBuild(decoder: Decoder, graph: Graph, positions: Int32Array): Build {
-  const { numHeads, numKvHeads, headSize } = decoder.config;
-  const { threads } = decoder;
+  const { config, threads, weights } = decoder;
+  const { numHeads, numKvHeads, headSize } = config;
+  const maxNodeFlops = nodeFlopsPerThread * threads;
+  const weight = (name: string): Tensor => {
+    const found = weights.tensors.get(name);
+    if (found === undefined) throw new RangeError(`Cannot build a graph: the model has no weight "${name}"`);
+    return found;
+  };
   return {
     graph,
+    config,
     decoder,
     positions: graph.input("positions", "I32", [positions.length], positions),
-    rope: ropeParameters(decoder),
-    attention: { numHeads, numKvHeads, headSize, threads, maxNodeFlops: nodeFlopsPerThread * threads },
+    attention: { numHeads, numKvHeads, headSize, threads, maxNodeFlops },
+    weight,
+    product: (name, x) => {
+      const out = product(graph, weight(`${name}.weight`), x, maxNodeFlops);
+      const bias = weights.tensors.get(`${name}.bias`);
+      return bias ? graph.add(out, bias) : out;
+    },
   };
 }
 
@@ -224,48 +223,33 @@ export interface LayerAttention {
 export function addLayer(
   build: Build,
   attention: LayerAttention,
-  layer: LayerWeights,
-  index: number,
+  layer: number,
   x: Tensor,
   keysAndValuesOnly: boolean,
 ): Tensor {
-  const { graph, decoder, positions } = build;
-  const { config } = decoder;
-  const { headSize, numHeads, numKvHeads, rmsNormEps } = config;
-  const numRows = x.ne[1];
-  const normed = graph.mul(graph.rmsNorm(x, rmsNormEps), layer.attentionNorm);
-  const heads = (linear: Linear, count: number, norm: Tensor | undefined): Tensor => {
-    const split = graph.reshape(product(build, linear, normed), [headSize, count, numRows]);
-    return norm ? graph.mul(graph.rmsNorm(split, rmsNormEps), norm) : split;
-  };
-  const keys = heads(layer.key, numKvHeads, layer.keyNorm);
-  const values = heads(layer.value, numKvHeads, undefined);
-  const turnedKeys = graph.rope(keys, positions, build.rope);
-  const rows = { keys, turnedKeys, values };
-
-  attention.write(index, rows);
-  if (keysAndValuesOnly) return x;
-
-  const queries = graph.rope(heads(layer.query, numHeads, layer.queryNorm), positions, build.rope);
-  const attended = attention.attend(index, { ...rows, queries });
-  const afterAttention = graph.add(x, product(build, layer.output, attended));
-  const mlpInput = graph.mul(graph.rmsNorm(afterAttention, rmsNormEps), layer.mlpNorm);
-  const gated = graph.swiglu(product(build, layer.gate, mlpInput), product(build, layer.up, mlpInput));
-  return graph.add(afterAttention, product(build, layer.down, gated));
+  const { graph, decoder, positions, weight, product } = build;
+  const rope = decoder.weights.ropes[layer];
+  const turn = (heads: Tensor) => (rope ? graph.rope(heads, positions, rope) : heads);
+  const out = decoder.architecture.layer(
+    {
+      ...build,
+      layer,
+      weight: (name) => weight(`blk.${layer}.${name}`),
+      product: (name, rows) => product(`blk.${layer}.${name}`, rows),
+      attend: ({ queries, keys, values }) => {
+        const rows = { keys, turnedKeys: turn(keys), values };
+        attention.write(layer, rows);
+        return keysAndValuesOnly ? undefined : attention.attend(layer, { ...rows, queries: turn(queries) });
+      },
+    },
+    x,
+  );
+  return out ?? x;
 }
 
-/** The logits [vocabulary, rows] of the last layer's rows, as the graph's output. */
-export function addHead(build: Build, x: Tensor): Tensor {
-  const { graph, decoder } = build;
-  const { config, weights } = decoder;
-  const normed = graph.mul(graph.rmsNorm(x, config.rmsNormEps), weights.outputNorm);
-  return graph.output(product(build, { weight: weights.head, bias: undefined }, normed));
-}
-
-/** x [in, rows] to [out, rows], plus the bias; split by rows where one node would take long. */
-function product(build: Build, { weight, bias }: Linear, x: Tensor): Tensor {
-  const { graph } = build;
-  const maxRows = productRows(build.attention.maxNodeFlops, weight);
+/** Weights [in, out] times x [in, rows]: [out, rows]; split by rows where one node would take long. */
+function product(graph: Graph, weight: Tensor, x: Tensor, maxNodeFlops: number): Tensor {
+  const maxRows = productRows(maxNodeFlops, weight);
   let out: Tensor | undefined;
   for (let row = 0; row < x.ne[1]; row += maxRows) {
     const count = Math.min(maxRows, x.ne[1] - row);
@@ -275,7 +259,7 @@ function product(build: Build, { weight, bias }: Linear, x: Tensor): Tensor {
     );
     out = out === undefined ? part : graph.concat(out, part, 1);
   }
-  return bias ? graph.add(out as Tensor, bias) : (out as Tensor);
+  return out as Tensor;
 }
 
 function productRows(maxNodeFlops: number, weight: Tensor): number {
@@ -362,17 +346,18 @@ function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
 function nodeBound(decoder: Decoder, placed: readonly PlacedSpan[], numRows: number): number {
   const { config, threads, weights } = decoder;
   const maxNodeFlops = nodeFlopsPerThread * threads;
-  const first = weights.layers[0] as LayerWeights;
-  const products = [first.query, first.key, first.value, first.output, first.gate, first.up, first.down];
   let perLayer = 30;
-  for (const { weight } of products) perLayer += 4 * Math.ceil(numRows / productRows(maxNodeFlops, weight));
+  for (const [name, weight] of weights.tensors) {
+    if (!name.startsWith("blk.0.") || weight.ne[1] === 1) continue;
+    perLayer += 4 * Math.ceil(numRows / productRows(maxNodeFlops, weight));
+  }
   for (const { span, numRows: rows } of placed) {
     const numKeys = rows + (span.kind === "block" ? 0 : span.past);
     const { numHeads, numKvHeads, headSize } = config;
     const plan = planAttention({ numRows: rows, numKeys }, { numHeads, numKvHeads, headSize, threads, maxNodeFlops });
     perLayer += 36 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
   }
-  const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.head));
+  const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.tensors.get("output.weight") as Tensor));
   return head + config.numLayers * perLayer + 4 * placed.length * Math.ceil(numRows / 64) + 64;
 }
 

@@ -4,6 +4,7 @@ import { type GgufFile, type GgufMetadata, readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import type { FileTensor } from "../files/tensor-source.js";
+import { architectures } from "./architectures/registry.js";
 import { readGgufBlockAttention } from "./block-attention-config.js";
 import { type Architecture, checkModelConfig, type ModelConfig } from "./config.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
@@ -24,10 +25,12 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
     throw new Error(`Cannot read ${where}: it holds only a vocabulary, no tensors`);
   }
   const config = await readConfig(file, where);
+  const architecture = architectures[config.architecture];
   const tensors = pickTensors(
+    architecture,
     config,
     file.tensors,
-    (name) => name,
+    "name",
     // Old files carry angles that nothing reads; rope_freqs is read above, but only for llama.
     (name) =>
       name.endsWith(".attn_rot_embd.weight") ||
@@ -38,6 +41,7 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
   return {
     kind: "gguf",
     path: file.path,
+    architecture,
     config,
     tensors,
     files: [file.path],

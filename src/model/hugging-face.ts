@@ -5,6 +5,7 @@ import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import { readSafetensorsFolder } from "../files/safetensors.js";
 import type { FileTensor } from "../files/tensor-source.js";
+import { architectures } from "./architectures/registry.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./needed-tensors.js";
@@ -38,10 +39,12 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
         `${quote(configPath)} ties the head to the embedding, but the folder has a head with other numbers: its own head is used`,
       ]
     : [];
+  const architecture = architectures[config.architecture];
   const tensors = pickTensors(
+    architecture,
     config,
     weights.tensors,
-    toHuggingFaceName,
+    "huggingFaceName",
     // Angles that Transformers once saved, and a head that is the embedding byte for byte.
     (name) => name.endsWith("rotary_emb.inv_freq") || (config.tiedHead && name === headName),
     quote(path),
@@ -52,7 +55,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
       files.push(join(path, name));
     }
   }
-  return { kind: "hugging-face", path, config, tensors, files, endTokenIds: [...endTokenIds], warnings };
+  return { kind: "hugging-face", path, architecture, config, tensors, files, endTokenIds: [...endTokenIds], warnings };
 }
 
 const headName = "lm_head.weight";
@@ -74,42 +77,3 @@ async function isOtherHead(tensors: ReadonlyMap<string, FileTensor>): Promise<bo
   }
   return false;
 }
-
-/**
- * The name that Transformers gives a weight.
- *
- * @param name llama.cpp's.
- * @example toHuggingFaceName("blk.3.attn_q.bias") is "model.layers.3.self_attn.q_proj.bias"
- */
-export function toHuggingFaceName(name: string): string {
-  const whole = wholeNames.get(name);
-  if (whole !== undefined) {
-    return whole;
-  }
-  const [, layer, part, kind] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
-  const inLayer = part === undefined ? undefined : layerNames.get(part);
-  if (inLayer === undefined) {
-    throw new RangeError(`Cannot name the weight ${quote(name)}: Transformers has none like it`);
-  }
-  return `model.layers.${layer}.${inLayer}.${kind}`;
-}
-
-const wholeNames: ReadonlyMap<string, string> = new Map([
-  ["token_embd.weight", "model.embed_tokens.weight"],
-  ["output_norm.weight", "model.norm.weight"],
-  ["output.weight", "lm_head.weight"],
-]);
-
-const layerNames: ReadonlyMap<string, string> = new Map([
-  ["attn_norm", "input_layernorm"],
-  ["attn_q", "self_attn.q_proj"],
-  ["attn_k", "self_attn.k_proj"],
-  ["attn_v", "self_attn.v_proj"],
-  ["attn_output", "self_attn.o_proj"],
-  ["attn_q_norm", "self_attn.q_norm"],
-  ["attn_k_norm", "self_attn.k_norm"],
-  ["ffn_norm", "post_attention_layernorm"],
-  ["ffn_gate", "mlp.gate_proj"],
-  ["ffn_up", "mlp.up_proj"],
-  ["ffn_down", "mlp.down_proj"],
-]);

@@ -1,4 +1,5 @@
 import type { TensorEntry } from "../files/tensor-source.js";
+import type { Architecture } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
 
 /** A model's files, read as far as their headers: what it is, and where each weight lies. */
@@ -6,12 +7,11 @@ export interface ModelSource {
   readonly kind: "hugging-face" | "gguf";
   /** The folder or .gguf file. */
   readonly path: string;
+  readonly architecture: Architecture;
   readonly config: ModelConfig;
   /**
-   * Every weight that the architecture needs, none missing, shapes checked against the config, under llama.cpp's names:
-   * token_embd.weight, output_norm.weight, output.weight (absent where tied), and for each layer i
-   * blk.i.{attn_norm,attn_q,attn_k,attn_v,attn_output,ffn_norm,ffn_gate,ffn_up,ffn_down}.weight, with
-   * attn_{q,k,v,output}.bias, ffn_{gate,up,down}.bias, attn_{q,k}_norm.weight where the config says so.
+   * Every weight that the architecture needs, none missing, shapes checked against the config, under llama.cpp's names, such as
+   * token_embd.weight and blk.0.attn_q.weight.
    */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** Every file whose bytes decide the model's arithmetic or its ids, absolute paths: the fingerprint covers them. */

@@ -1,61 +1,13 @@
 import { elementTypes, tensorTypes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
 import type { FileTensor, TensorEntry } from "../files/tensor-source.js";
+import type { Architecture, NeededTensor } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
-
-/** A weight that an architecture needs. */
-export interface NeededTensor {
-  /** llama.cpp's name. */
-  readonly name: string;
-  /** Outermost first. */
-  readonly shape: readonly number[];
-}
-
-/**
- * Every weight that a model needs, one after the other: a config from outside may claim any number of layers.
- *
- * @see model-source.ts for the names
- */
-export function* neededTensors(config: ModelConfig): Generator<NeededTensor> {
-  const { vocabSize, hiddenSize, intermediateSize, headSize } = config;
-  const queryRows = config.numHeads * headSize;
-  const kvRows = config.numKvHeads * headSize;
-  yield { name: "token_embd.weight", shape: [vocabSize, hiddenSize] };
-  yield { name: "output_norm.weight", shape: [hiddenSize] };
-  if (!config.tiedHead) {
-    yield { name: "output.weight", shape: [vocabSize, hiddenSize] };
-  }
-  /** [name, rows, columns, whether it has a bias] of each product. */
-  const products: readonly [string, number, number, boolean][] = [
-    ["attn_q", queryRows, hiddenSize, config.qkvBias],
-    ["attn_k", kvRows, hiddenSize, config.qkvBias],
-    ["attn_v", kvRows, hiddenSize, config.qkvBias],
-    ["attn_output", hiddenSize, queryRows, config.outputBias],
-    ["ffn_gate", intermediateSize, hiddenSize, config.mlpBias],
-    ["ffn_up", intermediateSize, hiddenSize, config.mlpBias],
-    ["ffn_down", hiddenSize, intermediateSize, config.mlpBias],
-  ];
-  for (let layer = 0; layer < config.numLayers; layer += 1) {
-    const start = `blk.${layer}.`;
-    yield { name: `${start}attn_norm.weight`, shape: [hiddenSize] };
-    yield { name: `${start}ffn_norm.weight`, shape: [hiddenSize] };
-    if (config.qkNorm) {
-      yield { name: `${start}attn_q_norm.weight`, shape: [headSize] };
-      yield { name: `${start}attn_k_norm.weight`, shape: [headSize] };
-    }
-    for (const [name, rows, columns, hasBias] of products) {
-      yield { name: `${start}${name}.weight`, shape: [rows, columns] };
-      if (hasBias) {
-        yield { name: `${start}${name}.bias`, shape: [rows] };
-      }
-    }
-  }
-}
 
 /**
  * Picks the weights that a model needs out of a file's tensors.
  *
- * @param nameInFile turns llama.cpp's name into the file's.
+ * @param nameInFile a weight's name in the file.
  * @param isHarmless whether a tensor that is not needed, by its name in the file, changes nothing.
  * @param where the file or folder for errors, for instance its quoted path.
  * @returns the weights under llama.cpp's names.
@@ -63,16 +15,17 @@ export function* neededTensors(config: ModelConfig): Generator<NeededTensor> {
  * a tensor that nothing reads.
  */
 export function pickTensors(
+  architecture: Architecture,
   config: ModelConfig,
   inFile: ReadonlyMap<string, FileTensor>,
-  nameInFile: (name: string) => string,
+  nameInFile: "name" | "huggingFaceName",
   isHarmless: (nameInFile: string) => boolean,
   where: string,
 ): ReadonlyMap<string, TensorEntry> {
   const picked = new Map<string, TensorEntry>();
   const used = new Set<string>();
-  for (const needed of neededTensors(config)) {
-    const found = nameInFile(needed.name);
+  for (const needed of architecture.tensors(config)) {
+    const found = needed[nameInFile];
     const tensor = inFile.get(found);
     if (tensor === undefined) {
       throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);

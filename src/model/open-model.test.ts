@@ -11,10 +11,9 @@ import {
   type TestTensor,
   temporaryFolder,
 } from "../files/test-files.suite.js";
+import { architectures } from "./architectures/registry.js";
 import type { ModelConfig } from "./config.js";
-import { toHuggingFaceName } from "./hugging-face.js";
 import { parseHuggingFaceConfig } from "./hugging-face-config.js";
-import { neededTensors } from "./needed-tensors.js";
 import { openModel } from "./open-model.js";
 
 const json = {
@@ -28,8 +27,11 @@ const json = {
   eos_token_id: [1, 2],
 };
 
-const needed = (config: ModelConfig, toName: (name: string) => string): TestTensor[] =>
-  [...neededTensors(config)].map(({ name, shape }) => ({ name: toName(name), shape }));
+const needed = (config: ModelConfig, name: "name" | "huggingFaceName"): TestTensor[] =>
+  [...architectures[config.architecture].tensors(config)].map((tensor) => ({
+    name: tensor[name],
+    shape: tensor.shape,
+  }));
 
 interface Folder {
   readonly config?: Record<string, unknown>;
@@ -39,7 +41,7 @@ interface Folder {
 async function folderOf({ config = json, change = (tensors) => tensors }: Folder): Promise<string> {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "config.json"), JSON.stringify(config));
-  const tensors = needed(parseHuggingFaceConfig(config as typeof json, "t"), toHuggingFaceName);
+  const tensors = needed(parseHuggingFaceConfig(config as typeof json, "t"), "huggingFaceName");
   await writeFile(join(folder, "model.safetensors"), safetensorsBytes(change(tensors)));
   return folder;
 }
@@ -152,7 +154,7 @@ const keys: Record<string, TestGgufValue> = {
   "tokenizer.ggml.eot_token_id": { u32: 3 },
 };
 
-const ggufTensors = needed(parseHuggingFaceConfig(json, "t"), (name) => name);
+const ggufTensors = needed(parseHuggingFaceConfig(json, "t"), "name");
 
 interface Gguf {
   readonly architecture?: string;

@@ -34,10 +34,12 @@ test.each(weightsConversions)(
     });
     const type = conversion === "keep" ? "BF16" : conversion.toUpperCase();
     expect([...weights.types.keys()]).toEqual([type]);
-    expect(weights.tokenEmbedding).toMatchObject({ type, ne: [256, 352, 1, 1] });
-    expect(weights.layers).toHaveLength(2);
-    expect(weights.layers[0]!.query.bias).toMatchObject({ type: "F32", ne: [256, 1, 1, 1] });
-    expect(weights.frequencyFactors).toMatchObject({ type: "F32", ne: [32, 1, 1, 1] });
+    const embedding = weights.tensors.get("token_embd.weight")!;
+    expect(embedding).toMatchObject({ type, ne: [256, 352, 1, 1] });
+    expect(weights.tensors.get("blk.1.attn_q.bias")).toMatchObject({ type: "F32", ne: [256, 1, 1, 1] });
+    expect(weights.ropes).toHaveLength(2);
+    expect(weights.ropes[0]).toBe(weights.ropes[1]);
+    expect(weights.ropes[0]!.frequencyFactors).toMatchObject({ type: "F32", ne: [32, 1, 1, 1] });
     expect(progress.at(-1)).toBe(1);
     expect(progress).toEqual([...progress].sort((a, b) => a - b));
     // Padding of each tensor, and RoPE's factors.
@@ -45,8 +47,8 @@ test.each(weightsConversions)(
     expect(weights.byteLength).toBeGreaterThanOrEqual(estimate);
     expect(weights.byteLength).toBeLessThan(estimate + 64 * 64);
     using plain = await loadWeights(backend, source, { conversion: "f32" });
-    const wanted = backend.readFloats(plain.tokenEmbedding);
-    const found = dequantizeRows(ggml, weights.tokenEmbedding.type, backend.read(weights.tokenEmbedding));
+    const wanted = backend.readFloats(plain.tensors.get("token_embd.weight")!);
+    const found = dequantizeRows(ggml, embedding.type, backend.read(embedding));
     for (const [i, x] of wanted.entries()) {
       if (!(Math.abs(found[i]! - x) <= errors[conversion])) expect(found[i]).toBe(x);
     }

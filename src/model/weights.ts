@@ -8,41 +8,18 @@ import {
 } from "../files/element-types.js";
 import type { TensorEntry } from "../files/tensor-source.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { RopeParameters } from "../ggml/graph.js";
 import { convertRows } from "../ggml/quantize.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
-import type { ModelConfig } from "./config.js";
 import type { ModelSource } from "./model-source.js";
-import { frequencyFactors } from "./rope.js";
-
-/** A product's weights [in, out] and its bias, if it has one. */
-export interface Linear {
-  readonly weight: Tensor;
-  readonly bias: Tensor | undefined;
-}
-
-export interface LayerWeights {
-  readonly attentionNorm: Tensor;
-  readonly query: Linear;
-  readonly key: Linear;
-  readonly value: Linear;
-  readonly output: Linear;
-  /** [D], qwen3's norms over each head. */
-  readonly queryNorm: Tensor | undefined;
-  readonly keyNorm: Tensor | undefined;
-  readonly mlpNorm: Tensor;
-  readonly gate: Linear;
-  readonly up: Linear;
-  readonly down: Linear;
-}
+import { attentionFactor, frequencyFactors, type RopeConfig } from "./rope.js";
 
 /** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
 export interface ModelWeights extends Disposable {
-  readonly tokenEmbedding: Tensor;
-  readonly outputNorm: Tensor;
-  readonly head: Tensor;
-  readonly layers: readonly LayerWeights[];
-  /** D/2 divisors of RoPE's plain frequencies; undefined where all are 1. */
-  readonly frequencyFactors: Tensor | undefined;
+  /** Under the names of `ModelSource.tensors`, and "output.weight" where the embedding is the head too. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  /** How each layer turns queries and keys; the same object where it is the same, undefined where there is nothing to turn. */
+  readonly ropes: readonly (RopeParameters | undefined)[];
   readonly byteLength: number;
   /** The element types of the matrices, as they lie in memory, with their numbers of tensors. */
   readonly types: ReadonlyMap<string, number>;
@@ -104,7 +81,10 @@ export async function loadWeights(
   options: LoadWeightsOptions,
 ): Promise<ModelWeights> {
   const plan = planTensors(backend, source, options.conversion);
-  const factors = ropeFactors(source.config);
+  const { architecture, config } = source;
+  const layerRopes = Array.from({ length: config.numLayers }, (_, layer) => architecture.rope(config, layer));
+  const ropes = [...new Set(layerRopes)].filter((rope) => rope !== undefined);
+  const factors = ropes.map((rope, i) => ({ name: `rope_factors.${i}`, numbers: ropeFactors(rope) }));
   const storages: TensorStorage[] = [];
   const files = new Map<string, FileHandle>();
   const buffers = new LoadBuffers();
@@ -113,11 +93,12 @@ export async function loadWeights(
       const tensors: { name: string; type: PlannedTensor["type"]; ne: readonly number[] }[] = plan.filter(
         (tensor) => tensor.place === place,
       );
-      if (place === "device" && factors) tensors.push({ name: "rope_factors", type: "F32", ne: [factors.length] });
+      for (const { name, numbers } of place === "device" ? factors : []) {
+        if (numbers) tensors.push({ name, type: "F32", ne: [numbers.length] });
+      }
       if (tensors.length > 0) storages.push(backend.allocate(tensors, place, "weights"));
     }
-    const find = (name: string) =>
-      storages.map((storage) => storage.tensors.get(name)).find((tensor) => tensor !== undefined);
+    const tensors = new Map(storages.flatMap((storage) => [...storage.tensors]));
     const totalBytes = plan.reduce((sum, { entry }) => sum + entry.byteLength, 0);
     let loadedBytes = 0;
     for (const planned of plan) {
@@ -125,13 +106,30 @@ export async function loadWeights(
       const { path } = planned.entry;
       const file = files.get(path) ?? (await open(path, "r"));
       files.set(path, file);
-      await loadTensor(backend, file, planned, find(planned.name) as Tensor, buffers, options.signal);
+      await loadTensor(backend, file, planned, tensors.get(planned.name) as Tensor, buffers, options.signal);
       loadedBytes += planned.entry.byteLength;
       options.onProgress?.({ loadedBytes, totalBytes });
     }
-    const factorTensor = find("rope_factors");
-    if (factors && factorTensor) await backend.write(factorTensor, new Uint8Array(factors.buffer));
-    return arrange(source.config, storages, find, plan);
+    for (const { name, numbers } of factors) {
+      if (numbers) await backend.write(tensors.get(name) as Tensor, new Uint8Array(numbers.buffer));
+    }
+    if (!tensors.has("output.weight")) tensors.set("output.weight", tensors.get("token_embd.weight") as Tensor);
+    const types = new Map<string, number>();
+    for (const { type, ne } of plan) if (ne.length > 1) types.set(type, (types.get(type) ?? 0) + 1);
+    const turns = ropes.map((rope, i): RopeParameters => {
+      const { headSize, theta, pairs } = rope;
+      const frequencyFactors = tensors.get(`rope_factors.${i}`);
+      return { headSize, theta, pairs, frequencyFactors, attentionFactor: attentionFactor(rope) };
+    });
+    return {
+      tensors,
+      ropes: layerRopes.map((rope) => rope && turns[ropes.indexOf(rope)]),
+      byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
+      types,
+      [Symbol.dispose]: () => {
+        for (const storage of storages) storage[Symbol.dispose]();
+      },
+    };
   } catch (error) {
     for (const storage of storages) storage[Symbol.dispose]();
     throw error;
@@ -255,51 +253,8 @@ async function readExactly(file: FileHandle, into: Uint8Array, entry: TensorEntr
   }
 }
 
-function ropeFactors(config: ModelConfig): Float32Array<ArrayBuffer> | undefined {
-  const factors = frequencyFactors(config.rope);
+/** The divisors of RoPE's plain frequencies, where they are not all 1. */
+function ropeFactors(rope: RopeConfig): Float32Array<ArrayBuffer> | undefined {
+  const factors = frequencyFactors(rope);
   return factors.every((factor) => factor === 1) ? undefined : Float32Array.from(factors);
-}
-
-function arrange(
-  config: ModelConfig,
-  storages: readonly TensorStorage[],
-  find: (name: string) => Tensor | undefined,
-  plan: readonly PlannedTensor[],
-): ModelWeights {
-  const need = (name: string): Tensor => {
-    const tensor = find(name);
-    if (tensor === undefined) throw new Error(`Cannot load the model: tensor "${name}" is missing`);
-    return tensor;
-  };
-  const linear = (name: string): Linear => ({ weight: need(`${name}.weight`), bias: find(`${name}.bias`) });
-  const layers = Array.from(
-    { length: config.numLayers },
-    (_, i): LayerWeights => ({
-      attentionNorm: need(`blk.${i}.attn_norm.weight`),
-      query: linear(`blk.${i}.attn_q`),
-      key: linear(`blk.${i}.attn_k`),
-      value: linear(`blk.${i}.attn_v`),
-      output: linear(`blk.${i}.attn_output`),
-      queryNorm: find(`blk.${i}.attn_q_norm.weight`),
-      keyNorm: find(`blk.${i}.attn_k_norm.weight`),
-      mlpNorm: need(`blk.${i}.ffn_norm.weight`),
-      gate: linear(`blk.${i}.ffn_gate`),
-      up: linear(`blk.${i}.ffn_up`),
-      down: linear(`blk.${i}.ffn_down`),
-    }),
-  );
-  const types = new Map<string, number>();
-  for (const { type, ne } of plan) if (ne.length > 1) types.set(type, (types.get(type) ?? 0) + 1);
-  return {
-    tokenEmbedding: need("token_embd.weight"),
-    outputNorm: need("output_norm.weight"),
-    head: find("output.weight") ?? need("token_embd.weight"),
-    layers,
-    frequencyFactors: find("rope_factors"),
-    byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
-    types,
-    [Symbol.dispose]: () => {
-      for (const storage of storages) storage[Symbol.dispose]();
-    },
-  };
 }

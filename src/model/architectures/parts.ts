@@ -1,0 +1,92 @@
+import type { Tensor } from "../../ggml/tensor.js";
+import type { LayerBuild, ModelBuild, NeededTensor } from "../architecture.js";
+import type { ModelConfig } from "../config.js";
+
+/** The pieces of which several architectures are made. */
+
+/** x over its root mean square, times the weight of that name. */
+export function rmsNorm({ graph, config, weight }: ModelBuild, name: string, x: Tensor): Tensor {
+  return graph.mul(graph.rmsNorm(x, config.rmsNormEps), weight(`${name}.weight`));
+}
+
+/** A product's rows as heads, [D, count, rows]. */
+export function heads({ graph, config, product }: LayerBuild, name: string, x: Tensor, count: number): Tensor {
+  return graph.reshape(product(name, x), [config.headSize, count, x.ne[1]]);
+}
+
+/** down(silu(gate(x)) * up(x)). */
+export function swiglu({ graph, product }: LayerBuild, x: Tensor): Tensor {
+  return product("ffn_down", graph.swiglu(product("ffn_gate", x), product("ffn_up", x)));
+}
+
+/** Attention over rows that are normed already, with queries, keys and values of a product each. */
+export function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
+  const { numHeads, numKvHeads } = build.config;
+  const attended = build.attend({
+    queries: heads(build, "attn_q", x, numHeads),
+    keys: heads(build, "attn_k", x, numKvHeads),
+    values: heads(build, "attn_v", x, numKvHeads),
+  });
+  return attended && build.product("attn_output", attended);
+}
+
+/** Each half of a layer takes normed rows, and what it gives is added to the rows. */
+export function preNormLayer<B extends LayerBuild>(
+  build: B,
+  x: Tensor,
+  attend: (build: B, x: Tensor) => Tensor | undefined,
+  mlp: (build: B, x: Tensor) => Tensor,
+): Tensor | undefined {
+  const { graph } = build;
+  const attended = attend(build, rmsNorm(build, "attn_norm", x));
+  if (attended === undefined) return undefined;
+  const after = graph.add(x, attended);
+  return graph.add(after, mlp(build, rmsNorm(build, "ffn_norm", after)));
+}
+
+/** Rows of the embedding. */
+export function embedding({ graph, weight }: ModelBuild, tokens: Tensor): Tensor {
+  return graph.getRows(weight("token_embd.weight"), tokens);
+}
+
+export function normedHead(build: ModelBuild, x: Tensor): Tensor {
+  return build.product("output", rmsNorm(build, "output_norm", x));
+}
+
+/** The weights of `embedding()` and `normedHead()`. */
+export function* outerTensors({ vocabSize, hiddenSize, tiedHead }: ModelConfig): Generator<NeededTensor> {
+  const matrix = [vocabSize, hiddenSize];
+  yield { name: "token_embd.weight", huggingFaceName: "model.embed_tokens.weight", shape: matrix };
+  yield { name: "output_norm.weight", huggingFaceName: "model.norm.weight", shape: [hiddenSize] };
+  if (!tiedHead) yield { name: "output.weight", huggingFaceName: "lm_head.weight", shape: matrix };
+}
+
+/** The same weights in every layer, given with their names in one. */
+export function* layerTensors(config: ModelConfig, inLayer: readonly NeededTensor[]): Generator<NeededTensor> {
+  for (let layer = 0; layer < config.numLayers; layer += 1) {
+    for (const tensor of inLayer) {
+      const name = `blk.${layer}.${tensor.name}`;
+      yield { ...tensor, name, huggingFaceName: `model.layers.${layer}.${tensor.huggingFaceName}` };
+    }
+  }
+}
+
+/** A product's weight [rows, columns], and its bias if it has one. */
+export function linear(
+  name: string,
+  huggingFaceName: string,
+  [rows, columns]: readonly [rows: number, columns: number],
+  { hasBias = false, rotated = false } = {},
+): NeededTensor[] {
+  const named = (kind: string, shape: number[]) => ({
+    name: `${name}.${kind}`,
+    huggingFaceName: `${huggingFaceName}.${kind}`,
+    shape,
+    rotated,
+  });
+  return [named("weight", [rows, columns]), ...(hasBias ? [named("bias", [rows])] : [])];
+}
+
+export function norm(name: string, huggingFaceName: string, size: number): NeededTensor {
+  return { name: `${name}.weight`, huggingFaceName: `${huggingFaceName}.weight`, shape: [size] };
+}
