@@ -1,3 +1,3 @@
 import { onePassSuite } from "./one-pass.suite.js";
 
-onePassSuite({ manyBlocks: 300, longTokens: 1490, numRuns: 100 });
+onePassSuite({ manyBlocks: 300, longTokens: 1490, numRuns: 100, everyCaseUpTo: 500 });

@@ -2,14 +2,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
+import type { GenerateEvent } from "../../src/engine/results.js";
 import { openModel } from "../../src/model/open-model.js";
 import { Random } from "../models/random.js";
 import type { RandomModelOptions } from "../models/random-model.js";
+import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../oracles/compare-engine.js";
+import { type BoundCase, expectBound, type Fault, type OraclePrompt } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
 import { drawBlocks, drawIds, LawModels, lawEngine } from "./law-models.js";
-
-/** The bounds of invariant I1, in log-probability. */
-const bounds = { f32: 1e-3, f16: 5e-2, bf16: 3e-1 } as const;
 
 const architectures: Readonly<Record<string, RandomModelOptions>> = {
   "llama, llama3 RoPE": { architecture: "llama", rope: "llama3", seed: 31 },
@@ -19,6 +19,7 @@ const architectures: Readonly<Record<string, RandomModelOptions>> = {
   "qwen3, YaRN": { architecture: "qwen3", headSize: 32, rope: "yarn", seed: 35 },
 };
 
+type Prompt = Omit<OraclePrompt, "continuationTokenIds"> & Pick<ScoreOptions, "mode">;
 type Case = readonly [name: string, blocks: number[][], options?: ScoreOptions];
 
 function cases(seed: number, size: OnePassSize): Case[] {
@@ -47,76 +48,80 @@ export interface OnePassSize {
   readonly manyBlocks: number;
   readonly longTokens: number;
   readonly numRuns: number;
+  /** Each fault is tried on all prompts up to so many tokens, else on the shortest. */
+  readonly everyCaseUpTo: number;
 }
 
-/** Invariant I1: what the engine computes from stored blocks equals one pass over the whole prompt. */
+/** Invariant I1: what the engine computes from stored blocks equals one pass over the whole prompt, and no pass with a fault. */
 export function onePassSuite(size: OnePassSize): void {
   const models = new LawModels();
   describe.each(Object.entries(architectures))("Engine.score() of %s", (_, options) => {
     const folder = models.huggingFace(options);
     const continuation = drawIds(new Random(options.seed ?? 0, "continuation"), 8);
-    let oracle: OnePassModel | undefined;
-    const answers = new Map<string, Float64Array[]>();
+    let loaded: OnePassModel | undefined;
+    const onePass = async () => {
+      loaded ??= new OnePassModel(await openModel(folder));
+      return loaded;
+    };
 
-    /** The greatest difference in log-probability over the whole vocabulary. */
-    const error = async (engine: Engine, blocks: number[][], scoreOptions: ScoreOptions): Promise<number> => {
-      oracle ??= new OnePassModel(await openModel(folder));
+    /** An engine's answer beside what the oracle says of its prompt. */
+    const ask = async (engine: Engine, name: string, asked: Prompt, stepwise = false): Promise<BoundCase> => {
+      const oracle = await onePass();
       const { vocabSize } = oracle.config;
-      const cut = scoreOptions.mode === "full" ? [blocks.flat()] : blocks;
-      const key = JSON.stringify([cut, scoreOptions.positionReencoding]);
-      const expected = answers.get(key) ?? oracle.score(cut, continuation, scoreOptions.positionReencoding);
-      answers.set(key, expected);
-      const { logprobs, top } = await engine.score({ blockTokenIds: blocks }, continuation, {
-        ...scoreOptions,
-        top: vocabSize,
-      });
-      let most = 0;
-      for (const [i, row] of expected.entries()) {
-        most = Math.max(most, Math.abs(row[continuation[i]!]! - logprobs[i]!));
-        expect(top[i]).toHaveLength(vocabSize);
-        for (const { id, logprob } of top[i]!) most = Math.max(most, Math.abs(row[id]! - logprob));
-      }
-      return most;
+      const prompt = { ...asked, continuationTokenIds: continuation };
+      const isFull = asked.mode === "full";
+      const found = await askEngine(engine, prompt, { mode: asked.mode, stepwise, vocabSize });
+      for (const row of found.top) expect(row).toHaveLength(vocabSize);
+      const read = isFull ? { ...prompt, blockTokenIds: [prompt.blockTokenIds.flat()] } : prompt;
+      return {
+        name,
+        prompt: read,
+        distance: (fault) => distanceFromOracle(found, oracleAnswer(oracle.score(read, fault), read)),
+      };
     };
 
     test.each(["f32", "f16", "bf16"] as const)("equals one pass with the block mask, KV %s", async (kvType) => {
       await using engine = await lawEngine(folder, { kvType });
-      for (const [name, blocks, scoreOptions = {}] of cases(options.seed ?? 0, size)) {
+      const bounded: BoundCase[] = [];
+      for (const [name, blockTokenIds, { stepwise, ...how } = {}] of cases(options.seed ?? 0, size)) {
         // The first time blocks are encoded, the second time they come from the store.
         for (const time of ["miss", "hit"]) {
-          const most = await error(engine, blocks, scoreOptions);
-          expect(most, `${name}, ${time}`).toBeLessThan(bounds[kvType]);
+          bounded.push(await ask(engine, `${name}, ${time}`, { blockTokenIds, ...how }, stepwise));
         }
       }
+      expectBound(logprobBounds[kvType], bounded, { everyCaseUpTo: size.everyCaseUpTo });
     });
 
     test("Engine.generate(): promptLogprobs equal one pass with the block mask, local blocks and full mode", async () => {
-      oracle ??= new OnePassModel(await openModel(folder));
+      const oracle = await onePass();
       await using engine = await lawEngine(folder);
       const random = new Random(options.seed ?? 0, "prompt logprobs");
       const blocks = [drawIds(random, 9), drawIds(random, 1), drawIds(random, 70), drawIds(random, 12)];
-      for (const [mode, cut] of [
+      const bounded: BoundCase[] = [];
+      for (const [mode, blockTokenIds] of [
         ["block", blocks],
         ["block", blocks],
         ["full", [blocks.flat()]],
       ] as const) {
-        const expected = oracle.rows(cut, [0]);
         const wanted = { mode, maxTokens: 0, promptLogprobs: 3 };
-        for await (const event of engine.generate({ blockTokenIds: blocks }, wanted)) {
-          if (event.kind !== "prompt") continue;
-          expect(event.promptTokenIds).toEqual(blocks.flat());
-          const found = event.promptLogprobs!;
-          expect(found.map(({ id }) => id)).toEqual(blocks.flat());
-          expect(found[0]).toMatchObject({ logprob: undefined, top: [] });
-          for (const [i, { id, logprob, top }] of found.entries()) {
-            if (i === 0) continue;
-            const row = expected[i - 1]!;
-            expect(Math.abs(row[id]! - logprob!), `${mode}, token ${i}`).toBeLessThan(bounds.f32);
-            expect(top).toHaveLength(3);
-            for (const one of top) expect(Math.abs(row[one.id]! - one.logprob)).toBeLessThan(bounds.f32);
-          }
-        }
+        const [event] = await events(engine.generate({ blockTokenIds: blocks }, wanted));
+        if (event?.kind !== "prompt") throw new Error("Cannot compare: the first event is not the prompt's");
+        expect(event.promptTokenIds).toEqual(blocks.flat());
+        expect(event.promptLogprobs?.map(({ id }) => id)).toEqual(blocks.flat());
+        const [first, ...found] = event.promptLogprobs!;
+        expect(first).toMatchObject({ logprob: undefined, top: [] });
+        for (const { top } of found) expect(top).toHaveLength(3);
+        const prompt = { blockTokenIds, continuationTokenIds: [0] };
+        const distance = (fault?: Fault) => {
+          const rows = oracle.rows(prompt, fault);
+          const distances = found.flatMap(({ id, logprob, top }, i) =>
+            [{ id, logprob: logprob! }, ...top].map((told) => Math.abs(rows[i]![told.id]! - told.logprob)),
+          );
+          return Math.max(...distances);
+        };
+        bounded.push({ name: mode, prompt, distance });
       }
+      expectBound(logprobBounds.f32, bounded, { everyCaseUpTo: size.everyCaseUpTo });
     });
 
     test("equals one pass for random block lengths", async () => {
@@ -126,12 +131,18 @@ export function onePassSuite(size: OnePassSize): void {
         fc.asyncProperty(lengths, fc.integer({ min: 1, max: 70 }), fc.nat(1000), fc.boolean(), fc.boolean(), run),
         { numRuns: size.numRuns, seed: 7 },
       );
-      async function run(local: number[], last: number, seed: number, stepwise: boolean, reencode: boolean) {
+      async function run(local: number[], last: number, seed: number, stepwise: boolean, positionReencoding: boolean) {
         const random = new Random(seed, "lengths");
-        const blocks = [...local, last].map((length) => drawIds(random, length));
-        const most = await error(engine, blocks, { stepwise, positionReencoding: reencode });
-        expect(most).toBeLessThan(bounds.f32);
+        const blockTokenIds = [...local, last].map((length) => drawIds(random, length));
+        const { distance } = await ask(engine, "", { blockTokenIds, positionReencoding }, stepwise);
+        expect(distance()).toBeLessThan(logprobBounds.f32);
       }
     });
   });
+}
+
+async function events(generate: AsyncIterable<GenerateEvent>): Promise<GenerateEvent[]> {
+  const all: GenerateEvent[] = [];
+  for await (const event of generate) all.push(event);
+  return all;
 }

@@ -1,36 +1,50 @@
 import type { Engine } from "../../src/engine/engine.js";
-import type { OracleCase, OracleScores } from "./oracle-cases.js";
+import type { ScoreOptions } from "../../src/engine/engine-options.js";
+import type { ScoreResult } from "../../src/engine/results.js";
+import type { OraclePrompt } from "./faults.js";
 
-/** What the issue allows in log-probability, by the element type of block KV. Weights are F32. */
-export const logprobBounds = { f32: 1e-3, f16: 5e-2 } as const;
+/** What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. */
+export const logprobBounds = { f32: 1e-3, f16: 5e-2, bf16: 3e-1 } as const;
 
-/**
- * How far the engine is from the oracle at most on one prompt, in log-probability: over the continuation's tokens and
- * over the tokens that the oracle holds likeliest at each step.
- *
- * @param stepwise decodes the continuation token by token; else it is computed in one batch with the final block.
- */
-export async function distanceFromOracle(
+/** What an oracle answers: natural logarithms. */
+export interface OracleAnswer {
+  /** One a continuation token, given all before it. */
+  readonly logprobs: readonly number[];
+  /** The likeliest tokens at each of those steps, best first, as [id, log-probability]. */
+  readonly top: readonly (readonly (readonly [number, number])[])[];
+}
+
+/** The engine's answer to a prompt, with the whole vocabulary's log-probabilities at each step. */
+export function askEngine(
   engine: Engine,
-  oracleCase: OracleCase,
-  expected: OracleScores,
-  stepwise: boolean,
-): Promise<number> {
-  const { mode, positionReencoding, blockTokenIds, continuationTokenIds } = oracleCase;
-  // More than five: where two tokens are near each other, the fifth and sixth may change places.
-  const found = await engine.score({ blockTokenIds }, continuationTokenIds, {
-    mode,
-    positionReencoding,
-    stepwise,
-    top: 20,
-  });
+  { blockTokenIds, continuationTokenIds, positionReencoding }: OraclePrompt,
+  options: ScoreOptions & { readonly vocabSize: number },
+): Promise<ScoreResult> {
+  const { vocabSize, ...scoreOptions } = options;
+  return engine.score({ blockTokenIds }, continuationTokenIds, { positionReencoding, top: vocabSize, ...scoreOptions });
+}
+
+/** How far an answer is from the oracle's at most, over the continuation's tokens and over those that the oracle names. */
+export function distanceFromOracle(found: Pick<ScoreResult, "logprobs" | "top">, expected: OracleAnswer): number {
   let worst = 0;
   for (const [step, logprob] of found.logprobs.entries()) {
     worst = Math.max(worst, Math.abs(logprob - expected.logprobs[step]!));
-    const likeliest = new Map(found.top[step]!.map((token) => [token.id, token.logprob]));
+    const told = new Map(found.top[step]!.map((token) => [token.id, token.logprob]));
     for (const [id, wanted] of expected.top[step]!) {
-      worst = Math.max(worst, Math.abs((likeliest.get(id) ?? -Infinity) - wanted));
+      worst = Math.max(worst, Math.abs((told.get(id) ?? -Infinity) - wanted));
     }
   }
   return worst;
+}
+
+/** The log-probabilities of all tokens at each step, as an oracle's answer that names the `numTop` likeliest. */
+export function oracleAnswer(
+  rows: readonly Float64Array[],
+  { continuationTokenIds }: Pick<OraclePrompt, "continuationTokenIds">,
+  numTop = Number.POSITIVE_INFINITY,
+): OracleAnswer {
+  return {
+    logprobs: rows.map((row, step) => row[continuationTokenIds[step]!]!),
+    top: rows.map((row) => [...row.entries()].sort((a, b) => b[1] - a[1]).slice(0, numTop)),
+  };
 }

@@ -2,15 +2,9 @@ import { readFileSync } from "node:fs";
 import type { ModelConfig } from "../../src/model/config.js";
 import type { ModelSource } from "../../src/model/model-source.js";
 import { attentionFactor, inverseFrequencies } from "../../src/model/rope.js";
+import { type Fault, type OraclePrompt, type Reading, readPrompt } from "./faults.js";
 
 type Floats = Float64Array<ArrayBuffer>;
-
-/** One row of the prompt: a token, where it stands, and the block it belongs to. */
-interface OracleRow {
-  readonly tokenId: number;
-  readonly position: number;
-  readonly block: number;
-}
 
 /**
  * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
@@ -21,6 +15,7 @@ interface OracleRow {
 export class OnePassModel {
   readonly config: ModelConfig;
   readonly #weights = new Map<string, Float32Array>();
+  readonly #scores = new Map<string, readonly Floats[]>();
 
   constructor(source: ModelSource) {
     this.config = source.config;
@@ -33,53 +28,46 @@ export class OnePassModel {
 
   /**
    * The log-probabilities of every token of the vocabulary after the prompt, and after each token of the continuation but
-   * the last.
+   * the last. Remembers its answers: a long prompt takes seconds.
    *
-   * @param blocks token ids; the last block is the final one, which sees everything before it; the continuation joins it.
-   * @param positionReencoding false: all blocks but the final one keep positions 0 and on.
+   * @param fault reads the prompt wrongly.
    * @returns [continuation tokens][vocabulary], natural logarithms.
    */
-  score(blocks: readonly (readonly number[])[], continuation: readonly number[], positionReencoding = true): Floats[] {
-    return this.rows(blocks, continuation, positionReencoding).slice(-continuation.length);
+  score(prompt: OraclePrompt, fault?: Fault): readonly Floats[] {
+    const key = JSON.stringify([prompt, fault]);
+    const known = this.#scores.get(key);
+    if (known !== undefined) return known;
+    const hidden = this.#hiddenStates(readPrompt(prompt, fault)).slice(-prompt.continuationTokenIds.length);
+    const scores = hidden.map((row) => this.#logprobs(row));
+    this.#scores.set(key, scores);
+    return scores;
   }
 
   /** The same after every token: [prompt and continuation tokens but the last][vocabulary]. */
-  rows(blocks: readonly (readonly number[])[], continuation: readonly number[], positionReencoding = true): Floats[] {
-    const finalBlock = blocks.length - 1;
-    const rows: OracleRow[] = [];
-    for (const [block, ids] of blocks.entries()) {
-      const joined = block === finalBlock ? [...ids, ...continuation.slice(0, -1)] : ids;
-      for (const [t, tokenId] of joined.entries()) {
-        const position = positionReencoding || block === finalBlock ? rows.length : t;
-        rows.push({ tokenId, position, block });
-      }
-    }
-    const sees = (query: number, key: number): boolean => {
-      if (key > query) return false;
-      const block = (rows[query] as OracleRow).block;
-      return block === finalBlock || block === (rows[key] as OracleRow).block;
-    };
-    return this.#hiddenStates(rows, sees).map((row) => this.#logprobs(row));
+  rows(prompt: OraclePrompt, fault?: Fault): Floats[] {
+    return this.#hiddenStates(readPrompt(prompt, fault)).map((row) => this.#logprobs(row));
   }
 
-  #hiddenStates(rows: readonly OracleRow[], sees: (query: number, key: number) => boolean): Floats[] {
+  #hiddenStates(reading: Reading): Floats[] {
     const { config } = this;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
     const embedding = this.#weight("token_embd.weight");
-    let x = rows.map(({ tokenId }) =>
+    const rows = [...reading.tokenIds.keys()];
+    const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key)));
+    let x = reading.tokenIds.map((tokenId) =>
       Float64Array.from(embedding.subarray(tokenId * hiddenSize, (tokenId + 1) * hiddenSize)),
     );
     for (let layer = 0; layer < numLayers; layer++) {
       const blk = `blk.${layer}`;
       const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
-      const heads = (name: string, count: number): Floats[][] =>
+      const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
         normed.map((row, t) => {
           const all = this.#linear(`${blk}.attn_${name}`, row);
           return Array.from({ length: count }, (_, h) => {
             let head = all.slice(h * headSize, (h + 1) * headSize);
             if (name === "v") return head;
             if (config.qkNorm) head = rmsNorm(head, this.#weight(`${blk}.attn_${name}_norm.weight`), rmsNormEps);
-            return turn(head, (rows[t] as OracleRow).position, config);
+            return turn(head, name === "q" ? reading.queryPosition(t) : reading.keyPosition(t), config);
           });
         });
       const queries = heads("q", numHeads);
@@ -89,13 +77,11 @@ export class OnePassModel {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
-          const query = (queries[t] as Floats[])[h] as Floats;
-          const seen: number[] = [];
-          for (let s = 0; s < rows.length; s++) if (sees(t, s)) seen.push(s);
-          const scores = seen.map((s) => dot(query, (keys[s] as Floats[])[kvHead] as Floats));
+          const query = queries[t]![h]!;
+          const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!));
           const weights = softmax(scores.map((score) => score / Math.sqrt(headSize)));
-          for (const [i, s] of seen.entries()) {
-            const value = (values[s] as Floats[])[kvHead] as Floats;
+          for (const [i, s] of seen[t]!.entries()) {
+            const value = values[reading.valueRow(s)]![kvHead]!;
             for (let d = 0; d < headSize; d++) {
               attended[h * headSize + d] = attended[h * headSize + d]! + weights[i]! * value[d]!;
             }

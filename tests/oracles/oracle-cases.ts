@@ -1,25 +1,19 @@
 import { Random } from "../models/random.js";
 import type { RandomModelOptions } from "../models/random-model.js";
+import type { OracleAnswer } from "./compare-engine.js";
+import type { OraclePrompt } from "./faults.js";
 
-/** One prompt with what it continues with, as token ids. The last block is the final block. */
-export interface OracleCase {
+export interface OracleCase extends OraclePrompt {
   readonly name: string;
   readonly mode: "block" | "full";
-  /** False: the other blocks keep positions 0 and on, the final block its place in the prompt. */
   readonly positionReencoding: boolean;
-  readonly blockTokenIds: readonly (readonly number[])[];
-  readonly continuationTokenIds: readonly number[];
 }
 
-/** What the oracle answers for one case: natural logarithms. */
-export interface OracleScores {
+/** What the oracle answers for one case, with the five likeliest tokens. */
+export interface OracleScores extends OracleAnswer {
   readonly name: string;
   /** SHA-256 of the case, so that a fixture made for other ids is noticed. */
   readonly caseSha256: string;
-  /** One a continuation token, given all before it. */
-  readonly logprobs: readonly number[];
-  /** The five likeliest tokens at each of those steps, best first, as [id, log-probability]. */
-  readonly top: readonly (readonly (readonly [number, number])[])[];
 }
 
 export interface OracleFixture {

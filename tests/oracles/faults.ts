@@ -1,0 +1,193 @@
+import { expect } from "vitest";
+
+/** One prompt with what it continues with, as token ids. The last block is the final block, which sees everything. */
+export interface OraclePrompt {
+  readonly blockTokenIds: readonly (readonly number[])[];
+  readonly continuationTokenIds: readonly number[];
+  /** False: the other blocks keep positions 0 and on. Default true. */
+  readonly positionReencoding?: boolean | undefined;
+}
+
+/** How an oracle reads a prompt and its continuation, row by row. Queries and keys are turned by RoPE to a position each. */
+export interface Reading {
+  readonly tokenIds: readonly number[];
+  sees(query: number, key: number): boolean;
+  queryPosition(row: number): number;
+  keyPosition(row: number): number;
+  /** The row whose value stands with this row's key. */
+  valueRow(key: number): number;
+}
+
+/** Where a row stands: its block, and its place in it. Empty blocks have no rows and are not counted. */
+interface Place {
+  readonly block: number;
+  readonly offset: number;
+}
+
+interface Layout {
+  readonly places: readonly Place[];
+  readonly firstRows: readonly number[];
+  readonly finalBlock: number;
+}
+
+/** What an engine may get wrong. Each takes the right reading and gives a wrong one. */
+const wrongReadings = {
+  "local blocks see the block before": (right, { places, finalBlock }) => ({
+    ...right,
+    sees: (query, key) =>
+      right.sees(query, key) || (places[query]!.block < finalBlock && places[key]!.block === places[query]!.block - 1),
+  }),
+  "local blocks see everything before": (right) => ({ ...right, sees: (query, key) => key <= query }),
+  "the final block does not see the first": (right, { places, finalBlock }) => ({
+    ...right,
+    sees: (query, key) =>
+      right.sees(query, key) && (places[query]!.block < finalBlock || places[key]!.block > 0 || finalBlock === 0),
+  }),
+  "rows see the row after them": (right, { places }) => ({
+    ...right,
+    sees: (query, key) => right.sees(query, key) || (key === query + 1 && places[key]!.block === places[query]!.block),
+  }),
+  "rows do not see themselves": (right, { places }) => ({
+    ...right,
+    // The first row of a local block sees nothing else.
+    sees: (query, key) =>
+      right.sees(query, key) &&
+      (key !== query || query === 0 || (places[query]!.offset === 0 && !right.sees(query, query - 1))),
+  }),
+  "blocks keep the positions that they should not": (right, layout) => {
+    const { places, firstRows, finalBlock } = layout;
+    const moved = (row: number, position: number): number => {
+      const { block, offset } = places[row]!;
+      if (block === finalBlock) return position;
+      return position === row ? offset : firstRows[block]! + offset;
+    };
+    return {
+      ...right,
+      queryPosition: (row) => moved(row, right.queryPosition(row)),
+      keyPosition: (row) => moved(row, right.keyPosition(row)),
+    };
+  },
+  "the final block is a position too far": (right, { places, finalBlock }) =>
+    shifted(right, (row) => (places[row]!.block === finalBlock ? 1 : 0)),
+  "a position is left out after each block": (right, { places }) => shifted(right, (row) => places[row]!.block),
+  "keys are not turned": (right) => ({ ...right, keyPosition: () => 0 }),
+  "keys are turned twice": (right) => ({ ...right, keyPosition: (row) => 2 * right.keyPosition(row) }),
+  "blocks have the values of the block before": (right, { places, firstRows, finalBlock }) => ({
+    ...right,
+    valueRow: (key) => {
+      const { block, offset } = places[key]!;
+      if (block === 0 || block === finalBlock) return key;
+      return Math.min(firstRows[block - 1]! + offset, firstRows[block]! - 1);
+    },
+  }),
+  "rows have the values of the row before": (right) => ({ ...right, valueRow: (key) => Math.max(0, key - 1) }),
+} satisfies Readonly<Record<string, (right: Reading, layout: Layout) => Reading>>;
+
+function shifted(right: Reading, by: (row: number) => number): Reading {
+  return {
+    ...right,
+    queryPosition: (row) => right.queryPosition(row) + by(row),
+    keyPosition: (row) => right.keyPosition(row) + by(row),
+  };
+}
+
+export type Fault = keyof typeof wrongReadings;
+export const allFaults = Object.keys(wrongReadings) as readonly Fault[];
+
+/** How a prompt is read: rightly, or with a fault. */
+export function readPrompt(prompt: OraclePrompt, fault?: Fault): Reading {
+  const { blockTokenIds, continuationTokenIds, positionReencoding = true } = prompt;
+  const whole = [
+    ...blockTokenIds.slice(0, -1),
+    [...(blockTokenIds.at(-1) ?? []), ...continuationTokenIds.slice(0, -1)],
+  ];
+  const blocks = whole.filter((ids) => ids.length > 0);
+  const finalBlock = blocks.length - 1;
+  const places = blocks.flatMap((ids, block) => ids.map((_, offset): Place => ({ block, offset })));
+  const firstRows = blocks.map((_, block) => places.findIndex((place) => place.block === block));
+  const position = (row: number): number => {
+    const { block, offset } = places[row]!;
+    return positionReencoding || block === finalBlock ? row : offset;
+  };
+  const right: Reading = {
+    tokenIds: blocks.flat(),
+    sees: (query, key) => {
+      const { block } = places[query]!;
+      return key <= query && (block === finalBlock || block === places[key]!.block);
+    },
+    queryPosition: position,
+    keyPosition: position,
+    valueRow: (key) => key,
+  };
+  return fault === undefined ? right : wrongReadings[fault](right, { places, firstRows, finalBlock });
+}
+
+/**
+ * Whether a fault changes anything about a prompt: what a row sees, how far off, or with which value. RoPE makes scores
+ * depend on distances alone, so that a prompt of one block that is moved as a whole is the same.
+ */
+export function shows(fault: Fault, prompt: OraclePrompt): boolean {
+  const [right, wrong] = [readPrompt(prompt), readPrompt(prompt, fault)];
+  const rows = [...right.tokenIds.keys()];
+  const seenBy = (reading: Reading, query: number, key: number) =>
+    reading.sees(query, key)
+      ? `${reading.queryPosition(query) - reading.keyPosition(key)} ${reading.valueRow(key)}`
+      : "unseen";
+  return rows.some((query) => rows.some((key) => seenBy(right, query, key) !== seenBy(wrong, query, key)));
+}
+
+/**
+ * Expects what is right nearer than the bound, and what is wrong farther: a bound that a wrong oracle meets cannot fail.
+ * @param wrong distances by what is wrong with the oracle; at least one.
+ */
+export function expectOnlyRight(
+  bound: number,
+  right: number,
+  wrong: Readonly<Record<string, number>>,
+  name = "",
+): void {
+  expect(right, name).toBeLessThan(bound);
+  expect(Object.keys(wrong)).not.toEqual([]);
+  for (const [fault, distance] of Object.entries(wrong)) {
+    expect(distance, `${name}, an oracle in which ${fault}`).toBeGreaterThan(bound);
+  }
+}
+
+/** An answer to a prompt, held against an oracle. */
+export interface BoundCase {
+  readonly name: string;
+  readonly prompt: OraclePrompt;
+  /** From the answer to the right oracle, or to one that reads the prompt with a fault. */
+  distance(fault?: Fault): number;
+}
+
+/**
+ * Expects every answer within the bound, and every fault beyond it.
+ *
+ * @param faults what the prompts must show, each in one case at least. Prompts of one block show no fault of local blocks.
+ * @param everyCaseUpTo tries a fault on all prompts up to so many tokens that show it; default: on the shortest.
+ */
+export function expectBound(
+  bound: number,
+  cases: readonly BoundCase[],
+  {
+    faults = allFaults,
+    everyCaseUpTo = 0,
+  }: { readonly faults?: readonly Fault[]; readonly everyCaseUpTo?: number } = {},
+): void {
+  const tooFar = cases.map(({ name, distance }) => [name, distance()] as const).filter(([, far]) => !(far < bound));
+  expect(tooFar).toEqual([]);
+  const numTokens = ({ prompt }: BoundCase) => prompt.blockTokenIds.reduce((sum, ids) => sum + ids.length, 0);
+  const shortestFirst = [...cases].sort((a, b) => numTokens(a) - numTokens(b));
+  const showing = faults.map((fault) => {
+    const [first, ...others] = shortestFirst.filter(({ prompt }) => shows(fault, prompt));
+    return [fault, [...(first ? [first] : []), ...others.filter((one) => numTokens(one) <= everyCaseUpTo)]] as const;
+  });
+  expect(showing.filter(([, shown]) => shown.length === 0).map(([fault]) => `no prompt shows that ${fault}`)).toEqual(
+    [],
+  );
+  const missed = showing.flatMap(([fault, shown]) =>
+    shown.map(({ name, distance }) => [name, fault, distance(fault)] as const).filter(([, , far]) => !(far > bound)),
+  );
+  expect(missed, `what the bound ${bound} does not catch`).toEqual([]);
+}
