@@ -1,4 +1,4 @@
-import { InputTypeError } from "../files/input-error.js";
+import { InputTypeError, isInputError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import type { TextRun } from "./block.js";
 import type { ChatTemplate, RenderedMessage, RenderOptions } from "./chat-template.js";
@@ -341,7 +341,8 @@ function closingText(
     const rendered = template.render(messages, { ...options, addGenerationPrompt: false });
     const { pieces, order } = parseSkeleton(rendered, placeholders.pattern);
     return order.at(-1) === messages.length - 1 ? pieces.at(-1)! : "";
-  } catch {
+  } catch (error) {
+    if (!isInputError(error)) throw error;
     // The whole conversation was rendered well; a shorter one need not be.
     return "";
   }

@@ -1,18 +1,9 @@
-import { join } from "node:path";
 import type { Command } from "commander";
 import { joinLocalBlocks } from "../blocks/block.js";
 import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
 import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "../engine/prompt.js";
-import { isJsonObject, readJson } from "../files/bounded-json.js";
-import { readGguf } from "../files/gguf.js";
-import { quote } from "../files/quote.js";
-import {
-  type BlockAttentionConfig,
-  overrideBlockAttention,
-  parseBlockAttentionConfig,
-  readGgufBlockAttention,
-} from "../model/block-attention-config.js";
-import { modelKind } from "../model/model-path.js";
+import { overrideBlockAttention } from "../model/block-attention-config.js";
+import { readBlockAttention } from "../model/open-model.js";
 import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
@@ -73,24 +64,11 @@ function cutForShow(
 /** What cutting goes by, from a tokenizer and the model's block-attention config: no weights are wanted. */
 async function readPromptContext(path: string, prefix: string | undefined): Promise<PromptContext> {
   const tokenizer = await loadTokenizer(path);
-  const own = await readOwnConfig(path);
-  const config = overrideBlockAttention(own, { prefix });
+  const config = overrideBlockAttention(await readBlockAttention(path), { prefix });
   return {
     tokenizer,
     chatTemplate: templateOf(tokenizer),
     ragTexts: config?.ragPrompt,
     prefix: config?.prefix ?? "",
   };
-}
-
-async function readOwnConfig(path: string): Promise<BlockAttentionConfig | undefined> {
-  if ((await modelKind(path, "tokenizer.json")) === "gguf")
-    return readGgufBlockAttention((await readGguf(path)).metadata, quote(path));
-  const file = join(path, "config.json");
-  const json = await readJson(file).catch((error: unknown) => {
-    // A folder with a tokenizer alone is enough.
-    if ((error as { cause?: { code?: string } }).cause?.code === "ENOENT") return undefined;
-    throw error;
-  });
-  return isJsonObject(json) ? parseBlockAttentionConfig(json.block_attention, quote(file)) : undefined;
 }

@@ -1,14 +1,11 @@
 import type { ChatTemplate } from "../blocks/chat-template.js";
-import { compileChatTemplate } from "../blocks/chat-template.js";
-import { loadTokenizer, templateOf } from "../engine/model.js";
-import { openModel } from "../model/open-model.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { Work } from "./ordered-workers.js";
 import { type PackLimits, packSample } from "./packed-sample.js";
+import { modelPrompt } from "./rag/model-prompt.js";
 import { Respeller } from "./respeller.js";
 import type { Row } from "./rows.js";
 import { trainingSamples } from "./training-sample.js";
-import { TULU_TEMPLATE } from "./tulu-template.js";
 
 /** What packing goes by; plain data, for it is sent to workers. */
 export interface PackSettings {
@@ -57,13 +54,12 @@ export interface PackTools {
 }
 
 export async function packTools(settings: PackSettings): Promise<PackTools> {
-  const tokenizer = await loadTokenizer(settings.model);
-  const template = settings.template === "own" ? templateOf(tokenizer) : tuluTemplate(tokenizer);
-  const prefix = settings.prefix ?? (await ownPrefix(settings.model));
+  const { tokenizer, rag, prefix: ownPrefix } = await modelPrompt(settings.model, settings.template);
+  const prefix = settings.prefix ?? ownPrefix;
   const numOpeningTokens =
     (tokenizer.bosTokenId === undefined ? 0 : 1) + (prefix === "" ? 0 : tokenizer.encode(prefix, "all").length);
   const limits = { maxTokens: settings.maxTokens, numOpeningTokens };
-  return { tokenizer, template, prefix, endTokenId: endOf(tokenizer), limits };
+  return { tokenizer, template: rag.template, prefix, endTokenId: endOf(tokenizer), limits };
 }
 
 /** Packs rows; the model's files are read once a thread. */
@@ -108,22 +104,6 @@ export async function packWork(settings: PackSettings): Promise<Work<readonly Ro
     }
     return { lines, dropped, numSamples, errors, numBad };
   };
-}
-
-function tuluTemplate(tokenizer: Tokenizer): ChatTemplate {
-  return compileChatTemplate(TULU_TEMPLATE, {
-    tokens: { ...tokenizer.templateTokens, eos_token: "<|end_of_text|>" },
-    addsBos: tokenizer.bosTokenId !== undefined,
-  });
-}
-
-/** A tokenizer folder without a model has no prefix. */
-async function ownPrefix(model: string): Promise<string> {
-  try {
-    return (await openModel(model, {})).config.blockAttention?.prefix ?? "";
-  } catch {
-    return "";
-  }
 }
 
 function endOf(tokenizer: Tokenizer): number | undefined {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
@@ -160,6 +160,25 @@ test("writeSynthFile(): the same settings give the same bytes; RAG lines hold qu
     "supports",
     "documents",
   ]);
+});
+
+test("packTrainingData(): the model's own prefix is read without its weights; one that cannot be read is no missing one", async () => {
+  await writeSynthFile(synth);
+  const model = join(folder, "model");
+  cpSync(embeddedModelPath(), model, { recursive: true, filter: (path) => !path.endsWith(".safetensors") });
+  const pack = async (block_attention: object | undefined): Promise<unknown> => {
+    const path = join(model, "config.json");
+    const config = JSON.parse(readFileSync(join(embeddedModelPath(), "config.json"), "utf8"));
+    if (block_attention === undefined) rmSync(path);
+    else writeFileSync(path, JSON.stringify({ ...config, block_attention }));
+    await packTrainingData(options("train.jsonl", "prefix.parquet", { model }));
+    return JSON.parse(readFileSync(join(folder, "prefix.parquet.manifest.json"), "utf8")).options.prefix;
+  };
+  expect(await pack({ version: 1, prefix: "[Block]", modes: ["block"] })).toBe("[Block]");
+  await expect(pack({ version: 9, prefix: "[Block]", modes: ["block"] })).rejects.toThrow(
+    /^Cannot read "block_attention" of ".*config\.json": its version is 9, version 1 is read$/,
+  );
+  expect(await pack(undefined)).toBe("");
 });
 
 test("packTrainingData(), writeSynthFile(): manifests tell what went in and out, without times", async () => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -61,6 +61,11 @@ test("ResumedLines: other settings begin anew, and a finished file leaves nothin
     expect(existsSync(at("empty"))).toBe(true);
   }
   expect(readdirSync(folder).sort()).toEqual(["place", "whole", "whole.json"]);
+  // Settings that cannot be read may be these: what was written stays.
+  writeFileSync(at("kept"), "{}\n");
+  mkdirSync(at("kept.json"));
+  await expect(ResumedLines.open(at("kept"), settings, 3)).rejects.toThrow(/^Cannot write ".*kept": it is a folder$/);
+  expect(readFileSync(at("kept"), "utf8")).toBe("{}\n");
   await expect(ResumedLines.open(join(at("place"), "no"), settings, 3)).rejects.toThrow(
     /^Cannot write ".*place.no": a part of the path is no folder$/,
   );

@@ -1,6 +1,7 @@
 import { type FileHandle, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import type { JsonObject } from "../files/bounded-json.js";
 import { describeWriteError, writeAtomically } from "../files/outputs.js";
+import { undefinedIfMissing } from "../files/regular-file.js";
 
 const newline = 0x0a;
 const chunkBytes = 2 ** 20;
@@ -30,8 +31,8 @@ export class ResumedLines implements AsyncDisposable {
    */
   static async open(path: string, settings: JsonObject, linesPerPiece: number): Promise<ResumedLines> {
     const note = `${JSON.stringify(settings)}\n`;
-    const isOurs = (await readFile(`${path}.json`, "utf8").catch(() => undefined)) === note;
     try {
+      const isOurs = (await readFile(`${path}.json`, "utf8").catch(undefinedIfMissing)) === note;
       if (!isOurs) {
         await rm(path, { force: true });
         await writeAtomically(`${path}.json`, (partial) => writeFile(partial, note));

@@ -3,7 +3,7 @@ import { access, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, st
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { quote } from "./quote.js";
-import { describeFileError } from "./regular-file.js";
+import { describeFileError, undefinedIfMissing } from "./regular-file.js";
 
 /** What a command reads and writes, known before its work starts. */
 export interface OutputPlan {
@@ -174,7 +174,7 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
         if ((error as NodeJS.ErrnoException).code !== "EEXIST") await rm(path, { force: true });
         throw describeWriteError(error, path);
       }
-      const holder = (await readFile(path, "utf8").catch(() => "")).trim();
+      const holder = (await readFile(path, "utf8").catch(undefinedIfMissing))?.trim() ?? "";
       // Made just now, perhaps, by one that has yet to write its number.
       if (holder === "" && attempt < 2) {
         await sleep(50);

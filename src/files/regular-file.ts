@@ -43,6 +43,13 @@ export function describeFileError(error: unknown, path: string): Error {
   return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}${suggestion}`, { cause: error });
 }
 
+/** For files that need not be there: any other error is thrown on. */
+export function undefinedIfMissing(error: unknown): undefined {
+  const { code, cause } = error as NodeJS.ErrnoException;
+  if ((code ?? (cause as NodeJS.ErrnoException | undefined)?.code) === "ENOENT") return undefined;
+  throw error;
+}
+
 /**
  * What an error of the system says, in our words: one that nobody has told of before.
  *

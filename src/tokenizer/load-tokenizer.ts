@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type JsonLimits, readJson } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
-import { openRegularFile } from "../files/regular-file.js";
+import { openRegularFile, undefinedIfMissing } from "../files/regular-file.js";
 import { type HuggingFaceFiles, type JsonFile, tokenizerFromHuggingFace } from "./hugging-face-tokenizer.js";
 import { longest, type Tokenizer } from "./tokenizer.js";
 
@@ -60,11 +60,4 @@ async function readTemplate(path: string): Promise<string | undefined> {
   } finally {
     await file.handle.close();
   }
-}
-
-/** For files that a folder need not have. */
-function undefinedIfMissing(error: unknown): undefined {
-  const cause = error instanceof Error ? error.cause : undefined;
-  if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return undefined;
-  throw error;
 }

@@ -1,29 +1,30 @@
 import { compileChatTemplate } from "../../blocks/chat-template.js";
 import type { RagPromptOptions } from "../../blocks/rag-prompt.js";
 import { loadTokenizer, templateOf } from "../../engine/model.js";
-import { openModel } from "../../model/open-model.js";
+import { readBlockAttention } from "../../model/open-model.js";
 import type { Tokenizer } from "../../tokenizer/tokenizer.js";
 import { TULU_TEMPLATE } from "../tulu-template.js";
 
-/** What a model's RAG prompt is made by, and its tokenizer. */
+/** What a model's prompts are made by, and its tokenizer. */
 export interface ModelPrompt {
   readonly tokenizer: Tokenizer;
+  /** The model's own text before block 0 in block mode; "" for none. */
+  readonly prefix: string;
   readonly rag: Pick<RagPromptOptions, "template" | "texts">;
 }
 
 /**
- * The chat template and the RAG prompt's texts that serving would take for a model. Where a folder is a tokenizer's alone, the
- * texts are the defaults.
+ * The chat template, the prefix and the RAG prompt's texts that serving would take for a model. Where a folder is a tokenizer's
+ * alone, there is no prefix, and the texts are the defaults.
  *
  * @param template "own": the model's chat template, none where it has none; "tulu": the paper's.
- * @throws Error if there is no tokenizer.
+ * @throws Error if there is no tokenizer, or a file cannot be read.
  */
 export async function modelPrompt(model: string, template: "own" | "tulu"): Promise<ModelPrompt> {
   const tokenizer = await loadTokenizer(model);
-  const opened = await openModel(model, {}).catch(() => undefined);
-  const texts = opened?.config.blockAttention?.ragPrompt;
+  const own = await readBlockAttention(model);
   const chosen = template === "own" ? templateOf(tokenizer) : tuluTemplate(tokenizer);
-  return { tokenizer, rag: { template: chosen, texts } };
+  return { tokenizer, prefix: own?.prefix ?? "", rag: { template: chosen, texts: own?.ragPrompt } };
 }
 
 function tuluTemplate(tokenizer: Tokenizer) {
