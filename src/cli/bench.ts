@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import type { Engine } from "../engine/engine.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import { attentionModes } from "../model/block-attention-config.js";
 import { openEngine } from "./open-engine.js";
 import { addEngineOptions, type EngineFlags, jsonOption, wholeNumber, wholeNumbers } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -40,7 +41,7 @@ export function benchOptions(command: Command): Command {
 
 /** Measures TTFT in full mode and in block mode, without and with the blocks in the store. @returns the exit code. */
 export async function runBench(flags: BenchFlags, terminal: Terminal): Promise<number> {
-  await using engine = await openEngine({ ...flags, trainedModes: ["block", "full"] }, terminal);
+  await using engine = await openEngine({ ...flags, trainedModes: attentionModes }, terminal);
   const tooLong = flags.tokens.find((length) => length > engine.contextLength);
   if (tooLong !== undefined) {
     throw new RangeError(

@@ -3,6 +3,7 @@ import { readGoldLines } from "../eval/rag-line.js";
 import { prepareReport } from "../eval/run-folder.js";
 import { runSweep, SWEEP_FILES, sweepRemarks, sweepTable } from "../eval/sweep.js";
 import { GOLD_ORDERS, type GoldOrder } from "../eval/sweep-lines.js";
+import { attentionModes } from "../model/block-attention-config.js";
 import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
 import {
   askAgainOption,
@@ -91,7 +92,7 @@ export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): P
   await prepareReport(flags.output, SWEEP_FILES, [path], flags.force ?? false);
   const read = await readGoldLines(path, terminal.signal, flags.limit);
   const hasBadLines = tellBadLines(read, terminal);
-  await using entrants = await openEntrants(flags, () => ["block", "full"], terminal);
+  await using entrants = await openEntrants(flags, () => attentionModes, terminal);
   const bar = new ProgressBar(terminal, "Answering");
   const report = await runSweep({
     name,

@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { readPassageTexts } from "../eval/passage-texts.js";
 import { measureTtft, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
 import { prepareOutputs } from "../files/outputs.js";
+import { attentionModes } from "../model/block-attention-config.js";
 import { tellParts } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
 import {
@@ -81,7 +82,7 @@ export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Pro
     await prepareOutputs({ inputs, outputs: TTFT_FILES.map((name) => join(output, name)), force });
   }
   const texts = flags.input === undefined ? undefined : await readPassageTexts(flags.input, terminal.signal);
-  await using engine = await openEngine({ ...flags, trainedModes: ["block", "full"] }, terminal);
+  await using engine = await openEngine({ ...flags, trainedModes: attentionModes }, terminal);
   const bar = new ProgressBar(terminal, "Measuring");
   const table = await measureTtft({
     engine,

@@ -5,12 +5,9 @@ import { KV_TYPES, type KVType, type WeightsConversion, weightsConversions } fro
 import { isInputError } from "../files/input-error.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
-import type { BackendKind } from "../ggml/library.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { type BackendKind, backendKinds } from "../ggml/library.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { UsageError } from "./usage-error.js";
-
-const modes = ["block", "full"] as const satisfies readonly AttentionMode[];
-const backendKinds = ["cpu", "cuda", "vulkan", "metal"] as const satisfies readonly BackendKind[];
 
 /** Options that name a model and say how it is read. */
 export interface ModelFlags {
@@ -134,7 +131,7 @@ export function addModeOptions(command: Command): Command {
       new Option(
         "--mode <mode>",
         "block or full (default: block where the model was trained for it, else full)",
-      ).argParser(oneOf("--mode", modes)),
+      ).argParser(oneOf("--mode", attentionModes)),
     )
     .addOption(
       new Option("--no-position-reencoding", "an experiment: blocks keep the positions at which they were encoded"),
@@ -265,7 +262,7 @@ export function oneOf<T extends string>(flag: string, known: readonly T[]): (tex
 }
 
 function parseModes(text: string): AttentionMode[] {
-  const parse = oneOf("--trained-modes", modes);
+  const parse = oneOf("--trained-modes", attentionModes);
   const parts = text.split(",").map((part) => part.trim());
   try {
     return [...new Set(parts.map(parse))];

@@ -4,7 +4,7 @@ import { segmentMessages } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 
 /** A prompt cut into blocks, and the response that a model is to learn. */
 export interface TrainingSample {
@@ -41,7 +41,6 @@ export interface SampleOptions {
   readonly singleProbability?: number | undefined;
 }
 
-const BOTH: readonly AttentionMode[] = ["block", "full"];
 const FULL: readonly AttentionMode[] = ["full"];
 const DEFAULT_SINGLE_PROBABILITY = 0.45;
 
@@ -135,7 +134,7 @@ function finish(
   if (response.trim() === "") return { kind: "dropped", id, reason: "the response is empty" };
   const isCode = holdsCode(`${text}\n${response}`);
   const fullOnly = blocks.length <= 1 ? "its prompt is one block" : (chosen ?? (isCode ? "it holds code" : undefined));
-  return { kind: "sample", sample: { ...sample, modes: fullOnly === undefined ? BOTH : FULL, fullOnly } };
+  return { kind: "sample", sample: { ...sample, modes: fullOnly === undefined ? attentionModes : FULL, fullOnly } };
 }
 
 function messagesOf(value: JsonValue | undefined): (ChatMessage & { content: string })[] {

@@ -13,7 +13,7 @@ import {
   wholeNumber,
 } from "../files/options.js";
 import { backendKinds } from "../ggml/library.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
 import type { EncodedPassage } from "./results.js";
@@ -87,7 +87,6 @@ export interface ScoreOptions extends RequestOptions {
   readonly stepwise?: boolean | undefined;
 }
 
-const modes = ["block", "full"] as const;
 const aByteNumber = { ...wholeNumber(0), wanted: "a whole number of bytes from 0 on" };
 
 /** The checks of the engine's options and of its calls' options. */
@@ -98,14 +97,14 @@ export const readEngineOptions = optionsOf({
   backend: oneOfTexts(backendKinds),
   device: anyText,
   prefix: anyText,
-  trainedModes: { schema: z.array(z.enum(modes)).optional(), wanted: 'a list of "block" and "full"' },
+  trainedModes: { schema: z.array(z.enum(attentionModes)).optional(), wanted: 'a list of "block" and "full"' },
   kvType: oneOfTexts(KV_TYPES),
   storeBytes: aByteNumber,
   contextBytes: aByteNumber,
   maxRunning: wholeNumber(1),
   maxQueued: wholeNumber(0),
   maxPromptTokens: wholeNumber(1),
-  mode: oneOfTexts(modes),
+  mode: oneOfTexts(attentionModes),
   signal: anySignal,
   onEstimate: aFunction<EngineOptions["onEstimate"]>(),
   onProgress: aFunction<EngineOptions["onProgress"]>(),
@@ -115,7 +114,7 @@ export const readEngineOptions = optionsOf({
 
 const blockFields = { salt: anyText } satisfies FieldsOf<Pick<RequestOptions, "salt">>;
 const requestFields = {
-  mode: oneOfTexts(modes),
+  mode: oneOfTexts(attentionModes),
   positionReencoding: anyBoolean,
   ...blockFields,
   signal: anySignal,
@@ -144,7 +143,7 @@ export const readEncodeOptions = optionsOf({
 
 export const readPassageTexts = optionsOf({ passage: ragTextFields.passage });
 
-export const readTokenizePromptOptions = optionsOf({ mode: oneOfTexts(modes), signal: anySignal });
+export const readTokenizePromptOptions = optionsOf({ mode: oneOfTexts(attentionModes), signal: anySignal });
 
 export const readTokenizeOptions = optionsOf({
   special: anyBoolean,

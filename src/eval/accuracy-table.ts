@@ -7,7 +7,7 @@ import { readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { orderAgreement } from "./agreement.js";
 import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
 import { folderName } from "./folder-name.js";
@@ -57,7 +57,7 @@ export interface AccuracyTableOptions {
 const rowSchema = z.strictObject({
   name: z.string().min(1),
   model: z.string().min(1),
-  mode: z.enum(["block", "full"]),
+  mode: z.enum(attentionModes),
   positionReencoding: z.boolean().default(true),
   paper: z.enum(PAPER_ROW_NAMES as [PaperRowName, ...PaperRowName[]]).optional(),
   against: z.string().optional(),

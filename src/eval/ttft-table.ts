@@ -1,6 +1,6 @@
 import { synthesizeContext } from "../data/synth/context.js";
 import type { Engine } from "../engine/engine.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { fullFlops, storedFlops } from "./flops.js";
 import { quantile } from "./interval.js";
 import { linePicture } from "./line-picture.js";
@@ -82,7 +82,7 @@ export async function measureTtft(options: TtftOptions): Promise<TtftTable> {
   const total = fitting.length * repeat;
   let done = 0;
   // The first graphs of a process are slower than all others.
-  for (const mode of ["block", "full"] as const) await firstToken(options, cut(ids.slice(0, 2), 1, 1), mode, "warm-up");
+  for (const mode of attentionModes) await firstToken(options, cut(ids.slice(0, 2), 1, 1), mode, "warm-up");
   const rows: TtftRow[] = [];
   for (const length of lengths) {
     const finalTokens = Math.min(questionTokens, length);

@@ -3,7 +3,9 @@ import { type Fields, objectFields, readInteger, readText, required, wrongValue 
 import type { GgufMetadata } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 
-export type AttentionMode = "block" | "full";
+/** Block: local blocks see themselves alone. Full: plain causal attention. */
+export const attentionModes = ["block", "full"] as const;
+export type AttentionMode = (typeof attentionModes)[number];
 
 /** The model's own word on how it was trained: config.json key `block_attention`, GGUF keys `block_attention.*`. */
 export interface BlockAttentionConfig {
@@ -106,7 +108,7 @@ export function overrideBlockAttention(
       `Cannot override the prefix: it has ${prefix.length} UTF-16 units, at most ${longestText} are taken`,
     );
   }
-  const modes = trainedModes ?? own?.modes ?? ["block", "full"];
+  const modes = trainedModes ?? own?.modes ?? attentionModes;
   if (modes.length === 0) {
     throw new RangeError("Cannot override the trained modes: none is given");
   }
@@ -144,16 +146,14 @@ function readShortText(fields: Fields, key: string): string | undefined {
   );
 }
 
-function readModes(fields: Fields): AttentionMode[] {
+/** Of a model, or of a training sample: a list of modes, none of them twice. */
+export function readModes(fields: Fields): AttentionMode[] {
   const value: unknown = required(fields, "modes", fields.get("modes") ?? undefined);
+  const isMode = (mode: unknown): mode is AttentionMode => attentionModes.some((known) => known === mode);
   if (!Array.isArray(value) || value.length === 0 || !value.every(isMode) || new Set(value).size < value.length) {
     throw wrongValue(fields, "modes", 'a list of "block", "full" or both');
   }
   return value;
-}
-
-function isMode(value: unknown): value is AttentionMode {
-  return value === "block" || value === "full";
 }
 
 function refuseUnknownKeys(keys: readonly string[], known: readonly string[], where: string): void {

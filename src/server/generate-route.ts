@@ -2,6 +2,7 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { PromptInput } from "../engine/prompt.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
 import { ApiError, errorBody, errorResponses, toApiError } from "./api-error.js";
 import type { HostEvent, HostGenerateRequest } from "./engine-host.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
@@ -98,7 +99,7 @@ type Body =
   | { readonly blocks: readonly string[]; readonly num_local_attention_blocks?: number | null | undefined }
   | { readonly prompt: string };
 
-function promptOf(body: Body): readonly [PromptInput, "block" | "full", string] {
+function promptOf(body: Body): readonly [PromptInput, AttentionMode, string] {
   if ("prompt" in body) return [{ prompt: body.prompt }, "full", body.prompt];
   const { blocks, num_local_attention_blocks: numLocal } = body;
   const prompt = { blocks, numLocalAttentionBlocks: numLocal ?? undefined };

@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { AttentionMode } from "../model/block-attention-config.js";
+import { attentionModes } from "../model/block-attention-config.js";
 import { closeReasons } from "./connections.js";
 import type { EngineHost, HostStats } from "./engine-host.js";
 
@@ -112,7 +112,7 @@ export class Metrics {
       1,
     );
     for (const reason of closeReasons) this.closedConnections.inc({ reason }, 0);
-    for (const mode of ["block", "full"] satisfies AttentionMode[]) {
+    for (const mode of attentionModes) {
       // A rate over a series needs its zero.
       for (const source of ["computed", "store"]) this.promptTokens.inc({ mode, source }, 0);
       this.generatedTokens.inc({ mode }, 0);

@@ -4,6 +4,8 @@ import { isJsonObject, type JsonObject, readJson } from "../files/bounded-json.j
 import { KV_TYPES, weightsConversions } from "../files/element-types.js";
 import { parseBytes } from "../files/parse-bytes.js";
 import { quote } from "../files/quote.js";
+import { backendKinds } from "../ggml/library.js";
+import { attentionModes } from "../model/block-attention-config.js";
 
 /** What one client may ask for, and how long the server waits. */
 export interface ServerLimits {
@@ -92,8 +94,6 @@ const anyNumber = (min: number, max?: number): string =>
 const oneOf = (values: readonly string[]): string => values.join(", ");
 
 const logLevels = ["error", "warn", "info", "debug"] as const;
-const backends = ["cpu", "cuda", "vulkan", "metal"] as const;
-const modes = ["block", "full"] as const;
 const MiB = 2 ** 20;
 /** About 24 days: what Node's timers take. */
 const maxSeconds = 2_000_000;
@@ -162,10 +162,10 @@ const settings = {
     wanted: anyNumber(1, 512),
     otherwise: "all; 1 for a model below 64 MiB",
   }),
-  backend: setting(z.enum(backends).default("cpu"), {
-    description: `which build of ggml: ${oneOf(backends)}`,
+  backend: setting(z.enum(backendKinds).default("cpu"), {
+    description: `which build of ggml: ${oneOf(backendKinds)}`,
     value: "kind",
-    wanted: oneOf(backends),
+    wanted: oneOf(backendKinds),
   }),
   device: setting(text.optional(), {
     description: 'the device as "doctor" lists it, for instance CUDA0',
@@ -190,7 +190,7 @@ const settings = {
     wanted: wanted.bytes,
     otherwise: "a quarter of memory",
   }),
-  mode: setting(z.enum(modes).optional(), {
+  mode: setting(z.enum(attentionModes).optional(), {
     description: "the mode of requests that name none: block or full",
     value: "mode",
     wanted: "block or full",
@@ -220,7 +220,7 @@ const settings = {
     wanted: ragTextFields.final.wanted,
     otherwise: "the model's own",
   }),
-  trainedModes: setting(list(z.enum(modes)).optional(), {
+  trainedModes: setting(list(z.enum(attentionModes)).optional(), {
     description: "the modes that the model was trained in: block, full, or block,full",
     value: "modes",
     wanted: "block, full, or block,full",

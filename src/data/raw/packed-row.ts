@@ -2,9 +2,9 @@ import { createHash } from "node:crypto";
 import { isJsonObject, type JsonValue } from "../../files/bounded-json.js";
 import { type Fields, objectFields, readText, required, wrongValue } from "../../files/fields.js";
 import { quote } from "../../files/quote.js";
+import { readModes } from "../../model/block-attention-config.js";
 
 const IGNORED_LABEL = -100;
-const modes = ["block", "full"];
 
 /**
  * Checks rows of a packed file, one after another.
@@ -78,18 +78,8 @@ function checkedSample(row: JsonValue, where: string): CheckedSample {
     if (i < promptLength) throw wrong(`label ${i + 1} is in the prompt, which is nothing to learn`);
   }
   if (!labels.some((label) => label !== IGNORED_LABEL)) throw wrong("no label is to be learned");
-  checkModes(fields);
+  readModes(fields);
   return { ids, blockLengths, group: readText(fields, "group_id") };
-}
-
-function checkModes(fields: Fields): void {
-  const value = fields.get("modes");
-  const isFit =
-    Array.isArray(value) &&
-    value.length > 0 &&
-    value.every((mode: unknown) => modes.includes(mode as string)) &&
-    new Set(value).size === value.length;
-  if (!isFit) throw wrongValue(fields, "modes", 'a list of "block", "full" or both');
 }
 
 function wholeNumbers(fields: Fields, key: string, min: number): readonly number[] {

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
 import { ragTextFields } from "../../blocks/rag-prompt.js";
 import { splitLongField } from "../../engine/prompt.js";
+import { attentionModes } from "../../model/block-attention-config.js";
 import type { ServerLimits } from "../server-config.js";
 import { informationalField, neutralField, passedOver, type RequestFields, readField } from "./request-field.js";
 
@@ -18,7 +19,7 @@ const stopText = z
   .max(10_000)
   .refine((stop) => stop.isWellFormed(), "wanted whole characters");
 
-const modes = z.enum(["block", "full"]);
+const modes = z.enum(attentionModes);
 const numLocalAttentionBlocks = z.int().min(0);
 const numLocalAbout = "Blocks past so many join the final block; 0 is full attention.";
 const modeAbout = "Block attention, or plain full attention. Default: what the model was trained for.";

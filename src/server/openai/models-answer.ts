@@ -1,7 +1,8 @@
 import { z } from "zod";
+import { attentionModes } from "../../model/block-attention-config.js";
 import type { HostModel } from "../engine-host.js";
 
-const modes = z.enum(["block", "full"]);
+const modes = z.enum(attentionModes);
 
 export const modelSchema = z
   .object({

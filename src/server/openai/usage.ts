@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type PassageInput, type PassageLabel, unloadPassage } from "../../blocks/passage.js";
 import type { Usage } from "../../engine/results.js";
+import { attentionModes } from "../../model/block-attention-config.js";
 import type { HostResult } from "../engine-host.js";
 
 export const usageSchema = z
@@ -50,7 +51,7 @@ export function loadedLabel(label: PassageLabel, given: readonly PassageInput[])
 
 const blockAttentionSchema = z
   .object({
-    mode: z.enum(["block", "full"]),
+    mode: z.enum(attentionModes),
     blocks: z.array(
       z.object({
         id: z.string(),
