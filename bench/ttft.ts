@@ -9,7 +9,7 @@ import { causalMask } from "../src/ggml/attention-mask.js";
 import { MaskCache, tiledAttention } from "../src/ggml/cpu/attention.js";
 import { Graph, type RopeParameters } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
-import { type LayeredRows, layerRows } from "../src/model/decoder.js";
+import type { KVRows } from "../src/model/kv-rows.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
@@ -57,17 +57,10 @@ async function kernelTimes(
   const { headSize, numHeads, numKvHeads, numLayers } = config;
   const heads = numLayers * numKvHeads;
   const rotation = await time((graph) => {
-    const { tensor, capacity } = context.keys;
-    const size = tensor.nb[0];
     const step = Math.max(1, Math.floor((1 << 23) / (heads * headSize)));
     for (let first = 0; first < rows; first += step) {
       const count = Math.min(step, rows - first);
-      const keys = graph.view(
-        tensor,
-        [headSize, heads, count],
-        [capacity * headSize * size, headSize * size],
-        first * headSize * size,
-      );
+      const keys = context.keys.asOneLayer(graph, first, count);
       const at = graph.input(
         "positions",
         "I32",
@@ -100,7 +93,7 @@ async function kernelTimes(
       new Float32Array(headSize * numHeads * question).fill(0.01),
     );
     const masks = new MaskCache();
-    const all = (from: LayeredRows, layer: number) => layerRows(graph, from, config, layer, 0, rows + question);
+    const all = (from: KVRows, layer: number) => from.layer(graph, layer, 0, rows + question);
     for (let layer = 0; layer < numLayers; layer++) {
       const options = {
         numHeads,

@@ -2,9 +2,9 @@ import { elementTypes, type KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
-import { transposeValues } from "../model/decode-step.js";
-import { type Decoder, type LayeredRows, layerOffset } from "../model/decoder.js";
-import { type DecodeSlot, elementsPerRow, slotRows } from "./decode-slots.js";
+import type { Decoder } from "../model/decoder.js";
+import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
+import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import { contextType, type DeviceBlockMemory } from "./device-memory.js";
 
 /** Keys turned by one node: some 10 ms. */
@@ -65,19 +65,19 @@ export class AssembledContext implements Disposable {
     this.capacity = roundCapacity(capacity);
     this.slot = owned.slot;
     this.#decoder = decoder;
-    const ne = [elementsPerRow(decoder) * this.capacity];
+    const ne = [rowElements(decoder.config, this.capacity)];
     const type = contextType(kvType);
     const values = { name: "values", type, ne };
     this.#storage = backend.allocate(owned.slot ? [values] : [{ name: "keys", type, ne }, values]);
     this.#room = owned.room;
   }
 
-  get keys(): LayeredRows {
+  get keys(): KVRows {
     return this.slot?.keys ?? this.#rows("keys");
   }
 
   /** @throws Error once tokens are decoded. */
-  get values(): LayeredRows {
+  get values(): KVRows {
     return this.#rows("values");
   }
 
@@ -98,7 +98,7 @@ export class AssembledContext implements Disposable {
       await runner.run(
         Math.ceil((share * this.length) / transposedRowsPerRow),
         (layers.end - layers.first) * 4 * numSteps + 8,
-        (graph) => transposeValues(graph, config, this.values, valuesTransposed, layers, this.length),
+        (graph) => transposeValues(graph, this.values, valuesTransposed, layers, this.length),
         signal,
       );
     }
@@ -134,9 +134,10 @@ export class AssembledContext implements Disposable {
     this.#room?.[Symbol.dispose]();
   }
 
-  #rows(name: string): LayeredRows {
+  #rows(name: string): KVRows {
     if (this.#storage === undefined) throw new Error(`Cannot use a context's ${name}: its tokens are being decoded`);
-    return { tensor: this.#storage.get(name), offset: 0, capacity: this.capacity };
+    const { capacity } = this;
+    return new KVRows(this.#decoder.config, { tensor: this.#storage.get(name), offset: 0, capacity });
   }
 }
 
@@ -144,7 +145,7 @@ export class AssembledContext implements Disposable {
 export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number, decodes: boolean): number {
   const elementBytes = elementTypes[contextType(kvType)].typeSize;
   const rows = roundCapacity(capacity);
-  return elementsPerRow(decoder) * elementBytes * (decodes ? rows + 2 * slotRows(rows) : 2 * rows);
+  return elementBytes * rowElements(decoder.config, decodes ? rows + 2 * slotRows(rows) : 2 * rows);
 }
 
 /**
@@ -169,43 +170,25 @@ export async function assemble(
     );
   }
   if (numRows === 0) return;
-  const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / elementsPerRow(decoder)));
+  const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / rowElements(config, 1)));
   const runs = ropeRuns(decoder);
   const maxNodes = 8 * blocks.length + 4 * runs.length * Math.ceil(numRows / stepsOfRows) + 16;
   const fill = (graph: Graph) => {
     let row = 0;
     for (const { memory, shape } of blocks) {
       for (const part of ["keys", "values"] as const) {
-        // A head's rows lie side by side in both: [T * D, L * H'].
-        const heads = config.numLayers * config.numKvHeads;
-        const window = (rows: LayeredRows, firstRow: number) => {
-          const size = rows.tensor.nb[0];
-          const first = (rows.offset + firstRow * config.headSize) * size;
-          return graph.view(
-            rows.tensor,
-            [shape.numTokens * config.headSize, heads],
-            [rows.capacity * config.headSize * size],
-            first,
-          );
-        };
-        graph.expand(graph.copy(window(memory[part], 0), window(context[part], row)));
+        const { numTokens } = shape;
+        const into = context[part].packed(graph, row, numTokens);
+        graph.expand(graph.copy(memory[part].packed(graph, 0, numTokens), into));
       }
       row += shape.numTokens;
     }
-    const { tensor, capacity } = context.keys;
-    const size = tensor.nb[0];
     for (let first = 0; first < numRows; first += stepsOfRows) {
       const count = Math.min(stepsOfRows, numRows - first);
       const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
-      for (const { rope, firstLayer, numLayers } of runs) {
+      for (const { rope, ...layers } of runs) {
         if (rope === undefined) continue;
-        // The run's heads as heads of one layer, so that a token's angles are computed once: [D, L * H', T].
-        const keys = graph.view(
-          tensor,
-          [config.headSize, numLayers * config.numKvHeads, count],
-          [capacity * config.headSize * size, config.headSize * size],
-          (layerOffset(context.keys, config, firstLayer) + first * config.headSize) * size,
-        );
+        const keys = context.keys.asOneLayer(graph, first, count, layers);
         graph.expand(graph.rope(keys, at, rope, true));
       }
     }

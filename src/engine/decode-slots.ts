@@ -1,6 +1,7 @@
 import type { KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
-import type { Decoder, LayeredRows } from "../model/decoder.js";
+import type { Decoder } from "../model/decoder.js";
+import { KVRows, rowElements } from "../model/kv-rows.js";
 import { contextType } from "./device-memory.js";
 
 /** Slots that are made at a time, at most, and the bytes that they may take together. */
@@ -16,8 +17,8 @@ export interface DecodeSlot extends Disposable {
   readonly group: SlotGroup;
   /** The slot's place in its group. */
   readonly index: number;
-  readonly keys: LayeredRows;
-  readonly valuesTransposed: LayeredRows;
+  readonly keys: KVRows;
+  readonly valuesTransposed: KVRows;
 }
 
 /** Slots of one size side by side in one piece of memory, so that one product attends over several of them. */
@@ -40,11 +41,6 @@ export function slotRows(rows: number): number {
     if (rows <= size) return size;
     if (size >= 2 * smallestSlotRows && rows <= 1.5 * size) return 1.5 * size;
   }
-}
-
-/** The elements of keys, or of values, of one row, all layers. */
-export function elementsPerRow({ config }: Decoder): number {
-  return config.numLayers * config.numKvHeads * config.headSize;
 }
 
 /**
@@ -87,15 +83,14 @@ export class DecodeSlots {
     const group = withRoom[0] ?? this.#newGroup(capacity, same);
     const index = group.isUsed.indexOf(false);
     group.isUsed[index] = true;
-    const rowsOf = (name: string): LayeredRows => {
-      return { tensor: group.storage.get(name), offset: index * group.stride, capacity };
-    };
+    const place = (name: string) => ({ tensor: group.storage.get(name), offset: index * group.stride, capacity });
+    const { config } = this.#decoder;
     let isOut = true;
     return {
       group,
       index,
-      keys: rowsOf("keys"),
-      valuesTransposed: rowsOf("values transposed"),
+      keys: new KVRows(config, place("keys")),
+      valuesTransposed: new KVRows(config, place("values transposed"), "transposed"),
       [Symbol.dispose]: () => {
         if (!isOut) return;
         isOut = false;
@@ -108,7 +103,7 @@ export class DecodeSlots {
   /** Three times as many slots as there are in use, so that a few groups hold many sequences. */
   #newGroup(capacity: number, same: readonly Group[]): Group {
     const numUsed = same.reduce((sum, { isUsed }) => sum + isUsed.length, 0);
-    const stride = elementsPerRow(this.#decoder) * capacity;
+    const stride = rowElements(this.#decoder.config, capacity);
     const type = contextType(this.#kvType);
     const slotBytes = 2 * stride * (type === "F16" ? 2 : 4);
     const takenBytes = [...this.#groups].reduce((sum, { storage }) => sum + storage.byteLength, 0);

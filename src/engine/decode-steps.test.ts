@@ -1,19 +1,20 @@
 import { expect, test } from "vitest";
+import type { KVRows } from "../model/kv-rows.js";
 import { slotRows } from "./decode-slots.js";
 import { planRuns } from "./decode-steps.js";
 
 const groups = [0, 1].map((id) => ({ id, stride: 1 }));
 const sequence = (group: number, index: number, length: number) => {
-  const keys = { tensor: undefined as never, offset: 0, capacity: 4096 };
+  const keys = { capacity: 4096 } as KVRows;
   const slot = { group: groups[group]!, index, keys, valuesTransposed: keys, [Symbol.dispose]: () => undefined };
-  return { slot, context: { length } };
+  return { context: { slot, length, cleared: length }, tokenId: 0, position: length };
 };
 
 test("planRuns(): neighbours go together, unless one is so long that the others would wait for it", () => {
   const plan = (...works: ReturnType<typeof sequence>[]) =>
     planRuns(works).map(({ works: run, numKeys }) => [
       numKeys,
-      ...run.map(({ slot }) => `${slot.group.id}.${slot.index}`),
+      ...run.map(({ context: { slot } }) => `${slot?.group.id}.${slot?.index}`),
     ]);
   expect(plan(sequence(0, 0, 63))).toEqual([[64, "0.0"]]);
   expect(plan(sequence(0, 0, 64))).toEqual([[128, "0.0"]]);

@@ -1,6 +1,9 @@
 import type { Backend, PreparedGraph } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
 import { DecodeStep } from "../model/decode-step.js";
 import type { Decoder } from "../model/decoder.js";
+import type { KVRows } from "../model/kv-rows.js";
+import type { AssembledContext } from "./assemble.js";
 import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
 
 /** Graphs that are kept for the next step of the same sequences. */
@@ -12,28 +15,34 @@ const smallStep = 64;
 const largeStep = 256;
 const largeFrom = 1024;
 
-/** A sequence that waits for a token. */
-interface Sequence {
-  readonly slot: DecodeSlot;
-  readonly context: { readonly length: number };
+/** Rows of a context that are cleared together: a sequence needs it once for so many tokens. */
+const rowsClearedAtATime = 256;
+
+/** A sequence's next token. */
+export interface DecodeWork {
+  readonly context: Pick<AssembledContext, "slot" | "length" | "cleared">;
+  readonly tokenId: number;
+  readonly position: number;
 }
 
 /** Sequences in neighbouring slots, which are attended over together. */
-export interface PlannedRun<S extends Sequence = Sequence> {
-  readonly works: S[];
+interface PlannedRun {
+  readonly works: DecodeWork[];
+  /** The first one's. */
+  readonly slot: DecodeSlot;
   /** Keys that are read of each. */
   numKeys: number;
 }
 
 /** Puts sequences whose slots are neighbours together, unless one of them is so long that the others would wait for it. */
-export function planRuns<S extends Sequence>(works: readonly S[]): PlannedRun<S>[] {
-  const sorted = [...works].sort((a, b) => a.slot.group.id - b.slot.group.id || a.slot.index - b.slot.index);
-  const runs: PlannedRun<S>[] = [];
-  for (const work of sorted) {
-    const numKeys = keysToRead(work.context.length + 1, work.slot.keys.capacity);
+export function planRuns(works: readonly DecodeWork[]): PlannedRun[] {
+  const placed = works.map((work) => ({ work, slot: slotOf(work) }));
+  placed.sort((a, b) => a.slot.group.id - b.slot.group.id || a.slot.index - b.slot.index);
+  const runs: PlannedRun[] = [];
+  for (const { work, slot } of placed) {
+    const numKeys = keysToRead(work.context.length + 1, slot.keys.capacity);
     const run = runs.at(-1);
-    const last = run?.works.at(-1)?.slot;
-    if (run && last?.group === work.slot.group && last.index + 1 === work.slot.index) {
+    if (run && run.slot.group === slot.group && run.slot.index + run.works.length === slot.index) {
       const count = run.works.length;
       const most = Math.max(run.numKeys, numKeys);
       if ((count + 1) * most <= count * run.numKeys + numKeys + runOverheadKeys) {
@@ -42,9 +51,14 @@ export function planRuns<S extends Sequence>(works: readonly S[]): PlannedRun<S>
         continue;
       }
     }
-    runs.push({ works: [work], numKeys });
+    runs.push({ works: [work], slot, numKeys });
   }
   return runs;
+}
+
+function slotOf({ context }: DecodeWork): DecodeSlot {
+  if (context.slot === undefined) throw new Error("Cannot decode: the context has no slot");
+  return context.slot;
 }
 
 function keysToRead(numKeys: number, capacity: number): number {
@@ -76,17 +90,25 @@ export class DecodeSteps implements Disposable {
     return this.#numBuilt;
   }
 
-  /** @throws Error if the device has not enough memory. */
-  get(runs: readonly PlannedRun[]): KeptStep {
-    const key = runs
-      .map(({ works, numKeys }) => `${works[0]?.slot.group.id}:${works[0]?.slot.index}+${works.length}x${numKeys}`)
-      .join(" ");
-    const kept = this.#kept.get(key) ?? this.#build(runs);
-    this.#kept.delete(key);
-    this.#kept.set(key, kept);
-    const [oldest] = this.#kept;
-    if (this.#kept.size > maxKept && oldest !== undefined) this.#drop(oldest[0]);
-    return kept;
+  /**
+   * Computes a token of each sequence; its key and value join the sequence's context.
+   * @returns the logits of what follows each, [vocabulary], in the order of the works.
+   * @throws the signal's reason; Error if the device fails: the contexts are as they were then.
+   */
+  async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<Float32Array[]> {
+    const runs = planRuns(works);
+    await this.#clear(runs, signal);
+    const { step, prepared } = this.#get(runs);
+    const ordered = runs.flatMap((run) => run.works);
+    step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
+    const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
+    const { vocabSize } = this.#decoder.config;
+    const row = new Map(ordered.map((work, i) => [work, i]));
+    return works.map((work) => {
+      const i = row.get(work) as number;
+      work.context.length += 1;
+      return all.subarray(i * vocabSize, (i + 1) * vocabSize);
+    });
   }
 
   /** Drops the graphs over slots whose memory goes. */
@@ -98,18 +120,48 @@ export class DecodeSteps implements Disposable {
     for (const key of [...this.#kept.keys()]) this.#drop(key);
   }
 
+  /** Sets what a step reads of contexts, past what they hold, to zero: hidden keys and values must be finite. */
+  async #clear(runs: readonly PlannedRun[], signal: AbortSignal): Promise<void> {
+    const tails = runs.flatMap(({ works, numKeys }) =>
+      works
+        .filter(({ context }) => context.cleared < numKeys)
+        .map((work) => ({ ...work, slot: slotOf(work), numKeys })),
+    );
+    if (tails.length === 0) return;
+    using graph = new Graph(this.#decoder.ggml, tails.length * (8 * this.#decoder.config.numLayers + 4));
+    const ends = tails.map(({ slot, context, numKeys }) => {
+      const end = Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime));
+      for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, end - context.cleared);
+      return end;
+    });
+    await this.#backend.compute(graph, () => undefined, signal);
+    for (const [i, { context }] of tails.entries()) context.cleared = ends[i] as number;
+  }
+
+  #get(runs: readonly PlannedRun[]): KeptStep {
+    const key = runs
+      .map(({ works, slot, numKeys }) => `${slot.group.id}:${slot.index}+${works.length}x${numKeys}`)
+      .join(" ");
+    const kept = this.#kept.get(key) ?? this.#build(runs);
+    this.#kept.delete(key);
+    this.#kept.set(key, kept);
+    const [oldest] = this.#kept;
+    if (this.#kept.size > maxKept && oldest !== undefined) this.#drop(oldest[0]);
+    return kept;
+  }
+
   #build(runs: readonly PlannedRun[]): KeptStep {
     this.#numBuilt += 1;
     const step = new DecodeStep(
       this.#decoder,
-      runs.map(({ works, numKeys }) => {
-        const { group, keys, valuesTransposed } = (works[0] as Sequence).slot;
-        return { numSequences: works.length, numKeys, stride: group.stride, keys, valuesTransposed };
+      runs.map(({ works, slot: { group, keys, valuesTransposed }, numKeys }) => {
+        const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
+        return { numKeys, keys: all(keys), valuesTransposed: all(valuesTransposed) };
       }),
     );
     try {
       const prepared = this.#backend.prepare(step.graph);
-      return { step, prepared, groups: new Set(runs.map(({ works }) => (works[0] as Sequence).slot.group)) };
+      return { step, prepared, groups: new Set(runs.map(({ slot }) => slot.group)) };
     } catch (error) {
       step[Symbol.dispose]();
       throw error;

@@ -2,7 +2,7 @@ import { elementTypeOf, type KVType } from "../files/element-types.js";
 import type { Backend, TensorStorage } from "../ggml/backend.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
-import type { LayeredRows } from "../model/decoder.js";
+import { KVRows, rowElements } from "../model/kv-rows.js";
 
 /** The element type of an assembled context: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
 export function contextType(kvType: KVType): "F16" | "F32" {
@@ -21,18 +21,17 @@ export class DeviceBlockMemory implements BlockMemory {
     this.byteLength = blockKVByteLength(shape);
     this.#backend = backend;
     this.#shape = shape;
-    const numElements = 2 * shape.numLayers * shape.numKvHeads * shape.numTokens * shape.headSize;
-    this.#storage = backend.allocate([{ name: "block", type: elementTypeOf(shape.type), ne: [numElements] }]);
+    const ne = [2 * rowElements(shape, shape.numTokens)];
+    this.#storage = backend.allocate([{ name: "block", type: elementTypeOf(shape.type), ne }]);
   }
 
   /** Keys before RoPE. */
-  get keys(): LayeredRows {
-    return { tensor: this.#tensor, offset: 0, capacity: this.#shape.numTokens };
+  get keys(): KVRows {
+    return this.#rows(0);
   }
 
-  get values(): LayeredRows {
-    const { numLayers, numKvHeads, numTokens, headSize } = this.#shape;
-    return { tensor: this.#tensor, offset: numLayers * numKvHeads * numTokens * headSize, capacity: numTokens };
+  get values(): KVRows {
+    return this.#rows(rowElements(this.#shape, this.#shape.numTokens));
   }
 
   read(): Uint8Array {
@@ -45,6 +44,10 @@ export class DeviceBlockMemory implements BlockMemory {
 
   [Symbol.dispose](): void {
     this.#storage[Symbol.dispose]();
+  }
+
+  #rows(offset: number): KVRows {
+    return new KVRows(this.#shape, { tensor: this.#tensor, offset, capacity: this.#shape.numTokens });
   }
 
   get #tensor(): Tensor {

@@ -3,12 +3,10 @@ import type { KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
-import { clearRows } from "../model/decode-step.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
 import { AssembledContext } from "./assemble.js";
-import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
-import { DecodeSlots } from "./decode-slots.js";
-import { DecodeSteps, type PlannedRun, planRuns } from "./decode-steps.js";
+import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
+import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape, blocksPerGraph } from "./encode-block.js";
 import { type AnyTask, Task } from "./task.js";
@@ -24,8 +22,6 @@ const longBlockRows = 512;
 const blockPieceRows = 128;
 /** Who reads many rows' logits gives the event loop a turn after so long. */
 const maxReadingMs = 10;
-/** Rows of a context that are cleared together: a sequence needs it once for so many tokens. */
-const rowsClearedAtATime = 256;
 /** For so many turns after a decoded token its sequence is expected to ask for the next. */
 const turnsOfDecoding = 3;
 
@@ -65,12 +61,9 @@ type RowWorkKind =
       readonly fill: (graph: Graph) => void;
     };
 
-interface DecodeWork {
+interface DecodeTask extends DecodeWork {
   readonly task: Task<Float32Array>;
   readonly context: AssembledContext;
-  readonly slot: DecodeSlot;
-  readonly tokenId: number;
-  readonly position: number;
 }
 
 /** What its request still has to compute in this stage, in rows. */
@@ -131,7 +124,7 @@ export class Scheduler implements Disposable {
   readonly #steps: DecodeSteps;
   #queue: RowWork[] = [];
   #numEnqueued = 0;
-  readonly #decodes = new Map<AssembledContext, DecodeWork>();
+  readonly #decodes = new Map<AssembledContext, DecodeTask>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
   #turnsSinceDecoding = Number.POSITIVE_INFINITY;
@@ -237,10 +230,9 @@ export class Scheduler implements Disposable {
   ): Promise<Float32Array> {
     requireRoom(context, 1);
     await context.startDecoding(this, signal);
-    const slot = context.slot as DecodeSlot;
     if (this.#decodes.has(context)) throw new Error("Cannot decode: another token of the context is under way");
     const task = this.#task<Float32Array>(signal);
-    this.#decodes.set(context, { task, context, slot, tokenId, position });
+    this.#decodes.set(context, { task, context, tokenId, position });
     this.#wake();
     return task.promise;
   }
@@ -347,36 +339,10 @@ export class Scheduler implements Disposable {
     this.#stats.decodedTokens += works.length;
     const pins = works.map(({ context }) => context.pin());
     await this.#whileRunning(works, async (signal) => {
-      const runs = planRuns(works);
-      await this.#clear(runs, signal);
-      const { step, prepared } = this.#steps.get(runs);
-      const ordered = runs.flatMap((run) => run.works);
-      step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
-      const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
-      const { vocabSize } = this.#decoder.config;
-      for (const [i, { task, context }] of ordered.entries()) {
-        context.length += 1;
-        task.resolve(all.subarray(i * vocabSize, (i + 1) * vocabSize));
-      }
+      const logits = await this.#steps.compute(works, signal);
+      for (const [i, { task }] of works.entries()) task.resolve(logits[i] as Float32Array);
     });
     for (const pin of pins) pin[Symbol.dispose]();
-  }
-
-  /** Sets what a step reads of contexts, past what they hold, to zero: hidden keys and values must be finite. */
-  async #clear(runs: readonly PlannedRun<DecodeWork>[], signal: AbortSignal): Promise<void> {
-    const { config } = this.#decoder;
-    const tails = runs.flatMap(({ works, numKeys }) =>
-      works.filter(({ context }) => context.cleared < numKeys).map(({ slot, context }) => ({ slot, context, numKeys })),
-    );
-    if (tails.length === 0) return;
-    using graph = new Graph(this.#decoder.ggml, tails.length * (6 * config.numLayers + 4));
-    const ends = tails.map(({ slot, context, numKeys }) => {
-      const end = Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime));
-      clearRows(graph, config, slot.keys, slot.valuesTransposed, context.cleared, end - context.cleared);
-      return end;
-    });
-    await this.#backend.compute(graph, () => undefined, signal);
-    for (const [i, { context }] of tails.entries()) context.cleared = ends[i] as number;
   }
 
   /** One graph of pieces and blocks, after graphs of requests' own that stand before them in line. */

@@ -6,8 +6,9 @@ import { writeRandomModel } from "../../tests/models/random-model.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
-import { clearRows, DecodeStep, type StepToken, type TokenRun, transposeValues } from "./decode-step.js";
+import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
+import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
 import { loadWeights } from "./weights.js";
 
@@ -39,7 +40,7 @@ const ids = (length: number, seed: number) => Int32Array.from({ length }, (_, i)
 /** Contexts of these lengths side by side, full of NaN past them but for what clearRows() sets. */
 async function contexts(type: "F16" | "F32") {
   const { config } = decoder;
-  const stride = config.numLayers * config.numKvHeads * config.headSize * capacity;
+  const stride = rowElements(config, capacity);
   const ne = [stride * lengths.length];
   const storage = backend.allocate(["keys", "values", "transposed"].map((name) => ({ name, type, ne })));
   const garbage = new Uint8Array(storage.byteLength / 3).fill(0xff);
@@ -47,7 +48,10 @@ async function contexts(type: "F16" | "F32") {
     const { tensor } = { tensor: storage.get(name) };
     backend.set(tensor, garbage.subarray(0, ne[0]! * tensor.nb[0]));
   }
-  const rows = (name: string, slot: number) => ({ tensor: storage.get(name), offset: slot * stride, capacity });
+  const rows = (name: string, slot: number) => {
+    const place = { tensor: storage.get(name), offset: slot * stride, capacity };
+    return new KVRows(config, place, name === "transposed" ? "transposed" : "rows");
+  };
   for (const [slot, length] of lengths.entries()) {
     const [keys, values] = [rows("keys", slot), rows("values", slot)];
     const tokenIds = ids(length, slot);
@@ -55,12 +59,13 @@ async function contexts(type: "F16" | "F32") {
     await backend.compute(graph, () => undefined);
     using tail = new Graph(ggml, 200);
     const into = rows("transposed", slot);
-    transposeValues(tail, config, values, into, { first: 0, end: config.numLayers }, length);
-    clearRows(tail, config, keys, into, length, capacity - length);
+    transposeValues(tail, values, into, { first: 0, end: config.numLayers }, length);
+    for (const cleared of [keys, into]) cleared.clear(tail, length, capacity - length);
     await backend.compute(tail, () => undefined);
   }
   const run = (first: number, numSequences: number, numKeys: number): TokenRun => {
-    return { numSequences, numKeys, stride, keys: rows("keys", first), valuesTransposed: rows("transposed", first) };
+    const all = (name: string) => rows(name, first).sideBySide(numSequences, stride);
+    return { numKeys, keys: all("keys"), valuesTransposed: all("transposed") };
   };
   return { storage, rows, run };
 }
@@ -121,7 +126,7 @@ test("DecodeStep: what does not fit is refused before the device is asked", asyn
   const before = { ...ggml.live };
   expect(() => new DecodeStep(decoder, [])).toThrow("no sequence is given");
   expect(() => new DecodeStep(decoder, [made.run(0, 1, 129)])).toThrow("Cannot decode over 129 keys");
-  expect(() => new DecodeStep(decoder, [made.run(2, 2, 64)])).toThrow("Cannot view");
+  expect(() => made.run(2, 2, 64)).toThrow("Cannot lay out rows: they end at element");
   expect(ggml.live).toEqual(before);
   using step = new DecodeStep(decoder, [made.run(0, 2, 64)]);
   expect(() => step.set([token(3)])).toThrow("Cannot decode 1 tokens: the graph has 2 sequences");

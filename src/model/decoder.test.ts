@@ -6,6 +6,7 @@ import { writeRandomModel } from "../../tests/models/random-model.js";
 import { Backend, maxGraphNodes, type TensorStorage } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup } from "./decoder.js";
+import { KVRows } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
 import { loadWeights, type ModelWeights } from "./weights.js";
 
@@ -49,7 +50,8 @@ afterAll(() => {
   expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 });
 });
 
-const rows = (name: "keys" | "values", room = capacity) => ({ tensor: storage.get(name), offset: 0, capacity: room });
+const rows = (name: "keys" | "values", room = capacity) =>
+  new KVRows(decoder.config, { tensor: storage.get(name), offset: 0, capacity: room });
 const block = (numRows: number, room = capacity): RowSpan => ({
   kind: "block",
   tokenIds: new Int32Array(numRows),

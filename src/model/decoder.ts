@@ -5,20 +5,8 @@ import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { Architecture, ModelBuild } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
+import type { KVRows } from "./kv-rows.js";
 import type { ModelWeights } from "./weights.js";
-
-/**
- * Keys or values of all layers in one tensor of a device, as [L, H, capacity, D] outermost first: what a block KV or an
- * assembled context is made of.
- */
-export interface LayeredRows {
-  /** One size, all elements. */
-  readonly tensor: Tensor;
-  /** Where they start in the tensor, in elements. */
-  readonly offset: number;
-  /** Rows that each head has room for. */
-  readonly capacity: number;
-}
 
 /** Rows whose keys and values are written where they are given, and what the rows see beside themselves. */
 export type RowSpan =
@@ -26,8 +14,8 @@ export type RowSpan =
   | {
       readonly kind: "block";
       readonly tokenIds: Int32Array;
-      readonly keys: LayeredRows;
-      readonly values: LayeredRows;
+      readonly keys: KVRows;
+      readonly values: KVRows;
     }
   /** A piece of a prompt over an assembled context: its rows see the first `past` rows and each other, causally. Keys are written after RoPE. */
   | {
@@ -36,10 +24,10 @@ export type RowSpan =
       /** The first row's position; the others follow. */
       readonly position: number;
       readonly past: number;
-      readonly keys: LayeredRows;
-      readonly values: LayeredRows;
+      readonly keys: KVRows;
+      readonly values: KVRows;
       /** A block that is encoded in pieces over a context of its own: its keys before RoPE and its values go here too. */
-      readonly block?: { readonly keys: LayeredRows; readonly values: LayeredRows } | undefined;
+      readonly block?: { readonly keys: KVRows; readonly values: KVRows } | undefined;
     };
 
 /** Rows of a span whose logits are wanted, from its first row. */
@@ -73,33 +61,6 @@ export function pieceRows(decoder: Decoder): number {
   const largest = hiddenSize * Math.max(intermediateSize, numHeads * headSize);
   const rows = (nodeFlopsPerThread * decoder.threads) / (2 * largest);
   return Math.min(maxPieceRows, Math.max(64, Math.floor(rows / 64) * 64));
-}
-
-/** Where the rows of one layer start, in elements. */
-export function layerOffset(rows: LayeredRows, config: ModelConfig, layer: number): number {
-  return rows.offset + layer * config.numKvHeads * rows.capacity * config.headSize;
-}
-
-/**
- * Rows first..first + count of one layer as [D, count, H'].
- */
-export function layerRows(
-  graph: Graph,
-  rows: LayeredRows,
-  config: ModelConfig,
-  layer: number,
-  first: number,
-  count: number,
-): Tensor {
-  const { headSize, numKvHeads } = config;
-  const size = rows.tensor.nb[0];
-  const offset = (layerOffset(rows, config, layer) + first * headSize) * size;
-  return graph.view(
-    rows.tensor,
-    [headSize, count, numKvHeads],
-    [headSize * size, rows.capacity * headSize * size],
-    offset,
-  );
 }
 
 interface PlacedSpan {
@@ -272,10 +233,10 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 }
 
 function writeRows(build: Build, { span, firstRow, numRows }: PlacedSpan, layer: number, rows: LayerRows): void {
-  const { graph, decoder } = build;
+  const { graph } = build;
   const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
-  const write = (x: Tensor, into: LayeredRows, first: number) =>
-    graph.expand(graph.copy(byHead(x), layerRows(graph, into, decoder.config, layer, first, numRows)));
+  const write = (x: Tensor, into: KVRows, first: number) =>
+    graph.expand(graph.copy(byHead(x), into.layer(graph, layer, first, numRows)));
   if (span.kind === "block") {
     write(rows.keys, span.keys, 0);
     write(rows.values, span.values, 0);
@@ -296,7 +257,7 @@ function attend(
   layer: number,
   { queries, turnedKeys, values }: LayerRows & { readonly queries: Tensor },
 ): Tensor {
-  const { graph, decoder, attention } = build;
+  const { graph, attention } = build;
   const q = rowsOf(graph, queries, firstRow, numRows);
   switch (span.kind) {
     case "block": {
@@ -305,7 +266,7 @@ function attend(
       return tiledAttention(graph, q, byHead(turnedKeys), byHead(values), causalMask(numRows, 0), masks, attention);
     }
     case "piece": {
-      const all = (rows: LayeredRows) => layerRows(graph, rows, decoder.config, layer, 0, span.past + numRows);
+      const all = (rows: KVRows) => rows.layer(graph, layer, 0, span.past + numRows);
       return tiledAttention(
         graph,
         q,
