@@ -1,7 +1,8 @@
 import { createRequire } from "node:module";
-import { availableParallelism, totalmem } from "node:os";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import type { Command } from "commander";
+import { usableMemory } from "../engine/memory-share.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
@@ -83,7 +84,7 @@ async function examine(signal: AbortSignal): Promise<Report> {
     koffi: await readKoffiVersion(),
     platform: `${process.platform}-${process.arch}`,
     threads: availableParallelism(),
-    memory_bytes: totalmem(),
+    memory_bytes: usableMemory(),
     ggml: ggml && {
       version: ggml.version,
       directory: ggml.directory,

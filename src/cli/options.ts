@@ -113,13 +113,13 @@ export function addEngineOptions(command: Command): Command {
     .addOption(
       new Option(
         "--store-bytes <n>",
-        "the most bytes of kept blocks, also as 512MiB or 2GB (default: a quarter of memory)",
+        "the most bytes of kept blocks, also as 512MiB or 2GB (default: a quarter of what the weights leave of memory)",
       ).argParser(bytes("--store-bytes")),
     )
     .addOption(
       new Option(
         "--context-bytes <n>",
-        "the most bytes of assembled contexts (default: a quarter of memory)",
+        "the most bytes of assembled contexts (default: a quarter of what the weights leave of memory)",
       ).argParser(bytes("--context-bytes")),
     );
 }

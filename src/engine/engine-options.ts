@@ -24,9 +24,9 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly model?: string | undefined;
   /** The element type of block KV. Default "f16". */
   readonly kvType?: KVType | undefined;
-  /** The most bytes of blocks that are kept. Default: a quarter of the machine's memory. */
+  /** The most bytes of blocks that are kept. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly storeBytes?: number | undefined;
-  /** The most bytes of assembled contexts, all requests together. Default: a quarter of the machine's memory. */
+  /** The most bytes of assembled contexts, all requests together. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly contextBytes?: number | undefined;
   /** The most requests that run at the same time. Default 32. */
   readonly maxRunning?: number | undefined;

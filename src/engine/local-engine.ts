@@ -1,6 +1,5 @@
 import { randomInt } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { totalmem } from "node:os";
 import type { TextBlock } from "../blocks/block.js";
 import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
 import { type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
@@ -38,6 +37,7 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
+import { memoryShare } from "./memory-share.js";
 import { embeddedModelPath, type LoadedModel, loadModel } from "./model.js";
 import {
   encodeCounted,
@@ -162,8 +162,9 @@ export class LocalEngine implements AsyncDisposable {
       maxTokens: Math.min(maxPromptTokens, this.contextLength),
       of: maxPromptTokens < this.contextLength ? "the limit on prompts" : ofModel,
     };
-    this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? quarterOfMemory() });
-    this.#budget = new ByteBudget(options.contextBytes ?? quarterOfMemory());
+    const shareBytes = memoryShare(model.weights.byteLength);
+    this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
+    this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
     this.#admission = new Admission({
       maxRunning: options.maxRunning ?? defaultMaxRunning,
       maxQueued: options.maxQueued ?? defaultMaxQueued,
@@ -767,10 +768,6 @@ function servedBlocks(requests: readonly TokenBlock[], { blocks }: LeasedBlocks<
 
 function longest(blocks: readonly Int32Array[]): number {
   return blocks.reduce((most, { length }) => Math.max(most, length), 0);
-}
-
-function quarterOfMemory(): number {
-  return Math.floor(totalmem() / 4);
 }
 
 /** Each block's positions from 0 on. */

@@ -106,7 +106,7 @@ test("settingsHelp(): every setting has its three names, a description and a def
     flag: "--store-bytes",
     variable: "BLOCK_ATTENTION_STORE_BYTES",
     key: "store_bytes",
-    fallback: "a quarter of memory",
+    fallback: "a quarter of what the weights leave of memory",
   });
   for (const { description, fallback, value } of help) {
     expect(description).toMatch(/^\S.{8,}[^.]$/);

@@ -182,13 +182,13 @@ const settings = {
     description: "the most bytes of kept blocks, also as 512MiB or 2GB",
     value: "n",
     wanted: wanted.bytes,
-    otherwise: "a quarter of memory",
+    otherwise: "a quarter of what the weights leave of memory",
   }),
   contextBytes: setting(bytes(0).optional(), {
     description: "the most bytes of assembled contexts, also as 512MiB or 2GB",
     value: "n",
     wanted: wanted.bytes,
-    otherwise: "a quarter of memory",
+    otherwise: "a quarter of what the weights leave of memory",
   }),
   mode: setting(z.enum(attentionModes).optional(), {
     description: "the mode of requests that name none: block or full",
