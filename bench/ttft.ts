@@ -34,7 +34,7 @@ async function kernelTimes(
   const scheduler = new Scheduler(backend, decoder, engine.kvType);
   for await (const block of scheduler.encode(passages.map((ids) => Int32Array.from(ids)))) blocks.push(block);
   await assemble(
-    scheduler,
+    scheduler.runnerOf(),
     decoder,
     context,
     blocks,

@@ -1,84 +1,245 @@
 import { EngineError } from "./engine-error.js";
 
-/** A request's part in the admission, from its coming to its end: disposing gives back whatever it has. */
+/** One answer's place, from its coming to its end. Disposing gives back whatever it has. */
 export interface Ticket extends Disposable {
-  /** Waits for a place among those that run. @throws the signal's reason. */
-  enter(signal: AbortSignal): Promise<void>;
+  /** How the answer ended, for the counts. Default "finished". */
+  outcome: "finished" | "cancelled" | "failed";
+  /** The tokens that were computed, where they are not as many as were expected. */
+  numTokens: number | undefined;
+  /**
+   * Waits for a place among those that run.
+   *
+   * @param expectedTokens to compute, at most: what the place is charged to its owner until its end.
+   * @throws the signal's reason; EngineError "queue_full" where another owner's request needed the room to wait.
+   */
+  enter(expectedTokens: number, signal: AbortSignal): Promise<void>;
 }
 
-/** Places for requests that run at the same time, and a line of those that wait for one, in the order they came to it. */
+export interface RequestCounts {
+  /** Waiting to be admitted. */
+  readonly queued: number;
+  readonly running: number;
+  readonly finished: number;
+  readonly cancelled: number;
+  readonly failed: number;
+}
+
+interface Place {
+  readonly owner: string;
+  /** Places of one request come and are turned away together. */
+  readonly request: readonly Place[];
+  state: "joined" | "waiting" | "running" | "over";
+  charged: number;
+  settle: { readonly admit: () => void; readonly refuse: (error: unknown) => void } | undefined;
+  /** Why it was turned away while it did not wait yet. */
+  refusal: EngineError | undefined;
+}
+
+/**
+ * Places for answers that run at the same time, and a line of those that wait for one.
+ *
+ * Each free place goes to the owner who has been charged the fewest tokens so far (the virtual token counter of Sheng et
+ * al., "Fairness in Serving Large Language Models", OSDI 2024); of one owner's answers the first that came is first. An
+ * owner who comes after a rest starts where the least of the others stands: a rest earns nothing. Where the line is full,
+ * an owner who has less than an equal share of it gets the room of the newest request of who has most.
+ */
 export class Admission {
+  /** Called when answers wait that may be admitted. */
+  onWaiting: () => void = () => undefined;
   readonly #maxRunning: number;
   readonly #maxQueued: number;
-  readonly #waiting = new Set<() => void>();
-  #numJoined = 0;
+  /** In the order in which they came. */
+  readonly #places = new Set<Place>();
+  /** Tokens charged to each owner, of those who rest as well while somebody does not. */
+  readonly #charged = new Map<string, number>();
+  readonly #ended = { finished: 0, cancelled: 0, failed: 0 };
   #numRunning = 0;
+  #onEmpty: () => void = () => undefined;
 
   constructor(options: { readonly maxRunning: number; readonly maxQueued: number }) {
     this.#maxRunning = options.maxRunning;
     this.#maxQueued = options.maxQueued;
   }
 
-  /** Those that have come and do not run: in the line, or while their prompt is made ready for it. */
-  get numQueued(): number {
-    return this.#numJoined - this.#numRunning;
+  get counts(): RequestCounts {
+    return { queued: this.#places.size - this.#numRunning, running: this.#numRunning, ...this.#ended };
+  }
+
+  /** Whether somebody waits for whom there is a place. */
+  get hasWaiting(): boolean {
+    if (this.#numRunning >= this.#maxRunning) return false;
+    for (const { state } of this.#places) if (state === "waiting") return true;
+    return false;
   }
 
   /**
    * Takes a request in, before any work is spent on it.
-   * @throws EngineError "queue_full" where as many run and wait as may.
+   *
+   * @param owner whose request it is, as its salt says.
+   * @param numAnswers that it asks for: each has a place of its own, and the first that enters is the one it begins with.
+   * @throws EngineError "queue_full" where as many run and wait as may, and the owner has its share of the line.
    */
-  join(): Ticket {
-    if (this.#numJoined >= this.#maxRunning + this.#maxQueued) {
-      throw new EngineError(
-        "queue_full",
-        `Cannot take the request: ${this.#numRunning} run and ${this.numQueued} wait, at most ${this.#maxQueued} may wait`,
-      );
+  join(owner: string, numAnswers = 1): readonly Ticket[] {
+    this.#makeRoom(owner, numAnswers);
+    this.#lift(owner);
+    const request: Place[] = [];
+    for (let i = 0; i < numAnswers; i++) {
+      const place: Place = { owner, request, state: "joined", charged: 0, settle: undefined, refusal: undefined };
+      request.push(place);
+      this.#places.add(place);
     }
-    this.#numJoined += 1;
-    let state: "joined" | "running" | "over" = "joined";
-    return {
-      enter: async (signal) => {
-        await this.#enter(signal);
-        state = "running";
-      },
-      [Symbol.dispose]: () => {
-        if (state === "over") return;
-        this.#numJoined -= 1;
-        if (state === "running") this.#giveBack();
-        state = "over";
-      },
-    };
+    return request.map((place) => this.#ticket(place));
   }
 
-  async #enter(signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    if (this.#numRunning < this.#maxRunning) {
+  /** Gives the free places away. @returns how many answers got one. */
+  admit(): number {
+    let numAdmitted = 0;
+    for (; this.#numRunning < this.#maxRunning; numAdmitted += 1) {
+      const next = this.#next();
+      if (next === undefined) break;
+      next.state = "running";
       this.#numRunning += 1;
-      return;
+      this.#charge(next.owner, next.charged);
+      next.settle?.admit();
     }
-    await new Promise<void>((resolve, reject) => {
-      const grant = () => {
-        signal.removeEventListener("abort", leave);
-        resolve();
-      };
-      const leave = () => {
-        this.#waiting.delete(grant);
-        reject(signal.reason);
-      };
-      signal.addEventListener("abort", leave, { once: true });
-      this.#waiting.add(grant);
+    return numAdmitted;
+  }
+
+  /** Resolves once no request is under way. */
+  async ended(): Promise<void> {
+    if (this.#places.size === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onEmpty = resolve;
     });
   }
 
-  /** The place goes to the first who waits. */
-  #giveBack(): void {
-    const [next] = this.#waiting;
-    if (next === undefined) {
+  #ticket(place: Place): Ticket {
+    const ticket: Ticket = {
+      outcome: "finished",
+      numTokens: undefined,
+      enter: (expectedTokens, signal) => this.#enter(place, expectedTokens, signal),
+      [Symbol.dispose]: () => this.#leave(place, ticket),
+    };
+    return ticket;
+  }
+
+  async #enter(place: Place, expectedTokens: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (place.refusal !== undefined) throw place.refusal;
+    place.state = "waiting";
+    place.charged = expectedTokens;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const abort = () => reject(signal.reason);
+        const settle = () => signal.removeEventListener("abort", abort);
+        signal.addEventListener("abort", abort, { once: true });
+        place.settle = {
+          admit: () => {
+            settle();
+            resolve();
+          },
+          refuse: (error) => {
+            settle();
+            reject(error);
+          },
+        };
+        this.onWaiting();
+      });
+    } catch (error) {
+      if (place.state === "waiting") place.state = "joined";
+      throw error;
+    }
+  }
+
+  #leave(place: Place, { outcome, numTokens = place.charged }: Ticket): void {
+    if (place.state === "over") return;
+    if (place.state === "running") {
       this.#numRunning -= 1;
+      this.#charge(place.owner, numTokens - place.charged);
+    }
+    place.state = "over";
+    this.#places.delete(place);
+    this.#ended[outcome] += 1;
+    if (this.#places.size > 0) {
+      this.onWaiting();
       return;
     }
-    this.#waiting.delete(next);
-    next();
+    this.#charged.clear();
+    this.#onEmpty();
+  }
+
+  /** The first of those who wait of the owner who was charged least. */
+  #next(): Place | undefined {
+    let best: Place | undefined;
+    for (const place of this.#places) {
+      if (place.state !== "waiting") continue;
+      if (best === undefined || this.#chargedTo(place.owner) < this.#chargedTo(best.owner)) best = place;
+    }
+    return best;
+  }
+
+  #chargedTo(owner: string): number {
+    return this.#charged.get(owner) ?? 0;
+  }
+
+  #charge(owner: string, numTokens: number): void {
+    this.#charged.set(owner, this.#chargedTo(owner) + numTokens);
+  }
+
+  /** Who comes after a rest has no claim on what others were given meanwhile. */
+  #lift(owner: string): void {
+    /** What each owner has been charged for answers that have ended. */
+    const active = new Map<string, number>();
+    for (const place of this.#places) {
+      const charged = active.get(place.owner) ?? this.#chargedTo(place.owner);
+      active.set(place.owner, charged - (place.state === "running" ? place.charged : 0));
+    }
+    if (active.has(owner) || active.size === 0) return;
+    const least = Math.min(...active.values());
+    for (const [other, charged] of this.#charged)
+      if (charged <= least && !active.has(other)) this.#charged.delete(other);
+    this.#charged.set(owner, Math.max(this.#chargedTo(owner), least));
+  }
+
+  #makeRoom(owner: string, numAnswers: number): void {
+    const most = this.#maxRunning + this.#maxQueued;
+    const isFull = () => this.#places.size > 0 && this.#places.size + numAnswers > most;
+    if (!isFull()) return;
+    const queued = new Map<string, number>([[owner, 0]]);
+    for (const { owner, state } of this.#places) {
+      queued.set(owner, (queued.get(owner) ?? 0) + (state === "running" ? 0 : 1));
+    }
+    const share = this.#maxQueued / queued.size;
+    const own = queued.get(owner) ?? 0;
+    const isWithinShare = queued.size > 1 && (own === 0 || own + numAnswers <= share);
+    if (!isWithinShare) {
+      this.#ended.failed += numAnswers;
+      throw this.#queueFull();
+    }
+    for (const place of [...this.#places].reverse()) {
+      if (!isFull()) return;
+      const others = queued.get(place.owner) ?? 0;
+      // Not of who has no more than its share, and nothing that has begun: then the line is longer by one request.
+      if (others <= share || place.request.some(({ state }) => state === "running" || state === "over")) continue;
+      queued.set(place.owner, others - place.request.length);
+      for (const one of place.request) this.#refuse(one);
+    }
+  }
+
+  /** Turns away who waits: what it holds it gives back itself. */
+  #refuse(place: Place): void {
+    this.#places.delete(place);
+    place.state = "over";
+    this.#ended.failed += 1;
+    place.refusal = this.#queueFull();
+    place.settle?.refuse(place.refusal);
+  }
+
+  #queueFull(): EngineError {
+    const { running, queued } = this.counts;
+    return new EngineError(
+      "queue_full",
+      `Cannot take the request: ${running} run and ${queued} wait, at most ${this.#maxQueued} may wait`,
+    );
   }
 }

@@ -27,7 +27,7 @@ test("Scheduler.encode(): what was not given goes back, on an early end and on a
   }
   expect(backend.ggml.live).toEqual(before);
   const signal = AbortSignal.abort(new Error("enough"));
-  await expect(scheduler.encode(blocks, signal).next()).rejects.toThrow("enough");
+  await expect(scheduler.encode(blocks, { signal }).next()).rejects.toThrow("enough");
   expect(backend.ggml.live).toEqual(before);
 });
 
@@ -43,7 +43,7 @@ test("assemble(): keys turned once to their places, values as they are", async (
   expect(contextBytes(decoder, "f32", 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
   const order = [2, 0, 1].map((i) => encoded[i]!);
   await assemble(
-    scheduler,
+    scheduler.runnerOf(),
     decoder,
     context,
     order,
@@ -66,13 +66,15 @@ test("assemble(): keys turned once to their places, values as they are", async (
     }
     first += numTokens;
   }
-  await expect(assemble(scheduler, decoder, context, order, new Int32Array(39))).rejects.toThrow(
+  await expect(assemble(scheduler.runnerOf(), decoder, context, order, new Int32Array(39))).rejects.toThrow(
     "Cannot assemble 39 rows",
   );
   using small = new AssembledContext(backend, decoder, "f32", 1);
-  await expect(assemble(scheduler, decoder, small, order, new Int32Array(38))).rejects.toThrow("at 38 positions");
-  await expect(assemble(scheduler, decoder, small, [...order, ...order], new Int32Array(78))).rejects.toThrow(
-    "the context has room for 64",
+  await expect(assemble(scheduler.runnerOf(), decoder, small, order, new Int32Array(38))).rejects.toThrow(
+    "at 38 positions",
   );
+  await expect(
+    assemble(scheduler.runnerOf(), decoder, small, [...order, ...order], new Int32Array(78)),
+  ).rejects.toThrow("the context has room for 64");
   for (const block of encoded) block[Symbol.dispose]();
 });

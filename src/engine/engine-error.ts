@@ -1,7 +1,7 @@
 import { isInputError } from "../files/input-error.js";
 
 /** What a caller may choose by: see `EngineError`. */
-export type EngineErrorCode = "invalid" | "too_long" | "queue_full";
+export type EngineErrorCode = "invalid" | "too_long" | "queue_full" | "slow_reader";
 
 /**
  * Why an engine did not take a request. What is the caller's fault, and a full queue, comes out as this; all else (a device
@@ -12,6 +12,7 @@ export type EngineErrorCode = "invalid" | "too_long" | "queue_full";
  * | `invalid` | 400 | the prompt or an option cannot be used; the reason is the `cause` |
  * | `too_long` | 400 | the prompt does not fit the model's context, or the memory of contexts |
  * | `queue_full` | 503 | too many requests wait; later there may be room |
+ * | `slow_reader` | 500 | nobody read the answer for `readerTimeoutMs` while as much of it waited as may |
  */
 export class EngineError extends Error {
   override readonly name = "EngineError";

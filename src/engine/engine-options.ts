@@ -32,6 +32,11 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly maxRunning?: number | undefined;
   /** The most requests that wait for their turn; more are turned away. Default 256. */
   readonly maxQueued?: number | undefined;
+  /**
+   * How long an answer waits for a reader who takes nothing while 32 events are unread, in ms; then it ends with an error.
+   * Default 60,000.
+   */
+  readonly readerTimeoutMs?: number | undefined;
   /** The longest prompt, in tokens; also of a passage that is encoded. Default: as long as the model's context allows. */
   readonly maxPromptTokens?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
@@ -103,6 +108,7 @@ export const readEngineOptions = optionsOf({
   contextBytes: aByteNumber,
   maxRunning: wholeNumber(1),
   maxQueued: wholeNumber(0),
+  readerTimeoutMs: wholeNumber(1, 2 ** 31 - 1),
   maxPromptTokens: wholeNumber(1),
   mode: oneOfTexts(attentionModes),
   signal: anySignal,

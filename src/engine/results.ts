@@ -2,8 +2,8 @@ import type { PassageLabel } from "../blocks/passage.js";
 import type { BlockId } from "../kv/block-id.js";
 import type { BlockStoreStats } from "../kv/block-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import type { RequestCounts } from "./admission.js";
 import type { EngineErrorCode } from "./engine-error.js";
-import type { RequestCounts } from "./running-requests.js";
 import type { TokenLogprob } from "./sampler.js";
 import type { SchedulerStats } from "./scheduler.js";
 

@@ -45,9 +45,26 @@ async function lastOf(rows: AsyncIterable<Float32Array>): Promise<Float32Array> 
   return last as Float32Array;
 }
 
-/** Decodes the same token again and again. */
-async function decodeMany(scheduler: Scheduler, context: AssembledContext, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) await scheduler.decode(context, 7, context.length);
+/** Decodes the same token again and again. @param onToken told how many there are. */
+function decodeMany(
+  scheduler: Scheduler,
+  context: AssembledContext,
+  count: number,
+  onToken: (numTokens: number) => boolean | undefined = () => true,
+): Promise<void> {
+  let numTokens = 0;
+  const sequence = {
+    context,
+    isPaused: false,
+    get next() {
+      return { tokenId: 7, position: context.length };
+    },
+    take: () => {
+      numTokens += 1;
+      return onToken(numTokens) !== false && numTokens < count;
+    },
+  };
+  return scheduler.decode(sequence);
 }
 
 test("Scheduler.decode(): sequences share graphs, which are built once for many steps", async () => {
@@ -92,10 +109,10 @@ test("Scheduler: a long prompt stops another's tokens for one piece at a time", 
     isDone = true;
   });
   let numTokens = 0;
-  while (!isDone && numTokens < 400) {
-    await decodeMany(scheduler, decoding, 1);
-    numTokens += 1;
-  }
+  await decodeMany(scheduler, decoding, 400, (count) => {
+    numTokens = count;
+    return !isDone;
+  });
   await prompt;
   const { rowGraphs, rows, maxRowsBesideDecoding } = scheduler.stats;
   expect(maxRowsBesideDecoding).toBe(128);
@@ -151,7 +168,7 @@ test("Scheduler: who cancels leaves a shared graph at once, the others stay, and
   });
   onTestFinished(() => spy.mockRestore());
   const controller = new AbortController();
-  const first = lastOf(scheduler.prefill(contexts[0]!, ids(40), 0, 39, controller.signal));
+  const first = lastOf(scheduler.prefill(contexts[0]!, ids(40), 0, 39, controller));
   const second = lastOf(scheduler.prefill(contexts[1]!, ids(50), 0, 49));
   await new Promise((resolve) => setTimeout(resolve, 20));
   expect(spy).toHaveBeenCalledTimes(1);
@@ -172,7 +189,7 @@ test("Scheduler: a graph that all have cancelled is stopped, and their blocks ar
   const before = { ...model.backend.ggml.live };
   const controllers = [0, 1].map(() => new AbortController());
   const encodings = controllers.map(async ({ signal }, i) => {
-    for await (const block of scheduler.encode([ids(1000, i)], signal)) block[Symbol.dispose]();
+    for await (const block of scheduler.encode([ids(1000, i)], { signal })) block[Symbol.dispose]();
   });
   const failures = encodings.map((encoding, i) => expect(encoding).rejects.toThrow(`stop ${i}`));
   await new Promise((resolve) => setTimeout(resolve, 10));
@@ -188,11 +205,11 @@ test("Scheduler: a failing graph fails its own work, and the rest goes on", asyn
   await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 1)));
   const spy = vi.spyOn(model.backend, "compute").mockRejectedValueOnce(new Error("Cannot compute: test"));
   onTestFinished(() => spy.mockRestore());
-  const failed = await Promise.allSettled(contexts.map((context) => scheduler.decode(context, 7, context.length)));
+  const failed = await Promise.allSettled(contexts.map((context) => decodeMany(scheduler, context, 1)));
   expect(failed.map((one) => one.status)).toEqual(["rejected", "rejected"]);
   await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 2)));
   await expect(
-    scheduler.run(1, 10, () => {
+    scheduler.runnerOf().run(1, 10, () => {
       throw new Error("Cannot build: test");
     }),
   ).rejects.toThrow("Cannot build: test");
@@ -206,7 +223,7 @@ test("Scheduler: what cannot be computed is refused", async () => {
   await expect(lastOf(scheduler.prefill(small, ids(65), 0, 64))).rejects.toThrow(
     "Cannot compute 65 rows: the context has room for 64 and holds 0",
   );
-  await expect(scheduler.decode(small, 1, 0)).rejects.toThrow("the context has no slot");
+  await expect(decodeMany(scheduler, small, 1)).rejects.toThrow("the context has no slot");
   const reason = new Error("before");
-  await expect(scheduler.run(1, 10, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
+  await expect(scheduler.runnerOf().run(1, 10, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
 });

@@ -4,11 +4,13 @@ import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
-import { AssembledContext } from "./assemble.js";
+import type { Admission } from "./admission.js";
+import { AssembledContext, type GraphRunner } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
 import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape, blocksPerGraph } from "./encode-block.js";
+import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
 import { type AnyTask, Task } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
@@ -22,62 +24,37 @@ const longBlockRows = 512;
 const blockPieceRows = 128;
 /** Who reads many rows' logits gives the event loop a turn after so long. */
 const maxReadingMs = 10;
-/** For so many turns after a decoded token its sequence is expected to ask for the next. */
-const turnsOfDecoding = 3;
 
-interface PrefillPart {
-  /** How many tokens were computed. */
-  readonly count: number;
-  /** Of the tokens among them whose logits are wanted. */
-  readonly logits: readonly Float32Array[];
+/** What is stepped token by token: an answer, or a text that is scored. */
+export interface Stepped {
+  readonly context: AssembledContext;
+  /** Whether it is left out for now, for its reader has much to read. */
+  readonly isPaused: boolean;
+  /** The token to compute. */
+  readonly next: { readonly tokenId: number; readonly position: number };
+  /** Takes the logits of what follows the token, [vocabulary]. @returns whether it goes on. */
+  take(logits: Float32Array): boolean;
 }
 
-/** Work in line: each visit takes what there is room for, and the request hands the rest in again. */
-type RowWork = RowWorkKind & {
-  /** Its place in the order in which work was handed in. */
-  readonly order: number;
-};
-type RowWorkKind =
-  | {
-      readonly kind: "encode";
-      readonly task: Task<BlockKV<DeviceBlockMemory>[]>;
-      readonly blocks: readonly Int32Array[];
-    }
-  | {
-      readonly kind: "prefill";
-      readonly task: Task<PrefillPart>;
-      readonly context: AssembledContext;
-      readonly tokenIds: Int32Array;
-      readonly position: number;
-      readonly firstWanted: number;
-      /** The block that this is a piece of: its pieces are always the same. */
-      readonly block?: BlockKV<DeviceBlockMemory>;
-    }
-  | {
-      readonly kind: "graph";
-      readonly task: Task<void>;
-      readonly rows: number;
-      readonly maxNodes: number;
-      readonly fill: (graph: Graph) => void;
-    };
+/** Whose work it is, and what gives it up. */
+export interface WorkOf {
+  /** Default "": nobody's in particular. */
+  readonly owner?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
-interface DecodeTask extends DecodeWork {
-  readonly task: Task<Float32Array>;
+/** A sequence in a graph of decoding. */
+interface Decoding extends DecodeWork {
+  readonly task: Task<void>;
+  readonly sequence: Stepped;
   readonly context: AssembledContext;
 }
 
-/** What its request still has to compute in this stage, in rows. */
-function rowsLeft(work: RowWorkKind): number {
-  switch (work.kind) {
-    case "encode":
-      return work.blocks.reduce((sum, { length }) => sum + length, 0);
-    case "prefill":
-      return work.tokenIds.length;
-    case "graph":
-      return work.rows;
-    default:
-      return work satisfies never;
-  }
+/** A sequence of which a token was computed, and the logits of what follows. */
+interface Decoded {
+  readonly task: Task<void>;
+  readonly sequence: Stepped;
+  readonly logits: Float32Array;
 }
 
 /** One request's share of a graph. */
@@ -107,13 +84,11 @@ export interface SchedulerStats {
 }
 
 /**
- * Composes graphs of many requests' work, and has one computed at a time: a graph of all sequences that wait for a
- * token, so that weights are read once for all, then one graph of prompts' pieces and blocks, and so on. Those graphs take
- * work in rotation and by who has the least left, in turn.
+ * Computes what all requests need, a step at a time, in a loop of its own that runs while there is work: see `step()`. It
+ * is the one queue before the device, and the one place where computing is cancelled.
  *
- * Each request hands in its next piece of work when it has the result of the one before: a request whose reader pauses
- * is just not in the next graph. Cancelling takes work out at once. A graph that others need goes on, and the memory it
- * writes stays until it has ended (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
+ * Cancelling takes work out at once. A graph that others need goes on, and the memory it writes stays until it has ended
+ * (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
  */
 export class Scheduler implements Disposable {
   /** Where sequences that are decoded lie. */
@@ -121,27 +96,61 @@ export class Scheduler implements Disposable {
   readonly #backend: Backend;
   readonly #decoder: Decoder;
   readonly #kvType: KVType;
+  readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
-  #queue: RowWork[] = [];
-  #numEnqueued = 0;
-  readonly #decodes = new Map<AssembledContext, DecodeTask>();
+  readonly #queue = new RowQueue();
+  readonly #decodings = new Map<Task<void>, Stepped>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
-  #turnsSinceDecoding = Number.POSITIVE_INFINITY;
   readonly #stats = { decodeGraphs: 0, decodedTokens: 0, rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 };
 
-  /** @param contextCapBytes the most bytes of contexts: spare slots are made only up to there. */
-  constructor(backend: Backend, decoder: Decoder, kvType: KVType, contextCapBytes = Number.POSITIVE_INFINITY) {
+  /**
+   * @param options.admission whose places are given away in each step.
+   * @param options.contextCapBytes the most bytes of contexts: spare slots are made only up to there.
+   */
+  constructor(
+    backend: Backend,
+    decoder: Decoder,
+    kvType: KVType,
+    options: { readonly admission?: Admission; readonly contextCapBytes?: number } = {},
+  ) {
+    const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
     this.#steps = new DecodeSteps(backend, decoder);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
-    this.slots = new DecodeSlots(backend, decoder, kvType, { capBytes: contextCapBytes, onFree });
+    this.slots = new DecodeSlots(backend, decoder, kvType, { capBytes, onFree });
     this.#backend = backend;
     this.#decoder = decoder;
     this.#kvType = kvType;
+    this.#admission = admission;
+    if (admission) admission.onWaiting = () => this.wake();
   }
 
   get stats(): SchedulerStats {
     return { ...this.#stats, builtDecodeGraphs: this.#steps.numBuilt };
+  }
+
+  /** One step: all that is under way goes on by a graph or two. */
+  async step(): Promise<void> {
+    // Answers that wait are admitted while there are places. What they want first may come into this step.
+    if (this.#admission && this.#admission.admit() > 0) await nextTurn();
+    // One token of every sequence is decoded in one graph, so that weights are read once for all.
+    const decoded = await this.#decode();
+    // Contexts are laid out; then blocks are encoded and prompts prefilled, of several requests in one graph. While it is
+    // computed, sequences choose their next tokens.
+    await Promise.all([this.#computeRows(), this.#handOut(decoded)]);
+  }
+
+  /**
+   * Decodes a sequence until it has enough.
+   *
+   * @throws the signal's reason, what `take` throws, or the device's error; the context is of no use then.
+   */
+  async decode(sequence: Stepped, { owner, signal }: WorkOf = {}): Promise<void> {
+    await sequence.context.startDecoding(this.runnerOf(owner), signal);
+    const task = this.#task<void>(signal);
+    this.#decodings.set(task, sequence);
+    this.wake();
+    return task.promise;
   }
 
   /**
@@ -152,17 +161,18 @@ export class Scheduler implements Disposable {
    * @yields the blocks, in order, as they are done; each is the caller's once it is given.
    * @throws the signal's reason, or the device's error; nothing that was not given stays allocated.
    */
-  async *encode(blocks: readonly Int32Array[], signal?: AbortSignal): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
+  async *encode(blocks: readonly Int32Array[], of: WorkOf = {}): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
     const isLong = (block: Int32Array | undefined) => block !== undefined && block.length > longBlockRows;
     for (let next = 0; next < blocks.length; ) {
       if (isLong(blocks[next])) {
-        yield await this.#encodeLong(blocks[next] as Int32Array, signal);
+        yield await this.#encodeLong(blocks[next] as Int32Array, of);
         next += 1;
         continue;
       }
       const nextLong = blocks.findIndex((block, i) => i > next && isLong(block));
-      const task = this.#task<BlockKV<DeviceBlockMemory>[]>(signal);
-      this.#enqueue({ kind: "encode", task, blocks: blocks.slice(next, nextLong < 0 ? undefined : nextLong) });
+      const task = this.#task<BlockKV<DeviceBlockMemory>[]>(of.signal);
+      const some = blocks.slice(next, nextLong < 0 ? undefined : nextLong);
+      this.#enqueue({ kind: "encode", owner: of.owner ?? "", task, blocks: some });
       const made = await task.promise;
       next += made.length;
       let numGiven = 0;
@@ -191,13 +201,14 @@ export class Scheduler implements Disposable {
     tokenIds: Int32Array,
     position: number,
     firstWanted: number,
-    signal?: AbortSignal,
+    { owner = "", signal }: WorkOf = {},
   ): AsyncGenerator<Float32Array> {
     requireRoom(context, tokenIds.length);
     for (let first = 0; first < tokenIds.length; ) {
       const task = this.#task<PrefillPart>(signal);
       this.#enqueue({
         kind: "prefill",
+        owner,
         task,
         context,
         tokenIds: tokenIds.subarray(first),
@@ -216,38 +227,23 @@ export class Scheduler implements Disposable {
     }
   }
 
-  /**
-   * Computes one token over a context, which its key and value join.
-   *
-   * @returns the logits of what follows it, [vocabulary].
-   * @throws RangeError if the context is full; the signal's reason or the device's error.
-   */
-  async decode(
-    context: AssembledContext,
-    tokenId: number,
-    position: number,
-    signal?: AbortSignal,
-  ): Promise<Float32Array> {
-    requireRoom(context, 1);
-    await context.startDecoding(this, signal);
-    if (this.#decodes.has(context)) throw new Error("Cannot decode: another token of the context is under way");
-    const task = this.#task<Float32Array>(signal);
-    this.#decodes.set(context, { task, context, tokenId, position });
-    this.#wake();
-    return task.promise;
+  /** Has graphs of an owner's requests' own computed, for instance those that lay out a context. */
+  runnerOf(owner = ""): GraphRunner {
+    return {
+      run: async (rows, maxNodes, fill, signal) => {
+        const task = this.#task<void>(signal);
+        this.#enqueue({ kind: "graph", owner, task, rows, maxNodes, fill });
+        return task.promise;
+      },
+    };
   }
 
-  /**
-   * Computes a graph of one request's own, for instance one that lays out its context.
-   *
-   * @param rows what it costs, as if it were so many rows of a prompt.
-   * @param maxNodes the most tensors that the graph will hold.
-   * @throws the signal's reason, once the graph has stopped; the device's error.
-   */
-  async run(rows: number, maxNodes: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void> {
-    const task = this.#task<void>(signal);
-    this.#enqueue({ kind: "graph", task, rows, maxNodes, fill });
-    return task.promise;
+  /** There is work: a sequence's reader has room again, or answers wait for places. */
+  wake(): void {
+    this.#loop ??= this.#work().finally(() => {
+      this.#loop = undefined;
+      if (this.#hasWork) this.wake();
+    });
   }
 
   /** Frees what it keeps from graph to graph. Only when it is idle. */
@@ -261,7 +257,7 @@ export class Scheduler implements Disposable {
   }
 
   /** A block in pieces of its own, so that it stops others' tokens for no longer than a prompt does. */
-  async #encodeLong(tokenIds: Int32Array, signal: AbortSignal | undefined): Promise<BlockKV<DeviceBlockMemory>> {
+  async #encodeLong(tokenIds: Int32Array, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
     const shape = blockShape(this.#decoder, this.#kvType, tokenIds.length);
     const block = new BlockKV(shape, new DeviceBlockMemory(this.#backend, shape));
@@ -280,7 +276,7 @@ export class Scheduler implements Disposable {
       const task = this.#task<PrefillPart>(signal);
       const rest = tokenIds.subarray(scratch.length);
       const work = { context: scratch, tokenIds: rest, position: scratch.length, firstWanted: rest.length, block };
-      this.#enqueue({ kind: "prefill", task, ...work });
+      this.#enqueue({ kind: "prefill", owner, task, ...work });
       await task.promise;
     }
     isDone = true;
@@ -291,100 +287,122 @@ export class Scheduler implements Disposable {
     return new Task<T>(signal, (task) => this.#cancel(task));
   }
 
-  #enqueue(work: RowWorkKind): void {
-    this.#queue.push({ ...work, order: this.#numEnqueued });
-    this.#numEnqueued += 1;
-    this.#wake();
+  #enqueue(work: RowWork): void {
+    this.#queue.add(work);
+    this.wake();
   }
 
   #cancel(task: AnyTask): void {
     if (task.state === "queued") {
-      this.#queue = this.#queue.filter((work) => work.task !== task);
-      for (const [context, work] of this.#decodes) if (work.task === task) this.#decodes.delete(context);
+      this.#queue.remove(task);
       task.fail(undefined);
-      return;
+    } else if (this.#running?.tasks.every(({ isCancelled }) => isCancelled)) {
+      // A graph that nobody needs is stopped; who cancelled it goes on when it writes no more.
+      this.#running.stop.abort();
+    } else {
+      task.leave();
     }
-    // A graph that nobody needs is stopped; who cancelled it goes on when it writes no more.
-    if (this.#running?.tasks.every(({ isCancelled }) => isCancelled)) this.#running.stop.abort();
-    else task.leave();
-  }
-
-  #wake(): void {
-    this.#loop ??= this.#work().finally(() => {
-      this.#loop = undefined;
-      if (this.#hasWork) this.#wake();
-    });
+    this.#forgetEnded();
   }
 
   get #hasWork(): boolean {
-    return this.#queue.length > 0 || this.#decodes.size > 0;
+    return !this.#queue.isEmpty || this.#isDecoding || this.#admission?.hasWaiting === true;
+  }
+
+  get #isDecoding(): boolean {
+    for (const { isPaused } of this.#decodings.values()) if (!isPaused) return true;
+    return false;
+  }
+
+  #forgetEnded(): void {
+    for (const task of this.#decodings.keys()) if (task.isOver) this.#decodings.delete(task);
   }
 
   async #work(): Promise<void> {
     // What is handed in at the same time shares the first graph.
     await nextTurn();
     while (this.#hasWork) {
-      this.#turnsSinceDecoding = this.#decodes.size > 0 ? 0 : this.#turnsSinceDecoding + 1;
-      if (this.#decodes.size > 0) await this.#decodeTurn();
-      // Beside a graph of rows the event loop has time for the sequences' next tokens; else it gets a turn for them.
-      if (this.#queue.length > 0) await this.#rowTurn();
+      await this.step();
       await nextTurn();
     }
   }
 
-  async #decodeTurn(): Promise<void> {
-    const works = [...this.#decodes.values()];
-    this.#decodes.clear();
-    this.#stats.decodeGraphs += 1;
-    this.#stats.decodedTokens += works.length;
-    const pins = works.map(({ context }) => context.pin());
-    await this.#whileRunning(works, async (signal) => {
-      const logits = await this.#steps.compute(works, signal);
-      for (const [i, { task }] of works.entries()) task.resolve(logits[i] as Float32Array);
-    });
-    for (const pin of pins) pin[Symbol.dispose]();
+  async #decode(): Promise<Decoded[]> {
+    const works: Decoding[] = [];
+    for (const [task, sequence] of this.#decodings) {
+      if (sequence.isPaused) continue;
+      const { context } = sequence;
+      try {
+        requireRoom(context, 1);
+        works.push({ task, sequence, context, ...sequence.next });
+      } catch (error) {
+        task.fail(error);
+      }
+    }
+    const decoded: Decoded[] = [];
+    if (works.length > 0) {
+      this.#stats.decodeGraphs += 1;
+      this.#stats.decodedTokens += works.length;
+      const pins = works.map(({ context }) => context.pin());
+      await this.#whileRunning(works, async (signal) => {
+        const logits = await this.#steps.compute(works, signal);
+        for (const [i, { task, sequence }] of works.entries()) {
+          decoded.push({ task, sequence, logits: logits[i] as Float32Array });
+          task.rest();
+        }
+      });
+      for (const pin of pins) pin[Symbol.dispose]();
+    }
+    this.#forgetEnded();
+    return decoded;
   }
 
-  /** One graph of pieces and blocks, after graphs of requests' own that stand before them in line. */
-  async #rowTurn(): Promise<void> {
-    // In rotation no request waits for another's end; but where all are alike, all end at the end. So every second graph
-    // is for who has the least left.
-    const isForShortest = this.#stats.rowGraphs % 2 === 1;
-    this.#queue.sort((a, b) => (isForShortest ? rowsLeft(a) - rowsLeft(b) : 0) || a.order - b.order);
-    const isBesideDecoding = this.#turnsSinceDecoding < turnsOfDecoding;
+  /** Each sequence chooses its next token; those that have enough end. */
+  async #handOut(decoded: readonly Decoded[]): Promise<void> {
+    let turnFrom = performance.now();
+    for (const { task, sequence, logits } of decoded) {
+      if (task.isOver) continue;
+      try {
+        if (!sequence.take(logits)) task.resolve();
+      } catch (error) {
+        task.fail(error);
+      }
+      if (performance.now() - turnFrom < maxReadingMs) continue;
+      await nextTurn();
+      turnFrom = performance.now();
+    }
+    this.#forgetEnded();
+  }
+
+  /** Graphs of requests' own that are first in line, then one graph of blocks and pieces of prompts. Never throws. */
+  async #computeRows(): Promise<void> {
+    const isBesideDecoding = this.#isDecoding;
     const full = pieceRows(this.#decoder);
     let left = isBesideDecoding ? Math.min(full, maxRowsBesideDecoding) : full;
-    while (left > 0 && this.#queue[0]?.kind === "graph") {
-      const work = this.#queue.shift() as RowWork & { kind: "graph" };
-      left -= work.rows;
-      await this.#computeOwn(work);
+    for (let own = this.#queue.takeOwnGraph(); own; own = left > 0 ? this.#queue.takeOwnGraph() : undefined) {
+      left -= own.rows;
+      await this.#computeOwn(own);
+      // Whose context is laid out now hands in its prompt.
+      await nextTurn();
     }
     if (left <= 0) return;
-    const shares: Share[] = [];
-    let numBlocks = 0;
+    let numSpans = 0;
     let numWanted = Math.max(1, Math.floor(maxLogits / this.#decoder.config.vocabSize));
-    let numRows = 0;
-    const untaken: RowWork[] = [];
-    for (const work of this.#queue) {
+    const shares = this.#queue.take(left, (work, maxRows) => {
+      const isFirst = numSpans === 0;
+      const maxSpans = blocksPerGraph(this.#decoder) - numSpans;
       const share =
         work.kind === "encode"
-          ? this.#shareOfBlocks(work, left, blocksPerGraph(this.#decoder) - numBlocks, shares.length === 0)
+          ? this.#shareOfBlocks(work, maxRows, maxSpans, isFirst)
           : work.kind === "prefill"
-            ? this.#shareOfPrompt(work, left, numWanted, shares.length === 0)
+            ? this.#shareOfPrompt(work, maxRows, numWanted, isFirst)
             : undefined;
-      if (share === undefined) {
-        if (work.task.state === "queued") untaken.push(work);
-        continue;
-      }
-      if (work.kind === "encode") numBlocks += share.spans.length;
-      else numBlocks += 1;
-      left -= share.numRows;
-      numRows += share.numRows;
-      numWanted -= share.numWanted;
-      shares.push(share);
-    }
-    this.#queue = untaken;
+      numSpans += share?.spans.length ?? 0;
+      numWanted -= share?.numWanted ?? 0;
+      return share;
+    });
     if (shares.length === 0) return;
+    const numRows = shares.reduce((sum, share) => sum + share.numRows, 0);
     this.#stats.rowGraphs += 1;
     this.#stats.rows += numRows;
     if (isBesideDecoding) this.#stats.maxRowsBesideDecoding = Math.max(this.#stats.maxRowsBesideDecoding, numRows);

@@ -32,6 +32,11 @@ export class StopMatcher {
     });
   }
 
+  /** Whether a stop text was found, or the answer's end was told. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
   /** @throws Error after the answer's end. */
   push(piece: string): StopStep {
     this.#checkOpen();

@@ -33,6 +33,11 @@ export class Task<T> {
     return this.#state;
   }
 
+  /** Whether nobody waits for it any more. */
+  get isOver(): boolean {
+    return this.#state === "left" || this.#state === "ended";
+  }
+
   get isCancelled(): boolean {
     return this.#isCancelled;
   }
@@ -42,6 +47,12 @@ export class Task<T> {
     this.#state = "running";
   }
 
+  /** Its graph was computed, and it waits for the next one. */
+  rest(): void {
+    if (this.#isCancelled) this.fail(undefined);
+    else if (this.#state === "running") this.#state = "queued";
+  }
+
   /** Ends the wait of a cancelled task whose graph goes on for others. */
   leave(): void {
     this.#end("left", () => this.#reject(this.#signal?.reason));
@@ -49,7 +60,7 @@ export class Task<T> {
 
   /** @returns whether somebody took the value: one who gave up takes none. */
   resolve(value: T): boolean {
-    if (this.#state === "left" || this.#state === "ended") return false;
+    if (this.isOver) return false;
     if (this.#isCancelled) {
       this.fail(undefined);
       return false;
@@ -60,7 +71,7 @@ export class Task<T> {
 
   /** Ends the wait with the signal's reason where the task was cancelled, else with the error. */
   fail(error: unknown): void {
-    if (this.#state === "left" || this.#state === "ended") return;
+    if (this.isOver) return;
     this.#end("ended", () => this.#reject(this.#isCancelled ? this.#signal?.reason : error));
   }
 

@@ -48,6 +48,7 @@ const hostErrors = {
   invalid: { status: 400, code: "invalid_value" },
   too_long: { status: 400, code: "context_length_exceeded" },
   queue_full: { status: 503, code: "queue_full" },
+  slow_reader: { status: 500, code: "slow_reader" },
   unavailable: { status: 503, code: "unavailable" },
   died: { status: 500, code: "engine_died" },
   failed: { status: 500, code: "engine_failed" },

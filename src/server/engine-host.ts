@@ -208,7 +208,7 @@ export class HostError extends Error {
   override readonly name = "HostError";
 
   constructor(
-    readonly code: "invalid" | "too_long" | "queue_full" | "unavailable" | "died" | "failed",
+    readonly code: "invalid" | "too_long" | "queue_full" | "slow_reader" | "unavailable" | "died" | "failed",
     message: string,
     options?: ErrorOptions,
   ) {

@@ -1,0 +1,195 @@
+import type { PassageLabel } from "../blocks/passage.js";
+import type { KVType } from "../files/element-types.js";
+import { blockId } from "../kv/block-id.js";
+import { BLOCK_KV_FORMAT_VERSION } from "../kv/block-kv.js";
+import type { BlockRequest, BlockStore } from "../kv/block-store.js";
+import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
+import { AssembledContext, assemble, contextBytes } from "./assemble.js";
+import type { ByteBudget } from "./byte-budget.js";
+import type { DecodeSlot } from "./decode-slots.js";
+import type { DeviceBlockMemory } from "./device-memory.js";
+import { blockShape } from "./encode-block.js";
+import type { LoadedModel } from "./model.js";
+import type { TokenizedPrompt } from "./prompt.js";
+import type { ServedBlock, Timings } from "./results.js";
+import type { Scheduler, WorkOf } from "./scheduler.js";
+import { unlessAborted } from "./unless-aborted.js";
+
+/** A local block's tokens, and the passage that they are, where they are one. */
+export interface LocalBlock {
+  readonly tokenIds: Int32Array;
+  readonly passage: PassageLabel | undefined;
+}
+
+/** A local block to find or to encode. */
+type TokenBlock = BlockRequest & LocalBlock;
+
+/** Whose request it is, and what holds for it. Its owner is the salt of its blocks' ids. */
+export interface RequestOf extends WorkOf {
+  readonly owner: string;
+  readonly signal: AbortSignal;
+  readonly positionReencoding: boolean;
+}
+
+export type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
+
+/** What a request needs of its context. */
+export interface ContextNeeds {
+  /** In rows. */
+  readonly capacity: number;
+  readonly decodes: boolean;
+  /** Whether local blocks are computed anew, for their rows' logits. */
+  readonly scoresPrompt?: boolean;
+  /** Of the context, and of what scoring the prompt takes beside it. */
+  readonly bytes: number;
+}
+
+/** What laying a prompt's blocks out leaves: the context to go on from, and what it took. Disposing gives it back. */
+export interface Prepared extends Disposable {
+  readonly context: AssembledContext;
+  readonly finalTokens: Int32Array;
+  /** Of the final block's first token. */
+  readonly finalPosition: number;
+  readonly blocks: readonly ServedBlock[];
+  readonly cachedTokens: number;
+}
+
+/** Makes contexts of prompts: room is taken, blocks are found in the store or encoded, and laid out. */
+export class ContextMaker {
+  constructor(
+    private readonly model: LoadedModel,
+    private readonly kvType: KVType,
+    private readonly store: BlockStore<DeviceBlockMemory>,
+    private readonly budget: ByteBudget,
+    private readonly scheduler: Scheduler,
+  ) {}
+
+  /** @throws EngineError "too_long" for what would never find room: before it waits for anything. */
+  needs(blocks: readonly Int32Array[], needs: Omit<ContextNeeds, "bytes">): ContextNeeds {
+    const { capacity, decodes, scoresPrompt = false } = needs;
+    const { decoder } = this.model;
+    const longestLocal = longest(blocks.slice(0, -1));
+    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(decoder, this.kvType, longestLocal, false) : 0;
+    const bytes = contextBytes(decoder, this.kvType, capacity, decodes) + scratchBytes;
+    this.budget.requireFit(bytes);
+    return { ...needs, bytes };
+  }
+
+  /** Leases or encodes the local blocks and lays them out. @throws the signal's reason; the device's error. */
+  async prepare(
+    { blocks, passages, numTokens }: TokenizedPrompt,
+    { capacity, decodes, bytes }: ContextNeeds,
+    of: RequestOf,
+    timings: MutableTimings,
+  ): Promise<Prepared> {
+    const { backend, decoder } = this.model;
+    const { owner, signal, positionReencoding } = of;
+    const local = blocks.slice(0, -1);
+    const finalTokens = blocks.at(-1) as Int32Array;
+    const waitFrom = performance.now();
+    const room = await this.budget.take(bytes, signal);
+    let context: AssembledContext | undefined;
+    let slot: DecodeSlot | undefined;
+    const giveBack = (): void => {
+      // Room and slot are the context's own once there is one.
+      for (const owned of context ? [context] : [slot, room]) owned?.[Symbol.dispose]();
+    };
+    try {
+      const encodeFrom = performance.now();
+      timings.waitMs = encodeFrom - waitFrom;
+      using leased = await this.lease(
+        local.map((tokenIds, i) => ({ tokenIds, passage: passages[i] })),
+        of,
+      );
+      const assembleFrom = performance.now();
+      timings.encodeMs = assembleFrom - encodeFrom;
+
+      slot = decodes ? this.scheduler.slots.take(capacity) : undefined;
+      context = new AssembledContext(backend, decoder, this.kvType, capacity, { room, slot });
+      const numLocal = numTokens - finalTokens.length;
+      const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
+      const laid = leased.blocks.map(({ block }) => block);
+      await assemble(this.scheduler.runnerOf(owner), decoder, context, laid, positions, signal);
+      timings.assembleMs = performance.now() - assembleFrom;
+      const cachedTokens = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
+      const served = { blocks: leased.served, cachedTokens };
+      return { context, finalTokens, finalPosition: numLocal, ...served, [Symbol.dispose]: giveBack };
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
+  }
+
+  /** Blocks from the store, or encoded now, and what is told of them. */
+  async lease(
+    blocks: readonly LocalBlock[],
+    of: Pick<RequestOf, "owner" | "signal">,
+  ): Promise<LeasedBlocks<DeviceBlockMemory> & { readonly served: readonly ServedBlock[] }> {
+    const requests = blocks.length > 0 ? await this.#requests(blocks, of) : [];
+    const encode = (misses: readonly TokenBlock[]) =>
+      this.scheduler.encode(
+        misses.map(({ tokenIds }) => tokenIds),
+        of,
+      );
+    const leased = await leaseBlocks(this.store, requests, encode, { signal: of.signal });
+    const served = requests.map(({ id, passage, tokenIds }, i) => {
+      const one = { id, tokens: tokenIds.length, hit: leased.blocks[i]?.fromStore === true };
+      return passage === undefined ? one : { ...one, passage };
+    });
+    return { ...leased, served };
+  }
+
+  /** The logits of every row of a prompt, each seeing what the mode lets it see: a local block's its block alone. */
+  async *promptRows(
+    blocks: readonly Int32Array[],
+    { context, finalTokens, finalPosition }: Prepared,
+    of: WorkOf,
+  ): AsyncGenerator<Float32Array> {
+    const { backend, decoder } = this.model;
+    const local = blocks.slice(0, -1);
+    if (local.length > 0) {
+      // Its room was taken with the context's.
+      using scratch = new AssembledContext(backend, decoder, this.kvType, longest(local), { room: context.pin() });
+      for (const block of local) {
+        scratch.length = 0;
+        yield* this.scheduler.prefill(scratch, block, 0, 0, of);
+      }
+    }
+    yield* this.scheduler.prefill(context, finalTokens, finalPosition, 0, of);
+  }
+
+  /** The logits of the final block's rows from one on, and of those of more tokens after it. */
+  lastRows(
+    { context, finalTokens, finalPosition }: Prepared,
+    firstWanted: number,
+    of: WorkOf,
+    more: readonly number[] = [],
+  ): AsyncGenerator<Float32Array> {
+    const tokens = more.length === 0 ? finalTokens : Int32Array.from([...finalTokens, ...more]);
+    return this.scheduler.prefill(context, tokens, finalPosition, firstWanted, of);
+  }
+
+  async #requests(
+    blocks: readonly LocalBlock[],
+    { owner, signal }: Pick<RequestOf, "owner" | "signal">,
+  ): Promise<TokenBlock[]> {
+    const fingerprint = await unlessAborted(this.model.fingerprint, signal);
+    const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
+    return blocks.map(({ tokenIds, passage }) => ({
+      id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),
+      shape: blockShape(this.model.decoder, this.kvType, tokenIds.length),
+      owner,
+      tokenIds,
+      passage,
+    }));
+  }
+}
+
+function longest(blocks: readonly Int32Array[]): number {
+  return blocks.reduce((most, { length }) => Math.max(most, length), 0);
+}
+
+/** Each block's positions from 0 on. */
+function ownPositions(blocks: readonly Int32Array[]): Int32Array {
+  return Int32Array.from(blocks.flatMap((block) => Array.from(block, (_, i) => i)));
+}

@@ -1,0 +1,145 @@
+import type { Graph } from "../ggml/graph.js";
+import type { BlockKV } from "../kv/block-kv.js";
+import type { AssembledContext } from "./assemble.js";
+import type { DeviceBlockMemory } from "./device-memory.js";
+import type { AnyTask, Task } from "./task.js";
+
+/** Work of a request that is more than a token: it takes what a graph has room for, and the request hands the rest in again. */
+export type RowWork =
+  | {
+      readonly kind: "encode";
+      readonly owner: string;
+      readonly task: Task<BlockKV<DeviceBlockMemory>[]>;
+      readonly blocks: readonly Int32Array[];
+    }
+  | {
+      readonly kind: "prefill";
+      readonly owner: string;
+      readonly task: Task<PrefillPart>;
+      readonly context: AssembledContext;
+      readonly tokenIds: Int32Array;
+      readonly position: number;
+      readonly firstWanted: number;
+      /** The block that this is a piece of: its pieces are always the same. */
+      readonly block?: BlockKV<DeviceBlockMemory>;
+    }
+  | {
+      readonly kind: "graph";
+      readonly owner: string;
+      readonly task: Task<void>;
+      readonly rows: number;
+      readonly maxNodes: number;
+      readonly fill: (graph: Graph) => void;
+    };
+
+export interface PrefillPart {
+  /** How many tokens were computed. */
+  readonly count: number;
+  /** Of the tokens among them whose logits are wanted. */
+  readonly logits: readonly Float32Array[];
+}
+
+/** What a piece of work has left to compute, in rows. */
+function rowsLeft(work: RowWork): number {
+  switch (work.kind) {
+    case "encode":
+      return work.blocks.reduce((sum, { length }) => sum + length, 0);
+    case "prefill":
+      return work.tokenIds.length;
+    case "graph":
+      return work.rows;
+    default:
+      return work satisfies never;
+  }
+}
+
+/** Fewer rows are no share of a graph: a tile of attention costs as much. */
+const minShareRows = 64;
+
+/** Work that waits for a graph, of owners who share each graph evenly. */
+export class RowQueue {
+  #works: RowWork[] = [];
+  /** When each owner who has work last had some of it in a graph, in graphs. */
+  readonly #lastServed = new Map<string, number>();
+  #numGraphs = 0;
+
+  get isEmpty(): boolean {
+    return this.#works.length === 0;
+  }
+
+  /** Work that is handed in again keeps its place by its request's next call: the line is in the order of coming. */
+  add(work: RowWork): void {
+    this.#works.push(work);
+  }
+
+  remove(task: AnyTask): void {
+    this.#works = this.#works.filter((work) => work.task !== task);
+  }
+
+  /** The work that is first in line, taken out of it, where it is a graph of its request's own. */
+  takeOwnGraph(): (RowWork & { readonly kind: "graph" }) | undefined {
+    const first = this.#byOwner()[0]?.[0];
+    if (first?.kind !== "graph") return undefined;
+    this.remove(first.task);
+    this.#serve([first.owner]);
+    return first;
+  }
+
+  /**
+   * Takes work for one graph out of the line.
+   *
+   * Every second graph goes by who has the least left, the others by who came first: in rotation no request waits for
+   * another's end, but where all are alike, all would end at the end.
+   *
+   * @param numRows that the graph has room for. Owners who have work share them evenly; what one leaves, others have.
+   * @param take makes a share of a work, of so many rows at most; undefined where it does not fit.
+   */
+  take<S extends { readonly numRows: number }>(
+    numRows: number,
+    take: (work: RowWork, maxRows: number) => S | undefined,
+  ): S[] {
+    const isForShortest = this.#numGraphs % 2 === 1;
+    this.#numGraphs += 1;
+    // Who was served least recently comes first where there is not a share for each.
+    const owners = this.#byOwner(isForShortest).slice(0, Math.max(1, Math.floor(numRows / minShareRows)));
+    const demand = (works: readonly RowWork[]) => works.reduce((sum, work) => sum + rowsLeft(work), 0);
+    owners.sort((a, b) => demand(a) - demand(b));
+    const shares: S[] = [];
+    const taken = new Set<RowWork>();
+    let left = numRows;
+    for (const [i, works] of owners.entries()) {
+      let own = i === owners.length - 1 ? left : Math.max(minShareRows, Math.floor(left / (owners.length - i)));
+      for (const work of works) {
+        const share = take(work, Math.min(own, left));
+        if (share !== undefined) {
+          shares.push(share);
+          own -= share.numRows;
+          left -= share.numRows;
+        }
+        if (share !== undefined || work.task.state !== "queued") taken.add(work);
+      }
+    }
+    this.#works = this.#works.filter((work) => !taken.has(work));
+    this.#serve(new Set([...taken].map(({ owner }) => owner)));
+    return shares;
+  }
+
+  /** Each owner's work in turn, of the owner first who was served least recently. */
+  #byOwner(isForShortest = false): RowWork[][] {
+    const works = isForShortest ? this.#works.toSorted((a, b) => rowsLeft(a) - rowsLeft(b)) : this.#works;
+    const byOwner = new Map<string, RowWork[]>();
+    for (const work of works) {
+      const own = byOwner.get(work.owner);
+      if (own === undefined) byOwner.set(work.owner, [work]);
+      else own.push(work);
+    }
+    const lastServed = (owner: string) => this.#lastServed.get(owner) ?? 0;
+    return [...byOwner].sort(([a], [b]) => lastServed(a) - lastServed(b)).map(([, own]) => own);
+  }
+
+  #serve(owners: Iterable<string>): void {
+    for (const owner of owners) this.#lastServed.set(owner, this.#numGraphs);
+    // Who has no work is forgotten once it is over.
+    if (this.#works.length === 0) this.#lastServed.clear();
+  }
+}
