@@ -1,3 +1,5 @@
+import type { Fields } from "../files/fields.js";
+import type { GgufEntry } from "../files/gguf-writer.js";
 import type { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { ModelConfig } from "./config.js";
@@ -37,8 +39,48 @@ export interface LayerBuild<C extends ModelConfig = ModelConfig> extends ModelBu
   attend(heads: { readonly queries: Tensor; readonly keys: Tensor; readonly values: Tensor }): Tensor | undefined;
 }
 
-/** What models of one architecture have in common. */
+/** How config.json describes models of an architecture. */
+export interface HuggingFaceTraits<C extends ModelConfig> {
+  /** The one entry of `architectures`. */
+  readonly className: string;
+  /** `max_position_embeddings`, where it is absent. */
+  readonly maxPositions: number;
+  /** `num_key_value_heads`, where it is absent. Default, and where it is null: as many as query heads. */
+  readonly numKvHeads?: number;
+  /** `head_dim`, where it is absent. Default: `hidden_size` over `num_attention_heads`. */
+  readonly headSize?: number;
+  /** Settings that `read()` reads, and that would be refused as changing the arithmetic. */
+  readonly reads?: readonly string[];
+  /** Biases that Transformers does not give these models: a file that asks for them means another model. */
+  readonly noBiases?: readonly string[];
+  /** In tokens; prompts longer than it are refused. @param layerTypes `layer_types`, one for each layer. */
+  slidingWindow(fields: Fields, numLayers: number, layerTypes: readonly string[] | undefined): number | undefined;
+  /** Adds the architecture's own to what all have. */
+  read(config: ModelConfig, fields: Fields): C;
+}
+
+/** How GGUF files hold models of an architecture. */
+export interface GgufTraits<C extends ModelConfig> {
+  /** `general.architecture`. Several may share it: the registry's first reads such files. */
+  readonly name: string;
+  /** Where rows of queries and keys lie: llama.cpp's converter permutes Llama's. @see llama_model_rope_type */
+  readonly pairs: RopeConfig["pairs"];
+  /** Whether llama.cpp reads `rope_freqs.weight`, which llama3 scaling becomes. */
+  readonly hasFactors: boolean;
+  /** Metadata that `read()` reads, and that would be refused as changing the arithmetic, such as "residual_scale". */
+  readonly reads?: readonly string[];
+  /** Adds the architecture's own to what all have. @param fields keys with the architecture's name before them. */
+  read(config: ModelConfig, fields: Fields, hasTensor: (name: string) => boolean): C;
+  /** The metadata that `read()` reads. */
+  write?(config: C): Iterable<readonly [key: string, GgufEntry]>;
+}
+
+/** What models of one architecture have in common; all that knows of it stands in its file. */
 export interface Architecture<C extends ModelConfig = ModelConfig> {
+  /** As `model_type` of config.json has it. */
+  readonly name: string;
+  readonly huggingFace: HuggingFaceTraits<C>;
+  readonly gguf: GgufTraits<C>;
   /** Every weight, one after the other: a config from outside may claim any number of layers. */
   tensors(config: C): Iterable<NeededTensor>;
   /** How a layer turns queries and keys; the same object where it is the same. Undefined: the layer has no positions. */

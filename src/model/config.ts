@@ -1,11 +1,13 @@
 import type { BlockAttentionConfig } from "./block-attention-config.js";
 import { inverseFrequencies, type RopeConfig } from "./rope.js";
 
-export type Architecture = "llama" | "mistral" | "qwen2" | "qwen3";
-
-/** A decoder-only transformer with RMS norm, RoPE and SwiGLU, as config.json or GGUF metadata describe it. */
+/**
+ * What every decoder-only transformer with RMS norm has, as config.json or GGUF metadata describe it. An architecture adds what
+ * it alone has. All of it decides block ids: a field that is renamed makes other ids of the same files.
+ */
 export interface ModelConfig {
-  readonly architecture: Architecture;
+  /** The architecture's name. */
+  readonly architecture: string;
   readonly vocabSize: number;
   readonly numLayers: number;
   readonly hiddenSize: number;
@@ -21,14 +23,6 @@ export interface ModelConfig {
   readonly contextLength: number;
   /** In tokens; prompts longer than it are refused. Undefined: every layer sees everything. */
   readonly slidingWindow: number | undefined;
-  /** Biases on the projections of queries, keys and values (qwen2, or `attention_bias`). */
-  readonly qkvBias: boolean;
-  /** A bias on the attention's output projection (llama and qwen3 with `attention_bias`). */
-  readonly outputBias: boolean;
-  /** Biases on the three products of the MLP (`mlp_bias`). */
-  readonly mlpBias: boolean;
-  /** RMS norm over each head of the queries and keys, before RoPE (qwen3). */
-  readonly qkNorm: boolean;
   /** The embedding matrix is the head too. */
   readonly tiedHead: boolean;
   /** What the model's own files say of its block-attention training; undefined where they say nothing. */

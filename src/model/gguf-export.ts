@@ -6,7 +6,7 @@ import { readRange } from "../files/read-range.js";
 import type { TensorEntry } from "../files/tensor-source.js";
 import type { Ggml } from "../ggml/library.js";
 import { convertRows } from "../ggml/quantize.js";
-import type { ModelConfig } from "./config.js";
+import { architectures } from "./architectures/registry.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import type { ModelSource } from "./model-source.js";
 import { frequencyFactors } from "./rope.js";
@@ -21,8 +21,9 @@ const pieceElements = 1 << 22;
  * @throws Error for RoPE settings that GGUF cannot say.
  */
 export function ggufModelEntries(source: ModelSource, conversion: WeightsConversion): Map<string, GgufEntry> {
-  const { config } = source;
-  const arch = ggufArchitecture(config);
+  const { architecture, config } = source;
+  const { gguf } = architecture;
+  const arch = gguf.name;
   const u32 = (value: number): GgufEntry => ({ kind: "u32", value });
   const f32 = (value: number): GgufEntry => ({ kind: "f32", value });
   const text = (value: string): GgufEntry => ({ kind: "text", value });
@@ -53,9 +54,10 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     case "llama3":
     case "factors":
       // They become a tensor.
-      if (arch !== "llama") {
+      if (!gguf.hasFactors) {
+        const others = architectures.filter((other) => other.gguf.hasFactors).map(({ name }) => name);
         throw new Error(
-          `Cannot convert ${quote(source.path)}: GGUF has no ${scaling.kind} RoPE scaling for ${arch}, only for llama`,
+          `Cannot convert ${quote(source.path)}: GGUF has no ${scaling.kind} RoPE scaling for ${arch}, only for ${others.join(", ")}`,
         );
       }
       break;
@@ -79,6 +81,7 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     default:
       scaling satisfies never;
   }
+  for (const [key, entry] of gguf.write?.(config) ?? []) entries.set(`${arch}.${key}`, entry);
   const own = config.blockAttention;
   if (own !== undefined) {
     entries.set("block_attention.version", u32(own.version));
@@ -92,8 +95,8 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
 }
 
 /**
- * A Hugging Face model's weights under llama.cpp's names, converted as asked. Of llama's queries and keys the rows of a head
- * are put in pairs side by side, as llama.cpp turns them.
+ * A Hugging Face model's weights under llama.cpp's names, converted as asked. Where llama.cpp wants it, the rows of a head of
+ * queries and keys are put in pairs side by side.
  *
  * @throws Error for a file that cannot be read, while pieces are taken; the signal's reason.
  */
@@ -103,12 +106,13 @@ export function ggufTensors(
   conversion: WeightsConversion,
   signal?: AbortSignal,
 ): GgufTensorToWrite[] {
-  const { config, tensors } = source;
-  const isPaired = ggufArchitecture(config) === "llama" && config.rope.pairs === "half";
-  const written = [...tensors].map(([name, entry]): GgufTensorToWrite => {
+  const { architecture, config, tensors } = source;
+  const isPaired = architecture.gguf.pairs === "adjacent" && config.rope.pairs === "half";
+  const written = [...architecture.tensors(config)].map(({ name, rotated }): GgufTensorToWrite => {
+    const entry = tensors.get(name) as TensorEntry;
     const type = convertedType(entry, conversion);
     const [rowLength, numRows] = rowsOf(entry);
-    const headSize = isPaired && /\.attn_[qk]\.(weight|bias)$/.test(name) ? config.headSize : undefined;
+    const headSize = isPaired && rotated ? config.headSize : undefined;
     return {
       name,
       type,
@@ -131,11 +135,6 @@ export function ggufTensors(
     },
   };
   return [freqs, ...written];
-}
-
-/** llama.cpp knows mistral as llama. */
-function ggufArchitecture({ architecture }: ModelConfig): "llama" | "qwen2" | "qwen3" {
-  return architecture === "mistral" ? "llama" : architecture;
 }
 
 /** llama.cpp's number for what most of the file is. @see include/llama.h, enum llama_ftype */

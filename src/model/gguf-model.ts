@@ -4,9 +4,10 @@ import { type GgufFile, type GgufMetadata, readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import type { FileTensor } from "../files/tensor-source.js";
+import type { Architecture } from "./architecture.js";
 import { architectures } from "./architectures/registry.js";
 import { readGgufBlockAttention } from "./block-attention-config.js";
-import { type Architecture, checkModelConfig, type ModelConfig } from "./config.js";
+import { checkModelConfig, type ModelConfig } from "./config.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./needed-tensors.js";
@@ -24,18 +25,17 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
   if (file.tensors.size === 0) {
     throw new Error(`Cannot read ${where}: it holds only a vocabulary, no tensors`);
   }
-  const config = await readConfig(file, where);
-  const architecture = architectures[config.architecture];
+  const { architecture, config } = await readConfig(file, where);
   const tensors = pickTensors(
     architecture,
     config,
     file.tensors,
     "name",
-    // Old files carry angles that nothing reads; rope_freqs is read above, but only for llama.
+    // Old files carry angles that nothing reads; rope_freqs was read above, if at all.
     (name) =>
       name.endsWith(".attn_rot_embd.weight") ||
       name.endsWith(".attn_rot_embd") ||
-      (config.architecture === "llama" && name === ropeFactorsName),
+      (architecture.gguf.hasFactors && name === ropeFactorsName),
     where,
   );
   return {
@@ -52,11 +52,15 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
 
 const ropeFactorsName = "rope_freqs.weight";
 
-async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
+async function readConfig(
+  file: GgufFile,
+  where: string,
+): Promise<{ readonly architecture: Architecture; readonly config: ModelConfig }> {
   const { metadata, tensors } = file;
   const fields: Fields = { where, get: (key) => metadata.get(key) };
   const architecture = readArchitecture(fields);
-  const key = (name: string) => `${architecture}.${name}`;
+  const { gguf } = architecture;
+  const key = (name: string) => `${gguf.name}.${name}`;
   const need = (name: string) => required(fields, key(name), readInteger(fields, key(name), 1, maxCount));
   refuseUnreadKeys(fields, metadata, architecture);
   const numHeads = need("attention.head_count");
@@ -81,7 +85,7 @@ async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
     return tensor?.kind === "readable" ? tensor.entry.shape : tensor?.shape;
   };
   const config: ModelConfig = {
-    architecture,
+    architecture: architecture.name,
     vocabSize: required(fields, "token_embd.weight", shapeOf("token_embd.weight")?.[0]),
     numLayers: need("block_count"),
     hiddenSize,
@@ -98,8 +102,7 @@ async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
       headSize,
       theta: readPositive(fields, key("rope.freq_base")) ?? 10_000,
       scaling,
-      // llama.cpp's converter permutes Llama's rows, not Qwen's. @see llama_model_rope_type
-      pairs: architecture === "llama" ? "adjacent" : "half",
+      pairs: gguf.pairs,
     },
     // As for config.json, a stated original context is stretched by its factor.
     contextLength:
@@ -107,29 +110,25 @@ async function readConfig(file: GgufFile, where: string): Promise<ModelConfig> {
         ? Math.max(contextLength, Math.floor(scaling.factor * scaling.originalContextLength))
         : contextLength,
     slidingWindow: readInteger(fields, key("attention.sliding_window"), 0) || undefined,
-    qkvBias: tensors.has("blk.0.attn_q.bias"),
-    outputBias: tensors.has("blk.0.attn_output.bias"),
-    mlpBias: tensors.has("blk.0.ffn_up.bias"),
-    qkNorm: architecture === "qwen3",
     tiedHead: !tensors.has("output.weight"),
     blockAttention: readGgufBlockAttention(metadata, where),
   };
   checkModelConfig(config, where);
-  return config;
+  return { architecture, config: gguf.read(config, fields, (name) => tensors.has(name)) };
 }
 
 /** Generous: the largest models have 126 layers and rows of 53,248. */
 const maxCount = 2 ** 24;
 
-/** Mistral's files say "llama". */
 function readArchitecture(fields: Fields): Architecture {
   const name = required(fields, "general.architecture", readText(fields, "general.architecture"));
-  if (name === "llama" || name === "qwen2" || name === "qwen3") {
-    return name;
+  const architecture = architectures.find(({ gguf }) => gguf.name === name);
+  if (architecture === undefined) {
+    throw new Error(
+      `Cannot read ${fields.where}: its architecture is ${quote(name, 60)}, supported are ${architectures.map((known) => known.name).join(", ")}`,
+    );
   }
-  throw new Error(
-    `Cannot read ${fields.where}: its architecture is ${quote(name, 60)}, supported are llama (Mistral too), qwen2 and qwen3`,
-  );
+  return architecture;
 }
 
 /** The architecture's keys that are read, or that only inform. */
@@ -162,10 +161,11 @@ const knownKeys: ReadonlySet<string> = new Set([
 ]);
 
 /** Every key of the architecture's own is arithmetic, so one that nothing reads is refused unless it says no: 0, false or "". */
-function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, architecture: Architecture): void {
-  const start = `${architecture}.`;
+function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, { gguf }: Architecture): void {
+  const start = `${gguf.name}.`;
   for (const [key, value] of metadata) {
-    const isUnread = key.startsWith(start) && !knownKeys.has(key.slice(start.length));
+    const name = key.slice(start.length);
+    const isUnread = key.startsWith(start) && !knownKeys.has(name) && !gguf.reads?.includes(name);
     const isNeutral = !value || (key === `${start}attention.causal` && value === true);
     if (isUnread && !isNeutral) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} may change the arithmetic and is not supported`);
@@ -189,16 +189,16 @@ function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, architecture: 
 async function readScaling(
   file: GgufFile,
   fields: Fields,
-  architecture: Architecture,
+  { gguf }: Architecture,
   headSize: number,
 ): Promise<RopeScaling> {
-  const key = (name: string) => `${architecture}.rope.scaling.${name}`;
+  const key = (name: string) => `${gguf.name}.rope.scaling.${name}`;
   const type = readText(fields, key("type")) ?? "linear";
-  const stated = [key("factor"), `${architecture}.rope.scale_linear`].find((name) => !isAbsent(fields, name));
+  const stated = [key("factor"), `${gguf.name}.rope.scale_linear`].find((name) => !isAbsent(fields, name));
   // llama.cpp reads 0 as not scaled.
   const factor = stated === undefined || fields.get(stated) === 0 ? 1 : (readPositive(fields, stated) ?? 1);
   const attnFactor = readPositive(fields, key("attn_factor")) ?? 1;
-  const factors = architecture === "llama" ? await readFactors(file, headSize) : undefined;
+  const factors = gguf.hasFactors ? await readFactors(file, headSize) : undefined;
   switch (type) {
     case "none":
     case "linear": {
@@ -219,7 +219,7 @@ async function readScaling(
           `Cannot read ${fields.where}: it has YaRN and ${quote(ropeFactorsName)}, only one of them is read`,
         );
       }
-      return readYarn(fields, key, architecture, factor, attnFactor);
+      return readYarn(fields, key, gguf.name, factor, attnFactor);
     case "longrope":
       throw new Error(
         `Cannot read ${fields.where}: the RoPE type "longrope" is refused, its angles depend on the prompt's whole length, so stored keys cannot be moved`,
@@ -232,7 +232,7 @@ async function readScaling(
 function readYarn(
   fields: Fields,
   key: (name: string) => string,
-  architecture: Architecture,
+  name: string,
   factor: number,
   attnFactor: number,
 ): RopeScaling {
@@ -250,7 +250,7 @@ function readYarn(
     factor,
     originalContextLength:
       readInteger(fields, key("original_context_length"), 1) ??
-      required(fields, `${architecture}.context_length`, readInteger(fields, `${architecture}.context_length`, 1)),
+      required(fields, `${name}.context_length`, readInteger(fields, `${name}.context_length`, 1)),
     betaFast: readPositive(fields, key("yarn_beta_fast")) ?? 32,
     betaSlow: readPositive(fields, key("yarn_beta_slow")) ?? 1,
     attentionFactor: readPositive(fields, key("yarn_attn_factor")) ?? magnitude * attnFactor,

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { parseJson } from "../files/bounded-json.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
 
-const parse = (value: unknown) => parseHuggingFaceConfig(parseJson(JSON.stringify(value), "t"), '"config.json"');
+const parse = (value: unknown) => parseHuggingFaceConfig(parseJson(JSON.stringify(value), "t"), '"config.json"').config;
 
 const sizes = {
   vocab_size: 100,

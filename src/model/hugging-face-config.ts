@@ -11,8 +11,10 @@ import {
   wrongValue,
 } from "../files/fields.js";
 import { quote } from "../files/quote.js";
+import type { Architecture } from "./architecture.js";
+import { architectures } from "./architectures/registry.js";
 import { parseBlockAttentionConfig } from "./block-attention-config.js";
-import { type Architecture, checkModelConfig, type ModelConfig } from "./config.js";
+import { checkModelConfig, type ModelConfig } from "./config.js";
 import { parseHuggingFaceRope } from "./hugging-face-rope.js";
 
 /**
@@ -25,47 +27,44 @@ import { parseHuggingFaceRope } from "./hugging-face-rope.js";
  * @throws Error of one line naming the key, its value and what is wanted.
  * @see Transformers 5.23, models/{llama,mistral,qwen2,qwen3}/configuration_*.py
  */
-export function parseHuggingFaceConfig(json: JsonValue, where: string): ModelConfig {
+export function parseHuggingFaceConfig(
+  json: JsonValue,
+  where: string,
+): { readonly architecture: Architecture; readonly config: ModelConfig } {
   if (!isJsonObject(json)) {
     throw new Error(`Cannot read ${where}: it is no object`);
   }
   const fields = objectFields(where, json);
   const architecture = readArchitecture(fields);
+  const traits = architecture.huggingFace;
   refuseUnreadSettings(fields, architecture);
-  const defaults = defaultsOf[architecture];
   const numHeads = needCount(fields, "num_attention_heads");
   const hiddenSize = needCount(fields, "hidden_size");
-  const headSize = readInteger(fields, "head_dim", 1) ?? defaults.headSize ?? hiddenSize / numHeads;
+  const headSize = readInteger(fields, "head_dim", 1) ?? traits.headSize ?? hiddenSize / numHeads;
   if (!Number.isInteger(headSize)) {
     throw new Error(
       `Cannot read ${where}: "hidden_size" ${hiddenSize} is no multiple of "num_attention_heads" ${numHeads}, and "head_dim" is missing`,
     );
   }
   const numLayers = needCount(fields, "num_hidden_layers");
-  const maxPositions = readInteger(fields, "max_position_embeddings", 1) ?? defaults.maxPositions;
-  const attentionBias = readBoolean(fields, "attention_bias") ?? false;
+  const maxPositions = readInteger(fields, "max_position_embeddings", 1) ?? traits.maxPositions;
   const config: ModelConfig = {
-    architecture,
+    architecture: architecture.name,
     vocabSize: needCount(fields, "vocab_size"),
     numLayers,
     hiddenSize,
     intermediateSize: needCount(fields, "intermediate_size"),
     numHeads,
-    numKvHeads: readNumKvHeads(fields, numHeads, defaults.numKvHeads),
+    numKvHeads: readNumKvHeads(fields, numHeads, traits.numKvHeads),
     headSize,
     rmsNormEps: readPositive(fields, "rms_norm_eps") ?? 1e-6,
     ...parseHuggingFaceRope(json, where, headSize, maxPositions),
-    slidingWindow: readSlidingWindow(fields, architecture, numLayers),
-    // Transformers gives qwen2 these three biases whatever `attention_bias` says.
-    qkvBias: architecture === "qwen2" || attentionBias,
-    outputBias: architecture !== "qwen2" && attentionBias,
-    mlpBias: readBoolean(fields, "mlp_bias") ?? false,
-    qkNorm: architecture === "qwen3",
+    slidingWindow: traits.slidingWindow(fields, numLayers, readLayerTypes(fields, numLayers)),
     tiedHead: readBoolean(fields, "tie_word_embeddings") ?? false,
     blockAttention: parseBlockAttentionConfig(json.block_attention, where),
   };
   checkModelConfig(config, where);
-  return config;
+  return { architecture, config: traits.read(config, fields) };
 }
 
 /**
@@ -83,30 +82,15 @@ export function readEndTokenIds(json: JsonObject, where: string): number[] {
   return ids;
 }
 
-interface ArchitectureDefaults {
-  readonly className: string;
-  readonly maxPositions: number;
-  /** Of an absent key; null means numHeads in all of them. */
-  readonly numKvHeads: number | undefined;
-  readonly headSize: number | undefined;
-}
-
-const defaultsOf: Readonly<Record<Architecture, ArchitectureDefaults>> = {
-  llama: { className: "LlamaForCausalLM", maxPositions: 2048, numKvHeads: undefined, headSize: undefined },
-  mistral: { className: "MistralForCausalLM", maxPositions: 131_072, numKvHeads: 8, headSize: undefined },
-  qwen2: { className: "Qwen2ForCausalLM", maxPositions: 32_768, numKvHeads: 32, headSize: undefined },
-  qwen3: { className: "Qwen3ForCausalLM", maxPositions: 32_768, numKvHeads: 32, headSize: 128 },
-};
-
 function readArchitecture(fields: Fields): Architecture {
   const modelType = required(fields, "model_type", readText(fields, "model_type"));
-  if (!Object.hasOwn(defaultsOf, modelType)) {
+  const architecture = architectures.find(({ name }) => name === modelType);
+  if (architecture === undefined) {
     throw new Error(
-      `Cannot read ${fields.where}: "model_type" is ${quote(modelType, 60)}, supported are ${Object.keys(defaultsOf).join(", ")}`,
+      `Cannot read ${fields.where}: "model_type" is ${quote(modelType, 60)}, supported are ${architectures.map(({ name }) => name).join(", ")}`,
     );
   }
-  const architecture = modelType as Architecture;
-  const { className } = defaultsOf[architecture];
+  const { className } = architecture.huggingFace;
   const classes: unknown = fields.get("architectures") ?? [className];
   if (!Array.isArray(classes) || classes.length !== 1 || classes[0] !== className) {
     const shown = quote(Array.isArray(classes) ? classes.map(String).join(", ") : String(classes), 60);
@@ -129,42 +113,6 @@ function readNumKvHeads(fields: Fields, numHeads: number, fallback: number | und
     return fallback;
   }
   return readInteger(fields, "num_key_value_heads", 1, maxCount) ?? numHeads;
-}
-
-/** Undefined where every layer sees everything. */
-function readSlidingWindow(fields: Fields, architecture: Architecture, numLayers: number): number | undefined {
-  const window = readInteger(fields, "sliding_window", 1);
-  const layerTypes = readLayerTypes(fields, numLayers);
-  switch (architecture) {
-    case "llama":
-      // Transformers passes over it here; within the window both readings agree, past it the prompt is refused.
-      return window;
-    case "mistral":
-      return fields.get("sliding_window") === undefined ? 4096 : window;
-    case "qwen2":
-    case "qwen3": {
-      const used = readBoolean(fields, "use_sliding_window")
-        ? isGiven(fields, "sliding_window")
-          ? window
-          : 4096
-        : undefined;
-      const firstSliding = readInteger(fields, "max_window_layers", 0) ?? 28;
-      const slides = layerTypes?.includes("sliding_attention") ?? (used !== undefined && firstSliding < numLayers);
-      if (slides && used === undefined) {
-        throw new Error(
-          `Cannot read ${fields.where}: "layer_types" names sliding layers, but "use_sliding_window" and "sliding_window" give no window`,
-        );
-      }
-      return slides ? used : undefined;
-    }
-    default:
-      return architecture satisfies never;
-  }
-}
-
-/** Whether the key is there, null or not: null has a meaning of its own where the default is not null. */
-function isGiven(fields: Fields, key: string): boolean {
-  return fields.get(key) !== undefined;
 }
 
 function readLayerTypes(fields: Fields, numLayers: number): readonly string[] | undefined {
@@ -238,7 +186,7 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
   ["use_bias", [false]],
 ]);
 
-function refuseUnreadSettings(fields: Fields, architecture: Architecture): void {
+function refuseUnreadSettings(fields: Fields, { name, huggingFace }: Architecture): void {
   const activation = readText(fields, "hidden_act") ?? "silu";
   if (activation !== "silu") {
     throw wrongValue(fields, "hidden_act", '"silu"');
@@ -246,16 +194,14 @@ function refuseUnreadSettings(fields: Fields, architecture: Architecture): void 
   for (const [key, harmless] of unreadSettings) {
     const value = fields.get(key) as JsonValue | undefined;
     const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;
-    if (!isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
+    const isRead = huggingFace.reads?.includes(key) ?? false;
+    if (!isRead && !isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} changes the arithmetic and is not supported`);
     }
   }
-  // Transformers has no such biases here: a file that asks for them means another model.
-  const biases =
-    architecture === "mistral" ? ["attention_bias", "mlp_bias"] : architecture === "llama" ? [] : ["mlp_bias"];
-  for (const key of biases) {
+  for (const key of huggingFace.noBiases ?? []) {
     if (readBoolean(fields, key)) {
-      throw new Error(`Cannot read ${fields.where}: ${quote(key)} is true, ${architecture} has no such biases`);
+      throw new Error(`Cannot read ${fields.where}: ${quote(key)} is true, ${name} has no such biases`);
     }
   }
 }

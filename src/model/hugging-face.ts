@@ -5,7 +5,6 @@ import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import { readSafetensorsFolder } from "../files/safetensors.js";
 import type { FileTensor } from "../files/tensor-source.js";
-import { architectures } from "./architectures/registry.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./needed-tensors.js";
@@ -19,7 +18,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
   const path = resolve(folder);
   const configPath = join(path, "config.json");
   const json = await readJson(configPath);
-  const written = parseHuggingFaceConfig(json, quote(configPath));
+  const { architecture, config: written } = parseHuggingFaceConfig(json, quote(configPath));
   const endTokenIds = new Set(isJsonObject(json) ? readEndTokenIds(json, quote(configPath)) : []);
   const generationPath = join(path, "generation_config.json");
   if (await pathExists(generationPath)) {
@@ -39,7 +38,6 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
         `${quote(configPath)} ties the head to the embedding, but the folder has a head with other numbers: its own head is used`,
       ]
     : [];
-  const architecture = architectures[config.architecture];
   const tensors = pickTensors(
     architecture,
     config,

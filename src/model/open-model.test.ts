@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import type { JsonObject } from "../files/bounded-json.js";
 import {
   expectError,
   ggufBytes,
@@ -11,8 +12,6 @@ import {
   type TestTensor,
   temporaryFolder,
 } from "../files/test-files.suite.js";
-import { architectures } from "./architectures/registry.js";
-import type { ModelConfig } from "./config.js";
 import { parseHuggingFaceConfig } from "./hugging-face-config.js";
 import { openModel } from "./open-model.js";
 
@@ -27,11 +26,10 @@ const json = {
   eos_token_id: [1, 2],
 };
 
-const needed = (config: ModelConfig, name: "name" | "huggingFaceName"): TestTensor[] =>
-  [...architectures[config.architecture].tensors(config)].map((tensor) => ({
-    name: tensor[name],
-    shape: tensor.shape,
-  }));
+function needed(config: object, name: "name" | "huggingFaceName"): TestTensor[] {
+  const { architecture, config: read } = parseHuggingFaceConfig(config as JsonObject, "t");
+  return [...architecture.tensors(read)].map((tensor) => ({ name: tensor[name], shape: tensor.shape }));
+}
 
 interface Folder {
   readonly config?: Record<string, unknown>;
@@ -41,7 +39,7 @@ interface Folder {
 async function folderOf({ config = json, change = (tensors) => tensors }: Folder): Promise<string> {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "config.json"), JSON.stringify(config));
-  const tensors = needed(parseHuggingFaceConfig(config as typeof json, "t"), "huggingFaceName");
+  const tensors = needed(config, "huggingFaceName");
   await writeFile(join(folder, "model.safetensors"), safetensorsBytes(change(tensors)));
   return folder;
 }
@@ -154,7 +152,7 @@ const keys: Record<string, TestGgufValue> = {
   "tokenizer.ggml.eot_token_id": { u32: 3 },
 };
 
-const ggufTensors = needed(parseHuggingFaceConfig(json, "t"), "name");
+const ggufTensors = needed(json, "name");
 
 interface Gguf {
   readonly architecture?: string;
@@ -185,7 +183,7 @@ test("openModel(): a GGUF file", async () => {
   const model = await openModel(path);
   expect(model).toMatchObject({ kind: "gguf", path, files: [path], endTokenIds: [1, 3] });
   expect(model.config).toEqual({
-    ...parseHuggingFaceConfig(json, "t"),
+    ...parseHuggingFaceConfig(json, "t").config,
     rmsNormEps: 0.5,
     contextLength: 256,
     rope: { headSize: 4, theta: 10_000, scaling: { kind: "none" }, pairs: "adjacent" },

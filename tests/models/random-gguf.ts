@@ -46,8 +46,10 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
   const shape = resolveShape(options);
   const { type = "F32", cheap = false } = options;
   const headType = options.headType ?? (["Q4_0", "Q4_K", "Q5_K"].includes(type) ? "Q6_K" : type);
-  const tensors = listTensors(shape).map((tensor) => ({
+  const { architecture, tensors: needed } = listTensors(shape);
+  const tensors = needed.map((tensor) => ({
     ...tensor,
+    rotated: architecture.gguf.pairs === "adjacent" && tensor.rotated === true,
     type: chooseType(tensor, shape, options, headType),
   }));
   const factors = shape.rope === "llama3" ? llama3Factors(shape) : undefined;
@@ -63,7 +65,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
           },
         ]),
     ...tensors.map((tensor) => ({
-      name: tensor.ggufName,
+      name: tensor.name,
       shape: tensor.shape,
       type: tensor.type,
       byteLength: byteLengthOf(tensor),
@@ -71,7 +73,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
   ];
 
   const header = new GgufBytes();
-  const metadata = makeMetadata(shape, type);
+  const metadata = makeMetadata(shape, type, architecture.gguf.name);
   header.bytes(Buffer.from("GGUF"));
   header.u32(3);
   header.u64(infos.length);
@@ -118,10 +120,10 @@ function chooseType(
 ): TensorType {
   const { type = "F32", mixed = false } = options;
   if (tensor.shape.length === 1) return "F32";
-  if (tensor.ggufName === "output.weight") return fitType(headType, tensor);
-  if (tensor.ggufName === "token_embd.weight") return fitType(shape.tied ? headType : type, tensor);
-  const layer = Number(tensor.ggufName.split(".")[1]);
-  const isPrecise = /attn_v|ffn_down/.test(tensor.ggufName) && layer % 2 === 0;
+  if (tensor.name === "output.weight") return fitType(headType, tensor);
+  if (tensor.name === "token_embd.weight") return fitType(shape.tied ? headType : type, tensor);
+  const layer = Number(tensor.name.split(".")[1]);
+  const isPrecise = /attn_v|ffn_down/.test(tensor.name) && layer % 2 === 0;
   return fitType(mixed && isPrecise ? "Q6_K" : type, tensor);
 }
 
@@ -131,7 +133,7 @@ function fitType(type: TensorType, tensor: RandomTensor): TensorType {
   if (rowLength % elementTypes[type].blockSize === 0) return type;
   if (type === "Q6_K" && rowLength % 32 === 0) return "Q8_0";
   throw new RangeError(
-    `Cannot write ${tensor.ggufName}: rows of ${rowLength} do not divide into ${type}'s groups of ${elementTypes[type].blockSize}`,
+    `Cannot write ${tensor.name}: rows of ${rowLength} do not divide into ${type}'s groups of ${elementTypes[type].blockSize}`,
   );
 }
 
@@ -154,7 +156,7 @@ function* drawPieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomG
 function* composePieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
   const { blockSize: groupSize, typeSize: groupBytes } = elementTypes[tensor.type];
   const numStocked = 1024;
-  const random = new Random(shape.seed, tensor.ggufName);
+  const random = new Random(shape.seed, tensor.name);
   const values = new Float32Array(numStocked * groupSize);
   random.fill(values, tensor.mean, tensor.deviation);
   const stock = encodeRows(tensor.type, values, groupSize, options);
@@ -223,9 +225,7 @@ type Value =
   | { readonly string: string }
   | { readonly strings: readonly string[] };
 
-function makeMetadata(shape: ResolvedShape, type: TensorType): [string, Value][] {
-  // llama.cpp knows mistral as llama.
-  const arch = shape.architecture === "mistral" ? "llama" : shape.architecture;
+function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [string, Value][] {
   const tokenizer = makeTokenizer();
   const padding = Array.from({ length: shape.vocabSize - tokenizer.tokens.length }, (_, i) => `[PAD${i}]`);
   const tokenTypes = tokenizer.tokens.map(({ kind }) => ({ normal: 1, control: 3, "user-defined": 4 })[kind]);

@@ -1,14 +1,15 @@
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import type { JsonObject } from "../../src/files/bounded-json.js";
 import { toBF16, toF16 } from "./half-floats.js";
 import { Random } from "./random.js";
 import {
   listTensors,
+  makeConfig,
   type RandomModelShape,
   type RandomTensor,
   type ResolvedShape,
   resolveShape,
-  ropeParameters,
 } from "./random-shape.js";
 import { makeTokenizer, tokenizerFiles } from "./random-tokenizer.js";
 
@@ -34,8 +35,24 @@ export function writeRandomModel(folder: string, options: RandomModelOptions): v
   const { dtype = "F32", shards = 1, configStyle = "transformers-5" } = options;
   mkdirSync(folder, { recursive: true });
   const tokenizer = makeTokenizer();
+  const { architecture, tensors } = listTensors(shape);
+  const { rope_parameters: rope, ...others } = makeConfig(shape) as JsonObject & { rope_parameters: JsonObject };
+  const { rope_theta, ...scaling } = rope;
+  const torchType = { F32: "float32", F16: "float16", BF16: "bfloat16" }[dtype];
+  const config = {
+    architectures: [architecture.huggingFace.className],
+    ...others,
+    ...(configStyle === "transformers-4"
+      ? {
+          rope_theta,
+          rope_scaling: scaling.rope_type === "default" ? null : scaling,
+          torch_dtype: torchType,
+          transformers_version: "4.57.0",
+        }
+      : { rope_parameters: rope, dtype: torchType, transformers_version: "5.23.0" }),
+  };
   const endTokenIds = [tokenizer.eosTokenId, tokenizer.endOfTurnTokenId];
-  writeFileSync(join(folder, "config.json"), JSON.stringify(makeConfig(shape, dtype, configStyle), null, 2));
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config, null, 2));
   writeFileSync(
     join(folder, "generation_config.json"),
     JSON.stringify({ bos_token_id: tokenizer.bosTokenId, eos_token_id: endTokenIds, do_sample: false }, null, 2),
@@ -44,7 +61,6 @@ export function writeRandomModel(folder: string, options: RandomModelOptions): v
   writeFileSync(join(folder, "tokenizer.json"), tokenizerJson);
   writeFileSync(join(folder, "tokenizer_config.json"), tokenizerConfigJson);
 
-  const tensors = listTensors(shape);
   if (shards === 1) {
     writeSafetensors(join(folder, "model.safetensors"), tensors, shape, dtype);
     return;
@@ -120,57 +136,4 @@ function writeSafetensors(
     closeSync(file);
   }
   return offset;
-}
-
-const classNames = {
-  llama: "LlamaForCausalLM",
-  mistral: "MistralForCausalLM",
-  qwen2: "Qwen2ForCausalLM",
-  qwen3: "Qwen3ForCausalLM",
-} as const;
-
-function makeConfig(
-  shape: ResolvedShape,
-  dtype: FloatType,
-  style: "transformers-4" | "transformers-5",
-): Record<string, unknown> {
-  const { architecture, rope, theta } = shape;
-  const tokenizer = makeTokenizer();
-  const scaling = ropeParameters[rope];
-  const torchType = { F32: "float32", F16: "float16", BF16: "bfloat16" }[dtype];
-  const hasDerivedHeadSize = shape.headSize * shape.numHeads === shape.hiddenSize;
-  return {
-    architectures: [classNames[architecture]],
-    model_type: architecture,
-    hidden_act: "silu",
-    hidden_size: shape.hiddenSize,
-    intermediate_size: shape.intermediateSize,
-    num_hidden_layers: shape.numLayers,
-    num_attention_heads: shape.numHeads,
-    num_key_value_heads: shape.numKvHeads,
-    ...(hasDerivedHeadSize && architecture !== "qwen3" ? {} : { head_dim: shape.headSize }),
-    max_position_embeddings: shape.contextLength,
-    rms_norm_eps: 1e-5,
-    tie_word_embeddings: shape.tied,
-    vocab_size: shape.vocabSize,
-    bos_token_id: tokenizer.bosTokenId,
-    eos_token_id: tokenizer.eosTokenId,
-    attention_dropout: 0,
-    initializer_range: 0.02,
-    use_cache: true,
-    ...(architecture === "llama" ? { attention_bias: shape.attentionBias, mlp_bias: shape.mlpBias } : {}),
-    ...(architecture === "qwen3" ? { attention_bias: false } : {}),
-    ...(architecture === "mistral" ? { sliding_window: shape.slidingWindow ?? null } : {}),
-    ...(architecture === "qwen2" || architecture === "qwen3"
-      ? { use_sliding_window: false, sliding_window: null, max_window_layers: shape.numLayers }
-      : {}),
-    ...(style === "transformers-4"
-      ? { rope_theta: theta, rope_scaling: scaling ?? null, torch_dtype: torchType, transformers_version: "4.57.0" }
-      : {
-          rope_parameters: { rope_theta: theta, ...(scaling ?? { rope_type: "default" }) },
-          dtype: torchType,
-          transformers_version: "5.23.0",
-        }),
-    ...(shape.blockAttention === undefined ? {} : { block_attention: shape.blockAttention }),
-  };
 }

@@ -1,13 +1,15 @@
+import type { JsonObject, JsonValue } from "../../src/files/bounded-json.js";
+import type { Architecture, NeededTensor } from "../../src/model/architecture.js";
 import type { BlockAttentionConfig } from "../../src/model/block-attention-config.js";
-import type { Architecture } from "../../src/model/config.js";
-import { countTokens } from "./random-tokenizer.js";
+import { parseHuggingFaceConfig } from "../../src/model/hugging-face-config.js";
+import { countTokens, makeTokenizer } from "./random-tokenizer.js";
 
 /** Each with fixed parameters, chosen so that a head of 16 or more has pairs in every band of the scaling. */
 export type RandomRope = "plain" | "linear" | "llama3" | "yarn";
 
 /** What a random model looks like. All but the architecture have a default; `resolveShape` gives them. */
 export interface RandomModelShape {
-  readonly architecture: Architecture;
+  readonly architecture: string;
   readonly hiddenSize?: number;
   readonly intermediateSize?: number;
   readonly numLayers?: number;
@@ -23,7 +25,7 @@ export interface RandomModelShape {
   readonly contextLength?: number;
   /** In tokens; undefined: none. Mistral only. */
   readonly slidingWindow?: number;
-  /** Llama: biases on queries, keys, values and the attention's output. Qwen2 always has the first three. */
+  /** Llama and qwen3: biases on queries, keys, values and the attention's output. Qwen2 always has the first three. */
   readonly attentionBias?: boolean;
   /** Llama: biases on the MLP's three products. */
   readonly mlpBias?: boolean;
@@ -34,6 +36,8 @@ export interface RandomModelShape {
   readonly blockAttention?: BlockAttentionConfig;
   /** Whether the tokenizer puts BOS before a prompt. Default: llama and mistral do. */
   readonly addsBos?: boolean;
+  /** More of config.json, for what one architecture alone has. */
+  readonly settings?: JsonObject;
   readonly seed?: number;
 }
 
@@ -42,15 +46,10 @@ export interface ResolvedShape extends Required<Omit<RandomModelShape, "slidingW
   readonly blockAttention: BlockAttentionConfig | undefined;
 }
 
-/** One weight: its two names, its shape (outermost first), and how its numbers are drawn. */
-export interface RandomTensor {
-  readonly huggingFaceName: string;
-  readonly ggufName: string;
-  readonly shape: readonly number[];
+/** One weight, and how its numbers are drawn. */
+export interface RandomTensor extends NeededTensor {
   readonly mean: number;
   readonly deviation: number;
-  /** Rows that arch llama's GGUF lays out with the pairs side by side. */
-  readonly rotated: boolean;
 }
 
 /** @throws RangeError for a shape that no model has. */
@@ -76,6 +75,7 @@ export function resolveShape(shape: RandomModelShape): ResolvedShape {
     logitScale: shape.logitScale ?? 2,
     blockAttention: shape.blockAttention,
     addsBos: shape.addsBos ?? (architecture === "llama" || architecture === "mistral"),
+    settings: shape.settings ?? {},
     seed: shape.seed ?? 1,
   };
   if (resolved.vocabSize < countTokens()) {
@@ -86,76 +86,71 @@ export function resolveShape(shape: RandomModelShape): ResolvedShape {
       `Cannot make a model: ${numHeads} heads of ${resolved.headSize} over ${resolved.numKvHeads}, wanted an even size and a whole ratio`,
     );
   }
-  if ((attentionBias || mlpBias) && architecture !== "llama") {
-    throw new RangeError(`Cannot make a model: attentionBias and mlpBias are of llama, not of ${architecture}`);
-  }
   return resolved;
 }
 
-/** Every weight of a model, in the order in which Hugging Face lists them. */
-export function listTensors(shape: ResolvedShape): RandomTensor[] {
-  const { architecture, hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headSize } = shape;
-  const queries = numHeads * headSize;
-  const keys = numKvHeads * headSize;
-  const qkvBias = architecture === "qwen2" || shape.attentionBias;
-  const sharpness = Math.sqrt(shape.attentionScale);
-  const tensors: RandomTensor[] = [];
-  const add = (
-    huggingFaceName: string,
-    ggufName: string,
-    size: number[],
-    mean: number,
-    deviation: number,
-    rotated = false,
-  ) => tensors.push({ huggingFaceName, ggufName, shape: size, mean, deviation, rotated });
+/** A random model's config.json, as Transformers 5 writes it. */
+export function makeConfig(shape: ResolvedShape): JsonObject {
+  const tokenizer = makeTokenizer();
+  return {
+    model_type: shape.architecture,
+    hidden_act: "silu",
+    hidden_size: shape.hiddenSize,
+    intermediate_size: shape.intermediateSize,
+    num_hidden_layers: shape.numLayers,
+    num_attention_heads: shape.numHeads,
+    num_key_value_heads: shape.numKvHeads,
+    // Qwen3's default is 128.
+    ...(shape.headSize * shape.numHeads === shape.hiddenSize && shape.architecture !== "qwen3"
+      ? {}
+      : { head_dim: shape.headSize }),
+    max_position_embeddings: shape.contextLength,
+    rms_norm_eps: 1e-5,
+    tie_word_embeddings: shape.tied,
+    vocab_size: shape.vocabSize,
+    bos_token_id: tokenizer.bosTokenId,
+    eos_token_id: tokenizer.eosTokenId,
+    attention_dropout: 0,
+    initializer_range: 0.02,
+    use_cache: true,
+    attention_bias: shape.attentionBias,
+    mlp_bias: shape.mlpBias,
+    use_sliding_window: false,
+    sliding_window: shape.slidingWindow ?? null,
+    rope_parameters: { rope_theta: shape.theta, ...(ropeParameters[shape.rope] ?? { rope_type: "default" }) },
+    ...(shape.blockAttention === undefined
+      ? {}
+      : { block_attention: JSON.parse(JSON.stringify(shape.blockAttention)) as JsonValue }),
+    ...shape.settings,
+  };
+}
 
+/** The architecture of a random model, and every weight, in the order in which Hugging Face lists them. */
+export function listTensors(shape: ResolvedShape): { architecture: Architecture; tensors: RandomTensor[] } {
+  const { architecture, config } = parseHuggingFaceConfig(makeConfig(shape), "a random model's config.json");
+  const place = ({ name }: NeededTensor): number => {
+    const [, layer, part] = /^blk\.(\d+)\.(\w+)/.exec(name) ?? [];
+    if (part === undefined) return name === "token_embd.weight" ? -1 : Number.MAX_SAFE_INTEGER;
+    const found = partsInOrder.indexOf(part);
+    return Number(layer) * 100 + (found === -1 ? partsInOrder.length : found);
+  };
+  const tensors = [...architecture.tensors(config)].map((tensor) => ({ ...tensor, ...drawing(tensor, shape) }));
+  return { architecture, tensors: tensors.sort((a, b) => place(a) - place(b)) };
+}
+
+/** Those of a layer up to the MLP. */
+const partsInOrder = "attn_norm attn_q attn_k attn_v attn_output attn_q_norm attn_k_norm ffn_norm".split(" ");
+
+function drawing({ name, shape: size }: NeededTensor, shape: ResolvedShape): { mean: number; deviation: number } {
+  const sharpness = Math.sqrt(shape.attentionScale);
+  if (/attn_[qk]_norm/.test(name)) return { mean: 1.5 * sharpness, deviation: 0.15 };
+  if (name.includes("norm")) return { mean: 1, deviation: 0.1 };
+  if (name.endsWith("bias")) return { mean: 0, deviation: /attn_[qkv]\./.test(name) ? 0.5 : 0.2 };
   // A tied embedding is the head too, so its deviation is the head's.
-  const headDeviation = shape.logitScale / Math.sqrt(hiddenSize);
-  add(
-    "model.embed_tokens.weight",
-    "token_embd.weight",
-    [shape.vocabSize, hiddenSize],
-    0,
-    shape.tied ? headDeviation : 1,
-  );
-  for (let i = 0; i < numLayers; i++) {
-    const hf = `model.layers.${i}`;
-    const gguf = `blk.${i}`;
-    const linear = (
-      hfName: string,
-      ggufName: string,
-      rows: number,
-      columns: number,
-      gain: number,
-      biasDeviation: number | undefined,
-      rotated = false,
-    ) => {
-      const deviation = (1.5 * gain) / Math.sqrt(columns);
-      add(`${hf}.${hfName}.weight`, `${gguf}.${ggufName}.weight`, [rows, columns], 0, deviation, rotated);
-      if (biasDeviation !== undefined) {
-        add(`${hf}.${hfName}.bias`, `${gguf}.${ggufName}.bias`, [rows], 0, biasDeviation, rotated);
-      }
-    };
-    add(`${hf}.input_layernorm.weight`, `${gguf}.attn_norm.weight`, [hiddenSize], 1, 0.1);
-    const bias = qkvBias ? 0.5 : undefined;
-    const permuted = architecture === "llama" || architecture === "mistral";
-    linear("self_attn.q_proj", "attn_q", queries, hiddenSize, sharpness, bias, permuted);
-    linear("self_attn.k_proj", "attn_k", keys, hiddenSize, sharpness, bias, permuted);
-    linear("self_attn.v_proj", "attn_v", keys, hiddenSize, 1, bias);
-    linear("self_attn.o_proj", "attn_output", hiddenSize, queries, 1, shape.attentionBias ? 0.2 : undefined);
-    if (architecture === "qwen3") {
-      add(`${hf}.self_attn.q_norm.weight`, `${gguf}.attn_q_norm.weight`, [headSize], 1.5 * sharpness, 0.15);
-      add(`${hf}.self_attn.k_norm.weight`, `${gguf}.attn_k_norm.weight`, [headSize], 1.5 * sharpness, 0.15);
-    }
-    add(`${hf}.post_attention_layernorm.weight`, `${gguf}.ffn_norm.weight`, [hiddenSize], 1, 0.1);
-    const mlpBias = shape.mlpBias ? 0.2 : undefined;
-    linear("mlp.gate_proj", "ffn_gate", intermediateSize, hiddenSize, 1, mlpBias);
-    linear("mlp.up_proj", "ffn_up", intermediateSize, hiddenSize, 1, mlpBias);
-    linear("mlp.down_proj", "ffn_down", hiddenSize, intermediateSize, 1, mlpBias);
-  }
-  add("model.norm.weight", "output_norm.weight", [hiddenSize], 1, 0.1);
-  if (!shape.tied) add("lm_head.weight", "output.weight", [shape.vocabSize, hiddenSize], 0, headDeviation);
-  return tensors;
+  if (name === "token_embd.weight" && !shape.tied) return { mean: 0, deviation: 1 };
+  if (!name.startsWith("blk.")) return { mean: 0, deviation: shape.logitScale / Math.sqrt(shape.hiddenSize) };
+  const gain = /attn_[qk]\./.test(name) ? sharpness : 1;
+  return { mean: 0, deviation: (1.5 * gain) / Math.sqrt(size.at(-1) as number) };
 }
 
 /** The parameters of each kind of scaling, as config.json names them. */

@@ -66,7 +66,8 @@ export class OnePassModel {
           return Array.from({ length: count }, (_, h) => {
             let head = all.slice(h * headSize, (h + 1) * headSize);
             if (name === "v") return head;
-            if (config.qkNorm) head = rmsNorm(head, this.#weight(`${blk}.attn_${name}_norm.weight`), rmsNormEps);
+            const norm = this.#weights.get(`${blk}.attn_${name}_norm.weight`);
+            if (norm) head = rmsNorm(head, norm, rmsNormEps);
             return turn(head, name === "q" ? reading.queryPosition(t) : reading.keyPosition(t), config);
           });
         });

@@ -1,3 +1,4 @@
+import { readBoolean, readInteger } from "../../files/fields.js";
 import type { Architecture, NeededTensor } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
 import {
@@ -24,13 +25,41 @@ export interface LlamaConfig extends ModelConfig {
   readonly qkNorm: boolean;
 }
 
+/** @see Transformers, models/llama; llama.cpp, src/models/llama.cpp */
 export const llama: Architecture<LlamaConfig> = {
+  name: "llama",
+  huggingFace: {
+    className: "LlamaForCausalLM",
+    maxPositions: 2048,
+    // Transformers passes over it here; within the window both readings agree, past it the prompt is refused.
+    slidingWindow: (fields) => readInteger(fields, "sliding_window", 1),
+    read: (config, fields) => {
+      const attentionBias = readBoolean(fields, "attention_bias") ?? false;
+      const mlpBias = readBoolean(fields, "mlp_bias") ?? false;
+      return { ...config, qkvBias: attentionBias, outputBias: attentionBias, mlpBias, qkNorm: false };
+    },
+  },
+  gguf: {
+    name: "llama",
+    pairs: "adjacent",
+    hasFactors: true,
+    read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: false }),
+  },
   tensors: (config) => llamaTensors(config),
   rope: ({ rope }) => rope,
   embed: embedding,
   layer: (build, x) => preNormLayer(build, x, attention, swiglu),
   head: normedHead,
 };
+
+/** Which biases a GGUF file has. */
+export function biasesIn(hasTensor: (name: string) => boolean) {
+  return {
+    qkvBias: hasTensor("blk.0.attn_q.bias"),
+    outputBias: hasTensor("blk.0.attn_output.bias"),
+    mlpBias: hasTensor("blk.0.ffn_up.bias"),
+  };
+}
 
 /** @param more those that a layer of another architecture has beside llama's norms. */
 export function* llamaTensors(config: LlamaConfig, more: readonly NeededTensor[] = []): Generator<NeededTensor> {

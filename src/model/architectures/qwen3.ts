@@ -1,11 +1,31 @@
+import { readBoolean } from "../../files/fields.js";
 import type { Tensor } from "../../ggml/tensor.js";
 import type { Architecture, LayerBuild } from "../architecture.js";
-import { type LlamaConfig, llama, llamaTensors } from "./llama.js";
+import { biasesIn, type LlamaConfig, llama, llamaTensors } from "./llama.js";
 import { heads, norm, preNormLayer, rmsNorm, swiglu } from "./parts.js";
+import { qwen2 } from "./qwen2.js";
 
-/** Llama with an RMS norm over each head of the queries and keys, before RoPE. */
+/**
+ * Qwen2 with an RMS norm over each head of the queries and keys, before RoPE.
+ * @see Transformers, models/qwen3; llama.cpp, src/models/qwen3.cpp
+ */
 export const qwen3: Architecture<LlamaConfig> = {
   ...llama,
+  name: "qwen3",
+  huggingFace: {
+    ...qwen2.huggingFace,
+    className: "Qwen3ForCausalLM",
+    headSize: 128,
+    read: (config, fields) => {
+      const attentionBias = readBoolean(fields, "attention_bias") ?? false;
+      return { ...config, qkvBias: attentionBias, outputBias: attentionBias, mlpBias: false, qkNorm: true };
+    },
+  },
+  gguf: {
+    ...qwen2.gguf,
+    name: "qwen3",
+    read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: true }),
+  },
   tensors: (config) =>
     llamaTensors(config, [
       norm("attn_q_norm", "self_attn.q_norm", config.headSize),

@@ -1,7 +1,8 @@
 import type { Architecture } from "../architecture.js";
-import type { Architecture as Name } from "../config.js";
 import { llama } from "./llama.js";
+import { mistral } from "./mistral.js";
+import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 
-/** Every architecture, by its name in config.json. */
-export const architectures: Readonly<Record<Name, Architecture>> = { llama, mistral: llama, qwen2: llama, qwen3 };
+/** Every architecture that is run. Of those that share a name in GGUF the first reads its files. */
+export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3];

@@ -1,0 +1,44 @@
+import { type Fields, readBoolean, readInteger } from "../../files/fields.js";
+import type { Architecture } from "../architecture.js";
+import { biasesIn, type LlamaConfig, llama } from "./llama.js";
+
+/** Llama with biases on queries, keys and values. @see Transformers, models/qwen2; llama.cpp, src/models/qwen2.cpp */
+export const qwen2: Architecture<LlamaConfig> = {
+  ...llama,
+  name: "qwen2",
+  huggingFace: {
+    className: "Qwen2ForCausalLM",
+    maxPositions: 32_768,
+    numKvHeads: 32,
+    noBiases: ["mlp_bias"],
+    slidingWindow: qwenWindow,
+    // Transformers gives qwen2 these three biases whatever `attention_bias` says.
+    read: (config) => ({ ...config, qkvBias: true, outputBias: false, mlpBias: false, qkNorm: false }),
+  },
+  gguf: {
+    name: "qwen2",
+    pairs: "half",
+    hasFactors: false,
+    read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: false }),
+  },
+};
+
+/** The window of Qwen's models: they have one only where `use_sliding_window` says so and a layer slides. */
+function qwenWindow(
+  fields: Fields,
+  numLayers: number,
+  layerTypes: readonly string[] | undefined,
+): number | undefined {
+  const window = readInteger(fields, "sliding_window", 1);
+  // null has a meaning of its own: no window.
+  const given = fields.get("sliding_window") === undefined ? 4096 : window;
+  const used = readBoolean(fields, "use_sliding_window") ? given : undefined;
+  const firstSliding = readInteger(fields, "max_window_layers", 0) ?? 28;
+  const slides = layerTypes?.includes("sliding_attention") ?? (used !== undefined && firstSliding < numLayers);
+  if (slides && used === undefined) {
+    throw new Error(
+      `Cannot read ${fields.where}: "layer_types" names sliding layers, but "use_sliding_window" and "sliding_window" give no window`,
+    );
+  }
+  return slides ? used : undefined;
+}
