@@ -105,6 +105,8 @@ function engineOptions(config: ServerConfig) {
     maxRunning,
     maxQueued,
     maxPromptTokens,
+    // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
+    readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
     ragTexts: { preamble: ragPreamble, passage: ragPassage, final: ragFinal },
   };
 }

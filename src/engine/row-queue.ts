@@ -56,10 +56,13 @@ function rowsLeft(work: RowWork): number {
 /** Fewer rows are no share of a graph: a tile of attention costs as much. */
 const minShareRows = 64;
 
+/** Who was served before so many others comes first again. */
+const maxKnownOwners = 1024;
+
 /** Work that waits for a graph, of owners who share each graph evenly. */
 export class RowQueue {
   #works: RowWork[] = [];
-  /** When each owner who has work last had some of it in a graph, in graphs. */
+  /** When owners last had work in a graph, counted in graphs; least recently first. */
   readonly #lastServed = new Map<string, number>();
   #numGraphs = 0;
 
@@ -138,8 +141,13 @@ export class RowQueue {
   }
 
   #serve(owners: Iterable<string>): void {
-    for (const owner of owners) this.#lastServed.set(owner, this.#numGraphs);
-    // Who has no work is forgotten once it is over.
-    if (this.#works.length === 0) this.#lastServed.clear();
+    for (const owner of owners) {
+      this.#lastServed.delete(owner);
+      this.#lastServed.set(owner, this.#numGraphs);
+    }
+    for (const owner of this.#lastServed.keys()) {
+      if (this.#lastServed.size <= maxKnownOwners) return;
+      this.#lastServed.delete(owner);
+    }
   }
 }
