@@ -29,9 +29,9 @@ async function kernelTimes(
   const { backend, decoder } = engine.model;
   const { config, weights } = decoder;
   const rows = passages.reduce((sum, passage) => sum + passage.length, 0);
-  using context = new AssembledContext(backend, decoder, engine.kvType, rows + question);
   const blocks = [];
   const scheduler = new Scheduler(backend, decoder, engine.kvType);
+  using context = new AssembledContext(scheduler.memory, rows + question);
   for await (const block of scheduler.encode(passages.map((ids) => Int32Array.from(ids)))) blocks.push(block);
   await assemble(
     scheduler.runnerOf(),

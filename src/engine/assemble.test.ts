@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import type { BlockKV } from "../kv/block-kv.js";
+import type { KVRows } from "../model/kv-rows.js";
 import { rotateKeys } from "../model/rope.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
@@ -38,9 +39,9 @@ test("assemble(): keys turned once to their places, values as they are", async (
   const { numLayers, numKvHeads, headSize, rope } = decoder.config;
   const encoded: BlockKV<DeviceBlockMemory>[] = [];
   for await (const block of scheduler.encode(blocks)) encoded.push(block);
-  using context = new AssembledContext(backend, decoder, "f32", 50);
+  using context = new AssembledContext(scheduler.memory, 50);
   expect(context.capacity).toBe(64);
-  expect(contextBytes(decoder, "f32", 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
+  expect(contextBytes(scheduler.memory, 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
   const order = [2, 0, 1].map((i) => encoded[i]!);
   await assemble(
     scheduler.runnerOf(),
@@ -50,8 +51,8 @@ test("assemble(): keys turned once to their places, values as they are", async (
     Int32Array.from({ length: 39 }, (_, i) => i),
   );
   expect(context.length).toBe(39);
-  const keys = backend.readFloats(context.keys.tensor);
-  const values = backend.readFloats(context.values.tensor);
+  const read = ({ tensor, offset }: KVRows) => backend.readFloats(tensor).subarray(offset);
+  const [keys, values] = [read(context.keys), read(context.values)];
   let first = 0;
   for (const block of order) {
     const { numTokens } = block.shape;
@@ -69,7 +70,7 @@ test("assemble(): keys turned once to their places, values as they are", async (
   await expect(assemble(scheduler.runnerOf(), decoder, context, order, new Int32Array(39))).rejects.toThrow(
     "Cannot assemble 39 rows",
   );
-  using small = new AssembledContext(backend, decoder, "f32", 1);
+  using small = new AssembledContext(scheduler.memory, 1);
   await expect(assemble(scheduler.runnerOf(), decoder, small, order, new Int32Array(38))).rejects.toThrow(
     "at 38 positions",
   );

@@ -1,11 +1,11 @@
-import { elementTypes, type KVType } from "../files/element-types.js";
-import type { Backend, TensorStorage } from "../ggml/backend.js";
+import { elementTypes } from "../files/element-types.js";
 import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
-import { contextType, type DeviceBlockMemory } from "./device-memory.js";
+import type { DeviceBlockMemory } from "./device-memory.js";
+import type { KVMemory, Region } from "./kv-memory.js";
 
 /** Keys turned by one node: some 10 ms. */
 const maxElementsPerNode = 1 << 23;
@@ -39,10 +39,12 @@ const minRowsTransposed = 256;
 export class AssembledContext implements Disposable {
   readonly capacity: number;
   readonly slot: DecodeSlot | undefined;
-  readonly #decoder: Decoder;
+  readonly #memory: KVMemory;
   readonly #room: Disposable | undefined;
-  /** Values, and keys where there is no slot; freed when the values are transposed. */
-  #storage: TensorStorage | undefined;
+  /** Where there is no slot. */
+  readonly #keys: Region | undefined;
+  /** Freed when they are transposed. */
+  #values: Region | undefined;
   #numPins = 0;
   #isDisposed = false;
   /** Rows that hold keys and values. */
@@ -56,44 +58,43 @@ export class AssembledContext implements Disposable {
    * @throws Error if the device has not enough memory; what was given stays the caller's then.
    */
   constructor(
-    backend: Backend,
-    decoder: Decoder,
-    kvType: KVType,
+    memory: KVMemory,
     capacity: number,
     owned: { readonly room?: Disposable | undefined; readonly slot?: DecodeSlot | undefined } = {},
   ) {
     this.capacity = roundCapacity(capacity);
     this.slot = owned.slot;
-    this.#decoder = decoder;
-    const ne = [rowElements(decoder.config, this.capacity)];
-    const type = contextType(kvType);
-    const values = { name: "values", type, ne };
-    this.#storage = backend.allocate(owned.slot ? [values] : [{ name: "keys", type, ne }, values]);
+    this.#memory = memory;
+    const allocate = () => memory.allocate(memory.contextType, rowElements(memory.shape, this.capacity));
+    this.#values = allocate();
+    try {
+      this.#keys = owned.slot ? undefined : allocate();
+    } catch (error) {
+      this.#values[Symbol.dispose]();
+      throw error;
+    }
     this.#room = owned.room;
   }
 
   get keys(): KVRows {
-    return this.slot?.keys ?? this.#rows("keys");
+    return this.slot?.keys ?? this.#rows(this.#keys);
   }
 
   /** @throws Error once tokens are decoded. */
   get values(): KVRows {
-    return this.#rows("values");
+    return this.#rows(this.#values);
   }
 
   /** Transposes the values of all rows so far; again does nothing. From then on rows come by decoding alone. */
   async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
-    if (this.#storage === undefined) return;
+    if (this.#values === undefined) return;
     if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
     const { valuesTransposed } = this.slot;
-    const { config } = this.#decoder;
-    const perGraph = Math.max(
-      1,
-      Math.floor(maxElementsPerNode / (config.numKvHeads * config.headSize * Math.max(1, this.length))),
-    );
-    for (let first = 0; first < config.numLayers && this.length > 0; first += perGraph) {
-      const layers = { first, end: Math.min(config.numLayers, first + perGraph) };
-      const share = (layers.end - layers.first) / config.numLayers;
+    const { numLayers, numKvHeads, headSize } = this.#memory.shape;
+    const perGraph = Math.max(1, Math.floor(maxElementsPerNode / (numKvHeads * headSize * Math.max(1, this.length))));
+    for (let first = 0; first < numLayers && this.length > 0; first += perGraph) {
+      const layers = { first, end: Math.min(numLayers, first + perGraph) };
+      const share = (layers.end - layers.first) / numLayers;
       const numSteps = Math.ceil(this.length / minRowsTransposed);
       await runner.run(
         Math.ceil((share * this.length) / transposedRowsPerRow),
@@ -103,8 +104,8 @@ export class AssembledContext implements Disposable {
       );
     }
     this.cleared = this.length;
-    this.#storage[Symbol.dispose]();
-    this.#storage = undefined;
+    this.#values[Symbol.dispose]();
+    this.#values = undefined;
   }
 
   /** Keeps the memory where it is until the pin is disposed, whoever disposes the context meanwhile. */
@@ -129,23 +130,20 @@ export class AssembledContext implements Disposable {
   }
 
   #free(): void {
-    this.#storage?.[Symbol.dispose]();
-    this.slot?.[Symbol.dispose]();
-    this.#room?.[Symbol.dispose]();
+    for (const owned of [this.#values, this.#keys, this.slot, this.#room]) owned?.[Symbol.dispose]();
   }
 
-  #rows(name: string): KVRows {
-    if (this.#storage === undefined) throw new Error(`Cannot use a context's ${name}: its tokens are being decoded`);
-    const { capacity } = this;
-    return new KVRows(this.#decoder.config, { tensor: this.#storage.get(name), offset: 0, capacity });
+  #rows(region: Region | undefined): KVRows {
+    if (region === undefined) throw new Error("Cannot use a context's values: its tokens are being decoded");
+    const { tensor, offset } = region;
+    return new KVRows(this.#memory.shape, { tensor, offset, capacity: this.capacity });
   }
 }
 
 /** The bytes that a context of this many rows takes, with its slot if tokens are decoded over it. */
-export function contextBytes(decoder: Decoder, kvType: KVType, capacity: number, decodes: boolean): number {
-  const elementBytes = elementTypes[contextType(kvType)].typeSize;
+export function contextBytes({ shape, contextType }: KVMemory, capacity: number, decodes: boolean): number {
   const rows = roundCapacity(capacity);
-  return elementBytes * rowElements(decoder.config, decodes ? rows + 2 * slotRows(rows) : 2 * rows);
+  return elementTypes[contextType].typeSize * rowElements(shape, decodes ? rows + 2 * slotRows(rows) : 2 * rows);
 }
 
 /**

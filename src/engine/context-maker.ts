@@ -67,10 +67,10 @@ export class ContextMaker {
   /** @throws EngineError "too_long" for what would never find room: before it waits for anything. */
   needs(blocks: readonly Int32Array[], needs: Omit<ContextNeeds, "bytes">): ContextNeeds {
     const { capacity, decodes, scoresPrompt = false } = needs;
-    const { decoder } = this.model;
+    const { memory } = this.scheduler;
     const longestLocal = longest(blocks.slice(0, -1));
-    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(decoder, this.kvType, longestLocal, false) : 0;
-    const bytes = contextBytes(decoder, this.kvType, capacity, decodes) + scratchBytes;
+    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, false) : 0;
+    const bytes = contextBytes(memory, capacity, decodes) + scratchBytes;
     this.budget.requireFit(bytes);
     return { ...needs, bytes };
   }
@@ -82,7 +82,6 @@ export class ContextMaker {
     of: RequestOf,
     timings: MutableTimings,
   ): Promise<Prepared> {
-    const { backend, decoder } = this.model;
     const { owner, signal, positionReencoding } = of;
     const local = blocks.slice(0, -1);
     const finalTokens = blocks.at(-1) as Int32Array;
@@ -105,11 +104,11 @@ export class ContextMaker {
       timings.encodeMs = assembleFrom - encodeFrom;
 
       slot = decodes ? this.scheduler.slots.take(capacity) : undefined;
-      context = new AssembledContext(backend, decoder, this.kvType, capacity, { room, slot });
+      context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
       const numLocal = numTokens - finalTokens.length;
       const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
       const laid = leased.blocks.map(({ block }) => block);
-      await assemble(this.scheduler.runnerOf(owner), decoder, context, laid, positions, signal);
+      await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, positions, signal);
       timings.assembleMs = performance.now() - assembleFrom;
       const cachedTokens = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
       const served = { blocks: leased.served, cachedTokens };
@@ -145,11 +144,10 @@ export class ContextMaker {
     { context, finalTokens, finalPosition }: Prepared,
     of: WorkOf,
   ): AsyncGenerator<Float32Array> {
-    const { backend, decoder } = this.model;
     const local = blocks.slice(0, -1);
     if (local.length > 0) {
       // Its room was taken with the context's.
-      using scratch = new AssembledContext(backend, decoder, this.kvType, longest(local), { room: context.pin() });
+      using scratch = new AssembledContext(this.scheduler.memory, longest(local), { room: context.pin() });
       for (const block of local) {
         scratch.length = 0;
         yield* this.scheduler.prefill(scratch, block, 0, 0, of);

@@ -1,8 +1,6 @@
-import type { KVType } from "../files/element-types.js";
-import type { Backend, TensorStorage } from "../ggml/backend.js";
-import type { Decoder } from "../model/decoder.js";
+import { elementTypes } from "../files/element-types.js";
 import { KVRows, rowElements } from "../model/kv-rows.js";
-import { contextType } from "./device-memory.js";
+import type { KVMemory, Region } from "./kv-memory.js";
 
 /** Slots that are made at a time, at most, and the bytes that they may take together. */
 const maxSlotsAtATime = 16;
@@ -30,7 +28,8 @@ export interface SlotGroup {
 
 interface Group extends SlotGroup {
   readonly capacity: number;
-  readonly storage: TensorStorage;
+  readonly keys: Region;
+  readonly valuesTransposed: Region;
   readonly isUsed: boolean[];
 }
 
@@ -48,9 +47,7 @@ export function slotRows(rows: number): number {
  * sequences there are, and freed when their last slot comes back.
  */
 export class DecodeSlots {
-  readonly #backend: Backend;
-  readonly #decoder: Decoder;
-  readonly #kvType: KVType;
+  readonly #memory: KVMemory;
   readonly #capBytes: number;
   readonly #onFree: (group: SlotGroup) => void;
   readonly #groups = new Set<Group>();
@@ -60,15 +57,8 @@ export class DecodeSlots {
    * @param options.capBytes spare slots are made only up to here.
    * @param options.onFree told before a group's memory is freed.
    */
-  constructor(
-    backend: Backend,
-    decoder: Decoder,
-    kvType: KVType,
-    options: { readonly capBytes: number; readonly onFree: (group: SlotGroup) => void },
-  ) {
-    this.#backend = backend;
-    this.#decoder = decoder;
-    this.#kvType = kvType;
+  constructor(memory: KVMemory, options: { readonly capBytes: number; readonly onFree: (group: SlotGroup) => void }) {
+    this.#memory = memory;
     this.#capBytes = options.capBytes;
     this.#onFree = options.onFree;
   }
@@ -83,14 +73,14 @@ export class DecodeSlots {
     const group = withRoom[0] ?? this.#newGroup(capacity, same);
     const index = group.isUsed.indexOf(false);
     group.isUsed[index] = true;
-    const place = (name: string) => ({ tensor: group.storage.get(name), offset: index * group.stride, capacity });
-    const { config } = this.#decoder;
+    const place = ({ tensor, offset }: Region) => ({ tensor, offset: offset + index * group.stride, capacity });
+    const { shape } = this.#memory;
     let isOut = true;
     return {
       group,
       index,
-      keys: new KVRows(config, place("keys")),
-      valuesTransposed: new KVRows(config, place("values transposed"), "transposed"),
+      keys: new KVRows(shape, place(group.keys)),
+      valuesTransposed: new KVRows(shape, place(group.valuesTransposed), "transposed"),
       [Symbol.dispose]: () => {
         if (!isOut) return;
         isOut = false;
@@ -103,19 +93,22 @@ export class DecodeSlots {
   /** Three times as many slots as there are in use, so that a few groups hold many sequences. */
   #newGroup(capacity: number, same: readonly Group[]): Group {
     const numUsed = same.reduce((sum, { isUsed }) => sum + isUsed.length, 0);
-    const stride = rowElements(this.#decoder.config, capacity);
-    const type = contextType(this.#kvType);
-    const slotBytes = 2 * stride * (type === "F16" ? 2 : 4);
-    const takenBytes = [...this.#groups].reduce((sum, { storage }) => sum + storage.byteLength, 0);
+    const { shape, contextType } = this.#memory;
+    const stride = rowElements(shape, capacity);
+    const slotBytes = 2 * stride * elementTypes[contextType].typeSize;
+    const takenBytes = [...this.#groups].reduce((sum, { keys }) => sum + 2 * keys.byteLength, 0);
     const room = Math.floor(Math.min(maxBytesAtATime, this.#capBytes - takenBytes) / slotBytes);
     const numSlots = Math.max(1, Math.min(maxSlotsAtATime, 3 * numUsed, room));
-    const ne = [stride * numSlots];
-    const storage = this.#backend.allocate([
-      { name: "keys", type, ne },
-      { name: "values transposed", type, ne },
-    ]);
+    const keys = this.#memory.allocate(contextType, stride * numSlots);
+    let valuesTransposed: Region;
+    try {
+      valuesTransposed = this.#memory.allocate(contextType, stride * numSlots);
+    } catch (error) {
+      keys[Symbol.dispose]();
+      throw error;
+    }
     const isUsed = Array.from({ length: numSlots }, () => false);
-    const group: Group = { id: this.#nextId, stride, capacity, storage, isUsed };
+    const group: Group = { id: this.#nextId, stride, capacity, keys, valuesTransposed, isUsed };
     this.#nextId += 1;
     this.#groups.add(group);
     return group;
@@ -124,6 +117,6 @@ export class DecodeSlots {
   #free(group: Group): void {
     this.#groups.delete(group);
     this.#onFree(group);
-    group.storage[Symbol.dispose]();
+    for (const region of [group.keys, group.valuesTransposed]) region[Symbol.dispose]();
   }
 }

@@ -1,28 +1,21 @@
-import { elementTypeOf, type KVType } from "../files/element-types.js";
-import type { Backend, TensorStorage } from "../ggml/backend.js";
-import type { Tensor } from "../ggml/tensor.js";
+import { elementTypeOf } from "../files/element-types.js";
 import { type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
 import { KVRows, rowElements } from "../model/kv-rows.js";
+import type { KVMemory, Region } from "./kv-memory.js";
 
-/** The element type of an assembled context: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
-export function contextType(kvType: KVType): "F16" | "F32" {
-  return kvType === "f16" ? "F16" : "F32";
-}
-
-/** A block KV's bytes in a device's memory, as one tensor that graphs read and write. */
+/** A block KV's bytes in a device's memory, which graphs read and write. */
 export class DeviceBlockMemory implements BlockMemory {
   readonly byteLength: number;
-  readonly #backend: Backend;
-  readonly #storage: TensorStorage;
+  readonly #memory: KVMemory;
+  readonly #region: Region;
   readonly #shape: BlockKVShape;
 
   /** @throws Error if the device has not enough memory. */
-  constructor(backend: Backend, shape: BlockKVShape) {
+  constructor(memory: KVMemory, shape: BlockKVShape) {
     this.byteLength = blockKVByteLength(shape);
-    this.#backend = backend;
+    this.#memory = memory;
     this.#shape = shape;
-    const ne = [2 * rowElements(shape, shape.numTokens)];
-    this.#storage = backend.allocate([{ name: "block", type: elementTypeOf(shape.type), ne }]);
+    this.#region = memory.allocate(elementTypeOf(shape.type), 2 * rowElements(shape, shape.numTokens));
   }
 
   /** Keys before RoPE. */
@@ -35,22 +28,24 @@ export class DeviceBlockMemory implements BlockMemory {
   }
 
   read(): Uint8Array {
-    return this.#backend.read(this.#tensor);
+    const { tensor, offset } = this.#region;
+    return this.#memory.backend.read(tensor, offset * tensor.nb[0], this.byteLength);
   }
 
   write(bytes: Uint8Array): void {
-    this.#backend.set(this.#tensor, bytes);
+    if (bytes.byteLength !== this.byteLength) {
+      throw new RangeError(`Cannot write a block's bytes: ${bytes.byteLength} are given, wanted ${this.byteLength}`);
+    }
+    const { tensor, offset } = this.#region;
+    this.#memory.backend.set(tensor, bytes, offset * tensor.nb[0]);
   }
 
   [Symbol.dispose](): void {
-    this.#storage[Symbol.dispose]();
+    this.#region[Symbol.dispose]();
   }
 
-  #rows(offset: number): KVRows {
-    return new KVRows(this.#shape, { tensor: this.#tensor, offset, capacity: this.#shape.numTokens });
-  }
-
-  get #tensor(): Tensor {
-    return this.#storage.get("block");
+  #rows(first: number): KVRows {
+    const { tensor, offset } = this.#region;
+    return new KVRows(this.#shape, { tensor, offset: offset + first, capacity: this.#shape.numTokens });
   }
 }

@@ -452,6 +452,7 @@ export class LocalEngine implements AsyncDisposable {
       store: this.#store.stats(),
       contexts: { capBytes: this.#budget.capBytes, usedBytes: this.#budget.usedBytes },
       weightBytes: this.model.weights.byteLength,
+      kvMemory: this.#scheduler.memory.stats,
       computeBytes: this.model.backend.computeBytes,
       requests: this.#admission.counts,
       batching: this.#scheduler.stats,

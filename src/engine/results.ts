@@ -4,6 +4,7 @@ import type { BlockStoreStats } from "../kv/block-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { RequestCounts } from "./admission.js";
 import type { EngineErrorCode } from "./engine-error.js";
+import type { KVMemoryStats } from "./kv-memory.js";
 import type { TokenLogprob } from "./sampler.js";
 import type { SchedulerStats } from "./scheduler.js";
 
@@ -137,6 +138,8 @@ export interface EngineStats {
   readonly store: BlockStoreStats;
   readonly contexts: { readonly capBytes: number; readonly usedBytes: number };
   readonly weightBytes: number;
+  /** Of blocks and contexts: what they use, and what the device has given for it. */
+  readonly kvMemory: KVMemoryStats;
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
   readonly requests: RequestCounts;

@@ -1,7 +1,7 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
-import { AssembledContext } from "./assemble.js";
+import { AssembledContext, contextBytes } from "./assemble.js";
 import { type LoadedModel, loadModel } from "./model.js";
 import { Scheduler } from "./scheduler.js";
 
@@ -30,7 +30,7 @@ async function setUp(): Promise<Setting> {
     scheduler,
     async started(numTokens, capacity = numTokens + 64) {
       const slot = scheduler.slots.take(capacity);
-      const context = new AssembledContext(backend, decoder, "f32", capacity, { slot });
+      const context = new AssembledContext(scheduler.memory, capacity, { slot });
       await lastOf(scheduler.prefill(context, ids(numTokens), 0, numTokens - 1));
       return context;
     },
@@ -80,8 +80,8 @@ test("Scheduler.decode(): sequences share graphs, which are built once for many 
 });
 
 test("Scheduler.prefill(): short prompts share a graph with each other and with blocks", async () => {
-  const { model, scheduler } = await setUp();
-  const contexts = Array.from({ length: 4 }, () => new AssembledContext(model.backend, model.decoder, "f32", 64));
+  const { scheduler } = await setUp();
+  const contexts = Array.from({ length: 4 }, () => new AssembledContext(scheduler.memory, 64));
   const encoded = (async () => {
     for await (const block of scheduler.encode([ids(20), ids(33)])) block[Symbol.dispose]();
   })();
@@ -99,10 +99,10 @@ test("Scheduler.prefill(): short prompts share a graph with each other and with 
 });
 
 test("Scheduler: a long prompt stops another's tokens for one piece at a time", async () => {
-  const { model, scheduler, started } = await setUp();
+  const { scheduler, started } = await setUp();
   using decoding = await started(20, 512);
   await decodeMany(scheduler, decoding, 1);
-  using long = new AssembledContext(model.backend, model.decoder, "f32", 2000);
+  using long = new AssembledContext(scheduler.memory, 2000);
   const before = scheduler.stats;
   let isDone = false;
   const prompt = lastOf(scheduler.prefill(long, ids(2000), 0, 1999)).finally(() => {
@@ -142,8 +142,8 @@ test("Scheduler.encode(): a long block is the same whatever goes on beside it, a
 });
 
 test("Scheduler: a short prompt passes a long one that came before it", async () => {
-  const { model, scheduler } = await setUp();
-  const contexts = [3000, 30].map((rows) => new AssembledContext(model.backend, model.decoder, "f32", rows));
+  const { scheduler } = await setUp();
+  const contexts = [3000, 30].map((rows) => new AssembledContext(scheduler.memory, rows));
   const order: string[] = [];
   const long = lastOf(scheduler.prefill(contexts[0]!, ids(3000), 0, 2999)).then(() => order.push("long"));
   await new Promise((resolve) => setTimeout(resolve, 20));
@@ -155,8 +155,8 @@ test("Scheduler: a short prompt passes a long one that came before it", async ()
 
 test("Scheduler: who cancels leaves a shared graph at once, the others stay, and memory stays as long as the graph", async () => {
   const { model, scheduler } = await setUp();
-  const { backend, decoder } = model;
-  const contexts = [60, 60].map((rows) => new AssembledContext(backend, decoder, "f32", rows));
+  const { backend } = model;
+  const contexts = [60, 60].map((rows) => new AssembledContext(scheduler.memory, rows));
   const compute = backend.compute.bind(backend);
   let finish: () => void = () => undefined;
   const held = new Promise<void>((resolve) => {
@@ -172,15 +172,15 @@ test("Scheduler: who cancels leaves a shared graph at once, the others stay, and
   const second = lastOf(scheduler.prefill(contexts[1]!, ids(50), 0, 49));
   await new Promise((resolve) => setTimeout(resolve, 20));
   expect(spy).toHaveBeenCalledTimes(1);
-  const buffers = backend.ggml.live.buffers;
+  const used = scheduler.memory.stats.usedBytes;
   controller.abort(new Error("enough"));
   await expect(first).rejects.toThrow("enough");
   contexts[0]![Symbol.dispose]();
-  expect(backend.ggml.live.buffers).toBe(buffers);
+  expect(scheduler.memory.stats.usedBytes).toBe(used);
   finish();
   expect((await second).every(Number.isFinite)).toBe(true);
   await scheduler.idle();
-  expect(backend.ggml.live.buffers).toBe(buffers - 1);
+  expect(scheduler.memory.stats.usedBytes).toBe(used - contextBytes(scheduler.memory, 60, false));
   contexts[1]![Symbol.dispose]();
 });
 
@@ -218,8 +218,8 @@ test("Scheduler: a failing graph fails its own work, and the rest goes on", asyn
 });
 
 test("Scheduler: what cannot be computed is refused", async () => {
-  const { model, scheduler } = await setUp();
-  using small = new AssembledContext(model.backend, model.decoder, "f32", 10);
+  const { scheduler } = await setUp();
+  using small = new AssembledContext(scheduler.memory, 10);
   await expect(lastOf(scheduler.prefill(small, ids(65), 0, 64))).rejects.toThrow(
     "Cannot compute 65 rows: the context has room for 64 and holds 0",
   );

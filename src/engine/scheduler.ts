@@ -10,6 +10,7 @@ import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
 import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape, blocksPerGraph } from "./encode-block.js";
+import { KVMemory } from "./kv-memory.js";
 import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
 import { type AnyTask, Task } from "./task.js";
 
@@ -91,11 +92,12 @@ export interface SchedulerStats {
  * (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
  */
 export class Scheduler implements Disposable {
+  /** Of all blocks and contexts. */
+  readonly memory: KVMemory;
   /** Where sequences that are decoded lie. */
   readonly slots: DecodeSlots;
   readonly #backend: Backend;
   readonly #decoder: Decoder;
-  readonly #kvType: KVType;
   readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
   readonly #queue = new RowQueue();
@@ -115,12 +117,12 @@ export class Scheduler implements Disposable {
     options: { readonly admission?: Admission; readonly contextCapBytes?: number } = {},
   ) {
     const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
+    this.memory = new KVMemory(backend, decoder.config, kvType);
     this.#steps = new DecodeSteps(backend, decoder);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
-    this.slots = new DecodeSlots(backend, decoder, kvType, { capBytes, onFree });
+    this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
     this.#backend = backend;
     this.#decoder = decoder;
-    this.#kvType = kvType;
     this.#admission = admission;
     if (admission) admission.onWaiting = () => this.wake();
   }
@@ -259,14 +261,14 @@ export class Scheduler implements Disposable {
   /** A block in pieces of its own, so that it stops others' tokens for no longer than a prompt does. */
   async #encodeLong(tokenIds: Int32Array, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
-    const shape = blockShape(this.#decoder, this.#kvType, tokenIds.length);
-    const block = new BlockKV(shape, new DeviceBlockMemory(this.#backend, shape));
+    const shape = blockShape(this.#decoder, this.memory.kvType, tokenIds.length);
+    const block = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
     let isDone = false;
     // Freed with the context: not under a graph.
     const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : block[Symbol.dispose]()) };
     let context: AssembledContext;
     try {
-      context = new AssembledContext(this.#backend, this.#decoder, this.#kvType, tokenIds.length, { room: unlessDone });
+      context = new AssembledContext(this.memory, tokenIds.length, { room: unlessDone });
     } catch (error) {
       unlessDone[Symbol.dispose]();
       throw error;
@@ -433,8 +435,8 @@ export class Scheduler implements Disposable {
     };
     try {
       for (const { length } of blocks.slice(0, count)) {
-        const shape = blockShape(this.#decoder, this.#kvType, length);
-        made.push(new BlockKV(shape, new DeviceBlockMemory(this.#backend, shape)));
+        const shape = blockShape(this.#decoder, this.memory.kvType, length);
+        made.push(new BlockKV(shape, new DeviceBlockMemory(this.memory, shape)));
       }
     } catch (error) {
       release();

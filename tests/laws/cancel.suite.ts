@@ -3,9 +3,8 @@ import { expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateEvent, GenerateResult } from "../../src/engine/results.js";
 import { expectError } from "../../src/files/test-files.suite.js";
-import type { NativeCounts } from "../../src/ggml/library.js";
 import { Random } from "../models/random.js";
-import { drawIds, expectIdle, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
+import { drawIds, expectIdle, expectOnlyBlocks, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
 
 /** From the abort to the answer's end, in ms. */
 const maxDelayMs = 200;
@@ -47,18 +46,6 @@ async function cancel(
   throw new Error("Cannot cancel: there was no end");
 }
 
-/** The native counts without blocks at rest and without what the device keeps between graphs. */
-async function countsWithoutStore(engine: Engine): Promise<NativeCounts> {
-  const { store } = engine.stats();
-  const counts = await liveCounts();
-  return {
-    ...counts,
-    buffers: counts.buffers - store.numBlocks,
-    contexts: counts.contexts - store.numBlocks,
-    bufferBytes: counts.bufferBytes - store.idleBytes,
-  };
-}
-
 /** An abort ends a request within 200 ms at every stage, and nothing of it stays. */
 export function cancelSuite(numTimes: number): void {
   const models = new LawModels();
@@ -78,13 +65,13 @@ export function cancelSuite(numTimes: number): void {
   /** Runs `stage`, then checks that the engine is as it was and answers as before. */
   async function unharmed(stage: (engine: Engine) => Promise<void>): Promise<void> {
     await using engine = await lawEngine(slowModel(), { kvType: "f16" });
+    const idle = await liveCounts();
     const input = prompt(10, 12, 5);
     const answer = () => engine.complete(input, { maxTokens: 3, logitBias: noEnd });
     const expected = await answer();
-    const before = await countsWithoutStore(engine);
     for (let i = 0; i < numTimes; i++) await stage(engine);
     expectIdle(engine);
-    expect(await countsWithoutStore(engine)).toEqual(before);
+    await expectOnlyBlocks(idle, engine);
     expect((await answer()).tokenIds).toEqual(expected.tokenIds);
   }
 

@@ -1,7 +1,16 @@
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
 import { Random } from "../models/random.js";
-import { drawBlocks, drawIds, expectIdle, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
+import {
+  drawBlocks,
+  drawIds,
+  expectIdle,
+  expectOnlyBlocks,
+  LawModels,
+  lawEngine,
+  liveCounts,
+  noEnd,
+} from "./law-models.js";
 
 export interface GrowthSize {
   readonly numRequests: number;
@@ -19,6 +28,7 @@ export function growthSuite(size: GrowthSize): void {
     {
       const random = new Random(5, "growth");
       await using engine = await lawEngine(model, { kvType: "f16", storeBytes: 1 << 19 });
+      const idle = await liveCounts();
       const passages = drawBlocks(random, 40, 60);
       const controller = new AbortController();
       const request = async (i: number) => {
@@ -58,12 +68,7 @@ export function growthSuite(size: GrowthSize): void {
       const grownBytes = (await settledBytes()) - baseline;
       expect(grownBytes).toBeLessThan(size.marginBytes);
       expect(getEventListeners(controller.signal, "abort")).toEqual([]);
-      const { store } = engine.stats();
-      const now = await liveCounts();
-      const idle = await idleCounts(model);
-      expect(now.buffers - before.buffers).toBe(idle.buffers + store.numBlocks);
-      expect(now.contexts - before.contexts).toBe(idle.contexts + store.numBlocks);
-      expect(now.bufferBytes - before.bufferBytes).toBe(idle.bufferBytes + store.idleBytes);
+      await expectOnlyBlocks(idle, engine);
     }
     expect(await liveCounts()).toEqual(before);
   });
@@ -83,18 +88,6 @@ export function growthSuite(size: GrowthSize): void {
     }
     expect((await settledBytes()) - baseline).toBeLessThan(size.marginBytes);
   });
-
-  /** What an engine without a block holds. */
-  async function idleCounts(model: string) {
-    const before = await liveCounts();
-    await using _engine = await lawEngine(model);
-    const { buffers, contexts, bufferBytes } = await liveCounts();
-    return {
-      buffers: buffers - before.buffers,
-      contexts: contexts - before.contexts,
-      bufferBytes: bufferBytes - before.bufferBytes,
-    };
-  }
 }
 
 /** The process's resident bytes once garbage has had the time to go. */

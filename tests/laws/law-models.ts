@@ -83,11 +83,33 @@ export async function expectRefusal(promise: Promise<unknown>, part: string | Re
 
 /** What must hold whenever no request runs: invariant I6, and nothing of a request left. */
 export function expectIdle(engine: Engine): void {
-  const { store, contexts, requests } = engine.stats();
+  const { store, contexts, kvMemory, requests } = engine.stats();
   expect(requests.running).toBe(0);
   expect(contexts.usedBytes).toBe(0);
+  expect(kvMemory.usedBytes).toBe(store.idleBytes);
   expect(store).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
   expect(store.leasedBytes + store.idleBytes + store.freeBytes).toBe(store.capBytes);
+}
+
+/**
+ * Expects that all that the native side holds since `idle` was counted are these engines' slabs, and that all that is used
+ * of them are blocks at rest.
+ */
+export async function expectOnlyBlocks(idle: NativeCounts, ...engines: readonly Engine[]): Promise<void> {
+  const now = await liveCounts();
+  let [numSlabs, reservedBytes] = [0, 0];
+  for (const engine of engines) {
+    const { kvMemory, store } = engine.stats();
+    expect(kvMemory.usedBytes).toBe(store.idleBytes);
+    numSlabs += kvMemory.numSlabs;
+    reservedBytes += kvMemory.reservedBytes;
+  }
+  expect(now).toEqual({
+    ...idle,
+    buffers: idle.buffers + numSlabs,
+    contexts: idle.contexts + numSlabs,
+    bufferBytes: idle.bufferBytes + reservedBytes,
+  });
 }
 
 /** Random ids that any tokenizer of the random models has. */

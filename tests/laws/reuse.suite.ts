@@ -2,7 +2,16 @@ import { expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { Random } from "../models/random.js";
-import { drawBlocks, drawIds, expectIdle, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
+import {
+  drawBlocks,
+  drawIds,
+  expectIdle,
+  expectOnlyBlocks,
+  LawModels,
+  lawEngine,
+  liveCounts,
+  noEnd,
+} from "./law-models.js";
 
 export interface ReuseSize {
   readonly numRequests: number;
@@ -99,12 +108,7 @@ export function reuseSuite(size: ReuseSize): void {
       const { store } = engine.stats();
       expect(store.evictions).toBeGreaterThan(0);
       expect(store.hits).toBeGreaterThan(0);
-      // What is alive natively is a buffer and a context for each block at rest.
-      const kept = store.numBlocks + keeper.stats().store.numBlocks;
-      const after = await liveCounts();
-      expect(after.buffers - idle.buffers).toBe(kept);
-      expect(after.contexts - idle.contexts).toBe(kept);
-      expect(after.bufferBytes - idle.bufferBytes).toBe(store.idleBytes + keeper.stats().store.idleBytes);
+      await expectOnlyBlocks(idle, engine, keeper);
     }
     expect(await liveCounts()).toEqual(before);
   });

@@ -1,0 +1,144 @@
+import { elementTypes, type KVType } from "../files/element-types.js";
+import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { Tensor } from "../ggml/tensor.js";
+import type { RowShape } from "../model/kv-rows.js";
+
+/** Regions start at multiples of this, in bytes: what GPUs want of a tensor's start. */
+const alignment = 256;
+const defaultSlabBytes = 64 * 2 ** 20;
+/** Larger regions, as a share of a slab, get a slab of their own, so that a slab's end is never a large gap. */
+const largestShare = 1 / 4;
+
+type KVElementType = Uppercase<KVType>;
+
+/** Part of a slab: memory of one owner, given back by disposing it, once. */
+export interface Region extends Disposable {
+  /** The slab's. */
+  readonly tensor: Tensor;
+  /** Where the region starts in the tensor, in elements. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+/** Free elements of a slab, in order, no two of them neighbours. */
+interface Gap {
+  offset: number;
+  size: number;
+}
+
+interface Slab {
+  readonly storage: TensorStorage;
+  readonly type: KVElementType;
+  readonly size: number;
+  gaps: Gap[];
+}
+
+export interface KVMemoryStats {
+  /** Of all regions, as they were asked for. */
+  readonly usedBytes: number;
+  /** Of all slabs: what the device has given for them. */
+  readonly reservedBytes: number;
+  readonly numSlabs: number;
+}
+
+/**
+ * All keys and values of a model on a device: blocks, contexts, slots and shared rows. Regions are cut from a few large
+ * pieces of memory, slabs, the smallest gap that is large enough first; gaps grow together when regions come back, and a
+ * slab that is empty is freed.
+ */
+export class KVMemory {
+  readonly backend: Backend;
+  /** What a row of keys, or of values, is. */
+  readonly shape: RowShape;
+  readonly kvType: KVType;
+  /** The element type of contexts: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
+  readonly contextType: "F16" | "F32";
+  readonly #slabBytes: number;
+  readonly #slabs = new Set<Slab>();
+  #usedBytes = 0;
+
+  /** @param options.slabBytes of a slab that many regions share. */
+  constructor(
+    backend: Backend,
+    shape: RowShape,
+    kvType: KVType,
+    { slabBytes = defaultSlabBytes }: { readonly slabBytes?: number } = {},
+  ) {
+    this.backend = backend;
+    this.shape = shape;
+    this.kvType = kvType;
+    this.contextType = kvType === "f16" ? "F16" : "F32";
+    this.#slabBytes = slabBytes;
+  }
+
+  get stats(): KVMemoryStats {
+    const reservedBytes = [...this.#slabs].reduce((sum, { storage }) => sum + storage.byteLength, 0);
+    return { usedBytes: this.#usedBytes, reservedBytes, numSlabs: this.#slabs.size };
+  }
+
+  /**
+   * Its elements hold what the last owner left.
+   * @throws Error if the device has not enough memory.
+   */
+  allocate(type: KVElementType, numElements: number): Region {
+    const { typeSize } = elementTypes[type];
+    const step = alignment / typeSize;
+    const size = Math.ceil(numElements / step) * step;
+    const [slab, gap] = this.#smallestGap(type, size) ?? this.#newSlab(type, size);
+    const { offset } = gap;
+    gap.offset += size;
+    gap.size -= size;
+    if (gap.size === 0) slab.gaps.splice(slab.gaps.indexOf(gap), 1);
+    const byteLength = numElements * typeSize;
+    this.#usedBytes += byteLength;
+    let isOut = true;
+    return {
+      tensor: slab.storage.get("slab"),
+      offset,
+      byteLength,
+      [Symbol.dispose]: () => {
+        if (!isOut) return;
+        isOut = false;
+        this.#usedBytes -= byteLength;
+        this.#giveBack(slab, { offset, size });
+      },
+    };
+  }
+
+  #smallestGap(type: KVElementType, size: number): readonly [Slab, Gap] | undefined {
+    let best: readonly [Slab, Gap] | undefined;
+    for (const slab of this.#slabs) {
+      if (slab.type !== type) continue;
+      for (const gap of slab.gaps) {
+        if (gap.size >= size && (best === undefined || gap.size < best[1].size)) best = [slab, gap];
+      }
+    }
+    return best;
+  }
+
+  #newSlab(type: KVElementType, size: number): readonly [Slab, Gap] {
+    const shared = Math.floor(this.#slabBytes / elementTypes[type].typeSize);
+    const slabSize = size > shared * largestShare ? size : shared;
+    const storage = this.backend.allocate([{ name: "slab", type, ne: [slabSize] }]);
+    const gap = { offset: 0, size: slabSize };
+    const slab: Slab = { storage, type, size: slabSize, gaps: [gap] };
+    this.#slabs.add(slab);
+    return [slab, gap];
+  }
+
+  #giveBack(slab: Slab, { offset, size }: Gap): void {
+    const next = slab.gaps.findIndex((gap) => gap.offset > offset);
+    const at = next < 0 ? slab.gaps.length : next;
+    const [before, after] = [slab.gaps[at - 1], slab.gaps[at]];
+    const joinsBefore = before !== undefined && before.offset + before.size === offset;
+    const joinsAfter = after !== undefined && offset + size === after.offset;
+    const gap = {
+      offset: joinsBefore ? before.offset : offset,
+      size: size + (joinsBefore ? before.size : 0) + (joinsAfter ? after.size : 0),
+    };
+    slab.gaps.splice(joinsBefore ? at - 1 : at, Number(joinsBefore) + Number(joinsAfter), gap);
+    if (gap.size < slab.size) return;
+    this.#slabs.delete(slab);
+    slab.storage[Symbol.dispose]();
+  }
+}
