@@ -45,7 +45,7 @@ async function kernelTimes(
   const time = async (build: (graph: Graph) => void): Promise<number> => {
     const times: number[] = [];
     for (let i = 0; i < 4; i++) {
-      using graph = new Graph(decoder.ggml, 16_384);
+      using graph = new Graph(decoder.ggml);
       build(graph);
       let started = 0;
       started = performance.now();

@@ -136,7 +136,7 @@ async function selfTest(backend: Backend, signal: AbortSignal): Promise<number> 
   const size = 4;
   const weights_NK = Float32Array.from({ length: size * size }, (_, i) => ((i * 7) % 11) / 8 - 0.5);
   const rows_RK = Float32Array.from({ length: size * size }, (_, i) => ((i * 5) % 13) / 8 - 0.75);
-  using graph = new Graph(backend.ggml, 8);
+  using graph = new Graph(backend.ggml);
   const weights = graph.input("weights", "F32", [size, size], weights_NK);
   const rows = graph.input("rows", "F32", [size, size], rows_RK);
   const product = graph.output(graph.mulMat(weights, rows));

@@ -16,18 +16,15 @@ const capacityStep = 64;
 export interface GraphRunner {
   /**
    * @param rows what the graph costs, as if it were so many rows of a prompt.
-   * @param maxNodes the most tensors that it will hold.
    * @throws the signal's reason; the device's error.
    */
-  run(rows: number, maxNodes: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
+  run(rows: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
 }
 
 /** Rows that are laid out in about the time that one row of a prompt takes. */
 const laidRowsPerRow = 16;
 /** The same of transposing. */
 const transposedRowsPerRow = 8;
-/** At least so many rows are transposed by one node of a wide model. */
-const minRowsTransposed = 256;
 
 /**
  * The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them.
@@ -95,10 +92,8 @@ export class AssembledContext implements Disposable {
     for (let first = 0; first < numLayers && this.length > 0; first += perGraph) {
       const layers = { first, end: Math.min(numLayers, first + perGraph) };
       const share = (layers.end - layers.first) / numLayers;
-      const numSteps = Math.ceil(this.length / minRowsTransposed);
       await runner.run(
         Math.ceil((share * this.length) / transposedRowsPerRow),
-        (layers.end - layers.first) * 4 * numSteps + 8,
         (graph) => transposeValues(graph, this.values, valuesTransposed, layers, this.length),
         signal,
       );
@@ -170,7 +165,6 @@ export async function assemble(
   if (numRows === 0) return;
   const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / rowElements(config, 1)));
   const runs = ropeRuns(decoder);
-  const maxNodes = 8 * blocks.length + 4 * runs.length * Math.ceil(numRows / stepsOfRows) + 16;
   const fill = (graph: Graph) => {
     let row = 0;
     for (const { memory, shape } of blocks) {
@@ -191,7 +185,7 @@ export async function assemble(
       }
     }
   };
-  await runner.run(Math.ceil(numRows / laidRowsPerRow), maxNodes, fill, signal);
+  await runner.run(Math.ceil(numRows / laidRowsPerRow), fill, signal);
   context.length = numRows;
 }
 

@@ -128,7 +128,7 @@ export class DecodeSteps implements Disposable {
         .map((work) => ({ ...work, slot: slotOf(work), numKeys })),
     );
     if (tails.length === 0) return;
-    using graph = new Graph(this.#decoder.ggml, tails.length * (8 * this.#decoder.config.numLayers + 4));
+    using graph = new Graph(this.#decoder.ggml);
     const ends = tails.map(({ slot, context, numKeys }) => {
       const end = Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime));
       for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, end - context.cleared);

@@ -1,5 +1,5 @@
 import type { KVType } from "../files/element-types.js";
-import { maxGraphNodes } from "../ggml/backend.js";
+import { maxGraphTensors } from "../ggml/graph.js";
 import type { BlockKVShape } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 
@@ -10,7 +10,7 @@ const nodesPerBlock = 26;
 
 /** How many blocks and pieces share one graph at most: each has nodes of its own, and a deep model many of them. */
 export function blocksPerGraph({ config }: Decoder): number {
-  const nodes = (0.75 * maxGraphNodes) / config.numLayers - nodesPerLayer;
+  const nodes = (0.75 * maxGraphTensors) / config.numLayers - nodesPerLayer;
   return Math.max(1, Math.min(maxBlocksPerGraph, Math.floor(nodes / nodesPerBlock)));
 }
 

@@ -28,7 +28,6 @@ export type RowWork =
       readonly owner: string;
       readonly task: Task<void>;
       readonly rows: number;
-      readonly maxNodes: number;
       readonly fill: (graph: Graph) => void;
     };
 

@@ -209,7 +209,7 @@ test("Scheduler: a failing graph fails its own work, and the rest goes on", asyn
   expect(failed.map((one) => one.status)).toEqual(["rejected", "rejected"]);
   await Promise.all(contexts.map((context) => decodeMany(scheduler, context, 2)));
   await expect(
-    scheduler.runnerOf().run(1, 10, () => {
+    scheduler.runnerOf().run(1, () => {
       throw new Error("Cannot build: test");
     }),
   ).rejects.toThrow("Cannot build: test");
@@ -225,5 +225,5 @@ test("Scheduler: what cannot be computed is refused", async () => {
   );
   await expect(decodeMany(scheduler, small, 1)).rejects.toThrow("the context has no slot");
   const reason = new Error("before");
-  await expect(scheduler.runnerOf().run(1, 10, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
+  await expect(scheduler.runnerOf().run(1, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
 });

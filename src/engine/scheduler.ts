@@ -232,9 +232,9 @@ export class Scheduler implements Disposable {
   /** Has graphs of an owner's requests' own computed, for instance those that lay out a context. */
   runnerOf(owner = ""): GraphRunner {
     return {
-      run: async (rows, maxNodes, fill, signal) => {
+      run: async (rows, fill, signal) => {
         const task = this.#task<void>(signal);
-        this.#enqueue({ kind: "graph", owner, task, rows, maxNodes, fill });
+        this.#enqueue({ kind: "graph", owner, task, rows, fill });
         return task.promise;
       },
     };
@@ -521,9 +521,9 @@ export class Scheduler implements Disposable {
     }
   }
 
-  async #computeOwn({ task, maxNodes, fill }: RowWork & { kind: "graph" }): Promise<void> {
+  async #computeOwn({ task, fill }: RowWork & { kind: "graph" }): Promise<void> {
     await this.#whileRunning([{ task }], async (signal) => {
-      using graph = new Graph(this.#decoder.ggml, maxNodes);
+      using graph = new Graph(this.#decoder.ggml);
       fill(graph);
       await this.#backend.compute(graph, () => undefined, signal);
       task.resolve();

@@ -69,13 +69,13 @@ test("Backend.compute(): an abort stops a long graph within 200 ms, and the next
   retry: 3,
 }, async () => {
   using backend = new Backend(ggml, { threads: 1 });
-  using long = new Graph(ggml, 3000);
+  using long = new Graph(ggml);
   const n = 512;
   const w = long.input("w", "F32", [n, n], new Float32Array(n * n));
   let x = long.input("x", "F32", [n, 64], new Float32Array(n * 64));
   for (let i = 0; i < 2900; i++) x = long.mulMat(w, x);
   long.output(x);
-  using short = new Graph(ggml, 4);
+  using short = new Graph(ggml);
   const sum = short.output(short.add(...ones(short)));
   const controller = new AbortController();
   const waiting = new AbortController();
@@ -106,7 +106,7 @@ function ones(graph: Graph) {
 
 test("Backend.compute(): what fails while reading frees the device for the next", async () => {
   using backend = new Backend(ggml, { threads: 2 });
-  using graph = new Graph(ggml, 4);
+  using graph = new Graph(ggml);
   const sum = graph.output(graph.add(...ones(graph)));
   await expect(
     backend.compute(graph, () => {
@@ -120,7 +120,7 @@ test("Backend.compute(): what fails while reading frees the device for the next"
 test("Backend.compute(): a closed backend says so", async () => {
   const backend = new Backend(ggml, { threads: 1 });
   backend[Symbol.dispose]();
-  using graph = new Graph(ggml, 4);
+  using graph = new Graph(ggml);
   graph.output(graph.add(...ones(graph)));
   await expect(backend.compute(graph, () => undefined)).rejects.toThrow("Cannot compute: the backend is closed");
 });
@@ -137,7 +137,7 @@ test("Backend.supportsRepacked(): products over repacked weights equal those ove
     for (const place of ["device", "repacked"] as const) {
       using storage = backend.allocate([{ name: "w", type, ne: [256, 32] }], place, "weights");
       await backend.write(storage.get("w"), bytes);
-      using graph = new Graph(ggml, 8);
+      using graph = new Graph(ggml);
       const x = graph.input(
         "x",
         "F32",

@@ -1,6 +1,6 @@
 import koffi from "koffi";
 import type { GgmlType } from "../files/element-types.js";
-import type { Graph } from "./graph.js";
+import { type Graph, maxGraphTensors } from "./graph.js";
 import type { Device, Ggml } from "./library.js";
 import type { Bound, NativeArgument, Pointer } from "./symbols.js";
 import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
@@ -9,12 +9,9 @@ import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
 const maxSpareSchedules = 4;
 const minScheduleNodes = 4096;
 
-/** Nodes and leaves, weights among them, that a schedule has room for: ggml ends the process where a graph has more. */
-const maxScheduleNodes = 32_768;
-const maxLeaves = 2_768;
-
-/** The most nodes that one graph may have. */
-export const maxGraphNodes = maxScheduleNodes - maxLeaves;
+/** Weights that a graph may read beside its own tensors: ggml ends the process where a schedule has no room for both. */
+const maxWeights = 2_768;
+const maxScheduleNodes = maxGraphTensors + maxWeights;
 
 /** Offset of ne[0] in ggml_tensor, in bytes. */
 const neOffset = 16;
@@ -248,8 +245,7 @@ export class Backend implements Disposable {
    */
   prepare(graph: Graph): PreparedGraph {
     if (this.#disposed) throw new Error("Cannot prepare a graph: the backend is closed");
-    requireNodes(graph);
-    const needed = Math.min(maxScheduleNodes, graph.maxNodes + maxLeaves);
+    const needed = graph.numTensors + maxWeights;
     const spare = this.#spare.findIndex(({ maxNodes }) => maxNodes >= needed);
     const wanted = Math.min(maxScheduleNodes, Math.max(minScheduleNodes, 2 ** Math.ceil(Math.log2(needed))));
     const schedule = this.#spare.splice(spare, spare < 0 ? 0 : 1)[0] ?? this.#newSchedule(wanted);
@@ -325,12 +321,11 @@ export class Backend implements Disposable {
   }
 
   #allocate(schedule: Schedule, graph: Graph): void {
-    requireNodes(graph);
     const { symbols } = this.ggml;
     symbols.ggml_backend_sched_reset(schedule.pointer);
     if (symbols.ggml_backend_sched_alloc_graph(schedule.pointer, graph.pointer)) return;
     throw new Error(
-      `Cannot compute a graph of ${graph.numNodes} nodes: device "${this.device.name}" has not enough memory`,
+      `Cannot compute a graph of ${graph.numTensors} tensors: device "${this.device.name}" has not enough memory`,
     );
   }
 
@@ -417,12 +412,6 @@ function chooseDevice(ggml: Ggml, name: string | undefined): Device {
   if (found !== undefined) return found;
   const known = ggml.devices.map((device) => `"${device.name}"`).join(", ");
   throw new RangeError(`Cannot use device "${name}": ggml ${ggml.version} found ${known}`);
-}
-
-function requireNodes(graph: Graph): void {
-  const { numNodes } = graph;
-  if (numNodes <= maxGraphNodes) return;
-  throw new RangeError(`Cannot compute a graph of ${numNodes} nodes: at most ${maxGraphNodes} are wanted`);
 }
 
 function requireInside(tensor: Tensor, action: string, offset: number, length: number): void {

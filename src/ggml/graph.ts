@@ -28,9 +28,13 @@ export interface RopeParameters {
 const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
 
+/** The most tensors of one graph: ggml's hash tables and schedules are made for so many. */
+export const maxGraphTensors = 30_000;
+
 /**
  * A compute graph under construction: each method checks shapes, types and strides and adds one node.
- * Shapes are innermost first here, as in ggml.h. The graph owns the descriptions of its tensors, no data.
+ * Shapes are innermost first here, as in ggml.h. The graph owns the descriptions of its tensors, no data. It has room for
+ * `maxGraphTensors` from the start: what no tensor uses is never touched, so it costs addresses, not memory.
  */
 export class Graph implements Disposable {
   readonly #context: TensorContext;
@@ -38,16 +42,12 @@ export class Graph implements Disposable {
   #numTensors = 0;
   readonly #inputs: { readonly tensor: Tensor; readonly data: ArrayBufferView }[] = [];
 
-  /** @param maxNodes the most tensors that the graph may hold. */
-  constructor(
-    readonly ggml: Ggml,
-    readonly maxNodes: number,
-  ) {
+  constructor(readonly ggml: Ggml) {
     const { symbols } = ggml;
-    const bytes =
-      Number(symbols.ggml_tensor_overhead()) * maxNodes + Number(symbols.ggml_graph_overhead_custom(maxNodes, false));
-    this.#context = new TensorContext(ggml, bytes);
-    this.#graph = symbols.ggml_new_graph_custom(this.#context.pointer, maxNodes, false);
+    const tensorBytes = Number(symbols.ggml_tensor_overhead()) * maxGraphTensors;
+    const graphBytes = Number(symbols.ggml_graph_overhead_custom(maxGraphTensors, false));
+    this.#context = new TensorContext(ggml, tensorBytes + graphBytes);
+    this.#graph = symbols.ggml_new_graph_custom(this.#context.pointer, maxGraphTensors, false);
   }
 
   get pointer(): Pointer {
@@ -59,8 +59,9 @@ export class Graph implements Disposable {
     return this.#inputs;
   }
 
-  get numNodes(): number {
-    return Number(this.ggml.symbols.ggml_graph_n_nodes(this.#graph));
+  /** Inputs, results and windows. */
+  get numTensors(): number {
+    return this.#numTensors;
   }
 
   /**
@@ -368,8 +369,8 @@ export class Graph implements Disposable {
 
   /** ggml ends the process where a graph has more tensors than room. */
   #takeRoom(): void {
-    if (this.#numTensors === this.maxNodes) {
-      throw new RangeError(`Cannot add to a graph: it holds ${this.#numTensors} tensors, as many as it has room for`);
+    if (this.#numTensors === maxGraphTensors) {
+      throw new RangeError(`Cannot add to a graph: it holds ${maxGraphTensors} tensors, as many as it has room for`);
     }
     this.#numTensors += 1;
   }

@@ -25,7 +25,6 @@ const baseFunctions = {
   ggml_nbytes: "size_t ggml_nbytes(void *tensor)",
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
-  ggml_graph_n_nodes: "int ggml_graph_n_nodes(void *graph)",
   ggml_view_4d:
     "void *ggml_view_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset)",
   ggml_reshape_4d: "void *ggml_reshape_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)",

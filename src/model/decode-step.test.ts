@@ -57,7 +57,7 @@ async function contexts(type: "F16" | "F32") {
     const tokenIds = ids(length, slot);
     using graph = forward(decoder, [{ kind: "piece", tokenIds, position: 0, past: 0, keys, values }], []).graph;
     await backend.compute(graph, () => undefined);
-    using tail = new Graph(ggml, 200);
+    using tail = new Graph(ggml);
     const into = rows("transposed", slot);
     transposeValues(tail, values, into, { first: 0, end: config.numLayers }, length);
     for (const cleared of [keys, into]) cleared.clear(tail, length, capacity - length);
@@ -131,5 +131,4 @@ test("DecodeStep: what does not fit is refused before the device is asked", asyn
   using step = new DecodeStep(decoder, [made.run(0, 2, 64)]);
   expect(() => step.set([token(3)])).toThrow("Cannot decode 1 tokens: the graph has 2 sequences");
   expect(() => step.set([token(3), token(64)])).toThrow("Cannot decode over 64 keys: the graph reads 64");
-  expect(step.graph.numNodes).toBeLessThan(step.graph.maxNodes);
 });

@@ -51,8 +51,7 @@ export class DecodeStep implements Disposable {
     this.#positions = new Int32Array(this.numSequences);
     this.#rows = new Int32Array(this.numSequences);
     this.#masks = runs.map((run) => ({ run, data: new Uint16Array(run.numKeys * run.keys.numSequences) }));
-    const { numLayers } = decoder.config;
-    this.graph = new Graph(decoder.ggml, numLayers * (48 + 24 * runs.length) + 32 + runs.length);
+    this.graph = new Graph(decoder.ggml);
     try {
       this.logits = this.#build(decoder);
     } catch (error) {

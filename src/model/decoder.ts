@@ -1,5 +1,5 @@
 import { causalMask } from "../ggml/attention-mask.js";
-import { type AttentionOptions, MaskCache, planAttention, tiledAttention } from "../ggml/cpu/attention.js";
+import { type AttentionOptions, MaskCache, tiledAttention } from "../ggml/cpu/attention.js";
 import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
@@ -91,7 +91,7 @@ export function forward(
   const lastSpan = placed.at(-1) as PlacedSpan;
   const end = lastSpan.firstRow + lastSpan.numRows;
   const numRows = roundUp(end, rowGroup);
-  const graph = new Graph(decoder.ggml, nodeBound(decoder, placed, numRows));
+  const graph = new Graph(decoder.ggml);
   try {
     const tokens = new Int32Array(numRows);
     const positions = new Int32Array(numRows);
@@ -301,25 +301,6 @@ function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
     next += numRows;
   }
   return placed;
-}
-
-/** An upper bound on the tensors of a graph, split nodes included. */
-function nodeBound(decoder: Decoder, placed: readonly PlacedSpan[], numRows: number): number {
-  const { config, threads, weights } = decoder;
-  const maxNodeFlops = nodeFlopsPerThread * threads;
-  let perLayer = 30;
-  for (const [name, weight] of weights.tensors) {
-    if (!name.startsWith("blk.0.") || weight.ne[1] === 1) continue;
-    perLayer += 4 * Math.ceil(numRows / productRows(maxNodeFlops, weight));
-  }
-  for (const { span, numRows: rows } of placed) {
-    const numKeys = rows + (span.kind === "block" ? 0 : span.past);
-    const { numHeads, numKvHeads, headSize } = config;
-    const plan = planAttention({ numRows: rows, numKeys }, { numHeads, numKvHeads, headSize, threads, maxNodeFlops });
-    perLayer += 36 + 16 * Math.ceil(rows / plan.rows) * (numHeads / plan.heads);
-  }
-  const head = 8 + 4 * Math.ceil(numRows / productRows(maxNodeFlops, weights.tensors.get("output.weight") as Tensor));
-  return head + config.numLayers * perLayer + 4 * placed.length * Math.ceil(numRows / 64) + 64;
 }
 
 function roundUp(value: number, multiple: number): number {

@@ -24,7 +24,7 @@ function memory() {
 }
 
 async function read(window: (graph: Graph) => Tensor): Promise<number[]> {
-  using graph = new Graph(ggml, 8);
+  using graph = new Graph(ggml);
   const found = graph.output(graph.contiguous(window(graph)));
   return [...(await backend.compute(graph, () => backend.readFloats(found)))];
 }
@@ -80,7 +80,7 @@ test("KVRows: clearing and transposing touch the rows that are named, and no oth
   using _ = storage;
   const before = backend.readFloats(tensor);
   const clear = async (into: KVRows) => {
-    using graph = new Graph(ggml, 64);
+    using graph = new Graph(ggml);
     into.clear(graph, 2, 3);
     await backend.compute(graph, () => undefined);
   };
@@ -101,7 +101,7 @@ test("KVRows: clearing and transposing touch the rows that are named, and no oth
   using other = backend.allocate([{ name: "transposed", type: "F32", ne: [rowElements(shape, capacity)] }]);
   other.clear();
   const into = new KVRows(shape, { tensor: other.get("transposed"), offset: 0, capacity }, "transposed");
-  using graph = new Graph(ggml, 64);
+  using graph = new Graph(ggml);
   transposeValues(graph, rows("rows"), into, { first: 1, end: 3 }, 5);
   await backend.compute(graph, () => undefined);
   const found = backend.readFloats(other.get("transposed"));
@@ -126,6 +126,6 @@ test("KVRows: what does not fit is refused", () => {
   expect(() => new KVRows(shape, { tensor, offset: offset + 2 * stride - 167, capacity })).toThrow(
     "Cannot lay out rows",
   );
-  using graph = new Graph(ggml, 8);
+  using graph = new Graph(ggml);
   expect(() => rows("rows").layer(graph, 0, 5, 3)).toThrow("Cannot use rows 5 to 8: there is room for 7");
 });

@@ -97,7 +97,7 @@ function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: Mask
 }
 
 /** How the attention of a mask's rows is cut into nodes. */
-export interface AttentionPlan {
+interface AttentionPlan {
   /** Query rows of one node, before heads are laid as rows. */
   readonly rows: number;
   /** Query heads of one node: some of one KV head's, or all of several. */
@@ -113,10 +113,7 @@ const nodeOverheadFlops = 2e6;
  * The cut with the fewest tiles, among those whose nodes each stay below the limit; where there is none, the cut with the
  * smallest nodes.
  */
-export function planAttention(
-  mask: Pick<AttentionMask, "numRows" | "numKeys">,
-  options: AttentionOptions,
-): AttentionPlan {
+function planAttention(mask: Pick<AttentionMask, "numRows" | "numKeys">, options: AttentionOptions): AttentionPlan {
   const { numHeads, numKvHeads, headSize, threads, maxNodeFlops } = options;
   const group = numHeads / numKvHeads;
   const tileFlops = 4 * headSize * tileRows * mask.numKeys;

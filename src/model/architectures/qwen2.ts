@@ -24,11 +24,7 @@ export const qwen2: Architecture<LlamaConfig> = {
 };
 
 /** The window of Qwen's models: they have one only where `use_sliding_window` says so and a layer slides. */
-function qwenWindow(
-  fields: Fields,
-  numLayers: number,
-  layerTypes: readonly string[] | undefined,
-): number | undefined {
+function qwenWindow(fields: Fields, numLayers: number, layerTypes: readonly string[] | undefined): number | undefined {
   const window = readInteger(fields, "sliding_window", 1);
   // null has a meaning of its own: no window.
   const given = fields.get("sliding_window") === undefined ? 4096 : window;
