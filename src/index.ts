@@ -46,9 +46,9 @@ export type {
   ScoreResult,
   ServedBlock,
   Timings,
+  TokenLogprob,
   Usage,
 } from "./engine/results.js";
-export type { TokenLogprob } from "./engine/sampler.js";
 export type { KVType, WeightsConversion } from "./files/element-types.js";
 export type { BackendKind } from "./ggml/library.js";
 export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";

@@ -2,8 +2,7 @@ import type { Command } from "commander";
 import type { Engine } from "../engine/engine.js";
 import type { GenerateOptions, RequestOptions } from "../engine/engine-options.js";
 import type { PromptInput } from "../engine/prompt.js";
-import type { GenerateResult } from "../engine/results.js";
-import type { TokenLogprob } from "../engine/sampler.js";
+import type { GenerateResult, TokenLogprob } from "../engine/results.js";
 import { openEngine } from "./open-engine.js";
 import {
   addEngineOptions,

@@ -241,3 +241,15 @@ test("Engine: the RAG prompt's words are the call's, else the engine's, else the
     'Cannot use the texts of the RAG prompt: final is "no place", wanted up to 20000 characters with "{question}" once',
   );
 });
+
+test("Engine: an answer's log-probabilities are those that score() finds for the same tokens, to the last bit", async () => {
+  await using engine = await smallEngine();
+  const input = { blocks: ["a passage\n", "a question"] };
+  const told: (number | undefined)[] = [];
+  for await (const event of engine.generate(input, { maxTokens: 6, temperature: 1, seed: 4 })) {
+    if (event.kind === "token") told.push(event.logprob);
+    if (event.kind !== "done") continue;
+    expect((await engine.score(input, event.result.tokenIds, { stepwise: true })).logprobs).toEqual(told);
+  }
+  expect(told.length).toBeGreaterThan(3);
+});

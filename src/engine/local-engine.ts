@@ -31,6 +31,7 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
+import { createExp, PromptScorer, tokenLogprobs } from "./logprobs.js";
 import { memoryShare } from "./memory-share.js";
 import { embeddedModelPath, type LoadedModel, loadModel } from "./model.js";
 import { Outbox } from "./outbox.js";
@@ -44,7 +45,6 @@ import {
   type TokenLimit,
   tokenizePromptInSteps,
 } from "./prompt.js";
-import { PromptScorer } from "./prompt-scorer.js";
 import type {
   EncodedPassage,
   EncodeResult,
@@ -54,13 +54,13 @@ import type {
   GenerateResult,
   PromptLogprob,
   ScoreResult,
+  TokenLogprob,
 } from "./results.js";
-import { createSampler, type Sampler, type TokenLogprob } from "./sampler.js";
+import { createSampler, type Sampler } from "./sampler.js";
 import { type SamplingOptions, samplingOf } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
 import { Sequence } from "./sequence.js";
 import { SlicedWork } from "./sliced-work.js";
-import { tokenLogprobs } from "./token-logprobs.js";
 
 const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
@@ -317,11 +317,12 @@ export class LocalEngine implements AsyncDisposable {
       await this.#enter(ticket, promptTokens + next.length, timings, signal);
       using prepared = await this.#contexts.prepare(prompt, needs, terms, timings);
       const { context, finalTokens, cachedTokens } = prepared;
+      const exp = createExp();
       const logprobs: number[] = [];
       const top: TokenLogprob[][] = [];
       /** @returns whether there is more to score. */
       const take = (logits: Float32Array): boolean => {
-        const step = tokenLogprobs(logits, next[logprobs.length] as number, numTop);
+        const step = tokenLogprobs(logits, next[logprobs.length] as number, numTop, exp);
         logprobs.push(step.logprob);
         top.push(step.top);
         return logprobs.length < next.length;

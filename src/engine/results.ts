@@ -5,11 +5,16 @@ import type { AttentionMode } from "../model/block-attention-config.js";
 import type { RequestCounts } from "./admission.js";
 import type { EngineErrorCode } from "./engine-error.js";
 import type { KVMemoryStats } from "./kv-memory.js";
-import type { TokenLogprob } from "./sampler.js";
 import type { SchedulerStats } from "./scheduler.js";
 
 /** `stop`: an end token or a stop text; `length`: the limit on the answer or the model's context; `cancelled`: the signal. */
 export type FinishReason = "stop" | "length" | "cancelled";
+
+export interface TokenLogprob {
+  readonly id: number;
+  /** Natural logarithm of the model's own probability: before bias, penalties, temperature and filters. */
+  readonly logprob: number;
+}
 
 export interface Usage {
   /** In tokens, BOS and prefix counted. */

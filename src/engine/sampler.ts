@@ -1,14 +1,8 @@
 import { createHash } from "node:crypto";
 import { InputRangeError } from "../files/input-error.js";
-import { createExp } from "./exp-table.js";
+import { createExp, likeliestId, tokenLogprobs, topIds } from "./logprobs.js";
+import type { TokenLogprob } from "./results.js";
 import type { SamplingOptions } from "./sampling-options.js";
-import { topIds } from "./top-ids.js";
-
-export interface TokenLogprob {
-  readonly id: number;
-  /** Natural logarithm of the model's own probability: before bias, penalties, temperature and filters. */
-  readonly logprob: number;
-}
 
 export interface SampledToken {
   readonly id: number;
@@ -83,43 +77,17 @@ export function createSampler(
         copy.set(known);
         return copy;
       });
-      const best = likeliest(scores);
+      const best = likeliestId(scores);
       const id =
         options.temperature === 0
           ? best
           : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
       if (!options.logprobs) return { id, logprob: undefined, top: [] };
-      const max = scores === logits ? logits[best]! : logits[likeliest(logits)]!;
-      const logSum = logSumExp(logits, max, exp);
-      const logprobOf = (of: number): TokenLogprob => ({ id: of, logprob: logits[of]! - logSum });
-      const top = topIds(known, options.topLogprobs).filter((topId) => logits[topId]! > Number.NEGATIVE_INFINITY);
-      return { ...logprobOf(id), top: top.map(logprobOf) };
+      // Of the model's own logits: those of the scores, where nothing was added to them.
+      const max = scores === logits ? logits[best]! : undefined;
+      return { id, ...tokenLogprobs(logits, id, options.topLogprobs, exp, { max, numTokens }) };
     },
   };
-}
-
-/** ln of the sum of the exponentials, without overflow. */
-function logSumExp(logits: Float32Array, max: number, exp: (x: number) => number): number {
-  let sum = 0;
-  for (let id = 0; id < logits.length; id++) sum += exp(logits[id]! - max);
-  return max + Math.log(sum);
-}
-
-/** The id of the greatest score, the lowest on a tie. */
-function likeliest(scores: Float32Array): number {
-  let best = -1;
-  let max = Number.NEGATIVE_INFINITY;
-  for (let id = 0; id < scores.length; id++) {
-    const score = scores[id]!;
-    if (score <= max) continue;
-    // Neither less nor greater.
-    if (!(score > max)) throw new RangeError(`Cannot sample: the logit of token ${id} is NaN`);
-    max = score;
-    best = id;
-  }
-  if (best < 0) throw new RangeError("Cannot sample: no token has a finite logit");
-  if (max === Number.POSITIVE_INFINITY) throw new RangeError(`Cannot sample: the logit of token ${best} is Infinity`);
-  return best;
 }
 
 /** The logits after bias and penalties, in a copy; the logits themselves where there are none. */

@@ -1,4 +1,4 @@
-import type { TokenLogprob } from "../../engine/sampler.js";
+import type { TokenLogprob } from "../../engine/results.js";
 import type { Tokenizer } from "../../tokenizer/tokenizer.js";
 import type { HostLogprobs, HostToken, HostTokenLogprob } from "../engine-host.js";
 
