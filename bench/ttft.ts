@@ -99,6 +99,7 @@ async function kernelTimes(
         numHeads,
         numKvHeads,
         headSize,
+        scale: 1 / Math.sqrt(headSize),
         threads: backend.threads,
         maxNodeFlops: 3e9 * backend.threads,
       };

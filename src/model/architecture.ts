@@ -85,6 +85,8 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   tensors(config: C): Iterable<NeededTensor>;
   /** How a layer turns queries and keys; the same object where it is the same. Undefined: the layer has no positions. */
   rope(config: C, layer: number): RopeConfig | undefined;
+  /** What scores of attention are multiplied by before the softmax. */
+  attentionScale(config: C): number;
   /** The rows [hidden, rows] of token ids [rows] that the first layer takes. */
   embed(build: ModelBuild<C>, tokens: Tensor): Tensor;
   /** One layer over x [hidden, rows]; undefined where its attention gives nothing. */

@@ -126,7 +126,7 @@ export class DecodeStep implements Disposable {
           for (const { run, count, first: at, mask } of placed) {
             const q = window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at);
             const [k, v] = [run.keys, run.valuesTransposed].map((rows) => rows.layer(graph, index, 0, run.numKeys));
-            const out = singleRowAttention(graph, q, k as Tensor, v as Tensor, mask);
+            const out = singleRowAttention(graph, q, k as Tensor, v as Tensor, mask, build.attention.scale);
             attended = attended === undefined ? out : graph.concat(attended, out, 1);
           }
           return attended as Tensor;

@@ -155,7 +155,14 @@ export function startBuild(decoder: Decoder, graph: Graph, positions: Int32Array
     config,
     decoder,
     positions: graph.input("positions", "I32", [positions.length], positions),
-    attention: { numHeads, numKvHeads, headSize, threads, maxNodeFlops },
+    attention: {
+      numHeads,
+      numKvHeads,
+      headSize,
+      scale: decoder.architecture.attentionScale(config),
+      threads,
+      maxNodeFlops,
+    },
     weight,
     product: (name, x) => {
       const out = product(graph, weight(`${name}.weight`), x, maxNodeFlops);

@@ -12,6 +12,8 @@ export interface AttentionOptions {
   readonly numHeads: number;
   readonly numKvHeads: number;
   readonly headSize: number;
+  /** What scores are multiplied by. */
+  readonly scale: number;
   readonly threads: number;
   /** The most floating-point operations of one node, so that a running graph can be stopped soon. */
   readonly maxNodeFlops: number;
@@ -58,7 +60,7 @@ export function tiledAttention(
       const qPart = graph.view(q, [headSize, count, numRows], [q.nb[1], q.nb[2]], row * q.nb[2] + head * q.nb[1]);
       const window = (t: Tensor) => graph.view(t, [headSize, numKeys, numKv], [t.nb[1], t.nb[2]], kvHead * t.nb[2]);
       const attend = plan.grouped ? attendGrouped : attendByHead;
-      const out = attend(graph, qPart, window(keys), window(values), part, masks);
+      const out = attend(graph, qPart, window(keys), window(values), part, masks, options.scale);
       heads = heads === undefined ? out : graph.concat(heads, out, 1);
     }
     all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
@@ -67,9 +69,16 @@ export function tiledAttention(
 }
 
 /** Attention with each head's rows apart: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
-function attendByHead(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, masks: MaskCache): Tensor {
+function attendByHead(
+  graph: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  part: MaskPart,
+  masks: MaskCache,
+  scale: number,
+): Tensor {
   const [headSize, numHeads, numRows] = q.ne;
-  const scale = 1 / Math.sqrt(headSize);
   const paddedRows = Math.max(numRows, tileRows);
   let rows = graph.permute(q, [0, 2, 1, 3]);
   if (paddedRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, paddedRows - numRows]);
@@ -78,11 +87,18 @@ function attendByHead(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: MaskP
 }
 
 /** The same with the heads that share a KV head laid as rows of one. */
-function attendGrouped(graph: Graph, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, masks: MaskCache): Tensor {
+function attendGrouped(
+  graph: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  part: MaskPart,
+  masks: MaskCache,
+  scale: number,
+): Tensor {
   const [headSize, numHeads, numRows] = q.ne;
   const numKvHeads = k.ne[2];
   const group = numHeads / numKvHeads;
-  const scale = 1 / Math.sqrt(headSize);
   const paddedRows = Math.max(numRows * group, tileRows);
   // [D, G, H', T] -> [D, G, T, H'] -> rows t * G + g of each KV head.
   const four = graph.view(q, [headSize, group, numKvHeads, numRows], [q.nb[1], q.nb[1] * group, q.nb[2]]);
@@ -231,7 +247,14 @@ const maxKeysByHead = 1536;
  * @param mask [N, 1, 1, S] F16: which keys each row sees. Hidden keys and values must be finite.
  * @returns [D * H, S] F32.
  */
-export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTransposed: Tensor, mask: Tensor): Tensor {
+export function singleRowAttention(
+  graph: Graph,
+  q: Tensor,
+  k: Tensor,
+  valuesTransposed: Tensor,
+  mask: Tensor,
+  scale: number,
+): Tensor {
   const [headSize, numHeads, numSequences] = q.ne;
   const [, numKeys, numKvHeads] = k.ne;
   const packed = isContiguous(q) ? q : graph.contiguous(q);
@@ -240,7 +263,7 @@ export function singleRowAttention(graph: Graph, q: Tensor, k: Tensor, valuesTra
   const byHead = numKeys <= maxKeysByHead;
   const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
   const scores = graph.reshape(graph.mulMat(k, rows), [numKeys, 1, numHeads, numSequences]);
-  const weights = graph.softmax(scores, mask, 1 / Math.sqrt(headSize));
+  const weights = graph.softmax(scores, mask, scale);
   const summed = graph.mulMat(valuesTransposed, graph.reshape(weights, [numKeys, ...group]));
   return graph.reshape(summed, [headSize * numHeads, numSequences]);
 }
