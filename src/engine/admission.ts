@@ -2,8 +2,8 @@ import { EngineError } from "./engine-error.js";
 
 /** One answer's place, from its coming to its end. Disposing gives back whatever it has. */
 export interface Ticket extends Disposable {
-  /** How the answer ended, for the counts. Default "finished". */
-  outcome: "finished" | "cancelled" | "failed";
+  /** How the answer ended, for the counts; undefined for work that is no request of its own. Default "finished". */
+  outcome: "finished" | "cancelled" | "failed" | undefined;
   /** The tokens that were computed, where they are not as many as were expected. */
   numTokens: number | undefined;
   /**
@@ -159,7 +159,7 @@ export class Admission {
     }
     place.state = "over";
     this.#places.delete(place);
-    this.#ended[outcome] += 1;
+    if (outcome !== undefined) this.#ended[outcome] += 1;
     if (this.#places.size > 0) {
       this.onWaiting();
       return;

@@ -412,7 +412,9 @@ export class LocalEngine implements AsyncDisposable {
     const { mode, signal } = checkInput(() =>
       this.#checkTerms(readTokenizePromptOptions("tokenize the prompt", options)),
     );
-    using _ticket = this.#admission.join("")[0] as Ticket;
+    using ticket = this.#admission.join("")[0] as Ticket;
+    // What it is for is a request.
+    ticket.outcome = undefined;
     return await this.#tokenized(input, mode, signal);
   }
 
