@@ -69,7 +69,8 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
               });
             }
           }
-          expectBound(logprobBounds[kvType], bounded, { everyCaseUpTo: everyCase ? 500 : 0 });
+          // Rounded to F16, a prompt of 300 blocks does not show that the first of them is unseen.
+          expectBound(logprobBounds[kvType], bounded, { everyCaseUpTo: everyCase && kvType === "f32" ? 500 : 0 });
         });
       }
     }

@@ -3,13 +3,14 @@ import { expect, test } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateEvent, GenerateResult } from "../../src/engine/results.js";
 import { expectError } from "../../src/files/test-files.suite.js";
+import { expectInTime } from "../in-time.js";
 import { Random } from "../models/random.js";
 import { drawIds, expectIdle, expectOnlyBlocks, LawModels, lawEngine, liveCounts, noEnd } from "./law-models.js";
 
 /** From the abort to the answer's end, in ms. */
 const maxDelayMs = 200;
-// The machine may be busy: a delay counts where it comes again.
-const timed = { retry: 3, timeout: 30_000 };
+// Room for attempts on a busy machine.
+const patient = { timeout: 60_000 };
 
 const random = new Random(4, "cancel");
 const prompt = (...lengths: number[]) => ({ blockTokenIds: lengths.map((length) => drawIds(random, length)) });
@@ -62,64 +63,64 @@ export function cancelSuite(numTimes: number): void {
       seed: 71,
     });
 
-  /** Runs `stage`, then checks that the engine is as it was and answers as before. */
-  async function unharmed(stage: (engine: Engine) => Promise<void>): Promise<void> {
+  /** Runs `stage`, which gives the ms from the abort to the end, then checks that the engine is as it was and answers as before. */
+  async function unharmed(stage: (engine: Engine) => Promise<number>): Promise<void> {
     await using engine = await lawEngine(slowModel(), { kvType: "f16" });
     const idle = await liveCounts();
     const input = prompt(10, 12, 5);
     const answer = () => engine.complete(input, { maxTokens: 3, logitBias: noEnd });
     const expected = await answer();
-    for (let i = 0; i < numTimes; i++) await stage(engine);
+    for (let i = 0; i < numTimes; i++) await expectInTime(maxDelayMs, () => stage(engine));
     expectIdle(engine);
     await expectOnlyBlocks(idle, engine);
     expect((await answer()).tokenIds).toEqual(expected.tokenIds);
   }
 
-  test("Engine.generate(): an abort while a block is encoded", timed, () =>
+  test("Engine.generate(): an abort while a block is encoded", patient, () =>
     unharmed(async (engine) => {
       const numBlocks = engine.stats().store.numBlocks;
       const { result, delayMs } = await cancel(engine, prompt(3500, 5), { afterMs: 150 });
-      expect(delayMs).toBeLessThan(maxDelayMs);
       expect(result.usage).toMatchObject({ promptTokens: 3505, completionTokens: 0 });
       expect(engine.stats().store.numBlocks).toBe(numBlocks);
+      return delayMs;
     }),
   );
 
-  test("Engine.generate(): an abort while the final block is computed", timed, () =>
+  test("Engine.generate(): an abort while the final block is computed", patient, () =>
     unharmed(async (engine) => {
       const { delayMs } = await cancel(engine, prompt(10, 3500), { at: "prompt", thenMs: 150 });
-      expect(delayMs - 150).toBeLessThan(maxDelayMs);
+      return delayMs - 150;
     }),
   );
 
-  test("Engine.generate(): an abort while tokens are decoded", timed, () =>
+  test("Engine.generate(): an abort while tokens are decoded", patient, () =>
     unharmed(async (engine) => {
       const { result, delayMs } = await cancel(engine, prompt(10, 50), { at: "token", thenMs: 100 });
-      expect(delayMs - 100).toBeLessThan(maxDelayMs);
       expect(result.usage.completionTokens).toBeGreaterThan(0);
+      return delayMs - 100;
     }),
   );
 
-  test("Engine.generate(): an abort while another request has the device", timed, () =>
+  test("Engine.generate(): an abort while another request has the device", patient, () =>
     unharmed(async (engine) => {
       const other = cancel(engine, prompt(3500, 5), { afterMs: 600 });
       const { delayMs } = await cancel(engine, prompt(40, 5), { afterMs: 100 });
-      expect(delayMs).toBeLessThan(maxDelayMs);
       await other;
+      return delayMs;
     }),
   );
 
-  test("Engine.generate(): an abort while waiting for a block that another request encodes", timed, () =>
+  test("Engine.generate(): an abort while waiting for a block that another request encodes", patient, () =>
     unharmed(async (engine) => {
       const shared = prompt(3500, 5);
       const other = cancel(engine, shared, { afterMs: 600 });
       const { delayMs } = await cancel(engine, shared, { afterMs: 100 });
-      expect(delayMs).toBeLessThan(maxDelayMs);
       await other;
+      return delayMs;
     }),
   );
 
-  test("Engine.generate(): a cancelled encoding is taken over by who waits for it", timed, async () => {
+  test("Engine.generate(): a cancelled encoding is taken over by who waits for it", patient, async () => {
     await using engine = await lawEngine(slowModel(), { kvType: "f16" });
     const shared = prompt(300, 5);
     const first = cancel(engine, shared, { afterMs: 20 });
@@ -131,42 +132,46 @@ export function cancelSuite(numTimes: number): void {
     expect(second.tokenIds).toEqual(tokenIds);
   });
 
-  test("Engine.generate(): an abort while waiting for room among the contexts", timed, async () => {
+  test("Engine.generate(): an abort while waiting for room among the contexts", patient, async () => {
     const before = await liveCounts();
     {
       await using engine = await lawEngine(slowModel(), { contextBytes: 2 * 1024 * 1024 * 100 });
       const { contexts } = engine.stats();
-      const other = cancel(engine, prompt(3500, 5), { afterMs: 500 });
-      const waiting = cancel(engine, prompt(10, 5), { afterMs: 100 });
-      const { delayMs } = await waiting;
-      expect(delayMs).toBeLessThan(maxDelayMs);
-      await other;
-      expect(engine.stats().contexts).toEqual(contexts);
-      expectIdle(engine);
+      await expectInTime(maxDelayMs, async () => {
+        const other = cancel(engine, prompt(3500, 5), { afterMs: 500 });
+        const { delayMs } = await cancel(engine, prompt(10, 5), { afterMs: 100 });
+        await other;
+        expect(engine.stats().contexts).toEqual(contexts);
+        expectIdle(engine);
+        return delayMs;
+      });
     }
     expect(await liveCounts()).toEqual(before);
   });
 
-  test("Engine.generate(): an abort before the start", timed, () =>
+  test("Engine.generate(): an abort before the start", patient, () =>
     unharmed(async (engine) => {
       const signal = AbortSignal.abort();
       const result = await engine.complete(prompt(10, 5), { signal });
       expect(result).toMatchObject({ finishReason: "cancelled", tokenIds: [], text: "" });
+      return 0;
     }),
   );
 
-  test("Engine.generate(): leaving the loop early frees everything", timed, () =>
+  test("Engine.generate(): leaving the loop early frees everything", patient, () =>
     unharmed(async (engine) => {
       for (const kind of ["prompt", "token"]) {
         for await (const event of engine.generate(prompt(20, 5), { logitBias: noEnd })) if (event.kind === kind) break;
         expectIdle(engine);
       }
+      return 0;
     }),
   );
 
-  test("Engine.score(), .encode(): an abort rejects with the signal's reason, and nothing stays", timed, () =>
+  test("Engine.score(), .encode(): an abort rejects with the signal's reason, and nothing stays", patient, () =>
     unharmed(async (engine) => {
       const reason = new Error("Cannot go on: enough");
+      let delayMs = 0;
       for (const start of [
         (signal: AbortSignal) => engine.score(prompt(10, 3000), [1, 2], { signal }),
         (signal: AbortSignal) => engine.encode(["passage ".repeat(400)], { signal }),
@@ -178,35 +183,39 @@ export function cancelSuite(numTimes: number): void {
         const abortedAt = performance.now();
         controller.abort(reason);
         await expect(promise).rejects.toBe(reason);
-        expect(performance.now() - abortedAt).toBeLessThan(maxDelayMs);
+        delayMs = Math.max(delayMs, performance.now() - abortedAt);
       }
+      return delayMs;
     }),
   );
 
-  test("Engine: closing ends running requests with an error and frees everything", timed, async () => {
+  test("Engine: closing ends running requests with an error and frees everything", patient, async () => {
     const before = await liveCounts();
-    const engine = await lawEngine(slowModel());
-    const running = [
-      engine.complete(prompt(3000, 5)),
-      engine.complete(prompt(40, 3000)),
-      engine.score(prompt(50, 2000), [1]),
-      engine.encode(["passage ".repeat(300)]),
-    ];
-    const failures = running.map((promise) => expectError(promise, "the engine was closed"));
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    const from = performance.now();
-    await engine[Symbol.asyncDispose]();
-    expect(performance.now() - from).toBeLessThan(maxDelayMs);
-    await Promise.all(failures);
-    expect(await liveCounts()).toEqual(before);
-    await expectError(engine.complete(prompt(3, 4)), "the engine was closed");
-    await expectError(engine.encode(["a passage"]), "the engine was closed");
-    await engine[Symbol.asyncDispose]();
-    expect(engine.stats().computeBytes).toBe(0);
-    expect(await liveCounts()).toEqual(before);
+    await expectInTime(maxDelayMs, async () => {
+      const engine = await lawEngine(slowModel());
+      const running = [
+        engine.complete(prompt(3000, 5)),
+        engine.complete(prompt(40, 3000)),
+        engine.score(prompt(50, 2000), [1]),
+        engine.encode(["passage ".repeat(300)]),
+      ];
+      const failures = running.map((promise) => expectError(promise, "the engine was closed"));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      const from = performance.now();
+      await engine[Symbol.asyncDispose]();
+      const delayMs = performance.now() - from;
+      await Promise.all(failures);
+      expect(await liveCounts()).toEqual(before);
+      await expectError(engine.complete(prompt(3, 4)), "the engine was closed");
+      await expectError(engine.encode(["a passage"]), "the engine was closed");
+      await engine[Symbol.asyncDispose]();
+      expect(engine.stats().computeBytes).toBe(0);
+      expect(await liveCounts()).toEqual(before);
+      return delayMs;
+    });
   });
 
-  test("Engine: closing in the midst of an answer's loop does not wait for the loop", timed, async () => {
+  test("Engine: closing in the midst of an answer's loop does not wait for the loop", patient, async () => {
     const before = await liveCounts();
     const engine = await lawEngine(slowModel());
     const answer = async () => {

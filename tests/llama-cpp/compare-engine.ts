@@ -1,22 +1,40 @@
+import { expect } from "vitest";
 import { Engine } from "../../src/engine/engine.js";
 import type { TensorType } from "../../src/files/element-types.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
 import { countTokens } from "../models/random-tokenizer.js";
-import { llamaCppGreedy } from "./llama-cpp-oracle.js";
+import { distanceFromOracle } from "../oracles/compare-engine.js";
+import { expectOnlyRight } from "../oracles/faults.js";
+import { type LlamaCppStep, llamaCppGreedy, llamaCppScores } from "./llama-cpp-oracle.js";
 
-/** How clear llama.cpp's choice must be, in nats, for the engine to owe the same: rounding decides nearer ones. */
-function neededMargin(type: TensorType): number {
-  return type === "F32" ? 0.05 : 0.2;
-}
+/**
+ * How far the engine may be from llama.cpp in log-probability for each layer, by the type of the weights; with F32 KV
+ * on both sides.
+ *
+ * Both run ggml's kernels over the same file, with graphs of their own. F32: sums run in another order, as for I1. The
+ * other products first round their input to the weights' company: F16 to 11 bits, BF16 to 8, the rest to whole 127ths
+ * of the largest of 32 numbers, K types of 256, whose largest is 1.4 times as far out. Where the last bits differ, some
+ * of it is rounded the other way; each layer adds its own.
+ */
+const logprobBoundsPerLayer: Readonly<Record<TensorType, number>> = {
+  F32: 2.5e-4,
+  F16: 5e-3,
+  BF16: 2.5e-2,
+  Q8_0: 5e-2,
+  Q4_0: 5e-2,
+  Q4_K: 7e-2,
+  Q5_K: 7e-2,
+  Q6_K: 7e-2,
+};
+/** How clear llama.cpp's choice must be at most, in nats, for the engine to owe the same: rounding decides nearer ones. */
+const maxMargin = 0.2;
 
 export interface Agreement {
-  /** Steps whose margin was large enough to count. */
+  /** Steps where llama.cpp's token stood clearly before the next. */
   readonly numCounted: number;
-  /** Those where the engine held another token likeliest. */
-  readonly differences: readonly { prompt: number; step: number; wanted: number; found: number; margin: number }[];
-  /** How far the log-probabilities of llama.cpp's tokens were apart at most, over all steps. */
+  /** How far the log-probabilities of llama.cpp's five likeliest tokens are apart at most, over all steps. */
   readonly worstLogprob: number;
 }
 
@@ -29,8 +47,7 @@ export const comparedModels: Readonly<Record<string, RandomGgufOptions>> = {
 };
 
 /**
- * Full mode against llama.cpp on the same file (invariant I4): llama.cpp continues each prompt greedily, the engine is
- * fed its tokens and asked what it holds likeliest at each step.
+ * Full mode against llama.cpp on the same file (invariant I4).
  *
  * @param lengths of the prompts, in tokens.
  * @param threads one where other work may hold the cores: two wait for each other at every node.
@@ -43,29 +60,70 @@ export async function compareWithLlamaCpp(
   threads: number,
 ): Promise<Agreement> {
   const { type = "F32", seed = 1 } = options;
-  writeRandomGguf(path, { ...options, quantizeRows: await ggmlQuantizer() });
+  const written = { ...options, quantizeRows: await ggmlQuantizer() };
+  writeRandomGguf(path, written);
+  // The same weights, with RoPE at a quarter of each position.
+  const moved = `${path}.moved.gguf`;
+  writeRandomGguf(moved, { ...written, rope: "linear" });
   const random = new Random(seed, "llama.cpp prompts");
   const prompts = lengths.map((length) => Array.from({ length }, () => random.below(countTokens())));
-  const expected = await llamaCppGreedy(path, prompts, numSteps, { threads }, 600_000);
   await using engine = await Engine.load({ model: path, kvType: "f32", threads });
-  let numCounted = 0;
-  let worstLogprob = 0;
-  const differences: Agreement["differences"][number][] = [];
-  for (const [prompt, ids] of prompts.entries()) {
-    const steps = expected[prompt]!;
-    const continuation = steps.map(({ token }) => token);
-    const { logprobs, top } = await engine.score({ blockTokenIds: [ids] }, continuation, {
-      mode: "full",
-      stepwise: true,
-      top: 1,
-    });
-    for (const [step, { token, margin, top: wanted }] of steps.entries()) {
-      worstLogprob = Math.max(worstLogprob, Math.abs(logprobs[step]! - wanted[0]![1]));
-      if (margin <= neededMargin(type)) continue;
-      numCounted += 1;
-      const found = top[step]![0]!.id;
-      if (found !== token) differences.push({ prompt, step, wanted: token, found, margin });
-    }
-  }
-  return { numCounted, differences, worstLogprob };
+  // Awaited, so that the engine is there till then.
+  return await expectLlamaCpp(engine, path, prompts, { numSteps, threads, type, moved });
+}
+
+/**
+ * llama.cpp continues each prompt greedily, the engine is fed its tokens and asked how likely it holds each, and what it
+ * would have picked. Then llama.cpp is asked about the first prompt with faults, which the bound must catch.
+ */
+export async function expectLlamaCpp(
+  engine: Engine,
+  path: string,
+  prompts: readonly (readonly number[])[],
+  how: { readonly numSteps: number; readonly threads: number; readonly type: TensorType; readonly moved?: string },
+): Promise<Agreement> {
+  const { numSteps, threads, type, moved } = how;
+  const bound = logprobBoundsPerLayer[type] * engine.model.source.config.numLayers;
+  const expected = await llamaCppGreedy(path, prompts, numSteps, { threads }, 600_000);
+  const answers: Answer[] = [];
+  for (const [i, ids] of prompts.entries()) answers.push(await answer(engine, ids, expected[i]!));
+
+  const [first, [prompt]] = [answers[0]!, prompts as [number[]]];
+  const half = prompt.length >> 1;
+  const otherToken = prompt.with(half, (prompt[half]! + 1) % countTokens());
+  const [unseen, other] = await llamaCppScores(path, [prompt.slice(1), otherToken], first.tokens, { threads });
+  const [turned] = moved === undefined ? [] : await llamaCppScores(moved, [prompt], first.tokens, { threads });
+  const worstLogprob = Math.max(...answers.map(({ distance }, i) => distance(expected[i]!)));
+  expectOnlyRight(bound, worstLogprob, {
+    "the first token is not seen": first.distance(unseen!),
+    "a token is another": first.distance(other!),
+    ...(turned && { "positions are a quarter": first.distance(turned) }),
+  });
+  const clear = answers
+    .flatMap(({ choices }) => choices)
+    .filter(({ margin }) => margin > Math.min(2 * bound, maxMargin));
+  expect(clear.filter(({ wanted, found }) => found !== wanted)).toEqual([]);
+  return { numCounted: clear.length, worstLogprob };
+}
+
+interface Answer {
+  readonly tokens: readonly number[];
+  /** What llama.cpp picked at each step, how far it stood before the next, and what the engine holds likeliest. */
+  readonly choices: readonly { step: number; wanted: number; margin: number; found: number }[];
+  /** From the engine's log-probabilities to llama.cpp's, over the picked tokens and the five likeliest of each step. */
+  distance(steps: readonly (LlamaCppStep & { readonly logprob?: number })[]): number;
+}
+
+async function answer(engine: Engine, prompt: readonly number[], steps: readonly LlamaCppStep[]): Promise<Answer> {
+  const tokens = steps.map(({ token }) => token);
+  const options = { mode: "full", stepwise: true, top: engine.model.source.config.vocabSize } as const;
+  const found = await engine.score({ blockTokenIds: [prompt] }, tokens, options);
+  return {
+    tokens,
+    choices: steps.map(({ token, margin }, step) => ({ step, wanted: token, margin, found: found.top[step]![0]!.id })),
+    distance: (told) => {
+      const logprobs = told.map(({ logprob, top }) => logprob ?? top[0]![1]);
+      return distanceFromOracle(found, { logprobs, top: told.map(({ top }) => top) });
+    },
+  };
 }

@@ -1,21 +1,38 @@
 import { join } from "node:path";
+import { openModel } from "../../src/model/open-model.js";
 import { writeRandomGguf } from "../models/random-gguf.js";
+import { distanceFromOracle, logprobBounds, oracleAnswer } from "../oracles/compare-engine.js";
+import { type BoundCase, expectBound, oneBlockFaults } from "../oracles/faults.js";
+import { OnePassModel } from "../oracles/one-pass.js";
 import { oracleModels } from "../oracles/oracle-cases.js";
 import { readOracleFixture, writeOracleModel } from "../oracles/oracle-fixtures.js";
-import { llamaCppScore } from "./llama-cpp-oracle.js";
+import { llamaCppScores } from "./llama-cpp-oracle.js";
 
 /**
- * How far llama.cpp and PyTorch are apart at most on 1,500 tokens in full mode, in log-probability. The two oracles
- * check each other so, and both writers of weights with them.
+ * Expects llama.cpp's full mode to equal PyTorch's, up to 1,500 tokens. The two oracles check each other so, both
+ * writers of weights with them. What llama.cpp must not equal is the pass of ours, with faults.
  */
-export async function compareOracles(name: string, folder: string): Promise<number> {
-  const cases = writeOracleModel(name, join(folder, name));
-  const fixture = readOracleFixture(name, join(folder, name), cases);
-  const gguf = join(folder, `${name}.gguf`);
+export async function expectSameOracles(name: string, folder: string): Promise<void> {
+  const model = join(folder, name);
+  const cases = writeOracleModel(name, model);
+  const fixture = readOracleFixture(name, model, cases);
+  const gguf = `${model}.gguf`;
   writeRandomGguf(gguf, oracleModels[name]!);
-  const index = cases.findIndex((oracleCase) => oracleCase.name === "full mode, 1,500 tokens");
-  const { blockTokenIds, continuationTokenIds } = cases[index]!;
-  const steps = await llamaCppScore(gguf, blockTokenIds.flat(), continuationTokenIds);
-  const expected = fixture.cases[index]!.logprobs;
-  return Math.max(...steps.map(({ logprob }, i) => Math.abs(logprob - expected[i]!)));
+  const onePass = new OnePassModel(await openModel(model));
+  const bounded: BoundCase[] = [];
+  for (const [i, oracleCase] of cases.entries()) {
+    if (oracleCase.mode !== "full") continue;
+    const prompt = { ...oracleCase, blockTokenIds: [oracleCase.blockTokenIds.flat()] };
+    const [steps] = await llamaCppScores(gguf, prompt.blockTokenIds, prompt.continuationTokenIds);
+    const found = { logprobs: steps!.map(({ logprob }) => logprob), top: steps!.map(() => []) };
+    bounded.push({
+      name: oracleCase.name,
+      prompt,
+      distance: (fault) => {
+        const expected = fault ? oracleAnswer(onePass.score(prompt, fault), prompt) : fixture.cases[i]!;
+        return distanceFromOracle(found, { ...expected, top: found.top });
+      },
+    });
+  }
+  expectBound(logprobBounds.f32, bounded, { faults: oneBlockFaults });
 }

@@ -2,7 +2,7 @@
 // as the last line of standard output, {"answer":…} or {"error":…}. llama-cpp-oracle.ts says what the requests are.
 import { text } from "node:stream/consumers";
 
-const requests = { info, greedy, score, timings };
+const requests = { info, greedy, scores, timings };
 
 try {
   const request = JSON.parse(await text(process.stdin));
@@ -48,13 +48,19 @@ async function greedy(llama, { model, prompts, numSteps, ...options }) {
   return answers;
 }
 
-/** The log-probability of each continuation token, given the prompt and what stands before it. */
-async function score(llama, { model, prompt, continuation, ...options }) {
+/** The log-probability of each continuation token, given the prompt and what stands before it; of each prompt. */
+async function scores(llama, { model, prompts, continuation, ...options }) {
   const loaded = await llama.loadModel({ modelPath: model, gpuLayers: 0 });
-  const ids = [...prompt, ...continuation.slice(0, -1)];
-  const context = await loaded.createContext(contextOptions(ids.length, options));
-  const steps = await evaluate(context.getSequence(), ids, continuation.length);
-  return continuation.map((token, step) => ({ logprob: steps[step].get(token), ...summarize(steps[step]) }));
+  const longest = Math.max(...prompts.map((ids) => ids.length)) + continuation.length;
+  const context = await loaded.createContext(contextOptions(longest, options));
+  const sequence = context.getSequence();
+  const answers = [];
+  for (const prompt of prompts) {
+    await sequence.clearHistory();
+    const steps = await evaluate(sequence, [...prompt, ...continuation.slice(0, -1)], continuation.length);
+    answers.push(continuation.map((token, step) => ({ logprob: steps[step].get(token), ...summarize(steps[step]) })));
+  }
+  return answers;
 }
 
 /** Milliseconds, each the median of `repeats` runs. */

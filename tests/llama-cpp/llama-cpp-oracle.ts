@@ -70,16 +70,19 @@ export async function llamaCppGreedy(
   return (await ask({ kind: "greedy", model, prompts, numSteps, ...options }, timeoutMs)) as LlamaCppStep[][];
 }
 
-/** The log-probability of each continuation token in full mode, with what llama.cpp holds likeliest there. */
-export async function llamaCppScore(
+/**
+ * The log-probability of each continuation token in full mode after each prompt, with what llama.cpp holds likeliest
+ * there.
+ */
+export async function llamaCppScores(
   model: string,
-  prompt: readonly number[],
+  prompts: readonly (readonly number[])[],
   continuation: readonly number[],
   options: LlamaCppOptions = {},
   timeoutMs = 60_000,
-): Promise<(LlamaCppStep & { readonly logprob: number })[]> {
-  const request = { kind: "score", model, prompt, continuation, ...options };
-  return (await ask(request, timeoutMs)) as (LlamaCppStep & { logprob: number })[];
+): Promise<(LlamaCppStep & { readonly logprob: number })[][]> {
+  const request = { kind: "scores", model, prompts, continuation, ...options };
+  return (await ask(request, timeoutMs)) as (LlamaCppStep & { logprob: number })[][];
 }
 
 /** How long llama.cpp takes, for the benchmarks; `kvType` "F16" is its own default. */

@@ -136,6 +136,11 @@ export function shows(fault: Fault, prompt: OraclePrompt): boolean {
   return rows.some((query) => rows.some((key) => seenBy(right, query, key) !== seenBy(wrong, query, key)));
 }
 
+/** What prompts of one block can show, as in full mode. */
+export const oneBlockFaults = allFaults.filter((fault) =>
+  shows(fault, { blockTokenIds: [[1, 2, 3]], continuationTokenIds: [4, 5] }),
+);
+
 /**
  * Expects what is right nearer than the bound, and what is wrong farther: a bound that a wrong oracle meets cannot fail.
  * @param wrong distances by what is wrong with the oracle; at least one.
