@@ -1,4 +1,4 @@
-// Checks the import directions of .dependency-cruiser.cjs, type imports among them.
+// Checks the import directions of .dependency-cruiser.cjs, type imports among them, and tells which file imports which.
 // dependency-cruiser reads no TypeScript where TypeScript is version 7, which has no JavaScript API that it knows.
 // So it is given dist-imports/: each file's imports alone, as JavaScript, as a parser of TypeScript sees them.
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -24,40 +24,60 @@ function importsOf(node, found = new Set()) {
   return found;
 }
 
-rmSync(folder, { recursive: true, force: true });
-let numFiles = 0;
-try {
-  for (const top of tops) {
-    for (const entry of readdirSync(join(root, top), { recursive: true, withFileTypes: true })) {
-      const isSource = entry.isFile() && /\.(ts|mjs)$/.test(entry.name) && !entry.name.endsWith(".d.ts");
-      if (!isSource) continue;
-      const source = join(entry.parentPath, entry.name);
-      const found = importsOf(parseAst(readFileSync(source, "utf8"), { lang: "ts" }));
-      const imports = [...found].map((text) => `import ${JSON.stringify(text)};`);
-      const target = join(folder, source.slice(root.length)).replace(/\.ts$/, ".js");
-      mkdirSync(dirname(target), { recursive: true });
-      writeFileSync(target, imports.join("\n"));
-      numFiles++;
-    }
-  }
-  // The manifest tells packages for development from those that ship.
-  writeFileSync(join(folder, "package.json"), readFileSync(join(root, "package.json")));
-  const { forbidden, options } = createRequire(import.meta.url)("../.dependency-cruiser.cjs");
-  const { output } = await cruise(
-    tops,
-    { ...options, baseDir: folder, validate: true, ruleSet: { forbidden } },
-    { extensions: [".js", ".mjs"], conditionNames: ["node", "import", "require"], exportsFields: ["exports"] },
-  );
-  const { violations, totalDependenciesCruised } = output.summary;
-  for (const { from, to, rule, cycle } of violations) {
-    const comment = forbidden.find(({ name }) => name === rule.name)?.comment ?? "";
-    const path = [from, ...(cycle?.map((step) => step.name) ?? [to])].join(" imports ").replaceAll(/\.js\b/g, ".ts");
-    console.error(`${path}: ${rule.name} (${comment})`);
-  }
-  console.log(`${numFiles} files, ${totalDependenciesCruised} imports, ${violations.length} against the rules`);
-  // A parser that no longer sees imports must not look like a clean project.
-  if (totalDependenciesCruised < numFiles) throw new Error("Cannot check imports: too few were found");
-  if (violations.length > 0) process.exitCode = 1;
-} finally {
+/**
+ * @returns wrong: a line for each import against the rules; importers: who imports a file, by its path from the root;
+ * summary: what was looked at.
+ */
+export async function checkImports() {
   rmSync(folder, { recursive: true, force: true });
+  let numFiles = 0;
+  try {
+    for (const top of tops) {
+      for (const entry of readdirSync(join(root, top), { recursive: true, withFileTypes: true })) {
+        const isSource = entry.isFile() && /\.(ts|mjs)$/.test(entry.name) && !entry.name.endsWith(".d.ts");
+        if (!isSource) continue;
+        const source = join(entry.parentPath, entry.name);
+        const found = importsOf(parseAst(readFileSync(source, "utf8"), { lang: "ts" }));
+        const imports = [...found].map((text) => `import ${JSON.stringify(text)};`);
+        const target = join(folder, source.slice(root.length)).replace(/\.ts$/, ".js");
+        mkdirSync(dirname(target), { recursive: true });
+        writeFileSync(target, imports.join("\n"));
+        numFiles++;
+      }
+    }
+    // The manifest tells packages for development from those that ship.
+    writeFileSync(join(folder, "package.json"), readFileSync(join(root, "package.json")));
+    const { forbidden, options } = createRequire(import.meta.url)("../.dependency-cruiser.cjs");
+    const { output } = await cruise(
+      tops,
+      { ...options, baseDir: folder, validate: true, ruleSet: { forbidden } },
+      { extensions: [".js", ".mjs"], conditionNames: ["node", "import", "require"], exportsFields: ["exports"] },
+    );
+    const { violations, totalDependenciesCruised } = output.summary;
+    // A parser that no longer sees imports must not look like a clean project.
+    if (totalDependenciesCruised < numFiles) throw new Error("Cannot check imports: too few were found");
+    const wrong = violations.map(({ from, to, rule, cycle }) => {
+      const comment = forbidden.find(({ name }) => name === rule.name)?.comment ?? "";
+      const path = [from, ...(cycle?.map((step) => step.name) ?? [to])].map(asSource).join(" imports ");
+      return `${path}: ${rule.name} (${comment})`;
+    });
+    const importers = new Map(
+      output.modules.map(({ source, dependents }) => [asSource(source), dependents.map(asSource)]),
+    );
+    const summary = `${numFiles} files, ${totalDependenciesCruised} imports, ${wrong.length} against the rules`;
+    return { wrong, importers, summary };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function asSource(path) {
+  return path.replace(/\.js$/, ".ts");
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { wrong, summary } = await checkImports();
+  for (const line of wrong) console.error(line);
+  console.log(summary);
+  if (wrong.length > 0) process.exitCode = 1;
 }
