@@ -8,15 +8,19 @@ import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/valid
 import { modelFiles } from "../files/outputs.js";
 import {
   addCuttingOptions,
+  badLines,
   type CuttingFlags,
   cuttingSettings,
+  droppedLines,
+  inputOption,
   outputOption,
   prepareData,
+  tell,
   workersOption,
-} from "./data.js";
+} from "./data-command.js";
 import { forceOption, jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
-import { type Terminal, write, writeJson } from "./terminal.js";
+import type { Terminal } from "./terminal.js";
 
 export interface Tulu3Flags extends CuttingFlags {
   readonly input: string;
@@ -29,7 +33,7 @@ export interface Tulu3Flags extends CuttingFlags {
 export function tulu3Options(command: Command): Command {
   const declared = command
     .addOption(modelOption())
-    .addOption(rawInputOption("the Parquet files' folder, or one file"))
+    .addOption(inputOption("the Parquet files' folder, or one file"))
     .addOption(
       new Option("--output-dir <folder>", "sft.train.jsonl and block.train.jsonl are written there")
         .argParser(nonEmpty("--output-dir"))
@@ -45,25 +49,20 @@ export async function runTulu3(flags: Tulu3Flags, terminal: Terminal): Promise<n
   const { sft, block } = tulu3Paths(flags.outputDir);
   await prepareData([flags.input], await modelFiles(settings.model), [sft, block], flags.force);
   const bar = new ProgressBar(terminal, "Cutting conversations");
-  try {
-    const report = await writeTulu3({
-      ...settings,
-      input: flags.input,
-      outputDir: flags.outputDir,
-      signal: terminal.signal,
-      onProgress: (rows) => bar.count(rows),
-    });
-    bar.end();
-    const lines = [
-      `${report.rows} rows, ${report.samples} samples`,
-      ...badLines(report),
-      ...fileLines(report.sft),
-      ...fileLines(report.block),
-    ];
-    return await tell(report, lines, flags.json, terminal);
-  } finally {
-    bar.end();
-  }
+  const report = await writeTulu3({
+    ...settings,
+    input: flags.input,
+    outputDir: flags.outputDir,
+    signal: terminal.signal,
+    onProgress: (rows) => bar.count(rows),
+  }).finally(() => bar.end());
+  const lines = [
+    `${report.rows} rows, ${report.samples} samples`,
+    ...badLines(report),
+    ...fileLines(report.sft),
+    ...fileLines(report.block),
+  ];
+  return await tell(report, lines, flags.json, terminal);
 }
 
 function fileLines({ path, written, inBlockMode, tokens, dropped }: Tulu3FileReport): string[] {
@@ -90,7 +89,7 @@ export interface RawFlags {
 /** Declares the options of `data 2wiki`, `hqa`, `nq` and `tqa`. */
 export function rawOptions(command: Command): Command {
   return command
-    .addOption(rawInputOption("the raw file, or a folder of them"))
+    .addOption(inputOption("the raw file, or a folder of them"))
     .addOption(outputOption("the file of RAG lines to write"))
     .addOption(forceOption())
     .addOption(
@@ -129,34 +128,29 @@ export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Termi
   const others = flags.scores === undefined ? [] : [flags.scores];
   await prepareData([flags.input], others, [flags.output], flags.force);
   const bar = new ProgressBar(terminal, "Reading questions");
-  try {
-    const report = await writeRagFile({
-      format,
-      input: flags.input,
-      output: flags.output,
-      split: flags.split,
-      limit: flags.limit ?? Infinity,
-      order: flags.order ?? "best-first",
-      numPassages: flags.passages ?? 10,
-      numWorkers: flags.workers ?? availableParallelism(),
-      scores: flags.scores,
-      signal: terminal.signal,
-      onProgress: (rows) => bar.count(rows),
-    });
-    bar.end();
-    const { rows, written, dropped, passages, emptyPassages, unscored } = report;
-    const lines = [
-      `${rows} rows: ${written} lines, ${passages} passages`,
-      ...droppedLines(dropped),
-      ...badLines(report),
-      ...(emptyPassages > 0 ? [`${emptyPassages} passages without text were left out`] : []),
-      ...(unscored > 0 ? [`${unscored} lines have passages without scores: the first ones were kept`] : []),
-      `Written: ${flags.output}, with .lengths.svg, .passages.svg and .manifest.json`,
-    ];
-    return await tell(report, lines, flags.json, terminal);
-  } finally {
-    bar.end();
-  }
+  const report = await writeRagFile({
+    format,
+    input: flags.input,
+    output: flags.output,
+    split: flags.split,
+    limit: flags.limit ?? Infinity,
+    order: flags.order ?? "best-first",
+    numPassages: flags.passages ?? 10,
+    numWorkers: flags.workers ?? availableParallelism(),
+    scores: flags.scores,
+    signal: terminal.signal,
+    onProgress: (rows) => bar.count(rows),
+  }).finally(() => bar.end());
+  const { rows, written, dropped, passages, emptyPassages, unscored } = report;
+  const lines = [
+    `${rows} rows: ${written} lines, ${passages} passages`,
+    ...droppedLines(dropped),
+    ...badLines(report),
+    ...(emptyPassages > 0 ? [`${emptyPassages} passages without text were left out`] : []),
+    ...(unscored > 0 ? [`${unscored} lines have passages without scores: the first ones were kept`] : []),
+    `Written: ${flags.output}, with .lengths.svg, .passages.svg and .manifest.json`,
+  ];
+  return await tell(report, lines, flags.json, terminal);
 }
 
 export interface ValidateFlags {
@@ -185,44 +179,16 @@ export function validateOptions(command: Command): Command {
 /** Checks a file row by row. @returns the exit code: 1 if a row is not what it should be. */
 export async function runValidate(flags: ValidateFlags, terminal: Terminal): Promise<number> {
   const bar = new ProgressBar(terminal, "Checking rows");
-  try {
-    const numWorkers = flags.workers ?? availableParallelism();
-    const report = await validateFile(flags.file, flags.format, terminal.signal, (rows) => bar.count(rows), numWorkers);
-    bar.end();
-    const { rows, bad, dropped, errors } = report;
-    const lines = [
-      ...errors,
-      ...(bad > errors.length ? [`and ${bad - errors.length} more`] : []),
-      `${rows} rows: ${bad === 0 ? "all are" : `${rows - bad} are`} of the format "${flags.format}"${bad === 0 ? "" : `, ${bad} are not`}`,
-      ...droppedLines(dropped),
-    ];
-    return await tell(report, lines, flags.json, terminal);
-  } finally {
-    bar.end();
-  }
-}
-
-function rawInputOption(what: string): Option {
-  return new Option("--input <path>", what).argParser(nonEmpty("--input")).makeOptionMandatory();
-}
-
-function droppedLines(dropped: Readonly<Record<string, number>>): string[] {
-  return Object.entries(dropped).map(([reason, count]) => `  ${count} left out: ${reason}`);
-}
-
-function badLines({ bad, errors }: { readonly bad: number; readonly errors: readonly string[] }): string[] {
-  if (bad === 0) return [];
-  return [`${bad} rows could not be used; the first of them:`, ...errors.map((error) => `  ${error}`)];
-}
-
-/** @returns the exit code: 1 if a row could not be used. */
-async function tell(
-  report: { readonly bad: number },
-  lines: readonly string[],
-  json: boolean | undefined,
-  terminal: Terminal,
-): Promise<number> {
-  if (json) await writeJson(terminal, report);
-  else await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
-  return report.bad === 0 ? 0 : 1;
+  const numWorkers = flags.workers ?? availableParallelism();
+  const count = (rows: number) => bar.count(rows);
+  const checked = validateFile(flags.file, flags.format, terminal.signal, count, numWorkers);
+  const report = await checked.finally(() => bar.end());
+  const { rows, bad, dropped, errors } = report;
+  const lines = [
+    ...errors,
+    ...(bad > errors.length ? [`and ${bad - errors.length} more`] : []),
+    `${rows} rows: ${bad === 0 ? "all are" : `${rows - bad} are`} of the format "${flags.format}"${bad === 0 ? "" : `, ${bad} are not`}`,
+    ...droppedLines(dropped),
+  ];
+  return await tell(report, lines, flags.json, terminal);
 }

@@ -1,29 +1,29 @@
 import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
-import type { PackSettings } from "../data/pack-work.js";
-import { dataFiles } from "../data/rows.js";
 import { QUESTION_KINDS } from "../data/synth/question.js";
 import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/model.js";
-import { modelFiles, prepareOutputs } from "../files/outputs.js";
-import { forceOption, modelOption, nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
+import { modelFiles } from "../files/outputs.js";
+import {
+  addCuttingOptions,
+  badLines,
+  type CuttingFlags,
+  cuttingSettings,
+  inputsOption,
+  outputOption,
+  prepareData,
+  probability,
+  seedOption,
+  tell,
+  workersOption,
+} from "./data-command.js";
+import { forceOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
-import { note, type Terminal, write, writeJson } from "./terminal.js";
+import { note, type Terminal, writeJson } from "./terminal.js";
 import { UsageError } from "./usage-error.js";
-
-/** What cutting and tokenizing samples goes by. */
-export interface CuttingFlags {
-  readonly model?: string;
-  readonly template?: TemplateName;
-  readonly prefix?: string;
-  readonly maxTokens?: number;
-  readonly singleProbability?: number;
-  readonly seed?: string;
-  readonly workers?: number;
-}
 
 export interface PackFlags extends CuttingFlags {
   readonly input: readonly string[];
@@ -33,43 +33,11 @@ export interface PackFlags extends CuttingFlags {
   readonly respell?: number;
 }
 
-type TemplateName = PackSettings["template"];
-
-/** prepareOutputs() of a command over data. @param inputs files of rows, or folders of them. @throws as prepareOutputs(). */
-export async function prepareData(
-  inputs: readonly string[],
-  others: readonly string[],
-  outputs: readonly string[],
-  force: boolean | undefined,
-): Promise<void> {
-  const files = await Promise.all(inputs.map(dataFiles));
-  await prepareOutputs({ inputs: [...files.flat(), ...others], outputs, force });
-}
-
-export function outputOption(what: string): Option {
-  return new Option("--output <file>", what).argParser(nonEmpty("--output")).makeOptionMandatory();
-}
-
-function seedOption(): Option {
-  return new Option("--seed <text>", "what random choices go by").argParser(nonEmpty("--seed")).default("42");
-}
-
-export function workersOption(): Option {
-  return new Option("--workers <n>", "threads (default: all cores)").argParser(wholeNumber("--workers", 0, 256));
-}
-
 /** Declares `data pack`'s options. */
 export function packOptions(command: Command): Command {
   const packed = command
     .addOption(modelOption())
-    .addOption(
-      new Option("--input <path>", "a file of JSON lines, a .json array, Parquet, or a folder; may be given again")
-        .argParser((path: string, before: readonly string[] | undefined) => [
-          ...(before ?? []),
-          nonEmpty("--input")(path),
-        ])
-        .makeOptionMandatory(),
-    )
+    .addOption(inputsOption("a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the Parquet file to write"))
     .addOption(forceOption());
   return addCuttingOptions(packed, "own")
@@ -82,79 +50,28 @@ export function packOptions(command: Command): Command {
     .addOption(new Option("--json", "the report as one line of JSON"));
 }
 
-/** Adds --template, --prefix, --max-tokens, --single-probability, --seed and --workers; --model is the command's own to add. */
-export function addCuttingOptions(command: Command, template: TemplateName): Command {
-  return command
-    .addOption(
-      new Option(
-        "--template <name>",
-        `own: the model's chat template; tulu: the paper's (default: ${template})`,
-      ).argParser(oneOf("--template", ["own", "tulu"] as const)),
-    )
-    .addOption(prefixOption())
-    .addOption(
-      new Option("--max-tokens <n>", "samples have fewer tokens than this (default: 4096)").argParser(
-        wholeNumber("--max-tokens", 2, 2 ** 24),
-      ),
-    )
-    .addOption(
-      new Option(
-        "--single-probability <p>",
-        "share of conversations of one message that are trained in block mode (default: 0.45)",
-      ).argParser(probability("--single-probability")),
-    )
-    .addOption(seedOption())
-    .addOption(workersOption());
-}
-
-/** The flags of `addCuttingOptions`, their defaults filled in. */
-export function cuttingSettings(
-  flags: CuttingFlags,
-  template: TemplateName,
-): PackSettings & { readonly numWorkers: number } {
-  return {
-    model: flags.model ?? embeddedModelPath(),
-    template: flags.template ?? template,
-    prefix: flags.prefix,
-    maxTokens: flags.maxTokens ?? 4096,
-    singleProbability: flags.singleProbability ?? 0.45,
-    seed: flags.seed ?? "42",
-    numWorkers: flags.workers ?? availableParallelism(),
-  };
-}
-
 /** Packs training data. @returns the exit code. */
 export async function runPack(flags: PackFlags, terminal: Terminal): Promise<number> {
   const { input, output, force } = flags;
   await prepareData(input, await modelFiles(flags.model ?? embeddedModelPath()), [output], force);
   const bar = new ProgressBar(terminal, "Packing rows");
-  try {
-    const report = await packTrainingData({
-      ...cuttingSettings(flags, "own"),
-      respelledShare: flags.respell,
-      inputs: input,
-      output,
-      signal: terminal.signal,
-      onProgress: (rows) => bar.count(rows),
-    });
-    bar.end();
-    if (flags.json) {
-      await writeJson(terminal, report);
-      return 0;
-    }
-    const lines = [
-      `${report.rows} rows, ${report.samples} samples: ${report.kept} kept (${report.keptBlock} in both modes), ${report.samples - report.kept} dropped`,
-      ...Object.entries(report.dropped).map(([reason, count]) => `  ${count} dropped: ${reason}`),
-      ...(report.bad > 0 ? [`${report.bad} rows could not be used; the first of them:`] : []),
-      ...report.errors.slice(0, 5).map((error) => `  ${error}`),
-      `${report.tokens} tokens, ${report.responseTokens} of them to learn, in ${report.blocks} blocks`,
-      `Written: ${output}, with .report.json, .lengths.svg and .manifest.json`,
-    ];
-    await write(terminal.stdout, lines.map((line) => `${line}\n`).join(""), terminal.signal);
-    return 0;
-  } finally {
-    bar.end();
-  }
+  const report = await packTrainingData({
+    ...cuttingSettings(flags, "own"),
+    respelledShare: flags.respell,
+    inputs: input,
+    output,
+    signal: terminal.signal,
+    onProgress: (rows) => bar.count(rows),
+  }).finally(() => bar.end());
+  const lines = [
+    `${report.rows} rows, ${report.samples} samples: ${report.kept} kept (${report.keptBlock} in both modes), ${report.samples - report.kept} dropped`,
+    ...Object.entries(report.dropped).map(([reason, count]) => `  ${count} dropped: ${reason}`),
+    ...badLines(report, 5),
+    `${report.tokens} tokens, ${report.responseTokens} of them to learn, in ${report.blocks} blocks`,
+    `Written: ${output}, with .report.json, .lengths.svg and .manifest.json`,
+  ];
+  await tell(report, lines, flags.json, terminal);
+  return 0;
 }
 
 export interface SynthFlags {
@@ -240,37 +157,32 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
   const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, signal);
   const names = flags.names === undefined ? undefined : realNames(await readPassages(flags.names, signal));
   const bar = new ProgressBar(terminal, "Making contexts");
-  try {
-    const report = await writeSynthFile({
-      seed: flags.seed ?? "42",
-      split: flags.split,
-      minPassages,
-      maxPassages,
-      numQuestions: flags.questions ?? 1,
-      kinds: flags.kinds,
-      noise,
-      noiseFile: flags.noise,
-      realNames: names,
-      namesFile: flags.names,
-      format: flags.format ?? "rag",
-      model,
-      output: flags.output,
-      numContexts: flags.contexts,
-      firstContext: flags.first ?? 0,
-      numWorkers: flags.workers ?? availableParallelism(),
-      signal,
-      onProgress: (contexts) => bar.update(contexts, flags.contexts),
-    });
-    bar.end();
-    if (flags.json) await writeJson(terminal, report);
-    else {
-      const kinds = Object.entries(report.kinds).map(([kind, count]) => `${count} ${kind}`);
-      note(terminal, `${report.contexts} contexts, ${report.questions} questions: ${kinds.join(", ")}`);
-    }
-    return 0;
-  } finally {
-    bar.end();
+  const report = await writeSynthFile({
+    seed: flags.seed ?? "42",
+    split: flags.split,
+    minPassages,
+    maxPassages,
+    numQuestions: flags.questions ?? 1,
+    kinds: flags.kinds,
+    noise,
+    noiseFile: flags.noise,
+    realNames: names,
+    namesFile: flags.names,
+    format: flags.format ?? "rag",
+    model,
+    output: flags.output,
+    numContexts: flags.contexts,
+    firstContext: flags.first ?? 0,
+    numWorkers: flags.workers ?? availableParallelism(),
+    signal,
+    onProgress: (contexts) => bar.update(contexts, flags.contexts),
+  }).finally(() => bar.end());
+  if (flags.json) await writeJson(terminal, report);
+  else {
+    const kinds = Object.entries(report.kinds).map(([kind, count]) => `${count} ${kind}`);
+    note(terminal, `${report.contexts} contexts, ${report.questions} questions: ${kinds.join(", ")}`);
   }
+  return 0;
 }
 
 function range(flag: string): (text: string) => readonly [number, number] {
@@ -281,15 +193,5 @@ function range(flag: string): (text: string) => readonly [number, number] {
       throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
     }
     return [min, max];
-  };
-}
-
-function probability(flag: string): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() === "" || !(value >= 0 && value <= 1)) {
-      throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 0 to 1`);
-    }
-    return value;
   };
 }

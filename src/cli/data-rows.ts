@@ -1,0 +1,171 @@
+import { type Command, Option } from "commander";
+import { mergeRows } from "../data/merge-rows.js";
+import { mixRows } from "../data/mix-rows.js";
+import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
+import { quote } from "../files/quote.js";
+import {
+  inputOption,
+  inputsOption,
+  outputOption,
+  prepareData,
+  type RowsFlags,
+  seedOption,
+  tellRows,
+} from "./data-command.js";
+import { forceOption, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { ProgressBar } from "./progress-bar.js";
+import type { Subcommand } from "./subcommand.js";
+import type { Terminal } from "./terminal.js";
+import { UsageError } from "./usage-error.js";
+
+const maxCount = 2 ** 31;
+
+interface SampleFlags extends RowsFlags {
+  readonly input: string;
+  readonly count?: number;
+  readonly share?: number;
+  readonly seed: string;
+}
+
+/** Declares `data sample`'s options. */
+function sampleOptions(command: Command): Command {
+  return command
+    .addOption(inputOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
+    .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
+    .addOption(new Option("--count <n>", "how many rows").argParser(wholeNumber("--count", 1, maxCount)))
+    .addOption(new Option("--share <p>", "which share of the rows, over 0 to 1").argParser(share("--share", 1)))
+    .addOption(seedOption())
+    .addOption(jsonOption("the counts as one line of JSON"));
+}
+
+/** Draws rows. @returns the exit code. */
+async function runSample(flags: SampleFlags, terminal: Terminal): Promise<number> {
+  const { count, share: part } = flags;
+  if ((count === undefined) === (part === undefined)) {
+    throw new UsageError(
+      `Cannot sample: ${count === undefined ? "there is neither --count nor --share" : "there are --count and --share"}, wanted one of them`,
+    );
+  }
+  const size: SampleOptions["size"] =
+    count === undefined ? { kind: "share", share: part as number } : { kind: "count", count };
+  await prepareData([flags.input], [], [flags.output], flags.force);
+  const { input, output, seed } = flags;
+  const bar = new ProgressBar(terminal, "Sampling rows");
+  const options = { input, output, size, seed, signal: terminal.signal, onProgress: (rows: number) => bar.count(rows) };
+  const report = await sampleRows(options).finally(() => bar.end());
+  return tellRows(flags, report, terminal);
+}
+
+export const sampleCommand: Subcommand = {
+  name: "sample",
+  summary: "Draws rows at random.",
+  declare: sampleOptions,
+  run: runSample,
+  help: `
+Examples:
+  block-attention data sample --input train.jsonl --count 20000 --output sample.jsonl
+  block-attention data sample --input train.jsonl --share 0.1 --seed 7 --output tenth.jsonl`,
+};
+
+interface MergeFlags extends RowsFlags {
+  readonly files: readonly string[];
+}
+
+/** Declares `data merge`'s options. */
+function mergeOptions(command: Command): Command {
+  return command
+    .argument("<files...>", "files of rows of any kind, or folders, in this order", (path: string, before: unknown) => {
+      const files = [...(Array.isArray(before) ? before : []), nonEmpty("<files>")(path)];
+      command.setOptionValue("files", files);
+      return files;
+    })
+    .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
+    .addOption(jsonOption("the counts as one line of JSON"));
+}
+
+/** Puts files together. @returns the exit code. */
+async function runMerge(flags: MergeFlags, terminal: Terminal): Promise<number> {
+  await prepareData(flags.files, [], [flags.output], flags.force);
+  const { files: inputs, output } = flags;
+  const bar = new ProgressBar(terminal, "Merging rows");
+  const options = { inputs, output, signal: terminal.signal, onProgress: (rows: number) => bar.count(rows) };
+  const report = await mergeRows(options).finally(() => bar.end());
+  return tellRows(flags, report, terminal);
+}
+
+export const mergeCommand: Subcommand = {
+  name: "merge",
+  summary: "Puts files of rows together.",
+  declare: mergeOptions,
+  run: runMerge,
+  help: `
+Examples:
+  block-attention data merge 2wiki.jsonl tqa.jsonl --output rag.jsonl`,
+};
+
+interface MixFlags extends RowsFlags {
+  readonly input: readonly string[];
+  readonly shares?: readonly number[];
+  readonly count?: number;
+  readonly seed: string;
+}
+
+/** Declares `data mix`'s options. */
+function mixOptions(command: Command): Command {
+  return command
+    .addOption(inputsOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
+    .addOption(outputOption("the file of JSON lines to write"))
+    .addOption(forceOption())
+    .addOption(
+      new Option("--shares <list>", "what each input counts beside the others, as 2,1 (default: equal)").argParser(
+        (text: string) => text.split(",").map((part) => share("--shares", Number.MAX_SAFE_INTEGER)(part.trim())),
+      ),
+    )
+    .addOption(
+      new Option("--count <n>", "how many rows in all (default: as many as the shares allow)").argParser(
+        wholeNumber("--count", 1, maxCount),
+      ),
+    )
+    .addOption(seedOption())
+    .addOption(jsonOption("the counts as one line of JSON"));
+}
+
+/** Mixes files in random order. @returns the exit code. */
+async function runMix(flags: MixFlags, terminal: Terminal): Promise<number> {
+  const { input: inputs, output, shares, count, seed } = flags;
+  if (inputs.length < 2) throw new UsageError("Cannot mix: there is one --input, wanted two or more");
+  if (shares !== undefined && shares.length !== inputs.length) {
+    throw new UsageError(`Cannot use --shares: it has ${shares.length} numbers, there are ${inputs.length} inputs`);
+  }
+  await prepareData(inputs, [], [output], flags.force);
+  const bar = new ProgressBar(terminal, "Mixing rows");
+  const onProgress = (rows: number) => bar.count(rows);
+  const options = { inputs, output, shares, count, seed, signal: terminal.signal, onProgress };
+  const report = await mixRows(options).finally(() => bar.end());
+  const taken = report.taken.map((rows, i) => `  ${rows} of ${quote(inputs[i] as string)}`);
+  return tellRows(flags, report, terminal, taken);
+}
+
+export const mixCommand: Subcommand = {
+  name: "mix",
+  summary: "Mixes files of rows in given shares and random order.",
+  declare: mixOptions,
+  run: runMix,
+  help: `
+Examples:
+  block-attention data mix --input rag.train.jsonl --input tulu3/block.train.jsonl --output train.jsonl
+  block-attention data mix --input a.jsonl --input b.jsonl --shares 2,1 --count 30000 --output train.jsonl`,
+};
+
+/** Parses numbers above 0. */
+function share(flag: string, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d*\.?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+    if (value > 0 && value <= max) return value;
+    throw new UsageError(
+      `Cannot use ${flag}: it is ${quote(text, 80)}, wanted a number over 0${max === 1 ? " to 1" : ""}`,
+    );
+  };
+}
