@@ -41,6 +41,7 @@ test("parseHuggingFaceConfig(): defaults are Transformers' own, by architecture"
   expect(parse(mistral)).toMatchObject({ contextLength: 131_072, slidingWindow: 4096, qkvBias: false });
   expect(parse(qwen2)).toMatchObject({ contextLength: 32_768, qkvBias: true, outputBias: false, qkNorm: false });
   expect(parse(qwen3)).toMatchObject({ headSize: 128, qkvBias: false, qkNorm: true });
+  for (const other of [mistral, qwen2, qwen3]) expect(Object.keys(parse(other))).toEqual(Object.keys(parse(llama)));
   const { num_key_value_heads: _, ...without } = llama;
   expect(parse(without).numKvHeads).toBe(4);
   expect(parse({ ...mistral, num_attention_heads: 8, num_key_value_heads: undefined }).numKvHeads).toBe(8);

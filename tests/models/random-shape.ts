@@ -1,5 +1,6 @@
 import type { JsonObject, JsonValue } from "../../src/files/bounded-json.js";
 import type { Architecture, NeededTensor } from "../../src/model/architecture.js";
+import { architectures } from "../../src/model/architectures/registry.js";
 import type { BlockAttentionConfig } from "../../src/model/block-attention-config.js";
 import { parseHuggingFaceConfig } from "../../src/model/hugging-face-config.js";
 import { countTokens, makeTokenizer } from "./random-tokenizer.js";
@@ -100,10 +101,7 @@ export function makeConfig(shape: ResolvedShape): JsonObject {
     num_hidden_layers: shape.numLayers,
     num_attention_heads: shape.numHeads,
     num_key_value_heads: shape.numKvHeads,
-    // Qwen3's default is 128.
-    ...(shape.headSize * shape.numHeads === shape.hiddenSize && shape.architecture !== "qwen3"
-      ? {}
-      : { head_dim: shape.headSize }),
+    ...(shape.headSize === defaultHeadSize(shape) ? {} : { head_dim: shape.headSize }),
     max_position_embeddings: shape.contextLength,
     rms_norm_eps: 1e-5,
     tie_word_embeddings: shape.tied,
@@ -123,6 +121,12 @@ export function makeConfig(shape: ResolvedShape): JsonObject {
       : { block_attention: JSON.parse(JSON.stringify(shape.blockAttention)) as JsonValue }),
     ...shape.settings,
   };
+}
+
+/** Of a config.json that does not say it. */
+function defaultHeadSize({ architecture, hiddenSize, numHeads }: ResolvedShape): number {
+  const traits = architectures.find(({ name }) => name === architecture)?.huggingFace;
+  return traits?.headSize ?? hiddenSize / numHeads;
 }
 
 /** The architecture of a random model, and every weight, in the order in which Hugging Face lists them. */

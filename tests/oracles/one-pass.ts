@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { ModelConfig } from "../../src/model/config.js";
 import type { ModelSource } from "../../src/model/model-source.js";
-import { attentionFactor, inverseFrequencies } from "../../src/model/rope.js";
+import { attentionFactor, inverseFrequencies, type RopeConfig } from "../../src/model/rope.js";
 import { type Fault, type OraclePrompt, type Reading, readPrompt } from "./faults.js";
 
 type Floats = Float64Array<ArrayBuffer>;
@@ -10,20 +10,19 @@ type Floats = Float64Array<ArrayBuffer>;
  * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
  * floats, the block mask written cell by cell. What the engine computes in pieces must equal it (invariant I1).
  *
- * Weights must be F32; pairs of RoPE as the model's config has them.
+ * RoPE is as the architecture says, layer by layer.
  */
 export class OnePassModel {
   readonly config: ModelConfig;
-  readonly #weights = new Map<string, Float32Array>();
+  readonly #source: ModelSource;
+  readonly #weights: ReadonlyMap<string, Float32Array>;
   readonly #scores = new Map<string, readonly Floats[]>();
 
-  constructor(source: ModelSource) {
+  /** @param weights under llama's names; those of another architecture are given as weights of llama that compute the same. */
+  constructor(source: ModelSource, weights = readWeights(source)) {
     this.config = source.config;
-    for (const [name, { type, path, offset, byteLength }] of source.tensors) {
-      if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
-      const bytes = new Uint8Array(readFileSync(path).subarray(offset, offset + byteLength));
-      this.#weights.set(name, new Float32Array(bytes.buffer));
-    }
+    this.#source = source;
+    this.#weights = weights;
   }
 
   /**
@@ -59,6 +58,7 @@ export class OnePassModel {
     );
     for (let layer = 0; layer < numLayers; layer++) {
       const blk = `blk.${layer}`;
+      const rope = this.#source.architecture.rope(config, layer);
       const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
       const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
         normed.map((row, t) => {
@@ -68,7 +68,7 @@ export class OnePassModel {
             if (name === "v") return head;
             const norm = this.#weights.get(`${blk}.attn_${name}_norm.weight`);
             if (norm) head = rmsNorm(head, norm, rmsNormEps);
-            return turn(head, name === "q" ? reading.queryPosition(t) : reading.keyPosition(t), config);
+            return turn(head, name === "q" ? reading.queryPosition(t) : reading.keyPosition(t), rope);
           });
         });
       const queries = heads("q", numHeads);
@@ -122,6 +122,17 @@ export class OnePassModel {
   }
 }
 
+/** A model's weights, which must be F32. */
+export function readWeights({ tensors }: ModelSource): Map<string, Float32Array> {
+  const weights = new Map<string, Float32Array>();
+  for (const [name, { type, path, offset, byteLength }] of tensors) {
+    if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
+    const bytes = new Uint8Array(readFileSync(path).subarray(offset, offset + byteLength));
+    weights.set(name, new Float32Array(bytes.buffer));
+  }
+  return weights;
+}
+
 /** [out, in] by [in]. */
 function multiply(matrix: Float32Array, x: Floats): Floats {
   const out = new Float64Array(matrix.length / x.length);
@@ -139,7 +150,8 @@ function rmsNorm(x: Floats, weight: Float32Array, eps: number): Floats {
 }
 
 /** RoPE: pair i turned by position times its angle, and grown by YaRN's factor. */
-function turn(head: Floats, position: number, { rope }: ModelConfig): Floats {
+function turn(head: Floats, position: number, rope: RopeConfig | undefined): Floats {
+  if (rope === undefined) return head;
   const angles = inverseFrequencies(rope);
   const growth = attentionFactor(rope);
   const turned = new Float64Array(head.length);
