@@ -27,6 +27,7 @@ const folder = mkdtempSync(join(tmpdir(), "block-attention-architectures-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const [written, gguf] = [join(folder, "model"), join(folder, "model.gguf")];
 const settings = {
+  hidden_act: "swish",
   embedding_multiplier: 3,
   residual_multiplier: 0.6,
   attention_multiplier: 0.2,

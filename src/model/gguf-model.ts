@@ -10,7 +10,7 @@ import { readGgufBlockAttention } from "./block-attention-config.js";
 import { checkModelConfig, type ModelConfig } from "./config.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import type { ModelSource } from "./model-source.js";
-import { pickTensors } from "./needed-tensors.js";
+import { pickTensors } from "./pick-tensors.js";
 import type { RopeScaling } from "./rope.js";
 
 /**

@@ -187,19 +187,19 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
 ]);
 
 function refuseUnreadSettings(fields: Fields, { name, huggingFace }: Architecture): void {
+  const { reads = [], noBiases = [] } = huggingFace;
   const activation = readText(fields, "hidden_act") ?? "silu";
-  if (activation !== "silu") {
+  if (activation !== "silu" && !reads.includes("hidden_act")) {
     throw wrongValue(fields, "hidden_act", '"silu"');
   }
   for (const [key, harmless] of unreadSettings) {
     const value = fields.get(key) as JsonValue | undefined;
     const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;
-    const isRead = huggingFace.reads?.includes(key) ?? false;
-    if (!isRead && !isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
+    if (!reads.includes(key) && !isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} changes the arithmetic and is not supported`);
     }
   }
-  for (const key of huggingFace.noBiases ?? []) {
+  for (const key of noBiases) {
     if (readBoolean(fields, key)) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} is true, ${name} has no such biases`);
     }

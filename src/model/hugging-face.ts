@@ -7,7 +7,7 @@ import { readSafetensorsFolder } from "../files/safetensors.js";
 import type { FileTensor } from "../files/tensor-source.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
 import type { ModelSource } from "./model-source.js";
-import { pickTensors } from "./needed-tensors.js";
+import { pickTensors } from "./pick-tensors.js";
 
 /**
  * Reads a Hugging Face folder as far as its headers: config.json, generation_config.json, safetensors.

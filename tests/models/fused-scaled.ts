@@ -47,7 +47,8 @@ export const fusedScaled: Architecture<FusedScaledConfig> = {
     className: "FusedScaledForCausalLM",
     maxPositions: 2048,
     noBiases: ["attention_bias", "mlp_bias"],
-    reads: multipliers.map(([, key]) => key),
+    // "swish" is another name of "silu".
+    reads: [...multipliers.map(([, key]) => key), "hidden_act"],
     slidingWindow: () => undefined,
     read: (config, fields) => withOwn(config, (key) => required(fields, key, readPositive(fields, key))),
   },
