@@ -1,8 +1,12 @@
-// Checks what documents say about files: relative links lead somewhere, the README's library call is
+// Checks what documents say: relative links lead somewhere, names in code spans are there, the README's library call is
 // examples/library.mjs, and its tree names every folder of the project and of src/.
+//
+// Names: files, functions, classes, fields, options and scripts, of the documents that tell how things are. What tells how things
+// were is left out: docs/log.md, CHANGELOG.md, and a decision's "Context". Names of other projects stand in a document's
+// comment, <!-- names of others: `a`, `b` -->.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -35,6 +39,89 @@ for (const [top, sub] of folders.filter((parts) => parts.length > 2)) if (top ==
 for (const name of present) if (!inTree.has(name)) wrong.push(`README.md's tree lacks "${name}"`);
 for (const name of inTree) if (!present.has(name)) wrong.push(`README.md's tree names "${name}", which is not there`);
 
+/** The names in the files that declare a class, an interface or a type, by its name. */
+const membersOf = new Map();
+const words = wordsOfSources();
+const { scripts } = JSON.parse(read("package.json"));
+const paths = new Set(files.flatMap((path) => path.split("/").map((_, i, parts) => parts.slice(0, i + 1).join("/"))));
+const fileNames = new Set(files.map((path) => basename(path)));
+const today = /^(docs\/(?!log\.md).*|README|GLOSSARY|CONTRIBUTING)\.?\w*$/;
+let numSpans = 0;
+for (const document of documents.filter((path) => today.test(path))) {
+  const text = read(document);
+  const others = new Set(spansOf(/<!-- names of others: (.*?) -->/s.exec(text)?.[1] ?? ""));
+  const told = document.startsWith("docs/decisions/") ? text.replace(/^## Context\n[\s\S]*?(?=^## )/m, "") : text;
+  const spans = spansOf(told.replace(/<!--[\s\S]*?-->|^```[\s\S]*?^```/gm, ""));
+  const commands = [...told.matchAll(/^(?:npx )?block-attention (?:[^\n|]*\\\n)*[^\n|]*/gm)].map(
+    ([command]) => command,
+  );
+  for (const span of new Set([...spans, ...commands])) {
+    const lost = others.has(span) ? undefined : lostName(span);
+    if (lost !== undefined) wrong.push(`${document} names "${lost}" in \`${span}\`, which is not there`);
+  }
+  for (const other of others) {
+    if (!spans.includes(other)) wrong.push(`${document} calls "${other}" a name of others, and does not name it`);
+  }
+  numSpans += spans.length;
+}
+
+/** Texts between single backticks. */
+function spansOf(text) {
+  return [...text.matchAll(/`([^`\n]+)`/g)].map(([, span]) => span);
+}
+
+/** Every name in code, without what comments say, and the flag that each may be. */
+function wordsOfSources() {
+  const isCode =
+    /\.(tsx?|mjs|cjs|py|ya?ml|toml|service|css)$|Dockerfile$|^[^/]*\.json$|^python\/[^/]*\.json$|^deploy\//;
+  const found = new Set();
+  for (const path of files.filter((name) => isCode.test(name) && name !== "package-lock.json")) {
+    const code = read(path)
+      .replace(/\/\*[\s\S]*?\*\//g, "")
+      .replace(/(^|\s)(\/\/|# ).*$/gm, "");
+    const own = code.match(/--[a-z][a-z0-9-]*|[\w$]+/g) ?? [];
+    for (const word of own) found.add(word);
+    for (const [, type] of code.matchAll(/\b(?:class|interface|type) ([A-Z]\w*)/g)) {
+      membersOf.set(type, new Set([...(membersOf.get(type) ?? []), ...own]));
+    }
+  }
+  for (const word of [...found]) {
+    if (/^[a-z]\w*$/.test(word)) found.add(`--${word.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
+  }
+  return found;
+}
+
+/** What a code span names and is not there; undefined for spans of which that cannot be told. */
+function lostName(span) {
+  if (/^(src|tests|scripts|docs|bench|python|examples|deploy|models|recipes)\/[\w./-]+$/.test(span)) {
+    return paths.has(span.replace(/\/$/, "")) ? undefined : span;
+  }
+  // x.test.ts is any of them.
+  if (/^[\w-]+(\.[\w-]+)*\.(tsx?|mjs|cjs|py)$/.test(span)) {
+    return fileNames.has(span) || span.startsWith("x.") ? undefined : span;
+  }
+  const called = /^(?:await |new )*([\w.#$]+)\(.*\)$/.exec(span)?.[1];
+  const dotted = called ?? /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/.exec(span)?.[0];
+  if (dotted !== undefined) {
+    const isName = (word) => called !== undefined || /[a-z][A-Z]|_|^[A-Z][a-z]/.test(word);
+    const isThere = (word) => words.has(word) || words.has(word.replace(/^block_attention_/, ""));
+    const [type, ...members] = dotted.split(/[.#]+/);
+    const own = membersOf.get(type);
+    return (
+      [type, ...members].find((word) => word !== "" && isName(word) && !isThere(word)) ??
+      members.find((member) => own !== undefined && !own.has(member))
+    );
+  }
+  const script = /^npm run ([\w:-]+)/.exec(span)?.[1];
+  if (script !== undefined) return script in scripts ? undefined : script;
+  if (!/^(--|(npx )?block-attention )/.test(span)) return undefined;
+  const [command] = /(?<=block-attention )[a-z]\w*/.exec(span) ?? [];
+  if (command !== undefined && !words.has(command)) return command;
+  return [...span.matchAll(/(?<![\w-])--[a-z][a-z0-9-]*/g)].map(([flag]) => flag).find((flag) => !words.has(flag));
+}
+
 for (const line of wrong) console.error(line);
-console.log(`${documents.length} documents, ${wrong.length} wrong statements`);
+console.log(`${documents.length} documents, ${numSpans} code spans, ${wrong.length} wrong statements`);
+// A check that finds no spans must not look like documents without mistakes.
+if (numSpans < 500) throw new Error("Cannot check documents: too few code spans were found");
 if (wrong.length > 0) process.exitCode = 1;
