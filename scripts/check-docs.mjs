@@ -1,13 +1,14 @@
 // Checks what documents say: relative links lead somewhere, names in code spans are there, the README's library call is
-// examples/library.mjs, and its tree names every folder of the project and of src/.
+// examples/library.mjs, its tree names every folder of the project and of src/, and the server's settings are those of src/.
 //
 // Names: files, functions, classes, fields, options and scripts, of the documents that tell how things are. What tells how things
 // were is left out: docs/log.md, CHANGELOG.md, and a decision's "Context". Names of other projects stand in a document's
 // comment, <!-- names of others: `a`, `b` -->.
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const read = (path) => readFileSync(join(root, path), "utf8").replaceAll("\r\n", "\n");
@@ -118,6 +119,36 @@ function lostName(span) {
   const [command] = /(?<=block-attention )[a-z]\w*/.exec(span) ?? [];
   if (command !== undefined && !words.has(command)) return command;
   return [...span.matchAll(/(?<![\w-])--[a-z][a-z0-9-]*/g)].map(([flag]) => flag).find((flag) => !words.has(flag));
+}
+
+// The settings, as the table in src/ has them: --write prints them anew.
+const bundle = join(root, "tmp", "server-config.mjs");
+try {
+  const entryPoints = [join(root, "src/server/server-config.ts")];
+  await build({
+    entryPoints,
+    outfile: bundle,
+    bundle: true,
+    platform: "node",
+    target: "node20",
+    format: "esm",
+    packages: "external",
+  });
+  const { serverSettings } = await import(pathToFileURL(bundle).href);
+  const cell = (text) => text.replaceAll("|", "\\|");
+  const rows = serverSettings.map(
+    ({ flag, setting: { value, about, fallback } }) =>
+      `| \`${flag} <${value}>\` | ${cell(about)} | ${cell(fallback)} |`,
+  );
+  const printed = ["| Setting | What it is | Default |", "|---|---|---|", ...rows, ""].join("\n");
+  const document = read("docs/server.md");
+  const current = document.replace(/^\| Setting \|.*\n(\|.*\n)*/m, () => printed);
+  if (process.argv.includes("--write")) writeFileSync(join(root, "docs/server.md"), current);
+  else if (current !== document) {
+    wrong.push("docs/server.md has other settings than src/: node scripts/check-docs.mjs --write prints them");
+  }
+} finally {
+  rmSync(bundle, { force: true });
 }
 
 for (const line of wrong) console.error(line);

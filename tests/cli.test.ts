@@ -200,15 +200,15 @@ test("tokenize: control tokens are text unless --special", async () => {
 
 test("wrong usage: exit code 2, one line that names option, value and what is wanted, no model loaded", async () => {
   const cases: [string[], RegExp][] = [
-    [["--temperature", "-1"], /--temperature: temperature is -1, wanted a finite number from 0 on/],
-    [["--temperature", "warm"], /--temperature: it is "warm", wanted a number/],
+    [["--temperature", "-1"], /--temperature: it is "-1", wanted a finite number from 0 on/],
+    [["--temperature", "warm"], /--temperature: it is "warm", wanted a finite number from 0 on/],
     [["--threads", "0"], /--threads: it is "0", wanted a whole number from 1 to 512/],
-    [["--store-bytes", "5XB"], /--store-bytes: it is "5XB", wanted a number of bytes/],
-    [["--mode", "both"], /--mode: it is "both", wanted block, full/],
-    [["--kv-type", "q8_0"], /--kv-type: it is "q8_0", wanted f16, f32, bf16/],
-    [["--top-p", "0"], /--top-p: topP is 0/],
-    [["--seed", "1.5"], /--seed: seed is 1.5/],
-    [["--stop", ""], /--stop: stop is/],
+    [["--store-bytes", "5XB"], /--store-bytes: it is "5XB", wanted a whole number of bytes/],
+    [["--mode", "both"], /--mode: it is "both", wanted "block" or "full"/],
+    [["--kv-type", "q8_0"], /--kv-type: it is "q8_0", wanted "f16", "f32" or "bf16"/],
+    [["--top-p", "0"], /--top-p: it is "0"/],
+    [["--seed", "1.5"], /--seed: it is "1.5"/],
+    [["--stop", ""], /--stop: it is ""/],
     [["--logit-bias", "5"], /--logit-bias: it is "5", wanted ID=VALUE/],
     [["--trained-modes", "none"], /--trained-modes: it is "none"/],
     [["--sideways"], /unknown option "--sideways"/],

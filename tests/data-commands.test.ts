@@ -193,7 +193,7 @@ test.each([
   [["sample", "--input", "a", "--output", "o", "--share", "1.5"], 'it is "1.5", wanted a number over 0 to 1'],
   [["mix", "--input", "a", "--output", "o"], "Cannot mix: there is one --input, wanted two or more"],
   [["mix", "--input", "a", "--input", "b", "--output", "o", "--shares", "1"], "Cannot use --shares: it has 1 numbers"],
-  [["mix", "--input", "a", "--input", "b", "--output", "o", "--shares", "1,0"], 'Cannot use --shares: it is "0"'],
+  [["mix", "--input", "a", "--input", "b", "--output", "o", "--shares", "1,0"], 'Cannot use --shares: it is "1,0"'],
   [["retrieve", "--input", "a", "--output", "o", "--method", "dense"], "--embedding-model is missing"],
   [["retrieve", "--input", "a", "--output", "o", "--embedding-model", "m"], "--embedding-model: the method is bm25"],
   [["retrieve", "--input", "a", "--output", "o", "--scores", "s", "--with-title"], "--with-title: --scores is given"],

@@ -179,7 +179,7 @@ test("data validate: the exit code is 1 if a row is not of the format", async ()
 
 test.each([
   [["validate", "--format", "rag"], /missing required argument/],
-  [["validate", "--format", "csv", "x"], /Cannot use --format: it is "csv", wanted rag, train/],
+  [["validate", "--format", "csv", "x"], /Cannot use --format: it is "csv", wanted "rag", "train", /],
   [["validate", "--format", "rag", ""], /Cannot use <file>/],
   [["nq", "--input", "x"], /--output/],
   [["nq", "--input", "x", "--output", "y", "--passages", "0"], /Cannot use --passages: it is "0"/],

@@ -407,8 +407,8 @@ test("eval ttft: a table and a picture, from raw text", async () => {
 });
 
 test.each([
-  [["rag", "--input", "x", "--output", "o", "--modes", "block,both"], 'Cannot use --modes: it is "both", wanted'],
-  [["rag", "--input", "x", "--output", "o", "--modes", "full,full"], "one stands twice"],
+  [["rag", "--input", "x", "--output", "o", "--modes", "block,both"], 'Cannot use --modes: it is "block,both", wanted'],
+  [["rag", "--input", "x", "--output", "o", "--modes", "full,full"], "none twice"],
   [["rag", "--input", "x", "--output", "o", "--modes", "none,full"], '"none" stands alone'],
   [
     ["rag", "--input", "x", "--output", "o", "--modes", "full", "--mode", "full"],
@@ -441,10 +441,10 @@ test.each([
     ],
     'the environment has no "NO_KEY"',
   ],
-  [["sweep", "--input", "SET", "--output", "o", "--passages", "0"], "wanted a whole number from 1 on"],
-  [["sweep", "--input", "SET", "--output", "o", "--passages", "5,5"], "a number stands twice"],
-  [["sweep", "--input", "SET", "--output", "o", "--order", "gold"], "wanted gold-first, gold-middle, gold-last"],
-  [["ttft", "--lengths", "1"], "wanted a whole number from 2 on"],
+  [["sweep", "--input", "SET", "--output", "o", "--passages", "0"], "each a whole number from 1 to 10000"],
+  [["sweep", "--input", "SET", "--output", "o", "--passages", "5,5"], "none twice"],
+  [["sweep", "--input", "SET", "--output", "o", "--order", "gold"], 'each "gold-first", "gold-middle" or "gold-last"'],
+  [["ttft", "--lengths", "1"], "each a whole number from 2 on"],
   [["rag", "--input", "no-such-file.jsonl", "--output", "o"], "no such file or folder"],
 ])("eval %j is refused", async (args, message) => {
   const { error } = await runCli(["eval", ...args.map((arg) => (arg === "SET" ? one.path : arg))]);

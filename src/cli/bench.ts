@@ -1,13 +1,16 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import type { Engine } from "../engine/engine.js";
+import type { EngineSettings } from "../engine/engine-options.js";
+import { wholeNumber } from "../files/options.js";
+import { listOf } from "../files/settings.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, type EngineFlags, jsonOption, wholeNumber, wholeNumbers } from "./options.js";
+import { addEngineOptions, flag, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatMs, formatTable, type Terminal, write, writeJson } from "./terminal.js";
 
-export interface BenchFlags extends EngineFlags {
+export interface BenchFlags extends EngineSettings {
   readonly tokens: readonly number[];
   readonly question: number;
   readonly repeat: number;
@@ -21,20 +24,13 @@ const blockLength = 100;
 export function benchOptions(command: Command): Command {
   command
     .addOption(
-      new Option("--tokens <list>", "prompt lengths, the question counted")
-        .default([512, 1024, 2048], "512,1024,2048")
-        .argParser(wholeNumbers("--tokens", 2)),
+      flag("--tokens <list>", "prompt lengths, the question counted", listOf(wholeNumber(2))).default(
+        [512, 1024, 2048],
+        "512,1024,2048",
+      ),
     )
-    .addOption(
-      new Option("--question <n>", "tokens of the final block")
-        .default(50)
-        .argParser(wholeNumber("--question", 1, 1e6)),
-    )
-    .addOption(
-      new Option("--repeat <n>", "runs of each; the median is told")
-        .default(3)
-        .argParser(wholeNumber("--repeat", 1, 1000)),
-    )
+    .addOption(flag("--question <n>", "tokens of the final block", wholeNumber(1, 1e6)).default(50))
+    .addOption(flag("--repeat <n>", "runs of each; the median is told", wholeNumber(1, 1000)).default(3))
     .addOption(jsonOption("one line of JSON for each length"));
   return addEngineOptions(command);
 }

@@ -1,24 +1,18 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { writeGguf } from "../files/gguf-writer.js";
+import { oneOfTexts } from "../files/options.js";
 import { modelFiles, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
+import { someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { ggufModelEntries, ggufTensors } from "../model/gguf-export.js";
 import { openModel } from "../model/open-model.js";
 import { ggufTokenizerEntries } from "../tokenizer/gguf-export.js";
 import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
-import {
-  addTrainingOptions,
-  forceOption,
-  jsonOption,
-  type ModelFlags,
-  nonEmpty,
-  oneOf,
-  weightsOption,
-} from "./options.js";
+import { addTrainingOptions, engineOption, flag, forceOption, jsonOption, type ModelFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 export interface ConvertFlags extends ModelFlags {
   readonly model: string;
@@ -32,17 +26,11 @@ export interface ConvertFlags extends ModelFlags {
 export function convertOptions(command: Command): Command {
   return addTrainingOptions(
     command
-      .addOption(
-        new Option("--model <folder>", "a Hugging Face folder").argParser(nonEmpty("--model")).makeOptionMandatory(),
-      )
-      .addOption(
-        new Option("--to <format>", "gguf, llama.cpp's").argParser(oneOf("--to", ["gguf"])).makeOptionMandatory(),
-      )
-      .addOption(
-        new Option("--output <file>", "whole or not there").argParser(nonEmpty("--output")).makeOptionMandatory(),
-      )
+      .addOption(flag("--model <folder>", "a Hugging Face folder", someWords).makeOptionMandatory())
+      .addOption(flag("--to <format>", "gguf, llama.cpp's", oneOfTexts(["gguf"])).makeOptionMandatory())
+      .addOption(flag("--output <file>", "whole or not there", someWords).makeOptionMandatory())
       .addOption(forceOption())
-      .addOption(weightsOption()),
+      .addOption(engineOption("weights")),
   ).addOption(jsonOption("one line of JSON"));
 }
 

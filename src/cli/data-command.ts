@@ -1,14 +1,16 @@
 import { availableParallelism } from "node:os";
-import { type Command, Option } from "commander";
+import type { Command, Option } from "commander";
+import { z } from "zod";
 import type { PackSettings } from "../data/pack-work.js";
 import type { RowReport } from "../data/row-tally.js";
 import { dataFiles } from "../data/rows.js";
 import { embeddedModelPath } from "../engine/model.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
-import { nonEmpty, oneOf, prefixOption, wholeNumber } from "./options.js";
+import { aNumber, someWords } from "../files/settings.js";
+import { engineOption, flag, repeatedFlag } from "./options.js";
 import { cleanText } from "./paint-blocks.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 type TemplateName = PackSettings["template"];
 
@@ -42,49 +44,45 @@ export async function prepareData(
 }
 
 export function outputOption(what: string): Option {
-  return new Option("--output <file>", what).argParser(nonEmpty("--output")).makeOptionMandatory();
+  return flag("--output <file>", what, someWords).makeOptionMandatory();
 }
 
 export function workersOption(): Option {
-  return new Option("--workers <n>", "threads (default: all cores)").argParser(wholeNumber("--workers", 0, 256));
+  return flag("--workers <n>", "threads (default: all cores)", wholeNumber(0, 256));
 }
 
 export function inputOption(what: string): Option {
-  return new Option("--input <path>", what).argParser(nonEmpty("--input")).makeOptionMandatory();
+  return flag("--input <path>", what, someWords).makeOptionMandatory();
 }
 
 export function inputsOption(what: string): Option {
-  return new Option("--input <path>", `${what}; may be given again`)
-    .argParser((path: string, before: readonly string[] | undefined) => [...(before ?? []), nonEmpty("--input")(path)])
-    .makeOptionMandatory();
+  return repeatedFlag("--input <path>", what, someWords).makeOptionMandatory();
 }
 
 export function seedOption(): Option {
-  return new Option("--seed <text>", "what random choices go by").argParser(nonEmpty("--seed")).default("42");
+  return flag("--seed <text>", "what random choices go by", someWords).default("42");
 }
 
 export function templateOption(fallback: TemplateName): Option {
-  return new Option(
+  return flag(
     "--template <name>",
     `own: the model's chat template; tulu: the paper's (default: ${fallback})`,
-  ).argParser(oneOf("--template", ["own", "tulu"] as const));
+    oneOfTexts(["own", "tulu"] as const),
+  );
 }
 
 /** Adds --template, --prefix, --max-tokens, --single-probability, --seed and --workers; --model is the command's own to add. */
 export function addCuttingOptions(command: Command, template: TemplateName): Command {
   return command
     .addOption(templateOption(template))
-    .addOption(prefixOption())
+    .addOption(engineOption("prefix"))
+    .addOption(flag("--max-tokens <n>", "samples have fewer tokens than this (default: 4096)", wholeNumber(2, 2 ** 24)))
     .addOption(
-      new Option("--max-tokens <n>", "samples have fewer tokens than this (default: 4096)").argParser(
-        wholeNumber("--max-tokens", 2, 2 ** 24),
-      ),
-    )
-    .addOption(
-      new Option(
+      flag(
         "--single-probability <p>",
         "share of conversations of one message that are trained in block mode (default: 0.45)",
-      ).argParser(probability("--single-probability")),
+        aProbability,
+      ),
     )
     .addOption(seedOption())
     .addOption(workersOption());
@@ -106,15 +104,7 @@ export function cuttingSettings(
   };
 }
 
-export function probability(flag: string): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() === "" || !(value >= 0 && value <= 1)) {
-      throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 0 to 1`);
-    }
-    return value;
-  };
-}
+export const aProbability = aNumber("a number from 0 to 1", z.number().min(0).max(1));
 
 /** Tells what was read and written. @returns the exit code: 1 if a row could not be used. */
 export function tellRows(

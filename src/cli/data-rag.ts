@@ -8,9 +8,12 @@ import { convertRows } from "../data/rag/convert-rows.js";
 import { retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import { embeddedModelPath } from "../engine/model.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { readSetting, someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import { checkModelFolder } from "../train/check-run.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
 import {
@@ -24,13 +27,12 @@ import {
   workersOption,
 } from "./data-command.js";
 import { mergeCommand, mixCommand, sampleCommand } from "./data-rows.js";
-import { forceOption, jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { engineOption, flag, forceOption, jsonOption } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
 import type { Subcommand } from "./subcommand.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { commandPython, pythonOption } from "./trainer-python.js";
-import { UsageError } from "./usage-error.js";
 
 const maxCount = 2 ** 31;
 
@@ -54,36 +56,24 @@ function retrieveOptions(command: Command): Command {
     .addOption(outputOption("the file of RAG lines to write"))
     .addOption(forceOption())
     .addOption(
-      new Option("--method <name>", "bm25: words; dense: embeddings (default: bm25)").argParser(
-        oneOf("--method", ["bm25", "dense"] as const),
-      ),
+      flag("--method <name>", "bm25: words; dense: embeddings (default: bm25)", oneOfTexts(["bm25", "dense"] as const)),
     )
-    .addOption(
-      new Option("--embedding-model <folder>", "a Hugging Face encoder, for instance contriever-msmarco").argParser(
-        nonEmpty("--embedding-model"),
-      ),
-    )
+    .addOption(flag("--embedding-model <folder>", "a Hugging Face encoder, for instance contriever-msmarco", someWords))
     .addOption(new Option("--with-title", "score title and text (default: the text alone)"))
+    .addOption(flag("--scores <file>", "choose by scores that --scores-output wrote, not by a method", someWords))
     .addOption(
-      new Option("--scores <file>", "choose by scores that --scores-output wrote, not by a method").argParser(
-        nonEmpty("--scores"),
-      ),
-    )
-    .addOption(
-      new Option("--scores-output <file>", 'also write the scores of all passages, {"id","scores"} a line').argParser(
-        nonEmpty("--scores-output"),
-      ),
+      flag("--scores-output <file>", 'also write the scores of all passages, {"id","scores"} a line', someWords),
     )
     .addOption(passagesOption("how many passages are kept, the best ones (default: 10)"))
     .addOption(
-      new Option("--order <name>", `how they are laid: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`).argParser(
-        oneOf("--order", PASSAGE_ORDERS),
+      flag(
+        "--order <name>",
+        `how they are laid: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
+        oneOfTexts(PASSAGE_ORDERS),
       ),
     )
     .addOption(
-      new Option("--batch-size <n>", "texts that the embedding model computes at once (default: 32)").argParser(
-        wholeNumber("--batch-size", 1, 65_536),
-      ),
+      flag("--batch-size <n>", "texts that the embedding model computes at once (default: 32)", wholeNumber(1, 65_536)),
     )
     .addOption(pythonOption())
     .addOption(jsonOption("the counts as one line of JSON"));
@@ -166,14 +156,15 @@ function convertOptions(command: Command): Command {
     .addOption(inputsOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of training lines to write"))
     .addOption(forceOption())
-    .addOption(modelOption())
+    .addOption(engineOption("model"))
     .addOption(templateOption("own"))
     .addOption(passagesOption("how many passages a prompt has, the first ones (default: all)"))
     .addOption(
-      new Option(
+      flag(
         "--order <name>",
         "lines come best first; best-last turns the passages round (default: best-first)",
-      ).argParser(oneOf("--order", ["best-first", "best-last"] as const)),
+        oneOfTexts(["best-first", "best-last"] as const),
+      ),
     )
     .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
@@ -222,42 +213,20 @@ function answerOptions(command: Command): Command {
         .argParser(address)
         .makeOptionMandatory(),
     )
+    .addOption(flag("--model <name>", "the model's name on the server", someWords).makeOptionMandatory())
     .addOption(
-      new Option("--model <name>", "the model's name on the server")
-        .argParser(nonEmpty("--model"))
-        .makeOptionMandatory(),
+      flag("--api-key-env <variable>", "the environment variable that holds the key (default: no key)", someWords),
     )
-    .addOption(
-      new Option("--api-key-env <variable>", "the environment variable that holds the key (default: no key)").argParser(
-        nonEmpty("--api-key-env"),
-      ),
-    )
-    .addOption(
-      new Option("--concurrency <n>", "questions under way at the same time (default: 8)").argParser(
-        wholeNumber("--concurrency", 1, 1024),
-      ),
-    )
-    .addOption(
-      new Option("--max-tokens <n>", "the longest answer in tokens (default: 200)").argParser(
-        wholeNumber("--max-tokens", 1, 2 ** 24),
-      ),
-    )
+    .addOption(flag("--concurrency <n>", "questions under way at the same time (default: 8)", wholeNumber(1, 1024)))
+    .addOption(flag("--max-tokens <n>", "the longest answer in tokens (default: 200)", wholeNumber(1, 2 ** 24)))
     .addOption(
       new Option(
         "--extra-body <json>",
         'fields of the request over ours, null takes one out: {"max_tokens":null,"max_completion_tokens":200}',
       ).argParser(jsonObject("--extra-body")),
     )
-    .addOption(
-      new Option("--retries <n>", "how often a request is tried again (default: 5)").argParser(
-        wholeNumber("--retries", 0, 100),
-      ),
-    )
-    .addOption(
-      new Option("--timeout <seconds>", "how long one try may take (default: 300)").argParser(
-        wholeNumber("--timeout", 1, 300),
-      ),
-    )
+    .addOption(flag("--retries <n>", "how often a request is tried again (default: 5)", wholeNumber(0, 100)))
+    .addOption(flag("--timeout <seconds>", "how long one try may take (default: 300)", wholeNumber(1, 300)))
     .addOption(new Option("--replace", "ask also what has an answer already"))
     .addOption(jsonOption("the counts as one line of JSON"));
 }
@@ -321,13 +290,11 @@ interface InspectFlags {
 function inspectOptions(command: Command): Command {
   return command
     .argument("<file>", "RAG lines, training lines or a packed Parquet file", (path: string) => {
-      command.setOptionValue("file", nonEmpty("<file>")(path));
+      command.setOptionValue("file", readSetting(someWords, path, "<file>"));
       return path;
     })
-    .addOption(
-      new Option("--row <n>", "which row, from 1 on (default: 1)").argParser(wholeNumber("--row", 1, maxCount)),
-    )
-    .addOption(modelOption())
+    .addOption(flag("--row <n>", "which row, from 1 on (default: 1)", wholeNumber(1, maxCount)))
+    .addOption(engineOption("model"))
     .addOption(templateOption("own"))
     .addOption(jsonOption("one line of JSON for each sample"));
 }
@@ -356,7 +323,7 @@ function paintSample({ format, id, parts, notes }: InspectedSample, terminal: Te
 }
 
 function passagesOption(what: string): Option {
-  return new Option("--passages <n>", what).argParser(wholeNumber("--passages", 1, 100_000));
+  return flag("--passages <n>", what, wholeNumber(1, 100_000));
 }
 
 function address(text: string): URL {

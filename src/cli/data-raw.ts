@@ -5,7 +5,9 @@ import { RAW_SPLITS, type RawSplit, writeRagFile } from "../data/raw/rag-file.js
 import type { RawFormat } from "../data/raw/raw-question.js";
 import { type Tulu3FileReport, tulu3Paths, writeTulu3 } from "../data/raw/tulu3.js";
 import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/validate.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
+import { readSetting, someWords } from "../files/settings.js";
 import {
   addCuttingOptions,
   badLines,
@@ -18,7 +20,7 @@ import {
   tell,
   workersOption,
 } from "./data-command.js";
-import { forceOption, jsonOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { engineOption, flag, forceOption, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import type { Terminal } from "./terminal.js";
 
@@ -32,12 +34,14 @@ export interface Tulu3Flags extends CuttingFlags {
 /** Declares `data tulu3`'s options. */
 export function tulu3Options(command: Command): Command {
   const declared = command
-    .addOption(modelOption())
+    .addOption(engineOption("model"))
     .addOption(inputOption("the Parquet files' folder, or one file"))
     .addOption(
-      new Option("--output-dir <folder>", "sft.train.jsonl and block.train.jsonl are written there")
-        .argParser(nonEmpty("--output-dir"))
-        .makeOptionMandatory(),
+      flag(
+        "--output-dir <folder>",
+        "sft.train.jsonl and block.train.jsonl are written there",
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(forceOption());
   return addCuttingOptions(declared, "tulu").addOption(jsonOption("the report as one line of JSON"));
@@ -93,32 +97,26 @@ export function rawOptions(command: Command): Command {
     .addOption(outputOption("the file of RAG lines to write"))
     .addOption(forceOption())
     .addOption(
-      new Option(
+      flag(
         "--split <name>",
         `${RAW_SPLITS.join(", ")}: of a folder the files named so; in the ids of questions that have none`,
-      ).argParser(oneOf("--split", RAW_SPLITS)),
-    )
-    .addOption(
-      new Option("--limit <n>", "how many lines are written at most (default: all)").argParser(
-        wholeNumber("--limit", 1, Number.MAX_SAFE_INTEGER),
+        oneOfTexts(RAW_SPLITS),
       ),
     )
+    .addOption(flag("--limit <n>", "how many lines are written at most (default: all)", wholeNumber(1)))
     .addOption(
-      new Option(
+      flag(
         "--order <name>",
         `of passages that have scores: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
-      ).argParser(oneOf("--order", PASSAGE_ORDERS)),
+        oneOfTexts(PASSAGE_ORDERS),
+      ),
     )
     .addOption(
       new Option("--passages <n>", 'how many passages of a question are kept, or "all" (default: 10)').argParser(
-        (text: string) => (text === "all" ? Infinity : wholeNumber("--passages", 1, 1_000_000)(text)),
+        (text: string) => (text === "all" ? Infinity : readSetting(wholeNumber(1, 1_000_000), text, "--passages")),
       ),
     )
-    .addOption(
-      new Option("--scores <file>", '{"id", "scores"} a line, as "data retrieve" writes them').argParser(
-        nonEmpty("--scores"),
-      ),
-    )
+    .addOption(flag("--scores <file>", '{"id", "scores"} a line, as "data retrieve" writes them', someWords))
     .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
@@ -164,14 +162,10 @@ export interface ValidateFlags {
 export function validateOptions(command: Command): Command {
   return command
     .argument("<file>", "JSON lines, a .json array or Parquet; - is standard input", (path: string) => {
-      command.setOptionValue("file", nonEmpty("<file>")(path));
+      command.setOptionValue("file", readSetting(someWords, path, "<file>"));
       return path;
     })
-    .addOption(
-      new Option("--format <name>", VALID_FORMATS.join(", "))
-        .argParser(oneOf("--format", VALID_FORMATS))
-        .makeOptionMandatory(),
-    )
+    .addOption(flag("--format <name>", VALID_FORMATS.join(", "), oneOfTexts(VALID_FORMATS)).makeOptionMandatory())
     .addOption(workersOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }

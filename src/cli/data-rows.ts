@@ -1,8 +1,12 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
+import { z } from "zod";
 import { mergeRows } from "../data/merge-rows.js";
 import { mixRows } from "../data/mix-rows.js";
 import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
+import { wholeNumber } from "../files/options.js";
 import { quote } from "../files/quote.js";
+import { aNumber, listOf, readSetting, someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import {
   inputOption,
   inputsOption,
@@ -12,11 +16,10 @@ import {
   seedOption,
   tellRows,
 } from "./data-command.js";
-import { forceOption, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { flag, forceOption, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import type { Subcommand } from "./subcommand.js";
 import type { Terminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 const maxCount = 2 ** 31;
 
@@ -33,8 +36,8 @@ function sampleOptions(command: Command): Command {
     .addOption(inputOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the file of JSON lines to write"))
     .addOption(forceOption())
-    .addOption(new Option("--count <n>", "how many rows").argParser(wholeNumber("--count", 1, maxCount)))
-    .addOption(new Option("--share <p>", "which share of the rows, over 0 to 1").argParser(share("--share", 1)))
+    .addOption(flag("--count <n>", "how many rows", wholeNumber(1, maxCount)))
+    .addOption(flag("--share <p>", "which share of the rows, over 0 to 1", aShare))
     .addOption(seedOption())
     .addOption(jsonOption("the counts as one line of JSON"));
 }
@@ -76,7 +79,7 @@ interface MergeFlags extends RowsFlags {
 function mergeOptions(command: Command): Command {
   return command
     .argument("<files...>", "files of rows of any kind, or folders, in this order", (path: string, before: unknown) => {
-      const files = [...(Array.isArray(before) ? before : []), nonEmpty("<files>")(path)];
+      const files = [...(Array.isArray(before) ? before : []), readSetting(someWords, path, "<files>")];
       command.setOptionValue("files", files);
       return files;
     })
@@ -119,14 +122,10 @@ function mixOptions(command: Command): Command {
     .addOption(outputOption("the file of JSON lines to write"))
     .addOption(forceOption())
     .addOption(
-      new Option("--shares <list>", "what each input counts beside the others, as 2,1 (default: equal)").argParser(
-        (text: string) => text.split(",").map((part) => share("--shares", Number.MAX_SAFE_INTEGER)(part.trim())),
-      ),
+      flag("--shares <list>", "what each input counts beside the others, as 2,1 (default: equal)", listOf(aWeight)),
     )
     .addOption(
-      new Option("--count <n>", "how many rows in all (default: as many as the shares allow)").argParser(
-        wholeNumber("--count", 1, maxCount),
-      ),
+      flag("--count <n>", "how many rows in all (default: as many as the shares allow)", wholeNumber(1, maxCount)),
     )
     .addOption(seedOption())
     .addOption(jsonOption("the counts as one line of JSON"));
@@ -159,13 +158,5 @@ Examples:
   block-attention data mix --input a.jsonl --input b.jsonl --shares 2,1 --count 30000 --output train.jsonl`,
 };
 
-/** Parses numbers above 0. */
-function share(flag: string, max: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d*\.?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
-    if (value > 0 && value <= max) return value;
-    throw new UsageError(
-      `Cannot use ${flag}: it is ${quote(text, 80)}, wanted a number over 0${max === 1 ? " to 1" : ""}`,
-    );
-  };
-}
+const aWeight = aNumber("a number over 0", z.number().gt(0));
+const aShare = aNumber("a number over 0 to 1", z.number().gt(0).lte(1));

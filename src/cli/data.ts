@@ -6,24 +6,26 @@ import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/model.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
+import { listOf, someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import {
   addCuttingOptions,
+  aProbability,
   badLines,
   type CuttingFlags,
   cuttingSettings,
   inputsOption,
   outputOption,
   prepareData,
-  probability,
   seedOption,
   tell,
   workersOption,
 } from "./data-command.js";
-import { forceOption, modelOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { engineOption, flag, forceOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 export interface PackFlags extends CuttingFlags {
   readonly input: readonly string[];
@@ -36,16 +38,17 @@ export interface PackFlags extends CuttingFlags {
 /** Declares `data pack`'s options. */
 export function packOptions(command: Command): Command {
   const packed = command
-    .addOption(modelOption())
+    .addOption(engineOption("model"))
     .addOption(inputsOption("a file of JSON lines, a .json array, Parquet, or a folder"))
     .addOption(outputOption("the Parquet file to write"))
     .addOption(forceOption());
   return addCuttingOptions(packed, "own")
     .addOption(
-      new Option(
+      flag(
         "--respell <p>",
         "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
-      ).argParser(probability("--respell")),
+        aProbability,
+      ),
     )
     .addOption(new Option("--json", "the report as one line of JSON"));
 }
@@ -95,50 +98,42 @@ export interface SynthFlags {
 /** Declares `data synth`'s options. */
 export function synthOptions(command: Command): Command {
   return command
-    .addOption(modelOption())
+    .addOption(engineOption("model"))
     .addOption(
-      new Option("--split <name>", "train, dev or test; no two share a person, a work or a town")
-        .argParser(oneOf("--split", ["train", "dev", "test"] as const))
-        .makeOptionMandatory(),
+      flag(
+        "--split <name>",
+        "train, dev or test; no two share a person, a work or a town",
+        oneOfTexts(["train", "dev", "test"] as const),
+      ).makeOptionMandatory(),
     )
-    .addOption(
-      new Option("--contexts <n>", "how many sets of passages")
-        .argParser(wholeNumber("--contexts", 1, 2 ** 31))
-        .makeOptionMandatory(),
-    )
-    .addOption(
-      new Option("--first <n>", "the first one's number (default: 0)").argParser(wholeNumber("--first", 0, 2 ** 31)),
-    )
+    .addOption(flag("--contexts <n>", "how many sets of passages", wholeNumber(1, 2 ** 31)).makeOptionMandatory())
+    .addOption(flag("--first <n>", "the first one's number (default: 0)", wholeNumber(0, 2 ** 31)))
     .addOption(
       new Option("--passages <n>", "passages of a context, also as 2-10 (default: 10)").argParser(range("--passages")),
     )
+    .addOption(flag("--questions <n>", "questions over one context (default: 1)", wholeNumber(1, 100)))
     .addOption(
-      new Option("--questions <n>", "questions over one context (default: 1)").argParser(
-        wholeNumber("--questions", 1, 100),
+      flag(
+        "--kinds <names>",
+        `of ${QUESTION_KINDS.join(", ")}, by commas (default: all)`,
+        listOf(oneOfTexts(QUESTION_KINDS)),
       ),
     )
     .addOption(
-      new Option("--kinds <names>", `of ${QUESTION_KINDS.join(", ")}, by commas (default: all)`).argParser(
-        (text: string) => text.split(",").map((name) => oneOf("--kinds", QUESTION_KINDS)(name.trim())),
-      ),
-    )
-    .addOption(
-      new Option(
+      flag(
         "--format <name>",
         "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
           "their answers to learn (default: rag)",
-      ).argParser(oneOf("--format", SYNTH_FORMATS)),
-    )
-    .addOption(
-      new Option("--noise <file>", 'real passages {"title","text"} to stand among the others').argParser(
-        nonEmpty("--noise"),
+        oneOfTexts(SYNTH_FORMATS),
       ),
     )
+    .addOption(flag("--noise <file>", 'real passages {"title","text"} to stand among the others', someWords))
     .addOption(
-      new Option(
+      flag(
         "--names <file>",
         'real passages {"title","text"} about people and works, whose titles some of those made up are named by',
-      ).argParser(nonEmpty("--names")),
+        someWords,
+      ),
     )
     .addOption(outputOption("the file of JSON lines to write"))
     .addOption(forceOption())

@@ -1,12 +1,13 @@
 import { basename, join } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { Engine } from "../engine/engine.js";
 import { embeddedModelPath } from "../engine/model.js";
 import type { GenerateResult } from "../engine/results.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
-import { wholeNumber } from "./options.js";
+import { wholeNumber } from "../files/options.js";
+import { flag } from "./options.js";
 import { formatBytes, formatMs, formatTable, type Terminal, write } from "./terminal.js";
 
 export interface DemoFlags {
@@ -27,15 +28,13 @@ const numRuns = 5;
 export function demoOptions(command: Command): Command {
   return command
     .addOption(
-      new Option("--threads <n>", "CPU threads, 1 to 512; a model this small gains little from more than one")
-        .default(1)
-        .argParser(wholeNumber("--threads", 1, 512)),
+      flag(
+        "--threads <n>",
+        "CPU threads, 1 to 512; a model this small gains little from more than one",
+        wholeNumber(1, 512),
+      ).default(1),
     )
-    .addOption(
-      new Option("--seed <n>", "decides the orders of the passages")
-        .default(1)
-        .argParser(wholeNumber("--seed", 0, 2 ** 31)),
-    );
+    .addOption(flag("--seed <n>", "decides the orders of the passages", wholeNumber(0, 2 ** 31)).default(1));
 }
 
 /**

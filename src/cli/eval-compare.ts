@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { oneAnswerFile } from "../eval/answer-files.js";
 import {
   compareInFull,
@@ -13,10 +13,12 @@ import {
 } from "../eval/compare.js";
 import { METRIC_NAMES } from "../eval/metrics.js";
 import { scoreTable, servingTable, writeFiles } from "../eval/report.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
+import { readSetting, someWords } from "../files/settings.js";
 import { lastSentenceOption } from "./eval-options.js";
 import { type ComparedRun, readComparedRun, tellParts } from "./eval-report.js";
-import { forceOption, jsonOption, nonEmpty, oneOf, refuseLoneForce, wholeNumber } from "./options.js";
+import { flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 
 export interface EvalCompareFlags {
@@ -36,21 +38,17 @@ export function evalCompareOptions(command: Command): Command {
     .argument("<first>", "a finished file or a run's folder", operand(command, "first"))
     .argument("<second>", "another over the same questions", operand(command, "second"))
     .addOption(
-      new Option("--metric <name>", `what decides won and lost: ${RIGHT_METRICS.join(", ")} (default: word)`).argParser(
-        oneOf("--metric", RIGHT_METRICS),
+      flag(
+        "--metric <name>",
+        `what decides won and lost: ${RIGHT_METRICS.join(", ")} (default: word)`,
+        oneOfTexts(RIGHT_METRICS),
       ),
     )
     .addOption(lastSentenceOption())
     .addOption(
-      new Option("--list <n>", "how many of the questions won and lost are shown, each (default: 10)").argParser(
-        wholeNumber("--list", 0, Number.MAX_SAFE_INTEGER),
-      ),
+      flag("--list <n>", "how many of the questions won and lost are shown, each (default: 10)", wholeNumber(0)),
     )
-    .addOption(
-      new Option("--output <folder>", "also write compare.json and compare.md there, with all of them").argParser(
-        nonEmpty("--output"),
-      ),
-    )
+    .addOption(flag("--output <folder>", "also write compare.json and compare.md there, with all of them", someWords))
     .addOption(forceOption())
     .addOption(jsonOption("the comparison as one line of JSON, with all of them"));
 }
@@ -58,7 +56,7 @@ export function evalCompareOptions(command: Command): Command {
 /** A command's arguments stand among its options. */
 function operand(command: Command, name: string): (text: string) => string {
   return (text) => {
-    command.setOptionValue(name, nonEmpty(`<${name}>`)(text));
+    command.setOptionValue(name, readSetting(someWords, text, `<${name}>`));
     return text;
   };
 }

@@ -1,16 +1,19 @@
 import { type Command, Option } from "commander";
 import type { Engine } from "../engine/engine.js";
+import type { EngineSettings } from "../engine/engine-options.js";
 import { ENGINE_ENTRANTS, type EngineEntrant, type Entrant, engineEntrant, peerEntrant } from "../eval/entrant.js";
 import { PEER_PROMPTS, type PeerPrompt } from "../eval/peer-responder.js";
 import { isInputError } from "../files/input-error.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { quote } from "../files/quote.js";
+import { listOf, readSetting, someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import { openEngine } from "./open-engine.js";
-import { type EngineFlags, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { flag, repeatedFlag } from "./options.js";
 import type { Terminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 /** Who takes part in an evaluation. */
-export interface EntrantFlags extends EngineFlags {
+export interface EntrantFlags extends EngineSettings {
   readonly modes?: readonly EngineEntrant[];
   readonly peer?: readonly NamedText[];
   readonly peerModel?: readonly string[];
@@ -57,27 +60,28 @@ export function addEntrantOptions(command: Command, defaultModes: string): Comma
       }),
     )
     .addOption(
-      new Option("--peer-model <name>", "what peers call their model; NAME=MODEL for one of several").argParser(
-        collect("--peer-model"),
+      repeatedFlag("--peer-model <name>", "what peers call their model; NAME=MODEL for one of several", someWords),
+    )
+    .addOption(
+      repeatedFlag(
+        "--peer-api-key-env <variable>",
+        "the environment variable with peers' API key; NAME=VARIABLE for one of several (default: no key is sent)",
+        someWords,
       ),
     )
     .addOption(
-      new Option(
-        "--peer-api-key-env <variable>",
-        "the environment variable with peers' API key; NAME=VARIABLE for one of several (default: no key is sent)",
-      ).argParser(collect("--peer-api-key-env")),
-    )
-    .addOption(
-      new Option(
+      flag(
         "--peer-prompt <form>",
         "text: the RAG prompt as one message; documents: passages apart, for servers of this project (default: text)",
-      ).argParser(oneOf("--peer-prompt", PEER_PROMPTS)),
+        oneOfTexts(PEER_PROMPTS),
+      ),
     )
     .addOption(
-      new Option(
+      flag(
         "--peer-timeout <seconds>",
         "the longest that one of a peer's answers may take; 300 of silence end it in any case (default: 300)",
-      ).argParser(wholeNumber("--peer-timeout", 1, 3600)),
+        wholeNumber(1, 3600),
+      ),
     );
 }
 
@@ -156,14 +160,9 @@ function peerValue(name: string, values: readonly string[], peerNames: readonly 
 
 function parseModes(text: string): EngineEntrant[] {
   if (text.trim() === "none") return [];
-  const ways = text.split(",").map((part) => oneOf("--modes", [...ENGINE_ENTRANTS, "none"])(part.trim()));
+  const ways = readSetting(listOf(oneOfTexts([...ENGINE_ENTRANTS, "none"]), { isUnique: true }), text, "--modes") ?? [];
   if (ways.includes("none")) throw new UsageError('Cannot use --modes: "none" stands alone or not at all');
-  if (new Set(ways).size < ways.length) throw new UsageError(`Cannot use --modes: one stands twice in ${quote(text)}`);
   return ways as EngineEntrant[];
-}
-
-function collect(flag: string): (text: string, before: readonly string[] | undefined) => readonly string[] {
-  return (text, before) => [...(before ?? []), nonEmpty(flag)(text)];
 }
 
 /** NAME=TEXT; undefined where there is no name before the first "=", for instance in a path. */

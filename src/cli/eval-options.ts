@@ -1,31 +1,31 @@
 import { Option } from "commander";
-import { nonEmpty, wholeNumber } from "./options.js";
+import { wholeNumber } from "../files/options.js";
+import { someWords } from "../files/settings.js";
+import { flag } from "./options.js";
 
 export function maxTokensOption(): Option {
-  return new Option("--max-tokens <n>", "the longest answer in tokens (default: 60)").argParser(
-    wholeNumber("--max-tokens", 1, 2 ** 24),
-  );
+  return flag("--max-tokens <n>", "the longest answer in tokens (default: 60)", wholeNumber(1, 2 ** 24));
 }
 export const DEFAULT_MAX_TOKENS = 60;
 
 export function concurrencyOption(): Option {
-  return new Option(
+  return flag(
     "--concurrency <n>",
     "questions at the same time (default: 1, so that times are a request's own)",
-  ).argParser(wholeNumber("--concurrency", 1, 256));
-}
-
-export function limitOption(): Option {
-  return new Option("--limit <n>", "the first n questions of a set (default: all)").argParser(
-    wholeNumber("--limit", 1, Number.MAX_SAFE_INTEGER),
+    wholeNumber(1, 256),
   );
 }
 
+export function limitOption(): Option {
+  return flag("--limit <n>", "the first n questions of a set (default: all)", wholeNumber(1));
+}
+
 export function compareOption(): Option {
-  return new Option(
+  return flag(
     "--compare <path>",
     "a finished file or a run's folder over the same questions: paired differences from it",
-  ).argParser(nonEmpty("--compare"));
+    someWords,
+  );
 }
 
 export function lastSentenceOption(): Option {

@@ -8,6 +8,9 @@ import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report
 import { prepareReport } from "../eval/run-folder.js";
 import { runSets, setsReportFiles } from "../eval/sets-run.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
+import { wholeNumber } from "../files/options.js";
+import { readSetting, someWords } from "../files/settings.js";
+import { UsageError } from "../files/usage-error.js";
 import {
   addEntrantOptions,
   type EntrantFlags,
@@ -27,10 +30,9 @@ import {
 } from "./eval-options.js";
 import { badLinesNotes, type ComparedRun, readComparedRun, tellBadLines, tellReport, tellSets } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, forceOption, jsonOption, nonEmpty, wholeNumber } from "./options.js";
+import { addEngineOptions, addModeOptions, flag, forceOption, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 export interface EvalRagFlags extends EntrantFlags {
   readonly input: readonly NamedText[];
@@ -58,21 +60,21 @@ export function evalRagOptions(command: Command): Command {
         .makeOptionMandatory(),
     )
     .addOption(
-      new Option(
+      flag(
         "--output <folder>",
         "answers and report, each run in a folder of its own; what was interrupted goes on",
-      )
-        .argParser(nonEmpty("--output"))
-        .makeOptionMandatory(),
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(forceOption())
     .addOption(limitOption())
     .addOption(maxTokensOption())
     .addOption(
-      new Option(
+      flag(
         "--max-documents <n>",
         "the best n documents of each; 0 asks the question alone (default: all)",
-      ).argParser(wholeNumber("--max-documents", 0, 2 ** 24)),
+        wholeNumber(0, 2 ** 24),
+      ),
     )
     .addOption(lastSentenceOption())
     .addOption(concurrencyOption())
@@ -201,7 +203,7 @@ async function runMany(
 
 /** FILE or NAME=FILE; a file is called by its own name. */
 export function parseInput(text: string): NamedText {
-  const path = nonEmpty("--input")(text);
+  const path = readSetting(someWords, text, "--input");
   const named = splitNamed(path);
   if (named !== undefined && !existsSync(path)) return named;
   return { name: path === "-" ? "standard input" : basename(path, extname(path)), text: path };

@@ -1,12 +1,13 @@
 import { basename, join, resolve } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { answerFiles, readAnswerFile } from "../eval/answer-files.js";
 import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
 import { prepareOutputs } from "../files/outputs.js";
+import { someWords } from "../files/settings.js";
 import { compareOption, lastSentenceOption } from "./eval-options.js";
 import { readComparedRun, tellBadLines, tellReport } from "./eval-report.js";
-import { forceOption, jsonOption, nonEmpty, refuseLoneForce } from "./options.js";
+import { flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
 import type { Terminal } from "./terminal.js";
 
 export interface EvalScoreFlags {
@@ -22,20 +23,15 @@ export interface EvalScoreFlags {
 export function evalScoreOptions(command: Command): Command {
   return command
     .addOption(
-      new Option(
+      flag(
         "--input <path>",
         "a finished file (JSON lines, a .json array, Parquet), a run's folder, or a folder of them; - is standard input",
-      )
-        .argParser(nonEmpty("--input"))
-        .makeOptionMandatory(),
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(compareOption())
     .addOption(lastSentenceOption())
-    .addOption(
-      new Option("--output <folder>", "also write report.json, report.md and report.svg there").argParser(
-        nonEmpty("--output"),
-      ),
-    )
+    .addOption(flag("--output <folder>", "also write report.json, report.md and report.svg there", someWords))
     .addOption(forceOption())
     .addOption(jsonOption("the report as one line of JSON"));
 }

@@ -3,6 +3,8 @@ import { readGoldLines } from "../eval/rag-line.js";
 import { prepareReport } from "../eval/run-folder.js";
 import { runSweep, SWEEP_FILES, sweepRemarks, sweepTable } from "../eval/sweep.js";
 import { GOLD_ORDERS, type GoldOrder } from "../eval/sweep-lines.js";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
+import { listOf, someWords } from "../files/settings.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
 import {
@@ -15,18 +17,9 @@ import {
 } from "./eval-options.js";
 import { parseInput } from "./eval-rag.js";
 import { badLinesNotes, tellBadLines, tellParts } from "./eval-report.js";
-import {
-  addEngineOptions,
-  addTrainingOptions,
-  forceOption,
-  jsonOption,
-  nonEmpty,
-  oneOf,
-  wholeNumbers,
-} from "./options.js";
+import { addEngineOptions, addTrainingOptions, flag, forceOption, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 export interface EvalSweepFlags extends EntrantFlags {
   readonly input: NamedText;
@@ -57,26 +50,28 @@ export function evalSweepOptions(command: Command): Command {
         .makeOptionMandatory(),
     )
     .addOption(
-      new Option("--output <folder>", "a run for each point, and the report; what was interrupted goes on")
-        .argParser(nonEmpty("--output"))
-        .makeOptionMandatory(),
+      flag(
+        "--output <folder>",
+        "a run for each point, and the report; what was interrupted goes on",
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(forceOption())
     .addOption(
-      new Option("--passages <list>", `passages of a prompt (default: ${defaultPassages.join(",")})`).argParser(
-        parsePassages,
+      flag(
+        "--passages <list>",
+        `passages of a prompt (default: ${defaultPassages.join(",")})`,
+        listOf(wholeNumber(1, 10_000), { isUnique: true }),
       ),
     )
     .addOption(
-      new Option("--order <list>", `where gold passages stand (default: ${GOLD_ORDERS.join(",")})`).argParser(
-        parseOrders,
+      flag(
+        "--order <list>",
+        `where gold passages stand (default: ${GOLD_ORDERS.join(",")})`,
+        listOf(oneOfTexts(GOLD_ORDERS), { isUnique: true }),
       ),
     )
-    .addOption(
-      new Option("--seed <text>", "which passages of other lines a line gets (default: sweep)").argParser(
-        nonEmpty("--seed"),
-      ),
-    )
+    .addOption(flag("--seed <text>", "which passages of other lines a line gets (default: sweep)", someWords))
     .addOption(limitOption())
     .addOption(maxTokensOption())
     .addOption(lastSentenceOption())
@@ -99,7 +94,7 @@ export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): P
     lines: read.lines,
     notes: badLinesNotes(read),
     entrants: entrants.list,
-    passages: flags.passages ?? defaultPassages,
+    passages: [...(flags.passages ?? defaultPassages)].sort((a, b) => a - b),
     orders: flags.order ?? GOLD_ORDERS,
     seed: flags.seed ?? "sweep",
     folder: flags.output,
@@ -120,23 +115,4 @@ export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): P
   note(terminal, `Written: ${flags.output}, sweep.md and sweep.json with accuracy.svg, hit-rate.svg and ttft.svg`);
   const failed = report.points.some(({ outcome }) => outcome.kind === "scored" && outcome.summary.failed > 0);
   return hasBadLines || failed ? 1 : 0;
-}
-
-/** In rising order. */
-function parsePassages(text: string): number[] {
-  const counts = wholeNumbers("--passages", 1)(text);
-  const tooMany = counts.find((count) => count > 10_000);
-  if (tooMany !== undefined) throw new UsageError(`Cannot use --passages: it has ${tooMany}, wanted at most 10000`);
-  if (new Set(counts).size < counts.length) {
-    throw new UsageError(`Cannot use --passages: a number stands twice in "${text}"`);
-  }
-  return counts.sort((a, b) => a - b);
-}
-
-function parseOrders(text: string): GoldOrder[] {
-  const orders = text.split(",").map((part) => oneOf("--order", GOLD_ORDERS)(part.trim()));
-  if (new Set(orders).size < orders.length) {
-    throw new UsageError(`Cannot use --order: one stands twice in "${text}"`);
-  }
-  return orders;
 }

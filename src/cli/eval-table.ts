@@ -1,25 +1,19 @@
 import { existsSync } from "node:fs";
-import { Command, Option } from "commander";
+import { Command } from "commander";
 import { readPassages } from "../data/synth/synth-file.js";
+import type { EngineSettings } from "../engine/engine-options.js";
 import { readTableRows, runAccuracyTable, tableFiles } from "../eval/accuracy-table.js";
 import { prepareReport } from "../eval/run-folder.js";
 import { tableMarkdown } from "../eval/table-markdown.js";
+import { wholeNumber } from "../files/options.js";
+import { listOf, someWords } from "../files/settings.js";
 import { concurrencyOption, DEFAULT_MAX_TOKENS, maxTokensOption } from "./eval-options.js";
 import { openEngine } from "./open-engine.js";
-import {
-  addEngineOptions,
-  type EngineFlags,
-  forceOption,
-  jsonOption,
-  nonEmpty,
-  wholeNumber,
-  wholeNumbers,
-} from "./options.js";
+import { addEngineOptions, flag, forceOption, jsonOption } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
-export interface EvalTableFlags extends Omit<EngineFlags, "model" | "mode" | "prefix" | "trainedModes"> {
+export interface EvalTableFlags extends Omit<EngineSettings, "model" | "mode" | "prefix" | "trainedModes"> {
   readonly rows: string;
   readonly output: string;
   readonly force?: boolean;
@@ -36,38 +30,37 @@ export interface EvalTableFlags extends Omit<EngineFlags, "model" | "mode" | "pr
 export function evalTableOptions(command: Command): Command {
   command
     .addOption(
-      new Option(
+      flag(
         "--rows <file>",
         'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
-      )
-        .argParser(nonEmpty("--rows"))
-        .makeOptionMandatory(),
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(
-      new Option("--output <folder>", "sets, answers and table; an interrupted table goes on in it")
-        .argParser(nonEmpty("--output"))
-        .makeOptionMandatory(),
+      flag(
+        "--output <folder>",
+        "sets, answers and table; an interrupted table goes on in it",
+        someWords,
+      ).makeOptionMandatory(),
     )
     .addOption(forceOption())
+    .addOption(flag("--questions <n>", "questions of each held-out set (default: 4000)", wholeNumber(1, 1_000_000)))
     .addOption(
-      new Option("--questions <n>", "questions of each held-out set (default: 4000)").argParser(
-        wholeNumber("--questions", 1, 1_000_000),
+      flag(
+        "--passages <list>",
+        "a held-out set for each number (default: 10,4)",
+        listOf(wholeNumber(2, 20), { isUnique: true }),
       ),
     )
     .addOption(
-      new Option("--passages <list>", "a held-out set for each number (default: 10,4)").argParser(passageCounts),
+      flag("--noise <file>", 'real passages {"title","text"} to stand among the others (default: none)', someWords),
     )
     .addOption(
-      new Option(
-        "--noise <file>",
-        'real passages {"title","text"} to stand among the others (default: none)',
-      ).argParser(nonEmpty("--noise")),
-    )
-    .addOption(
-      new Option(
+      flag(
         "--hotpot <file>",
         "HotpotQA's distractor questions as a set of their own; passed over if not there",
-      ).argParser(nonEmpty("--hotpot")),
+        someWords,
+      ),
     )
     .addOption(maxTokensOption())
     .addOption(concurrencyOption());
@@ -111,16 +104,4 @@ export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): P
   note(terminal, `Written: ${flags.output}, accuracy.md and accuracy.json with a picture for each set`);
   const outcomes = table.sets.flatMap((set) => set.rows.map(({ outcome }) => outcome));
   return outcomes.some((outcome) => outcome.kind === "scored" && outcome.summary.failed > 0) ? 1 : 0;
-}
-
-function passageCounts(text: string): number[] {
-  const counts = wholeNumbers("--passages", 2)(text);
-  const tooMany = counts.find((count) => count > 20);
-  if (tooMany !== undefined) {
-    throw new UsageError(`Cannot use --passages: it has ${tooMany}, wanted numbers from 2 to 20`);
-  }
-  if (new Set(counts).size < counts.length) {
-    throw new UsageError(`Cannot use --passages: a number stands twice in "${text}"`);
-  }
-  return counts;
 }

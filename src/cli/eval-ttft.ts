@@ -1,26 +1,19 @@
 import { basename, join, resolve } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
+import type { EngineSettings } from "../engine/engine-options.js";
 import { readPassageTexts } from "../eval/passage-texts.js";
 import { measureTtft, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
+import { wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
+import { listOf, someWords } from "../files/settings.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { tellParts } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import {
-  addEngineOptions,
-  type EngineFlags,
-  forceOption,
-  jsonOption,
-  nonEmpty,
-  refuseLoneForce,
-  wholeNumber,
-  wholeNumbers,
-} from "./options.js";
+import { addEngineOptions, flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
-export interface EvalTtftFlags extends EngineFlags {
+export interface EvalTtftFlags extends EngineSettings {
   readonly input?: string;
   readonly output?: string;
   readonly force?: boolean;
@@ -37,37 +30,23 @@ const defaultLengths = [50, 512, 1024, 2048, 4096];
 export function evalTtftOptions(command: Command): Command {
   command
     .addOption(
-      new Option(
+      flag(
         "--input <file>",
         'passages as raw text: lines {"title","text"} or of a set, with "documents" (default: made-up ones)',
-      ).argParser(nonEmpty("--input")),
-    )
-    .addOption(
-      new Option("--output <folder>", "also write ttft.json, ttft.md and ttft.svg there").argParser(
-        nonEmpty("--output"),
+        someWords,
       ),
     )
+    .addOption(flag("--output <folder>", "also write ttft.json, ttft.md and ttft.svg there", someWords))
     .addOption(
-      new Option(
+      flag(
         "--lengths <list>",
         `prompt lengths in tokens, the question counted (default: ${defaultLengths.join(",")})`,
-      ).argParser(parseLengths),
-    )
-    .addOption(
-      new Option("--question <n>", "tokens of the final block (default: 50)").argParser(
-        wholeNumber("--question", 1, 1e6),
+        listOf(wholeNumber(2), { isUnique: true }),
       ),
     )
-    .addOption(
-      new Option("--passage-tokens <n>", "tokens of a passage (default: 100)").argParser(
-        wholeNumber("--passage-tokens", 1, 1e6),
-      ),
-    )
-    .addOption(
-      new Option("--repeat <n>", "runs of each; the median is told (default: 3)").argParser(
-        wholeNumber("--repeat", 1, 1000),
-      ),
-    )
+    .addOption(flag("--question <n>", "tokens of the final block (default: 50)", wholeNumber(1, 1e6)))
+    .addOption(flag("--passage-tokens <n>", "tokens of a passage (default: 100)", wholeNumber(1, 1e6)))
+    .addOption(flag("--repeat <n>", "runs of each; the median is told (default: 3)", wholeNumber(1, 1000)))
     .addOption(forceOption())
     .addOption(jsonOption("the table as one line of JSON"));
   return addEngineOptions(command);
@@ -87,7 +66,7 @@ export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Pro
   const table = await measureTtft({
     engine,
     model: flags.model === undefined ? "the embedded model" : basename(resolve(flags.model)),
-    lengths: flags.lengths ?? defaultLengths,
+    lengths: [...(flags.lengths ?? defaultLengths)].sort((a, b) => a - b),
     questionTokens: flags.question ?? 50,
     passageTokens: flags.passageTokens ?? 100,
     repeat: flags.repeat ?? 3,
@@ -101,13 +80,4 @@ export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Pro
   else await tellParts([above, formatTable(ttftRows(table)), below], terminal);
   if (output !== undefined) note(terminal, `Written: ${output}, ttft.md, ttft.json and ttft.svg`);
   return 0;
-}
-
-/** In rising order. */
-function parseLengths(text: string): number[] {
-  const lengths = wholeNumbers("--lengths", 2)(text);
-  if (new Set(lengths).size < lengths.length) {
-    throw new UsageError(`Cannot use --lengths: a number stands twice in "${text}"`);
-  }
-  return lengths.sort((a, b) => a - b);
 }

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import type { Engine } from "../engine/engine.js";
-import type { GenerateOptions, RequestOptions } from "../engine/engine-options.js";
+import type { EngineSettings, GenerateOptions, RequestOptions } from "../engine/engine-options.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { GenerateResult, TokenLogprob } from "../engine/results.js";
 import { openEngine } from "./open-engine.js";
@@ -9,7 +9,6 @@ import {
   addInputOptions,
   addModeOptions,
   addSamplingOptions,
-  type EngineFlags,
   type InputFlags,
   jsonOption,
   type SamplingFlags,
@@ -19,7 +18,7 @@ import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { formatMs, note, type Terminal, write } from "./terminal.js";
 
-export interface GenerateFlags extends EngineFlags, SamplingFlags, InputFlags {
+export interface GenerateFlags extends EngineSettings, SamplingFlags, InputFlags {
   readonly json?: boolean;
   readonly positionReencoding: boolean;
 }

@@ -6,7 +6,7 @@ import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { addTrainingOptions, jsonOption, type ModelFlags, modelOption, weightsOption } from "./options.js";
+import { addTrainingOptions, engineOption, jsonOption, type ModelFlags } from "./options.js";
 import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
 
 export interface InfoFlags extends ModelFlags {
@@ -15,7 +15,7 @@ export interface InfoFlags extends ModelFlags {
 
 /** Declares `info`'s options. */
 export function infoOptions(command: Command): Command {
-  return addTrainingOptions(command.addOption(modelOption()).addOption(weightsOption())).addOption(
+  return addTrainingOptions(command.addOption(engineOption("model")).addOption(engineOption("weights"))).addOption(
     jsonOption("one line of JSON"),
   );
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { CommanderError } from "commander";
 import { describeWriteError, RefusedOutputError } from "../files/outputs.js";
+import { UsageError } from "../files/usage-error.js";
 import { errorLine, processTerminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const;
 

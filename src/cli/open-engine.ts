@@ -1,14 +1,14 @@
 import { Engine } from "../engine/engine.js";
-import { type EngineFlags, engineOptions } from "./options.js";
+import { type EngineSettings, engineSettingsOf } from "../engine/engine-options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatBytes, note, type Terminal } from "./terminal.js";
 
 /** Loads the engine that a command's flags ask for: the estimate first, progress on a terminal, warnings as they come. */
-export async function openEngine(flags: EngineFlags, terminal: Terminal): Promise<Engine> {
+export async function openEngine(flags: EngineSettings, terminal: Terminal): Promise<Engine> {
   const bar = new ProgressBar(terminal, "Loading weights");
   try {
     return await Engine.load({
-      ...engineOptions(flags),
+      ...engineSettingsOf(flags),
       signal: terminal.signal,
       onEstimate: ({ weightBytes }) => {
         note(terminal, `Loading ${flags.model ?? "the embedded model"}: weights take ${formatBytes(weightBytes)}`);

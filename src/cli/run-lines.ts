@@ -3,10 +3,10 @@ import type { JsonValue } from "../files/bounded-json.js";
 import type { InputLine } from "../files/bounded-part.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
+import { UsageError } from "../files/usage-error.js";
 import type { InputFlags } from "./options.js";
 import { documentPart } from "./prompt-line.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 /** Lines of input that are read once; whoever opens them closes what they are read from. */
 export interface OpenLines extends AsyncIterable<InputLine>, Disposable {}

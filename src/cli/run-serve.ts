@@ -4,15 +4,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
+import { engineSettingsOf } from "../engine/engine-options.js";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
 import { createApp, refusePublicWithoutKeys } from "../server/app.js";
 import type { EngineHost, HostStatus } from "../server/engine-host.js";
 import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
-import { ConfigError, loadConfig, type ServerConfig } from "../server/server-config.js";
+import { loadConfig, type ServerConfig } from "../server/server-config.js";
 import { serverLogger } from "../server/server-logger.js";
 import { note, type Terminal } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 /** Settings by their name, as text, and where the others are. */
 export interface ServeFlags {
@@ -38,7 +38,10 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
   await using host = spawnEngine({
-    ...engineOptions(config),
+    ...engineSettingsOf(config),
+    // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
+    readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
+    ragTexts: { preamble: config.ragPreamble, passage: config.ragPassage, final: config.ragFinal },
     onWarning: (warning) => logger.warn(warning),
     onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
   });
@@ -73,42 +76,12 @@ async function readSettings(
   { config: file, verbose: _verbose, waitReady: _waitReady, ...settings }: ServeFlags,
   terminal: Terminal,
 ): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
-  try {
-    const options = settings as Readonly<Record<string, string>>;
-    const config = await loadConfig({ options, env: terminal.env, file });
-    const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
-    const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
-    refusePublicWithoutKeys(config, keys);
-    return { config, keys };
-  } catch (error) {
-    throw error instanceof ConfigError ? new UsageError(error.message, { cause: error }) : error;
-  }
-}
-
-/** The engine's part of the settings. */
-function engineOptions(config: ServerConfig) {
-  const { model, weights, threads, backend, device, kvType, storeBytes, contextBytes, mode, prefix, trainedModes } =
-    config;
-  const { maxRunning, maxQueued, maxPromptTokens, ragPreamble, ragPassage, ragFinal } = config;
-  return {
-    model,
-    weights,
-    threads,
-    backend,
-    device,
-    kvType,
-    storeBytes,
-    contextBytes,
-    mode,
-    prefix,
-    trainedModes,
-    maxRunning,
-    maxQueued,
-    maxPromptTokens,
-    // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
-    readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
-    ragTexts: { preamble: ragPreamble, passage: ragPassage, final: ragFinal },
-  };
+  const options = settings as Readonly<Record<string, string>>;
+  const config = await loadConfig({ options, env: terminal.env, file });
+  const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
+  const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
+  refusePublicWithoutKeys(config, keys);
+  return { config, keys };
 }
 
 /** @returns the address, as clients say it. */

@@ -1,12 +1,14 @@
 import { type Command, Option } from "commander";
+import type { EngineSettings } from "../engine/engine-options.js";
+import { wholeNumber } from "../files/options.js";
+import { UsageError } from "../files/usage-error.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, type EngineFlags, inputOption, jsonOption, wholeNumber } from "./options.js";
+import { addEngineOptions, addModeOptions, flag, inputOption, jsonOption } from "./options.js";
 import { parseScoreLine } from "./prompt-line.js";
 import { openLines, passedOverNotes, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
-export interface ScoreFlags extends EngineFlags {
+export interface ScoreFlags extends EngineSettings {
   readonly input?: string;
   readonly json?: boolean;
   readonly top?: number;
@@ -20,8 +22,10 @@ export function scoreOptions(command: Command): Command {
     .addOption(inputOption())
     .addOption(jsonOption('one line of JSON for each: {"block_token_ids","continuation_token_ids","logprobs","top"}'))
     .addOption(
-      new Option("--top <n>", "how many of the likeliest tokens are told at each step (default: 5)").argParser(
-        wholeNumber("--top", 0, 1_000_000),
+      flag(
+        "--top <n>",
+        "how many of the likeliest tokens are told at each step (default: 5)",
+        wholeNumber(0, 1_000_000),
       ),
     )
     .addOption(new Option("--stepwise", "compute the continuation token by token, as an answer is"));

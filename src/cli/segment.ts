@@ -4,7 +4,7 @@ import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js
 import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "../engine/prompt.js";
 import { overrideBlockAttention } from "../model/block-attention-config.js";
 import { readBlockAttention } from "../model/open-model.js";
-import { addInputOptions, type InputFlags, jsonOption, modelOption, prefixOption } from "./options.js";
+import { addInputOptions, engineOption, type InputFlags, jsonOption } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
@@ -24,8 +24,8 @@ interface ShownBlock {
 /** Declares `segment`'s options. */
 export function segmentOptions(command: Command): Command {
   return addInputOptions(command)
-    .addOption(modelOption())
-    .addOption(prefixOption())
+    .addOption(engineOption("model"))
+    .addOption(engineOption("prefix"))
     .addOption(jsonOption('one line of JSON for each prompt: {"blocks":[{"text","tokens"}],"warnings"}'));
 }
 

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
-import { settingsHelp } from "../server/server-config.js";
+import { serverSettings } from "../server/server-config.js";
+import { settingOption } from "./options.js";
 import type { ServeFlags } from "./run-serve.js";
 import type { Terminal } from "./terminal.js";
 
@@ -22,9 +23,8 @@ export function serveOptions(command: Command): Command {
     new Option("--config <file>", "settings as a JSON object (default: BLOCK_ATTENTION_CONFIG, or none)"),
   );
   command.addOption(new Option("--wait-ready", "print the line when the model is loaded, not when the server listens"));
-  for (const { flag, value, description, fallback } of settingsHelp()) {
-    command.addOption(new Option(`${flag} <${value}>`, `${description} (default: ${fallback})`));
-  }
+  // Not checked here: an error is to name the flag, the variable or the file that gave the value.
+  for (const { name, setting } of serverSettings) command.addOption(settingOption(name, setting).argParser(String));
   return command;
 }
 

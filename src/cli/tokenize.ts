@@ -1,10 +1,10 @@
 import { type Command, Option } from "commander";
 import { embeddedModelPath, loadTokenizer } from "../engine/model.js";
-import { inputOption, jsonOption, modelOption } from "./options.js";
+import { UsageError } from "../files/usage-error.js";
+import { engineOption, inputOption, jsonOption } from "./options.js";
 import { parseTextLine } from "./prompt-line.js";
 import { oneLine, openLines, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
-import { UsageError } from "./usage-error.js";
 
 export interface TokenizeFlags {
   readonly model?: string;
@@ -17,7 +17,7 @@ export interface TokenizeFlags {
 /** Declares `tokenize`'s options. */
 export function tokenizeOptions(command: Command): Command {
   return command
-    .addOption(modelOption())
+    .addOption(engineOption("model"))
     .addOption(inputOption('{"text"}'))
     .addOption(new Option("--text <text>", "one text"))
     .addOption(new Option("--special", "recognize control tokens, which are read as text else"))

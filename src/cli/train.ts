@@ -1,15 +1,17 @@
 import { writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Command, Option } from "commander";
+import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareFolder, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
+import { someWords } from "../files/settings.js";
 import { checkCheckpoint, checkRun, checkTexts, extraPackages } from "../train/check-run.js";
 import { curvesPicture, readCurve } from "../train/curves.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
 import { readSettings, type TrainerSettings } from "../train/settings.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
-import { forceOption, jsonOption, nonEmpty, oneOf, wholeNumber } from "./options.js";
+import { flag, forceOption, jsonOption, repeatedFlag } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
 import { commandPython, pythonOption } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
@@ -48,8 +50,10 @@ export interface ExportFlags extends TrainerFlags {
 export function trainOptions(command: Command): Command {
   return addSettingsOptions(command)
     .addOption(
-      new Option("--processes <n>", "processes on this machine, one a GPU, under torchrun (default: 1)").argParser(
-        wholeNumber("--processes", 1, 1024),
+      flag(
+        "--processes <n>",
+        "processes on this machine, one a GPU, under torchrun (default: 1)",
+        wholeNumber(1, 1024),
       ),
     )
     .addOption(new Option("--new", "refuse to go on from a checkpoint of the run"))
@@ -60,11 +64,7 @@ export function trainOptions(command: Command): Command {
 /** Declares `train-tokenizer`'s options. */
 export function trainTokenizerOptions(command: Command): Command {
   return addSettingsOptions(command)
-    .addOption(
-      new Option("--output <folder>", "the folder to write (default: tokenizer, in the run's folder)").argParser(
-        nonEmpty("--output"),
-      ),
-    )
+    .addOption(flag("--output <folder>", "the folder to write (default: tokenizer, in the run's folder)", someWords))
     .addOption(forceOption())
     .addOption(pythonOption());
 }
@@ -72,20 +72,10 @@ export function trainTokenizerOptions(command: Command): Command {
 /** Declares `export`'s options. */
 export function exportOptions(command: Command): Command {
   return command
-    .addOption(
-      new Option("--checkpoint <folder>", "a checkpoint of a run")
-        .argParser(nonEmpty("--checkpoint"))
-        .makeOptionMandatory(),
-    )
-    .addOption(
-      new Option("--output <folder>", "the folder to write").argParser(nonEmpty("--output")).makeOptionMandatory(),
-    )
+    .addOption(flag("--checkpoint <folder>", "a checkpoint of a run", someWords).makeOptionMandatory())
+    .addOption(flag("--output <folder>", "the folder to write", someWords).makeOptionMandatory())
     .addOption(forceOption())
-    .addOption(
-      new Option("--dtype <type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`).argParser(
-        oneOf("--dtype", dtypes),
-      ),
-    )
+    .addOption(flag("--dtype <type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`, oneOfTexts(dtypes)))
     .addOption(pythonOption());
 }
 
@@ -149,15 +139,13 @@ export async function runExport(flags: ExportFlags, terminal: Terminal): Promise
 function addSettingsOptions(command: Command): Command {
   return command
     .addOption(
-      new Option("--config <file>", "the settings, JSON; docs/fine-tuning.md names them all")
-        .argParser(nonEmpty("--config"))
-        .makeOptionMandatory(),
+      flag(
+        "--config <file>",
+        "the settings, JSON; docs/fine-tuning.md names them all",
+        someWords,
+      ).makeOptionMandatory(),
     )
-    .addOption(
-      new Option("--set <key=value>", "a setting over the file's, as section.key=value; may be given again").argParser(
-        (text: string, before: readonly string[] | undefined) => [...(before ?? []), nonEmpty("--set")(text)],
-      ),
-    );
+    .addOption(repeatedFlag("--set <key=value>", "a setting over the file's, as section.key=value", someWords));
 }
 
 /** The settings that the trainer will read, checked before anything is installed for it. */

@@ -1,10 +1,11 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { Option } from "commander";
+import type { Option } from "commander";
+import { someWords } from "../files/settings.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
-import { nonEmpty } from "./options.js";
+import { flag } from "./options.js";
 import { StatusLine } from "./progress-bar.js";
 import { formatBytes, note, type Terminal } from "./terminal.js";
 
@@ -12,7 +13,7 @@ const pythonVariable = "BLOCK_ATTENTION_PYTHON";
 
 export function pythonOption(): Option {
   const about = `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`;
-  return new Option("--python <path>", about).argParser(nonEmpty("--python"));
+  return flag("--python <path>", about, someWords);
 }
 
 /**

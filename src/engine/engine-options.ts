@@ -1,4 +1,3 @@
-import { z } from "zod";
 import { type GivenRagTexts, ragTextFields } from "../blocks/rag-prompt.js";
 import { KV_TYPES, type KVType, weightsConversions } from "../files/element-types.js";
 import {
@@ -12,6 +11,7 @@ import {
   optionsOf,
   wholeNumber,
 } from "../files/options.js";
+import { bytes, defaulted, listOf, setting, someWords } from "../files/settings.js";
 import { backendKinds } from "../ggml/library.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
@@ -92,25 +92,65 @@ export interface ScoreOptions extends RequestOptions {
   readonly stepwise?: boolean | undefined;
 }
 
-const aByteNumber = { ...wholeNumber(0), wanted: "a whole number of bytes from 0 on" };
+const shareOfMemory = "a quarter of what the weights leave of memory";
+
+/**
+ * The engine's options that flags of commands, and settings of the server, give too: their checks, names, defaults and words
+ * stand here alone. `docs/server.md` is printed from them.
+ */
+export const engineSettings = {
+  model: setting(someWords, "path", "a Hugging Face folder or a .gguf file", "the embedded model"),
+  weights: defaulted(
+    oneOfTexts(weightsConversions),
+    "type",
+    `convert weights at load: ${weightsConversions.join(", ")}`,
+    "keep",
+  ),
+  threads: setting(wholeNumber(1, 512), "n", "CPU threads, 1 to 512", "all; 1 for a model below 64 MiB"),
+  backend: defaulted(oneOfTexts(backendKinds), "kind", `which build of ggml: ${backendKinds.join(", ")}`, "cpu"),
+  device: setting(someWords, "name", 'the device as "doctor" lists it, for instance CUDA0', "the first"),
+  kvType: defaulted(oneOfTexts(KV_TYPES), "type", `the type of block KV: ${KV_TYPES.join(", ")}`, "f16"),
+  storeBytes: setting(bytes(0), "n", "the most bytes of kept blocks, also as 512MiB or 2GB", shareOfMemory),
+  contextBytes: setting(bytes(0), "n", "the most bytes of assembled contexts, also as 512MiB or 2GB", shareOfMemory),
+  mode: setting(
+    oneOfTexts(attentionModes),
+    "mode",
+    "the mode of prompts that name none: block or full",
+    "block where the model was trained for it, else full",
+  ),
+  prefix: setting(
+    anyText,
+    "text",
+    'text before the first block in block mode, for instance "[Block-Attention]"',
+    "the model's own",
+  ),
+  trainedModes: setting(
+    listOf(oneOfTexts(attentionModes), { words: 'a list of "block" and "full"' }),
+    "modes",
+    "the modes that the model was trained in: block, full, or block,full",
+    "the model's own",
+  ),
+  maxPromptTokens: setting(wholeNumber(1), "n", "the longest prompt in tokens", "the model's context"),
+  maxRunning: defaulted(wholeNumber(1, 100_000), "n", "requests that are worked on at the same time", 32),
+  maxQueued: defaulted(
+    wholeNumber(0, 1_000_000),
+    "n",
+    "requests that may wait for that; more are turned away, over HTTP with a 503",
+    256,
+  ),
+};
+
+/** The engine's options of flags or settings that hold others too. */
+export function engineSettingsOf(given: EngineSettings): EngineSettings {
+  const names = Object.keys(engineSettings) as (keyof EngineSettings)[];
+  return Object.fromEntries(names.map((name) => [name, given[name]]));
+}
+export type EngineSettings = Pick<EngineOptions, keyof typeof engineSettings>;
 
 /** The checks of the engine's options and of its calls' options. */
 export const readEngineOptions = optionsOf({
-  model: anyText,
-  weights: oneOfTexts(weightsConversions),
-  threads: wholeNumber(1, 512),
-  backend: oneOfTexts(backendKinds),
-  device: anyText,
-  prefix: anyText,
-  trainedModes: { schema: z.array(z.enum(attentionModes)).optional(), wanted: 'a list of "block" and "full"' },
-  kvType: oneOfTexts(KV_TYPES),
-  storeBytes: aByteNumber,
-  contextBytes: aByteNumber,
-  maxRunning: wholeNumber(1),
-  maxQueued: wholeNumber(0),
+  ...engineSettings,
   readerTimeoutMs: wholeNumber(1, 2 ** 31 - 1),
-  maxPromptTokens: wholeNumber(1),
-  mode: oneOfTexts(attentionModes),
   signal: anySignal,
   onEstimate: aFunction<EngineOptions["onEstimate"]>(),
   onProgress: aFunction<EngineOptions["onProgress"]>(),

@@ -64,8 +64,6 @@ import { SlicedWork } from "./sliced-work.js";
 
 const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
-const defaultMaxRunning = 32;
-const defaultMaxQueued = 256;
 /** How far an answer runs ahead of its reader. */
 const maxUnreadEvents = 32;
 const defaultReaderTimeoutMs = 60_000;
@@ -119,12 +117,12 @@ export class LocalEngine implements AsyncDisposable {
   readonly #readerTimeoutMs: number;
   #hasWarned = false;
 
-  private constructor(model: LoadedModel, options: EngineOptions) {
+  private constructor(model: LoadedModel, options: ReturnType<typeof readEngineOptions>) {
     // Every request listens to it.
     setMaxListeners(0, this.#closing.signal);
     const { contextLength, slidingWindow } = model.source.config;
     this.model = model;
-    this.kvType = options.kvType ?? "f16";
+    this.kvType = options.kvType;
     this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
     const { maxPromptTokens = this.contextLength } = options;
     const ofModel = this.contextLength < contextLength ? "the model's sliding window" : "the model's context";
@@ -135,10 +133,7 @@ export class LocalEngine implements AsyncDisposable {
     const shareBytes = memoryShare(model.weights.byteLength);
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
-    this.#admission = new Admission({
-      maxRunning: options.maxRunning ?? defaultMaxRunning,
-      maxQueued: options.maxQueued ?? defaultMaxQueued,
-    });
+    this.#admission = new Admission({ maxRunning: options.maxRunning, maxQueued: options.maxQueued });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, {
       admission: this.#admission,
       contextCapBytes: this.#budget.capBytes,

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { InputRangeError } from "../files/input-error.js";
-import { optionsOf, schemaOf } from "../files/options.js";
+import { optionsOf, schemaOf, wholeNumber } from "../files/options.js";
+import { aNumber, defaulted, setting } from "../files/settings.js";
 
 /** An answer's length, ends and choice of tokens. Every field has a default; `parseSamplingOptions` fills them in. */
 export interface SamplingOptions {
@@ -31,31 +32,52 @@ export interface SamplingOptions {
   readonly topLogprobs: number;
 }
 
+const penalty = { schema: z.number().min(-2).max(2).default(0), wanted: "a number from -2 to 2" };
+/** A lone surrogate would never be matched: answers hold whole characters. */
+export const stopText = { schema: z.string().regex(/^\P{Surrogate}+$/u), wanted: "whole characters, one or more" };
+
+/** Those that are flags of commands too have names, defaults and words here alone. */
 export const samplingFields = {
-  temperature: { schema: z.number().min(0).default(0), wanted: "a finite number from 0 on" },
-  topK: { schema: z.int().min(0).default(0), wanted: "a whole number from 0 on (0 is off)" },
-  topP: { schema: z.number().gt(0).lte(1).default(1), wanted: "a number over 0 and up to 1" },
-  minP: { schema: z.number().min(0).max(1).default(0), wanted: "a number from 0 to 1" },
-  repetitionPenalty: { schema: z.number().gt(0).default(1), wanted: "a finite number over 0" },
-  presencePenalty: { schema: z.number().min(-2).max(2).default(0), wanted: "a number from -2 to 2" },
-  frequencyPenalty: { schema: z.number().min(-2).max(2).default(0), wanted: "a number from -2 to 2" },
-  seed: { schema: z.int().min(0).optional(), wanted: "a whole number from 0 to 2^53 - 1" },
+  maxTokens: defaulted(wholeNumber(0), "n", "the longest answer in tokens", 200),
+  temperature: defaulted(
+    aNumber("a finite number from 0 on", z.number().min(0)),
+    "n",
+    "0 takes the likeliest token",
+    0,
+  ),
+  seed: setting(wholeNumber(0), "n", "makes a drawn answer the same again", "a new one"),
+  topK: defaulted(wholeNumber(0), "n", "draw among the k likeliest tokens; 0 is off", 0),
+  topP: defaulted(
+    aNumber("a number over 0 and up to 1", z.number().gt(0).lte(1)),
+    "n",
+    "draw among the likeliest tokens that sum to p; 1 is off",
+    1,
+  ),
+  minP: defaulted(
+    aNumber("a number from 0 to 1", z.number().min(0).max(1)),
+    "n",
+    "draw among tokens at least p times as likely as the first",
+    0,
+  ),
+  repetitionPenalty: defaulted(
+    aNumber("a finite number over 0", z.number().gt(0)),
+    "n",
+    "over 1 makes repeating unlikelier",
+    1,
+  ),
+  presencePenalty: penalty,
+  frequencyPenalty: penalty,
   logitBias: {
     schema: z.record(z.string().regex(/^(0|[1-9]\d{0,9})$/), z.number().min(-100).max(100)).default({}),
     wanted: "an object of token ids and numbers from -100 to 100",
   },
-  maxTokens: { schema: z.int().min(0).default(200), wanted: "a whole number from 0 on" },
   stop: {
-    // A lone surrogate would never be matched: answers hold whole characters.
-    schema: z
-      .array(z.string().regex(/^\P{Surrogate}+$/u))
-      .max(64)
-      .default([]),
+    schema: z.array(stopText.schema).max(64).default([]),
     wanted: "up to 64 strings of whole characters, none empty",
   },
   logprobs: { schema: z.boolean().default(true), wanted: "true or false" },
-  topLogprobs: { schema: z.int().min(0).max(20).default(0), wanted: "a whole number from 0 to 20" },
-} as const;
+  topLogprobs: defaulted(wholeNumber(0, 20), "n", "tell the n likeliest tokens at each step, 0 to 20", 0),
+};
 
 const schema = schemaOf(samplingFields);
 const read = optionsOf(samplingFields);

@@ -7,6 +7,10 @@ import { clip, quote } from "./quote.js";
 export interface OptionField<T extends z.ZodType = z.ZodType> {
   readonly schema: T;
   readonly wanted: string;
+  /** The value that a text spells, a flag's for instance; the text itself where it spells none. Left out: the text. */
+  readonly fromText?: (text: string) => unknown;
+  /** Texts that spell values, where that is not plain. */
+  readonly examples?: string;
 }
 
 export type OptionFields = Readonly<Record<string, OptionField>>;
@@ -33,12 +37,14 @@ export function aFunction<F>() {
 }
 
 export function oneOfTexts<const T extends readonly string[]>(values: T) {
-  return { schema: z.enum(values).optional(), wanted: values.map((value) => quote(value)).join(" or ") };
+  const wanted = values.map((value) => quote(value)).join(", ");
+  return { schema: z.enum(values).optional(), wanted: wanted.replace(/, ([^,]*)$/, " or $1") };
 }
 
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER) {
   const wanted = `a whole number from ${min} ${max === Number.MAX_SAFE_INTEGER ? "on" : `to ${max}`}`;
-  return { schema: z.int().min(min).max(max).optional(), wanted };
+  const fromText = (text: string) => (/^[+-]?\d+$/.test(text) ? Number(text) : text);
+  return { schema: z.int().min(min).max(max).optional(), wanted, fromText };
 }
 
 /** An option that `is` decides on; left out it is undefined. */

@@ -2,8 +2,8 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { UsageError } from "../files/usage-error.js";
 import { ApiKeys, readApiKeys } from "./api-keys.js";
-import { ConfigError } from "./server-config.js";
 
 let folder: string;
 beforeAll(() => {
@@ -61,7 +61,7 @@ test("ApiKeys.tenantOf(): nobody's for other keys of any length, other schemes a
   expect(keys.tenantOf(`bearer  ${alice} `)?.name).toBe("a");
 });
 
-test("readApiKeys(): a file that cannot be used is a ConfigError of one line that quotes no key", async () => {
+test("readApiKeys(): a file that cannot be used is a UsageError of one line that quotes no key", async () => {
   const bad: [string | Uint8Array, RegExp][] = [
     ["", /holds no key/],
     ["# nothing\n", /holds no key/],
@@ -77,7 +77,7 @@ test("readApiKeys(): a file that cannot be used is a ConfigError of one line tha
   ];
   for (const [text, wanted] of bad) {
     const error: unknown = await read(text).catch((reason: unknown) => reason);
-    expect(error).toBeInstanceOf(ConfigError);
+    expect(error).toBeInstanceOf(UsageError);
     expect((error as Error).message).toMatch(wanted);
     expect((error as Error).message).not.toContain(alice);
     expect((error as Error).message).not.toMatch(/[\r\n]/);

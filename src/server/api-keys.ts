@@ -3,8 +3,8 @@ import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.j
 import { quote } from "../files/quote.js";
 import { readFully } from "../files/read-range.js";
 import { openRegularFile } from "../files/regular-file.js";
+import { UsageError } from "../files/usage-error.js";
 import type { Tenant } from "./route-context.js";
-import { ConfigError } from "./server-config.js";
 
 /** A key's holder, and how a key is recognized without keeping it. */
 interface KnownKey {
@@ -52,32 +52,32 @@ export class ApiKeys {
  * line), or a JSON object of names and keys.
  *
  * @param onWarning told of what is unwise: a file that others may read, a key that can be guessed.
- * @throws ConfigError if the file cannot be read, holds no key, or one that is malformed or there twice. It never quotes a key.
+ * @throws UsageError if the file cannot be read, holds no key, or one that is malformed or there twice. It never quotes a key.
  */
 export async function readApiKeys(path: string, onWarning: (warning: string) => void): Promise<ApiKeys> {
   const text = await readText(path, onWarning);
   const keys = text.trimStart().startsWith("{") ? fromJson(text, path) : fromLines(text, path);
-  if (keys.size === 0) throw new ConfigError(`Cannot use the key file ${quote(path)}: it holds no key`);
+  if (keys.size === 0) throw new UsageError(`Cannot use the key file ${quote(path)}: it holds no key`);
   if (keys.size > maxKeys) {
-    throw new ConfigError(
+    throw new UsageError(
       `Cannot use the key file ${quote(path)}: it holds ${keys.size} keys, at most ${maxKeys} are read`,
     );
   }
   const nameByKey = new Map<string, string>();
   for (const [name, key] of keys) {
     if (!namePattern.test(name)) {
-      throw new ConfigError(
+      throw new UsageError(
         `Cannot use the key file ${quote(path)}: a name is ${quote(name, 80)}, wanted 1 to 64 letters, digits, "-", "_" or "."`,
       );
     }
     if (!keyPattern.test(key)) {
-      throw new ConfigError(
+      throw new UsageError(
         `Cannot use the key file ${quote(path)}: the key "${name}" is not 1 to 512 visible ASCII characters without spaces`,
       );
     }
     const other = nameByKey.get(key);
     if (other !== undefined) {
-      throw new ConfigError(`Cannot use the key file ${quote(path)}: the keys "${other}" and "${name}" are the same`);
+      throw new UsageError(`Cannot use the key file ${quote(path)}: the keys "${other}" and "${name}" are the same`);
     }
     nameByKey.set(key, name);
     if (key.length < shortKeyLength) {
@@ -107,7 +107,7 @@ async function readText(path: string, onWarning: (warning: string) => void): Pro
     }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new ConfigError(`Cannot use the key file ${quote(path)}: ${reason}`, { cause: error });
+    throw new UsageError(`Cannot use the key file ${quote(path)}: ${reason}`, { cause: error });
   }
 }
 
@@ -117,7 +117,7 @@ function fromLines(text: string, path: string): Map<string, string> {
     const key = line.trim();
     if (key === "" || key.startsWith("#")) continue;
     if (!keyPattern.test(key)) {
-      throw new ConfigError(
+      throw new UsageError(
         `Cannot use the key file ${quote(path)}: line ${i + 1} is not one key of 1 to 512 visible ASCII characters`,
       );
     }
@@ -132,15 +132,13 @@ function fromJson(text: string, path: string): Map<string, string> {
     value = parseJson(text, quote(path), { maxDepth: 4, uniqueKeys: true });
   } catch {
     // The parser's message may quote what stands there.
-    throw new ConfigError(
-      `Cannot use the key file ${quote(path)}: it starts as JSON and is none, or names a key twice`,
-    );
+    throw new UsageError(`Cannot use the key file ${quote(path)}: it starts as JSON and is none, or names a key twice`);
   }
   const entries = isJsonObject(value) ? Object.entries(value) : [];
   return new Map(
     entries.map(([name, key]) => {
       if (typeof key === "string") return [name, key];
-      throw new ConfigError(`Cannot use the key file ${quote(path)}: the key ${quote(name, 80)} is no string`);
+      throw new UsageError(`Cannot use the key file ${quote(path)}: the key ${quote(name, 80)} is no string`);
     }),
   );
 }

@@ -16,6 +16,7 @@ import { jsonSchemaTransform, jsonSchemaTransformObject } from "fastify-type-pro
 import { type Logger, pino } from "pino";
 import { packageVersion } from "../files/package-version.js";
 import { quote } from "../files/quote.js";
+import { UsageError } from "../files/usage-error.js";
 import { ApiError, errorBody, toApiError } from "./api-error.js";
 import type { ApiKeys } from "./api-keys.js";
 import { registerBlocks } from "./blocks-routes.js";
@@ -34,7 +35,7 @@ import { registerPage } from "./page/register.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
 import { collectRoutes, type Routes } from "./routes.js";
-import { ConfigError, type ServerConfig } from "./server-config.js";
+import type { ServerConfig } from "./server-config.js";
 import { registerStatus } from "./status-routes.js";
 import { registerTokenize } from "./tokenize-route.js";
 
@@ -69,7 +70,7 @@ const spareConnections = 1024;
  * The server's application: every route, with what holds for all of them. It does not listen yet, and it does not own
  * the host.
  *
- * @throws ConfigError if it would listen on a public address without keys.
+ * @throws UsageError if it would listen on a public address without keys.
  */
 export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const { host: engine, config, keys, stopping = new AbortController().signal } = options;
@@ -187,10 +188,10 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   return app;
 }
 
-/** @throws ConfigError where others could reach the server and no key is asked for. */
+/** @throws UsageError where others could reach the server and no key is asked for. */
 export function refusePublicWithoutKeys({ host }: ServerConfig, keys: ApiKeys | undefined): void {
   if (keys !== undefined || isLoopback(host)) return;
-  throw new ConfigError(
+  throw new UsageError(
     `Cannot serve on "${host}": others can reach it and there are no keys, wanted --keys or --host 127.0.0.1`,
   );
 }

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { ConfigError, loadConfig, settingsHelp } from "./server-config.js";
+import { UsageError } from "../files/usage-error.js";
+import { loadConfig, serverSettings } from "./server-config.js";
 
 let folder: string;
 beforeAll(() => {
@@ -29,14 +30,14 @@ test("loadConfig(): names the source, the setting, its value and what was wanted
   const bad = (options: Record<string, string>, env: Record<string, string> = {}, text?: string): Promise<string> =>
     loadConfig({ options, env, file: text === undefined ? undefined : file(text) }).then(
       () => "nothing is wrong",
-      (error: unknown) => (error instanceof ConfigError ? error.message.replaceAll(folder, "…") : String(error)),
+      (error: unknown) => (error instanceof UsageError ? error.message.replaceAll(folder, "…") : String(error)),
     );
   expect(await bad({ port: "x" })).toBe('Cannot use --port: it is "x", wanted a whole number from 0 to 65535');
   expect(await bad({ port: "65536" })).toMatch(/^Cannot use --port/);
   expect(await bad({ maxQueued: "-1" })).toMatch(/^Cannot use --max-queued: it is "-1"/);
-  expect(await bad({ nothing: "1" })).toBe("Cannot use the options: there is no --nothing");
+  expect(await bad({ nothing: "1" })).toBe('Cannot use the options: there is no setting "nothing"');
   expect(await bad({}, { BLOCK_ATTENTION_KV_TYPE: "q9" })).toBe(
-    'Cannot use BLOCK_ATTENTION_KV_TYPE: it is "q9", wanted f16, f32, bf16',
+    'Cannot use BLOCK_ATTENTION_KV_TYPE: it is "q9", wanted "f16", "f32" or "bf16"',
   );
   expect(await bad({}, { BLOCK_ATTENTION_PROT: "1" })).toMatch(/there is no setting "BLOCK_ATTENTION_PROT"/);
   expect(await bad({}, {}, '{"prot": 1}')).toMatch(/there is no setting "prot"/);
@@ -82,8 +83,8 @@ test("loadConfig(): takes lists, sizes with units, and empty variables as none",
   });
 });
 
-test("loadConfig(): whatever a setting's text, there is a config or a ConfigError of one line", async () => {
-  const names = settingsHelp().map(({ name }) => name);
+test("loadConfig(): whatever a setting's text, there is a config or a UsageError of one line", async () => {
+  const names = serverSettings.map(({ name }) => name);
   const values = fc.oneof(
     fc.string(),
     fc.integer().map(String),
@@ -92,7 +93,7 @@ test("loadConfig(): whatever a setting's text, there is a config or a ConfigErro
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...names), values, async (name, value) => {
       await loadConfig({ options: { [name]: value }, env: {} }).catch((error: unknown) => {
-        expect(error).toBeInstanceOf(ConfigError);
+        expect(error).toBeInstanceOf(UsageError);
         expect((error as Error).message).not.toMatch(/[\r\n]/);
       });
     }),
@@ -100,17 +101,16 @@ test("loadConfig(): whatever a setting's text, there is a config or a ConfigErro
   );
 });
 
-test("settingsHelp(): every setting has its three names, a description and a default", () => {
-  const help = settingsHelp();
-  expect(help.find(({ name }) => name === "storeBytes")).toMatchObject({
+test("serverSettings: every setting has its three names, words and a default", () => {
+  expect(serverSettings.find(({ name }) => name === "storeBytes")).toMatchObject({
     flag: "--store-bytes",
     variable: "BLOCK_ATTENTION_STORE_BYTES",
     key: "store_bytes",
-    fallback: "a quarter of what the weights leave of memory",
+    setting: { fallback: "a quarter of what the weights leave of memory" },
   });
-  for (const { description, fallback, value } of help) {
-    expect(description).toMatch(/^\S.{8,}[^.]$/);
-    expect(fallback).not.toBe("undefined");
-    expect(value).not.toBe("");
+  for (const { setting } of serverSettings) {
+    expect(setting.about).toMatch(/^\S.{8,}[^.]$/);
+    expect(setting.fallback).not.toBe("undefined");
+    expect(setting.value).not.toBe("");
   }
 });

@@ -2,7 +2,6 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { FakeHost } from "./fake-host.suite.js";
 import { Metrics } from "./metrics.js";
-import { settingsHelp } from "./server-config.js";
 
 const document = readFileSync(new URL("../../docs/server.md", import.meta.url), "utf8").replaceAll("\r\n", "\n");
 
@@ -16,13 +15,6 @@ function table(heading: string): string[] {
 }
 
 const cell = (text: string): string => text.replaceAll("|", "\\|");
-
-test("docs/server.md: lists every setting as the schema has it", () => {
-  const rows = settingsHelp().map(
-    ({ flag, value, description, fallback }) => `| \`${flag} <${value}>\` | ${cell(description)} | ${cell(fallback)} |`,
-  );
-  expect(table("Settings")).toEqual(rows);
-});
 
 test("docs/server.md: lists every metric with its own help text", async () => {
   const metrics = new Metrics({ host: new FakeHost(), version: "0", processBytes: () => 0 });

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Metrics } from "../../src/server/metrics.js";
-import { settingsHelp } from "../../src/server/server-config.js";
+import { serverSettings } from "../../src/server/server-config.js";
 import { projectRoot } from "../build-dist.js";
 
 interface Panel {
@@ -72,7 +72,7 @@ test("grafana-dashboard.json: panels have ids of their own and do not lie on eac
 });
 
 test("deploy/: every BLOCK_ATTENTION_ variable is a setting", () => {
-  const variables = new Set(settingsHelp().map(({ variable }) => variable));
+  const variables = new Set(serverSettings.map(({ variable }) => variable));
   for (const name of ["Dockerfile", "block-attention.service", "README.md"]) {
     const named = readText(name).match(/BLOCK_ATTENTION_\w+/g) ?? [];
     expect(named.length).toBeGreaterThan(0);
@@ -81,10 +81,10 @@ test("deploy/: every BLOCK_ATTENTION_ variable is a setting", () => {
 });
 
 test("deploy/: whoever ends the server waits longer than it drains", () => {
-  const drain = settingsHelp().find(({ name }) => name === "drainSeconds");
+  const drain = serverSettings.find(({ name }) => name === "drainSeconds");
   const [, systemd] = /^TimeoutStopSec=(\d+)$/m.exec(readText("block-attention.service")) ?? [];
   const [, docker] = /--stop-timeout (\d+)/.exec(readText("README.md")) ?? [];
-  for (const wait of [systemd, docker]) expect(Number(wait)).toBeGreaterThan(Number(drain?.fallback));
+  for (const wait of [systemd, docker]) expect(Number(wait)).toBeGreaterThan(Number(drain?.setting.fallback));
 });
 
 test("deploy/: the metrics that README.md names exist", () => {
