@@ -1,3 +1,3 @@
 import { growthSuite } from "./growth.suite.js";
 
-growthSuite({ numRequests: 60, marginBytes: 100e6 });
+growthSuite({ numRequests: 120 });
