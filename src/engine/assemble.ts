@@ -3,6 +3,7 @@ import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
+import type { SharedRows } from "../model/rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory, Region } from "./kv-memory.js";
@@ -35,6 +36,8 @@ const transposedRowsPerRow = 8;
  */
 export class AssembledContext implements Disposable {
   readonly capacity: number;
+  /** Rows before its own. */
+  readonly shared: readonly SharedRows[] = [];
   readonly slot: DecodeSlot | undefined;
   readonly #memory: KVMemory;
   readonly #room: Disposable | undefined;

@@ -3,7 +3,8 @@ import type { KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
-import { type Decoder, forward, pieceRows, type RowSpan, rowGroup, type WantedLogits } from "../model/decoder.js";
+import { type Decoder, forward, pieceRows, rowGroup, type WantedLogits } from "../model/decoder.js";
+import type { Rows } from "../model/rows.js";
 import type { Admission } from "./admission.js";
 import { AssembledContext, type GraphRunner } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
@@ -61,7 +62,7 @@ interface Decoded {
 /** One request's share of a graph. */
 interface Share {
   readonly task: AnyTask;
-  readonly spans: readonly RowSpan[];
+  readonly rows: readonly Rows[];
   readonly numRows: number;
   /** Rows of the last span whose logits are wanted, the last ones of it. */
   readonly numWanted: number;
@@ -399,7 +400,7 @@ export class Scheduler implements Disposable {
           : work.kind === "prefill"
             ? this.#shareOfPrompt(work, maxRows, numWanted, isFirst)
             : undefined;
-      numSpans += share?.spans.length ?? 0;
+      numSpans += share?.rows.length ?? 0;
       numWanted -= share?.numWanted ?? 0;
       return share;
     });
@@ -445,9 +446,7 @@ export class Scheduler implements Disposable {
     }
     return {
       task,
-      spans: made.map(({ memory }, i): RowSpan => {
-        return { kind: "block", tokenIds: blocks[i] as Int32Array, keys: memory.keys, values: memory.values };
-      }),
+      rows: made.map(({ memory }, i) => ({ tokenIds: blocks[i] as Int32Array, positions: 0, block: memory })),
       numRows,
       numWanted: 0,
       deliver: () => {
@@ -472,12 +471,18 @@ export class Scheduler implements Disposable {
       count = Math.min(tokenIds.length, blockPieceRows);
       if (count > maxRows && !isFirst) return undefined;
     }
-    const { length: past, keys, values } = context;
+    const first = context.length;
     const pin = context.pin();
     return {
       task,
-      spans: [
-        { kind: "piece", tokenIds: tokenIds.subarray(0, count), position, past, keys, values, block: block?.memory },
+      rows: [
+        {
+          tokenIds: tokenIds.subarray(0, count),
+          positions: position,
+          context,
+          places: first,
+          block: block && { keys: block.memory.keys, values: block.memory.values, first },
+        },
       ],
       numRows: Math.ceil(count / rowGroup) * rowGroup,
       numWanted: Math.max(0, count - firstWanted),
@@ -492,23 +497,22 @@ export class Scheduler implements Disposable {
   /** Computes a graph of requests' shares. Never throws: what fails is told to the requests. */
   async #compute(shares: readonly Share[]): Promise<void> {
     const { vocabSize } = this.#decoder.config;
-    // Blocks come before other rows.
-    const ordered = [...shares].sort((a, b) => Number(isOfBlocks(b)) - Number(isOfBlocks(a)));
-    const spans: RowSpan[] = [];
+    const rows = shares.flatMap((share) => share.rows);
     const wanted: WantedLogits[] = [];
-    for (const share of ordered) {
-      spans.push(...share.spans);
-      const { length } = spans.at(-1)?.tokenIds ?? [];
-      for (let i = share.numWanted; i > 0; i--) wanted.push({ span: spans.length - 1, row: (length ?? 0) - i });
+    let last = -1;
+    for (const share of shares) {
+      last += share.rows.length;
+      const length = rows[last]?.tokenIds.length ?? 0;
+      for (let i = share.numWanted; i > 0; i--) wanted.push({ rows: last, row: length - i });
     }
     try {
       await this.#whileRunning(shares, async (signal) => {
-        const built = forward(this.#decoder, spans, wanted);
+        const built = forward(this.#decoder, rows, wanted);
         using graph = built.graph;
         const read = () => (built.logits ? this.#backend.readFloats(built.logits) : undefined);
         const all = await this.#backend.compute(graph, read, signal);
         let row = 0;
-        for (const share of ordered) {
+        for (const share of shares) {
           const logits = Array.from({ length: share.numWanted }, (_, i) =>
             (all as Float32Array).subarray((row + i) * vocabSize, (row + i + 1) * vocabSize),
           );
@@ -546,10 +550,6 @@ export class Scheduler implements Disposable {
       this.#running = undefined;
     }
   }
-}
-
-function isOfBlocks({ spans }: Share): boolean {
-  return spans[0]?.kind === "block";
 }
 
 function requireRoom(context: AssembledContext, numRows: number): void {

@@ -55,7 +55,7 @@ async function contexts(type: "F16" | "F32") {
   for (const [slot, length] of lengths.entries()) {
     const [keys, values] = [rows("keys", slot), rows("values", slot)];
     const tokenIds = ids(length, slot);
-    using graph = forward(decoder, [{ kind: "piece", tokenIds, position: 0, past: 0, keys, values }], []).graph;
+    using graph = forward(decoder, [{ tokenIds, positions: 0, context: { shared: [], keys, values } }], []).graph;
     await backend.compute(graph, () => undefined);
     using tail = new Graph(ggml);
     const into = rows("transposed", slot);
@@ -75,8 +75,9 @@ async function asPieces(made: Awaited<ReturnType<typeof contexts>>): Promise<Flo
   const all: Float32Array[] = [];
   for (const [slot, past] of lengths.entries()) {
     const [keys, values] = [made.rows("keys", slot), made.rows("values", slot)];
-    const span = { kind: "piece", tokenIds: Int32Array.of(9), position: past, past, keys, values } as const;
-    const built = forward(decoder, [span], [{ span: 0, row: 0 }]);
+    const context = { shared: [], keys, values };
+    const rows = { tokenIds: Int32Array.of(9), positions: past, context, places: past };
+    const built = forward(decoder, [rows], [{ rows: 0, row: 0 }]);
     using graph = built.graph;
     all.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
   }

@@ -5,9 +5,10 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { Backend, type TensorStorage } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
-import { type Decoder, forward, pieceRows, type RowSpan, rowGroup } from "./decoder.js";
+import { type Decoder, forward, pieceRows, rowGroup } from "./decoder.js";
 import { KVRows } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
+import type { Rows } from "./rows.js";
 import { loadWeights, type ModelWeights } from "./weights.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -52,31 +53,47 @@ afterAll(() => {
 
 const rows = (name: "keys" | "values", room = capacity) =>
   new KVRows(decoder.config, { tensor: storage.get(name), offset: 0, capacity: room });
-const block = (numRows: number, room = capacity): RowSpan => ({
-  kind: "block",
-  tokenIds: new Int32Array(numRows),
-  keys: rows("keys", room),
-  values: rows("values", room),
+const tokens = (numRows: number) => ({ tokenIds: new Int32Array(numRows), positions: 0 });
+const block = (numRows: number, room = capacity): Rows => ({
+  ...tokens(numRows),
+  block: { keys: rows("keys", room), values: rows("values", room) },
 });
-const piece = (numRows: number, past: number): RowSpan => ({
-  kind: "piece",
-  tokenIds: new Int32Array(numRows),
-  position: past,
-  past,
-  keys: rows("keys"),
-  values: rows("values"),
+const context = () => ({ shared: [], keys: rows("keys"), values: rows("values") });
+const piece = (numRows: number, places: number | Int32Array, more: Partial<Rows> = {}): Rows => ({
+  ...tokens(numRows),
+  context: context(),
+  places,
+  ...more,
 });
+const shared = () => ({ ...context(), shared: [{ keys: rows("keys"), values: rows("values"), length: 64 }] });
 
-test.each<readonly [string, () => readonly RowSpan[], string]>([
-  ["no spans", () => [], "no rows are given"],
-  ["an empty span", () => [block(0)], "a span has no rows"],
-  ["a block after a piece", () => [piece(3, 0), block(3)], "blocks come before other rows"],
+test.each<readonly [string, () => readonly Rows[], string]>([
+  ["no rows", () => [], "no rows are given"],
+  ["an empty block", () => [block(0)], "rows are empty"],
   ["a block past its room", () => [block(65, 64)], "Cannot write 65 rows of keys: there is room for 64"],
   ["a piece past its room", () => [piece(3, capacity - 2)], `there is room for ${capacity}`],
+  ["a row past its room", () => [piece(2, Int32Array.of(1, capacity))], `there is room for ${capacity}`],
+  ["a row without a place", () => [piece(2, Int32Array.of(1))], "2 rows have a list of 1"],
+  [
+    "a place in rows of others",
+    () => [piece(2, 63, { context: shared() })],
+    "row 63 is one of 64 that others hold too",
+  ],
+  ["a row in no span", () => [piece(2, 0, { spans: [{ kind: "global", numRows: 1 }] })], "spans have 1 rows of 2"],
+  ["rows left out of a block", () => [{ ...block(3), kept: { fromLayer: 1, rows: Int32Array.of(2) } }], "alone"],
+  ["places without a context", () => [{ ...block(3), places: 4 }], "rows without a context"],
+  ["a kept row that is none", () => [piece(3, 0, { kept: { fromLayer: 1, rows: Int32Array.of(3) } })], "no such rows"],
 ])("forward(): %s is an error, and leaves nothing", (_, spans, part) => {
   const before = { ...ggml.live };
   expect(() => forward(decoder, spans(), [])).toThrow(part);
   expect(ggml.live).toEqual(before);
+});
+
+test("forward(): logits of a row that is left out are refused", () => {
+  const left = piece(3, 0, { kept: { fromLayer: 1, rows: Int32Array.of(1, 2) } });
+  expect(() => forward(decoder, [left], [{ rows: 0, row: 0 }])).toThrow(
+    "Cannot use row 0 of rows 0: it is not computed",
+  );
 });
 
 test("pieceRows(): a multiple of 64 and of the rows that kernels take together", () => {

@@ -1,4 +1,3 @@
-import { causalMask } from "../ggml/attention-mask.js";
 import { type AttentionOptions, MaskCache, tiledAttention } from "../ggml/cpu/attention.js";
 import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
@@ -6,33 +5,12 @@ import type { Tensor } from "../ggml/tensor.js";
 import type { Architecture, ModelBuild } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
 import type { KVRows } from "./kv-rows.js";
+import { isRun, listOf, type Rows, type Sight, seenRows, sharedLength, sightOf } from "./rows.js";
 import type { ModelWeights } from "./weights.js";
 
-/** Rows whose keys and values are written where they are given, and what the rows see beside themselves. */
-export type RowSpan =
-  /** A block being encoded: its rows see each other alone. Keys are written before RoPE. */
-  | {
-      readonly kind: "block";
-      readonly tokenIds: Int32Array;
-      readonly keys: KVRows;
-      readonly values: KVRows;
-    }
-  /** A piece of a prompt over an assembled context: its rows see the first `past` rows and each other, causally. Keys are written after RoPE. */
-  | {
-      readonly kind: "piece";
-      readonly tokenIds: Int32Array;
-      /** The first row's position; the others follow. */
-      readonly position: number;
-      readonly past: number;
-      readonly keys: KVRows;
-      readonly values: KVRows;
-      /** A block that is encoded in pieces over a context of its own: its keys before RoPE and its values go here too. */
-      readonly block?: { readonly keys: KVRows; readonly values: KVRows } | undefined;
-    };
-
-/** Rows of a span whose logits are wanted, from its first row. */
+/** A row whose logits are wanted: of which rows, and which of them. */
 export interface WantedLogits {
-  readonly span: number;
+  readonly rows: number;
   readonly row: number;
 }
 
@@ -63,70 +41,76 @@ export function pieceRows(decoder: Decoder): number {
   return Math.min(maxPieceRows, Math.max(64, Math.floor(rows / 64) * 64));
 }
 
-interface PlacedSpan {
-  readonly span: RowSpan;
-  /** The span's first row in the graph. */
+/** Rows in the layers of one stage. */
+interface PlacedRows extends Rows {
+  /** Their first row in the graph. */
   readonly firstRow: number;
+  readonly numRows: number;
+  readonly allPositions: Int32Array;
+  readonly allPlaces: Int32Array;
+  /** Those that are computed in this stage. */
+  readonly chosen: Int32Array;
+  readonly sight: Sight;
+}
+
+/** Layers that compute the same rows. */
+interface Stage {
+  readonly firstLayer: number;
+  readonly placed: readonly PlacedRows[];
+  /** A multiple of a row group: between and after rows stands what nobody reads. */
   readonly numRows: number;
 }
 
 /**
  * The one primitive: rows of tokens, each at its position, each seeing a stated part of a context, their keys and values
- * written in place. A block being encoded is that over nothing; a piece of a prompt is that over an assembled context, and
- * so is a decoded token, many of them at a time, in decode-step.ts. Blocks must come first, so that they stand at multiples of four rows.
+ * written in place. Encoding a block, prefilling a prompt, the pieces of either, and computing some rows of a context again
+ * are this call. So is a decoded token, in a prepared form for single rows of many contexts: decode-step.ts.
  *
  * The graph is computed and disposed by the caller. Ids and positions must have been checked.
  *
  * @param wanted rows whose logits are computed.
  * @returns the graph, and its logits [vocabulary, wanted rows] where any are wanted.
- * @throws RangeError for spans that are empty, do not fit their memory, or come in the wrong order.
+ * @throws RangeError for rows that are none, do not fit their memory, or are not computed to the end.
  */
 export function forward(
   decoder: Decoder,
-  spans: readonly RowSpan[],
+  all: readonly Rows[],
   wanted: readonly WantedLogits[],
 ): { graph: Graph; logits: Tensor | undefined } {
   const { architecture, config } = decoder;
-  const placed = placeSpans(spans);
-  const lastSpan = placed.at(-1) as PlacedSpan;
-  const end = lastSpan.firstRow + lastSpan.numRows;
-  const numRows = roundUp(end, rowGroup);
+  const stages = stagesOf(all);
+  const last = stages.at(-1) as Stage;
+  const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
   const graph = new Graph(decoder.ggml);
   try {
-    const tokens = new Int32Array(numRows);
-    const positions = new Int32Array(numRows);
-    for (const { span, firstRow } of placed) {
-      tokens.set(span.tokenIds, firstRow);
-      const start = span.kind === "block" ? 0 : span.position;
-      for (let t = 0; t < span.tokenIds.length; t++) positions[firstRow + t] = start + t;
-    }
-    const build = startBuild(decoder, graph, positions);
     const masks = new MaskCache();
-    const attention: LayerAttention = {
-      write: (index, rows) => {
-        for (const place of placed) writeRows(build, place, index, rows);
-      },
-      attend: (index, rows) => {
-        let attended: Tensor | undefined;
-        for (const place of placed) {
-          const out = attend(build, masks, place, index, rows);
-          attended = attended === undefined ? out : graph.concat(attended, out, 1);
-          const end = place.firstRow + place.numRows;
-          const next = placed.find((other) => other.firstRow >= end)?.firstRow ?? numRows;
-          if (next > end) attended = graph.pad(attended, [0, next - end]);
-        }
-        return attended as Tensor;
-      },
-    };
-    let x = architecture.embed(build, graph.input("tokens", "I32", [numRows], tokens));
-    for (let layer = 0; layer < config.numLayers; layer++) {
-      const isLast = layer === config.numLayers - 1;
-      x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
+    let x: Tensor | undefined;
+    let build: Build | undefined;
+    for (const [i, stage] of stages.entries()) {
+      const { numRows } = stage;
+      build = startBuild(
+        decoder,
+        graph,
+        laid(stage, ({ allPositions }, row) => allPositions[row]),
+      );
+      const attention = rowAttention(build, masks, stage);
+      const before = stages[i - 1];
+      if (before === undefined || x === undefined) {
+        const tokens = laid(stage, ({ tokenIds }, row) => tokenIds[row]);
+        x = architecture.embed(build, graph.input("tokens", "I32", [numRows], tokens));
+      } else {
+        const kept = laid(stage, (_, row, index) => rowIn(before, index, row));
+        x = graph.getRows(x, graph.input("kept", "I32", [numRows], kept));
+      }
+      const end = stages[i + 1]?.firstLayer ?? config.numLayers;
+      for (let layer = stage.firstLayer; layer < end; layer++) {
+        const isLast = layer === config.numLayers - 1;
+        x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
+      }
     }
     if (wanted.length === 0) return { graph, logits: undefined };
-    const rows = Int32Array.from(wanted, ({ span, row }) => (placed[span] as PlacedSpan).firstRow + row);
-    const chosen = graph.getRows(x, graph.input("wanted", "I32", [rows.length], rows));
-    return { graph, logits: graph.output(architecture.head(build, chosen)) };
+    const chosen = graph.getRows(x as Tensor, graph.input("wanted", "I32", [rows.length], rows));
+    return { graph, logits: graph.output(architecture.head(build as Build, chosen)) };
   } catch (error) {
     graph[Symbol.dispose]();
     throw error;
@@ -239,75 +223,130 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
   return graph.view(x, [x.ne[0], x.ne[1], count], [x.nb[1], x.nb[2]], firstRow * x.nb[2]);
 }
 
-function writeRows(build: Build, { span, firstRow, numRows }: PlacedSpan, layer: number, rows: LayerRows): void {
-  const { graph } = build;
-  const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
-  const write = (x: Tensor, into: KVRows, first: number) =>
-    graph.expand(graph.copy(byHead(x), into.layer(graph, layer, first, numRows)));
-  if (span.kind === "block") {
-    write(rows.keys, span.keys, 0);
-    write(rows.values, span.values, 0);
-    return;
-  }
-  write(rows.turnedKeys, span.keys, span.past);
-  write(rows.values, span.values, span.past);
-  if (span.block === undefined) return;
-  write(rows.keys, span.block.keys, span.past);
-  write(rows.values, span.block.values, span.past);
-}
-
-/** The rows' attention, [D * H, rows]. */
-function attend(
-  build: Build,
+/** What the rows of a stage leave in each layer, and what they see. */
+function rowAttention(
+  { graph, attention }: Build,
   masks: MaskCache,
-  { span, firstRow, numRows }: PlacedSpan,
-  layer: number,
-  { queries, turnedKeys, values }: LayerRows & { readonly queries: Tensor },
-): Tensor {
-  const { graph, attention } = build;
-  const q = rowsOf(graph, queries, firstRow, numRows);
-  switch (span.kind) {
-    case "block": {
-      // Over the rows' own keys and values before they are rounded to the block's type.
-      const byHead = (x: Tensor) => graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
-      return tiledAttention(graph, q, byHead(turnedKeys), byHead(values), causalMask(numRows, 0), masks, attention);
-    }
-    case "piece": {
-      const all = (rows: KVRows) => rows.layer(graph, layer, 0, span.past + numRows);
-      return tiledAttention(
-        graph,
-        q,
-        all(span.keys),
-        all(span.values),
-        causalMask(numRows, span.past),
-        masks,
-        attention,
-      );
-    }
-    default:
-      throw new TypeError(`Cannot attend: ${(span satisfies never as RowSpan).kind} is no kind of span`);
-  }
+  { placed, numRows: total }: Stage,
+): LayerAttention {
+  const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows) =>
+    graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
+  const ids = placed.map(({ context, chosen, allPlaces }) => {
+    if (context === undefined) return undefined;
+    const places = chosen.map((row) => (allPlaces[row] as number) - sharedLength(context));
+    return isRun(places) ? places[0] : graph.input("places", "I32", [places.length], places);
+  });
+  return {
+    write: (layer, rows) => {
+      for (const [i, place] of placed.entries()) {
+        const { context, block, numRows } = place;
+        const copy = (x: Tensor, into: KVRows, first: number) =>
+          graph.expand(graph.copy(byHead(x, place), into.layer(graph, layer, first, numRows)));
+        if (context !== undefined) {
+          const at = ids[i] as Tensor | number;
+          for (const [x, into] of [[rows.turnedKeys, context.keys] as const, [rows.values, context.values] as const]) {
+            if (typeof at === "number") copy(x, into, at);
+            else graph.expand(graph.setRows(into.scattered(graph, layer), byHead(x, place), at));
+          }
+        }
+        if (block === undefined) continue;
+        copy(rows.keys, block.keys, block.first ?? 0);
+        copy(rows.values, block.values, block.first ?? 0);
+      }
+    },
+    attend: (layer, { queries, turnedKeys, values }) => {
+      let attended: Tensor | undefined;
+      for (const [i, place] of placed.entries()) {
+        const { context, firstRow, numRows } = place;
+        const { ranges, mask } = place.sight;
+        const [k, v] =
+          context === undefined
+            ? [byHead(turnedKeys, place), byHead(values, place)]
+            : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
+        const q = rowsOf(graph, queries, firstRow, numRows);
+        const out = tiledAttention(graph, q, k as Tensor, v as Tensor, mask, masks, attention);
+        attended = attended === undefined ? out : graph.concat(attended, out, 1);
+        const gap = (placed[i + 1]?.firstRow ?? total) - firstRow - numRows;
+        if (gap > 0) attended = graph.pad(attended, [0, gap]);
+      }
+      return attended as Tensor;
+    },
+  };
 }
 
-function placeSpans(spans: readonly RowSpan[]): PlacedSpan[] {
-  if (spans.length === 0) throw new RangeError("Cannot build a graph: no rows are given");
-  const placed: PlacedSpan[] = [];
-  let next = 0;
-  for (const span of spans) {
-    const numRows = span.tokenIds.length;
-    if (numRows === 0) throw new RangeError("Cannot build a graph: a span has no rows");
-    if (span.kind === "block" && placed.some((other) => other.span.kind !== "block")) {
-      throw new RangeError("Cannot build a graph: blocks come before other rows");
-    }
-    const end = (span.kind === "block" ? 0 : span.past) + numRows;
-    const parts = span.kind === "piece" && span.block ? [span, span.block] : [span];
-    const room = Math.min(...parts.map(({ keys }) => keys.capacity));
-    if (end > room) throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${room}`);
-    next = roundUp(next, rowGroup);
-    placed.push({ span, firstRow: next, numRows });
-    next += numRows;
+/** The stages of a graph: a new one begins where rows are left out. */
+function stagesOf(all: readonly Rows[]): Stage[] {
+  if (all.length === 0) throw new RangeError("Cannot build a graph: no rows are given");
+  for (const rows of all) requireComplete(rows);
+  const starts = new Set([0, ...all.flatMap(({ kept }) => (kept ? [kept.fromLayer] : []))]);
+  return [...starts]
+    .sort((a, b) => a - b)
+    .map((firstLayer) => {
+      let next = 0;
+      const placed = all.map((rows, index): PlacedRows => {
+        const { tokenIds, places = 0, kept } = rows;
+        const numAll = tokenIds.length;
+        const chosen = kept && firstLayer >= kept.fromLayer ? kept.rows : listOf(0, numAll);
+        const allPlaces = listOf(places, numAll);
+        const spans = rows.spans ?? [{ kind: "global", numRows: numAll }];
+        const sight = sightOf(allPlaces, spans, chosen, `rows ${index} from layer ${firstLayer}`);
+        const firstRow = roundUp(next, rowGroup);
+        next = firstRow + chosen.length;
+        const allPositions = listOf(rows.positions, numAll);
+        return { ...rows, firstRow, numRows: chosen.length, allPositions, allPlaces, chosen, sight };
+      });
+      return { firstLayer, placed, numRows: roundUp(next, rowGroup) };
+    });
+}
+
+/** @throws RangeError for rows that contradict themselves or do not fit their memory. */
+function requireComplete({ tokenIds, positions, context, places = 0, spans, block, kept }: Rows): void {
+  const numRows = tokenIds.length;
+  const refuse = (why: string) => new RangeError(`Cannot build a graph: ${why}`);
+  if (numRows === 0) throw refuse("rows are empty");
+  for (const list of [positions, places]) {
+    if (typeof list !== "number" && list.length !== numRows)
+      throw refuse(`${numRows} rows have a list of ${list.length}`);
   }
-  return placed;
+  const numSpanned = spans?.reduce((sum, span) => sum + span.numRows, 0) ?? numRows;
+  if (numSpanned !== numRows) throw refuse(`spans have ${numSpanned} rows of ${numRows}`);
+  if (kept && (kept.rows.length === 0 || kept.rows.some((row) => !(row < numRows))))
+    throw refuse("no such rows are kept");
+  if (context === undefined && (places !== 0 || kept))
+    throw refuse("rows without a context see all of themselves alone");
+  if (block && kept) throw refuse("a block has all its rows in all layers");
+  const end = (list: number | Int32Array) => (typeof list === "number" ? list + numRows : Math.max(...list) + 1);
+  const start = typeof places === "number" ? places : Math.min(...places);
+  if (context) {
+    const shared = sharedLength(context);
+    if (start < shared) throw refuse(`row ${start} is one of ${shared} that others hold too`);
+    requireRoom(end(places) - shared, context.keys.capacity);
+  }
+  if (block) requireRoom((block.first ?? 0) + numRows, block.keys.capacity);
+}
+
+function requireRoom(end: number, room: number): void {
+  if (end > room) throw new RangeError(`Cannot write ${end} rows of keys: there is room for ${room}`);
+}
+
+/** One number for each row of a stage's graph; 0 between them. */
+function laid(
+  { placed, numRows }: Stage,
+  numberOf: (rows: PlacedRows, row: number, index: number) => number | undefined,
+): Int32Array {
+  const list = new Int32Array(numRows);
+  for (const [index, rows] of placed.entries()) {
+    for (const [i, row] of rows.chosen.entries()) list[rows.firstRow + i] = numberOf(rows, row, index) as number;
+  }
+  return list;
+}
+
+/** The row of a stage's graph that is row `row` of some rows. */
+function rowIn({ placed }: Stage, index: number, row: number): number {
+  const rows = placed[index];
+  const i = rows?.chosen.indexOf(row) ?? -1;
+  if (rows === undefined || i < 0) throw new RangeError(`Cannot use row ${row} of rows ${index}: it is not computed`);
+  return rows.firstRow + i;
 }
 
 function roundUp(value: number, multiple: number): number {
