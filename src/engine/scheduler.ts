@@ -3,27 +3,22 @@ import type { KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
-import { type Decoder, forward, pieceRows, rowGroup, type WantedLogits } from "../model/decoder.js";
-import type { Rows } from "../model/rows.js";
+import { type Decoder, pieceRows } from "../model/decoder.js";
 import type { Admission } from "./admission.js";
 import { AssembledContext, type GraphRunner } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
 import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { DeviceBlockMemory } from "./device-memory.js";
-import { blockShape, blocksPerGraph } from "./encode-block.js";
+import { blockShape } from "./encode-block.js";
 import { KVMemory } from "./kv-memory.js";
+import { RowGraph } from "./row-graph.js";
 import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
 import { type AnyTask, Task } from "./task.js";
 
-/** The most logits of one graph, in elements: 64 MiB. */
-const maxLogits = 1 << 24;
 /** The most rows of prompts and blocks in one graph while others decode, so that their tokens keep flowing. */
 const maxRowsBesideDecoding = 128;
-/** A piece that is no prompt's end has at least so many rows, a tile of attention: fewer cost as much. */
-const minPieceRows = 64;
-/** Longer blocks are encoded in pieces, always the same: a block's bytes must not depend on what else is under way. */
+/** Longer blocks are encoded in pieces (`RowGraph`), so that they stop others' tokens for no longer than a prompt does. */
 const longBlockRows = 512;
-const blockPieceRows = 128;
 /** Who reads many rows' logits gives the event loop a turn after so long. */
 const maxReadingMs = 10;
 
@@ -57,19 +52,6 @@ interface Decoded {
   readonly task: Task<void>;
   readonly sequence: Stepped;
   readonly logits: Float32Array;
-}
-
-/** One request's share of a graph. */
-interface Share {
-  readonly task: AnyTask;
-  readonly rows: readonly Rows[];
-  readonly numRows: number;
-  /** Rows of the last span whose logits are wanted, the last ones of it. */
-  readonly numWanted: number;
-  /** Hands out what was computed. */
-  readonly deliver: (logits: readonly Float32Array[]) => void;
-  /** After the graph, whatever came of it. */
-  readonly release: () => void;
 }
 
 /** What a scheduler did so far; counters never go down. */
@@ -389,140 +371,15 @@ export class Scheduler implements Disposable {
       await nextTurn();
     }
     if (left <= 0) return;
-    let numSpans = 0;
-    let numWanted = Math.max(1, Math.floor(maxLogits / this.#decoder.config.vocabSize));
-    const shares = this.#queue.take(left, (work, maxRows) => {
-      const isFirst = numSpans === 0;
-      const maxSpans = blocksPerGraph(this.#decoder) - numSpans;
-      const share =
-        work.kind === "encode"
-          ? this.#shareOfBlocks(work, maxRows, maxSpans, isFirst)
-          : work.kind === "prefill"
-            ? this.#shareOfPrompt(work, maxRows, numWanted, isFirst)
-            : undefined;
-      numSpans += share?.rows.length ?? 0;
-      numWanted -= share?.numWanted ?? 0;
-      return share;
-    });
+    const graph = new RowGraph(this.#decoder, this.memory);
+    const shares = this.#queue.take(left, (work, maxRows) => graph.add(work, maxRows));
     if (shares.length === 0) return;
     const numRows = shares.reduce((sum, share) => sum + share.numRows, 0);
     this.#stats.rowGraphs += 1;
     this.#stats.rows += numRows;
     if (isBesideDecoding) this.#stats.maxRowsBesideDecoding = Math.max(this.#stats.maxRowsBesideDecoding, numRows);
-    await this.#compute(shares);
-  }
-
-  /** The first blocks of an encoding that there is room for: a long one in a graph of its own. */
-  #shareOfBlocks(
-    { task, blocks }: RowWork & { kind: "encode" },
-    maxRows: number,
-    maxBlocks: number,
-    isFirst: boolean,
-  ): Share | undefined {
-    let numRows = 0;
-    let count = 0;
-    for (const tokenIds of blocks) {
-      const rows = Math.ceil(tokenIds.length / rowGroup) * rowGroup;
-      const fits = numRows + rows <= maxRows || (isFirst && count === 0);
-      if (!fits || count >= maxBlocks) break;
-      numRows += rows;
-      count += 1;
-    }
-    if (count === 0) return undefined;
-    const made: BlockKV<DeviceBlockMemory>[] = [];
-    let isGiven = false;
-    const release = () => {
-      if (!isGiven) for (const block of made) block[Symbol.dispose]();
-    };
-    try {
-      for (const { length } of blocks.slice(0, count)) {
-        const shape = blockShape(this.#decoder, this.memory.kvType, length);
-        made.push(new BlockKV(shape, new DeviceBlockMemory(this.memory, shape)));
-      }
-    } catch (error) {
-      release();
-      task.fail(error);
-      return undefined;
-    }
-    return {
-      task,
-      rows: made.map(({ memory }, i) => ({ tokenIds: blocks[i] as Int32Array, positions: 0, block: memory })),
-      numRows,
-      numWanted: 0,
-      deliver: () => {
-        isGiven = task.resolve(made);
-      },
-      release,
-    };
-  }
-
-  /** The next piece of a prompt that there is room for. */
-  #shareOfPrompt(
-    { task, context, tokenIds, position, firstWanted, block }: RowWork & { kind: "prefill" },
-    maxRows: number,
-    maxWanted: number,
-    isFirst: boolean,
-  ): Share | undefined {
-    let count = Math.min(tokenIds.length, Math.floor(maxRows / rowGroup) * rowGroup, firstWanted + maxWanted);
-    const isSmall = count <= 0 || (count < tokenIds.length && count < minPieceRows && firstWanted >= count);
-    if (isSmall && block === undefined) return undefined;
-    if (count < tokenIds.length && count > minPieceRows) count -= count % minPieceRows;
-    if (block !== undefined) {
-      count = Math.min(tokenIds.length, blockPieceRows);
-      if (count > maxRows && !isFirst) return undefined;
-    }
-    const first = context.length;
-    const pin = context.pin();
-    return {
-      task,
-      rows: [
-        {
-          tokenIds: tokenIds.subarray(0, count),
-          positions: position,
-          context,
-          places: first,
-          block: block && { keys: block.memory.keys, values: block.memory.values, first },
-        },
-      ],
-      numRows: Math.ceil(count / rowGroup) * rowGroup,
-      numWanted: Math.max(0, count - firstWanted),
-      deliver: (logits) => {
-        context.length += count;
-        task.resolve({ count, logits });
-      },
-      release: () => pin[Symbol.dispose](),
-    };
-  }
-
-  /** Computes a graph of requests' shares. Never throws: what fails is told to the requests. */
-  async #compute(shares: readonly Share[]): Promise<void> {
-    const { vocabSize } = this.#decoder.config;
-    const rows = shares.flatMap((share) => share.rows);
-    const wanted: WantedLogits[] = [];
-    let last = -1;
-    for (const share of shares) {
-      last += share.rows.length;
-      const length = rows[last]?.tokenIds.length ?? 0;
-      for (let i = share.numWanted; i > 0; i--) wanted.push({ rows: last, row: length - i });
-    }
-    try {
-      await this.#whileRunning(shares, async (signal) => {
-        const built = forward(this.#decoder, rows, wanted);
-        using graph = built.graph;
-        const read = () => (built.logits ? this.#backend.readFloats(built.logits) : undefined);
-        const all = await this.#backend.compute(graph, read, signal);
-        let row = 0;
-        for (const share of shares) {
-          const logits = Array.from({ length: share.numWanted }, (_, i) =>
-            (all as Float32Array).subarray((row + i) * vocabSize, (row + i + 1) * vocabSize),
-          );
-          row += share.numWanted;
-          share.deliver(logits);
-        }
-      });
-    } finally {
-      for (const share of shares) share.release();
-    }
+    await this.#whileRunning(shares, (signal) => graph.compute(this.#backend, signal));
+    graph.release();
   }
 
   async #computeOwn({ task, fill }: RowWork & { kind: "graph" }): Promise<void> {

@@ -1,0 +1,171 @@
+import type { Backend } from "../ggml/backend.js";
+import { BlockKV } from "../kv/block-kv.js";
+import { type Decoder, forward, rowGroup, type WantedLogits } from "../model/decoder.js";
+import type { Rows } from "../model/rows.js";
+import { DeviceBlockMemory } from "./device-memory.js";
+import { blockShape, blocksPerGraph } from "./encode-block.js";
+import type { KVMemory } from "./kv-memory.js";
+import type { RowWork } from "./row-queue.js";
+import type { AnyTask } from "./task.js";
+
+/** The most logits of one graph, in elements: 64 MiB. */
+const maxLogits = 1 << 24;
+/** A piece that is no prompt's end has at least so many rows, a tile of attention: fewer cost as much. */
+const minPieceRows = 64;
+/** Of a long block, whatever else is under way: its bytes must not depend on that. */
+const blockPieceRows = 128;
+
+/** One request's share of a graph. */
+export interface Share {
+  readonly task: AnyTask;
+  readonly rows: readonly Rows[];
+  readonly numRows: number;
+  /** Rows of the last span whose logits are wanted, the last ones of it. */
+  readonly numWanted: number;
+  /** Hands out what was computed. */
+  readonly deliver: (logits: readonly Float32Array[]) => void;
+  /** After the graph, whatever came of it. */
+  readonly release: () => void;
+}
+
+/**
+ * A graph of blocks that are encoded and pieces of prompts, of several requests: each has its share, which it gets when
+ * the graph was computed.
+ */
+export class RowGraph {
+  readonly #shares: Share[] = [];
+  #numWanted: number;
+
+  constructor(
+    private readonly decoder: Decoder,
+    private readonly memory: KVMemory,
+  ) {
+    this.#numWanted = Math.max(1, Math.floor(maxLogits / decoder.config.vocabSize));
+  }
+
+  /**
+   * Gives a work its share, of so many rows at most.
+   *
+   * @returns undefined where nothing of it fits; a block alone always does.
+   */
+  add(work: RowWork, maxRows: number): Share | undefined {
+    const isFirst = this.#shares.length === 0;
+    const share =
+      work.kind === "encode"
+        ? this.#shareOfBlocks(work, maxRows, isFirst)
+        : work.kind === "prefill"
+          ? this.#shareOfPrompt(work, maxRows, isFirst)
+          : undefined;
+    if (share === undefined) return undefined;
+    this.#shares.push(share);
+    this.#numWanted -= share.numWanted;
+    return share;
+  }
+
+  /** Computes the graph and hands the shares out. @throws the signal's reason; Error if the device fails. */
+  async compute(backend: Backend, signal: AbortSignal): Promise<void> {
+    const { vocabSize } = this.decoder.config;
+    const rows = this.#shares.flatMap((share) => share.rows);
+    const wanted: WantedLogits[] = [];
+    let last = -1;
+    for (const share of this.#shares) {
+      last += share.rows.length;
+      const length = rows[last]?.tokenIds.length ?? 0;
+      for (let i = share.numWanted; i > 0; i--) wanted.push({ rows: last, row: length - i });
+    }
+    const built = forward(this.decoder, rows, wanted);
+    using graph = built.graph;
+    const read = () => (built.logits ? backend.readFloats(built.logits) : undefined);
+    const all = await backend.compute(graph, read, signal);
+    let row = 0;
+    for (const share of this.#shares) {
+      const logits = Array.from({ length: share.numWanted }, (_, i) =>
+        (all as Float32Array).subarray((row + i) * vocabSize, (row + i + 1) * vocabSize),
+      );
+      row += share.numWanted;
+      share.deliver(logits);
+    }
+  }
+
+  /** After the graph, whatever came of it. */
+  release(): void {
+    for (const share of this.#shares) share.release();
+  }
+
+  /** The first blocks of an encoding that there is room for: a long one in a graph of its own. */
+  #shareOfBlocks({ task, blocks }: RowWork & { kind: "encode" }, maxRows: number, isFirst: boolean): Share | undefined {
+    const maxBlocks = blocksPerGraph(this.decoder) - this.#shares.reduce((sum, { rows }) => sum + rows.length, 0);
+    let numRows = 0;
+    let count = 0;
+    for (const tokenIds of blocks) {
+      const rows = Math.ceil(tokenIds.length / rowGroup) * rowGroup;
+      const fits = numRows + rows <= maxRows || (isFirst && count === 0);
+      if (!fits || count >= maxBlocks) break;
+      numRows += rows;
+      count += 1;
+    }
+    if (count === 0) return undefined;
+    const made: BlockKV<DeviceBlockMemory>[] = [];
+    let isGiven = false;
+    const release = () => {
+      if (!isGiven) for (const block of made) block[Symbol.dispose]();
+    };
+    try {
+      for (const { length } of blocks.slice(0, count)) {
+        const shape = blockShape(this.decoder, this.memory.kvType, length);
+        made.push(new BlockKV(shape, new DeviceBlockMemory(this.memory, shape)));
+      }
+    } catch (error) {
+      release();
+      task.fail(error);
+      return undefined;
+    }
+    return {
+      task,
+      rows: made.map(({ memory }, i) => ({ tokenIds: blocks[i] as Int32Array, positions: 0, block: memory })),
+      numRows,
+      numWanted: 0,
+      deliver: () => {
+        isGiven = task.resolve(made);
+      },
+      release,
+    };
+  }
+
+  /** The next piece of a prompt that there is room for. */
+  #shareOfPrompt(
+    { task, context, tokenIds, position, firstWanted, block }: RowWork & { kind: "prefill" },
+    maxRows: number,
+    isFirst: boolean,
+  ): Share | undefined {
+    let count = Math.min(tokenIds.length, Math.floor(maxRows / rowGroup) * rowGroup, firstWanted + this.#numWanted);
+    const isSmall = count <= 0 || (count < tokenIds.length && count < minPieceRows && firstWanted >= count);
+    if (isSmall && block === undefined) return undefined;
+    if (count < tokenIds.length && count > minPieceRows) count -= count % minPieceRows;
+    if (block !== undefined) {
+      count = Math.min(tokenIds.length, blockPieceRows);
+      if (count > maxRows && !isFirst) return undefined;
+    }
+    const first = context.length;
+    const pin = context.pin();
+    return {
+      task,
+      rows: [
+        {
+          tokenIds: tokenIds.subarray(0, count),
+          positions: position,
+          context,
+          places: first,
+          block: block && { keys: block.memory.keys, values: block.memory.values, first },
+        },
+      ],
+      numRows: Math.ceil(count / rowGroup) * rowGroup,
+      numWanted: Math.max(0, count - firstWanted),
+      deliver: (logits) => {
+        context.length += count;
+        task.resolve({ count, logits });
+      },
+      release: () => pin[Symbol.dispose](),
+    };
+  }
+}
