@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
+import type { ScoreOptions } from "../src/engine/engine-options.js";
 import { openModel } from "../src/model/open-model.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 import { expectLlamaCpp } from "./llama-cpp/compare-engine.js";
@@ -11,6 +12,7 @@ import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
 import { Random } from "./models/random.js";
 import { type RandomModelOptions, writeRandomModel } from "./models/random-model.js";
 import { countTokens } from "./models/random-tokenizer.js";
+import { expectSameLogprobs } from "./oracles/compare-engine.js";
 
 beforeAll(buildDist, 120_000);
 
@@ -35,14 +37,13 @@ function convert(...args: readonly string[]) {
 
 function prompts(seed: number): number[][] {
   const random = new Random(seed, "convert");
-  return [40, 7].map((length) => Array.from({ length }, () => random.below(countTokens())));
+  return [40, 7, 9].map((length) => Array.from({ length }, () => random.below(countTokens())));
 }
 
-async function scores(model: string, weights: "keep" | "q8_0"): Promise<number[]> {
+async function scores(model: string, weights: "keep" | "q8_0", how: ScoreOptions = {}): Promise<readonly number[]> {
   await using engine = await Engine.load({ model, kvType: "f32", threads: 1, weights });
-  const [first, second] = prompts(1) as [number[], number[]];
-  const options = { mode: "block" } as const;
-  return [...(await engine.score({ blockTokenIds: [first, second] }, second, options)).logprobs];
+  const blockTokenIds = prompts(1);
+  return (await engine.score({ blockTokenIds }, blockTokenIds[1]!, { mode: "block", ...how })).logprobs;
 }
 
 for (const [name, options] of Object.entries(models)) {
@@ -57,9 +58,7 @@ for (const [name, options] of Object.entries(models)) {
     expect(after.config.blockAttention).toEqual(before.config.blockAttention);
     expect(after.config.contextLength).toBe(before.config.contextLength);
     expect([...after.endTokenIds].sort()).toEqual([...before.endTokenIds].sort());
-    const [wanted, found] = [await scores(source, "keep"), await scores(output, "keep")];
-    const worst = Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))));
-    expect(worst).toBeLessThan(bound);
+    await expectSameLogprobs(bound, await scores(output, "keep"), (how) => scores(source, "keep", how));
   });
 
   test(`convert: llama.cpp equals the folder that ${name} came from`, async ({ skip }) => {
@@ -84,8 +83,7 @@ test("convert --weights q8_0: the file holds what --weights makes at load", asyn
   expect(JSON.parse(stdout)).toMatchObject({ output, warnings: [] });
   const opened = await openModel(output, {});
   expect(opened.tensors.get("blk.0.attn_q.weight")?.type).toBe("Q8_0");
-  const [wanted, found] = [await scores(source, "q8_0"), await scores(output, "keep")];
-  expect(Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))))).toBeLessThan(1e-3);
+  await expectSameLogprobs(1e-3, await scores(output, "keep"), (how) => scores(source, "q8_0", how));
 });
 
 test("convert: a head of its own beside a tied embedding is used here and there, with a warning", async () => {
@@ -102,8 +100,7 @@ test("convert: a head of its own beside a tied embedding is used here and there,
   const { status, stdout, stderr } = convert("--model", source, "--output", output, "--json");
   expect({ status, warnings: JSON.parse(stdout).warnings }).toEqual({ status: 0, warnings });
   expect(stderr).toContain("Warning: ");
-  const found = await scores(output, "keep");
-  expect(Math.max(...found.map((logprob, i) => Math.abs(logprob - (wanted[i] as number))))).toBeLessThan(bound);
+  await expectSameLogprobs(bound, await scores(output, "keep"), (how) => scores(source, "keep", how));
 });
 
 test("convert: a tokenizer that GGUF cannot say is refused with a text that would get other ids", () => {

@@ -158,7 +158,7 @@ test("readGguf(): wrong magic, other versions, big-endian, duplicates, bytes tha
 
 const vocab = "../shared/data/vocab/ggml-vocab-llama-bpe.gguf";
 
-test.skipIf(!existsSync(vocab))("readGguf(): a vocabulary of 128,256 tokens, which has no tensors", async () => {
+test.skipIf(!existsSync(vocab))(`readGguf(): 128,256 tokens without a tensor (skipped without ${vocab})`, async () => {
   const { metadata, tensors } = await readGguf(vocab);
   expect(tensors.size).toBe(0);
   expect(metadata.get("tokenizer.ggml.tokens")).toHaveLength(128_256);

@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
+import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { GenerateEvent } from "../../src/engine/results.js";
+import { expectSameLogprobs } from "../oracles/compare-engine.js";
 import { expectIdle, LawModels, lawEngine, noEnd } from "./law-models.js";
 
 const models = new LawModels();
@@ -86,19 +88,28 @@ test("Engine.generate(): a prompt as long as the context, and an answer that wou
 
 test("Engine.generate(): tokens one by one have the log-probabilities that score() gives them", async () => {
   await using engine = await lawEngine(model(), { kvType: "f32" });
+  const wrong = {
+    block: {
+      "the mask is full mode's": { mode: "full" },
+      "blocks keep their own positions": { positionReencoding: false },
+    },
+    full: { "the mask is block mode's": { mode: "block" } },
+  } as const;
   for (const mode of ["block", "full"] as const) {
     const all = await events(engine.generate(input, { mode, maxTokens: 20, topLogprobs: 3, logitBias: noEnd }));
     const tokens = all.filter((event) => event.kind === "token");
+    expect(tokens).toHaveLength(20);
+    const ids = tokens.map(({ tokenId }) => tokenId);
+    const found = tokens.flatMap(({ logprob, top }) => [logprob!, ...top.map((token) => token.logprob)]);
     for (const stepwise of [true, false]) {
-      const ids = tokens.map(({ tokenId }) => tokenId);
-      const score = await engine.score(input, ids, { mode, stepwise, top: 352 });
-      for (const [i, token] of tokens.entries()) {
-        expect(Math.abs(token.logprob! - score.logprobs[i]!)).toBeLessThan(1e-3);
-        for (const { id, logprob } of token.top) {
-          const same = score.top[i]!.find((scored) => scored.id === id)!;
-          expect(Math.abs(logprob - same.logprob)).toBeLessThan(1e-3);
-        }
-      }
+      const ask = async (how: ScoreOptions) => {
+        const score = await engine.score(input, ids, { mode, stepwise, top: 352, ...how });
+        return tokens.flatMap(({ top }, i) => {
+          const same = top.map(({ id }) => score.top[i]!.find((scored) => scored.id === id)!.logprob);
+          return [score.logprobs[i]!, ...same];
+        });
+      };
+      await expectSameLogprobs(1e-3, found, ask, wrong[mode]);
     }
   }
 });

@@ -20,7 +20,9 @@ try {
   process.stdout.write(`\n${JSON.stringify({ answer })}\n`, () => process.exit(0));
 } catch (error) {
   const message = String(error?.message ?? error).split("\n")[0];
-  process.stdout.write(`\n${JSON.stringify({ error: message })}\n`, () => process.exit(1));
+  // Not there at all: no package, or none for this platform. Whatever else fails is a failure.
+  const isMissing = error?.code === "ERR_MODULE_NOT_FOUND" || error?.constructor?.name === "NoBinaryFoundError";
+  process.stdout.write(`\n${JSON.stringify({ error: message, isMissing })}\n`, () => process.exit(1));
 }
 
 async function info(llama) {

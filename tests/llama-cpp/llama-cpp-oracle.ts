@@ -42,15 +42,21 @@ async function llamaCppInfo(): Promise<LlamaCppInfo> {
   return (await ask({ kind: "info" }, 60_000)) as LlamaCppInfo;
 }
 
-/** Why llama.cpp cannot be asked here, for tests that skip; undefined where it can. */
+/**
+ * Why llama.cpp cannot be asked here, for tests that skip: it is not installed. Undefined where it is.
+ * @throws Error where it is installed and does not answer, so that no failure looks like a machine without it.
+ */
 export async function whyNoLlamaCpp(): Promise<string | undefined> {
   try {
     await llamaCppInfo();
     return undefined;
   } catch (error) {
-    return (error as Error).message;
+    if (error instanceof MissingError) return error.message;
+    throw error;
   }
 }
+
+class MissingError extends Error {}
 
 /**
  * Continues each prompt greedily, `numSteps` times.
@@ -105,7 +111,8 @@ function ask(request: object, timeoutMs: number): Promise<unknown> {
   const script = fileURLToPath(new URL("llama-cpp-child.mjs", import.meta.url));
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [script], { stdio: ["pipe", "pipe", "ignore"] });
-    const fail = (what: string) => reject(new Error(`Cannot ask llama.cpp: ${what}`));
+    const fail = (what: string, Kind: new (message: string) => Error = Error) =>
+      reject(new Kind(`Cannot ask llama.cpp: ${what}`));
     let isLate = false;
     const timer = setTimeout(() => {
       isLate = true;
@@ -123,13 +130,13 @@ function ask(request: object, timeoutMs: number): Promise<unknown> {
       clearTimeout(timer);
       if (isLate) return fail(`no answer within ${timeoutMs} ms`);
       const lastLine = Buffer.concat(chunks).toString("utf8").trimEnd().split("\n").at(-1) ?? "";
-      let reply: { answer?: unknown; error?: string };
+      let reply: { answer?: unknown; error?: string; isMissing?: boolean };
       try {
         reply = JSON.parse(lastLine);
       } catch {
         return fail(`its process ended with ${signal ?? code} and without an answer`);
       }
-      if (reply.error !== undefined) return fail(reply.error);
+      if (reply.error !== undefined) return fail(reply.error, reply.isMissing ? MissingError : Error);
       resolve(reply.answer);
     });
     child.stdin.end(JSON.stringify(request));

@@ -1,7 +1,8 @@
+import { expect } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { ScoreResult } from "../../src/engine/results.js";
-import type { OraclePrompt } from "./faults.js";
+import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
 /** What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. */
 export const logprobBounds = { f32: 1e-3, f16: 5e-2, bf16: 3e-1 } as const;
@@ -47,4 +48,33 @@ export function oracleAnswer(
     logprobs: rows.map((row, step) => row[continuationTokenIds[step]!]!),
     top: rows.map((row) => [...row.entries()].sort((a, b) => b[1] - a[1]).slice(0, numTop)),
   };
+}
+
+/** How to ask an engine otherwise. */
+type Asked = Pick<ScoreOptions, "mode" | "positionReencoding">;
+
+/** Ways to ask about a prompt in block mode with two local blocks or more: as wrong oracles. */
+const wrongAsks: Readonly<Record<string, Asked>> = {
+  "the mask is full mode's": { mode: "full" },
+  "blocks keep their own positions": { positionReencoding: false },
+};
+
+/**
+ * Expects log-probabilities within a bound of what an engine gives when it is asked rightly, and not when wrongly.
+ * @param ask in the given way; none is the right one.
+ */
+export async function expectSameLogprobs(
+  bound: number,
+  found: readonly number[],
+  ask: (how: Asked) => Promise<readonly number[]>,
+  wrong = wrongAsks,
+): Promise<void> {
+  const distanceOf = async (how: Asked): Promise<number> => {
+    const asked = await ask(how);
+    expect(asked).toHaveLength(found.length);
+    return Math.max(...asked.map((logprob, i) => Math.abs(logprob - found[i]!)));
+  };
+  const distances: Record<string, number> = {};
+  for (const [fault, how] of Object.entries(wrong)) distances[fault] = await distanceOf(how);
+  expectOnlyRight(bound, await distanceOf({}), distances);
 }

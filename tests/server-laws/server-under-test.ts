@@ -114,6 +114,13 @@ export class ServerUnderTest implements AsyncDisposable {
     return listProcesses().find(({ pid }) => pid === this.pid)?.rssBytes ?? 0;
   }
 
+  /** Open files and sockets of the server and its engine, where the system tells: on Linux. */
+  openFiles(): number | undefined {
+    if (process.platform !== "linux") return undefined;
+    const pids = [this.pid, ...childrenOf(this.pid).map(({ pid }) => pid)];
+    return pids.reduce((sum, pid) => sum + readdirSync(`/proc/${pid}/fd`).length, 0);
+  }
+
   kill(signal: NodeJS.Signals): void {
     this.#program.kill(signal);
   }

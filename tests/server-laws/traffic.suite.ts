@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { Random } from "../models/random.js";
 import { HttpClient, type Outcome } from "./http-client.js";
 import { expectCleanLog, expectSettled, numEnded } from "./server-laws.js";
-import { ServerUnderTest, sleep } from "./server-under-test.js";
+import { ServerUnderTest, sleep, until } from "./server-under-test.js";
 import { drawRequest, fault } from "./traffic-requests.js";
 
 export interface TrafficSize {
@@ -21,6 +21,7 @@ export function trafficSuite(size: TrafficSize): void {
     // A small store evicts; a queue that is shorter than the clients are many refuses.
     await using server = await ServerUnderTest.start({ args: ["--store-bytes", "8MiB"] });
     const metricsBefore = await server.metrics();
+    const filesBefore = server.openFiles();
     const faults: string[] = [];
     const statuses = new Map<number, number>();
     let numSent = 0;
@@ -58,6 +59,8 @@ export function trafficSuite(size: TrafficSize): void {
     expect(statuses.get(200) ?? 0).toBeGreaterThan(size.numClients);
     expect(numLeft).toBeGreaterThan(0);
     await expectSettled(server);
+    // The connections are closed with their clients.
+    await until("no more files are open than before", 10_000, () => server.openFiles() === filesBefore);
     expectCleanLog(server.stderr);
 
     const metrics = await server.metrics();

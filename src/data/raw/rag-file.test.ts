@@ -360,37 +360,43 @@ test.skipIf(!existsSync("/dev/full"))("writeRagFile(): a full disk is told, and 
 });
 
 const hotpot = shared("hotpot_dev_distractor_sample.json");
-test.skipIf(!existsSync(hotpot))("writeRagFile(): the whole sample of HotpotQA's dev set runs through", async () => {
-  const rows = JSON.parse(readFileSync(hotpot, "utf8")) as {
-    _id: string;
-    question: string;
-    answer: string;
-    context: [string, string[]][];
-  }[];
-  const report = await write("hqa", hotpot, "hotpot.jsonl");
-  expect(report).toMatchObject({ rows: rows.length, written: rows.length, bad: 0, dropped: {} });
-  for (const [i, line] of linesOf("hotpot.jsonl").entries()) {
-    const { _id, question, answer, context } = rows[i] as (typeof rows)[number];
-    const documents = context.map(([title, sentences]) => ({ title, text: sentences.join("") }));
-    expect(line).toMatchObject({ id: _id, question: question.trim(), answers: [answer], documents });
-  }
-});
+test.skipIf(!existsSync(hotpot))(
+  `writeRagFile(): HotpotQA's sample runs through (skipped without ${hotpot})`,
+  async () => {
+    const rows = JSON.parse(readFileSync(hotpot, "utf8")) as {
+      _id: string;
+      question: string;
+      answer: string;
+      context: [string, string[]][];
+    }[];
+    const report = await write("hqa", hotpot, "hotpot.jsonl");
+    expect(report).toMatchObject({ rows: rows.length, written: rows.length, bad: 0, dropped: {} });
+    for (const [i, line] of linesOf("hotpot.jsonl").entries()) {
+      const { _id, question, answer, context } = rows[i] as (typeof rows)[number];
+      const documents = context.map(([title, sentences]) => ({ title, text: sentences.join("") }));
+      expect(line).toMatchObject({ id: _id, question: question.trim(), answers: [answer], documents });
+    }
+  },
+);
 
 const passages = shared("2wiki_passages.jsonl");
-test.skipIf(!existsSync(passages))("writeRagFile(): all passages of 2Wiki's corpus run through", async () => {
-  const all = readFileSync(passages, "utf8")
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as { title: string; text: string });
-  const rows = Array.from({ length: Math.ceil(all.length / 10) }, (_, i) => ({
-    _id: `q${i}`,
-    question: `Question ${i}?`,
-    answer: "yes",
-    context: JSON.stringify(all.slice(i * 10, i * 10 + 10).map(({ title, text }) => [title, [text]])),
-  }));
-  writeFileSync(join(folder, "corpus.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"));
-  const report = await write("2wiki", join(folder, "corpus.jsonl"), "of-corpus.jsonl");
-  expect(report).toMatchObject({ rows: rows.length, bad: 0, written: rows.length });
-  const withText = all.filter(({ text }) => text.trim() !== "");
-  expect(linesOf("of-corpus.jsonl").flatMap(({ documents }) => documents)).toEqual(withText);
-});
+test.skipIf(!existsSync(passages))(
+  `writeRagFile(): 2Wiki's passages run through (skipped without ${passages})`,
+  async () => {
+    const all = readFileSync(passages, "utf8")
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { title: string; text: string });
+    const rows = Array.from({ length: Math.ceil(all.length / 10) }, (_, i) => ({
+      _id: `q${i}`,
+      question: `Question ${i}?`,
+      answer: "yes",
+      context: JSON.stringify(all.slice(i * 10, i * 10 + 10).map(({ title, text }) => [title, [text]])),
+    }));
+    writeFileSync(join(folder, "corpus.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"));
+    const report = await write("2wiki", join(folder, "corpus.jsonl"), "of-corpus.jsonl");
+    expect(report).toMatchObject({ rows: rows.length, bad: 0, written: rows.length });
+    const withText = all.filter(({ text }) => text.trim() !== "");
+    expect(linesOf("of-corpus.jsonl").flatMap(({ documents }) => documents)).toEqual(withText);
+  },
+);
