@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import { writeGguf } from "../src/files/gguf-writer.js";
 import { findGgmlDirectory, loadGgml } from "../src/ggml/library.js";
+import type { ModelConfig } from "../src/model/config.js";
 import { ggufModelEntries, ggufTensors } from "../src/model/gguf-export.js";
 import type { ModelSource } from "../src/model/model-source.js";
 import { openModel } from "../src/model/open-model.js";
@@ -33,6 +34,7 @@ const settings = {
   attention_multiplier: 0.2,
   logits_scaling: 1.5,
   rope_local_base_freq: 100,
+  local_window: 12,
 };
 
 beforeAll(async () => {
@@ -65,19 +67,26 @@ test.each([
   const { vocabSize } = source.config;
   for (const mode of ["block", "full"] as const) {
     const expected = answer(source, mode);
-    const plain = answer({ ...source, architecture: { ...source.architecture, rope: ({ rope }) => rope } }, mode);
+    // Each matters: layers without RoPE and with another, and those that do not see far.
+    const wrong = [{ rope: ({ rope }: ModelConfig) => rope }, { window: () => undefined }].map((change) =>
+      answer({ ...source, architecture: { ...source.architecture, ...change } }, mode),
+    );
     for (const stepwise of [false, true]) {
       const found = await askEngine(engine, { blockTokenIds, continuationTokenIds }, { mode, stepwise, vocabSize });
       expect(distanceFromOracle(found, expected), `${mode}, ${stepwise}`).toBeLessThan(logprobBounds.f32);
-      // Layers without RoPE and with another matter.
-      expect(distanceFromOracle(found, plain), `${mode}, ${stepwise}`).toBeGreaterThan(0.1);
+      for (const other of wrong) expect(distanceFromOracle(found, other), `${mode}, ${stepwise}`).toBeGreaterThan(0.1);
     }
   }
 });
 
 test("ggufModelEntries(): an architecture's own metadata come back", async () => {
   const [before, after] = await Promise.all([openModel(written), openModel(gguf)]);
-  expect(before.config).toMatchObject({ embeddingMultiplier: 3, logitsScaling: 1.5, localRope: { theta: 100 } });
+  expect(before.config).toMatchObject({
+    embeddingMultiplier: 3,
+    logitsScaling: 1.5,
+    localRope: { theta: 100 },
+    localWindow: 12,
+  });
   const rounded = ({ config }: ModelSource) =>
     JSON.parse(JSON.stringify(config, (_, value) => (typeof value === "number" ? Math.fround(value) : value)));
   expect(rounded(after)).toEqual(rounded(before));

@@ -85,6 +85,8 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   tensors(config: C): Iterable<NeededTensor>;
   /** How a layer turns queries and keys; the same object where it is the same. Undefined: the layer has no positions. */
   rope(config: C, layer: number): RopeConfig | undefined;
+  /** How many places back a layer's rows see, their own among them. Undefined: all. */
+  window(config: C, layer: number): number | undefined;
   /** What scores of attention are multiplied by before the softmax. */
   attentionScale(config: C): number;
   /** The rows [hidden, rows] of token ids [rows] that the first layer takes. */

@@ -40,7 +40,8 @@ export class DecodeStep implements Disposable {
   readonly #positions: Int32Array;
   /** Where keys and values are written, as rows of each sequence's context. */
   readonly #rows: Int32Array;
-  readonly #masks: readonly { readonly run: TokenRun; readonly data: Uint16Array }[];
+  /** Which keys each sequence sees: of each run, by how many places back a layer sees. */
+  readonly #masks: readonly { readonly run: TokenRun; readonly byWindow: ReadonlyMap<number, Uint16Array> }[];
 
   /** @throws RangeError for runs that do not fit their memory, or none. */
   constructor(decoder: Decoder, runs: readonly TokenRun[]) {
@@ -50,7 +51,11 @@ export class DecodeStep implements Disposable {
     this.#tokens = new Int32Array(this.numSequences);
     this.#positions = new Int32Array(this.numSequences);
     this.#rows = new Int32Array(this.numSequences);
-    this.#masks = runs.map((run) => ({ run, data: new Uint16Array(run.numKeys * run.keys.numSequences) }));
+    const windows = Array.from({ length: decoder.config.numLayers }, (_, layer) => windowOf(decoder, layer));
+    this.#masks = runs.map((run) => {
+      const size = run.numKeys * run.keys.numSequences;
+      return { run, byWindow: new Map(windows.map((window) => [window, new Uint16Array(size)])) };
+    });
     this.graph = new Graph(decoder.ggml);
     try {
       this.logits = this.#build(decoder);
@@ -70,8 +75,8 @@ export class DecodeStep implements Disposable {
       throw new RangeError(`Cannot decode ${tokens.length} tokens: the graph has ${this.numSequences} sequences`);
     }
     let row = 0;
-    for (const { run, data } of this.#masks) {
-      data.fill(hidden);
+    for (const { run, byWindow } of this.#masks) {
+      for (const data of byWindow.values()) data.fill(hidden);
       for (let i = 0; i < run.keys.numSequences; i++) {
         const { tokenId, position, past } = tokens[row] as StepToken;
         if (past >= run.numKeys) {
@@ -82,7 +87,10 @@ export class DecodeStep implements Disposable {
         this.#tokens[row] = tokenId;
         this.#positions[row] = position;
         this.#rows[row] = past;
-        data.fill(visible, i * run.numKeys, i * run.numKeys + past + 1);
+        for (const [window, data] of byWindow) {
+          const first = Math.max(0, past + 1 - window);
+          data.fill(visible, i * run.numKeys + first, i * run.numKeys + past + 1);
+        }
         row += 1;
       }
     }
@@ -98,13 +106,14 @@ export class DecodeStep implements Disposable {
     const build = startBuild(decoder, graph, this.#positions);
     const places = graph.input("rows", "I32", [numSequences], this.#rows);
     let first = 0;
-    const placed = this.#masks.map(({ run, data }) => {
+    const placed = this.#masks.map(({ run, byWindow }) => {
       const at = first;
       const count = run.keys.numSequences;
       first += count;
-      const mask = graph.input("mask", "F16", [run.numKeys, 1, 1, count], data);
+      const maskOf = (data: Uint16Array) => graph.input("mask", "F16", [run.numKeys, 1, 1, count], data);
+      const masks = new Map([...byWindow].map(([window, data]) => [window, maskOf(data)]));
       const rows = graph.view(places, [1, 1, count], [4, 4], 4 * at);
-      return { run, count, first: at, mask, rows };
+      return { run, count, first: at, masks, rows };
     });
     const { numHeads, numKvHeads, headSize } = config;
     const window = (x: Tensor, ne: readonly number[], strides: readonly number[], at: number) =>
@@ -123,9 +132,10 @@ export class DecodeStep implements Disposable {
         },
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
-          for (const { run, count, first: at, mask } of placed) {
+          for (const { run, count, first: at, masks } of placed) {
             const q = window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at);
             const [k, v] = [run.keys, run.valuesTransposed].map((rows) => rows.layer(graph, index, 0, run.numKeys));
+            const mask = masks.get(windowOf(decoder, index)) as Tensor;
             const out = singleRowAttention(graph, q, k as Tensor, v as Tensor, mask, build.attention.scale);
             attended = attended === undefined ? out : graph.concat(attended, out, 1);
           }
@@ -136,6 +146,11 @@ export class DecodeStep implements Disposable {
     }
     return graph.output(architecture.head(build, x));
   }
+}
+
+/** How many places back a layer sees. */
+function windowOf({ architecture, config }: Decoder, layer: number): number {
+  return architecture.window(config, layer) ?? Number.POSITIVE_INFINITY;
 }
 
 function requireFits({ numKeys, keys, valuesTransposed }: TokenRun): void {

@@ -50,7 +50,8 @@ interface PlacedRows extends Rows {
   readonly allPlaces: Int32Array;
   /** Those that are computed in this stage. */
   readonly chosen: Int32Array;
-  readonly sight: Sight;
+  /** What they see in layers with this window. */
+  sight(window: number | undefined): Sight;
 }
 
 /** Layers that compute the same rows. */
@@ -225,7 +226,7 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 
 /** What the rows of a stage leave in each layer, and what they see. */
 function rowAttention(
-  { graph, attention }: Build,
+  { graph, attention, decoder }: Build,
   masks: MaskCache,
   { placed, numRows: total }: Stage,
 ): LayerAttention {
@@ -258,7 +259,7 @@ function rowAttention(
       let attended: Tensor | undefined;
       for (const [i, place] of placed.entries()) {
         const { context, firstRow, numRows } = place;
-        const { ranges, mask } = place.sight;
+        const { ranges, mask } = place.sight(decoder.architecture.window(decoder.config, layer));
         const [k, v] =
           context === undefined
             ? [byHead(turnedKeys, place), byHead(values, place)]
@@ -289,7 +290,15 @@ function stagesOf(all: readonly Rows[]): Stage[] {
         const chosen = kept && firstLayer >= kept.fromLayer ? kept.rows : listOf(0, numAll);
         const allPlaces = listOf(places, numAll);
         const spans = rows.spans ?? [{ kind: "global", numRows: numAll }];
-        const sight = sightOf(allPlaces, spans, chosen, `rows ${index} from layer ${firstLayer}`);
+        const sights = new Map<number, Sight>();
+        const sight = (window = Number.POSITIVE_INFINITY): Sight => {
+          const known = sights.get(window);
+          if (known !== undefined) return known;
+          const within = spans.map((span) => ({ ...span, window: Math.min(window, span.window ?? window) }));
+          const made = sightOf(allPlaces, within, chosen, `rows ${index} from layer ${firstLayer}, ${window} back`);
+          sights.set(window, made);
+          return made;
+        };
         const firstRow = roundUp(next, rowGroup);
         next = firstRow + chosen.length;
         const allPositions = listOf(rows.positions, numAll);

@@ -15,8 +15,8 @@ import type { RopeConfig } from "../../src/model/rope.js";
 
 /**
  * An architecture that no model has, made of what other architectures do and the product's do not: multipliers as Granite's, one
- * product for queries, keys and values and one for the MLP's gate and rise as Phi 3's, and of each three layers one with a RoPE
- * of its own as Gemma 3's and one without as SmolLM 3's.
+ * product for queries, keys and values and one for the MLP's gate and rise as Phi 3's, and of each three layers one with a
+ * sliding window and a RoPE of its own as Gemma 3's and one without RoPE as SmolLM 3's.
  */
 export interface FusedScaledConfig extends ModelConfig {
   readonly embeddingMultiplier: number;
@@ -24,6 +24,8 @@ export interface FusedScaledConfig extends ModelConfig {
   readonly attentionMultiplier: number;
   readonly logitsScaling: number;
   readonly localRope: RopeConfig;
+  /** In tokens, of layers with that RoPE. */
+  readonly localWindow: number;
 }
 
 /** [field, key of config.json, key of GGUF]. */
@@ -33,12 +35,13 @@ const multipliers = [
   ["attentionMultiplier", "attention_multiplier", "attention.scale"],
   ["logitsScaling", "logits_scaling", "logit_scale"],
 ] as const;
-const ggufTheta = "rope.local.freq_base";
+const [ggufTheta, ggufWindow] = ["rope.local.freq_base", "attention.local_window"];
 
 function withOwn(config: ModelConfig, read: (jsonKey: string, ggufKey: string) => number): FusedScaledConfig {
   const own = Object.fromEntries(multipliers.map(([field, json, gguf]) => [field, read(json, gguf)] as const));
   const localRope = { ...config.rope, theta: read("rope_local_base_freq", ggufTheta) };
-  return { ...config, ...(own as Record<(typeof multipliers)[number][0], number>), localRope };
+  const localWindow = read("local_window", ggufWindow);
+  return { ...config, ...(own as Record<(typeof multipliers)[number][0], number>), localRope, localWindow };
 }
 
 export const fusedScaled: Architecture<FusedScaledConfig> = {
@@ -56,7 +59,7 @@ export const fusedScaled: Architecture<FusedScaledConfig> = {
     name: "fused-scaled",
     pairs: "half",
     hasFactors: false,
-    reads: [...multipliers.map(([, , key]) => key), ggufTheta],
+    reads: [...multipliers.map(([, , key]) => key), ggufTheta, ggufWindow],
     read: (config, fields) =>
       withOwn(config, (_, name) => {
         const key = `fused-scaled.${name}`;
@@ -65,6 +68,7 @@ export const fusedScaled: Architecture<FusedScaledConfig> = {
     *write(config) {
       for (const [field, , key] of multipliers) yield [key, { kind: "f32", value: config[field] }];
       yield [ggufTheta, { kind: "f32", value: config.localRope.theta }];
+      yield [ggufWindow, { kind: "u32", value: config.localWindow }];
     },
   },
   *tensors(config) {
@@ -80,6 +84,7 @@ export const fusedScaled: Architecture<FusedScaledConfig> = {
     ]);
   },
   rope: ({ rope, localRope }, layer) => [rope, localRope, undefined][layer % 3],
+  window: ({ localWindow }, layer) => (layer % 3 === 1 ? localWindow : undefined),
   attentionScale: ({ attentionMultiplier }) => attentionMultiplier,
   embed: (build, tokens) => times(build, embedding(build, tokens), build.config.embeddingMultiplier),
   layer(build, x) {

@@ -10,7 +10,7 @@ type Floats = Float64Array<ArrayBuffer>;
  * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
  * floats, the block mask written cell by cell. What the engine computes in pieces must equal it (invariant I1).
  *
- * RoPE is as the architecture says, layer by layer.
+ * RoPE and windows are as the architecture says, layer by layer.
  */
 export class OnePassModel {
   readonly config: ModelConfig;
@@ -48,17 +48,18 @@ export class OnePassModel {
   }
 
   #hiddenStates(reading: Reading): Floats[] {
-    const { config } = this;
+    const { architecture, config } = this.#source;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
     const embedding = this.#weight("token_embd.weight");
     const rows = [...reading.tokenIds.keys()];
-    const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key)));
     let x = reading.tokenIds.map((tokenId) =>
       Float64Array.from(embedding.subarray(tokenId * hiddenSize, (tokenId + 1) * hiddenSize)),
     );
     for (let layer = 0; layer < numLayers; layer++) {
       const blk = `blk.${layer}`;
-      const rope = this.#source.architecture.rope(config, layer);
+      const rope = architecture.rope(config, layer);
+      const window = architecture.window(config, layer) ?? rows.length;
+      const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key) && query - key < window));
       const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
       const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
         normed.map((row, t) => {

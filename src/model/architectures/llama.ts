@@ -47,6 +47,7 @@ export const llama: Architecture<LlamaConfig> = {
   },
   tensors: (config) => llamaTensors(config),
   rope: ({ rope }) => rope,
+  window: ({ slidingWindow }) => slidingWindow,
   attentionScale: ({ headSize }) => 1 / Math.sqrt(headSize),
   embed: embedding,
   layer: (build, x) => preNormLayer(build, x, attention, swiglu),
