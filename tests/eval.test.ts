@@ -140,8 +140,12 @@ test("runAccuracyTable(): rows, baselines, differences, and a row whose model is
 }, 120_000);
 
 test.each([
-  ["no array", {}, "expected array"],
-  ["a mode that is none", [{ name: "a", model: "m", mode: "both" }], '"mode" of row 1 is not what it should be'],
+  ["no array", {}, '"rows" is an object, wanted a list'],
+  [
+    "a mode that is none",
+    [{ name: "a", model: "m", mode: "both" }],
+    '"rows[0].mode" is "both", wanted "block" or "full"',
+  ],
   ["two of one name", [row("a"), row("A!")], 'two rows are called "A!"'],
   ["a comparison with nothing", [{ ...row("a"), against: "b" }], 'compared with "b", which is no other row'],
 ])("readTableRows(): %s", async (_, value, message) => {

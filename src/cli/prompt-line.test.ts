@@ -33,23 +33,14 @@ test("parsePromptLine(): what does not fit is told in one line", () => {
       'the key "Title" of a document is not known, wanted "title"',
     ],
     [{ prompt: null }, '"prompt" is null, wanted text'],
-    [{ blocks: "a" }, '"blocks" is text, wanted an array'],
+    [{ blocks: "a" }, '"blocks" is "a", wanted a list'],
     [{ blocks: ["a", 1] }, '"blocks[1]" is 1, wanted text'],
-    [
-      { blocks: ["a"], num_local_attention_blocks: 1.5 },
-      '"num_local_attention_blocks" is 1.5, wanted a whole number, 0 or more',
-    ],
-    [
-      { blocks: ["a"], num_local_attention_blocks: "1" },
-      '"num_local_attention_blocks" is text, wanted a whole number, 0 or more',
-    ],
-    [{ question: "q" }, '"documents" is missing, wanted an array'],
-    [{ question: "q", documents: {} }, '"documents" is an object, wanted an array'],
+    [{ blocks: ["a"], num_local_attention_blocks: 1.5 }, '"num_local_attention_blocks" is 1.5, wanted a whole number'],
+    [{ blocks: ["a"], num_local_attention_blocks: "1" }, '"num_local_attention_blocks" is "1", wanted a number'],
+    [{ question: "q" }, '"documents" is missing, wanted a list'],
+    [{ question: "q", documents: {} }, '"documents" is an object, wanted a list'],
     [{ messages: [{ role: "user", content: 3 }] }, '"messages[0].content" is 3, wanted text or an array of texts'],
-    [
-      { messages: [{ role: "user", content: ["a", 3] }] },
-      '"messages[0].content" is an array, wanted text or an array of texts',
-    ],
+    [{ messages: [{ role: "user", content: ["a", 3] }] }, '"messages[0].content[1]" is 3, wanted text'],
   ];
   for (const [line, reason] of cases) expect(() => parsePromptLine(line)).toThrow(`Cannot use the line: ${reason}`);
 });
@@ -78,5 +69,5 @@ test("parseScoreLine(), parseTextLine(): their own keys", () => {
   expect(parseScoreLine({ prompt: "p", continuation: "c" })).toEqual({ prompt: { prompt: "p" }, continuation: "c" });
   expect(() => parseScoreLine({ prompt: "p" })).toThrow('"continuation" is missing, wanted text');
   expect(parseTextLine({ text: "t" })).toBe("t");
-  expect(() => parseTextLine({ text: "t", special: true })).toThrow('the key "special" is not known');
+  expect(() => parseTextLine({ text: "t", special: true })).toThrow('there is no field "special"');
 });

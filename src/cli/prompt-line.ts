@@ -5,6 +5,7 @@ import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-
 import { InputTypeError } from "../files/input-error.js";
 import { namesNear } from "../files/options.js";
 import { quote } from "../files/quote.js";
+import { issueSentence, shownAt } from "../files/schema-issue.js";
 
 const content = z.union([z.string(), z.array(z.string())], { error: "wanted text or an array of texts" });
 const message = z.strictObject({ role: z.string(), name: z.string().exactOptional(), content });
@@ -32,6 +33,7 @@ const blocksLine = z.strictObject(forms.blocks);
 const messagesLine = z.strictObject(forms.messages);
 const questionLine = z.strictObject(forms.question);
 const promptLine = z.strictObject(forms.prompt);
+const continuationPart = z.strictObject({ continuation: z.string() });
 const textLine = z.strictObject({ text: z.string() });
 
 /**
@@ -125,10 +127,8 @@ export function parseScoreLine(
   onPassedOver?: (key: string) => void,
 ): { readonly prompt: PromptInput; readonly continuation: string } {
   const { continuation, ...rest } = requireObject(value);
-  if (typeof continuation !== "string") {
-    throw new InputTypeError(`Cannot use the line: "continuation" is ${kindOf(continuation)}, wanted text`);
-  }
-  return { prompt: parsePromptLine(rest, onPassedOver), continuation };
+  const checked = check(continuationPart, continuation === undefined ? {} : { continuation });
+  return { prompt: parsePromptLine(rest, onPassedOver), ...checked };
 }
 
 /** A line of `tokenize`. @throws Error as parsePromptLine(). */
@@ -140,57 +140,11 @@ function requireObject(value: JsonValue): { readonly [key: string]: JsonValue } 
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     return value as { readonly [key: string]: JsonValue };
   }
-  throw new InputTypeError(`Cannot use the line: it is ${kindOf(value)}, wanted an object`);
+  throw new InputTypeError(`Cannot use the line: it is ${shownAt(value, [])}, wanted an object`);
 }
 
 function check<T>(schema: z.ZodType<T>, fields: { readonly [key: string]: JsonValue }): T {
   const result = schema.safeParse(fields);
   if (result.success) return result.data;
-  throw new InputTypeError(`Cannot use the line: ${explain(result.error.issues[0], fields)}`);
-}
-
-function explain(issue: z.core.$ZodIssue | undefined, fields: unknown): string {
-  if (issue === undefined) return "it does not fit";
-  const path = issue.path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("");
-  const where = path === "" ? "" : quote(path.replace(/^\./, ""), 80);
-  if (issue.code === "unrecognized_keys") {
-    return `the key ${quote(String(issue.keys[0]), 60)} is not known${where === "" ? "" : ` in ${where}`}`;
-  }
-  let value: unknown = fields;
-  for (const key of issue.path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key];
-  const wanted = wantedKind(issue);
-  return `${where} is ${value === undefined ? "missing" : kindOf(value)}, wanted ${wanted}`;
-}
-
-function wantedKind(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return (
-        (
-          {
-            string: "text",
-            array: "an array",
-            int: "a whole number, 0 or more",
-            number: "a whole number, 0 or more",
-            object: "an object",
-          } as Record<string, string>
-        )[issue.expected] ?? issue.expected
-      );
-    case "invalid_union":
-      return "text or an array of texts";
-    case "too_small":
-    case "too_big":
-      return "a whole number, 0 or more";
-    default:
-      return issue.message;
-  }
-}
-
-function kindOf(value: unknown): string {
-  if (value === undefined) return "missing";
-  if (value === null) return "null";
-  if (Array.isArray(value)) return "an array";
-  if (typeof value === "string") return "text";
-  if (typeof value === "number" || typeof value === "boolean") return String(value);
-  return "an object";
+  throw new InputTypeError(`Cannot use the line: ${issueSentence(result.error, fields)}`);
 }

@@ -7,6 +7,7 @@ import { readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { issueSentence } from "../files/schema-issue.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { orderAgreement } from "./agreement.js";
 import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
@@ -70,18 +71,12 @@ const rowSchema = z.strictObject({
  * @throws Error that names the row and what is wrong with it.
  */
 export async function readTableRows(path: string): Promise<TableRow[]> {
-  const parsed = z
-    .array(rowSchema)
-    .min(1)
-    .safeParse(await readJson(path));
+  const value = { rows: await readJson(path) };
+  const parsed = z.object({ rows: z.array(rowSchema).min(1) }).safeParse(value);
   if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    const [row, ...keys] = issue?.path ?? [];
-    const place = row === undefined ? "it" : `row ${Number(row) + 1}`;
-    const where = keys.length === 0 ? place : `${quote(keys.join("."))} of ${place}`;
-    throw new Error(`Cannot use ${quote(path)}: ${where} is not what it should be, ${issue?.message ?? ""}`);
+    throw new Error(`Cannot use ${quote(path)}: ${issueSentence(parsed.error, value)}`);
   }
-  const rows = parsed.data.map((row) => ({
+  const rows = parsed.data.rows.map((row) => ({
     ...row,
     model: resolve(dirname(path), row.model),
     paper: row.paper,

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { JsonValue } from "../files/bounded-json.js";
 import { readJson } from "../files/bounded-json.js";
-import { quote } from "../files/quote.js";
+import { issueSentence } from "../files/schema-issue.js";
 import type { RagLine } from "./rag-line.js";
 
 const row = z.object({
@@ -22,10 +22,7 @@ function hotpotLines(value: JsonValue): RagLine[] {
   return value.map((item: JsonValue, i) => {
     const parsed = row.safeParse(item);
     if (!parsed.success) {
-      const issue = parsed.error.issues[0];
-      throw new Error(
-        `Cannot use HotpotQA's question ${i + 1}: ${quote(issue?.path.join(".") ?? "")} is not what it should be, ${issue?.message ?? ""}`,
-      );
+      throw new Error(`Cannot use HotpotQA's question ${i + 1}: ${issueSentence(parsed.error, item)}`);
     }
     const { _id, question, answer, type, context } = parsed.data;
     const documents = context.map(([title, sentences]) => ({ title, text: sentences.join("") }));

@@ -125,15 +125,6 @@ export const errorResponses = {
   ),
 } as const;
 
-/** @example showPath(["messages", 0, "content"]) is "messages[0].content" */
-export function showPath(path: readonly PropertyKey[]): string {
-  return path.reduce<string>((text, part) => {
-    const name = String(part);
-    if (/^\d+$/.test(name) && text !== "") return `${text}[${name}]`;
-    return text === "" ? name : `${text}.${name}`;
-  }, "");
-}
-
 function oneLine(text: string): string {
   return clip(text.replace(/\s+/g, " ").trim().replace(/\.$/, ""), 400);
 }

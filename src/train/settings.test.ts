@@ -34,15 +34,11 @@ test.each(cases.wrong)("readSettings(): $set is refused as the trainer refuses i
 });
 
 test("readSettings(): says what the value is and what is wanted, as the schema has it", async () => {
-  expect(await said("training.rows_per_step=0")).toBe('"training.rows_per_step" is 0, wanted a whole number from 1 on');
-  expect(await said("optimizer.learning_rate=fast")).toBe(
-    '"optimizer.learning_rate" is "fast", wanted a number over 0',
-  );
-  expect(await said("optimizer.betas=[0.9,2]")).toBe('"optimizer.betas.1" is 2, wanted a number from 0 to 1');
-  expect(await said('model.mean_with={"path":"b","share":1}')).toBe(
-    '"model.mean_with.share" is 1, wanted a number over 0 below 1',
-  );
-  expect(await said("training.steps=ten")).toBe('"training.steps" is "ten", wanted a whole number from 1 on or null');
+  expect(await said("training.rows_per_step=0")).toBe('"training.rows_per_step" is 0, wanted 1 or more');
+  expect(await said("optimizer.learning_rate=fast")).toBe('"optimizer.learning_rate" is "fast", wanted a number');
+  expect(await said("optimizer.betas=[0.9,2]")).toBe('"optimizer.betas.1" is 2, wanted up to 1');
+  expect(await said('model.mean_with={"path":"b","share":1}')).toBe('"model.mean_with.share" is 1, wanted less than 1');
+  expect(await said("training.steps=ten")).toBe('"training.steps" is "ten", wanted a number or null');
   expect(await said('data.modes=["x"]')).toBe('"data.modes.0" is "x", wanted "block" or "full"');
   expect(await said('lora={"target_modules":[3]}')).toBe('"lora.target_modules.0" is 3, wanted text');
   expect(await said("data=null")).toBe('"data" is null, wanted an object');
@@ -52,7 +48,7 @@ test("readSettings(): puts values over the file's, sections that it lacks too, a
   const settings = await readSettings(path, ["lora.rank=4", "run_name=b=c", "training.steps=7"], python).catch(
     (error: unknown) => (error as Error).message,
   );
-  expect(settings).toContain('"run_name" is "b=c", wanted text that fits ^[A-Za-z0-9]');
+  expect(settings).toContain('"run_name" is "b=c", wanted text that fits /^[A-Za-z0-9]');
   const { lora, training, data } = await readSettings(path, ["lora.rank=4", "training.steps=7"], python);
   expect({ lora, training, data }).toMatchObject({
     lora: { rank: 4, quantize: "none" },

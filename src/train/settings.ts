@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
-import { clip, quote } from "../files/quote.js";
+import { quote } from "../files/quote.js";
+import { issueSentence } from "../files/schema-issue.js";
 
 interface Mean {
   readonly path: string;
@@ -56,7 +57,7 @@ export interface TrainerSettings {
  *
  * @param pythonFolder the folder that holds settings.schema.json.
  * @throws Error of one line that names the first key that is wrong.
- * @example "training.rows_per_step": 0 gives 'Cannot use "a.json": "training.rows_per_step" is 0, wanted a whole number from 1 on'
+ * @example "training.rows_per_step": 0 gives 'Cannot use "a.json": "training.rows_per_step" is 0, wanted 1 or more'
  */
 export async function readSettings(
   path: string,
@@ -69,9 +70,7 @@ export async function readSettings(
   const schema = await readJson(join(pythonFolder, "settings.schema.json"));
   const { success, data, error } = z.fromJSONSchema(schema as z.core.JSONSchema.JSONSchema).safeParse(value);
   const settings = data as TrainerSettings;
-  const problem = success
-    ? broken(settings)
-    : explain(innermost(error.issues[0] as z.core.$ZodIssue), value, schema as SchemaNode);
+  const problem = success ? broken(settings) : issueSentence(error, value, "setting", (path) => path.join("."));
   if (problem !== undefined) throw new Error(`Cannot use ${quote(path)}: ${problem}`);
   return settings;
 }
@@ -97,97 +96,6 @@ function overridden(settings: JsonObject, override: string): JsonObject {
     return { ...section, [first]: put(inner, rest) };
   };
   return put(settings, keys);
-}
-
-/** What the trainer's schema is made of, as Pydantic writes it. */
-interface SchemaNode {
-  readonly $ref?: string;
-  readonly $defs?: Readonly<Record<string, SchemaNode>>;
-  readonly anyOf?: readonly SchemaNode[];
-  readonly type?: string;
-  readonly enum?: readonly string[];
-  readonly const?: string;
-  readonly properties?: Readonly<Record<string, SchemaNode>>;
-  readonly items?: SchemaNode;
-  readonly prefixItems?: readonly SchemaNode[];
-  readonly pattern?: string;
-  readonly minimum?: number;
-  readonly exclusiveMinimum?: number;
-  readonly maximum?: number;
-  readonly exclusiveMaximum?: number;
-}
-
-interface Problem {
-  readonly path: readonly PropertyKey[];
-  readonly issue: z.core.$ZodIssue;
-}
-
-/** Of a union, the branch that took the value for its own and found something wrong inside. */
-function innermost(issue: z.core.$ZodIssue, before: readonly PropertyKey[] = []): Problem {
-  const path = [...before, ...issue.path];
-  const branches = issue.code === "invalid_union" ? issue.errors.map(([first]) => first) : [];
-  const own = branches.find((first) => first && (first.path.length > 0 || !first.code.startsWith("invalid_")));
-  return own === undefined ? { path, issue } : innermost(own, path);
-}
-
-function explain({ path, issue }: Problem, settings: JsonValue, schema: SchemaNode): string {
-  if (issue.code === "unrecognized_keys") return `there is no setting ${quote([...path, issue.keys[0]].join("."))}`;
-  let value: JsonValue | undefined = settings;
-  for (const key of path) value = (value as Readonly<Record<PropertyKey, JsonValue>> | undefined)?.[key];
-  const shown = value === undefined ? "missing" : clip(JSON.stringify(value), 80);
-  return `${quote(path.join("."))} is ${shown}, wanted ${wanted(nodeAt(schema, path), schema)}`;
-}
-
-function nodeAt(schema: SchemaNode, path: readonly PropertyKey[]): SchemaNode {
-  return path.reduce<SchemaNode>((node, key) => {
-    for (const each of branches(node, schema)) {
-      const inner = each.properties?.[key as string] ?? each.prefixItems?.[key as number] ?? each.items;
-      if (inner !== undefined) return inner;
-    }
-    return {};
-  }, schema);
-}
-
-function branches(node: SchemaNode, schema: SchemaNode): readonly SchemaNode[] {
-  if (node.$ref !== undefined) return branches(schema.$defs?.[node.$ref.replace("#/$defs/", "")] ?? {}, schema);
-  return node.anyOf?.flatMap((each) => branches(each, schema)) ?? [node];
-}
-
-function wanted(node: SchemaNode, schema: SchemaNode): string {
-  return branches(node, schema)
-    .flatMap((each) => {
-      const values = each.enum ?? (each.const === undefined ? undefined : [each.const]);
-      return values?.map((value) => quote(value)) ?? [`${kindOf(each, schema)}${rangeOf(each)}`];
-    })
-    .join(" or ");
-}
-
-function kindOf({ type, items, prefixItems, pattern }: SchemaNode, schema: SchemaNode): string {
-  switch (type) {
-    case "string":
-      return pattern === undefined ? "text" : `text that fits ${pattern}`;
-    case "integer":
-      return "a whole number";
-    case "number":
-      return "a number";
-    case "boolean":
-      return "true or false";
-    case "array":
-      if (prefixItems !== undefined) return `a list of ${prefixItems.length} numbers`;
-      return items === undefined ? "a list" : `a list with entries, each ${wanted(items, schema)}`;
-    case "object":
-      return "an object";
-    default:
-      return type ?? "another value";
-  }
-}
-
-function rangeOf({ minimum, exclusiveMinimum, maximum, exclusiveMaximum }: SchemaNode): string {
-  const low =
-    minimum !== undefined ? ` from ${minimum}` : exclusiveMinimum !== undefined ? ` over ${exclusiveMinimum}` : "";
-  const high =
-    maximum !== undefined ? ` to ${maximum}` : exclusiveMaximum !== undefined ? ` below ${exclusiveMaximum}` : "";
-  return low + (minimum !== undefined && high === "" ? " on" : high);
 }
 
 /** What the validators of settings.py say, in their order and words; undefined where all agree. */

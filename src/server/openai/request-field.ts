@@ -2,7 +2,8 @@ import type { FastifySchemaCompiler } from "fastify";
 import { z } from "zod";
 import { namesNear } from "../../files/options.js";
 import { clip, quote } from "../../files/quote.js";
-import { ApiError, showPath } from "../api-error.js";
+import { firstIssue, type Path, shownAt, showPath } from "../../files/schema-issue.js";
+import { ApiError } from "../api-error.js";
 
 /**
  * What becomes of a field: `read`: it does what OpenAI says of it; `neutral`: it would change the answer in a way that
@@ -87,36 +88,30 @@ export function requestValidator(
 }
 
 function requestError(error: z.ZodError, fields: RequestFields, schema: z.ZodType, body: unknown): ApiError {
-  const { path, issue } = innermost(error.issues[0]!);
+  const { path, unknownKey, shown, wanted } = firstIssue(error, body);
   const name = path[0];
   const field = typeof name === "string" && Object.hasOwn(fields, name) ? fields[name] : undefined;
-  if (field?.use === "neutral") {
-    const param = String(name);
-    const value = show(valueAt(body, [param]));
-    return new ApiError(400, `Cannot use ${quote(param)}: ${value}, wanted ${field.wanted}: ${field.about}`, {
-      code: "unsupported_value",
-      param,
-      cause: error,
-    });
-  }
-  if (issue.code === "unrecognized_keys") {
-    const key = issue.keys[0]!;
-    const param = clip(showPath([...path, key]), 120);
-    const near = pathsNear(key, path, fieldPaths(schema));
-    const wanted = near.length === 0 ? "" : `, wanted ${near.map((one) => quote(one)).join(" or ")}`;
-    const message = `Cannot use the request: there is no field ${quote(param)}${wanted}`;
+  if (unknownKey !== undefined && field?.use !== "neutral") {
+    const param = clip(showPath([...path, unknownKey]), 120);
+    const near = pathsNear(unknownKey, path, fieldPaths(schema));
+    const meant = near.length === 0 ? "" : `, wanted ${near.map((one) => quote(one)).join(" or ")}`;
+    const message = `Cannot use the request: there is no field ${quote(param)}${meant}`;
     return new ApiError(400, message, { code: "unknown_field", param, cause: error });
   }
-  // A key that cannot be used is the whole field's matter.
-  const at = issue.code === "invalid_key" ? path.slice(0, -1) : path;
-  const wanted = at.length === 1 && field !== undefined ? field.wanted : wantedBy(issue);
-  const param = clip(showPath(at), 120);
+  const isNeutral = field?.use === "neutral";
+  const param = isNeutral ? String(name) : clip(showPath(path), 120);
+  const words = isNeutral ? `${field.wanted}: ${field.about}` : path.length === 1 ? (field?.wanted ?? wanted) : wanted;
   const what = param === "" ? "the body" : quote(param);
-  return new ApiError(400, `Cannot use ${what}: ${show(valueAt(body, at))}, wanted ${wanted}`, {
-    code: "invalid_value",
-    param: param === "" ? undefined : param,
-    cause: error,
-  });
+  const is = isNeutral ? shownAt(body, [param]) : shown;
+  return new ApiError(
+    400,
+    `Cannot use ${what}: ${is === undefined ? "there is none" : `it is ${is}`}, wanted ${words}`,
+    {
+      code: isNeutral ? "unsupported_value" : "invalid_value",
+      param: param === "" ? undefined : param,
+      cause: error,
+    },
+  );
 }
 
 /**
@@ -161,70 +156,4 @@ function holdsMoreThan(maxValues: number, value: unknown): boolean {
     for (const inner of values) if (typeof inner === "object" && inner !== null) open.push(inner);
   }
   return false;
-}
-
-type Path = readonly PropertyKey[];
-
-interface Place {
-  readonly path: Path;
-  readonly issue: z.core.$ZodIssue;
-}
-
-/** What is wrong, where it is. Of a union, the branch of the value's own kind that found least was meant. */
-function innermost(issue: z.core.$ZodIssue, before: Path = []): Place {
-  const path = [...before, ...issue.path];
-  if (issue.code !== "invalid_union") return { path, issue };
-  const ofKind = issue.errors.filter(([first]) => first?.code !== "invalid_type" || first.path.length > 0);
-  const fewest = Math.min(...ofKind.map((issues) => issues.length));
-  const meant = ofKind.filter((issues) => issues.length === fewest);
-  const first = meant.length === 1 ? meant[0]?.[0] : undefined;
-  return first === undefined ? { path, issue } : innermost(first, path);
-}
-
-const kinds: Readonly<Record<string, string>> = {
-  string: "text",
-  number: "a number",
-  int: "a whole number",
-  boolean: "true or false",
-  array: "a list",
-  object: "an object",
-  record: "an object",
-  null: "none",
-};
-
-function wantedBy(issue: z.core.$ZodIssue): string {
-  if (issue.message.startsWith("wanted ")) return issue.message.slice("wanted ".length);
-  switch (issue.code) {
-    case "invalid_type":
-      return kinds[issue.expected] ?? issue.expected;
-    case "invalid_value":
-      return issue.values.map((value) => (typeof value === "string" ? quote(value) : String(value))).join(" or ");
-    case "too_small":
-      return `${issue.minimum}${issue.inclusive === false ? " not included" : ""} or more${unitOf(issue.origin)}`;
-    case "too_big":
-      return `up to ${issue.maximum}${unitOf(issue.origin)}`;
-    case "invalid_union":
-      return [...new Set(issue.errors.flatMap(([first]) => (first === undefined ? [] : [wantedBy(first)])))].join(
-        " or ",
-      );
-    default:
-      return "another value";
-  }
-}
-
-function unitOf(origin: string): string {
-  if (origin === "string") return " characters";
-  return origin === "array" ? " entries" : "";
-}
-
-function valueAt(body: unknown, path: Path): unknown {
-  return path.reduce((value, key) => (value as Readonly<Record<PropertyKey, unknown>> | null | undefined)?.[key], body);
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return "there is none";
-  if (typeof value === "string") return `it is ${quote(value, 80)}`;
-  if (Array.isArray(value)) return value.length === 0 ? "it is an empty list" : `it is a list of ${value.length}`;
-  if (typeof value === "object" && value !== null) return "it is an object";
-  return `it is ${String(value)}`;
 }
