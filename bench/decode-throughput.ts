@@ -2,6 +2,7 @@
 // sequence wait for a token, over short and long contexts?
 // `npm run bench -- decode-throughput`, or with models and threads: `npm run bench -- decode-throughput 135m,1b 2`
 import { Engine } from "../src/engine/engine.js";
+import type { LocalEngine } from "../src/engine/local-engine.js";
 import { type BenchModel, benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
@@ -11,7 +12,7 @@ const answerTokens = 48;
 const longPrompt = 4096;
 
 /** Sequences at the same time, over prompts of their own, and the ms from graph to graph while all of them decode. */
-async function stepMs(engine: Engine, numSequences: number, prompt: number, answer: number): Promise<number> {
+async function stepMs(engine: LocalEngine, numSequences: number, prompt: number, answer: number): Promise<number> {
   const source = new TokenSource(engine.model.source.config.vocabSize, 7);
   const options = { mode: "full", maxTokens: answer, logprobs: false, logitBias: noEnd(engine) } as const;
   const arrivals: number[][] = Array.from({ length: numSequences }, () => []);
@@ -33,7 +34,7 @@ async function stepMs(engine: Engine, numSequences: number, prompt: number, answ
   return median(gaps);
 }
 
-function noEnd(engine: Engine): Record<string, number> {
+function noEnd(engine: LocalEngine): Record<string, number> {
   return Object.fromEntries([...engine.model.endTokenIds].map((id) => [id, -100]));
 }
 

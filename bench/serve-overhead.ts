@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Engine } from "../src/engine/engine.js";
 import { embeddedModelPath } from "../src/engine/model.js";
-import type { EngineHost, HostGenerateRequest } from "../src/server/engine-host.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable } from "./shared/report.js";
 import { ServingProcess, startBlockAttention } from "./shared/serving-process.js";
@@ -48,27 +47,6 @@ function viaEngine(engine: Engine): Way {
   };
 }
 
-function viaHost(host: EngineHost): Way {
-  return async (blocks) => {
-    const sampling = { maxTokens: 2 };
-    const request: HostGenerateRequest = {
-      prompt: { blocks },
-      sampling,
-      mode: "block",
-      salt: "",
-      logprobs: false,
-      echo: false,
-    };
-    const from = performance.now();
-    let seenMs = Number.NaN;
-    for await (const event of host.generate(request)) {
-      if (event.kind !== "prompt") seenMs = Number.isNaN(seenMs) ? performance.now() - from : seenMs;
-      if (event.kind === "done") return { seenMs, engineMs: event.result.timings.ttftMs ?? Number.NaN };
-    }
-    throw new Error("Cannot measure: the answer did not end");
-  };
-}
-
 /** Clients keep their connection from one request to the next. */
 const agent = new Agent({ keepAlive: true });
 
@@ -98,22 +76,22 @@ function viaBareServer(url: string): Way {
   };
 }
 
-async function ready(host: EngineHost): Promise<void> {
-  while (host.status.state === "loading") await new Promise((resolve) => setTimeout(resolve, 10));
-  if (host.status.state !== "ready") throw new Error(`Cannot measure: ${host.status.lastError}`);
+async function ready(engine: Engine): Promise<void> {
+  while (engine.status.state === "loading") await new Promise((resolve) => setTimeout(resolve, 10));
+  if (engine.status.state !== "ready") throw new Error(`Cannot measure: ${engine.status.lastError}`);
 }
 
 const modulePath = pathToFileURL(join("dist", "server", "engine-process", "spawn-engine.js")).href;
 const { spawnEngine } = (await import(modulePath)) as typeof import("../src/server/engine-process/spawn-engine.js");
 await using engine = await Engine.load({ model, threads, storeBytes });
-await using host = spawnEngine({ model, threads, storeBytes });
+await using child = spawnEngine({ model, threads, storeBytes });
 await using server = await startBlockAttention({ model, threads, storeBytes });
 await using bare = await ServingProcess.start(process.execPath, [join("bench", "shared", "bare-server.mjs")], "/");
-await ready(host);
+await ready(child);
 
 const ways: readonly (readonly [name: string, way: Way, measured: FirstToken[]])[] = [
   ["engine in this process", viaEngine(engine), []],
-  ["engine in a process of its own", viaHost(host), []],
+  ["engine in a process of its own", viaEngine(child), []],
   ["server, over HTTP", viaHttp(server.url), []],
   ["bare Node server and process", viaBareServer(bare.url), []],
 ];

@@ -3,6 +3,7 @@
 // `npm run bench -- ttft [135m|embedded] [longest]`; a prompt that fills the context leaves no room for a token.
 import { AssembledContext, assemble } from "../src/engine/assemble.js";
 import { Engine } from "../src/engine/engine.js";
+import type { LocalEngine } from "../src/engine/local-engine.js";
 import { Scheduler } from "../src/engine/scheduler.js";
 import { fullFlops, storedFlops } from "../src/eval/flops.js";
 import { causalMask } from "../src/ggml/attention-mask.js";
@@ -16,14 +17,14 @@ import { describeRun, median, printTable, TokenSource } from "./shared/report.js
 const question = 50;
 const lengths = [50, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 
-async function ttft(engine: Engine, blocks: number[][], mode: "full" | "block"): Promise<number> {
+async function ttft(engine: LocalEngine, blocks: number[][], mode: "full" | "block"): Promise<number> {
   const result = await engine.complete({ blockTokenIds: blocks }, { mode, maxTokens: 1 });
   return result.timings.ttftMs ?? Number.NaN;
 }
 
 /** The kernels of a prompt whose passages are all there, each measured alone: rotation, products, attention, in ms. */
 async function kernelTimes(
-  engine: Engine,
+  engine: LocalEngine,
   passages: number[][],
 ): Promise<{ rotation: number; products: number; attention: number }> {
   const { backend, decoder } = engine.model;

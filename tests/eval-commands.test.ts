@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { synthesizeContext } from "../src/data/synth/context.js";
 import { Engine } from "../src/engine/engine.js";
+import type { LocalEngine } from "../src/engine/local-engine.js";
 import type { GenerateResult } from "../src/engine/results.js";
 import type { RunsComparison } from "../src/eval/compare.js";
 import { type FakePeer, type PeerRequest, startFakePeer, streamAnswer } from "../src/eval/fake-peer.suite.js";
@@ -337,12 +338,12 @@ test("eval sweep: prompts over the context are a row of their own, no crash", as
 test("eval ttft: every time is of the blocks that it says, and a length over the context is told", async () => {
   await using engine = await Engine.load({ threads: 1, trainedModes: ["block", "full"] });
   const results: GenerateResult[] = [];
-  const complete: Engine["complete"] = async (...args) => {
+  const complete: LocalEngine["complete"] = async (...args) => {
     const result = await engine.complete(...args);
     results.push(result);
     return result;
   };
-  const recorded = { model: engine.model, contextLength: engine.contextLength, complete } as unknown as Engine;
+  const recorded = { model: engine.model, contextLength: engine.contextLength, complete } as unknown as LocalEngine;
   const table = await measureTtft({
     engine: recorded,
     model: "tiny",

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import type { Engine } from "../engine/engine.js";
 import type { EngineSettings } from "../engine/engine-options.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { wholeNumber } from "../files/options.js";
 import { listOf } from "../files/settings.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -90,7 +90,7 @@ export async function runBench(flags: BenchFlags, terminal: Terminal): Promise<n
 }
 
 async function firstToken(
-  engine: Engine,
+  engine: LocalEngine,
   blockTokenIds: readonly (readonly number[])[],
   mode: AttentionMode,
   signal: AbortSignal,

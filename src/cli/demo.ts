@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { Engine } from "../engine/engine.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { embeddedModelPath } from "../engine/model.js";
 import type { GenerateResult } from "../engine/results.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
@@ -112,7 +113,7 @@ async function readSets(path: string, terminal: Terminal): Promise<PassageSet[]>
 }
 
 async function stream(
-  engine: Engine,
+  engine: LocalEngine,
   question: string,
   documents: readonly RagDocument[],
   { stdout, signal, colors }: Terminal,
@@ -120,7 +121,7 @@ async function stream(
   await write(stdout, "  answer:   ", signal);
   for await (const event of engine.generate({ question, documents }, { maxTokens: 60, signal })) {
     signal.throwIfAborted();
-    if (event.kind === "prompt") continue;
+    if (!("text" in event)) continue;
     await write(stdout, colors.cyan(event.text.replace(/\s+/g, " ")), signal);
     if (event.kind !== "done") continue;
     await write(stdout, "\n", signal);
@@ -131,7 +132,7 @@ async function stream(
 
 /** Time to the first token, and tokens computed and reused, over the passages of one question and over all of them. */
 async function compare(
-  engine: Engine,
+  engine: LocalEngine,
   model: string,
   sets: readonly PassageSet[],
   flags: DemoFlags,

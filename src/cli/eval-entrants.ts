@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
-import type { Engine } from "../engine/engine.js";
 import type { EngineSettings } from "../engine/engine-options.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { ENGINE_ENTRANTS, type EngineEntrant, type Entrant, engineEntrant, peerEntrant } from "../eval/entrant.js";
 import { PEER_PROMPTS, type PeerPrompt } from "../eval/peer-responder.js";
 import { isInputError } from "../files/input-error.js";
@@ -93,7 +93,7 @@ export function addEntrantOptions(command: Command, defaultModes: string): Comma
  */
 export async function openEntrants(
   flags: EntrantFlags,
-  defaultModes: (engine: Engine) => readonly EngineEntrant[],
+  defaultModes: (engine: LocalEngine) => readonly EngineEntrant[],
   terminal: Terminal,
 ): Promise<Entrants> {
   const peers = readPeers(flags, terminal);

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { type Command, Option } from "commander";
-import type { Engine } from "../engine/engine.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { type RagLine, type ReadLines, readRagLines } from "../eval/rag-line.js";
 import { runRag } from "../eval/rag-run.js";
 import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
@@ -176,7 +176,7 @@ async function runMany(
   against: ComparedRun | undefined,
   terminal: Terminal,
 ): Promise<number> {
-  const ownMode = (engine: Engine) => [flags.positionReencoding ? engine.defaultMode : "no-reencoding"] as const;
+  const ownMode = (engine: LocalEngine) => [flags.positionReencoding ? engine.defaultMode : "no-reencoding"] as const;
   await using entrants = await openEntrants(flags, ownMode, terminal);
   const bar = new ProgressBar(terminal, "Answering");
   const report = await runSets({

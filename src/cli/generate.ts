@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import type { Engine } from "../engine/engine.js";
 import type { EngineSettings, GenerateOptions, RequestOptions } from "../engine/engine-options.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { GenerateResult, TokenLogprob } from "../engine/results.js";
 import { openEngine } from "./open-engine.js";
@@ -55,7 +55,7 @@ export async function runGenerate(flags: GenerateFlags, terminal: Terminal): Pro
 }
 
 async function answerAsJson(
-  engine: Engine,
+  engine: LocalEngine,
   input: PromptInput,
   options: GenerateOptions & RequestOptions,
   flags: GenerateFlags,
@@ -99,14 +99,14 @@ function resultLine(result: GenerateResult) {
 }
 
 async function answerAsText(
-  engine: Engine,
+  engine: LocalEngine,
   input: PromptInput,
   options: GenerateOptions & RequestOptions,
   flags: GenerateFlags,
   terminal: Terminal,
 ): Promise<GenerateResult> {
   for await (const event of engine.generate(input, options)) {
-    if (event.kind === "prompt") continue;
+    if (!("text" in event)) continue;
     if (!terminal.signal.aborted) await write(terminal.stdout, event.text, terminal.signal);
     if (event.kind === "token") {
       if (flags.logprobs !== undefined) tellLogprobs(event, terminal);

@@ -4,10 +4,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
+import type { Engine } from "../engine/engine.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
+import type { EngineStatus } from "../engine/status-source.js";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
 import { createApp, refusePublicWithoutKeys } from "../server/app.js";
-import type { EngineHost, HostStatus } from "../server/engine-host.js";
 import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { loadConfig, type ServerConfig } from "../server/server-config.js";
@@ -37,7 +38,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   ]);
   const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
-  await using host = spawnEngine({
+  await using engine = spawnEngine({
     ...engineSettingsOf(config),
     // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
     readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
@@ -45,12 +46,12 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
     onWarning: (warning) => logger.warn(warning),
     onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
   });
-  const app = await createApp({ host, config, keys, logger, stopping: stopping.signal });
+  const app = await createApp({ engine, config, keys, logger, stopping: stopping.signal });
   try {
     const address = await listen(app, config);
     const tellAddress = () => terminal.stdout.write(`Listening on ${address}\n`);
     if (!flags.waitReady) tellAddress();
-    const failure = await untilEnd(host, terminal, logger, flags.waitReady ? tellAddress : undefined);
+    const failure = await untilEnd(engine, terminal, logger, flags.waitReady ? tellAddress : undefined);
     stopping.abort();
     if (failure !== undefined) {
       note(terminal, failure);
@@ -62,7 +63,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   } finally {
     stopping.abort();
     // Ends what still runs with an error that its client sees.
-    await host[Symbol.asyncDispose]();
+    await engine[Symbol.asyncDispose]();
     await Promise.race([app.whenIdle(), sleep(lastWordsMs, undefined, { ref: false })]);
     app.server.closeAllConnections();
     await app.close();
@@ -113,18 +114,18 @@ const listenErrors: Readonly<Record<string, string>> = {
  * @returns why the model could not be loaded.
  */
 function untilEnd(
-  host: EngineHost,
+  engine: Engine,
   { signal }: Terminal,
   logger: Logger,
   onLoaded: (() => void) | undefined,
 ): Promise<string | undefined> {
   let tell = onLoaded;
   return new Promise((resolve) => {
-    const watch = (status: HostStatus): void => {
+    const watch = (status: EngineStatus): void => {
       const { state, restarts, lastError } = status;
       const line = { state, restarts, ...(lastError !== undefined && { lastError }) };
       if (state === "restarting" || state === "failed") logger.error(line, "the engine is not there");
-      else logger.info({ ...line, ...(state === "ready" && { model: host.model?.name }) }, `the engine is ${state}`);
+      else logger.info({ ...line, ...(state === "ready" && { model: engine.info?.name }) }, `the engine is ${state}`);
       if (state === "ready") {
         tell?.();
         tell = undefined;
@@ -137,9 +138,9 @@ function untilEnd(
       resolve(failure);
     };
     const onSignal = (): void => end(undefined);
-    const stopWatching = host.onStatus(watch);
+    const stopWatching = engine.onStatus(watch);
     signal.addEventListener("abort", onSignal);
     if (signal.aborted) end(undefined);
-    else if (host.status.state !== "loading") watch(host.status);
+    else if (engine.status.state !== "loading") watch(engine.status);
   });
 }

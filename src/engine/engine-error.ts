@@ -1,11 +1,10 @@
 import { isInputError } from "../files/input-error.js";
 
 /** What a caller may choose by: see `EngineError`. */
-export type EngineErrorCode = "invalid" | "too_long" | "queue_full" | "slow_reader";
+export type EngineErrorCode = "invalid" | "too_long" | "queue_full" | "slow_reader" | "unavailable" | "died" | "failed";
 
 /**
- * Why an engine did not take a request. What is the caller's fault, and a full queue, comes out as this; all else (a device
- * that fails, an engine that closes) as the error that it is.
+ * Why an engine did not do what it was asked.
  *
  * | code | HTTP | |
  * |---|---|---|
@@ -13,6 +12,9 @@ export type EngineErrorCode = "invalid" | "too_long" | "queue_full" | "slow_read
  * | `too_long` | 400 | the prompt does not fit the model's context, or the memory of contexts |
  * | `queue_full` | 503 | too many requests wait; later there may be room |
  * | `slow_reader` | 500 | nobody read the answer for `readerTimeoutMs` while as much of it waited as may |
+ * | `unavailable` | 503 | the engine is loading, restarting or closed |
+ * | `died` | 500 | the engine's process died with the request |
+ * | `failed` | 500 | the device or the engine failed; the reason is the `cause` |
  */
 export class EngineError extends Error {
   override readonly name = "EngineError";
@@ -51,4 +53,10 @@ export async function awaitInput<T>(check: Promise<T>, signal: AbortSignal): Pro
 /** A check's error as the caller gets it: see checkInput(). */
 export function asRefusal(error: unknown): unknown {
   return isInputError(error) ? new EngineError("invalid", error.message, { cause: error }) : error;
+}
+
+/** What went wrong while a request ran, as its caller gets it: an EngineError, of code `failed` where it is none yet. */
+export function asEngineError(error: unknown): EngineError {
+  if (error instanceof EngineError) return error;
+  return new EngineError("failed", error instanceof Error ? error.message : String(error), { cause: error });
 }

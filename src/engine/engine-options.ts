@@ -16,7 +16,7 @@ import { backendKinds } from "../ggml/library.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
-import type { EncodedPassage } from "./results.js";
+import type { EncodedPassage, Token } from "./results.js";
 import { type SamplingInput, samplingFields } from "./sampling-options.js";
 
 export interface EngineOptions extends Omit<ModelOptions, "model"> {
@@ -60,11 +60,20 @@ export interface RequestOptions {
 }
 
 export interface GenerateOptions extends SamplingInput {
+  /** How many answers: all of one prompt, which is tokenized once. With a seed, answer i has seed + i. Default 1. */
+  readonly n?: number | undefined;
   /**
-   * Tells, with the `prompt` event, how likely each token of the prompt was, and that many of the likeliest tokens in its
-   * place, 0 to 20. Local blocks are computed for it, hits too. Left out: nothing is told.
+   * Gives the prompt's tokens, spelled, in `echo` events before the `prompt` event. With `logprobs` they come with how likely each was, and
+   * `topLogprobs` of the likeliest in its place; local blocks are computed for it, hits too. Default false.
    */
-  readonly promptLogprobs?: number | undefined;
+  readonly echo?: boolean | undefined;
+  /** Gives the answer's tokens with their own text and bytes, and the likeliest others with theirs. Default false. */
+  readonly spell?: boolean | undefined;
+  /**
+   * The most log-probabilities of one answer: of its tokens, of an echo's, and of those in their places, together. What
+   * could have more is refused before anything is computed. Default: as many as there are.
+   */
+  readonly maxLogprobs?: number | undefined;
 }
 
 export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
@@ -73,8 +82,8 @@ export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
   readonly splitLong?: SplitLong | undefined;
   /** How many blocks passages may be split into, all together: one that has too many parts fails. Default: as many as there are. */
   readonly maxBlocks?: number | undefined;
-  /** Told of each passage in order, as it is there; of one that is split, of each part. */
-  readonly onBlock?: ((block: EncodedPassage) => void) | undefined;
+  /** Called for each passage in order, as it is there; of one that is split, for each part. Encoding waits for what it returns. */
+  readonly onBlock?: ((block: EncodedPassage) => unknown) | undefined;
 }
 
 export interface TokenizeOptions {
@@ -83,6 +92,8 @@ export interface TokenizeOptions {
   /** More tokens are an error. Default: as many as there are. */
   readonly maxTokens?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called with the tokens, spelled, some at a time, and how many there are in all; once where there are none. The next wait for what it returns. */
+  readonly onTokens?: ((tokens: readonly Token[], numTokens: number) => unknown) | undefined;
 }
 
 export interface ScoreOptions extends RequestOptions {
@@ -169,7 +180,10 @@ const requestFields = {
 export const readGenerateOptions = optionsOf({
   ...requestFields,
   ...samplingFields,
-  promptLogprobs: wholeNumber(0, 20),
+  n: wholeNumber(1, 1024),
+  echo: anyBoolean,
+  spell: anyBoolean,
+  maxLogprobs: wholeNumber(0),
 } satisfies FieldsOf<GenerateOptions & RequestOptions>);
 
 export const readScoreOptions = optionsOf({
@@ -195,6 +209,7 @@ export const readTokenizeOptions = optionsOf({
   special: anyBoolean,
   maxTokens: wholeNumber(0),
   signal: anySignal,
+  onTokens: aFunction<TokenizeOptions["onTokens"]>(),
 } satisfies FieldsOf<TokenizeOptions>);
 
 export const readBlockOptions = optionsOf(blockFields);

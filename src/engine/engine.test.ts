@@ -5,9 +5,10 @@ import { temporaryFolder } from "../files/test-files.suite.js";
 import { Engine } from "./engine.js";
 import { EngineError } from "./engine-error.js";
 import type { EngineOptions } from "./engine-options.js";
+import type { LocalEngine } from "./local-engine.js";
 import type { GenerateEvent } from "./results.js";
 
-async function smallEngine(options: EngineOptions = {}): Promise<Engine> {
+async function smallEngine(options: EngineOptions = {}): Promise<LocalEngine> {
   const folder = await temporaryFolder();
   writeRandomModel(folder, { architecture: "llama", contextLength: 512 });
   return Engine.load({
@@ -40,7 +41,7 @@ test("Engine: what is the caller's fault is an EngineError with a code and its r
     ["invalid", () => engine.complete(input, { logitBias: { 999999: 1 } })],
     ["invalid", () => engine.complete(input, { mode: bad("both") })],
     ["invalid", () => engine.complete(input, { salt: bad(1) })],
-    ["invalid", () => engine.complete(input, { promptLogprobs: 21 })],
+    ["invalid", () => engine.complete(input, { n: 0 })],
     ["invalid", () => engine.complete({ prompt: "a", cut: bad("some") })],
     ["invalid", () => engine.complete({ prompt: "a", cut: "none", segment: { limit: 3 } })],
     ["invalid", () => engine.score(input, "")],
@@ -130,14 +131,14 @@ test("Engine.generate(): without logprobs the same tokens come, and no log-proba
   }
 });
 
-test("Engine.generate(): with promptLogprobs the answer is the same, and its room is given back", async () => {
+test("Engine.generate(): with an echo the answer is the same, and its room is given back", async () => {
   await using engine = await smallEngine();
   const options = { maxTokens: 4, logitBias: noEnd };
   const plain = await engine.complete(input, options);
-  const told = await all(engine.generate(input, { ...options, promptLogprobs: 0 }));
+  const told = await all(engine.generate(input, { ...options, echo: true }));
   const done = told.at(-1) as GenerateEvent & { kind: "done" };
   expect(done.result.tokenIds).toEqual(plain.tokenIds);
-  expect(told[0]).toMatchObject({ promptLogprobs: expect.any(Array) });
+  expect(told[0]).toMatchObject({ kind: "echo", tokens: expect.any(Array) });
   expect(engine.stats().contexts.usedBytes).toBe(0);
 });
 

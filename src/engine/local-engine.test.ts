@@ -6,10 +6,14 @@ import { noEnd } from "../../tests/laws/law-models.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { Engine } from "./engine.js";
+import { engineSuite } from "./engine.suite.js";
 import type { EngineOptions } from "./engine-options.js";
+import type { LocalEngine } from "./local-engine.js";
 import type { GenerateEvent } from "./results.js";
 
-async function smallEngine(options: EngineOptions = {}): Promise<Engine> {
+engineSuite("LocalEngine", () => Engine.load({ threads: 1 }));
+
+async function smallEngine(options: EngineOptions = {}): Promise<LocalEngine> {
   const folder = await temporaryFolder();
   writeRandomModel(folder, { architecture: "llama", contextLength: 2048 });
   return Engine.load({ model: folder, threads: 1, ...options });
@@ -102,4 +106,48 @@ test("Engine.generate(): an answer that nobody holds any more is given up", asyn
   });
   expect(engine.stats().contexts.usedBytes).toBe(0);
   expect(engine.stats().requests.cancelled).toBe(1);
+});
+
+const prompt = { blocks: ["- Title: The key\nThe red key hangs in the hall.\n", "Question: Where is the red key?"] };
+
+test("LocalEngine.generate(): an echo with log-probabilities, those of score()", async () => {
+  await using engine = await Engine.load({ threads: 1 });
+  const [passage, question] = prompt.blocks as [string, string];
+  const options = { mode: "full", echo: true, maxTokens: 0, topLogprobs: 2 } as const;
+  const echo = [];
+  for await (const event of engine.generate(prompt, options)) if (event.kind === "echo") echo.push(...event.tokens);
+  const context = engine.model.tokenizer.encode(passage, "all");
+  const scored = await engine.score({ blockTokenIds: [context] }, question, { mode: "full", top: 2 });
+  const tail = echo.slice(-scored.logprobs.length);
+  expect(tail.map(({ id }) => id)).toEqual(scored.continuationTokenIds);
+  for (const [i, { logprob, top }] of tail.entries()) {
+    expect(logprob).toBeCloseTo(scored.logprobs[i]!, 3);
+    expect(top.map(({ id }) => id)).toEqual(scored.top[i]!.map(({ id }) => id));
+  }
+});
+
+test("LocalEngine.generate(): n answers tokenize their prompt once", async () => {
+  await using engine = await Engine.load({ threads: 1 });
+  let numReads = 0;
+  const counted = () => ({
+    get blocks() {
+      numReads += 1;
+      return prompt.blocks;
+    },
+  });
+  for await (const _ of engine.generate(counted(), { maxTokens: 1 }));
+  const readsOfOne = numReads;
+  expect(readsOfOne).toBeGreaterThan(0);
+  numReads = 0;
+  for await (const _ of engine.generate(counted(), { maxTokens: 1, n: 3 }));
+  expect(numReads).toBe(readsOfOne);
+});
+
+test("LocalEngine.generate(): more requests than may wait are refused as queue_full", async () => {
+  await using engine = await Engine.load({ threads: 1, maxRunning: 1, maxQueued: 1 });
+  const asked = Array.from({ length: 3 }, () => engine.complete(prompt).catch((error: unknown) => error));
+  const answers = await Promise.all(asked);
+  expect(answers.filter((answer) => answer instanceof Error)).toMatchObject([
+    { name: "EngineError", code: "queue_full" },
+  ]);
 });

@@ -14,7 +14,7 @@ import { Admission, type Ticket } from "./admission.js";
 import { ByteBudget } from "./byte-budget.js";
 import { ContextMaker, type LocalBlock, type MutableTimings, type Prepared, type RequestOf } from "./context-maker.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
-import { awaitInput, checkInput, EngineError } from "./engine-error.js";
+import { asEngineError, awaitInput, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
   type EngineOptions,
@@ -33,7 +33,7 @@ import {
 } from "./engine-options.js";
 import { createExp, PromptScorer, tokenLogprobs } from "./logprobs.js";
 import { memoryShare } from "./memory-share.js";
-import { embeddedModelPath, type LoadedModel, loadModel } from "./model.js";
+import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
 import { Outbox } from "./outbox.js";
 import { passagesInSteps } from "./passage-tokens.js";
 import {
@@ -54,13 +54,17 @@ import type {
   GenerateResult,
   PromptLogprob,
   ScoreResult,
+  ServedBlock,
   TokenLogprob,
 } from "./results.js";
 import { createSampler, type Sampler } from "./sampler.js";
-import { type SamplingOptions, samplingOf } from "./sampling-options.js";
+import { requireLogprobs, type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
 import { Sequence } from "./sequence.js";
 import { SlicedWork } from "./sliced-work.js";
+import { type EngineStatus, StatusSource } from "./status-source.js";
+import { TokenSpeller } from "./token-speller.js";
+import { unlessAborted } from "./unless-aborted.js";
 
 const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
@@ -69,19 +73,37 @@ const maxUnreadEvents = 32;
 const defaultReaderTimeoutMs = 60_000;
 /** Passages leased at a time while encoding for an index. */
 const encodeBatch = 64;
+/** Of what one event or call carries: a few milliseconds' worth of messages. */
+const tokensOfPart = 256;
+const logprobsOfPart = 2048;
 
 /** What holds for a request as a whole, checked. */
 interface Terms extends RequestOf {
   readonly mode: AttentionMode;
 }
 
-/** What is asked of an answer, checked. */
-interface AskedAnswer {
+/** What is asked of the answers to a prompt, checked. */
+interface AskedAnswers {
   readonly terms: Terms;
   readonly sampling: SamplingOptions;
-  readonly sampler: Sampler;
-  readonly promptLogprobs: number | undefined;
+  /** One for each answer. */
+  readonly samplers: readonly Sampler[];
+  readonly echo: boolean;
+  readonly spell: boolean;
+  readonly maxLogprobs: number | undefined;
   readonly callerSignal: AbortSignal | undefined;
+}
+
+/** One of a request's answers. */
+interface AnswerPlace {
+  readonly index: number;
+  readonly ticket: Ticket;
+  /** When the request came. */
+  readonly startedAt: number;
+  /** The prompt's tokens, made once for all answers. */
+  readonly tokenized: () => Promise<TokenizedPrompt>;
+  readonly tell: (event: GenerateEvent) => void;
+  readonly isPaused: () => boolean;
 }
 
 /**
@@ -99,6 +121,9 @@ export class LocalEngine implements AsyncDisposable {
   readonly kvType: KVType;
   /** The longest prompt plus answer, in tokens. */
   readonly contextLength: number;
+  readonly info: ModelInfo;
+  readonly #status = new StatusSource({ state: "ready", restarts: 0 });
+  readonly #speller: TokenSpeller;
   readonly #store: BlockStore<DeviceBlockMemory>;
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
@@ -117,7 +142,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #readerTimeoutMs: number;
   #hasWarned = false;
 
-  private constructor(model: LoadedModel, options: ReturnType<typeof readEngineOptions>) {
+  private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
     // Every request listens to it.
     setMaxListeners(0, this.#closing.signal);
     const { contextLength, slidingWindow } = model.source.config;
@@ -143,6 +168,17 @@ export class LocalEngine implements AsyncDisposable {
     this.#mode = options.mode;
     this.#ragTexts = ragTexts(options.ragTexts, model.source.config.blockAttention?.ragPrompt);
     this.#onWarning = options.onWarning ?? (() => undefined);
+    this.#speller = new TokenSpeller(model.tokenizer);
+    this.info = {
+      name: modelName(path),
+      contextLength: this.contextLength,
+      vocabSize: model.source.config.vocabSize,
+      kvType: this.kvType,
+      defaultMode: this.defaultMode,
+      trainedModes: this.#trainedModes,
+      hasChatTemplate: model.chatTemplate !== undefined,
+      loadedAt: Math.floor(Date.now() / 1000),
+    };
   }
 
   /**
@@ -154,8 +190,16 @@ export class LocalEngine implements AsyncDisposable {
   static async load(options: EngineOptions = {}): Promise<LocalEngine> {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
-    const model = await loadModel({ ...checked, model: checked.model ?? embeddedModelPath() });
-    return new LocalEngine(model, checked);
+    const path = checked.model ?? embeddedModelPath();
+    return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked);
+  }
+
+  get status(): EngineStatus {
+    return this.#status.current;
+  }
+
+  onStatus(listener: (status: EngineStatus) => void): () => void {
+    return this.#status.listen(listener);
   }
 
   /** The mode of requests that name none. */
@@ -175,10 +219,9 @@ export class LocalEngine implements AsyncDisposable {
    * Answers a prompt, token by token. The engine computes ahead of its reader, as far as `maxUnread` events; one who reads
    * nothing for `readerTimeoutMs` while so many wait gets an error. Leaving the loop, or an abort of the signal, frees all
    * that the request took at once, whatever its reader does, and so does an iterator that nobody holds any more; after an
-   * abort the last event says `cancelled`.
+   * abort the last event of each answer says `cancelled`.
    *
-   * @throws EngineError for a prompt or options that cannot be used, a full queue, or a slow reader; Error if the device
-   * fails.
+   * @throws EngineError.
    */
   generate(
     input: PromptInput | TokenizedPrompt,
@@ -202,7 +245,7 @@ export class LocalEngine implements AsyncDisposable {
       onRoom: () => this.#scheduler.wake(),
       onStalled: () => leaving.abort(slowReader(this.#readerTimeoutMs)),
     });
-    const answered = this.#answer(input, asked, outbox);
+    const answered = this.#answers(input, asked, outbox, leaving);
     try {
       yield* outbox.read();
     } finally {
@@ -211,37 +254,83 @@ export class LocalEngine implements AsyncDisposable {
     }
   }
 
-  /** An answer from its coming to its end, whoever reads it and how fast. Never throws: its reader gets what it throws. */
-  async #answer(
+  /** A prompt's answers from their coming to their end, whoever reads them and how fast. Never throws: their reader gets what one throws. */
+  async #answers(
     input: PromptInput | TokenizedPrompt,
-    { terms, sampling, sampler, promptLogprobs: numTop, callerSignal }: AskedAnswer,
+    asked: AskedAnswers,
     outbox: Outbox<GenerateEvent>,
+    leaving: AbortController,
   ): Promise<void> {
     const startedAt = performance.now();
+    const { mode, owner, signal } = asked.terms;
+    let prompt: Promise<TokenizedPrompt> | undefined;
+    const tokenized = () => {
+      prompt ??= this.#tokenized(input, mode, signal);
+      return prompt;
+    };
+    /** What comes before the first answer's `prompt` event, which stands for all. */
+    let early: GenerateEvent[] | undefined = [];
+    const tellOf = (index: number) => (event: GenerateEvent) => {
+      if (index > 0 && (event.kind === "echo" || event.kind === "prompt")) return;
+      if (index > 0 && early !== undefined) {
+        early.push(event);
+        return;
+      }
+      outbox.push(event);
+      if (event.kind === "echo" || early === undefined) return;
+      for (const other of early) outbox.push(other);
+      early = undefined;
+    };
+    try {
+      const tickets = this.#admission.join(owner, asked.samplers.length);
+      const answers = tickets.map(async (ticket, index) => {
+        const place = { index, ticket, startedAt, tokenized, tell: tellOf(index), isPaused: () => outbox.isFull };
+        await this.#answer(asked, place).catch((error: unknown) => {
+          outbox.fail(error);
+          leaving.abort(error);
+        });
+      });
+      await Promise.all(answers);
+      outbox.end();
+    } catch (error) {
+      outbox.fail(error);
+    }
+  }
+
+  async #answer(
+    { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal }: AskedAnswers,
+    { index, ticket, startedAt, tokenized, tell, isPaused }: AnswerPlace,
+  ): Promise<void> {
     const { mode, signal } = terms;
     const { tokenizer, endTokenIds } = this.model;
+    const { logprobs, topLogprobs } = sampling;
     const timings = newTimings();
     const sequence = new Sequence({
-      ...{ sampler, stop: sampling.stop, endTokenIds, tokenizer, startedAt },
-      tell: (event) => outbox.push(event),
-      isPaused: () => outbox.isFull,
+      ...{ sampler: samplers[index] as Sampler, stop: sampling.stop, endTokenIds, tokenizer, startedAt, isPaused },
+      tell: (sampled, text) => {
+        const spelled = spell ? this.#speller.spell(sampled) : undefined;
+        // Spelled once, sent once: the same objects.
+        const { id: tokenId, logprob, top } = spelled ?? sampled;
+        tell({ kind: "token", index, tokenId, text, logprob, top, ...(spelled && { spelled }) });
+      },
     });
     let prompt: TokenizedPrompt | undefined;
     let prepared: Prepared | undefined;
     const end = () => {
       const text = sequence.end();
-      const { tokenIds, endToken, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
+      const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
       const { cachedTokens = 0, blocks = [] } = prepared ?? {};
       const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, completionTokens: tokenIds.length };
       const warnings = prompt?.warnings ?? [];
       const spent = { ...timings, ttftMs, decodeMs };
       const told = { mode, usage, timings: spent, blocks, seed, warnings };
-      outbox.push({ kind: "done", text, result: { text: sequence.text, tokenIds, endToken, finishReason, ...told } });
-      outbox.end();
+      const endToken = token && spell ? { ...token, spelled: this.#speller.spell(token) } : token;
+      const result = { text: sequence.text, tokenIds, endToken, finishReason, ...told };
+      tell({ kind: "done", index, text, result });
     };
     try {
-      await this.#asRequest(terms, async (ticket) => {
-        prompt = await this.#tokenized(input, mode, signal);
+      const work = async () => {
+        prompt = await tokenized();
         timings.tokenizeMs = performance.now() - startedAt;
         const { blocks, isContinued } = prompt;
         const promptIds = blocks.flatMap((block) => [...block]);
@@ -250,20 +339,25 @@ export class LocalEngine implements AsyncDisposable {
           // The last token's key and value are never read.
           capacity: promptIds.length + Math.max(0, maxTokens - 1),
           decodes: maxTokens > 1,
-          scoresPrompt: numTop !== undefined,
+          scoresPrompt: echo && logprobs,
         });
+        if (logprobs) {
+          const numTokens = maxTokens + (echo ? promptIds.length : 0);
+          requireLogprobs(numTokens * (1 + topLogprobs), maxLogprobs);
+        }
         await this.#enter(ticket, promptIds.length + maxTokens, timings, signal);
         using context = await this.#contexts.prepare(prompt, needs, terms, timings);
         prepared = context;
         const { cachedTokens, finalTokens } = context;
-        const told = (promptLogprobs?: readonly PromptLogprob[]) => {
-          const counts = { promptTokens: promptIds.length, cachedTokens };
-          const { blocks } = context;
-          outbox.push({ kind: "prompt", mode, ...counts, blocks, promptTokenIds: promptIds, promptLogprobs });
+        const told = (echoed: readonly PromptLogprob[]) => {
+          for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
+            tell({ kind: "echo", tokens: some.map((token) => this.#speller.spell(token)) });
+          }
+          tell({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: context.blocks });
         };
-        if (numTop === undefined) told();
+        const scorer = echo && logprobs ? new PromptScorer(promptIds, topLogprobs) : undefined;
+        if (scorer === undefined) told(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
         const prefillFrom = performance.now();
-        const scorer = numTop === undefined ? undefined : new PromptScorer(promptIds, numTop);
         const rows = scorer
           ? this.#contexts.promptRows(blocks, context, terms)
           : this.#contexts.lastRows(context, finalTokens.length - 1, terms);
@@ -274,11 +368,12 @@ export class LocalEngine implements AsyncDisposable {
         const start = { promptIds, isContinued, maxTokens, context: context.context, logits: logits as Float32Array };
         if (sequence.begin(start)) await this.#scheduler.decode(sequence, terms);
         ticket.numTokens = promptIds.length - cachedTokens + sequence.tokenIds.length;
-      });
+      };
+      await this.#asRequest(terms, work, ticket);
       end();
     } catch (error) {
       // The engine that closes, or a reader who is too slow, is no wish of the caller's.
-      if (callerSignal?.aborted !== true) return outbox.fail(signal.aborted ? signal.reason : error);
+      if (callerSignal?.aborted !== true) throw error;
       sequence.cancel();
       end();
     }
@@ -297,7 +392,7 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError for input that cannot be used, or a full queue; Error if the device fails; the signal's reason.
    */
   async score(
-    input: PromptInput,
+    input: PromptInput | TokenizedPrompt,
     continuation: string | readonly number[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
@@ -352,6 +447,22 @@ export class LocalEngine implements AsyncDisposable {
     });
   }
 
+  /** How likely each of several continuations is after a prompt, which is tokenized once. @throws as `score`. */
+  async scoreEach(
+    input: PromptInput | TokenizedPrompt,
+    continuations: readonly (string | readonly number[])[],
+    options: ScoreOptions = {},
+  ): Promise<ScoreResult[]> {
+    const { mode, signal } = checkInput(() => {
+      if (Array.isArray(continuations)) return readScoreOptions("score", options);
+      throw new InputTypeError(`Cannot score: the continuations are ${show(continuations)}, wanted a list`);
+    });
+    const prompt = await this.tokenizePrompt(input, { mode, signal });
+    const results: ScoreResult[] = [];
+    for (const continuation of continuations) results.push(await this.score(prompt, continuation, options));
+    return results;
+  }
+
   /**
    * Encodes passages ahead, at index time: afterwards prompts find them in the store while it has room.
    *
@@ -362,6 +473,7 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
+    const leaving = new AbortController();
     const { terms, onBlock, ...rule } = checkInput(() => {
       const {
         onBlock,
@@ -371,7 +483,7 @@ export class LocalEngine implements AsyncDisposable {
         ...asked
       } = readEncodeOptions("encode passages", options);
       const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#ragTexts);
-      return { terms: this.#checkTerms(asked), onBlock, form, splitLong, maxBlocks };
+      return { terms: this.#checkTerms(asked, leaving.signal), onBlock, form, splitLong, maxBlocks };
     });
     return await this.#asRequest(terms, async (ticket) => {
       const { signal } = terms;
@@ -381,18 +493,29 @@ export class LocalEngine implements AsyncDisposable {
       const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       await this.#enter(ticket, numTokens, newTimings(), signal);
       const encoded: EncodedPassage[] = [];
+      const told = async (block: EncodedPassage): Promise<void> => {
+        encoded.push(block);
+        try {
+          if (onBlock !== undefined) await unlessAborted(Promise.resolve(onBlock(block)), signal);
+        } catch (error) {
+          // The call ends with what its caller threw.
+          leaving.abort(error);
+        }
+        signal.throwIfAborted();
+      };
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
         const batch = tokenized.slice(first, first + encodeBatch);
-        using leased = await this.#contexts.lease(batch.filter(isLocal), terms);
-        const served = leased.served.values();
-        for (const one of batch) {
-          const told = "error" in one ? one : (served.next().value as EncodedPassage);
-          encoded.push(told);
-          onBlock?.(told);
-        }
+        const served = (await this.#served(batch.filter(isLocal), terms)).values();
+        for (const one of batch) await told("error" in one ? one : (served.next().value as EncodedPassage));
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
     });
+  }
+
+  /** Blocks that are in the store afterwards while it has room. */
+  async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
+    using leased = await this.#contexts.lease(blocks, terms);
+    return leased.served;
   }
 
   /**
@@ -401,7 +524,7 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError for a prompt that cannot be used or is too long, or a full queue; the signal's reason.
    */
   async tokenizePrompt(
-    input: PromptInput,
+    input: PromptInput | TokenizedPrompt,
     options: Pick<RequestOptions, "mode" | "signal"> = {},
   ): Promise<TokenizedPrompt> {
     const { mode, signal } = checkInput(() =>
@@ -410,7 +533,11 @@ export class LocalEngine implements AsyncDisposable {
     using ticket = this.#admission.join("")[0] as Ticket;
     // What it is for is a request.
     ticket.outcome = undefined;
-    return await this.#tokenized(input, mode, signal);
+    try {
+      return await this.#tokenized(input, mode, signal);
+    } catch (error) {
+      throw signal.aborted ? signal.reason : asEngineError(error);
+    }
   }
 
   /**
@@ -419,29 +546,35 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError for half a character, more tokens than wanted, or a full queue; the signal's reason.
    */
   async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
-    const { special, maxTokens, terms } = checkInput(() => {
-      const {
-        special = false,
-        maxTokens = Number.POSITIVE_INFINITY,
-        ...asked
-      } = readTokenizeOptions("tokenize", options);
+    const { special, maxTokens, onTokens, terms } = checkInput(() => {
+      const { special = false, maxTokens = Infinity, onTokens, ...asked } = readTokenizeOptions("tokenize", options);
       if (typeof text !== "string") throw new InputTypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
-      return { special, maxTokens, terms: this.#checkTerms(asked) };
+      return { special, maxTokens, onTokens, terms: this.#checkTerms(asked) };
     });
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
     const steps = encodeCounted(this.model.tokenizer, { text, trusted: special ? "all" : "none" }, count);
-    return await this.#asRequest(terms, () => this.#inSlices(steps, terms.signal));
+    const ids = await this.#asRequest(terms, () => this.#inSlices(steps, terms.signal));
+    if (onTokens === undefined) return ids;
+    if (ids.length === 0) await onTokens([], 0);
+    for (const some of inParts(ids, tokensOfPart)) {
+      terms.signal.throwIfAborted();
+      await onTokens(
+        some.map((id) => this.#speller.token(id)),
+        ids.length,
+      );
+    }
+    return ids;
   }
 
   /** A kept block of this salt; undefined where there is none, another salt's among them. @throws EngineError for a salt that is no text. */
   async block(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<BlockInfo | undefined> {
-    const salt = checkInput(() => saltOf("find a block", id, options));
+    const salt = this.#saltOf("find a block", id, options);
     return isBlockId(id) ? this.#store.find(id, salt) : undefined;
   }
 
   /** Forgets a block of this salt. @returns whether there was one. @throws as `block`. */
   async deleteBlock(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
-    const salt = checkInput(() => saltOf("delete a block", id, options));
+    const salt = this.#saltOf("delete a block", id, options);
     return isBlockId(id) && (await this.#store.delete(id, salt));
   }
 
@@ -452,6 +585,7 @@ export class LocalEngine implements AsyncDisposable {
       weightBytes: this.model.weights.byteLength,
       kvMemory: this.#scheduler.memory.stats,
       computeBytes: this.model.backend.computeBytes,
+      processBytes: process.memoryUsage.rss(),
       requests: this.#admission.counts,
       batching: this.#scheduler.stats,
     };
@@ -460,12 +594,21 @@ export class LocalEngine implements AsyncDisposable {
   /** Ends running requests with an error, then frees everything. Again does nothing. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closing.signal.aborted) return;
-    this.#closing.abort(new Error("Cannot go on: the engine was closed"));
+    this.#closing.abort(new EngineError("unavailable", "Cannot go on: the engine was closed"));
+    this.#status.change({ state: "closed" });
     await this.#admission.ended();
     await this.#scheduler.idle();
     this.#scheduler[Symbol.dispose]();
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
+  }
+
+  #saltOf(action: string, id: unknown, options: unknown): string {
+    this.#closing.signal.throwIfAborted();
+    return checkInput(() => {
+      if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
+      return readBlockOptions(action, options).salt ?? "";
+    });
   }
 
   get #trainedModes(): readonly AttentionMode[] {
@@ -494,17 +637,31 @@ export class LocalEngine implements AsyncDisposable {
     };
   }
 
-  #checkGenerate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswer {
-    const checked = readGenerateOptions("generate", options);
-    const { mode, positionReencoding, salt, signal, promptLogprobs, ...samplingInput } = checked;
+  #checkGenerate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswers {
+    const {
+      mode,
+      positionReencoding,
+      salt,
+      signal,
+      n = 1,
+      echo = false,
+      spell = false,
+      maxLogprobs,
+      ...samplingInput
+    } = readGenerateOptions("generate", options);
     const sampling = samplingOf(samplingInput);
-    const sampler = createSampler(sampling, {
+    const limits = {
       vocabSize: this.model.source.config.vocabSize,
       numTokens: this.model.tokenizer.vocabSize,
       drawSeed: () => randomInt(2 ** 47),
-    });
+    };
+    const samplers = Array.from({ length: n }, (_, index) =>
+      createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
+    );
     const terms = this.#checkTerms({ mode, positionReencoding, salt, signal }, leaving);
-    return { terms, sampling, sampler, promptLogprobs, callerSignal: signal };
+    // Every answer listens to it.
+    setMaxListeners(0, terms.signal);
+    return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
   }
 
   #checkScore(continuation: unknown, options: ScoreOptions) {
@@ -559,14 +716,18 @@ export class LocalEngine implements AsyncDisposable {
   }
 
   /** A request's work, counted by how it ended. @throws EngineError for a full queue; the signal's reason. */
-  async #asRequest<T>({ owner, signal }: Terms, work: (ticket: Ticket) => Promise<T>): Promise<T> {
-    using ticket = this.#admission.join(owner)[0] as Ticket;
+  async #asRequest<T>(
+    { owner, signal }: Terms,
+    work: (ticket: Ticket) => Promise<T>,
+    place = this.#admission.join(owner)[0] as Ticket,
+  ): Promise<T> {
+    using ticket = place;
     try {
       signal.throwIfAborted();
       return await work(ticket);
     } catch (error) {
       ticket.outcome = signal.aborted ? "cancelled" : "failed";
-      throw error;
+      throw signal.aborted ? signal.reason : asEngineError(error);
     }
   }
 
@@ -594,9 +755,8 @@ function slowReader(timeoutMs: number): EngineError {
   );
 }
 
-function saltOf(action: string, id: unknown, options: unknown): string {
-  if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
-  return readBlockOptions(action, options).salt ?? "";
+function* inParts<T>(items: readonly T[], size: number): Generator<readonly T[], void> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
 function newTimings(): MutableTimings {

@@ -1,8 +1,10 @@
 import { existsSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
+import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
+import type { KVType } from "../files/element-types.js";
 import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
 import { Backend } from "../ggml/backend.js";
@@ -170,6 +172,26 @@ export function weightTypes(source: ModelSource, conversion: WeightsConversion):
     types.set(type, (types.get(type) ?? 0) + 1);
   }
   return types;
+}
+
+/** What is loaded, as data. */
+export interface ModelInfo {
+  /** The model's file or folder name, without path and ending. */
+  readonly name: string;
+  /** The longest prompt plus answer, in tokens. */
+  readonly contextLength: number;
+  readonly vocabSize: number;
+  readonly kvType: KVType;
+  readonly defaultMode: AttentionMode;
+  readonly trainedModes: readonly AttentionMode[];
+  readonly hasChatTemplate: boolean;
+  /** When it was loaded, in seconds since 1970. */
+  readonly loadedAt: number;
+}
+
+/** A model's file or folder name, without path and ending. */
+export function modelName(path: string): string {
+  return basename(resolve(path)).replace(/\.gguf$/i, "");
 }
 
 /** The model that comes with the package. */

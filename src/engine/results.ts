@@ -63,11 +63,33 @@ export interface FailedPassage {
 /** What became of a passage, or of a part of one that was split. */
 export type EncodedPassage = (ServedBlock & { readonly passage: PassageLabel; readonly error?: never }) | FailedPassage;
 
+/** A token and its own spelling. Half a character's bytes spell U+FFFD; `bytes` are exact. */
+export interface Token {
+  readonly id: number;
+  readonly text: string;
+  readonly bytes: readonly number[];
+}
+
+export interface SpelledLogprob extends Token {
+  /** Natural logarithm. */
+  readonly logprob: number;
+}
+
+/** A token and the likeliest ones in its place, each spelled. */
+export interface SpelledToken extends Token {
+  /** Natural logarithm; undefined where log-probabilities were not asked for, and for a prompt's first token, which nothing precedes. */
+  readonly logprob: number | undefined;
+  /** Likeliest first. */
+  readonly top: readonly SpelledLogprob[];
+}
+
 export interface EndToken {
   readonly id: number;
   /** Natural logarithm. */
   readonly logprob: number | undefined;
   readonly top: readonly TokenLogprob[];
+  /** Where `spell` asked for it. */
+  readonly spelled?: SpelledToken | undefined;
 }
 
 export interface GenerateResult {
@@ -96,6 +118,8 @@ export interface PromptLogprob {
 }
 
 export type GenerateEvent =
+  /** The prompt's next tokens, BOS and prefix among them, where `echo` asked for them: all come before `prompt`. */
+  | { readonly kind: "echo"; readonly tokens: readonly SpelledToken[] }
   /** The prompt is cut and tokenized, its blocks are there. */
   | {
       readonly kind: "prompt";
@@ -103,22 +127,22 @@ export type GenerateEvent =
       readonly promptTokens: number;
       readonly cachedTokens: number;
       readonly blocks: readonly ServedBlock[];
-      /** The prompt's ids, BOS and prefix among them. */
-      readonly promptTokenIds: readonly number[];
-      /** One for each of them, where `promptLogprobs` asked for them. */
-      readonly promptLogprobs: readonly PromptLogprob[] | undefined;
     }
-  /** A token of the answer, and the text that is complete with it, possibly "". */
+  /** A token of an answer, and the text that is complete with it, possibly "". */
   | {
       readonly kind: "token";
+      /** Of the answer, from 0 on: 0 where `n` is 1. */
+      readonly index: number;
       readonly tokenId: number;
       readonly text: string;
       /** Undefined where `logprobs` is false. */
       readonly logprob: number | undefined;
       readonly top: readonly TokenLogprob[];
+      /** Where `spell` asked for it. */
+      readonly spelled?: SpelledToken | undefined;
     }
-  /** The end: what text was held back, and the whole. */
-  | { readonly kind: "done"; readonly text: string; readonly result: GenerateResult };
+  /** An answer's end: what text was held back, and the whole. */
+  | { readonly kind: "done"; readonly index: number; readonly text: string; readonly result: GenerateResult };
 
 export interface ScoreResult {
   /** The ids of each block as it was cut, BOS and prefix in the first one's. */
@@ -139,6 +163,7 @@ export interface EncodeResult {
   readonly failed: number;
 }
 
+/** Counters never go down while the engine lives; a restart starts them anew. */
 export interface EngineStats {
   readonly store: BlockStoreStats;
   readonly contexts: { readonly capBytes: number; readonly usedBytes: number };
@@ -147,6 +172,8 @@ export interface EngineStats {
   readonly kvMemory: KVMemoryStats;
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
+  /** Resident memory of the engine's process. */
+  readonly processBytes: number;
   readonly requests: RequestCounts;
   /** How requests shared the device's graphs. */
   readonly batching: SchedulerStats;

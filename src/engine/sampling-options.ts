@@ -2,6 +2,7 @@ import { z } from "zod";
 import { InputRangeError } from "../files/input-error.js";
 import { optionsOf, schemaOf, wholeNumber } from "../files/options.js";
 import { aNumber, defaulted, setting } from "../files/settings.js";
+import { EngineError } from "./engine-error.js";
 
 /** An answer's length, ends and choice of tokens. Every field has a default; `parseSamplingOptions` fills them in. */
 export interface SamplingOptions {
@@ -105,4 +106,20 @@ export function samplingOf({ seed, logitBias, ...rest }: z.output<typeof schema>
     seed,
     logitBias: new Map(Object.entries(logitBias).map(([id, bias]) => [Number(id), bias])),
   };
+}
+
+/** @throws EngineError where an answer could be told more log-probabilities than it may. */
+export function requireLogprobs(numLogprobs: number, maxLogprobs = Infinity): void {
+  if (numLogprobs <= maxLogprobs) return;
+  throw new EngineError(
+    "invalid",
+    `Cannot tell log-probabilities: there could be ${numLogprobs}, wanted up to ${maxLogprobs}; ask for fewer answers, shorter ones, or fewer likeliest tokens`,
+  );
+}
+
+/** The seed of one of several answers. Seeds start again at 0 after the last, 2^53 - 1. */
+export function seedOfAnswer(seed: number | undefined, index: number): number | undefined {
+  if (seed === undefined) return undefined;
+  const room = Number.MAX_SAFE_INTEGER - seed;
+  return index <= room ? seed + index : index - room - 1;
 }

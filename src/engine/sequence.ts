@@ -1,7 +1,7 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { AssembledContext } from "./assemble.js";
-import type { EndToken, FinishReason, GenerateEvent } from "./results.js";
-import type { Sampler } from "./sampler.js";
+import type { EndToken, FinishReason } from "./results.js";
+import type { SampledToken, Sampler } from "./sampler.js";
 import type { Stepped } from "./scheduler.js";
 import { StopMatcher, type StopStep } from "./stop-strings.js";
 
@@ -13,8 +13,8 @@ export interface AnswerOptions {
   readonly tokenizer: Tokenizer;
   /** When it was asked for, by `performance.now()`. */
   readonly startedAt: number;
-  /** Takes the answer's tokens as they are chosen. */
-  readonly tell: (event: GenerateEvent & { readonly kind: "token" }) => void;
+  /** Takes the answer's tokens as they are chosen, each with the text that is complete with it. */
+  readonly tell: (sampled: SampledToken, text: string) => void;
   /** Whether what it tells must wait. */
   readonly isPaused: () => boolean;
 }
@@ -109,7 +109,7 @@ export class Sequence implements Stepped {
     }
     this.tokenIds.push(sampled.id);
     const step = this.#add((this.#stream as ReturnType<Tokenizer["stream"]>).push(sampled.id));
-    tell({ kind: "token", tokenId: sampled.id, text: step.text, logprob: sampled.logprob, top: sampled.top });
+    tell(sampled, step.text);
     if (this.#finishReason === undefined && this.tokenIds.length >= maxTokens) this.#finishReason = "length";
     return this.#finishReason === undefined;
   }

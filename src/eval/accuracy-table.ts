@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
-import type { Engine } from "../engine/engine.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
@@ -46,7 +46,7 @@ export interface AccuracyTableOptions {
   readonly hotpot: string | undefined;
   readonly maxTokens: number;
   readonly concurrency: number;
-  readonly openEngine: (model: string) => Promise<Engine>;
+  readonly openEngine: (model: string) => Promise<LocalEngine>;
   readonly signal: AbortSignal;
   /** Told, in a sentence, what an earlier run has left that is gone on with. */
   readonly onResume?: ((text: string) => void) | undefined;

@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto";
-import type { Engine } from "../engine/engine.js";
 import { EngineError } from "../engine/engine-error.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import type { GenerateResult } from "../engine/results.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { RagLine } from "./rag-line.js";
 import type { Reply, Responder, RunSettings } from "./responder.js";
 
 export interface EngineResponderOptions {
-  readonly engine: Engine;
+  readonly engine: LocalEngine;
   readonly mode: AttentionMode;
   /** Default true. */
   readonly positionReencoding?: boolean | undefined;

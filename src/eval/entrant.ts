@@ -1,4 +1,4 @@
-import type { Engine } from "../engine/engine.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { engineResponder } from "./engine-responder.js";
 import { type PeerOptions, peerResponder } from "./peer-responder.js";
 import type { Responder } from "./responder.js";
@@ -15,7 +15,7 @@ export const ENGINE_ENTRANTS = ["block", "full", "no-reencoding"] as const;
 export type EngineEntrant = (typeof ENGINE_ENTRANTS)[number];
 
 /** An engine in one of its ways: "no-reencoding" is block mode without position re-encoding. */
-export function engineEntrant(engine: Engine, way: EngineEntrant, maxDocuments: number | undefined): Entrant {
+export function engineEntrant(engine: LocalEngine, way: EngineEntrant, maxDocuments: number | undefined): Entrant {
   const mode = way === "full" ? "full" : "block";
   const positionReencoding = way !== "no-reencoding";
   return {

@@ -1,5 +1,5 @@
 import { synthesizeContext } from "../data/synth/context.js";
-import type { Engine } from "../engine/engine.js";
+import type { LocalEngine } from "../engine/local-engine.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { fullFlops, storedFlops } from "./flops.js";
 import { quantile } from "./interval.js";
@@ -8,7 +8,7 @@ import { documentText } from "./rag-line.js";
 import { markdownTable, writeFiles } from "./report.js";
 
 export interface TtftOptions {
-  readonly engine: Engine;
+  readonly engine: LocalEngine;
   /** As reports call it. */
   readonly model: string;
   /** Of prompts, in tokens, the question counted. */

@@ -1,7 +1,7 @@
 import type { FastifyError } from "fastify";
 import { z } from "zod";
+import { EngineError } from "../engine/engine-error.js";
 import { clip } from "../files/quote.js";
-import { HostError } from "./engine-host.js";
 
 /** OpenAI's form of every answer that is an error. */
 export const errorSchema = z
@@ -52,7 +52,7 @@ const hostErrors = {
   unavailable: { status: 503, code: "unavailable" },
   died: { status: 500, code: "engine_died" },
   failed: { status: 500, code: "engine_failed" },
-} as const satisfies Record<HostError["code"], { status: number; code: string }>;
+} as const satisfies Record<EngineError["code"], { status: number; code: string }>;
 
 /** Fastify's own errors that a client causes, by their code; others of status 4xx keep their words. */
 const frameworkErrors: Readonly<Record<string, { readonly code: string; readonly message?: string }>> = {
@@ -73,11 +73,11 @@ const frameworkErrors: Readonly<Record<string, { readonly code: string; readonly
  * Any error as the answer that a client sees: OpenAI's form, one line, never a stack. What is our own fault says so and
  * no more; the caller logs the error itself.
  *
- * @example toApiError(new HostError("too_long", "Cannot …")): status 400, code "context_length_exceeded"
+ * @example toApiError(new EngineError("too_long", "Cannot …")): status 400, code "context_length_exceeded"
  */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
-  if (error instanceof HostError) {
+  if (error instanceof EngineError) {
     const { status, code } = hostErrors[error.code];
     const headers: Record<string, string> = status === 503 ? { "retry-after": retryAfter } : {};
     return new ApiError(status, error.message, { code, headers, cause: error });

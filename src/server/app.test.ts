@@ -5,29 +5,29 @@ import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
 import { expect, test } from "vitest";
+import { EngineError } from "../engine/engine-error.js";
 import type { BlockId } from "../kv/block-id.js";
 import { ApiKeys } from "./api-keys.js";
 import { type AppOptions, createApp } from "./app.js";
-import { type HostEncodeRequest, HostError } from "./engine-host.js";
-import { FakeHost, type FakeHostOptions } from "./fake-host.suite.js";
+import { FakeEngine, type FakeEngineOptions } from "./fake-engine.suite.js";
 import { loadConfig } from "./server-config.js";
 import { serverLogger } from "./server-logger.js";
 
 const alice = "sk-alice-0123456789";
 const bob = "sk-bob-0123456789";
 
-interface Setup extends Omit<AppOptions, "host" | "config"> {
+interface Setup extends Omit<AppOptions, "engine" | "config"> {
   readonly settings?: Record<string, string>;
-  readonly fake?: FakeHostOptions;
+  readonly fake?: FakeEngineOptions;
 }
 
 async function setUp({ settings = {}, fake = {}, ...options }: Setup = {}): Promise<{
   readonly app: FastifyInstance;
-  readonly host: FakeHost;
+  readonly engine: FakeEngine;
 }> {
-  const host = new FakeHost(fake);
+  const engine = new FakeEngine(fake);
   const config = await loadConfig({ options: settings, env: {} });
-  return { app: await createApp({ ...options, host, config }), host };
+  return { app: await createApp({ ...options, engine, config }), engine };
 }
 
 function twoKeys(): ApiKeys {
@@ -77,16 +77,15 @@ async function raw(port: number, text: string, until?: RegExp): Promise<string> 
 }
 
 test("POST /generate: blocks as the reference answers them, and taken from the store the second time", async () => {
-  const { app, host } = await setUp();
+  const { app, engine } = await setUp();
   const payload = { blocks: ["a passage", "Question: who?"] };
   const answer = await app.inject({ method: "POST", url: "/generate", payload });
   expect(answer.json()).toEqual({ ret: 0, generated: "The answer is 42.", message: "" });
-  expect(host.asked[0]).toMatchObject({
-    mode: "block",
-    sampling: { temperature: 0, maxTokens: 200 },
+  expect(engine.asked[0]).toMatchObject({
+    options: { mode: "block", temperature: 0, maxTokens: 200 },
     prompt: { blocks: payload.blocks },
   });
-  expect(host.asked[0]?.sampling.stop).toContain("Question:");
+  expect(engine.asked[0]?.options.stop).toContain("Question:");
   await app.inject({ method: "POST", url: "/generate", payload });
   const metrics = (await app.inject("/metrics")).body;
   expect(metrics).toMatch(/prompt_tokens_total\{mode="block",source="store"\} 2\n/);
@@ -94,13 +93,13 @@ test("POST /generate: blocks as the reference answers them, and taken from the s
 });
 
 test("POST /generate: num_local_attention_blocks 0 is full attention, null is as if it were not there", async () => {
-  const { app, host } = await setUp();
+  const { app, engine } = await setUp();
   for (const n of [0, 1, null]) {
     const payload = { blocks: ["a", "b", "c"], num_local_attention_blocks: n };
     expect((await app.inject({ method: "POST", url: "/generate", payload })).statusCode).toBe(200);
   }
-  expect(host.asked.map(({ mode }) => mode)).toEqual(["full", "block", "block"]);
-  expect(host.asked.map(({ prompt }) => "blocks" in prompt && prompt.numLocalAttentionBlocks)).toEqual([
+  expect(engine.asked.map(({ options }) => options.mode)).toEqual(["full", "block", "block"]);
+  expect(engine.asked.map(({ prompt }) => "blocks" in prompt && prompt.numLocalAttentionBlocks)).toEqual([
     0,
     1,
     undefined,
@@ -108,10 +107,10 @@ test("POST /generate: num_local_attention_blocks 0 is full attention, null is as
 });
 
 test("POST /generate: a prompt is answered in full mode, whole or as a line of JSON for each token", async () => {
-  const { app, host } = await setUp();
+  const { app, engine } = await setUp();
   const whole = await app.inject({ method: "POST", url: "/generate", payload: { prompt: "Why?" } });
   expect(whole.json()).toEqual({ text: "Why?The answer is 42.", generated: "The answer is 42." });
-  expect(host.asked[0]?.mode).toBe("full");
+  expect(engine.asked[0]?.options.mode).toBe("full");
   const lines = await app.inject({ method: "POST", url: "/generate", payload: { prompt: "Why?", stream: true } });
   expect(lines.headers["content-type"]).toBe("application/x-ndjson");
   expect(lines.body).toBe(
@@ -122,7 +121,7 @@ test("POST /generate: a prompt is answered in full mode, whole or as a line of J
 });
 
 test("POST /generate: a failure before the first token is a plain error, one after it is the last line", async () => {
-  const error = new HostError("died", "Cannot go on: the engine's process died");
+  const error = new EngineError("died", "Cannot go on: the engine's process died");
   const payload = { prompt: "Why?", stream: true };
   const early = await setUp({ fake: { failAfter: { tokens: 0, error } } });
   expectError(await early.app.inject({ method: "POST", url: "/generate", payload }), 500, "engine_died");
@@ -161,14 +160,13 @@ test("POST /v1/blocks: lists blocks in order, or a line for each; GET and DELETE
 });
 
 test("POST /v1/blocks: what a passage carries stays with the server, and comes once for a passage that was split", async () => {
-  const { app, host } = await setUp();
-  const asked: HostEncodeRequest[] = [];
-  host.encode = async function* (request) {
-    asked.push(request);
-    for (const part of [0, 1]) {
-      yield { id: "b" as BlockId, tokens: 1, hit: false, passage: { index: 0, part, text: "x" } };
-    }
-    yield { id: "b" as BlockId, tokens: 1, hit: false, passage: { index: 1 } };
+  const { app, engine } = await setUp();
+  const asked: unknown[] = [];
+  engine.encode = async (...request) => {
+    asked.push(...request);
+    const labels = [{ index: 0, part: 0, text: "x" }, { index: 0, part: 1, text: "x" }, { index: 1 }];
+    const blocks = labels.map((passage) => ({ id: "b" as BlockId, tokens: 1, hit: false, passage }));
+    return { blocks, failed: 0 };
   };
   const carried = { id: 7, metadata: { title: "T", n: [1] }, score: 0.5 };
   const passages = [
@@ -182,8 +180,8 @@ test("POST /v1/blocks: what a passage carries stays with the server, and comes o
     { part: 1, text: "x", id: 7 },
     carried,
   ]);
-  expect(asked).toMatchObject([{ splitLong: 16, maxBlocks: 1024 }]);
-  expect(asked[0]?.passages).toEqual([{ title: "T", text: "xx" }, { text: "y" }]);
+  expect(asked[0]).toEqual([{ title: "T", text: "xx" }, { text: "y" }]);
+  expect(asked[1]).toMatchObject({ splitLong: 16, maxBlocks: 1024 });
 });
 
 test("POST /v1/blocks: a passage that fails has its error in its place, and is counted", async () => {
@@ -233,7 +231,7 @@ test("POST /v1/tokenize: ids, spellings and bytes", async () => {
 });
 
 test("createApp(): with keys, only health, readiness, the page and the reference need none", async () => {
-  const { app, host } = await setUp({ keys: twoKeys(), settings: { host: "0.0.0.0" } });
+  const { app, engine } = await setUp({ keys: twoKeys(), settings: { host: "0.0.0.0" } });
   for (const url of ["/health", "/ready", "/docs", "/docs/style.css"]) {
     expect((await app.inject(url)).statusCode, url).toBe(200);
   }
@@ -250,7 +248,7 @@ test("createApp(): with keys, only health, readiness, the page and the reference
     expect(answer.body).not.toContain(key.slice(0, 8));
   }
   expect((await app.inject({ url: "/metrics", headers: { authorization: `Bearer ${alice}` } })).statusCode).toBe(200);
-  expect(host.asked).toEqual([]);
+  expect(engine.asked).toEqual([]);
 });
 
 test("createApp(): without a key no body is read", async () => {
@@ -266,7 +264,7 @@ test("createApp(): without a key no body is read", async () => {
 });
 
 test("createApp(): tenants hit, see and delete their own blocks alone", async () => {
-  const { app, host } = await setUp({ keys: twoKeys() });
+  const { app, engine } = await setUp({ keys: twoKeys() });
   const as = (key: string) => ({ authorization: `Bearer ${key}` });
   const encode = async (key: string): Promise<{ id: string; hit: boolean }> => {
     const payload = { passages: ["a shared passage"] };
@@ -281,7 +279,7 @@ test("createApp(): tenants hit, see and delete their own blocks alone", async ()
   expectError(await app.inject({ method: "DELETE", url, headers: as(bob) }), 404);
   expect((await app.inject({ url, headers: as(alice) })).statusCode).toBe(200);
   await app.inject({ method: "POST", url: "/generate", payload: { blocks: ["a"] }, headers: as(alice) });
-  expect(host.asked[0]?.salt).toMatch(/^[0-9a-f]{64}$/);
+  expect(engine.asked[0]?.options.salt).toMatch(/^[0-9a-f]{64}$/);
 });
 
 test("createApp(): a public address without keys is refused", async () => {
@@ -437,20 +435,20 @@ test("createApp(): unknown paths are 404, other methods 405 with those that ther
 
 test("GET /ready: 503 with the reason until the model is loaded, while restarting and while draining", async () => {
   const stopping = new AbortController();
-  const { app, host } = await setUp({ fake: { state: "loading" }, stopping: stopping.signal });
+  const { app, engine } = await setUp({ fake: { state: "loading" }, stopping: stopping.signal });
   expectError(await app.inject("/ready"), 503, "loading");
   const refused = await app.inject({ method: "POST", url: "/generate", payload: { prompt: "a" } });
   expectError(refused, 503, "unavailable");
   expect(refused.headers["retry-after"]).toMatch(/^\d+$/);
-  host.setStatus({ state: "ready", restarts: 0 });
+  engine.setStatus({ state: "ready", restarts: 0 });
   expect((await app.inject("/ready")).json()).toEqual({ status: "ready" });
-  host.setStatus({ state: "restarting", restarts: 1, lastError: 'Cannot read "/models/secret"' });
+  engine.setStatus({ state: "restarting", restarts: 1, lastError: 'Cannot read "/models/secret"' });
   const restarting = await app.inject("/ready");
   expectError(restarting, 503, "restarting");
   // Clients have no business with the server's files.
   expect(restarting.body).not.toContain("secret");
   expect((await app.inject("/metrics")).body).toMatch(/engine_up 0\n/);
-  host.setStatus({ state: "ready", restarts: 1 });
+  engine.setStatus({ state: "ready", restarts: 1 });
   stopping.abort();
   expectError(await app.inject("/ready"), 503, "draining");
   expectError(await app.inject({ method: "POST", url: "/generate", payload: { prompt: "a" } }), 503, "draining");
@@ -524,7 +522,7 @@ test("createApp(): a text over the limit of /v1/tokenize is refused, one within 
 });
 
 test("createApp(): a full queue is a 503 with Retry-After", async () => {
-  const error = new HostError("queue_full", "Cannot take the request: 256 wait already");
+  const error = new EngineError("queue_full", "Cannot take the request: 256 wait already");
   const { app } = await setUp({ fake: { failAfter: { tokens: 0, error } } });
   const answer = await app.inject({ method: "POST", url: "/generate", payload: { prompt: "a" } });
   expectError(answer, 503, "queue_full");
@@ -534,11 +532,8 @@ test("createApp(): a full queue is a 503 with Retry-After", async () => {
 test("createApp(): what is our fault says no more than that, and the log says what", async () => {
   const lines: string[] = [];
   const logger = serverLogger("info", { write: (line) => lines.push(line) });
-  const { app, host } = await setUp({ logger });
-  // biome-ignore lint/correctness/useYield: it fails before
-  host.tokenize = async function* () {
-    throw new Error("secret details");
-  };
+  const { app, engine } = await setUp({ logger });
+  engine.tokenize = () => Promise.reject(new Error("secret details"));
   const answer = await app.inject({ method: "POST", url: "/v1/tokenize", payload: { text: "a" } });
   expectError(answer, 500, "internal_error");
   expect(answer.body).not.toContain("secret");
@@ -571,7 +566,7 @@ test("createApp(): the log has one line a request, with neither prompts, answers
 });
 
 test("createApp(): a client that leaves frees its place, streaming or waiting", async () => {
-  const { app, host } = await setUp({ fake: { tokenMs: 20, endless: true } });
+  const { app, engine } = await setUp({ fake: { tokenMs: 20, endless: true } });
   try {
     const port = await listening(app);
     for (const stream of [true, false]) {
@@ -581,14 +576,14 @@ test("createApp(): a client that leaves frees its place, streaming or waiting", 
         `POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
       );
       if (stream) await once(socket, "data");
-      while (host.running === 0) await sleep(5);
+      while (engine.running === 0) await sleep(5);
       socket.destroy();
       const leftAt = performance.now();
-      while (host.running > 0) await sleep(5);
+      while (engine.running > 0) await sleep(5);
       expect(performance.now() - leftAt).toBeLessThan(1_000);
     }
     await app.whenIdle();
-    expect(host.cancelled).toBe(2);
+    expect(engine.cancelled).toBe(2);
     expect((await app.inject("/metrics")).body).toMatch(/requests_cancelled_total 2\n/);
   } finally {
     await app.close();
@@ -662,15 +657,15 @@ test("createApp(): a large answer comes whole and with its length", async () => 
 });
 
 test("createApp(): of large bodies that have come one is read in a turn of the event loop", async () => {
-  const { app, host } = await setUp();
+  const { app, engine } = await setUp();
   let turn = 0;
   const turns: number[] = [];
   const nextTurn = (): void => {
     turn += 1;
     if (turns.length < 8) setImmediate(nextTurn);
   };
-  const tokenize = host.tokenize.bind(host);
-  host.tokenize = (...asked) => {
+  const tokenize = engine.tokenize.bind(engine);
+  engine.tokenize = (...asked) => {
     turns.push(turn);
     return tokenize(...asked);
   };
@@ -687,15 +682,15 @@ test("createApp(): large bodies that are worked on have so many bytes in all, an
   const opened = new Promise<void>((resolve) => {
     open = resolve;
   });
-  const { app, host } = await setUp({ settings: { transferBytes: "150000" }, fake: { opened } });
+  const { app, engine } = await setUp({ settings: { transferBytes: "150000" }, fake: { opened } });
   const ask = (length = 70_000) =>
     app.inject({ method: "POST", url: "/generate", payload: { prompt: "a".repeat(length) } });
   const first = [ask(), ask()];
-  await expect.poll(() => host.asked.length).toBe(2);
+  await expect.poll(() => engine.asked.length).toBe(2);
   expectError(await ask(), 503, "queue_full");
   // Small ones have room all the same.
   const small = [ask(60_000), ask(60_000)];
-  await expect.poll(() => host.asked.length).toBe(4);
+  await expect.poll(() => engine.asked.length).toBe(4);
   open();
   for (const answer of await Promise.all([...first, ...small])) expect(answer.statusCode).toBe(200);
   // One alone may be as large as any body.
@@ -707,7 +702,7 @@ test("createApp(): requests beyond what runs and waits are refused before their 
   const opened = new Promise<void>((resolve) => {
     open = resolve;
   });
-  const { app, host } = await setUp({ settings: { maxRunning: "1", maxQueued: "0" }, fake: { opened } });
+  const { app, engine } = await setUp({ settings: { maxRunning: "1", maxQueued: "0" }, fake: { opened } });
   try {
     const port = await listening(app);
     const statuses: number[] = [];
@@ -721,12 +716,12 @@ test("createApp(): requests beyond what runs and waits are refused before their 
     };
     const asked = Promise.all(Array.from({ length: 80 }, ask));
     // Nothing is answered before all have come.
-    await expect.poll(() => host.asked.length + statuses.length).toBe(80);
+    await expect.poll(() => engine.asked.length + statuses.length).toBe(80);
     open();
     await asked;
     expect(statuses.filter((status) => status === 503).length).toBe(80 - 65);
     expect(statuses.filter((status) => status === 200).length).toBe(65);
-    expect(host.running).toBe(0);
+    expect(engine.running).toBe(0);
   } finally {
     // Else closing waits for what was never let through.
     open();

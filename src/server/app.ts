@@ -14,6 +14,7 @@ import Fastify, {
 } from "fastify";
 import { jsonSchemaTransform, jsonSchemaTransformObject } from "fastify-type-provider-zod";
 import { type Logger, pino } from "pino";
+import type { Engine } from "../engine/engine.js";
 import { packageVersion } from "../files/package-version.js";
 import { quote } from "../files/quote.js";
 import { UsageError } from "../files/usage-error.js";
@@ -22,11 +23,10 @@ import type { ApiKeys } from "./api-keys.js";
 import { registerBlocks } from "./blocks-routes.js";
 import { answerClientError } from "./client-error.js";
 import { Connections } from "./connections.js";
-import type { EngineHost } from "./engine-host.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
 import { largeBodyBytes, readJsonBodies } from "./json-body.js";
-import { MeteredHost, type RequestWork } from "./metered-host.js";
+import { MeteredEngine, type RequestWork } from "./metered-engine.js";
 import { Metrics } from "./metrics.js";
 import { maxValuesOf } from "./openai/fields.js";
 import { registerOpenAi } from "./openai/register.js";
@@ -40,7 +40,7 @@ import { registerStatus } from "./status-routes.js";
 import { registerTokenize } from "./tokenize-route.js";
 
 export interface AppOptions {
-  readonly host: EngineHost;
+  readonly engine: Engine;
   readonly config: ServerConfig;
   /** Undefined: every request is served, and all are one tenant's. */
   readonly keys?: ApiKeys | undefined;
@@ -68,12 +68,12 @@ const spareConnections = 1024;
 
 /**
  * The server's application: every route, with what holds for all of them. It does not listen yet, and it does not own
- * the host.
+ * the engine.
  *
  * @throws UsageError if it would listen on a public address without keys.
  */
 export async function createApp(options: AppOptions): Promise<FastifyInstance> {
-  const { host: engine, config, keys, stopping = new AbortController().signal } = options;
+  const { engine, config, keys, stopping = new AbortController().signal } = options;
   refusePublicWithoutKeys(config, keys);
   const logger = options.logger ?? pino({ enabled: false });
   const version = packageVersion();
@@ -109,10 +109,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const routes = collectRoutes(app);
 
   const work = new AsyncLocalStorage<RequestWork>();
-  const metrics = new Metrics({ host: engine, version, processBytes: () => process.memoryUsage.rss() });
-  const host = new MeteredHost(engine, metrics, {
-    currentWork: () => work.getStore(),
-  });
+  const metrics = new Metrics({ engine, version, processBytes: () => process.memoryUsage.rss() });
+  const metered = new MeteredEngine(engine, metrics, () => work.getStore());
 
   const maxRequests = config.maxRunning + config.maxQueued + spareRequests;
   const limits = { ...config, maxConnections: maxRequests + spareConnections };
@@ -172,11 +170,11 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   });
-  const context: RouteContext = { host, limits: config, aliases: config.alias ?? [] };
+  const context: RouteContext = { engine: metered, limits: config, aliases: config.alias ?? [] };
   registerGenerate(app, context);
   registerBlocks(app, context);
   registerTokenize(app, context);
-  registerStatus(app, { host, metrics, stopping });
+  registerStatus(app, { engine: metered, metrics, stopping });
   registerOpenAi(app, context);
   registerReference(app);
   await app.register(async (page) => {

@@ -2,8 +2,10 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { type PassageInput, passageSchema, unloadPassage } from "../blocks/passage.js";
+import { EngineError } from "../engine/engine-error.js";
+import type { EncodeOptions } from "../engine/engine-options.js";
+import type { EncodedPassage, EncodeResult } from "../engine/results.js";
 import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
-import { type HostEncodeEvent, HostError } from "./engine-host.js";
 import { ragRequest, splitLong } from "./openai/fields.js";
 import { loadedLabel, passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
@@ -33,7 +35,7 @@ const noBlock = errorSchema.describe(
 );
 
 /** `POST /v1/blocks` encodes passages ahead, at index time; `GET` and `DELETE /v1/blocks/:id` look at one and forget it. */
-export function registerBlocks(app: FastifyInstance, { host, limits }: RouteContext): void {
+export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteContext): void {
   const body = z.strictObject({
     passages: z
       .array(passageSchema)
@@ -75,25 +77,26 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
     async (request, reply) => {
       const { passages, stream, rag, split_long } = request.body;
       const signal = clientGone(request, reply);
-      const events = host.encode(
-        {
-          passages: passages.map((passage) => unloadPassage(passage)[0]),
-          maxBlocks: limits.maxBlocks,
-          ...(rag?.passage != null && { texts: { passage: rag.passage } }),
-          ...(split_long != null && { splitLong: split_long }),
-          salt: request.tenant.salt,
-        },
-        signal,
-      );
+      const encode = (onBlock?: EncodeOptions["onBlock"]) =>
+        engine.encode(
+          passages.map((passage) => unloadPassage(passage)[0]),
+          {
+            maxBlocks: limits.maxBlocks,
+            ...(rag?.passage != null && { texts: { passage: rag.passage } }),
+            ...(split_long != null && { splitLong: split_long }),
+            salt: request.tenant.salt,
+            signal,
+            onBlock,
+          },
+        );
       if (stream === true) {
         using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
-        await streamBlocks(events, passages, answer, signal, request.log);
+        await streamBlocks(encode, passages, answer, signal, request.log);
         return reply;
       }
-      const blocks = [];
-      for await (const event of events) blocks.push(entryOf(event, passages));
+      const { blocks, failed } = await encode();
       reply.type("application/json; charset=utf-8");
-      return { blocks, failed: blocks.filter((entry) => "error" in entry).length };
+      return { blocks: blocks.map((block) => entryOf(block, passages)), failed };
     },
   );
 
@@ -110,7 +113,7 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       },
     },
     async ({ params: { id }, tenant }) => {
-      const block = await host.block(id, tenant.salt);
+      const block = await engine.block(id, { salt: tenant.salt });
       if (block === undefined) throw notFound();
       return { id: block.id, tokens: block.tokens, bytes: block.bytes, in_use: block.inUse };
     },
@@ -130,18 +133,18 @@ export function registerBlocks(app: FastifyInstance, { host, limits }: RouteCont
       },
     },
     async ({ params: { id }, tenant }) => {
-      if (!(await host.deleteBlock(id, tenant.salt))) throw notFound();
+      if (!(await engine.deleteBlock(id, { salt: tenant.salt }))) throw notFound();
       return { id, deleted: true as const };
     },
   );
 }
 
 /** What became of a passage. */
-function entryOf({ passage, ...told }: HostEncodeEvent, passages: readonly PassageInput[]) {
+function entryOf({ passage, ...told }: EncodedPassage, passages: readonly PassageInput[]) {
   const { index, ...label } = loadedLabel(passage, passages);
   const place = { index, ...(Object.keys(label).length > 0 && { passage: label }) };
   if (told.error === undefined) return { ...place, id: told.id, tokens: told.tokens, hit: told.hit };
-  const { message, code } = toApiError(new HostError(told.error.code, told.error.message));
+  const { message, code } = toApiError(new EngineError(told.error.code, told.error.message));
   return { ...place, error: { message, code: code as string } };
 }
 
@@ -153,23 +156,21 @@ function notFound(): ApiError {
 }
 
 async function streamBlocks(
-  events: AsyncIterable<HostEncodeEvent>,
+  encode: (onBlock: (block: EncodedPassage) => Promise<void>) => Promise<EncodeResult>,
   passages: readonly PassageInput[],
   answer: ResponseStream,
   signal: AbortSignal,
   log: { error(details: object, message: string): void },
 ): Promise<void> {
-  const sums = { blocks: 0, failed: 0, tokens: 0, hits: 0 };
   try {
-    for await (const event of events) {
-      if (event.error !== undefined) sums.failed += 1;
-      else {
-        sums.blocks += 1;
-        sums.tokens += event.tokens;
-        if (event.hit) sums.hits += 1;
-      }
-      await answer.write(`${JSON.stringify(entryOf(event, passages))}\n`);
-    }
+    const { blocks, failed } = await encode((block) => answer.write(`${JSON.stringify(entryOf(block, passages))}\n`));
+    const encoded = blocks.filter((block) => block.error === undefined);
+    const sums = {
+      blocks: encoded.length,
+      failed,
+      tokens: encoded.reduce((sum, { tokens }) => sum + tokens, 0),
+      hits: encoded.filter(({ hit }) => hit).length,
+    };
     await answer.write(`${JSON.stringify({ done: true, ...sums })}\n`);
   } catch (error) {
     if (!answer.isOpen) throw error;

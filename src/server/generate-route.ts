@@ -2,9 +2,9 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { PromptInput } from "../engine/prompt.js";
+import type { GenerateEvent } from "../engine/results.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { ApiError, errorBody, errorResponses, toApiError } from "./api-error.js";
-import type { HostEvent, HostGenerateRequest } from "./engine-host.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
@@ -29,7 +29,7 @@ const promptAnswer = z.strictObject({
  *
  * @see FACTS "Inference protocol".
  */
-export function registerGenerate(app: FastifyInstance, { host, limits }: RouteContext): void {
+export function registerGenerate(app: FastifyInstance, { engine, limits }: RouteContext): void {
   const stream = z.boolean().nullish().describe("lines of JSON, one a token: the prompt and the answer so far");
   const blocksForm = z.strictObject({
     blocks: z
@@ -70,15 +70,9 @@ export function registerGenerate(app: FastifyInstance, { host, limits }: RouteCo
       const signal = clientGone(request, reply);
       const [prompt, mode, promptText] = promptOf(body);
       const maxTokens = Math.min(defaultMaxTokens, limits.maxTokens);
-      const asked: HostGenerateRequest = {
-        prompt,
-        mode,
-        sampling: { temperature: 0, maxTokens, stop: stops },
-        salt: request.tenant.salt,
-        logprobs: false,
-        echo: false,
-      };
-      const events = host.generate(asked, signal);
+      const { salt } = request.tenant;
+      const sampling = { temperature: 0, maxTokens, stop: stops, logprobs: false };
+      const events = engine.generate(prompt, { ...sampling, mode, salt, signal });
       if (body.stream === true) {
         using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
         await streamText(events, promptText, answer, request.log);
@@ -108,7 +102,7 @@ function promptOf(body: Body): readonly [PromptInput, AttentionMode, string] {
 
 /** One line a token; a failure after the first line is the last line. */
 async function streamText(
-  events: AsyncIterable<HostEvent>,
+  events: AsyncIterable<GenerateEvent>,
   prompt: string,
   answer: ResponseStream,
   log: { error(details: object, message: string): void },

@@ -1,18 +1,19 @@
 import { expect, test } from "vitest";
-import { HostError, type HostEvent, type HostStats } from "./engine-host.js";
-import { FakeHost, type FakeHostOptions } from "./fake-host.suite.js";
-import { MeteredHost, type RequestWork } from "./metered-host.js";
+import { EngineError } from "../engine/engine-error.js";
+import type { EngineStats, GenerateEvent } from "../engine/results.js";
+import { FakeEngine, type FakeEngineOptions } from "./fake-engine.suite.js";
+import { MeteredEngine, type RequestWork } from "./metered-engine.js";
 import { Metrics, type MetricsSources } from "./metrics.js";
 
-function setUp(fake: FakeHostOptions = {}, sources: Partial<MetricsSources> = {}) {
-  const host = new FakeHost(fake);
-  const metrics = new Metrics({ host, version: "1.2.3", processBytes: () => 4096, ...sources });
+function setUp(fake: FakeEngineOptions = {}, sources: Partial<MetricsSources> = {}) {
+  const engine = new FakeEngine(fake);
+  const metrics = new Metrics({ engine, version: "1.2.3", processBytes: () => 4096, ...sources });
   const work: RequestWork = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
-  const metered = new MeteredHost(host, metrics, { currentWork: () => work });
-  return { host, metrics, metered, work };
+  const metered = new MeteredEngine(engine, metrics, () => work);
+  return { engine, metrics, metered, work };
 }
 
-const asked = { prompt: { blocks: ["a b", " c"] }, sampling: {}, salt: "", logprobs: false, echo: false };
+const asked = { blocks: ["a b", " c"] };
 
 async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
   const taken: T[] = [];
@@ -26,10 +27,10 @@ async function value(metrics: Metrics, series: string): Promise<number | undefin
   return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(" ") + 1));
 }
 
-test("MeteredHost.generate(): counts tokens, times and the work of the request that runs", async () => {
+test("MeteredEngine.generate(): counts tokens, times and the work of the request that runs", async () => {
   const { metrics, metered, work } = setUp({ tokenMs: 5 });
   await all(metered.generate(asked));
-  await all(metered.generate({ ...asked, mode: "full" }));
+  await all(metered.generate(asked, { mode: "full" }));
   await all(metered.generate(asked));
   expect(await value(metrics, 'prompt_tokens_total{mode="block",source="computed"}')).toBe(4);
   expect(await value(metrics, 'prompt_tokens_total{mode="block",source="store"}')).toBe(2);
@@ -42,58 +43,72 @@ test("MeteredHost.generate(): counts tokens, times and the work of the request t
   expect(work).toEqual({ promptTokens: 9, cachedTokens: 2, completionTokens: 12 });
 });
 
-test("MeteredHost.generate(): an abort and a loop that is left count as cancelled, a failure does not", async () => {
+test("MeteredEngine.generate(): each of n answers counts, their prompt once", async () => {
+  const { metrics, metered, work } = setUp();
+  await all(metered.generate(asked, { n: 3 }));
+  expect(await value(metrics, 'prompt_tokens_total{mode="block",source="computed"}')).toBe(3);
+  expect(await value(metrics, 'generated_tokens_total{mode="block"}')).toBe(12);
+  for (const name of ["time_to_first_token", "time_per_output_token", "queue_wait", "request_duration"]) {
+    expect(await value(metrics, `${name}_seconds_count{mode="block"}`), name).toBe(3);
+  }
+  expect(work).toEqual({ promptTokens: 3, cachedTokens: 0, completionTokens: 12 });
+  for await (const event of metered.generate(asked, { n: 3 })) if (event.kind === "done") break;
+  expect(await value(metrics, "requests_cancelled_total")).toBe(2);
+});
+
+test("MeteredEngine.generate(): an abort and a loop that is left count as cancelled, a failure does not", async () => {
   const { metrics, metered } = setUp({ endless: true });
   const aborting = new AbortController();
-  const seen: HostEvent[] = [];
-  for await (const event of metered.generate(asked, aborting.signal)) {
+  const seen: GenerateEvent[] = [];
+  for await (const event of metered.generate(asked, { signal: aborting.signal })) {
     seen.push(event);
     if (event.kind === "token") aborting.abort();
   }
   expect(seen.at(-1)?.kind).toBe("done");
   for await (const event of metered.generate(asked)) if (event.kind === "token") break;
   expect(await value(metrics, "requests_cancelled_total")).toBe(2);
-  const error = new HostError("failed", "Cannot go on: the device failed");
+  const error = new EngineError("failed", "Cannot go on: the device failed");
   const failing = setUp({ failAfter: { tokens: 1, error } });
   await expect(all(failing.metered.generate(asked))).rejects.toBe(error);
   expect(await value(failing.metrics, "requests_cancelled_total")).toBe(0);
   expect(await value(failing.metrics, 'request_duration_seconds_count{mode="block"}')).toBe(1);
 });
 
-test("MeteredHost.encode(): counts passages by where they came from, and one that was given up", async () => {
+test("MeteredEngine.encode(): counts passages by where they came from, and one that was given up", async () => {
   const { metrics, metered } = setUp();
-  await all(metered.encode({ passages: ["a b", "c"], salt: "" }));
-  await all(metered.encode({ passages: ["a b"], salt: "" }));
+  await metered.encode(["a b", "c"]);
+  await metered.encode(["a b"]);
   expect(await value(metrics, 'prompt_tokens_total{mode="index",source="computed"}')).toBe(3);
   expect(await value(metrics, 'prompt_tokens_total{mode="index",source="store"}')).toBe(2);
   const aborting = new AbortController();
   aborting.abort(new Error("enough"));
-  await expect(all(metered.encode({ passages: ["d"], salt: "" }, aborting.signal))).rejects.toThrow("enough");
+  await expect(metered.encode(["d"], { signal: aborting.signal })).rejects.toThrow("enough");
   expect(await value(metrics, "requests_cancelled_total")).toBe(1);
 });
 
 test("Metrics.text(): the engine's counters go on where a new engine starts anew", async () => {
-  const { host, metrics } = setUp();
-  const stats = await host.stats();
-  const withHits = (hits: number): Promise<HostStats> => Promise.resolve({ ...stats, store: { ...stats.store, hits } });
-  host.stats = () => withHits(5);
+  const { engine, metrics } = setUp();
+  const stats = await engine.stats();
+  const withHits = (hits: number): Promise<EngineStats> =>
+    Promise.resolve({ ...stats, store: { ...stats.store, hits } });
+  engine.stats = () => withHits(5);
   expect(await value(metrics, "store_hits_total")).toBe(5);
   expect(await value(metrics, "store_hits_total")).toBe(5);
-  host.stats = () => withHits(2);
-  host.setStatus({ state: "ready", restarts: 1 });
+  engine.stats = () => withHits(2);
+  engine.setStatus({ state: "ready", restarts: 1 });
   expect(await value(metrics, "store_hits_total")).toBe(7);
   expect(await value(metrics, "engine_restarts_total")).toBe(1);
 });
 
 test("Metrics.text(): an engine that is down, fails or is silent leaves what it holds out, and never the rest", async () => {
-  const { host, metrics } = setUp({}, { statsMs: 50 });
+  const { engine, metrics } = setUp({}, { statsMs: 50 });
   expect(await value(metrics, 'store_bytes{state="free"}')).toBe(2 ** 30);
-  for (const stats of [() => Promise.reject(new Error("died")), () => new Promise<HostStats>(() => undefined)]) {
-    host.stats = stats;
+  for (const stats of [() => Promise.reject(new Error("died")), () => new Promise<EngineStats>(() => undefined)]) {
+    engine.stats = stats;
     expect(await value(metrics, 'store_bytes{state="free"}')).toBeUndefined();
     expect(await value(metrics, 'process_resident_bytes{process="server"}')).toBe(4096);
   }
-  host.setStatus({ state: "restarting", restarts: 1 });
+  engine.setStatus({ state: "restarting", restarts: 1 });
   expect(await value(metrics, "engine_up")).toBe(0);
   expect(await value(metrics, 'build_info{version="1.2.3"}')).toBe(1);
 });

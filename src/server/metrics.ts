@@ -1,11 +1,12 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Engine } from "../engine/engine.js";
+import type { EngineStats } from "../engine/results.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { closeReasons } from "./connections.js";
-import type { EngineHost, HostStats } from "./engine-host.js";
 
 /** What the metrics ask for at each scrape. */
 export interface MetricsSources {
-  readonly host: Pick<EngineHost, "status" | "stats">;
+  readonly engine: Pick<Engine, "status" | "stats">;
   readonly version: string;
   /** Resident memory of this process, in bytes. */
   readonly processBytes: () => number;
@@ -142,8 +143,8 @@ export class Metrics {
 
   /** Prometheus' text format. Never waits long for the engine. */
   async text(): Promise<string> {
-    const { host, processBytes } = this.#sources;
-    const { state, restarts } = host.status;
+    const { engine, processBytes } = this.#sources;
+    const { state, restarts } = engine.status;
     this.#engineUp.set(state === "ready" ? 1 : 0);
     this.#count(this.#engineRestarts, {}, restarts);
     this.#processBytes.reset();
@@ -154,7 +155,7 @@ export class Metrics {
     return await this.#registry.metrics();
   }
 
-  #takeStats({ store, contexts, requests, ...memory }: HostStats): void {
+  #takeStats({ store, contexts, requests, batching, ...memory }: EngineStats): void {
     this.#processBytes.set({ process: "engine" }, memory.processBytes);
     this.#storeBytes.set({ state: "leased" }, store.leasedBytes);
     this.#storeBytes.set({ state: "idle" }, store.idleBytes);
@@ -165,13 +166,14 @@ export class Metrics {
     this.#count(this.#storeHits, {}, store.hits);
     this.#count(this.#storeMisses, {}, store.misses);
     this.#count(this.#storeWaits, {}, store.waits);
-    for (const [reason, blocks] of Object.entries(store.evictions))
+    for (const [reason, blocks] of Object.entries(store.evictionsByReason))
       this.#count(this.#storeEvictions, { reason }, blocks);
     this.#contextBytes.set({ state: "used" }, contexts.usedBytes);
     this.#contextBytes.set({ state: "free" }, contexts.capBytes - contexts.usedBytes);
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
-    for (const [kind, count] of Object.entries(memory.graphs)) this.#count(this.#graphs, { kind }, count);
+    this.#count(this.#graphs, { kind: "rows" }, batching.rowGraphs);
+    this.#count(this.#graphs, { kind: "decode" }, batching.decodeGraphs);
     this.#queued.set(requests.queued);
     this.#running.set(requests.running);
   }
@@ -184,14 +186,14 @@ export class Metrics {
     counter.inc(labels, value >= last ? value - last : value);
   }
 
-  async #askForStats(): Promise<HostStats | undefined> {
-    const { host, statsMs = 1_000 } = this.#sources;
+  async #askForStats(): Promise<EngineStats | undefined> {
+    const { engine, statsMs = 1_000 } = this.#sources;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {
       timer = setTimeout(resolve, statsMs, undefined);
     });
     // An engine that has just died is no reason to fail: the scrape says that it is down.
-    const stats = host.stats().catch(() => undefined);
+    const stats = (async () => engine.stats())().catch(() => undefined);
     try {
       return await Promise.race([stats, late]);
     } finally {

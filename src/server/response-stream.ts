@@ -6,7 +6,7 @@ import { pieceBytes } from "./connections.js";
  * A signal that is aborted when the client goes away before its answer is complete, in whatever state the request is.
  * Its reason is an error that is nobody's failure: a route that throws it on leaves no line of one in the log.
  *
- * @example for await (const event of host.generate(asked, clientGone(request, reply))) …
+ * @example for await (const event of engine.generate(asked, clientGone(request, reply))) …
  */
 export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
   const controller = new AbortController();

@@ -1,4 +1,4 @@
-import type { EngineHost } from "./engine-host.js";
+import type { Engine } from "../engine/engine.js";
 import type { ServerLimits } from "./server-config.js";
 
 /** Who asks: one key's holder. Without keys there is one tenant, whose salt is "". */
@@ -12,7 +12,7 @@ export interface Tenant {
 /** What every route works with. */
 export interface RouteContext {
   /** Counts what it does in the metrics by itself. */
-  readonly host: EngineHost;
+  readonly engine: Engine;
   readonly limits: ServerLimits;
   /** Under which the model is listed, the first in answers; empty: its own name. */
   readonly aliases: readonly string[];

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { FakeHost } from "./fake-host.suite.js";
+import { FakeEngine } from "./fake-engine.suite.js";
 import { Metrics } from "./metrics.js";
 
 const document = readFileSync(new URL("../../docs/server.md", import.meta.url), "utf8").replaceAll("\r\n", "\n");
@@ -17,7 +17,7 @@ function table(heading: string): string[] {
 const cell = (text: string): string => text.replaceAll("|", "\\|");
 
 test("docs/server.md: lists every metric with its own help text", async () => {
-  const metrics = new Metrics({ host: new FakeHost(), version: "0", processBytes: () => 0 });
+  const metrics = new Metrics({ engine: new FakeEngine(), version: "0", processBytes: () => 0 });
   const rows = metrics.describe().map(({ name, type, help }) => `| \`${name}\` | ${type} | ${cell(help)} |`);
   expect(table("Metrics")).toEqual(rows);
 });

@@ -1,19 +1,19 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
+import type { Engine } from "../engine/engine.js";
 import { ApiError, errorResponses, errorSchema } from "./api-error.js";
-import type { EngineHost } from "./engine-host.js";
 import type { Metrics } from "./metrics.js";
 
 export interface StatusSources {
-  readonly host: EngineHost;
+  readonly engine: Engine;
   readonly metrics: Metrics;
   /** Aborted once the server is told to end. */
   readonly stopping: AbortSignal;
 }
 
 /** `GET /health` (the server lives), `GET /ready` (it can answer) and `GET /metrics` (Prometheus). */
-export function registerStatus(app: FastifyInstance, { host, metrics, stopping }: StatusSources): void {
+export function registerStatus(app: FastifyInstance, { engine, metrics, stopping }: StatusSources): void {
   const typed = app.withTypeProvider<ZodTypeProvider>();
   const tags = ["Operation"];
   const { 403: wrongHost, 500: failed } = errorResponses;
@@ -47,7 +47,7 @@ export function registerStatus(app: FastifyInstance, { host, metrics, stopping }
       },
     },
     () => {
-      const reason = whyNotReady(host, stopping);
+      const reason = whyNotReady(engine, stopping);
       if (reason === undefined) return { status: "ready" as const };
       throw new ApiError(503, `Cannot serve: ${reason.message}`, {
         code: reason.code,
@@ -72,7 +72,7 @@ export function registerStatus(app: FastifyInstance, { host, metrics, stopping }
 }
 
 function whyNotReady(
-  { status }: EngineHost,
+  { status }: Engine,
   stopping: AbortSignal,
 ): { readonly code: string; readonly message: string } | undefined {
   if (stopping.aborted) return { code: "draining", message: "the server is ending" };

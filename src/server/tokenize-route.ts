@@ -2,7 +2,6 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { errorResponses } from "./api-error.js";
-import type { HostTokenizeEvent } from "./engine-host.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
@@ -13,7 +12,7 @@ const tokenSchema = z.strictObject({
 });
 
 /** `POST /v1/tokenize`: a text's tokens, as a block of its own has them: nothing is added. */
-export function registerTokenize(app: FastifyInstance, { host, limits }: RouteContext): void {
+export function registerTokenize(app: FastifyInstance, { engine, limits }: RouteContext): void {
   app.withTypeProvider<ZodTypeProvider>().post(
     "/v1/tokenize",
     {
@@ -32,9 +31,22 @@ export function registerTokenize(app: FastifyInstance, { host, limits }: RouteCo
     },
     async (request, reply) => {
       const signal = clientGone(request, reply);
-      const events = host.tokenize({ ...request.body, maxTokens: limits.maxTokenizeTokens }, signal);
+      const { text, special } = request.body;
       using answer = new ResponseStream(reply, { contentType: "application/json; charset=utf-8" });
-      await writeTokens(events, answer).catch((error: unknown) => {
+      const options = { special, maxTokens: limits.maxTokenizeTokens, signal };
+      const tokenize = async (): Promise<void> => {
+        await engine.tokenize(text, {
+          ...options,
+          // Written as they come: a long text has many.
+          onTokens(tokens, numTokens) {
+            const written = tokens.map((token) => JSON.stringify(token)).join(",");
+            return answer.write(answer.isOpen ? `,${written}` : `{"count":${numTokens},"tokens":[${written}`);
+          },
+        });
+        await answer.write("]}");
+        await answer.end();
+      };
+      await tokenize().catch((error: unknown) => {
         if (!answer.isOpen) throw error;
         // Half an answer must not look whole.
         reply.raw.destroy();
@@ -43,14 +55,4 @@ export function registerTokenize(app: FastifyInstance, { host, limits }: RouteCo
       return reply;
     },
   );
-}
-
-/** Written as they come: a long text has many. */
-async function writeTokens(events: AsyncIterable<HostTokenizeEvent>, answer: ResponseStream): Promise<void> {
-  for await (const { numTokens, tokens } of events) {
-    const written = tokens.map((token) => JSON.stringify(token)).join(",");
-    await answer.write(answer.isOpen ? `,${written}` : `{"count":${numTokens},"tokens":[${written}`);
-  }
-  await answer.write("]}");
-  await answer.end();
 }

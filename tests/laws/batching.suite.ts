@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { Random } from "../models/random.js";
 import {
@@ -46,7 +46,7 @@ function draw(random: Random, passages: readonly number[][], size: BatchingSize)
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function answer(engine: Engine, asked: Asked): Promise<GenerateResult> {
+async function answer(engine: LocalEngine, asked: Asked): Promise<GenerateResult> {
   const { blocks, mode, maxTokens, cancelAfterMs, pauseMs } = asked;
   const controller = new AbortController();
   const timer = cancelAfterMs === undefined ? undefined : setTimeout(() => controller.abort(), cancelAfterMs);

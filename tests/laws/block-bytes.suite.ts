@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
 import { type KVType, tensorTypes } from "../../src/files/element-types.js";
 import { Random } from "../models/random.js";
@@ -13,7 +13,7 @@ export interface BlockBytesSize {
 }
 
 /** The stored bytes of each block, encoded together in this order. */
-async function encode(engine: Engine, blocks: readonly (readonly number[])[]): Promise<Buffer[]> {
+async function encode(engine: LocalEngine, blocks: readonly (readonly number[])[]): Promise<Buffer[]> {
   const { backend, decoder } = engine.model;
   const ids = blocks.map((block) => Int32Array.from(block));
   const bytes: Buffer[] = [];

@@ -1,6 +1,6 @@
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateEvent, GenerateResult } from "../../src/engine/results.js";
 import { expectError } from "../../src/files/test-files.suite.js";
 import { expectInTime } from "../in-time.js";
@@ -22,7 +22,7 @@ interface Cancelled {
 
 /** Aborts a request when `when` says so, and gives its end. */
 async function cancel(
-  engine: Engine,
+  engine: LocalEngine,
   input: { blockTokenIds: number[][] },
   when: { readonly afterMs: number } | { readonly at: GenerateEvent["kind"]; readonly thenMs: number },
 ): Promise<Cancelled> {
@@ -64,7 +64,7 @@ export function cancelSuite(numTimes: number): void {
     });
 
   /** Runs `stage`, which gives the ms from the abort to the end, then checks that the engine is as it was and answers as before. */
-  async function unharmed(stage: (engine: Engine) => Promise<number>): Promise<void> {
+  async function unharmed(stage: (engine: LocalEngine) => Promise<number>): Promise<void> {
     await using engine = await lawEngine(slowModel(), { kvType: "f16" });
     const idle = await liveCounts();
     const input = prompt(10, 12, 5);

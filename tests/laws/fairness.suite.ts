@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { Random } from "../models/random.js";
 import { drawIds, expectIdle, LawModels, lawEngine, noEnd } from "./law-models.js";
 
@@ -26,7 +26,7 @@ export function fairnessSuite(size: FairnessSize): void {
   const model = () => models.huggingFace({ architecture: "llama", seed: 141 });
 
   /** Has eight callers of one owner, and later one of another, ask again and again, and expects as many tokens of each. */
-  async function expectFair(engine: Engine, graphs: "decodeGraphs" | "rowGraphs", ask: Ask): Promise<void> {
+  async function expectFair(engine: LocalEngine, graphs: "decodeGraphs" | "rowGraphs", ask: Ask): Promise<void> {
     const numGraphs = graphs === "rowGraphs" ? size.numRowGraphs : size.numSteps;
     const over = new AbortController();
     let counted: Record<string, number> = {};

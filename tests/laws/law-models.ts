@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect } from "vitest";
 import { Engine } from "../../src/engine/engine.js";
 import type { EngineOptions } from "../../src/engine/engine-options.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { expectError } from "../../src/files/test-files.suite.js";
 import { findGgmlDirectory, type Ggml, loadGgml, type NativeCounts } from "../../src/ggml/library.js";
 import { quantizeRows } from "../../src/ggml/quantize.js";
@@ -62,7 +63,7 @@ export async function liveCounts(): Promise<NativeCounts> {
 }
 
 /** An engine with room for small models. One thread: small graphs gain nothing from more, and the cores are shared. */
-export function lawEngine(model: string, options: Omit<EngineOptions, "model"> = {}): Promise<Engine> {
+export function lawEngine(model: string, options: Omit<EngineOptions, "model"> = {}): Promise<LocalEngine> {
   return Engine.load({
     model,
     threads: 1,
@@ -82,7 +83,7 @@ export async function expectRefusal(promise: Promise<unknown>, part: string | Re
 }
 
 /** What must hold whenever no request runs: invariant I6, and nothing of a request left. */
-export function expectIdle(engine: Engine): void {
+export function expectIdle(engine: LocalEngine): void {
   const { store, contexts, kvMemory, requests } = engine.stats();
   expect(requests.running).toBe(0);
   expect(contexts.usedBytes).toBe(0);
@@ -95,7 +96,7 @@ export function expectIdle(engine: Engine): void {
  * Expects that all that the native side holds since `idle` was counted are these engines' slabs, and that all that is used
  * of them are blocks at rest.
  */
-export async function expectOnlyBlocks(idle: NativeCounts, ...engines: readonly Engine[]): Promise<void> {
+export async function expectOnlyBlocks(idle: NativeCounts, ...engines: readonly LocalEngine[]): Promise<void> {
   const now = await liveCounts();
   let [numSlabs, reservedBytes] = [0, 0];
   for (const engine of engines) {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateEvent } from "../../src/engine/results.js";
 import { openModel } from "../../src/model/open-model.js";
 import { Random } from "../models/random.js";
@@ -65,7 +65,7 @@ export function onePassSuite(size: OnePassSize): void {
     };
 
     /** An engine's answer beside what the oracle says of its prompt. */
-    const ask = async (engine: Engine, name: string, asked: Prompt, stepwise = false): Promise<BoundCase> => {
+    const ask = async (engine: LocalEngine, name: string, asked: Prompt, stepwise = false): Promise<BoundCase> => {
       const oracle = await onePass();
       const { vocabSize } = oracle.config;
       const prompt = { ...asked, continuationTokenIds: continuation };
@@ -92,7 +92,7 @@ export function onePassSuite(size: OnePassSize): void {
       expectBound(logprobBounds[kvType], bounded, { everyCaseUpTo: kvType === "f32" ? size.everyCaseUpTo : 0 });
     });
 
-    test("Engine.generate(): promptLogprobs equal one pass with the block mask, local blocks and full mode", async () => {
+    test("Engine.generate(): an echo equals one pass with the block mask, local blocks and full mode", async () => {
       const oracle = await onePass();
       await using engine = await lawEngine(folder);
       const random = new Random(options.seed ?? 0, "prompt logprobs");
@@ -103,12 +103,11 @@ export function onePassSuite(size: OnePassSize): void {
         ["block", blocks],
         ["full", [blocks.flat()]],
       ] as const) {
-        const wanted = { mode, maxTokens: 0, promptLogprobs: 3 };
-        const [event] = await events(engine.generate({ blockTokenIds: blocks }, wanted));
-        if (event?.kind !== "prompt") throw new Error("Cannot compare: the first event is not the prompt's");
-        expect(event.promptTokenIds).toEqual(blocks.flat());
-        expect(event.promptLogprobs?.map(({ id }) => id)).toEqual(blocks.flat());
-        const [first, ...found] = event.promptLogprobs!;
+        const wanted = { mode, maxTokens: 0, echo: true, topLogprobs: 3 };
+        const told = await events(engine.generate({ blockTokenIds: blocks }, wanted));
+        const echo = told.flatMap((event) => (event.kind === "echo" ? event.tokens : []));
+        expect(echo.map(({ id }) => id)).toEqual(blocks.flat());
+        const [first, ...found] = echo;
         expect(first).toMatchObject({ logprob: undefined, top: [] });
         for (const { top } of found) expect(top).toHaveLength(3);
         const prompt = { blockTokenIds, continuationTokenIds: [0] };

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { Random } from "../models/random.js";
 import { expectSameLogprobs } from "../oracles/compare-engine.js";
@@ -27,7 +27,7 @@ interface Answer {
   readonly logprobs: readonly number[];
 }
 
-async function answer(engine: Engine, blocks: number[][]): Promise<Answer & { readonly result: GenerateResult }> {
+async function answer(engine: LocalEngine, blocks: number[][]): Promise<Answer & { readonly result: GenerateResult }> {
   const logprobs: number[] = [];
   const input = { blockTokenIds: blocks };
   for await (const event of engine.generate(input, { maxTokens: 6, logitBias: noEnd })) {

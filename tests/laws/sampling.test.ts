@@ -30,7 +30,7 @@ test("Engine.generate(): events come in order, and their texts put together are 
   await using engine = await lawEngine(model());
   const all = await events(engine.generate(input, { maxTokens: 40, logitBias: noEnd }));
   expect(all.map(({ kind }) => kind)).toEqual(["prompt", ...new Array(40).fill("token"), "done"]);
-  const text = all.map((event) => (event.kind === "prompt" ? "" : event.text)).join("");
+  const text = all.map((event) => ("text" in event ? event.text : "")).join("");
   const done = all.at(-1) as GenerateEvent & { kind: "done" };
   expect(done.result.text).toBe(text);
   expect(engine.model.tokenizer.decode(done.result.tokenIds)).toBe(text);

@@ -1,5 +1,6 @@
 import { expect } from "vitest";
 import { Engine } from "../../src/engine/engine.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { TensorType } from "../../src/files/element-types.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import { Random } from "../models/random.js";
@@ -77,7 +78,7 @@ export async function compareWithLlamaCpp(
  * would have picked. Then llama.cpp is asked about the first prompt with faults, which the bound must catch.
  */
 export async function expectLlamaCpp(
-  engine: Engine,
+  engine: LocalEngine,
   path: string,
   prompts: readonly (readonly number[])[],
   how: { readonly numSteps: number; readonly threads: number; readonly type: TensorType; readonly moved?: string },
@@ -114,7 +115,7 @@ interface Answer {
   distance(steps: readonly (LlamaCppStep & { readonly logprob?: number })[]): number;
 }
 
-async function answer(engine: Engine, prompt: readonly number[], steps: readonly LlamaCppStep[]): Promise<Answer> {
+async function answer(engine: LocalEngine, prompt: readonly number[], steps: readonly LlamaCppStep[]): Promise<Answer> {
   const tokens = steps.map(({ token }) => token);
   const options = { mode: "full", stepwise: true, top: engine.model.source.config.vocabSize } as const;
   const found = await engine.score({ blockTokenIds: [prompt] }, tokens, options);

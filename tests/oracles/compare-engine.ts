@@ -1,6 +1,6 @@
 import { expect } from "vitest";
-import type { Engine } from "../../src/engine/engine.js";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { ScoreResult } from "../../src/engine/results.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
@@ -17,7 +17,7 @@ export interface OracleAnswer {
 
 /** The engine's answer to a prompt, with the whole vocabulary's log-probabilities at each step. */
 export function askEngine(
-  engine: Engine,
+  engine: LocalEngine,
   { blockTokenIds, continuationTokenIds, positionReencoding }: OraclePrompt,
   options: ScoreOptions & { readonly vocabSize: number },
 ): Promise<ScoreResult> {

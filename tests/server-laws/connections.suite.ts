@@ -5,7 +5,7 @@ import { runInNewContext } from "node:vm";
 import type { FastifyInstance } from "fastify";
 import { afterEach, expect, test } from "vitest";
 import { createApp } from "../../src/server/app.js";
-import { FakeHost, type FakeHostOptions } from "../../src/server/fake-host.suite.js";
+import { FakeEngine, type FakeEngineOptions } from "../../src/server/fake-engine.suite.js";
 import { loadConfig } from "../../src/server/server-config.js";
 import { errorFault } from "./http-client.js";
 import { Metrics } from "./metrics-text.js";
@@ -59,7 +59,7 @@ function post(body: string, length = body.length, version = "1.1", headers = "")
 
 interface Server {
   readonly app: FastifyInstance;
-  readonly host: FakeHost;
+  readonly engine: FakeEngine;
   readonly port: number;
   /** Connections that the server closed for the reason. */
   closed(reason: string): Promise<number>;
@@ -73,12 +73,12 @@ interface Server {
  */
 async function underAttack(
   settings: Record<string, string>,
-  fake: FakeHostOptions,
+  fake: FakeEngineOptions,
   attack: (server: Server, client: (reads?: boolean) => Client) => Promise<void>,
 ): Promise<void> {
-  const host = new FakeHost(fake);
+  const engine = new FakeEngine(fake);
   const options = { stallSeconds: "1", maxRunning: "1", maxQueued: "3", ...settings };
-  const app = await createApp({ host, config: await loadConfig({ options, env: {} }) });
+  const app = await createApp({ engine, config: await loadConfig({ options, env: {} }) });
   await app.listen({ host: "127.0.0.1", port: 0 });
   const { port } = app.server.address() as AddressInfo;
   const metrics = async () => Metrics.parse((await app.inject("/metrics")).body);
@@ -101,7 +101,7 @@ async function underAttack(
     }
   })();
   try {
-    await attack({ app, host, port, closed }, (reads) => {
+    await attack({ app, engine, port, closed }, (reads) => {
       const client = new Client(port, { ...(reads !== undefined && { reads }) });
       clients.push(client);
       return client;
@@ -112,7 +112,7 @@ async function underAttack(
     expect(numAsked).toBeGreaterThan(0);
     // Though no attacker has closed its end.
     await app.whenIdle();
-    expect(host.running).toBe(0);
+    expect(engine.running).toBe(0);
     const connections = () => new Promise<number>((resolve) => app.server.getConnections((_, n) => resolve(n)));
     await until("all connections are closed", limitMs, async () => (await connections()) === 0);
   } finally {
@@ -143,7 +143,7 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
   test(`createApp(): ${numClients} bodies that come a byte at a time are refused with the reason`, {
     timeout,
   }, async () => {
-    await underAttack({}, {}, async ({ closed, host }, client) => {
+    await underAttack({}, {}, async ({ closed, engine }, client) => {
       const slow = times(() => client());
       for (const { socket } of slow) socket.write(post("{", 1_000_000));
       timers.push(
@@ -158,7 +158,7 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
         expect(errorFault(body)).toBeUndefined();
         expect(body).toContain("it fell 1 seconds behind 512 bytes a second");
       }
-      expect(host.asked.length).toBe(0);
+      expect(engine.asked.length).toBe(0);
     });
   });
 
@@ -185,14 +185,14 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
   test(`createApp(): ${numClients} plain answers that nobody reads hold no place, and are let go`, {
     timeout,
   }, async () => {
-    const fake: FakeHostOptions = { answer: largeAnswer };
-    await underAttack({ transferBytes: "64MiB" }, fake, async ({ closed, host }, client) => {
+    const fake: FakeEngineOptions = { answer: largeAnswer };
+    await underAttack({ transferBytes: "64MiB" }, fake, async ({ closed, engine }, client) => {
       const before = heldBytes();
       for (const { socket } of times(() => client(false))) socket.write(post(smallBody));
       await until("all are let go", limitMs, async () => {
         return (await closed("slow_reader")) + (await closed("too_many_bytes")) === numClients;
       });
-      expect(host.asked.length).toBe(numClients);
+      expect(engine.asked.length).toBe(numClients);
       if (numClients * largeAnswer.length > 2 ** 27) expect(await closed("too_many_bytes")).toBeGreaterThan(0);
       await until("their memory is free", limitMs, () => heldBytes() - before < largeAnswer.length);
     });
@@ -201,14 +201,14 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
   test(`createApp(): ${numClients} streams that nobody reads are let go, and their work ends`, {
     timeout,
   }, async () => {
-    const fake: FakeHostOptions = { answer: "x".repeat(100_000), endless: true };
+    const fake: FakeEngineOptions = { answer: "x".repeat(100_000), endless: true };
     const settings = { maxRunning: String(2 * numClients) };
-    await underAttack(settings, fake, async ({ closed, host }, client) => {
+    await underAttack(settings, fake, async ({ closed, engine }, client) => {
       const body = '{"prompt":"a","max_tokens":4000,"stream":true}';
       for (const { socket } of times(() => client(false))) socket.write(post(body));
       await until("all are let go", limitMs, async () => (await closed("slow_reader")) === numClients);
-      await until("no work is left", limitMs, () => host.running === 0);
-      expect(host.cancelled).toBe(numClients);
+      await until("no work is left", limitMs, () => engine.running === 0);
+      expect(engine.cancelled).toBe(numClients);
     });
   });
 
@@ -219,7 +219,7 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
     const opened = new Promise<void>((resolve) => {
       open = resolve;
     });
-    await underAttack({}, { opened }, async ({ closed, host }, client) => {
+    await underAttack({}, { opened }, async ({ closed, engine }, client) => {
       const pipelined = [post("{", 1_000), "no HTTP\r\n\r\n"].map((behind) => {
         const one = client();
         one.socket.write(post(smallBody) + behind);
@@ -229,7 +229,7 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
       expect(pipelined.map(({ received }) => received)).toEqual(["", ""]);
       expect(await closed("slow_request")).toBe(1);
       open();
-      await until("no work is left", limitMs, () => host.running === 0);
+      await until("no work is left", limitMs, () => engine.running === 0);
     });
   });
 
@@ -281,13 +281,13 @@ export function connectionsSuite({ numClients, numIdle }: ConnectionsSize): void
     await underAttack(
       {},
       { tokenMs: 100_000, opened: Promise.race([never, Promise.resolve()]) },
-      async ({ host }, client) => {
+      async ({ engine }, client) => {
         const half = client();
         half.socket.write(post(smallBody));
-        await until("it is worked on", limitMs, () => host.running === 1);
+        await until("it is worked on", limitMs, () => engine.running === 1);
         half.socket.end();
-        await until("the work has ended", limitMs, () => host.running === 0 && half.hasEnded);
-        expect([half.received, host.cancelled]).toEqual(["", 1]);
+        await until("the work has ended", limitMs, () => engine.running === 0 && half.hasEnded);
+        expect([half.received, engine.cancelled]).toEqual(["", 1]);
       },
     );
   });

@@ -22,7 +22,7 @@ const readText = (name: string): string => readFileSync(join(projectRoot, "deplo
 const dashboard = JSON.parse(readText("grafana-dashboard.json")) as Dashboard;
 const expressions = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
 const metrics = new Metrics({
-  host: { status: { state: "loading", restarts: 0 }, stats: () => Promise.reject(new Error("not loaded")) },
+  engine: { status: { state: "loading", restarts: 0 }, stats: () => Promise.reject(new Error("not loaded")) },
   version: "0",
   processBytes: () => 0,
 });

@@ -2,8 +2,12 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import type { EngineHost, HostEvent, HostGenerateRequest, HostStatus } from "../../src/server/engine-host.js";
-import { LocalEngineHost } from "../../src/server/engine-process/local-engine-host.js";
+import type { Engine } from "../../src/engine/engine.js";
+import { engineSuite } from "../../src/engine/engine.suite.js";
+import type { GenerateOptions } from "../../src/engine/engine-options.js";
+import { LocalEngine } from "../../src/engine/local-engine.js";
+import type { GenerateEvent } from "../../src/engine/results.js";
+import type { EngineStatus } from "../../src/engine/status-source.js";
 import type { SpawnEngineOptions } from "../../src/server/engine-process/spawn-engine.js";
 import { buildDist, projectRoot } from "../build-dist.js";
 
@@ -18,13 +22,9 @@ const startMs = 20_000;
 /** The place is free within 200 ms where the machine is not busy. */
 const freedMs = 3000;
 
-function request(more: Partial<HostGenerateRequest> = {}): HostGenerateRequest {
-  return { prompt, sampling: { maxTokens: 8 }, salt: "", logprobs: false, echo: false, ...more };
-}
-
 /** An answer of so many tokens. */
-function long(maxTokens: number): HostGenerateRequest {
-  return request({ sampling: { maxTokens, logitBias: noEnd } });
+function long(maxTokens: number): GenerateOptions {
+  return { maxTokens, logitBias: noEnd };
 }
 
 async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
@@ -33,26 +33,26 @@ async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
   return list;
 }
 
-function text(events: readonly HostEvent[]): string {
+function text(events: readonly GenerateEvent[]): string {
   return events.map((event) => ("text" in event ? event.text : "")).join("");
 }
 
 /** Waits for a status. */
-async function until(host: EngineHost, ...states: HostStatus["state"][]): Promise<HostStatus> {
+async function until(engine: Engine, ...states: EngineStatus["state"][]): Promise<EngineStatus> {
   return await new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       stop();
-      reject(new Error(`The engine is ${JSON.stringify(host.status)}, wanted ${states.join(" or ")}`));
+      reject(new Error(`The engine is ${JSON.stringify(engine.status)}, wanted ${states.join(" or ")}`));
     }, startMs);
-    const check = (status: HostStatus): void => {
+    const check = (status: EngineStatus): void => {
       if (!states.includes(status.state)) return;
       clearTimeout(timer);
       // listen() may not have returned yet.
       queueMicrotask(() => stop());
       resolve(status);
     };
-    const stop = host.onStatus(check);
-    check(host.status);
+    const stop = engine.onStatus(check);
+    check(engine.status);
   });
 }
 
@@ -94,21 +94,27 @@ function killEngine(signal: NodeJS.Signals = "SIGKILL"): void {
 
 /** The engine's process and its watcher: what must hold, each moment of death so many times. */
 export function engineProcessSuite(numKills: number): void {
-  let spawnEngine: (options?: SpawnEngineOptions) => EngineHost;
-  const hosts: EngineHost[] = [];
-  const start = (options: SpawnEngineOptions = {}): EngineHost => {
-    const host = spawnEngine({ threads: 1, restart: fast, ...options });
-    hosts.push(host);
-    return host;
+  let spawnEngine: (options?: SpawnEngineOptions) => Engine;
+  const engines: Engine[] = [];
+  const start = (options: SpawnEngineOptions = {}): Engine => {
+    const engine = spawnEngine({ threads: 1, restart: fast, ...options });
+    engines.push(engine);
+    return engine;
   };
-  const startReady = async (options?: SpawnEngineOptions): Promise<EngineHost> => {
-    const host = start(options);
-    await until(host, "ready");
-    return host;
+  const startReady = async (options?: SpawnEngineOptions): Promise<Engine> => {
+    const engine = start(options);
+    await until(engine, "ready");
+    return engine;
+  };
+
+  const startReadyAlone = async (): Promise<Engine> => {
+    const engine = spawnEngine({ threads: 1 });
+    await until(engine, "ready");
+    return engine;
   };
 
   const endAll = async (): Promise<void> => {
-    for (const host of hosts.splice(0)) await host[Symbol.asyncDispose]();
+    for (const engine of engines.splice(0)) await engine[Symbol.asyncDispose]();
     expect(engineProcesses(process.pid)).toEqual([]);
   };
 
@@ -118,161 +124,118 @@ export function engineProcessSuite(numKills: number): void {
   });
 
   describe("one engine", () => {
-    let host: EngineHost;
+    let engine: Engine;
     beforeAll(async () => {
-      host = spawnEngine({ threads: 1 });
-      await until(host, "ready");
+      engine = await startReadyAlone();
     });
     afterAll(async () => {
-      await host[Symbol.asyncDispose]();
+      await engine[Symbol.asyncDispose]();
       expect(engineProcesses(process.pid)).toEqual([]);
     });
 
     test("spawnEngine(): the answers, tokens and errors of an engine in this process", async () => {
-      await using local = await LocalEngineHost.load({ threads: 1 });
-      expect({ ...host.model, loadedAt: 0 }).toEqual({ ...local.model, loadedAt: 0 });
-      const detailed = request({
-        logprobs: true,
-        echo: true,
-        sampling: { maxTokens: 20, topLogprobs: 3, seed: 7, temperature: 1 },
-      });
-      const plain = (events: readonly HostEvent[]) =>
+      await using local = await LocalEngine.load({ threads: 1 });
+      expect({ ...engine.info, loadedAt: 0 }).toEqual({ ...local.info, loadedAt: 0 });
+      const detailed = { echo: true, spell: true, maxTokens: 20, topLogprobs: 3, seed: 7, temperature: 1 };
+      const plain = (events: readonly GenerateEvent[]) =>
         events.map((event) => (event.kind === "done" ? { ...event, result: { ...event.result, timings: 0 } } : event));
-      expect(plain(await all(host.generate(detailed)))).toEqual(plain(await all(local.generate(detailed))));
+      expect(plain(await all(engine.generate(prompt, detailed)))).toEqual(
+        plain(await all(local.generate(prompt, detailed))),
+      );
       const passages = ["one\n", "two\n", "one\n"];
-      expect(await all(host.encode({ passages, salt: "" }))).toEqual(await all(local.encode({ passages, salt: "" })));
-      const asked = { text: "Wo ist der Schlüssel? <|eos|>", special: true };
-      expect(await host.tokenize(asked)).toEqual(await local.tokenize(asked));
-      expect((await host.stats()).store.numBlocks).toBe((await local.stats()).store.numBlocks);
-      const wrong = request({ sampling: { temperature: -1 } });
-      const error = await all(host.generate(wrong)).catch((thrown: unknown) => thrown);
-      expect(error).toMatchObject({ name: "HostError", code: "invalid" });
+      expect(await engine.encode(passages)).toEqual(await local.encode(passages));
+      const asked = ["Wo ist der Schlüssel? <|eos|>", { special: true }] as const;
+      expect(await engine.tokenize(...asked)).toEqual(await local.tokenize(...asked));
+      expect((await engine.stats()).store.numBlocks).toBe((await local.stats()).store.numBlocks);
+      const wrong = { temperature: -1 };
+      const error = await all(engine.generate(prompt, wrong)).catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ name: "EngineError", code: "invalid" });
       expect(error).toMatchObject({
-        message: await all(local.generate(wrong)).catch((thrown: Error) => thrown.message),
+        message: await all(local.generate(prompt, wrong)).catch((thrown: Error) => thrown.message),
       });
     });
 
     test("spawnEngine(): many answers at once come each to its reader", async () => {
       const lengths = Array.from({ length: 12 }, (_, i) => 3 + i);
-      const answers = await Promise.all(lengths.map((maxTokens) => all(host.generate(long(maxTokens)))));
+      const answers = await Promise.all(lengths.map((maxTokens) => all(engine.generate(prompt, long(maxTokens)))));
       expect(answers.map((events) => events.filter(({ kind }) => kind === "token").length)).toEqual(lengths);
       for (const events of answers) expect(text(answers.at(-1)!).startsWith(text(events).trimEnd())).toBe(true);
     });
 
     test("spawnEngine(): a request that is no plain data is refused, and the engine goes on", async () => {
-      const sampling = { stop: [() => "x"] } as unknown as HostGenerateRequest["sampling"];
-      await expect(all(host.generate(request({ sampling })))).rejects.toMatchObject({ code: "invalid" });
-      expect(host.status.restarts).toBe(0);
-      expect(await all(host.generate(request()))).not.toEqual([]);
+      const unplain = { stop: [() => "x"] } as unknown as GenerateOptions;
+      await expect(all(engine.generate(prompt, unplain))).rejects.toMatchObject({ code: "invalid" });
+      expect(engine.status.restarts).toBe(0);
+      expect(await all(engine.generate(prompt, { maxTokens: 8 }))).not.toEqual([]);
     });
 
-    test("spawnEngine(): a slow reader stops its own answer, and nobody else's", async () => {
-      const { finished } = (await host.stats()).requests;
-      const slow = host.generate(long(120))[Symbol.asyncIterator]();
-      await slow.next();
-      for (let i = 0; i < 3; i++) await all(host.generate(long(120)));
-      expect((await host.stats()).requests).toMatchObject({ running: 1, finished: finished + 3 });
-      let numTokens = 0;
-      for (let next = await slow.next(); next.done !== true; next = await slow.next()) {
-        if (next.value.kind === "token") numTokens += 1;
-      }
-      expect(numTokens).toBe(120);
-      expect((await host.stats()).requests).toMatchObject({ running: 0, finished: finished + 4 });
-    });
-
-    test("spawnEngine(): an abort ends with a cancelled result; leaving early frees the place", async () => {
-      const none = async () => (await host.stats()).requests.running === 0;
-      const stop = new AbortController();
-      const events: HostEvent[] = [];
-      for await (const event of host.generate(long(1000), stop.signal)) {
-        events.push(event);
-        if (event.kind === "token") stop.abort();
-      }
-      expect(events.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
-      await eventually("nothing runs", none, freedMs);
-      for await (const event of host.generate(long(1000))) if (event.kind === "token") break;
-      await eventually("nothing runs after leaving", none, freedMs);
-      // A reader that has left while the engine waits for it.
-      const stalled = host.generate(long(1000))[Symbol.asyncIterator]();
+    test("spawnEngine(): a reader that leaves while the engine waits for it frees the place", async () => {
+      const stalled = engine.generate(prompt, long(1000))[Symbol.asyncIterator]();
       await stalled.next();
-      await all(host.generate(long(100)));
+      await all(engine.generate(prompt, long(100)));
       await stalled.return?.();
-      await eventually("nothing runs after a stalled reader left", none, freedMs);
-      const before = await all(host.generate(long(1000), AbortSignal.abort()));
-      expect(before.at(-1)).toMatchObject({ kind: "done", result: { finishReason: "cancelled" } });
-      const passages = Array.from({ length: 300 }, (_, i) => `A passage of its own, number ${i}.\n`);
-      const encoding = new AbortController();
-      const read = all(host.encode({ passages, salt: "" }, encoding.signal)).catch((error: unknown) => error);
-      encoding.abort(new Error("gone"));
-      expect(await read).toMatchObject({ message: "gone" });
-      await eventually("nothing encodes", none, freedMs);
-      // At any moment of an answer, its end among them.
-      for (let ms = 0; ms < 40; ms += 4) {
-        const abort = new AbortController();
-        const reading = all(host.generate(request({ sampling: { maxTokens: 3 } }), abort.signal));
-        await new Promise((resolve) => setTimeout(resolve, ms));
-        abort.abort();
-        expect((await reading).at(-1)?.kind).toBe("done");
-      }
-      await eventually("nothing runs at the end", none, freedMs);
-      expect(host.status.restarts).toBe(0);
+      const none = async () => (await engine.stats()).requests.running === 0;
+      await eventually("nothing runs", none, freedMs);
     });
   });
+
+  engineSuite("spawnEngine()", startReadyAlone);
 
   describe("an engine each", () => {
     afterEach(endAll);
 
     test("spawnEngine(): a killed engine ends what ran with an error, in mid-stream too, and comes back", async () => {
-      const host = await startReady();
-      const wanted = text(await all(host.generate(request())));
+      const engine = await startReady();
+      const wanted = text(await all(engine.generate(prompt, { maxTokens: 8 })));
       const died = expect.objectContaining({
-        name: "HostError",
+        name: "EngineError",
         code: "died",
         message: expect.stringMatching(/SIGKILL|before it was sent/),
       });
-      const endOf = (events: AsyncIterable<unknown>) => all(events).catch((error: unknown) => error);
+      const endOf = (events: AsyncIterable<unknown> | Promise<unknown>) =>
+        (events instanceof Promise ? events : all(events)).catch((error: unknown) => error);
       const moments: Record<string, () => Promise<unknown[]>> = {
         queue: async () => {
-          const many = Array.from({ length: 60 }, () => endOf(host.generate(long(500))));
+          const many = Array.from({ length: 60 }, () => endOf(engine.generate(prompt, long(500))));
           await new Promise((resolve) => setTimeout(resolve, 20));
           killEngine();
           return await Promise.all(many);
         },
         "before the first event": async () => {
-          const ending = endOf(host.generate(long(500)));
+          const ending = endOf(engine.generate(prompt, long(500)));
           killEngine();
           return [await ending];
         },
         prefill: async () => {
-          const events = host.generate(long(500));
+          const events = engine.generate(prompt, long(500));
           expect((await events[Symbol.asyncIterator]().next()).value.kind).toBe("prompt");
           killEngine();
           return [await endOf(events)];
         },
         decode: async () => {
-          const events = host.generate(long(500))[Symbol.asyncIterator]();
+          const events = engine.generate(prompt, long(500))[Symbol.asyncIterator]();
           for (let i = 0; i < 4; i++) await events.next();
           killEngine();
           return [await endOf({ [Symbol.asyncIterator]: () => events })];
         },
         "encoding and telling": async () => {
           const passages = Array.from({ length: 1000 }, (_, i) => `A passage of its own, number ${i}.\n`);
-          const encoding = endOf(host.encode({ passages, salt: "" }));
+          const encoding = endOf(engine.encode(passages));
           // Stopped, it cannot answer before it dies.
           killEngine("SIGSTOP");
-          const asking = host.stats().catch((error: unknown) => error);
+          const asking = endOf(engine.stats() as Promise<unknown>);
           killEngine();
           return await Promise.all([encoding, asking]);
         },
       };
-      const large = Array.from({ length: 12 }, () => request({ prompt: { prompt: "word ".repeat(400_000) } }));
+      const large = Array.from({ length: 12 }, () => ({ prompt: "word ".repeat(400_000) }));
       moments["waiting for room in the channel"] = async () => {
         // Stopped, it reads nothing.
         killEngine("SIGSTOP");
         const passages = ["word ".repeat(400_000)];
         const many = [
-          ...large.map((asked) => endOf(host.generate(asked))),
-          ...large.map(() => endOf(host.encode({ passages, salt: "" }))),
+          ...large.map((asked) => endOf(engine.generate(asked))),
+          ...large.map(() => endOf(engine.encode(passages))),
         ];
         await new Promise((resolve) => setTimeout(resolve, 20));
         killEngine();
@@ -283,8 +246,8 @@ export function engineProcessSuite(numKills: number): void {
         for (const [moment, kill] of Object.entries(moments)) {
           const endings = await kill();
           expect(endings, moment).toEqual(endings.map(() => died));
-          expect(host.status).toMatchObject({ state: "restarting", lastError: expect.stringContaining("SIGKILL") });
-          await expect(host.stats(), moment).rejects.toMatchObject({ code: "unavailable" });
+          expect(engine.status).toMatchObject({ state: "restarting", lastError: expect.stringContaining("SIGKILL") });
+          await expect(engine.stats(), moment).rejects.toMatchObject({ code: "unavailable" });
           // Killed while it loads again: it comes back all the same.
           if (round % 2 === 0 && moment === "decode") {
             await eventually("a process", () => engineProcesses(process.pid).length === 1);
@@ -292,21 +255,21 @@ export function engineProcessSuite(numKills: number): void {
             restarts += 1;
           }
           restarts += 1;
-          await until(host, "ready");
-          expect(host.status.restarts).toBe(restarts);
-          expect(text(await all(host.generate(request()))), moment).toBe(wanted);
+          await until(engine, "ready");
+          expect(engine.status.restarts).toBe(restarts);
+          expect(text(await all(engine.generate(prompt, { maxTokens: 8 }))), moment).toBe(wanted);
         }
         // Those that died have given their room back.
-        for (const ending of await Promise.all(large.map((asked) => endOf(host.generate(asked))))) {
+        for (const ending of await Promise.all(large.map((asked) => endOf(engine.generate(asked))))) {
           expect(ending).toMatchObject({ code: "too_long" });
         }
       }
     }, 600_000);
 
     test("spawnEngine(): an engine killed while it loads for the first time loads again", async () => {
-      const host = start();
+      const engine = start();
       killEngine();
-      const status = await until(host, "ready", "failed");
+      const status = await until(engine, "ready", "failed");
       expect(status).toMatchObject({
         state: "ready",
         restarts: 1,
@@ -316,28 +279,28 @@ export function engineProcessSuite(numKills: number): void {
 
     test("spawnEngine(): one that dies at each first load fails after three", async () => {
       const states: string[] = [];
-      const host = start();
-      host.onStatus(({ state }) => states.push(state));
+      const engine = start();
+      engine.onStatus(({ state }) => states.push(state));
       for (let i = 0; i < 3; i++) {
         await eventually("a process", () => engineProcesses(process.pid).length === 1);
         killEngine();
-        await eventually("none", () => engineProcesses(process.pid).length === 0 || host.status.restarts > i);
+        await eventually("none", () => engineProcesses(process.pid).length === 0 || engine.status.restarts > i);
       }
-      await until(host, "failed");
+      await until(engine, "failed");
       expect(states).not.toContain("ready");
-      expect(host.status.restarts).toBe(2);
+      expect(engine.status.restarts).toBe(2);
     });
 
     test("spawnEngine(): a model that cannot be loaded is told in one line, and not tried again", async () => {
-      const host = start({ model: "no-such-model.gguf" });
+      const engine = start({ model: "no-such-model.gguf" });
       const states: string[] = [];
-      host.onStatus(({ state }) => states.push(state));
-      const { lastError } = await until(host, "failed");
+      engine.onStatus(({ state }) => states.push(state));
+      const { lastError } = await until(engine, "failed");
       expect(lastError).toMatch(/^Cannot [^\n]*"no-such-model\.gguf"[^\n]*$/);
       await eventually("no process", () => engineProcesses(process.pid).length === 0);
       expect(states).toEqual(["failed"]);
-      expect(host.status.restarts).toBe(0);
-      await expect(all(host.generate(request()))).rejects.toMatchObject({
+      expect(engine.status.restarts).toBe(0);
+      await expect(all(engine.generate(prompt, { maxTokens: 8 }))).rejects.toMatchObject({
         code: "unavailable",
         message: "Cannot use the engine: it could not be loaded",
       });
@@ -346,12 +309,12 @@ export function engineProcessSuite(numKills: number): void {
     });
 
     test("spawnEngine(): an engine that does not answer is killed and comes back", async () => {
-      const host = await startReady({ unresponsiveMs: 1000 });
-      const running = all(host.generate(long(500))).catch((error: unknown) => error);
+      const engine = await startReady({ unresponsiveMs: 1000 });
+      const running = all(engine.generate(prompt, long(500))).catch((error: unknown) => error);
       killEngine("SIGSTOP");
       expect(await running).toMatchObject({ code: "died", message: expect.stringContaining("did not answer for 1 s") });
-      await until(host, "ready");
-      expect(host.status.restarts).toBe(1);
+      await until(engine, "ready");
+      expect(engine.status.restarts).toBe(1);
     });
 
     test("spawnEngine(): closed at any moment, more than once, it ends all and leaves no process", async () => {
@@ -361,14 +324,14 @@ export function engineProcessSuite(numKills: number): void {
       expect(loading.status.state).toBe("closed");
 
       const busy = await startReady();
-      const unavailable = { name: "HostError", code: "unavailable" };
-      const running = all(busy.generate(long(1000))).catch((error: unknown) => error);
-      const asked = busy.stats().catch((error: unknown) => error);
+      const unavailable = { name: "EngineError", code: "unavailable" };
+      const running = all(busy.generate(prompt, long(1000))).catch((error: unknown) => error);
+      const asked = busy.stats();
       await new Promise((resolve) => setTimeout(resolve, 50));
       await busy[Symbol.asyncDispose]();
       expect(await running).toMatchObject(unavailable);
       expect(await asked).toHaveProperty("store");
-      await expect(all(busy.generate(request()))).rejects.toMatchObject(unavailable);
+      await expect(all(busy.generate(prompt))).rejects.toMatchObject(unavailable);
       expect(engineProcesses(process.pid)).toEqual([]);
 
       const restarting = await startReady({ restart: { firstDelayMs: 60_000, longestDelayMs: 60_000 } });
@@ -383,12 +346,12 @@ export function engineProcessSuite(numKills: number): void {
         import { spawnEngine } from ${JSON.stringify(pathToFileURL(modulePath).href)};
         process.on("SIGINT", () => console.log("interrupted"));
         process.env.NODE_DEBUG = "module";
-        const host = spawnEngine({ threads: 1, onLog: (line) => { if (/MODULE/.test(line)) heard = true; } });
+        const engine = spawnEngine({ threads: 1, onLog: (line) => { if (/MODULE/.test(line)) heard = true; } });
         let heard = false;
         const passages = Array.from({ length: 5000 }, (_, i) => "A passage of its own, number " + i);
-        host.onStatus(async ({ state }) => {
+        engine.onStatus(async ({ state }) => {
           console.log(state, heard);
-          for await (const event of host.encode({ passages, salt: "" })) void event;
+          await engine.encode(passages);
           console.log("encoded all");
         });
       `;

@@ -7,7 +7,7 @@ import { type Browser, type BrowserContextOptions, chromium, type Page } from "p
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ApiKeys } from "../../src/server/api-keys.js";
 import { createApp } from "../../src/server/app.js";
-import { FakeHost } from "../../src/server/fake-host.suite.js";
+import { FakeEngine } from "../../src/server/fake-engine.suite.js";
 import { registerPage } from "../../src/server/page/register.js";
 import { loadConfig } from "../../src/server/server-config.js";
 import { projectRoot } from "../build-dist.js";
@@ -460,9 +460,9 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
     // The sources have no built page beside them.
     const built = Fastify();
     registerPage(built, folder);
-    const host = new FakeHost({ answer: "Värmland, I think." });
+    const engine = new FakeEngine({ answer: "Värmland, I think." });
     const config = await loadConfig({ options: {}, env: {} });
-    const app = await createApp({ host, config, keys: new ApiKeys(new Map([["me", "a-key-of-mine-1234"]])) });
+    const app = await createApp({ engine, config, keys: new ApiKeys(new Map([["me", "a-key-of-mine-1234"]])) });
     await open(
       app,
       async (page) => {
@@ -491,14 +491,14 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.locator(".metrics", { hasText: "19 in all" }).waitFor();
         await page.locator(".metrics", { hasText: "15 blocks" }).waitFor();
         expect(await page.locator(".metrics .error").count()).toBe(0);
-        host.setStatus({ state: "restarting", restarts: 1 });
+        engine.setStatus({ state: "restarting", restarts: 1 });
         await page.getByRole("button", { name: "Ask", exact: true }).click();
         await page.locator(".answer").getByRole("alert").getByText("the engine is restarting").waitFor();
       },
       { allowed: /status of (401|503)/, files: built },
     );
-    expect(host.running).toBe(0);
-    expect(new Set(host.asked.map(({ salt }) => salt)).has("")).toBe(false);
+    expect(engine.running).toBe(0);
+    expect(new Set(engine.asked.map(({ options }) => options.salt)).has("")).toBe(false);
     await built.close();
   });
 
@@ -527,7 +527,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       ]) {
         const config = await loadConfig({ options: { corsOrigins: corsOrigins! }, env: {} });
         const keys = new ApiKeys(new Map([["me", "a-key-of-mine-1234"]]));
-        const app = await createApp({ host: new FakeHost(), config, keys });
+        const app = await createApp({ engine: new FakeEngine(), config, keys });
         served.push(app);
         const url = await app.listen({ host: "127.0.0.1", port: 0 });
         // As OpenAI's client and OpenTelemetry send them.

@@ -1,97 +1,94 @@
-import type { EngineOptions } from "../../engine/engine-options.js";
+import type { PassageInput } from "../../blocks/passage.js";
+import { EngineError, type EngineErrorCode } from "../../engine/engine-error.js";
+import type {
+  EncodeOptions,
+  EngineOptions,
+  GenerateOptions,
+  RequestOptions,
+  ScoreOptions,
+  TokenizeOptions,
+} from "../../engine/engine-options.js";
+import type { ModelInfo } from "../../engine/model.js";
 import type { PromptInput } from "../../engine/prompt.js";
+import type { EncodedPassage, EngineStats, GenerateEvent, ScoreResult, Token } from "../../engine/results.js";
+import type { BlockInfo } from "../../kv/block-store.js";
 import type { LoadProgress } from "../../model/weights.js";
-import {
-  type HostBlock,
-  type HostEncodeEvent,
-  type HostEncodeRequest,
-  HostError,
-  type HostEvent,
-  type HostGenerateRequest,
-  type HostModel,
-  type HostStats,
-  type HostTokenizeEvent,
-  type HostTokenizeRequest,
-} from "../engine-host.js";
 
-/** The engine's options that can be sent: data alone. */
-export type ChildEngineOptions = Omit<EngineOptions, "signal" | "onWarning" | "onProgress" | "onEstimate">;
+/** Options that can be sent: data alone. */
+type Sent<O> = Omit<O, "signal" | "onWarning" | "onProgress" | "onEstimate" | "onBlock" | "onTokens">;
 
-/** Calls that are answered by events. */
-export type StreamCall =
+export type ChildEngineOptions = Sent<EngineOptions>;
+
+/** A call of the engine. */
+export type Call =
   | {
       readonly kind: "generate";
-      /** A prompt that was sent. */
-      readonly promptId: number;
-      readonly request: Omit<HostGenerateRequest, "prompt">;
+      readonly input: PromptInput;
+      readonly options: Sent<GenerateOptions & RequestOptions>;
     }
-  | { readonly kind: "encode"; readonly request: HostEncodeRequest }
-  | { readonly kind: "tokenize"; readonly request: HostTokenizeRequest };
-
-/** Calls that are answered by one value. */
-export type ValueCall =
-  | { readonly kind: "block"; readonly blockId: string; readonly salt: string }
-  | { readonly kind: "deleteBlock"; readonly blockId: string; readonly salt: string }
+  | {
+      readonly kind: "scoreEach";
+      readonly input: PromptInput;
+      readonly continuations: readonly (string | readonly number[])[];
+      readonly options: Sent<ScoreOptions>;
+    }
+  | { readonly kind: "encode"; readonly passages: readonly PassageInput[]; readonly options: Sent<EncodeOptions> }
+  | { readonly kind: "tokenize"; readonly text: string; readonly options: Sent<TokenizeOptions> }
+  | { readonly kind: "block" | "deleteBlock"; readonly blockId: string; readonly options: Sent<RequestOptions> }
   | { readonly kind: "stats" };
 
-/** What each value call is answered with. */
-export interface CallValues {
-  readonly block: HostBlock | undefined;
+/** What each kind of call is answered with, one event or many. */
+export interface CallEvents {
+  readonly generate: GenerateEvent;
+  readonly scoreEach: readonly ScoreResult[];
+  readonly encode: EncodedPassage;
+  readonly tokenize: { readonly tokens: readonly Token[]; readonly numTokens: number };
+  readonly block: BlockInfo | undefined;
   readonly deleteBlock: boolean;
-  readonly stats: HostStats;
+  readonly stats: EngineStats;
 }
+
+export type CallEvent = CallEvents[Call["kind"]];
 
 /** From the server to the engine's process. Calls are numbered by the server, never twice the same. */
 export type ToChild =
   /** First, once. Answered by `loaded` or `load-failed`. */
   | { readonly kind: "load"; readonly options: ChildEngineOptions }
-  | { readonly kind: "call"; readonly id: number; readonly call: StreamCall | ValueCall }
-  /** The reader of a stream call is done with so many events. */
+  | { readonly kind: "call"; readonly id: number; readonly call: Call }
+  /** The reader of a call is done with so many events. */
   | { readonly kind: "credit"; readonly id: number; readonly count: number }
-  /** For calls to come: one prompt may be many calls', and is sent once. */
-  | { readonly kind: "prompt"; readonly id: number; readonly prompt: PromptInput }
-  /** No further call names this prompt. */
-  | { readonly kind: "forget-prompt"; readonly id: number }
-  /** Aborts a stream call; of one that has ended, nothing. */
+  /** Aborts a call; of one that has ended, nothing. */
   | { readonly kind: "cancel"; readonly id: number }
   /** Answered by `pong` as soon as the event loop comes to it. */
   | { readonly kind: "ping" }
   /** Ends what runs, then the process. */
   | { readonly kind: "close" };
 
-export type StreamEvent = HostEvent | HostEncodeEvent | HostTokenizeEvent;
-
 /** From the engine's process to the server. */
 export type FromChild =
-  | { readonly kind: "loaded"; readonly model: HostModel }
+  | { readonly kind: "loaded"; readonly info: ModelInfo }
   | { readonly kind: "load-failed"; readonly message: string }
   | { readonly kind: "estimate"; readonly weightBytes: number }
   | { readonly kind: "progress"; readonly progress: LoadProgress }
   | { readonly kind: "warning"; readonly warning: string }
-  /** Events of stream calls, those of one call in order, and which calls have given all theirs. */
+  /** Events of calls, those of one call in order, and which calls have given all theirs. */
   | {
       readonly kind: "events";
-      readonly events: readonly (readonly [id: number, event: StreamEvent])[];
+      readonly events: readonly (readonly [id: number, event: CallEvent])[];
       readonly ended: readonly number[];
     }
-  | { readonly kind: "value"; readonly id: number; readonly value: CallValues[keyof CallValues] }
   | { readonly kind: "error"; readonly id: number; readonly error: SentError }
   | { readonly kind: "pong" };
 
-/** A HostError as data: classes do not survive the way. */
+/** An EngineError as data: classes do not survive the way. */
 export interface SentError {
-  readonly code: HostError["code"];
+  readonly code: EngineErrorCode;
   readonly message: string;
 }
 
-/** So many events of a stream call may be under way to its reader. */
+/** So many events of a call may be under way to its reader. */
 export const maxUnreadEvents = 32;
 
-export function sentError(error: unknown): SentError {
-  if (error instanceof HostError) return { code: error.code, message: error.message };
-  return { code: "failed", message: error instanceof Error ? error.message : String(error) };
-}
-
-export function receivedError({ code, message }: SentError): HostError {
-  return new HostError(code, message);
+export function receivedError({ code, message }: SentError): EngineError {
+  return new EngineError(code, message);
 }

@@ -1,19 +1,18 @@
-import type { PromptInput } from "../../engine/prompt.js";
+import { asEngineError } from "../../engine/engine-error.js";
+import { LocalEngine } from "../../engine/local-engine.js";
 import { Credits } from "./credits.js";
-import { LocalEngineHost } from "./local-engine-host.js";
 import {
+  type Call,
+  type CallEvent,
+  type CallEvents,
   type ChildEngineOptions,
   type FromChild,
   maxUnreadEvents,
-  type StreamCall,
-  type StreamEvent,
-  sentError,
   type ToChild,
-  type ValueCall,
 } from "./messages.js";
 
-/** A stream call under way. */
-interface Stream {
+/** A call under way. */
+interface RunningCall {
   readonly cancelling: AbortController;
   readonly credits: Credits;
 }
@@ -25,11 +24,9 @@ export function serveCalls(): void {
 }
 
 class CallServer {
-  readonly #streams = new Map<number, Stream>();
-  /** The very objects that calls share. */
-  readonly #prompts = new Map<number, PromptInput>();
-  #host: LocalEngineHost | undefined;
-  #events: (readonly [id: number, event: StreamEvent])[] = [];
+  readonly #running = new Map<number, RunningCall>();
+  #engine: LocalEngine | undefined;
+  #events: (readonly [id: number, event: CallEvent])[] = [];
   #ended: number[] = [];
 
   take(message: ToChild): void {
@@ -38,17 +35,10 @@ class CallServer {
         void this.#load(message.options);
         break;
       case "call":
-        if (isStreamCall(message.call)) void this.#stream(message.id, message.call);
-        else void this.#answer(message.id, message.call);
-        break;
-      case "prompt":
-        this.#prompts.set(message.id, message.prompt);
-        break;
-      case "forget-prompt":
-        this.#prompts.delete(message.id);
+        void this.#serve(message.id, message.call);
         break;
       case "credit":
-        this.#streams.get(message.id)?.credits.add(message.count);
+        this.#running.get(message.id)?.credits.add(message.count);
         break;
       case "cancel":
         this.#cancel(message.id);
@@ -66,91 +56,52 @@ class CallServer {
 
   async #load(options: ChildEngineOptions): Promise<void> {
     try {
-      this.#host = await LocalEngineHost.load({
+      this.#engine = await LocalEngine.load({
         ...options,
         onWarning: (warning) => send({ kind: "warning", warning }),
         onEstimate: ({ weightBytes }) => send({ kind: "estimate", weightBytes }),
         onProgress: (progress) => send({ kind: "progress", progress }),
       });
-      send({ kind: "loaded", model: this.#host.model });
+      send({ kind: "loaded", info: this.#engine.info });
     } catch (error) {
-      send({ kind: "load-failed", message: sentError(error).message });
+      send({ kind: "load-failed", message: asEngineError(error).message });
     }
   }
 
-  async #stream(id: number, call: StreamCall): Promise<void> {
-    const stream = { cancelling: new AbortController(), credits: new Credits(maxUnreadEvents) };
-    this.#streams.set(id, stream);
+  async #serve(id: number, call: Call): Promise<void> {
+    const running = { cancelling: new AbortController(), credits: new Credits(maxUnreadEvents) };
+    this.#running.set(id, running);
     try {
-      const host = this.#loadedHost();
-      const { signal } = stream.cancelling;
-      for await (const event of this.#eventsOf(host, call, signal)) {
+      if (this.#engine === undefined) throw new Error("Cannot use the engine: it is not loaded");
+      const tell = async (event: CallEvent): Promise<void> => {
         // The engine waits as well meanwhile: it computes what its readers take.
-        await stream.credits.take();
+        await running.credits.take();
         this.#scheduleFlush();
         this.#events.push([id, event]);
-      }
+      };
+      await answer(this.#engine, call, running.cancelling.signal, tell);
       this.#scheduleFlush();
       this.#ended.push(id);
     } catch (error) {
       // What came before the error is told before it.
       this.#flush();
-      send({ kind: "error", id, error: sentError(error) });
+      const { code, message } = asEngineError(error);
+      send({ kind: "error", id, error: { code, message } });
     } finally {
-      this.#streams.delete(id);
-    }
-  }
-
-  #eventsOf(host: LocalEngineHost, call: StreamCall, signal: AbortSignal): AsyncIterable<StreamEvent> {
-    switch (call.kind) {
-      case "generate":
-        return host.generate({ ...call.request, prompt: this.#prompts.get(call.promptId) as PromptInput }, signal);
-      case "encode":
-        return host.encode(call.request, signal);
-      case "tokenize":
-        return host.tokenize(call.request, signal);
-      default:
-        return call satisfies never;
-    }
-  }
-
-  async #answer(id: number, call: ValueCall): Promise<void> {
-    try {
-      send({ kind: "value", id, value: await this.#value(call) });
-    } catch (error) {
-      send({ kind: "error", id, error: sentError(error) });
-    }
-  }
-
-  #value(call: ValueCall) {
-    const host = this.#loadedHost();
-    switch (call.kind) {
-      case "block":
-        return host.block(call.blockId, call.salt);
-      case "deleteBlock":
-        return host.deleteBlock(call.blockId, call.salt);
-      case "stats":
-        return host.stats();
-      default:
-        return call satisfies never;
+      this.#running.delete(id);
     }
   }
 
   #cancel(id: number): void {
-    const stream = this.#streams.get(id);
-    stream?.cancelling.abort();
+    const running = this.#running.get(id);
+    running?.cancelling.abort();
     // Its end must not wait for a reader who may have left.
-    stream?.credits.release();
+    running?.credits.release();
   }
 
   async #close(): Promise<void> {
-    await this.#host?.[Symbol.asyncDispose]();
+    await this.#engine?.[Symbol.asyncDispose]();
     process.exit(0);
-  }
-
-  #loadedHost(): LocalEngineHost {
-    if (this.#host === undefined) throw new Error("Cannot use the engine: it is not loaded");
-    return this.#host;
   }
 
   /** Sends what all requests have to tell once all that can go on now has gone on: a graph's tokens come at once. */
@@ -168,8 +119,38 @@ class CallServer {
   }
 }
 
-function isStreamCall(call: StreamCall | ValueCall): call is StreamCall {
-  return call.kind === "generate" || call.kind === "encode" || call.kind === "tokenize";
+/** Calls the engine and tells what comes of it, as `CallEvents` says. */
+async function answer(
+  engine: LocalEngine,
+  call: Call,
+  signal: AbortSignal,
+  tell: <K extends Call["kind"]>(event: CallEvents[K]) => Promise<void>,
+): Promise<void> {
+  switch (call.kind) {
+    case "generate":
+      for await (const event of engine.generate(call.input, { ...call.options, signal })) await tell(event);
+      break;
+    case "scoreEach":
+      await tell(await engine.scoreEach(call.input, call.continuations, { ...call.options, signal }));
+      break;
+    case "encode":
+      await engine.encode(call.passages, { ...call.options, signal, onBlock: tell<"encode"> });
+      break;
+    case "tokenize": {
+      const onTokens = (tokens: CallEvents["tokenize"]["tokens"], numTokens: number) => tell({ tokens, numTokens });
+      await engine.tokenize(call.text, { ...call.options, signal, onTokens });
+      break;
+    }
+    case "block":
+    case "deleteBlock":
+      await tell(await engine[call.kind](call.blockId, call.options));
+      break;
+    case "stats":
+      await tell(engine.stats());
+      break;
+    default:
+      call satisfies never;
+  }
 }
 
 /** To the server. If it is gone, the `disconnect` that follows ends this process. */

@@ -1,35 +1,33 @@
+import type { PassageInput } from "../../blocks/passage.js";
 import { ByteBudget } from "../../engine/byte-budget.js";
+import type { Engine } from "../../engine/engine.js";
+import { EngineError } from "../../engine/engine-error.js";
+import type {
+  EncodeOptions,
+  GenerateOptions,
+  RequestOptions,
+  ScoreOptions,
+  TokenizeOptions,
+} from "../../engine/engine-options.js";
+import type { ModelInfo } from "../../engine/model.js";
 import type { PromptInput } from "../../engine/prompt.js";
+import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreResult } from "../../engine/results.js";
+import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
+import type { BlockInfo } from "../../kv/block-store.js";
 import type { LoadProgress } from "../../model/weights.js";
-import {
-  type EngineHost,
-  type HostBlock,
-  type HostEncodeEvent,
-  type HostEncodeRequest,
-  HostError,
-  type HostEvent,
-  type HostGenerateRequest,
-  type HostModel,
-  type HostStats,
-  type HostStatus,
-  type HostTokenizeEvent,
-  type HostTokenizeRequest,
-} from "../engine-host.js";
 import { childExecArgv } from "./child-exec-argv.js";
 import { ChildLink } from "./child-link.js";
 import { EventQueue } from "./event-queue.js";
 import {
-  type CallValues,
+  type Call,
+  type CallEvent,
+  type CallEvents,
   type ChildEngineOptions,
   type FromChild,
   maxUnreadEvents,
   receivedError,
-  type StreamCall,
-  type StreamEvent,
   type ToChild,
-  type ValueCall,
 } from "./messages.js";
-import { StatusSource } from "./status-source.js";
 
 export interface SpawnEngineOptions extends ChildEngineOptions {
   /** Told what a user should know, for instance that the model was not trained for block mode; again after a restart. */
@@ -71,44 +69,26 @@ const closeMs = 5000;
  * are refused as `unavailable` at once: who asked can tell better than a queue whether waiting pays. A model that cannot
  * be loaded at first is `failed` for good, with the reason; one that could be is tried again until it can.
  *
- * It owns the process, which ends with this one at the latest. Ctrl-C and SIGTERM do not end it: dispose the host.
+ * It owns the process, which ends with this one at the latest. Ctrl-C and SIGTERM do not end it: dispose the engine.
  *
  * @example
- * await using host = spawnEngine({ model: "models/tiny-rag", onLog: (line) => log.info(line) });
- * host.onStatus(({ state, lastError }) => log.info({ state, lastError }));
+ * await using engine = spawnEngine({ model: "models/tiny-rag", onLog: (line) => log.info(line) });
+ * engine.onStatus(({ state, lastError }) => log.info({ state, lastError }));
  */
-export function spawnEngine(options: SpawnEngineOptions = {}): EngineHost {
+export function spawnEngine(options: SpawnEngineOptions = {}): Engine {
   return new WatchedEngine(options);
 }
 
-type PendingCall =
-  | { readonly kind: "stream"; readonly queue: EventQueue<StreamEvent> }
-  | {
-      readonly kind: "value";
-      readonly resolve: (value: CallValues[keyof CallValues]) => void;
-      readonly reject: (error: HostError) => void;
-    };
-
-/** A prompt that the process has, or will have once there is room. */
-interface SentPrompt {
-  readonly id: number;
-  /** Calls that run and name it. */
-  numCalls: number;
-  readonly room: Promise<Disposable | undefined>;
-}
-
-class WatchedEngine implements EngineHost {
+class WatchedEngine implements Engine {
   readonly #options: SpawnEngineOptions;
   readonly #times: RestartTimes;
   readonly #unresponsiveMs: number;
   /** Where relative paths start, at a restart too. */
   readonly #cwd = process.cwd();
   readonly #status = new StatusSource({ state: "loading", restarts: 0 });
-  readonly #calls = new Map<number, PendingCall>();
+  readonly #calls = new Map<number, EventQueue<CallEvent>>();
   readonly #channelRoom = new ByteBudget(channelBytes);
-  /** By the very object. */
-  #sentPrompts = new Map<PromptInput, SentPrompt>();
-  #model: HostModel | undefined;
+  #info: ModelInfo | undefined;
   #link: ChildLink | undefined;
   #loadError: string | undefined;
   #numCalls = 0;
@@ -125,41 +105,65 @@ class WatchedEngine implements EngineHost {
     this.#start();
   }
 
-  get status(): HostStatus {
+  get status(): EngineStatus {
     return this.#status.current;
   }
 
-  get model(): HostModel | undefined {
-    return this.#model;
+  get info(): ModelInfo | undefined {
+    return this.#info;
   }
 
-  onStatus(listener: (status: HostStatus) => void): () => void {
+  onStatus(listener: (status: EngineStatus) => void): () => void {
     return this.#status.listen(listener);
   }
 
-  async *generate({ prompt, ...request }: HostGenerateRequest, signal?: AbortSignal): AsyncGenerator<HostEvent, void> {
-    using sent = this.#sendPrompt(prompt, signal);
-    await sent.room;
-    yield* this.#stream<HostEvent>({ kind: "generate", promptId: sent.id, request }, undefined, signal);
+  async *generate(
+    input: PromptInput,
+    { signal, ...options }: GenerateOptions & RequestOptions = {},
+  ): AsyncGenerator<GenerateEvent, void> {
+    yield* this.#events({ kind: "generate", input, options }, signal);
   }
 
-  encode(request: HostEncodeRequest, signal?: AbortSignal): AsyncGenerator<HostEncodeEvent, void> {
-    return this.#streamOrReason<HostEncodeEvent>({ kind: "encode", request }, signal);
+  scoreEach(
+    input: PromptInput,
+    continuations: readonly (string | readonly number[])[],
+    { signal, ...options }: ScoreOptions = {},
+  ): Promise<readonly ScoreResult[]> {
+    return this.#ask({ kind: "scoreEach", input, continuations, options }, signal);
   }
 
-  tokenize(request: HostTokenizeRequest, signal?: AbortSignal): AsyncGenerator<HostTokenizeEvent, void> {
-    return this.#streamOrReason<HostTokenizeEvent>({ kind: "tokenize", request }, signal);
+  async encode(
+    passages: readonly PassageInput[],
+    { signal, onBlock, ...options }: EncodeOptions = {},
+  ): Promise<EncodeResult> {
+    const blocks: EncodedPassage[] = [];
+    const take = async (block: EncodedPassage): Promise<void> => {
+      blocks.push(block);
+      await onBlock?.(block);
+    };
+    await this.#each({ kind: "encode", passages, options }, take, signal);
+    return { blocks, failed: blocks.filter(({ error }) => error !== undefined).length };
   }
 
-  block(id: string, salt: string): Promise<HostBlock | undefined> {
-    return this.#ask({ kind: "block", blockId: id, salt });
+  async tokenize(text: string, { signal, onTokens, ...options }: TokenizeOptions = {}): Promise<readonly number[]> {
+    const ids: number[] = [];
+    const take = async ({ tokens, numTokens }: CallEvents["tokenize"]): Promise<void> => {
+      for (const { id } of tokens) ids.push(id);
+      await onTokens?.(tokens, numTokens);
+    };
+    await this.#each({ kind: "tokenize", text, options }, take, signal);
+    return ids;
   }
 
-  deleteBlock(id: string, salt: string): Promise<boolean> {
-    return this.#ask({ kind: "deleteBlock", blockId: id, salt });
+  block(blockId: string, options: Pick<RequestOptions, "salt"> = {}): Promise<BlockInfo | undefined> {
+    return this.#ask({ kind: "block", blockId, options });
   }
 
-  stats(): Promise<HostStats> {
+  deleteBlock(blockId: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    return this.#ask({ kind: "deleteBlock", blockId, options });
+  }
+
+  stats(): Promise<EngineStats> {
     return this.#ask({ kind: "stats" });
   }
 
@@ -169,38 +173,9 @@ class WatchedEngine implements EngineHost {
     return this.#closed;
   }
 
-  /** Sends a prompt, unless calls that run have it sent already; disposing tells that one call fewer needs it. */
-  #sendPrompt(prompt: PromptInput, signal?: AbortSignal): Disposable & Pick<SentPrompt, "id" | "room"> {
-    const link = this.#readyLink();
-    const sent = this.#sentPrompts;
-    const id = ++this.#numCalls;
-    const send = async () => {
-      const room = await this.#roomFor(prompt, link, signal);
-      sendOver(link, { kind: "prompt", id, prompt }, room);
-      return room;
-    };
-    const entry = sent.get(prompt) ?? { id, numCalls: 0, room: send() };
-    sent.set(prompt, entry);
-    entry.numCalls += 1;
-    return {
-      id: entry.id,
-      room: entry.room,
-      [Symbol.dispose]: () => {
-        entry.numCalls -= 1;
-        if (entry.numCalls > 0) return;
-        sent.delete(prompt);
-        link.send({ kind: "forget-prompt", id: entry.id });
-        entry.room.then(
-          (room) => room?.[Symbol.dispose](),
-          () => undefined,
-        );
-      },
-    };
-  }
-
   /**
    * Room in the channel for what is large, so that small messages, pings among them, never wait behind a hundred megabytes.
-   * It is had until the message was written, the calls that need it have ended, or the process has.
+   * It is had until the message was written, or its call has ended.
    */
   async #roomFor(message: unknown, link: ChildLink, signal?: AbortSignal): Promise<Disposable | undefined> {
     const bytes = approximateBytes(message);
@@ -208,29 +183,20 @@ class WatchedEngine implements EngineHost {
     const room = await this.#channelRoom.take(Math.min(bytes, channelBytes), signal);
     if (this.#link === link) return room;
     room[Symbol.dispose]();
-    throw new HostError("died", "Cannot finish the request: the engine's process died before it was sent");
+    throw new EngineError("died", "Cannot finish the request: the engine's process died before it was sent");
   }
 
-  async *#streamOrReason<E extends StreamEvent>(call: StreamCall, signal?: AbortSignal): AsyncGenerator<E, void> {
-    try {
-      using room = await this.#roomFor(call.request, this.#readyLink(), signal);
-      yield* this.#stream<E>(call, room, signal);
-    } catch (error) {
-      // The reason itself is not sent.
-      throw signal?.aborted ? signal.reason : error;
-    }
-  }
-
-  async *#stream<E extends StreamEvent>(
-    call: StreamCall,
-    room: Disposable | undefined,
+  /** What the process answers. @throws EngineError; the signal's reason where it aborts before the call is sent. */
+  async *#events<K extends Call["kind"]>(
+    call: Call & { readonly kind: K },
     signal?: AbortSignal,
-  ): AsyncGenerator<E, void> {
+  ): AsyncGenerator<CallEvents[K], void> {
     const link = this.#readyLink();
+    using room = await this.#roomFor(call, link, signal);
     const id = ++this.#numCalls;
-    const queue = new EventQueue<StreamEvent>();
+    const queue = new EventQueue<CallEvent>();
     const cancel = () => link.send({ kind: "cancel", id });
-    this.#calls.set(id, { kind: "stream", queue });
+    this.#calls.set(id, queue);
     try {
       sendOver(link, { kind: "call", id, call }, room);
       if (signal?.aborted) cancel();
@@ -242,8 +208,8 @@ class WatchedEngine implements EngineHost {
         link.send({ kind: "credit", id, count: numRead });
         numRead = 0;
       };
-      // The child answers each kind of call with its own kind of events.
-      yield* (queue as EventQueue<E>).read(onRead);
+      // The process answers each kind of call with its own kind of events.
+      yield* (queue as unknown as EventQueue<CallEvents[K]>).read(onRead);
     } finally {
       signal?.removeEventListener("abort", cancel);
       // Still listed: the reader left before the end.
@@ -251,19 +217,28 @@ class WatchedEngine implements EngineHost {
     }
   }
 
-  async #ask<K extends ValueCall["kind"]>(call: ValueCall & { readonly kind: K }): Promise<CallValues[K]> {
-    const link = this.#readyLink();
-    const id = ++this.#numCalls;
-    const answer = new Promise<CallValues[keyof CallValues]>((resolve, reject) => {
-      this.#calls.set(id, { kind: "value", resolve, reject });
-    });
+  /** Hands each event to `take`, and waits for it. @throws EngineError; the signal's reason; what `take` throws. */
+  async #each<K extends Call["kind"]>(
+    call: Call & { readonly kind: K },
+    take: (event: CallEvents[K]) => Promise<void> | void,
+    signal?: AbortSignal,
+  ): Promise<void> {
     try {
-      sendOver(link, { kind: "call", id, call });
+      for await (const event of this.#events<K>(call, signal)) await take(event);
     } catch (error) {
-      this.#calls.delete(id);
-      throw error;
+      // The reason itself is not sent.
+      throw signal?.aborted ? signal.reason : error;
     }
-    return (await answer) as CallValues[K];
+  }
+
+  /** The one event of a call that has one. */
+  async #ask<K extends Call["kind"]>(call: Call & { readonly kind: K }, signal?: AbortSignal): Promise<CallEvents[K]> {
+    let answer: CallEvents[K] | undefined;
+    const take = (event: CallEvents[K]): void => {
+      answer = event;
+    };
+    await this.#each(call, take, signal);
+    return answer as CallEvents[K];
   }
 
   #readyLink(): ChildLink {
@@ -276,12 +251,11 @@ class WatchedEngine implements EngineHost {
       failed: "it could not be loaded",
       closed: "it was closed",
     };
-    throw new HostError("unavailable", `Cannot use the engine: ${reason[state]}`);
+    throw new EngineError("unavailable", `Cannot use the engine: ${reason[state]}`);
   }
 
   #start(): void {
     this.#loadError = undefined;
-    this.#sentPrompts = new Map();
     const { onWarning, onEstimate, onProgress, onLog, restart, unresponsiveMs, ...options } = this.#options;
     const lives = {
       cwd: this.#cwd,
@@ -308,7 +282,7 @@ class WatchedEngine implements EngineHost {
     const { onWarning, onEstimate, onProgress } = this.#options;
     switch (message.kind) {
       case "loaded":
-        this.#onLoaded(message.model);
+        this.#onLoaded(message.info);
         break;
       case "load-failed":
         this.#failLoad(message.message);
@@ -324,23 +298,13 @@ class WatchedEngine implements EngineHost {
         break;
       case "events":
         for (const [id, event] of message.events) {
-          const call = this.#calls.get(id);
           // Of a call whose reader has left there may still be some.
-          if (call?.kind !== "stream") continue;
-          call.queue.push([event]);
+          this.#calls.get(id)?.push([event]);
         }
-        for (const id of message.ended) {
-          const call = this.#ended(id);
-          if (call?.kind === "stream") call.queue.end();
-        }
+        for (const id of message.ended) this.#ended(id)?.end();
         break;
-      case "value": {
-        const call = this.#ended(message.id);
-        if (call?.kind === "value") call.resolve(message.value);
-        break;
-      }
       case "error":
-        this.#failCall(message.id, receivedError(message.error));
+        this.#ended(message.id)?.fail(receivedError(message.error));
         break;
       case "pong":
         break;
@@ -349,24 +313,18 @@ class WatchedEngine implements EngineHost {
     }
   }
 
-  #ended(id: number): PendingCall | undefined {
-    const call = this.#calls.get(id);
+  #ended(id: number): EventQueue<CallEvent> | undefined {
+    const queue = this.#calls.get(id);
     this.#calls.delete(id);
-    return call;
+    return queue;
   }
 
-  #failCall(id: number, error: HostError): void {
-    const call = this.#ended(id);
-    if (call?.kind === "stream") call.queue.fail(error);
-    else call?.reject(error);
+  #failAll(error: () => EngineError): void {
+    for (const id of [...this.#calls.keys()]) this.#ended(id)?.fail(error());
   }
 
-  #failAll(error: () => HostError): void {
-    for (const id of [...this.#calls.keys()]) this.#failCall(id, error());
-  }
-
-  #onLoaded(model: HostModel): void {
-    this.#model = model;
+  #onLoaded(info: ModelInfo): void {
+    this.#info = info;
     if (this.#link !== undefined) this.#link.patienceMs = this.#unresponsiveMs;
     this.#healthTimer = setTimeout(() => {
       this.#numDeaths = 0;
@@ -378,7 +336,7 @@ class WatchedEngine implements EngineHost {
   /** The process could not load the model: at first that is the end, later it is tried again. */
   #failLoad(message: string): void {
     this.#loadError = message;
-    if (this.#model === undefined) this.#status.change({ state: "failed", lastError: message });
+    if (this.#info === undefined) this.#status.change({ state: "failed", lastError: message });
     this.#link?.kill();
   }
 
@@ -386,11 +344,11 @@ class WatchedEngine implements EngineHost {
     clearTimeout(this.#healthTimer);
     this.#link = undefined;
     const lastError = this.#loadError ?? `the engine's process died: ${reason}`;
-    this.#failAll(() => new HostError("died", `Cannot finish the request: the engine's process died (${reason})`));
+    this.#failAll(() => new EngineError("died", `Cannot finish the request: the engine's process died (${reason})`));
     if (this.#closed !== undefined || this.#status.current.state === "failed") return;
     const delayMs = Math.min(this.#times.firstDelayMs * 2 ** this.#numDeaths, this.#times.longestDelayMs);
     this.#numDeaths += 1;
-    if (this.#model === undefined && this.#numDeaths >= maxFirstLoadDeaths) {
+    if (this.#info === undefined && this.#numDeaths >= maxFirstLoadDeaths) {
       this.#status.change({ state: "failed", lastError });
       return;
     }
@@ -399,7 +357,7 @@ class WatchedEngine implements EngineHost {
       this.#status.change({ restarts: this.#status.current.restarts + 1 });
       if (this.#closed === undefined) this.#start();
     }, delayMs);
-    this.#status.change({ state: this.#model === undefined ? "loading" : "restarting", lastError });
+    this.#status.change({ state: this.#info === undefined ? "loading" : "restarting", lastError });
   }
 
   async #close(): Promise<void> {
@@ -407,7 +365,7 @@ class WatchedEngine implements EngineHost {
     const link = this.#link;
     clearTimeout(this.#restartTimer);
     clearTimeout(this.#healthTimer);
-    this.#failAll(() => new HostError("unavailable", "Cannot finish the request: the engine was closed"));
+    this.#failAll(() => new EngineError("unavailable", "Cannot finish the request: the engine was closed"));
     this.#status.change({ state: "closed" });
     if (link === undefined) return;
     if (isReady) link.send({ kind: "close" });
@@ -420,13 +378,13 @@ class WatchedEngine implements EngineHost {
 
 /**
  * @param room given back once the message is written.
- * @throws HostError of code `invalid` for what cannot be sent.
+ * @throws EngineError of code `invalid` for what cannot be sent.
  */
 function sendOver(link: ChildLink, message: ToChild, room?: Disposable): void {
   try {
     link.send(message, () => room?.[Symbol.dispose]());
   } catch (error) {
-    throw new HostError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
+    throw new EngineError("invalid", `Cannot send the request: ${errorText(error)}`, { cause: error });
   }
 }
 

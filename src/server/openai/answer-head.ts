@@ -1,5 +1,8 @@
 import { createHash, randomUUID } from "node:crypto";
-import { type EngineHost, HostError, type HostModel, type HostResult } from "../engine-host.js";
+import type { Engine } from "../../engine/engine.js";
+import { EngineError } from "../../engine/engine-error.js";
+import type { ModelInfo } from "../../engine/model.js";
+import type { GenerateResult } from "../../engine/results.js";
 
 /** What every answer, and every chunk of one, says of itself. */
 export interface AnswerHead {
@@ -13,10 +16,10 @@ export interface AnswerHead {
 /**
  * @param prefix of the id: "chatcmpl" or "cmpl".
  * @param name by which clients know the model.
- * @throws HostError where no model is loaded.
+ * @throws EngineError where no model is loaded.
  */
-export function answerHead(host: EngineHost, prefix: string, name: string | undefined): AnswerHead {
-  const model = loadedModel(host);
+export function answerHead(engine: Engine, prefix: string, name: string | undefined): AnswerHead {
+  const model = loadedModel(engine);
   return {
     id: `${prefix}-${randomUUID().replaceAll("-", "")}`,
     created: Math.floor(Date.now() / 1000),
@@ -25,22 +28,22 @@ export function answerHead(host: EngineHost, prefix: string, name: string | unde
   };
 }
 
-/** @throws HostError "unavailable" before a model has been loaded. */
-export function loadedModel(host: EngineHost): HostModel {
-  if (host.model === undefined) {
-    throw new HostError("unavailable", `Cannot serve the model: the engine is ${host.status.state}`);
+/** @throws EngineError "unavailable" before a model has been loaded. */
+export function loadedModel(engine: Engine): ModelInfo {
+  if (engine.info === undefined) {
+    throw new EngineError("unavailable", `Cannot serve the model: the engine is ${engine.status.state}`);
   }
-  return host.model;
+  return engine.info;
 }
 
-/** How an answer ended, in OpenAI's words. @throws HostError for one that was cut off: nobody may take it for whole. */
-export function finishReason({ finishReason: reason }: HostResult): "stop" | "length" {
-  if (reason === "cancelled") throw new HostError("failed", "Cannot complete the answer: it was cancelled");
+/** How an answer ended, in OpenAI's words. @throws EngineError for one that was cut off: nobody may take it for whole. */
+export function finishReason({ finishReason: reason }: GenerateResult): "stop" | "length" {
+  if (reason === "cancelled") throw new EngineError("failed", "Cannot complete the answer: it was cancelled");
   return reason;
 }
 
 /** Changes where the model or what it computes with does. */
-function fingerprintOf({ name, kvType, contextLength, vocabSize, defaultMode }: HostModel): string {
+function fingerprintOf({ name, kvType, contextLength, vocabSize, defaultMode }: ModelInfo): string {
   const parts = JSON.stringify([name, kvType, contextLength, vocabSize, defaultMode]);
   return `fp_${createHash("sha256").update(parts).digest("hex").slice(0, 10)}`;
 }

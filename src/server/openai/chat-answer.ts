@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { HostLogprobs, HostTokenLogprob } from "../engine-host.js";
+import type { SpelledLogprob, SpelledToken } from "../../engine/results.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
 import { type GatheredChoice, mapChoices } from "./gather.js";
 import type { ChoiceEvent } from "./run-choices.js";
@@ -85,12 +85,9 @@ export function chatChunks({ index, event }: ChoiceEvent): ChatChunkChoice[] {
       return [chunk({ role: "assistant", content: "" })];
     case "token":
       // Text that may be the start of a stop text, or half a character, comes with a later token.
-      if (event.text === "" && event.logprobs === undefined) return [];
+      if (event.text === "" && event.spelled === undefined) return [];
       return [
-        chunk(
-          { content: event.text },
-          { logprobs: event.logprobs === undefined ? null : logprobsOf([event.logprobs]) },
-        ),
+        chunk({ content: event.text }, { logprobs: event.spelled === undefined ? null : logprobsOf([event.spelled]) }),
       ];
     case "done": {
       const end = chunk({}, { finish_reason: finishReason(event.result) });
@@ -101,7 +98,7 @@ export function chatChunks({ index, event }: ChoiceEvent): ChatChunkChoice[] {
   }
 }
 
-function logprobsOf(tokens: readonly HostLogprobs[]): z.output<typeof logprobsSchema> {
+function logprobsOf(tokens: readonly SpelledToken[]): z.output<typeof logprobsSchema> {
   const content = tokens.map(({ text, bytes, logprob, top }) => ({
     token: text,
     logprob: finite(logprob ?? 0),
@@ -111,7 +108,7 @@ function logprobsOf(tokens: readonly HostLogprobs[]): z.output<typeof logprobsSc
   return { content, refusal: null };
 }
 
-function topOf({ text, logprob, bytes }: HostTokenLogprob): z.output<z.ZodObject<typeof tokenShape>> {
+function topOf({ text, logprob, bytes }: SpelledLogprob): z.output<z.ZodObject<typeof tokenShape>> {
   return { token: text, logprob: finite(logprob), bytes: [...bytes] };
 }
 

@@ -3,19 +3,20 @@ import type { ChatMessage } from "../../blocks/block.js";
 import { type PassageInput, unloadPassage } from "../../blocks/passage.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import { ApiError } from "../api-error.js";
-import type { HostGenerateRequest } from "../engine-host.js";
 import type { ServerLimits } from "../server-config.js";
 import { chatFields, chatPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
+import type { PromptRequest } from "./run-choices.js";
 import { samplingOf } from "./sampling-of.js";
 import { type StreamFields, streamOptions } from "./stream-options.js";
 
 export const chatSchema = (limits: ServerLimits) => requestSchema(chatFields(limits));
 export type ChatBody = z.output<ReturnType<typeof chatSchema>>;
 
-/** A request as the engine takes it: one for each answer. */
+/** A request as the engine takes it. */
 export interface ChoiceRequests extends StreamFields {
-  readonly requests: readonly HostGenerateRequest[];
+  /** One for each prompt, but for `n`. */
+  readonly requests: readonly PromptRequest[];
   /** Answers of each prompt. */
   readonly n: number;
   /** What the answer is to warn of: fields that do nothing. */
@@ -52,17 +53,17 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
   const maxTokens = newer ?? older ?? limits.maxTokens;
   const prompt = promptOf(body);
   const n = body.n ?? 1;
-  const requests = Array.from({ length: n }, (_, choice) => ({
-    prompt,
-    sampling: samplingOf(body, { maxTokens, topLogprobs: body.top_logprobs ?? 0 }, choice),
+  const options = {
+    ...samplingOf(body, maxTokens),
+    logprobs,
+    topLogprobs: body.top_logprobs ?? 0,
+    spell: logprobs,
     mode: body.block_attention?.mode ?? undefined,
     salt,
-    logprobs,
-    echo: false,
     maxLogprobs: Math.floor(limits.maxLogprobs / n),
-  }));
+  };
   const documents = body.documents ?? undefined;
-  return { requests, n, warnings: chatPassedOver(body), documents, ...streamOptions(body) };
+  return { requests: [{ prompt, options }], n, warnings: chatPassedOver(body), documents, ...streamOptions(body) };
 }
 
 function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {

@@ -1,13 +1,13 @@
 import { expect, test, vi } from "vitest";
-import { HostError } from "../engine-host.js";
-import { FakeHost } from "../fake-host.suite.js";
+import { EngineError } from "../../engine/engine-error.js";
+import { FakeEngine } from "../fake-engine.suite.js";
 import { eventsOf, post, still, testApp } from "./test-app.suite.js";
 
 const url = "/v1/chat/completions";
 const messages = [{ role: "user", content: "What is it?" }];
 
 test("chat completions: a whole answer in OpenAI's form", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const answer = (await post(app, url, { model: "gpt-4", messages })).json();
   expect(answer).toEqual({
     id: expect.stringMatching(/^chatcmpl-[0-9a-f]{32}$/),
@@ -44,7 +44,7 @@ test("chat completions: a whole answer in OpenAI's form", async () => {
 });
 
 test("chat completions: a streamed answer, byte for byte", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const response = await app.inject({ method: "POST", url, payload: { messages, stream: true } });
   expect(response.headers["content-type"]).toBe("text/event-stream");
   expect(response.headers["x-content-type-options"]).toBe("nosniff");
@@ -64,7 +64,7 @@ test("chat completions: a streamed answer, byte for byte", async () => {
 });
 
 test("chat completions: with include_usage the last chunk has the usage and what was done, the others null", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const body = { messages, stream: true, stream_options: { include_usage: true } };
   const events = eventsOf((await post(app, url, body)).text);
   expect(events.pop()).toBe("[DONE]");
@@ -82,16 +82,16 @@ test("chat completions: with include_usage the last chunk has the usage and what
 });
 
 test("chat completions: n answers, each with its own seed, the prompt counted once", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host);
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
   const answer = (await post(app, url, { messages, n: 3, seed: 5 })).json();
   expect(answer.choices.map((choice: { index: number }) => choice.index)).toEqual([0, 1, 2]);
   expect(answer.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 12, total_tokens: 15 });
-  expect(host.asked.map(({ sampling }) => sampling.seed)).toEqual([5, 6, 7]);
+  expect(engine.asked).toMatchObject([{ options: { n: 3, seed: 5 } }]);
 });
 
 test("chat completions: n streamed answers run together, each chunk under its index", async () => {
-  await using app = await testApp(new FakeHost({ tokenMs: 2 }));
+  await using app = await testApp(new FakeEngine({ tokenMs: 2 }));
   const events = eventsOf((await post(app, url, { messages, n: 3, stream: true })).text);
   expect(events.pop()).toBe("[DONE]");
   const texts = ["", "", ""];
@@ -113,7 +113,7 @@ test("chat completions: n streamed answers run together, each chunk under its in
 });
 
 test("chat completions: log-probabilities, whole and streamed alike", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const body = { messages, logprobs: true, top_logprobs: 2, max_tokens: 2 };
   const [choice] = (await post(app, url, body)).json().choices;
   expect(choice.logprobs.refusal).toBeNull();
@@ -132,12 +132,12 @@ test("chat completions: log-probabilities, whole and streamed alike", async () =
 });
 
 test("chat completions: every field reaches the engine", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host, { maxTokens: 500 });
+  const engine = new FakeEngine();
+  await using app = await testApp(engine, { maxTokens: 500 });
   await post(app, url, { messages });
-  expect(host.asked[0]).toEqual({
+  expect(engine.asked[0]).toEqual({
     prompt: { messages },
-    sampling: {
+    options: {
       temperature: 1,
       topP: 1,
       topK: 0,
@@ -150,12 +150,13 @@ test("chat completions: every field reaches the engine", async () => {
       maxTokens: 500,
       stop: [],
       topLogprobs: 0,
+      mode: undefined,
+      salt: "",
+      logprobs: false,
+      spell: false,
+      maxLogprobs: 131_072,
+      n: 1,
     },
-    mode: undefined,
-    salt: "",
-    logprobs: false,
-    echo: false,
-    maxLogprobs: 131_072,
   });
   await post(app, url, {
     messages: [
@@ -188,7 +189,7 @@ test("chat completions: every field reaches the engine", async () => {
     top_logprobs: 20,
     block_attention: { mode: "full", num_local_attention_blocks: 2, segment: "rule" },
   });
-  expect(host.asked[1]).toEqual({
+  expect(engine.asked[1]).toEqual({
     prompt: {
       messages: [
         { role: "system", content: "Be brief." },
@@ -202,7 +203,7 @@ test("chat completions: every field reaches the engine", async () => {
       cut: "rule",
       numLocalAttentionBlocks: 2,
     },
-    sampling: {
+    options: {
       temperature: 0.5,
       topP: Number.MIN_VALUE,
       topK: 0,
@@ -215,21 +216,22 @@ test("chat completions: every field reaches the engine", async () => {
       maxTokens: 9,
       stop: ["END"],
       topLogprobs: 20,
+      mode: "full",
+      salt: "",
+      logprobs: true,
+      spell: true,
+      maxLogprobs: 131_072,
+      n: 1,
     },
-    mode: "full",
-    salt: "",
-    logprobs: true,
-    echo: false,
-    maxLogprobs: 131_072,
   });
   await post(app, url, { messages, n: 2, seed: Number.MAX_SAFE_INTEGER });
-  expect(host.asked.splice(2).map(({ sampling }) => sampling.seed)).toEqual([Number.MAX_SAFE_INTEGER, 0]);
+  expect(engine.asked.splice(2)).toMatchObject([{ options: { n: 2, seed: Number.MAX_SAFE_INTEGER } }]);
   await post(app, url, { messages, max_tokens: 3, top_p: 0.5, top_k: 4, stop: ["a", "b"] });
-  expect(host.asked[2]?.sampling).toMatchObject({ maxTokens: 3, topP: 0.5, topK: 4, stop: ["a", "b"] });
+  expect(engine.asked[2]?.options).toMatchObject({ maxTokens: 3, topP: 0.5, topK: 4, stop: ["a", "b"] });
 });
 
 test("chat completions: neutral values and informational fields are accepted", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const all = {
     n: 1,
     tools: [],
@@ -277,8 +279,8 @@ test("chat completions: neutral values and informational fields are accepted", a
 });
 
 test("chat completions: what clients of other servers send is passed over and named, streamed or not", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host);
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
   const cacheControl = { type: "ephemeral", ttl: "5m" };
   const parts = ["A passage.", "Why?"].map((text) => ({ type: "text", text, cache_control: cacheControl }));
   const chat = {
@@ -313,16 +315,16 @@ test("chat completions: what clients of other servers send is passed over and na
   const chunks = eventsOf((await post(app, "/v1/completions", { ...completion, stream: true })).text);
   expect(chunks.at(-2).block_attention.warnings).toEqual(expected.slice(0, 5));
   // Nothing of it reaches the engine.
-  const { messages: asked } = host.asked[0]!.prompt as { messages: unknown };
+  const { messages: asked } = engine.asked[0]!.prompt as { messages: unknown };
   expect(asked).toEqual([
     { role: "system", content: "Be brief." },
     { role: "user", content: ["A passage.", "Why?"] },
   ]);
-  expect(JSON.stringify(host.asked)).not.toMatch(/ephemeral|5m|order/);
+  expect(JSON.stringify(engine.asked)).not.toMatch(/ephemeral|5m|order/);
 });
 
 test("chat completions: with continuous_usage_stats each chunk has its choice's usage so far", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   for (const includeUsage of [true, false]) {
     const options = { include_usage: includeUsage, continuous_usage_stats: true };
     const body = { messages, n: 2, stream: true, stream_options: options };
@@ -340,8 +342,8 @@ test("chat completions: with continuous_usage_stats each chunk has its choice's 
 });
 
 test("chat completions: what would change the answer, or cannot be used, is refused by its name", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host, { maxBlocks: 4, maxChoices: 8 });
+  const engine = new FakeEngine();
+  await using app = await testApp(engine, { maxBlocks: 4, maxChoices: 8 });
   const user = (content: unknown) => ({ messages: [{ role: "user", content }] });
   const cases: [body: object, param: string, message: RegExp][] = [
     [{ tools: [{ type: "function" }] }, "tools", /^Cannot use "tools": it is a list of 1, wanted none: tools are not/],
@@ -478,26 +480,26 @@ test("chat completions: what would change the answer, or cannot be used, is refu
     expect(error.message, told).toMatch(message);
     expect(error.message, told).toMatch(/^Cannot [^\n]*[^.\n]$/);
   }
-  expect(host.asked).toEqual([]);
+  expect(engine.asked).toEqual([]);
 });
 
 test("chat completions: a failure before the first event is a plain HTTP error, streamed or not", async () => {
-  await using app = await testApp(new FakeHost({ model: { contextLength: 2 } }));
+  await using app = await testApp(new FakeEngine({ info: { contextLength: 2 } }));
   for (const stream of [false, true]) {
     const answer = await post(app, url, { messages, stream });
     expect(answer.status).toBe(400);
     expect(answer.json().error.code).toBe("context_length_exceeded");
   }
-  await using loading = await testApp(new FakeHost({ state: "loading" }));
+  await using loading = await testApp(new FakeEngine({ state: "loading" }));
   const answer = await loading.inject({ method: "POST", url, payload: { messages, stream: true } });
   expect(answer.statusCode).toBe(503);
   expect(answer.headers["retry-after"]).toBeDefined();
 });
 
 test("chat completions: a failure in mid-stream is an event, no [DONE] follows, and the other answers are cancelled", async () => {
-  const error = new HostError("died", "Cannot go on: the engine died");
-  const host = new FakeHost({ failAfter: { tokens: 2, error } });
-  await using app = await testApp(host);
+  const error = new EngineError("died", "Cannot go on: the engine died");
+  const engine = new FakeEngine({ failAfter: { tokens: 2, error } });
+  await using app = await testApp(engine);
   const answer = await post(app, url, { messages, stream: true, n: 2 });
   expect(answer.status).toBe(200);
   const events = eventsOf(answer.text);
@@ -506,22 +508,22 @@ test("chat completions: a failure in mid-stream is an event, no [DONE] follows, 
   });
   expect(answer.text).not.toContain("[DONE]");
   expect(events.filter((event) => event.error)).toHaveLength(1);
-  await vi.waitFor(() => expect(host.running).toBe(0));
+  await vi.waitFor(() => expect(engine.running).toBe(0));
   const whole = await post(app, url, { messages, n: 2 });
   expect([whole.status, whole.json().error.code]).toEqual([500, "engine_died"]);
 });
 
 test("chat completions: comment lines while the engine lets one wait", async () => {
-  const host = new FakeHost();
-  const generate = host.generate.bind(host);
+  const engine = new FakeEngine();
+  const generate = engine.generate.bind(engine);
   let go: (() => void) | undefined;
-  host.generate = async function* (...asked) {
+  engine.generate = async function* (...asked) {
     await new Promise<void>((resolve) => {
       go = resolve;
     });
     yield* generate(...asked);
   };
-  await using app = await testApp(host);
+  await using app = await testApp(engine);
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
   try {
     const answer = post(app, url, { messages, stream: true });

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { HostLogprobs } from "../engine-host.js";
+import type { GenerateResult, SpelledToken } from "../../engine/results.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
 import type { CompletionRequests } from "./completion-request.js";
 import { type GatheredChoice, mapChoices } from "./gather.js";
@@ -50,7 +50,7 @@ export async function completionAnswer(
       return {
         index,
         text: (echo?.text ?? "") + text,
-        logprobs: joined([echo?.logprobs, writer.logprobs(tokens, text), writer.logprobs(endOf(result.endToken), "")]),
+        logprobs: joined([echo?.logprobs, writer.logprobs(tokens, text), writer.logprobs(endOf(result), "")]),
         finish_reason: finishReason(result),
       };
     }),
@@ -71,7 +71,7 @@ interface CompletionChunkChoice {
 
 /** Makes of events what they add to a streamed answer: the `choices` of none or one chunk. */
 export function completionChunks(asked: CompletionRequests): (arrival: ChoiceEvent) => CompletionChunkChoice[] {
-  const writers = asked.requests.map((_, index) => new ChoiceWriter(asked, index));
+  const writers = Array.from({ length: asked.requests.length * asked.n }, (_, index) => new ChoiceWriter(asked, index));
   return ({ index, event }) => {
     const writer = writers[index] as ChoiceWriter;
     switch (event.kind) {
@@ -83,12 +83,12 @@ export function completionChunks(asked: CompletionRequests): (arrival: ChoiceEve
         return echo === undefined ? [] : [{ index, ...echo, finish_reason: null }];
       }
       case "token": {
-        if (event.text === "" && event.logprobs === undefined) return [];
-        const tokens = event.logprobs === undefined ? [] : [event.logprobs];
+        if (event.text === "" && event.spelled === undefined) return [];
+        const tokens = event.spelled === undefined ? [] : [event.spelled];
         return [{ index, text: event.text, logprobs: writer.logprobs(tokens, event.text), finish_reason: null }];
       }
       case "done": {
-        const logprobs = joined([writer.logprobs(endOf(event.result.endToken), "")]);
+        const logprobs = joined([writer.logprobs(endOf(event.result), "")]);
         return [{ index, text: event.text, logprobs, finish_reason: finishReason(event.result) }];
       }
       default:
@@ -100,19 +100,20 @@ export function completionChunks(asked: CompletionRequests): (arrival: ChoiceEve
 /** Writes one choice's echo and log-probabilities, in the order of its events. */
 class ChoiceWriter {
   readonly #asked: CompletionRequests;
-  readonly #index: number;
+  /** Of its prompt. */
+  readonly #place: number;
   readonly #writer: LegacyLogprobsWriter | undefined;
-  #prompt: HostLogprobs[] = [];
+  #prompt: SpelledToken[] = [];
 
   constructor(asked: CompletionRequests, index: number) {
-    const { logprobs, sampling } = asked.requests[index]!;
     this.#asked = asked;
-    this.#index = index;
-    this.#writer = logprobs ? new LegacyLogprobsWriter(sampling.topLogprobs ?? 0) : undefined;
+    this.#place = Math.floor(index / asked.n);
+    const { logprobs, topLogprobs } = asked.requests[this.#place]!.options;
+    this.#writer = logprobs ? new LegacyLogprobsWriter(topLogprobs ?? 0) : undefined;
   }
 
   /** The prompt's next tokens. */
-  takeEcho(tokens: readonly HostLogprobs[]): void {
+  takeEcho(tokens: readonly SpelledToken[]): void {
     for (const token of tokens) this.#prompt.push(token);
   }
 
@@ -121,17 +122,17 @@ class ChoiceWriter {
     if (this.#asked.echoes === undefined) return undefined;
     const tokens = this.#prompt;
     this.#prompt = [];
-    const text = this.#asked.echoes[this.#index] ?? spellTokens(tokens);
+    const text = this.#asked.echoes[this.#place] ?? spellTokens(tokens);
     return { text, logprobs: this.#writer?.echo(tokens, text) ?? null };
   }
 
-  logprobs(tokens: readonly HostLogprobs[], text: string): LegacyLogprobs | null {
+  logprobs(tokens: readonly SpelledToken[], text: string): LegacyLogprobs | null {
     return this.#writer?.answer(tokens, text) ?? null;
   }
 }
 
-function endOf(token: HostLogprobs | undefined): HostLogprobs[] {
-  return token === undefined ? [] : [token];
+function endOf({ endToken }: GenerateResult): SpelledToken[] {
+  return endToken?.spelled === undefined ? [] : [endToken.spelled];
 }
 
 function joined(parts: readonly (LegacyLogprobs | null | undefined)[]): LegacyLogprobs | null {

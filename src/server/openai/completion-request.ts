@@ -1,7 +1,7 @@
 import type { z } from "zod";
+import { EngineError } from "../../engine/engine-error.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import { ApiError } from "../api-error.js";
-import { HostError } from "../engine-host.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
 import { completionFields, completionPassedOver } from "./fields.js";
@@ -28,13 +28,13 @@ export type CompletionBody = z.output<ReturnType<typeof completionSchema>>;
 const defaultMaxTokens = 16;
 
 export interface CompletionRequests extends ChoiceRequests {
-  /** How each choice's answer begins, where the prompt is echoed; undefined: as the engine spells the prompt's ids. */
+  /** How the answers of each prompt begin, where it is echoed; undefined: as the engine spells the prompt's ids. */
   readonly echoes: readonly (string | undefined)[] | undefined;
 }
 
 /**
  * @param contextLength what the model takes, in tokens.
- * @throws ApiError for fields that do not go together, HostError for token ids over the model's context.
+ * @throws ApiError for fields that do not go together, EngineError for token ids over the model's context.
  */
 export function completionRequests(
   body: CompletionBody,
@@ -54,7 +54,7 @@ export function completionRequests(
     // The engine would say the same, once it had been handed them all.
     const numTokens = "blockTokenIds" in input ? (input.blockTokenIds[0]?.length ?? 0) : 0;
     if (numTokens <= contextLength) continue;
-    throw new HostError(
+    throw new EngineError(
       "too_long",
       `Cannot use the prompt: it has ${numTokens} tokens, the model takes up to ${contextLength}`,
     );
@@ -71,28 +71,25 @@ export function completionRequests(
   const logprobs = body.logprobs != null;
   const maxTokens = Math.min(body.max_tokens ?? defaultMaxTokens, limits.maxTokens);
   const maxLogprobs = Math.floor(limits.maxLogprobs / (prompts.length * n));
-  const choices = prompts.flatMap(({ input, text }) => {
-    // One object for all answers: it is sent and tokenized once.
-    const prompt = { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) };
-    return Array.from({ length: n }, (_, choice) => ({
-      text,
-      request: {
-        prompt,
-        sampling: samplingOf(body, { maxTokens, topLogprobs: body.logprobs ?? 0 }, choice),
-        mode: body.block_attention?.mode ?? undefined,
-        salt,
-        logprobs,
-        // A prompt that came as text is known; its tokens are wanted for their probabilities alone.
-        echo: echo && (logprobs || text === undefined),
-        maxLogprobs,
-      },
-    }));
-  });
+  const requests = prompts.map(({ input, text }) => ({
+    prompt: { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) },
+    options: {
+      ...samplingOf(body, maxTokens),
+      logprobs,
+      topLogprobs: body.logprobs ?? 0,
+      spell: logprobs,
+      // A prompt that came as text is known; its tokens are wanted for their probabilities alone.
+      echo: echo && (logprobs || text === undefined),
+      mode: body.block_attention?.mode ?? undefined,
+      salt,
+      maxLogprobs,
+    },
+  }));
   return {
-    requests: choices.map(({ request }) => request),
+    requests,
     n,
     warnings: completionPassedOver(body),
-    echoes: echo ? choices.map(({ text }) => text) : undefined,
+    echoes: echo ? prompts.map(({ text }) => text) : undefined,
     ...streamOptions(body),
   };
 }

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { FakeHost } from "../fake-host.suite.js";
+import { FakeEngine } from "../fake-engine.suite.js";
 import { eventsOf, post, still, testApp } from "./test-app.suite.js";
 
 const url = "/v1/completions";
 
 test("completions: a whole answer in OpenAI's form", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const answer = (await post(app, url, { model: "x", prompt: "What is it?" })).json();
   expect(answer.id).toMatch(/^cmpl-/);
   expect(still(answer)).toEqual({
@@ -19,7 +19,7 @@ test("completions: a whole answer in OpenAI's form", async () => {
 });
 
 test("completions: a streamed answer", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const body = { prompt: "What is it?", stream: true, stream_options: { include_usage: true } };
   const events = eventsOf((await post(app, url, body)).text);
   expect(events.pop()).toBe("[DONE]");
@@ -33,12 +33,12 @@ test("completions: a streamed answer", async () => {
 });
 
 test("completions: every form of prompt, and blocks in its place", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host);
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
   const ask = async (body: object) => {
-    host.asked.length = 0;
+    engine.asked.length = 0;
     expect((await post(app, url, body)).status).toBe(200);
-    return host.asked.map(({ prompt }) => prompt);
+    return engine.asked.map(({ prompt }) => prompt);
   };
   expect(await ask({ prompt: "a b" })).toEqual([{ prompt: "a b" }]);
   expect(await ask({ prompt: ["a", "b"] })).toEqual([{ prompt: "a" }, { prompt: "b" }]);
@@ -49,23 +49,23 @@ test("completions: every form of prompt, and blocks in its place", async () => {
   expect(await ask({ block_attention: { blocks, num_local_attention_blocks: 0, mode: "full" } })).toEqual([
     { blocks, numLocalAttentionBlocks: 0 },
   ]);
-  expect(host.asked[0]).toMatchObject({ mode: "full", sampling: { maxTokens: 16, temperature: 1 } });
+  expect(engine.asked[0]).toMatchObject({ options: { mode: "full", maxTokens: 16, temperature: 1 } });
 });
 
 test("completions: a batch times n, in order of index", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host);
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
   const answer = (await post(app, url, { prompt: ["a", "b c", "d"], n: 2, best_of: 2, seed: 1, echo: true })).json();
   expect(answer.choices.map(({ index, text }: { index: number; text: string }) => [index, text])).toEqual(
     ["a", "a", "b c", "b c", "d", "d"].map((text, index) => [index, `${text}The answer is 42.`]),
   );
-  expect(host.asked.map(({ sampling }) => sampling.seed)).toEqual([1, 2, 1, 2, 1, 2]);
+  expect(engine.asked.map(({ options }) => [options.n, options.seed])).toEqual(Array(3).fill([2, 1]));
   // Each prompt counts once: 1 + 2 + 1 tokens.
   expect(answer.usage).toMatchObject({ prompt_tokens: 4, completion_tokens: 24 });
 });
 
 test("completions: echo with logprobs, whole and streamed", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const body = { prompt: "It is é so", echo: true, logprobs: 1, max_tokens: 2 };
   const [choice] = (await post(app, url, body)).json().choices;
   expect(choice).toEqual({
@@ -88,12 +88,12 @@ test("completions: echo with logprobs, whole and streamed", async () => {
 });
 
 test("completions: echo without an answer, of text and of token ids", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host);
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
   const body = { echo: true, max_tokens: 0 };
   const [ofText] = (await post(app, url, { ...body, prompt: "a b" })).json().choices;
   expect(ofText).toEqual({ index: 0, text: "a b", logprobs: null, finish_reason: "length" });
-  expect(host.asked[0]?.echo).toBe(false);
+  expect(engine.asked[0]?.options.echo).toBe(false);
   const answer = (await post(app, url, { ...body, prompt: [[5, 6], [7]], logprobs: 0 })).json();
   expect(answer.choices.map(({ text }: { text: string }) => text)).toEqual([" <5> <6>", " <7>"]);
   expect(answer.choices[0].logprobs).toEqual({
@@ -106,8 +106,8 @@ test("completions: echo without an answer, of text and of token ids", async () =
 });
 
 test("completions: what cannot be used is refused by its name", async () => {
-  const host = new FakeHost();
-  await using app = await testApp(host, { maxBlocks: 4, maxChoices: 8 });
+  const engine = new FakeEngine();
+  await using app = await testApp(engine, { maxBlocks: 4, maxChoices: 8 });
   const prompt = "a";
   const cases: [body: object, param: string, message: RegExp][] = [
     [{}, "prompt", /^Cannot use "prompt": there is none$/],
@@ -150,11 +150,11 @@ test("completions: what cannot be used is refused by its name", async () => {
     expect(error.message, told).toMatch(message);
     expect(error.message, told).toMatch(/^Cannot [^\n]*[^.\n]$/);
   }
-  expect(host.asked).toEqual([]);
+  expect(engine.asked).toEqual([]);
 });
 
 test("models: the one that is loaded, by list and by name", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const list = (await app.inject("/v1/models")).json();
   expect(list).toEqual({
     object: "list",
@@ -172,6 +172,6 @@ test("models: the one that is loaded, by list and by name", async () => {
   expect((await app.inject("/v1/models/fake-model")).json()).toEqual(list.data[0]);
   const missing = await app.inject("/v1/models/gpt-4");
   expect([missing.statusCode, missing.json().error.code]).toEqual([404, "model_not_found"]);
-  await using loading = await testApp(new FakeHost({ state: "loading" }));
+  await using loading = await testApp(new FakeEngine({ state: "loading" }));
   expect((await loading.inject("/v1/models")).statusCode).toBe(503);
 });

@@ -1,17 +1,17 @@
 import { existsSync } from "node:fs";
 import { expect, onTestFinished, test } from "vitest";
-import { LocalEngineHost } from "../engine-process/local-engine-host.js";
+import { LocalEngine } from "../../engine/local-engine.js";
 import { eventsOf, post, testApp } from "./test-app.suite.js";
 
 /** SPM with a dummy space: token 267 is "▁the". */
 const model = "../shared/cases/t10-llama2";
 
 async function appOf() {
-  const host = await LocalEngineHost.load({ model, threads: 1 });
-  const app = await testApp(host);
+  const engine = await LocalEngine.load({ model, threads: 1 });
+  const app = await testApp(engine);
   onTestFinished(async () => {
     await app.close();
-    await host[Symbol.asyncDispose]();
+    await engine[Symbol.asyncDispose]();
   });
   return app;
 }

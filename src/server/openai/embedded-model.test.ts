@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../../engine/engine.js";
-import type { HostToken } from "../engine-host.js";
-import { LocalEngineHost } from "../engine-process/local-engine-host.js";
+import type { LocalEngine } from "../../engine/local-engine.js";
+import type { Token } from "../../engine/results.js";
 import { post, testApp } from "./test-app.suite.js";
 
 const demo = JSON.parse(
@@ -14,19 +14,20 @@ const demo = JSON.parse(
 const { question, answers } = demo.questions[0]!;
 const greedy = { temperature: 0, max_tokens: 60 };
 
-let host: LocalEngineHost;
-let engine: Engine;
+let engine: LocalEngine;
+/** The one behind the server. */
+let served: LocalEngine;
 let app: Awaited<ReturnType<typeof testApp>>;
 
 beforeAll(async () => {
   engine = await Engine.load({ threads: 1 });
-  host = await LocalEngineHost.load({ threads: 1 });
-  app = await testApp(host);
+  served = await Engine.load({ threads: 1 });
+  app = await testApp(served);
 });
 
 afterAll(async () => {
   await app.close();
-  await host[Symbol.asyncDispose]();
+  await served[Symbol.asyncDispose]();
   await engine[Symbol.asyncDispose]();
 });
 
@@ -80,9 +81,8 @@ test("chat completions: three passages as content parts in reverse order compute
   const tokens = again.block_attention.blocks.reduce((sum: number, block: Served) => sum + block.tokens, 0);
   expect(again.usage.prompt_tokens_details.cached_tokens).toBe(tokens);
   // A string as document, and at the index, is the same block as the part.
-  const events = [];
-  for await (const event of host.encode({ passages, salt: "" })) events.push(event);
-  expect(events.map((event) => event.error === undefined && [event.id, event.hit])).toEqual(
+  const { blocks } = await served.encode(passages);
+  expect(blocks.map((event) => event.error === undefined && [event.id, event.hit])).toEqual(
     idsOf(first)
       .slice(-3)
       .map((id) => [id, true]),
@@ -202,9 +202,9 @@ test("completions: what the engine refuses is a 400 that says why", async () => 
   ]);
 });
 
-async function tokensOf(text: string): Promise<HostToken[]> {
-  const tokens: HostToken[] = [];
-  for await (const event of host.tokenize({ text, special: false })) tokens.push(...event.tokens);
+async function tokensOf(text: string): Promise<Token[]> {
+  const tokens: Token[] = [];
+  await served.tokenize(text, { onTokens: (some) => tokens.push(...some) });
   return tokens;
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { HostResult } from "../engine-host.js";
+import type { GenerateResult } from "../../engine/results.js";
 import { mapChoices } from "./gather.js";
 
 test("mapChoices(): in order, each choice with log-probabilities in a turn of its own", async () => {
@@ -15,7 +15,7 @@ test("mapChoices(): in order, each choice with log-probabilities in a turn of it
     text: "",
     tokens: new Array(tokens).fill(token),
     echo: new Array(echo).fill(token),
-    result: {} as HostResult,
+    result: {} as GenerateResult,
   });
   const made = await mapChoices([choice(1), choice(0, 1), choice(2), choice(0)], (_, index) => [index, turn]);
   isOver = true;

@@ -1,24 +1,24 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { HostLogprobs, HostResult } from "../engine-host.js";
+import type { GenerateResult, SpelledToken } from "../../engine/results.js";
 import type { ChoiceEvent } from "./run-choices.js";
 
 /** One whole answer. */
 export interface GatheredChoice {
   /** The prompt's tokens, where they were asked for. */
-  readonly echo: readonly HostLogprobs[];
+  readonly echo: readonly SpelledToken[];
   readonly text: string;
   /** Its tokens, where log-probabilities were asked for. */
-  readonly tokens: readonly HostLogprobs[];
-  readonly result: HostResult;
+  readonly tokens: readonly SpelledToken[];
+  readonly result: GenerateResult;
 }
 
 /** Whole answers, by index. @throws what `events` throws; Error if an answer did not end. */
 export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: number): Promise<GatheredChoice[]> {
   const parts = Array.from({ length: numChoices }, () => ({
-    echo: [] as HostLogprobs[],
+    echo: [] as SpelledToken[],
     texts: [] as string[],
-    tokens: [] as HostLogprobs[],
-    result: undefined as HostResult | undefined,
+    tokens: [] as SpelledToken[],
+    result: undefined as GenerateResult | undefined,
   }));
   for await (const { index, event } of events) {
     const part = parts[index]!;
@@ -30,7 +30,7 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
         break;
       case "token":
         part.texts.push(event.text);
-        if (event.logprobs !== undefined) part.tokens.push(event.logprobs);
+        if (event.spelled !== undefined) part.tokens.push(event.spelled);
         break;
       case "done":
         part.texts.push(event.text);

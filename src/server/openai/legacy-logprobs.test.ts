@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import type { HostLogprobs } from "../engine-host.js";
+import type { SpelledToken } from "../../engine/results.js";
 import { joinLegacyLogprobs, LegacyLogprobsWriter } from "./legacy-logprobs.js";
 
 function token(
   bytes: string | number[],
   logprob: number | undefined = -1,
-  top: HostLogprobs["top"] = [],
-): HostLogprobs {
+  top: SpelledToken["top"] = [],
+): SpelledToken {
   const all = typeof bytes === "string" ? [...Buffer.from(bytes)] : bytes;
   return { id: 0, text: Buffer.from(all).toString(), bytes: all, logprob, top };
 }

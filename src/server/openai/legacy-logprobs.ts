@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { countCharacters } from "../../blocks/segment.js";
-import type { HostLogprobs, HostToken } from "../engine-host.js";
+import type { SpelledToken, Token } from "../../engine/results.js";
 
 /** The log-probabilities of `/v1/completions`: lists that go together. */
 export const legacyLogprobsSchema = z.object({
@@ -32,7 +32,7 @@ export class LegacyLogprobsWriter {
    *
    * @param text the prompt as `text` has it. Tokens that the server put before it, such as BOS, start where it does.
    */
-  echo(tokens: readonly HostLogprobs[], text: string): LegacyLogprobs {
+  echo(tokens: readonly SpelledToken[], text: string): LegacyLogprobs {
     const spelled = spellTokens(tokens);
     if (spelled.endsWith(text)) this.#offset = countCharacters(text) - countCharacters(spelled);
     const end = countCharacters(text);
@@ -48,7 +48,7 @@ export class LegacyLogprobsWriter {
   }
 
   /** @param text what the answer's first tokens gave: a tokenizer's dummy space is in the token, not in the answer. */
-  answer(tokens: readonly HostLogprobs[], text: string): LegacyLogprobs {
+  answer(tokens: readonly SpelledToken[], text: string): LegacyLogprobs {
     const first = tokens[0];
     const isDropped = !this.#hasAnswer && first?.text.startsWith(" ") === true && text !== "" && !text.startsWith(" ");
     this.#hasAnswer ||= first !== undefined;
@@ -59,7 +59,7 @@ export class LegacyLogprobsWriter {
     return { ...lists, text_offset: lists.text_offset.map((offset) => Math.max(offset, start)) };
   }
 
-  #lists(tokens: readonly HostLogprobs[], end: number): LegacyLogprobs {
+  #lists(tokens: readonly SpelledToken[], end: number): LegacyLogprobs {
     const offsets = tokens.map(({ bytes }) => {
       const offset = Math.min(Math.max(this.#offset, 0), end);
       this.#offset += countCharacters(this.#decoder.decode(Uint8Array.from(bytes), { stream: true }));
@@ -87,11 +87,11 @@ export function joinLegacyLogprobs(parts: readonly LegacyLogprobs[]): LegacyLogp
 }
 
 /** The text of tokens, control tokens included. */
-export function spellTokens(tokens: readonly HostToken[]): string {
+export function spellTokens(tokens: readonly Token[]): string {
   return new TextDecoder().decode(Uint8Array.from(tokens.flatMap((token) => token.bytes)));
 }
 
-function topOf(token: HostLogprobs): Record<string, number> | null {
+function topOf(token: SpelledToken): Record<string, number> | null {
   if (token.logprob === undefined) return null;
   const entries = new Map<string, number>();
   for (const { logprob, ...other } of [...token.top, { ...token, logprob: token.logprob }]) {
@@ -103,7 +103,7 @@ function topOf(token: HostLogprobs): Record<string, number> | null {
 }
 
 /** @example a token of the byte 0xF0 is "bytes:\xf0" */
-function spell({ text, bytes }: HostToken): string {
+function spell({ text, bytes }: Token): string {
   const isWhole = Buffer.from(text).equals(Uint8Array.from(bytes));
   return isWhole ? text : `bytes:${bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
 }

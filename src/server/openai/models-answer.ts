@@ -1,6 +1,6 @@
 import { z } from "zod";
+import type { ModelInfo } from "../../engine/model.js";
 import { attentionModes } from "../../model/block-attention-config.js";
-import type { HostModel } from "../engine-host.js";
 
 const modes = z.enum(attentionModes);
 
@@ -17,7 +17,7 @@ export const modelSchema = z
 
 export const modelListSchema = z.object({ object: z.literal("list"), data: z.array(modelSchema) });
 
-export function modelAnswer(model: HostModel, id: string): z.output<typeof modelSchema> {
+export function modelAnswer(model: ModelInfo, id: string): z.output<typeof modelSchema> {
   return {
     id,
     object: "model",

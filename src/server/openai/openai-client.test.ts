@@ -1,12 +1,12 @@
 import OpenAI, { APIError } from "openai";
 import { expect, test, vi } from "vitest";
-import { FakeHost } from "../fake-host.suite.js";
+import { FakeEngine } from "../fake-engine.suite.js";
 import { testApp } from "./test-app.suite.js";
 
 const messages = [{ role: "user" as const, content: "What is it?" }];
 
-async function serve(host: FakeHost, config: Parameters<typeof testApp>[1] = {}) {
-  const app = await testApp(host, config);
+async function serve(engine: FakeEngine, config: Parameters<typeof testApp>[1] = {}) {
+  const app = await testApp(engine, config);
   const address = await app.listen({ host: "127.0.0.1", port: 0 });
   const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: "none", maxRetries: 0 });
   const close = async (): Promise<void> => {
@@ -19,7 +19,7 @@ async function serve(host: FakeHost, config: Parameters<typeof testApp>[1] = {})
 }
 
 test("openai: plain, streamed and completions answers, models and errors", async () => {
-  await using server = await serve(new FakeHost());
+  await using server = await serve(new FakeEngine());
   const { client } = server;
   const plain = await client.chat.completions.create({ model: "any", messages, logprobs: true, top_logprobs: 1 });
   expect(plain.choices[0]?.message.content).toBe("The answer is 42.");
@@ -58,7 +58,7 @@ test("openai: plain, streamed and completions answers, models and errors", async
 });
 
 test("openai: the model is listed and found under its aliases, and answers have the first", async () => {
-  await using server = await serve(new FakeHost(), { alias: ["gpt-4o-mini", "org/model:latest"] });
+  await using server = await serve(new FakeEngine(), { alias: ["gpt-4o-mini", "org/model:latest"] });
   const { client } = server;
   expect((await client.models.list()).data.map(({ id }) => id)).toEqual(["gpt-4o-mini", "org/model:latest"]);
   for (const id of ["gpt-4o-mini", "org/model:latest"]) expect((await client.models.retrieve(id)).id).toBe(id);
@@ -72,17 +72,17 @@ test("openai: the model is listed and found under its aliases, and answers have 
   for await (const chunk of stream) names.push(chunk.model);
   expect(new Set(names)).toEqual(new Set(["gpt-4o-mini"]));
   // The fingerprint is the model's own, whatever it is called.
-  await using plain = await serve(new FakeHost());
+  await using plain = await serve(new FakeEngine());
   const own = await plain.client.chat.completions.create({ model: "any", messages });
   expect(chat.system_fingerprint).toBe(own.system_fingerprint);
 });
 
 test("openai: an aborted stream, and an aborted call, free their places", async () => {
-  const host = new FakeHost({ endless: true, tokenMs: 5 });
-  await using server = await serve(host);
+  const engine = new FakeEngine({ endless: true, tokenMs: 5 });
+  await using server = await serve(engine);
   const stream = await server.client.chat.completions.create({ model: "any", messages, stream: true, n: 2 });
   for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
-  await vi.waitFor(() => expect([host.running, host.cancelled]).toEqual([0, 2]), { interval: 5 });
+  await vi.waitFor(() => expect([engine.running, engine.cancelled]).toEqual([0, 2]), { interval: 5 });
 
   const controller = new AbortController();
   const call = server.client.completions.create(
@@ -90,15 +90,19 @@ test("openai: an aborted stream, and an aborted call, free their places", async 
     { signal: controller.signal },
   );
   const failed = expect(call).rejects.toThrow("aborted");
-  await vi.waitFor(() => expect(host.running).toBe(1));
+  await vi.waitFor(() => expect(engine.running).toBe(1));
   controller.abort();
   await failed;
-  await vi.waitFor(() => expect([host.running, host.cancelled]).toEqual([0, 3]), { interval: 5 });
+  await vi.waitFor(() => expect([engine.running, engine.cancelled]).toEqual([0, 3]), { interval: 5 });
 });
 
 test("openai: a reader that pauses slows its own answer down", async () => {
-  const host = new FakeHost({ endless: true, answer: ` ${"long".repeat(5_000)}`, model: { contextLength: 100_000 } });
-  await using server = await serve(host);
+  const engine = new FakeEngine({
+    endless: true,
+    answer: ` ${"long".repeat(5_000)}`,
+    info: { contextLength: 100_000 },
+  });
+  await using server = await serve(engine);
   const answer = await fetch(`${server.client.baseURL}/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -108,7 +112,7 @@ test("openai: a reader that pauses slows its own answer down", async () => {
   await reader.read();
   // 4,000 tokens of 20 kB: far more than sockets hold. Nobody reads, so the answer stands still.
   await new Promise((resolve) => setTimeout(resolve, 300));
-  expect(host.running).toBe(1);
+  expect(engine.running).toBe(1);
   await reader.cancel();
-  await vi.waitFor(() => expect([host.running, host.cancelled]).toEqual([0, 1]));
+  await vi.waitFor(() => expect([engine.running, engine.cancelled]).toEqual([0, 1]));
 });

@@ -1,9 +1,9 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
+import type { ModelInfo } from "../../engine/model.js";
 import { quote } from "../../files/quote.js";
 import { ApiError, errorResponses, errorSchema } from "../api-error.js";
-import type { HostModel } from "../engine-host.js";
 import { clientGone } from "../response-stream.js";
 import type { RouteContext } from "../route-context.js";
 import { answerHead, loadedModel } from "./answer-head.js";
@@ -33,7 +33,7 @@ function answerResponse(schema: z.ZodType, description: string) {
 
 /** OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`. */
 export function registerOpenAi(app: FastifyInstance, context: RouteContext): void {
-  const { host, limits, aliases } = context;
+  const { engine, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const maxValues = maxValuesOf(limits);
 
@@ -51,11 +51,11 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     },
     async (request, reply) => {
       const asked = chatRequests(request.body, request.tenant.salt, limits);
-      const head = answerHead(host, "chatcmpl", aliases[0]);
+      const head = answerHead(engine, "chatcmpl", aliases[0]);
       const signal = clientGone(request, reply);
-      const events = withReport(runChoices(host, asked.requests, signal), asked);
       const { n } = asked;
-      const numChoices = asked.requests.length;
+      const events = withReport(runChoices(engine, asked.requests, n, signal), asked);
+      const numChoices = n * asked.requests.length;
       if (!asked.stream) return chatAnswer(head, await gather(events, numChoices), n);
       await streamAnswer(reply, {
         events,
@@ -84,12 +84,12 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       validatorCompiler: requestValidator(completionFields(limits), maxValues),
     },
     async (request, reply) => {
-      const { contextLength } = loadedModel(host);
+      const { contextLength } = loadedModel(engine);
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
-      const head = answerHead(host, "cmpl", aliases[0]);
+      const head = answerHead(engine, "cmpl", aliases[0]);
       const signal = clientGone(request, reply);
-      const events = withReport(runChoices(host, asked.requests, signal), asked);
-      const numChoices = asked.requests.length;
+      const events = withReport(runChoices(engine, asked.requests, asked.n, signal), asked);
+      const numChoices = asked.n * asked.requests.length;
       if (!asked.stream) return completionAnswer(head, await gather(events, numChoices), asked);
       await streamAnswer(reply, {
         events,
@@ -109,7 +109,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     "/v1/models",
     { schema: { tags, summary: "The model that is loaded", response: { 200: modelListSchema, ...errorResponses } } },
     async () => {
-      const model = loadedModel(host);
+      const model = loadedModel(engine);
       return { object: "list" as const, data: namesOf(model, aliases).map((name) => modelAnswer(model, name)) };
     },
   );
@@ -129,7 +129,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       },
     },
     async (request) => {
-      const model = loadedModel(host);
+      const model = loadedModel(engine);
       const { model: wanted } = request.params;
       const names = namesOf(model, aliases);
       if (!names.includes(wanted)) {
@@ -144,6 +144,6 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
   );
 }
 
-function namesOf(model: HostModel, aliases: readonly string[]): readonly string[] {
+function namesOf(model: ModelInfo, aliases: readonly string[]): readonly string[] {
   return aliases.length > 0 ? aliases : [model.name];
 }

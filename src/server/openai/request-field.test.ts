@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { FakeHost } from "../fake-host.suite.js";
+import { FakeEngine } from "../fake-engine.suite.js";
 import { post, testApp } from "./test-app.suite.js";
 
 const many = (numValues: number, value: unknown) => Array(numValues).fill(value);
 const fields = (numFields: number) => Object.fromEntries(many(numFields, 0).map((_, i) => [`x${i}`, 1]));
 
 test("requestValidator(): a body of very many values is refused before the schema tells of each", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const messages = [{ role: "user", content: "x" }];
   const texts: [url: string, body: object][] = [
     ["/v1/completions", { prompt: many(40_000, "") }],
@@ -48,7 +48,7 @@ function fieldsOfIds(numFields: number) {
 }
 
 test("requestValidator(): a body that is no object is told as such", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   for (const body of ["[]", "null", "7", '"x"']) {
     const answer = await app.inject({
       method: "POST",
@@ -62,7 +62,7 @@ test("requestValidator(): a body that is no object is told as such", async () =>
 });
 
 test("requestValidator(): a name that is none tells the one that was meant, in an object of the body too", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const chat = { messages: [{ role: "user", content: "x" }] };
   const cases: [url: string, body: object, param: string, wanted: string][] = [
     ["/v1/chat/completions", { ...chat, max_token: 1 }, "max_token", ', wanted "max_tokens"'],
@@ -86,7 +86,7 @@ test("requestValidator(): a name that is none tells the one that was meant, in a
 });
 
 test("requestValidator(): every route tells what a value is against what was wanted", async () => {
-  await using app = await testApp(new FakeHost());
+  await using app = await testApp(new FakeEngine());
   const cases: [url: string, body: object, message: string][] = [
     ["/v1/tokenize", { text: 3 }, 'Cannot use "text": it is 3, wanted text'],
     ["/v1/tokenize", {}, 'Cannot use "text": there is none, wanted text'],

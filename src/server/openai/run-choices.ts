@@ -1,74 +1,57 @@
 import { setMaxListeners } from "node:events";
 import type { PassageInput } from "../../blocks/passage.js";
+import type { Engine } from "../../engine/engine.js";
+import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
+import type { PromptInput } from "../../engine/prompt.js";
+import type { GenerateEvent } from "../../engine/results.js";
 import { ApiError } from "../api-error.js";
-import type { EngineHost, HostEvent, HostGenerateRequest } from "../engine-host.js";
+import { merge } from "../merge.js";
 import { loadedLabel } from "./usage.js";
+
+/** A prompt as the engine takes it: `options.n` answers. */
+export interface PromptRequest {
+  readonly prompt: PromptInput;
+  readonly options: GenerateOptions & RequestOptions;
+}
 
 /** An event of one of several answers. */
 export interface ChoiceEvent {
   readonly index: number;
-  readonly event: HostEvent;
+  readonly event: GenerateEvent;
 }
 
-type Arrival =
-  | { readonly index: number; readonly result: IteratorResult<HostEvent> }
-  | { readonly index: number; readonly error: unknown };
-
 /**
- * Computes several answers together and gives their events as they come. Of each answer one event at most waits for the
- * reader, so one that reads slowly slows all of them down. If one fails, the others are cancelled and its error is
- * thrown; leaving the loop early cancels all.
+ * Computes the answers of several prompts together, n of each, and gives their events as they come; what a prompt's answers
+ * share is given for each of them. Of each prompt one event at most waits for the reader, so one that reads slowly slows all
+ * of them down. If one fails, the others are cancelled and its error is thrown; leaving the loop early cancels all.
  *
- * @throws HostError; ApiError once the signal is aborted: the client has gone, and nobody reads what comes after.
+ * @throws EngineError; ApiError once the signal is aborted: the client has gone, and nobody reads what comes after.
  */
 export async function* runChoices(
-  host: EngineHost,
-  requests: readonly HostGenerateRequest[],
+  engine: Engine,
+  requests: readonly PromptRequest[],
+  n: number,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent, void> {
   const ending = new AbortController();
   const any = AbortSignal.any([signal, ending.signal]);
-  // Every answer listens to it.
+  // Every prompt listens to it.
   setMaxListeners(0, any);
-  const sources = requests.map((request) => host.generate(request, any)[Symbol.asyncIterator]());
-  const arrivals: Arrival[] = [];
-  let wake: (() => void) | undefined;
-  const advance = (index: number): void => {
-    const arrive = (arrival: Arrival): void => {
-      arrivals.push(arrival);
-      wake?.();
-    };
-    const source = sources[index] as AsyncIterator<HostEvent>;
-    source.next().then(
-      (result) => arrive({ index, result }),
-      (error: unknown) => arrive({ index, error }),
-    );
+  const throwIfGone = (): void => {
+    if (signal.aborted) throw new ApiError(408, "Cancelled: the client has gone");
   };
-  let numRunning = sources.length;
   try {
-    for (const index of sources.keys()) advance(index);
-    while (numRunning > 0) {
-      const arrival = arrivals.shift();
-      if (arrival === undefined) {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        continue;
-      }
-      if (signal.aborted) throw new ApiError(408, "Cancelled: the client has gone");
-      if ("error" in arrival) throw arrival.error;
-      const { index, result } = arrival;
-      if (result.done === true) {
-        numRunning -= 1;
-        continue;
-      }
-      yield { index, event: result.value };
-      advance(index);
+    const sources = requests.map(({ prompt, options }) => engine.generate(prompt, { ...options, n, signal: any }));
+    for await (const [event, place] of merge(sources)) {
+      throwIfGone();
+      if ("index" in event) yield { index: place * n + event.index, event };
+      else for (let choice = 0; choice < n; choice++) yield { index: place * n + choice, event };
     }
+  } catch (error) {
+    throwIfGone();
+    throw error;
   } finally {
     ending.abort(new Error("Cancelled: another answer of the request failed, or its reader left"));
-    // What the others say to that is nobody's any more; each ends by the signal.
-    for (const source of sources) source.return?.().catch(() => undefined);
   }
 }
 

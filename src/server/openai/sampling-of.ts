@@ -14,17 +14,9 @@ export interface SamplingFields {
   readonly logit_bias?: Readonly<Record<string, number>> | null | undefined;
 }
 
-/**
- * Sampling as the engine takes it. Defaults are OpenAI's where it has them: temperature 1.
- *
- * @param choice the answer's number in the request: with a seed, each has one of its own.
- */
-export function samplingOf(
-  fields: SamplingFields,
-  limits: { readonly maxTokens: number; readonly topLogprobs: number },
-  choice: number,
-): SamplingInput {
-  const { stop, seed, top_k: topK, top_p: topP } = fields;
+/** Sampling as the engine takes it. Defaults are OpenAI's where it has them: temperature 1. */
+export function samplingOf(fields: SamplingFields, maxTokens: number): SamplingInput {
+  const { stop, top_k: topK, top_p: topP } = fields;
   return {
     temperature: fields.temperature ?? 1,
     // The engine wants more than 0: the smallest number keeps the likeliest token alone.
@@ -34,16 +26,9 @@ export function samplingOf(
     repetitionPenalty: fields.repetition_penalty ?? 1,
     presencePenalty: fields.presence_penalty ?? 0,
     frequencyPenalty: fields.frequency_penalty ?? 0,
-    seed: seed === undefined || seed === null ? undefined : seedOf(seed, choice),
+    seed: fields.seed ?? undefined,
     logitBias: fields.logit_bias ?? {},
-    maxTokens: limits.maxTokens,
+    maxTokens,
     stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
-    topLogprobs: limits.topLogprobs,
   };
-}
-
-/** Seeds go round after the last, 2^53 - 1. */
-function seedOf(seed: number, choice: number): number {
-  const room = Number.MAX_SAFE_INTEGER - seed;
-  return choice <= room ? seed + choice : choice - room - 1;
 }

@@ -1,7 +1,6 @@
 import type { FastifyReply } from "fastify";
-import type { Usage } from "../../engine/results.js";
+import type { GenerateEvent, GenerateResult, Usage } from "../../engine/results.js";
 import { errorBody, toApiError } from "../api-error.js";
-import type { HostEvent, HostResult } from "../engine-host.js";
 import { ResponseStream } from "../response-stream.js";
 import type { AnswerHead } from "./answer-head.js";
 import type { ChoiceEvent } from "./run-choices.js";
@@ -33,7 +32,7 @@ export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOpt
   const { events, head, choicesOf, numChoices, n, includeUsage, continuousUsage, signal } = options;
   using stream = new ResponseStream(reply, { contentType: "text/event-stream" });
   stream.heartbeat(heartbeatMs, ": waiting\n\n");
-  const results: HostResult[] = [];
+  const results: GenerateResult[] = [];
   /** Of each choice, so far. */
   const usages: Usage[] = [];
   let numDone = 0;
@@ -73,7 +72,7 @@ export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOpt
 
 /** A choice's usage once an event has come. */
 function usageAfter(
-  event: HostEvent,
+  event: GenerateEvent,
   before: Usage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
 ): Usage {
   switch (event.kind) {

@@ -1,12 +1,12 @@
 import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../engine/engine.js";
 import { createApp } from "../app.js";
-import type { EngineHost } from "../engine-host.js";
 import { loadConfig, type ServerConfig } from "../server-config.js";
 
-/** A server's application over a host, for tests. */
-export async function testApp(host: EngineHost, config: Partial<ServerConfig> = {}): Promise<FastifyInstance> {
+/** A server's application over an engine, for tests. */
+export async function testApp(engine: Engine, config: Partial<ServerConfig> = {}): Promise<FastifyInstance> {
   const defaults = await loadConfig({ options: {}, env: {} });
-  return createApp({ host, config: { ...defaults, ...config } });
+  return createApp({ engine, config: { ...defaults, ...config } });
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into answers

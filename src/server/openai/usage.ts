@@ -1,8 +1,7 @@
 import { z } from "zod";
 import { type PassageInput, type PassageLabel, unloadPassage } from "../../blocks/passage.js";
-import type { Usage } from "../../engine/results.js";
+import type { GenerateResult, Usage } from "../../engine/results.js";
 import { attentionModes } from "../../model/block-attention-config.js";
-import type { HostResult } from "../engine-host.js";
 
 export const usageSchema = z
   .object({
@@ -84,7 +83,7 @@ export function usageOf(usages: readonly Usage[], n: number): z.output<typeof us
   };
 }
 
-export function reportOf(first: HostResult): z.output<typeof reportSchema> {
+export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
   const { timings, mode, blocks, warnings } = first;
   return {
     timings: {

@@ -15,8 +15,8 @@ test("TokenSpeller.token(): text and exact bytes, half a character as U+FFFD, no
   expect(speller.token(0)).toBe(speller.token(0));
 });
 
-test("TokenSpeller.logprobs(): the token and its alternatives spelled", () => {
-  expect(speller.logprobs({ id: 0, logprob: undefined, top: [{ id: 2, logprob: -1 }] })).toEqual({
+test("TokenSpeller.spell(): the token and its alternatives spelled", () => {
+  expect(speller.spell({ id: 0, logprob: undefined, top: [{ id: 2, logprob: -1 }] })).toEqual({
     ...speller.token(0),
     logprob: undefined,
     top: [{ ...speller.token(2), logprob: -1 }],

@@ -1,0 +1,35 @@
+export interface EngineStatus {
+  /** `loading` before the first load is done, `restarting` after a death; `failed` where the first load failed. */
+  readonly state: "loading" | "ready" | "restarting" | "failed" | "closed";
+  /** How often the engine was started again. */
+  readonly restarts: number;
+  /** What went wrong last, one line. */
+  readonly lastError?: string | undefined;
+}
+
+/** A status, and those who want to know when it changes. */
+export class StatusSource {
+  readonly #listeners = new Set<{ readonly tell: (status: EngineStatus) => void }>();
+  #status: EngineStatus;
+
+  constructor(status: EngineStatus) {
+    this.#status = status;
+  }
+
+  get current(): EngineStatus {
+    return this.#status;
+  }
+
+  change(status: Partial<EngineStatus>): void {
+    this.#status = { ...this.#status, ...status };
+    for (const { tell } of [...this.#listeners]) tell(this.#status);
+  }
+
+  /** @returns ends the listening; again does nothing. */
+  listen(listener: (status: EngineStatus) => void): () => void {
+    // An entry of its own, so that one function may listen twice.
+    const entry = { tell: listener };
+    this.#listeners.add(entry);
+    return () => this.#listeners.delete(entry);
+  }
+}
