@@ -51,8 +51,10 @@ function innermost(issue: z.core.$ZodIssue, before: Path = []): Pick<SchemaIssue
   const path = [...before, ...issue.path];
   if (issue.code !== "invalid_union") return { path, issue };
   const ofKind = issue.errors.filter(([first]) => first?.code !== "invalid_type" || first.path.length > 0);
-  const fewest = Math.min(...ofKind.map((issues) => issues.length));
-  const meant = ofKind.filter((issues) => issues.length === fewest);
+  const inside = ofKind.filter(([first]) => (first?.path.length ?? 0) > 0);
+  const likely = inside.length > 0 ? inside : ofKind;
+  const fewest = Math.min(...likely.map((issues) => issues.length));
+  const meant = likely.filter((issues) => issues.length === fewest);
   const first = meant.length === 1 ? meant[0]?.[0] : undefined;
   return first === undefined ? { path, issue } : innermost(first, path);
 }
