@@ -1,5 +1,6 @@
 import { elementTypes, type KVType } from "../files/element-types.js";
-import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { Backend } from "../ggml/backend.js";
+import type { TensorStorage } from "../ggml/memory.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { RowShape } from "../model/kv-rows.js";
 

@@ -176,6 +176,25 @@ function listDevices(symbols: Symbols): Device[] {
   });
 }
 
+/** A device's native backend, given back by disposing. */
+export interface NativeBackend extends Disposable {
+  readonly pointer: Pointer;
+}
+
+/** @throws Error if the device does not start. */
+export function startBackend({ symbols, live }: Ggml, device: Device): NativeBackend {
+  const pointer = symbols.ggml_backend_dev_init(device.pointer, null);
+  if (!pointer) throw new Error(`Cannot start device "${device.name}" (${device.description})`);
+  live.backends += 1;
+  return {
+    pointer,
+    [Symbol.dispose]: () => {
+      symbols.ggml_backend_free(pointer);
+      live.backends -= 1;
+    },
+  };
+}
+
 /** The CPU's features that ggml was compiled for and uses, for instance ["AVX2", "F16C"]. */
 export function cpuFeatures(ggml: Ggml): string[] {
   const cpu = ggml.devices.find((device) => device.kind === "cpu");

@@ -142,3 +142,10 @@ export function bindSymbols(base: LibraryHandle, registry: LibraryHandle): Symbo
   const timeInitAddress = base.symbol("ggml_time_init") as Pointer;
   return { ...bound, isEmptyAddress, timeInitAddress } as unknown as Symbols;
 }
+
+/** Calls a C function off the event loop. */
+export function callAsync(bound: Bound, ...args: NativeArgument[]): Promise<Pointer> {
+  return new Promise((resolve, reject) => {
+    bound.async(...args, (error, result) => (error ? reject(error) : resolve(result)));
+  });
+}

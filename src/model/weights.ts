@@ -7,8 +7,9 @@ import {
   type WeightsConversion,
 } from "../files/element-types.js";
 import type { TensorEntry } from "../files/tensor-source.js";
-import type { Backend, TensorStorage } from "../ggml/backend.js";
+import type { Backend } from "../ggml/backend.js";
 import type { RopeParameters } from "../ggml/graph.js";
+import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
 import type { ModelSource } from "./model-source.js";

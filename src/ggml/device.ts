@@ -1,0 +1,47 @@
+import { CpuBackend, maxThreads } from "./cpu/cpu-backend.js";
+import { type Device, type Ggml, type NativeBackend, startBackend } from "./library.js";
+
+export interface BackendOptions {
+  /** ggml's name of the device, for instance "CPU" or "CUDA0"; the first GPU of the library, else the CPU, where left out. */
+  readonly device?: string;
+  /** CPU threads, 1 to 512. */
+  readonly threads: number;
+}
+
+/** A device that was started, and the CPU: what the device cannot do, the CPU does. It owns the native backends. */
+export class StartedDevice implements Disposable {
+  readonly device: Device;
+  readonly cpu: CpuBackend;
+  /** The device's, then the CPU's where that is another. */
+  readonly backends: readonly NativeBackend[];
+
+  /** @throws RangeError for a device that the library does not have, or a wrong number of threads. */
+  constructor(
+    readonly ggml: Ggml,
+    { device, threads }: BackendOptions,
+  ) {
+    if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
+      throw new RangeError(`Cannot use ${threads} threads: an integer from 1 to ${maxThreads} is wanted`);
+    }
+    this.device = chooseDevice(ggml, device);
+    this.cpu = new CpuBackend(ggml, threads);
+    try {
+      this.backends = this.device === this.cpu.device ? [this.cpu] : [startBackend(ggml, this.device), this.cpu];
+    } catch (error) {
+      this.cpu[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const backend of this.backends) backend[Symbol.dispose]();
+  }
+}
+
+function chooseDevice(ggml: Ggml, name: string | undefined): Device {
+  if (name === undefined) return (ggml.devices.find((device) => device.kind === "gpu") ?? ggml.devices[0]) as Device;
+  const found = ggml.devices.find((device) => device.name.toLowerCase() === name.toLowerCase());
+  if (found !== undefined) return found;
+  const known = ggml.devices.map((device) => `"${device.name}"`).join(", ");
+  throw new RangeError(`Cannot use device "${name}": ggml ${ggml.version} found ${known}`);
+}

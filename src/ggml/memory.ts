@@ -1,0 +1,132 @@
+import type { GgmlType } from "../files/element-types.js";
+import { repackedMemory, repacks } from "./cpu/repacked.js";
+import type { StartedDevice } from "./device.js";
+import { callAsync, type Pointer } from "./symbols.js";
+import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
+
+const bufferUsageWeights = 1;
+
+/** Memory on a device for the tensors of one context; it owns both. */
+export class TensorStorage implements Disposable {
+  #disposed = false;
+
+  constructor(
+    private readonly context: TensorContext,
+    private readonly buffer: Pointer,
+    readonly tensors: ReadonlyMap<string, Tensor>,
+    readonly byteLength: number,
+  ) {
+    this.context.ggml.live.buffers += 1;
+    this.context.ggml.live.bufferBytes += byteLength;
+  }
+
+  get(name: string): Tensor {
+    const tensor = this.tensors.get(name);
+    if (tensor === undefined) throw new RangeError(`Cannot find tensor "${name}" among ${this.tensors.size}`);
+    return tensor;
+  }
+
+  /** Sets every byte, so that memory that no kernel wrote holds no NaN. */
+  clear(): void {
+    this.context.ggml.symbols.ggml_backend_buffer_clear(this.buffer, 0);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const { live, symbols } = this.context.ggml;
+    symbols.ggml_backend_buffer_free(this.buffer);
+    live.buffers -= 1;
+    live.bufferBytes -= this.byteLength;
+    this.context[Symbol.dispose]();
+  }
+}
+
+/** The memory of a device and of the CPU beside it: gives tensors a place, and moves bytes in and out. */
+export class DeviceMemory {
+  /** @param started stays the caller's. */
+  constructor(protected readonly started: StartedDevice) {}
+
+  /**
+   * Memory for tensors.
+   * @param place "device" for what kernels read and write; "repacked" for weights that supportsRepacked agreed to.
+   * @throws Error if the device has not enough memory.
+   */
+  allocate(
+    tensors: readonly { readonly name: string; readonly type: GgmlType; readonly ne: readonly number[] }[],
+    place: "device" | "repacked" | "host" = "device",
+    usage: "weights" | "any" = "any",
+  ): TensorStorage {
+    const { ggml, device } = this.started;
+    const { symbols } = ggml;
+    const context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * (tensors.length + 1));
+    try {
+      const made = new Map<string, Tensor>();
+      for (const { name, type, ne } of tensors) made.set(name, context.newTensor(name, type, ne));
+      const bufferType = place === "repacked" ? this.#repacked() : this.#bufferType(place);
+      if (bufferType === undefined)
+        throw new Error(`Cannot repack weights: device "${device.name}" has no such memory`);
+      const buffer = symbols.ggml_backend_alloc_ctx_tensors_from_buft(context.pointer, bufferType);
+      const wanted = [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0);
+      if (!buffer) throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
+      if (usage === "weights") symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
+      return new TensorStorage(context, buffer, made, Number(symbols.ggml_backend_buffer_get_size(buffer)));
+    } catch (error) {
+      context[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Whether the CPU's repacked memory takes a product with weights of this type and shape [K, N]. */
+  supportsRepacked(type: GgmlType, ne: readonly [number, number]): boolean {
+    const { ggml, cpu } = this.started;
+    const memory = this.#repacked();
+    return memory !== undefined && repacks(ggml, cpu.device, memory, type, ne);
+  }
+
+  /** Writes bytes into a tensor, off the event loop, for they may be many. */
+  async write(tensor: Tensor, data: Uint8Array, offset = 0): Promise<void> {
+    requireInside(tensor, "write", offset, data.byteLength);
+    if (data.byteLength === 0) return;
+    await callAsync(this.started.ggml.symbols.ggml_backend_tensor_set, tensor.pointer, data, offset, data.byteLength);
+  }
+
+  /** Writes bytes into a tensor at once. */
+  set(tensor: Tensor, data: Uint8Array, offset = 0): void {
+    requireInside(tensor, "write", offset, data.byteLength);
+    if (data.byteLength === 0) return;
+    this.started.ggml.symbols.ggml_backend_tensor_set(tensor.pointer, data, offset, data.byteLength);
+  }
+
+  /** A copy of a tensor's bytes. */
+  read(tensor: Tensor, offset = 0, length = byteLength(tensor) - offset): Uint8Array<ArrayBuffer> {
+    requireInside(tensor, "read", offset, length);
+    const data = new Uint8Array(length);
+    if (length > 0) this.started.ggml.symbols.ggml_backend_tensor_get(tensor.pointer, data, offset, length);
+    return data;
+  }
+
+  /** A copy of an F32 tensor. */
+  readFloats(tensor: Tensor): Float32Array<ArrayBuffer> {
+    if (tensor.type !== "F32") throw new TypeError(`Cannot read ${describe(tensor)} as F32`);
+    return new Float32Array(this.read(tensor).buffer);
+  }
+
+  #bufferType(place: "device" | "host"): Pointer {
+    const { ggml, device, cpu } = this.started;
+    return ggml.symbols.ggml_backend_dev_buffer_type(place === "host" ? cpu.device.pointer : device.pointer);
+  }
+
+  #repacked(): Pointer | undefined {
+    const { ggml, device, cpu } = this.started;
+    return device === cpu.device ? repackedMemory(ggml, device) : undefined;
+  }
+}
+
+function requireInside(tensor: Tensor, action: string, offset: number, length: number): void {
+  if (!(offset >= 0 && length >= 0 && offset + length <= byteLength(tensor))) {
+    throw new RangeError(
+      `Cannot ${action} ${length} bytes at ${offset} of ${describe(tensor)}: it has ${byteLength(tensor)} bytes`,
+    );
+  }
+}
