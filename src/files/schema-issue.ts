@@ -17,7 +17,7 @@ export interface SchemaIssue {
 }
 
 export function firstIssue(error: z.ZodError, value: unknown): SchemaIssue {
-  const { issue, path } = innermost(error.issues[0] as z.core.$ZodIssue);
+  const { issue, path } = innermost(error.issues[0] as z.core.$ZodIssue, value);
   // A key that cannot be used is the whole field's matter.
   const at = issue.code === "invalid_key" ? path.slice(0, -1) : path;
   const unknownKey = issue.code === "unrecognized_keys" ? issue.keys[0] : undefined;
@@ -47,16 +47,18 @@ export function showPath(path: Path): string {
 }
 
 /** What is wrong, where it is. Of a union, the branch of the value's own kind that found least was meant. */
-function innermost(issue: z.core.$ZodIssue, before: Path = []): Pick<SchemaIssue, "issue" | "path"> {
+function innermost(issue: z.core.$ZodIssue, whole: unknown, before: Path = []): Pick<SchemaIssue, "issue" | "path"> {
   const path = [...before, ...issue.path];
   if (issue.code !== "invalid_union") return { path, issue };
-  const ofKind = issue.errors.filter(([first]) => first?.code !== "invalid_type" || first.path.length > 0);
-  const inside = ofKind.filter(([first]) => (first?.path.length ?? 0) > 0);
-  const likely = inside.length > 0 ? inside : ofKind;
-  const fewest = Math.min(...likely.map((issues) => issues.length));
-  const meant = likely.filter((issues) => issues.length === fewest);
+  const kind = typeof valueAt(whole, path);
+  const ofKind = issue.errors.filter(([first]) => {
+    if (first === undefined || first.path.length > 0) return true;
+    return first.code === "invalid_value" ? typeof first.values[0] === kind : first.code !== "invalid_type";
+  });
+  const fewest = Math.min(...ofKind.map((issues) => issues.length));
+  const meant = ofKind.filter((issues) => issues.length === fewest);
   const first = meant.length === 1 ? meant[0]?.[0] : undefined;
-  return first === undefined ? { path, issue } : innermost(first, path);
+  return first === undefined ? { path, issue } : innermost(first, whole, path);
 }
 
 const kinds: Readonly<Record<string, string>> = {
@@ -101,9 +103,16 @@ function unitOf(origin: string): string {
 
 /** What stands at a path, for a message; undefined for nothing. */
 export function shownAt(whole: unknown, path: Path): string | undefined {
-  const value = path.reduce((inner, key) => (inner as Readonly<Record<PropertyKey, unknown>> | null)?.[key], whole);
+  const value = valueAt(whole, path);
   if (value === undefined) return undefined;
   if (typeof value === "string") return quote(value, 80);
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : `a list of ${value.length}`;
   return typeof value === "object" && value !== null ? "an object" : String(value);
+}
+
+function valueAt(whole: unknown, path: Path): unknown {
+  return path.reduce(
+    (inner, key) => (inner as Readonly<Record<PropertyKey, unknown>> | null | undefined)?.[key],
+    whole,
+  );
 }
