@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { Outbox } from "./outbox.js";
 
@@ -64,4 +65,27 @@ test("Outbox: once there is an end, no time runs", () => {
   expect(vi.getTimerCount()).toBe(1);
   outbox.end();
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test("Outbox: gives every event once and in order, however reading and writing take turns", async () => {
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const writes = fc.array(fc.tuple(fc.nat(3), fc.boolean()), { maxLength: 20 });
+  await fc.assert(
+    fc.asyncProperty(writes, fc.boolean(), async (sizes, readsFirst) => {
+      const outbox = new Outbox<number>();
+      const readAll = async (): Promise<number[]> => {
+        const read: number[] = [];
+        for await (const event of outbox.read()) read.push(event);
+        return read;
+      };
+      const reading = readsFirst ? readAll() : undefined;
+      let next = 0;
+      for (const [size, pauses] of sizes) {
+        for (let i = 0; i < size; i++) outbox.push(next++);
+        if (pauses) await turn();
+      }
+      outbox.end();
+      expect(await (reading ?? readAll())).toEqual(Array.from({ length: next }, (_, i) => i));
+    }),
+  );
 });

@@ -10,6 +10,7 @@ import type {
   TokenizeOptions,
 } from "../../engine/engine-options.js";
 import type { ModelInfo } from "../../engine/model.js";
+import { Outbox } from "../../engine/outbox.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreResult } from "../../engine/results.js";
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
@@ -17,7 +18,6 @@ import type { BlockInfo } from "../../kv/block-store.js";
 import type { LoadProgress } from "../../model/weights.js";
 import { childExecArgv } from "./child-exec-argv.js";
 import { ChildLink } from "./child-link.js";
-import { EventQueue } from "./event-queue.js";
 import {
   type Call,
   type CallEvent,
@@ -86,7 +86,7 @@ class WatchedEngine implements Engine {
   /** Where relative paths start, at a restart too. */
   readonly #cwd = process.cwd();
   readonly #status = new StatusSource({ state: "loading", restarts: 0 });
-  readonly #calls = new Map<number, EventQueue<CallEvent>>();
+  readonly #calls = new Map<number, Outbox<CallEvent>>();
   readonly #channelRoom = new ByteBudget(channelBytes);
   #info: ModelInfo | undefined;
   #link: ChildLink | undefined;
@@ -194,9 +194,9 @@ class WatchedEngine implements Engine {
     const link = this.#readyLink();
     using room = await this.#roomFor(call, link, signal);
     const id = ++this.#numCalls;
-    const queue = new EventQueue<CallEvent>();
+    const events = new Outbox<CallEvent>();
     const cancel = () => link.send({ kind: "cancel", id });
-    this.#calls.set(id, queue);
+    this.#calls.set(id, events);
     try {
       sendOver(link, { kind: "call", id, call }, room);
       if (signal?.aborted) cancel();
@@ -209,7 +209,7 @@ class WatchedEngine implements Engine {
         numRead = 0;
       };
       // The process answers each kind of call with its own kind of events.
-      yield* (queue as unknown as EventQueue<CallEvents[K]>).read(onRead);
+      yield* (events as unknown as Outbox<CallEvents[K]>).read(onRead);
     } finally {
       signal?.removeEventListener("abort", cancel);
       // Still listed: the reader left before the end.
@@ -299,7 +299,7 @@ class WatchedEngine implements Engine {
       case "events":
         for (const [id, event] of message.events) {
           // Of a call whose reader has left there may still be some.
-          this.#calls.get(id)?.push([event]);
+          this.#calls.get(id)?.push(event);
         }
         for (const id of message.ended) this.#ended(id)?.end();
         break;
@@ -313,10 +313,10 @@ class WatchedEngine implements Engine {
     }
   }
 
-  #ended(id: number): EventQueue<CallEvent> | undefined {
-    const queue = this.#calls.get(id);
+  #ended(id: number): Outbox<CallEvent> | undefined {
+    const events = this.#calls.get(id);
     this.#calls.delete(id);
-    return queue;
+    return events;
   }
 
   #failAll(error: () => EngineError): void {
