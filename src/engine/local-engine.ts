@@ -1,33 +1,25 @@
-import { randomInt } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { PassageInput } from "../blocks/passage.js";
-import { type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
+import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import { InputRangeError, InputTypeError } from "../files/input-error.js";
+import { InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
-import type { Steps } from "../tokenizer/steps.js";
 import { Admission, type Ticket } from "./admission.js";
 import { ByteBudget } from "./byte-budget.js";
-import { ContextMaker, type LocalBlock, type MutableTimings, type Prepared, type RequestOf } from "./context-maker.js";
+import { ContextMaker, type LocalBlock, type MutableTimings, type Prepared } from "./context-maker.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
-import { asEngineError, awaitInput, checkInput, EngineError } from "./engine-error.js";
+import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
   type EngineOptions,
   type GenerateOptions,
   type RequestOptions,
-  readBlockOptions,
-  readEncodeOptions,
   readEngineOptions,
-  readGenerateOptions,
-  readPassageTexts,
   readScoreOptions,
-  readTokenizeOptions,
-  readTokenizePromptOptions,
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
@@ -35,16 +27,9 @@ import { createExp, PromptScorer, tokenLogprobs } from "./logprobs.js";
 import { memoryShare } from "./memory-share.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
 import { Outbox } from "./outbox.js";
-import { passagesInSteps } from "./passage-tokens.js";
-import {
-  encodeCounted,
-  type PromptContext,
-  type PromptInput,
-  TokenCount,
-  TokenizedPrompt,
-  type TokenLimit,
-  tokenizePromptInSteps,
-} from "./prompt.js";
+import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
+import { type AskedAnswers, RequestChecks, type Terms } from "./request-checks.js";
+import { RequestTokens } from "./request-tokens.js";
 import type {
   EncodedPassage,
   EncodeResult,
@@ -57,17 +42,14 @@ import type {
   ServedBlock,
   TokenLogprob,
 } from "./results.js";
-import { createSampler, type Sampler } from "./sampler.js";
-import { requireLogprobs, type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
+import type { Sampler } from "./sampler.js";
+import { requireLogprobs } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
 import { Sequence } from "./sequence.js";
-import { SlicedWork } from "./sliced-work.js";
 import { type EngineStatus, StatusSource } from "./status-source.js";
 import { TokenSpeller } from "./token-speller.js";
 import { unlessAborted } from "./unless-aborted.js";
 
-const untrainedWarning =
-  "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
 /** How far an answer runs ahead of its reader. */
 const maxUnreadEvents = 32;
 const defaultReaderTimeoutMs = 60_000;
@@ -76,23 +58,6 @@ const encodeBatch = 64;
 /** Of what one event or call carries: a few milliseconds' worth of messages. */
 const tokensOfPart = 256;
 const logprobsOfPart = 2048;
-
-/** What holds for a request as a whole, checked. */
-interface Terms extends RequestOf {
-  readonly mode: AttentionMode;
-}
-
-/** What is asked of the answers to a prompt, checked. */
-interface AskedAnswers {
-  readonly terms: Terms;
-  readonly sampling: SamplingOptions;
-  /** One for each answer. */
-  readonly samplers: readonly Sampler[];
-  readonly echo: boolean;
-  readonly spell: boolean;
-  readonly maxLogprobs: number | undefined;
-  readonly callerSignal: AbortSignal | undefined;
-}
 
 /** One of a request's answers. */
 interface AnswerPlace {
@@ -121,6 +86,10 @@ export class LocalEngine implements AsyncDisposable {
   readonly kvType: KVType;
   /** The longest prompt plus answer, in tokens. */
   readonly contextLength: number;
+  /** The mode of requests that name none. */
+  readonly defaultMode: AttentionMode;
+  /** What cutting and tokenizing a prompt goes by. */
+  readonly promptContext: PromptContext;
   readonly info: ModelInfo;
   readonly #status = new StatusSource({ state: "ready", restarts: 0 });
   readonly #speller: TokenSpeller;
@@ -129,32 +98,39 @@ export class LocalEngine implements AsyncDisposable {
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
   readonly #contexts: ContextMaker;
-  readonly #slices = new SlicedWork();
-  readonly #promptLimit: TokenLimit;
-  readonly #mode: AttentionMode | undefined;
-  readonly #ragTexts: RagPromptTexts;
-  readonly #onWarning: (warning: string) => void;
+  readonly #tokens: RequestTokens;
+  readonly #checks: RequestChecks;
   readonly #closing = new AbortController();
   /** Readers that nobody holds any more: what they read is given up. */
   readonly #dropped = new FinalizationRegistry<AbortController>((leaving) =>
     leaving.abort(new Error("Cannot go on: nobody holds the answer")),
   );
   readonly #readerTimeoutMs: number;
-  #hasWarned = false;
 
   private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
     // Every request listens to it.
     setMaxListeners(0, this.#closing.signal);
-    const { contextLength, slidingWindow } = model.source.config;
+    const { contextLength, slidingWindow, vocabSize } = model.source.config;
     this.model = model;
     this.kvType = options.kvType;
     this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
     const { maxPromptTokens = this.contextLength } = options;
     const ofModel = this.contextLength < contextLength ? "the model's sliding window" : "the model's context";
-    this.#promptLimit = {
+    const own = model.source.config.blockAttention;
+    const { tokenizer, chatTemplate } = model;
+    const words = ragTexts(options.ragTexts, own?.ragPrompt);
+    this.promptContext = {
+      tokenizer,
+      vocabSize,
+      chatTemplate,
+      ragTexts: words,
+      prefix: own?.prefix ?? "",
+    };
+    const promptLimit = {
       maxTokens: Math.min(maxPromptTokens, this.contextLength),
       of: maxPromptTokens < this.contextLength ? "the limit on prompts" : ofModel,
     };
+    this.#tokens = new RequestTokens(this.promptContext, promptLimit, this.contextLength);
     const shareBytes = memoryShare(model.weights.byteLength);
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
@@ -165,18 +141,23 @@ export class LocalEngine implements AsyncDisposable {
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     this.#readerTimeoutMs = options.readerTimeoutMs ?? defaultReaderTimeoutMs;
-    this.#mode = options.mode;
-    this.#ragTexts = ragTexts(options.ragTexts, model.source.config.blockAttention?.ragPrompt);
-    this.#onWarning = options.onWarning ?? (() => undefined);
+    const trainedModes = own?.modes ?? [];
+    this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
+    this.#checks = new RequestChecks(model, {
+      defaultMode: this.defaultMode,
+      ragTexts: words,
+      closing: this.#closing.signal,
+      onWarning: options.onWarning,
+    });
     this.#speller = new TokenSpeller(model.tokenizer);
     this.info = {
       name: modelName(path),
       contextLength: this.contextLength,
-      vocabSize: model.source.config.vocabSize,
+      vocabSize,
       kvType: this.kvType,
       defaultMode: this.defaultMode,
-      trainedModes: this.#trainedModes,
-      hasChatTemplate: model.chatTemplate !== undefined,
+      trainedModes,
+      hasChatTemplate: chatTemplate !== undefined,
       loadedAt: Math.floor(Date.now() / 1000),
     };
   }
@@ -202,19 +183,6 @@ export class LocalEngine implements AsyncDisposable {
     return this.#status.listen(listener);
   }
 
-  /** The mode of requests that name none. */
-  get defaultMode(): AttentionMode {
-    return this.#mode ?? (this.#trainedModes.includes("block") ? "block" : "full");
-  }
-
-  /** What cutting and tokenizing a prompt goes by. */
-  get promptContext(): PromptContext {
-    const { tokenizer, chatTemplate, source } = this.model;
-    const own = source.config.blockAttention;
-    const { vocabSize } = source.config;
-    return { tokenizer, vocabSize, chatTemplate, ragTexts: this.#ragTexts, prefix: own?.prefix ?? "" };
-  }
-
   /**
    * Answers a prompt, token by token. The engine computes ahead of its reader, as far as `maxUnread` events; one who reads
    * nothing for `readerTimeoutMs` while so many wait gets an error. Leaving the loop, or an abort of the signal, frees all
@@ -238,7 +206,7 @@ export class LocalEngine implements AsyncDisposable {
     options: GenerateOptions & RequestOptions,
     leaving: AbortController,
   ): AsyncGenerator<GenerateEvent, void> {
-    const asked = checkInput(() => this.#checkGenerate(options, leaving.signal));
+    const asked = checkInput(() => this.#checks.generate(options, leaving.signal));
     const outbox = new Outbox<GenerateEvent>({
       capacity: maxUnreadEvents,
       patienceMs: this.#readerTimeoutMs,
@@ -265,7 +233,7 @@ export class LocalEngine implements AsyncDisposable {
     const { mode, owner, signal } = asked.terms;
     let prompt: Promise<TokenizedPrompt> | undefined;
     const tokenized = () => {
-      prompt ??= this.#tokenized(input, mode, signal);
+      prompt ??= this.#tokens.prompt(input, mode, signal);
       return prompt;
     };
     /** What comes before the first answer's `prompt` event, which stands for all. */
@@ -396,12 +364,12 @@ export class LocalEngine implements AsyncDisposable {
     continuation: string | readonly number[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
-    const { terms, numTop, stepwise } = checkInput(() => this.#checkScore(continuation, options));
+    const { terms, numTop, stepwise } = checkInput(() => this.#checks.score(continuation, options));
     const { mode, signal } = terms;
     return await this.#asRequest(terms, async (ticket) => {
-      const prompt = await this.#tokenized(input, mode, signal);
+      const prompt = await this.#tokens.prompt(input, mode, signal);
       const promptTokens = prompt.numTokens;
-      const next = await this.#continuationIds(continuation, promptTokens, signal);
+      const next = await this.#tokens.continuation(continuation, promptTokens, signal);
       const needs = this.#contexts.needs(prompt.blocks, { capacity: promptTokens + next.length, decodes: stepwise });
       const timings = newTimings();
       await this.#enter(ticket, promptTokens + next.length, timings, signal);
@@ -474,21 +442,10 @@ export class LocalEngine implements AsyncDisposable {
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const leaving = new AbortController();
-    const { terms, onBlock, ...rule } = checkInput(() => {
-      const {
-        onBlock,
-        texts = {},
-        splitLong = false,
-        maxBlocks,
-        ...asked
-      } = readEncodeOptions("encode passages", options);
-      const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#ragTexts);
-      return { terms: this.#checkTerms(asked, leaving.signal), onBlock, form, splitLong, maxBlocks };
-    });
+    const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving.signal));
     return await this.#asRequest(terms, async (ticket) => {
       const { signal } = terms;
-      const steps = passagesInSteps(passages, rule, this.model.tokenizer, this.#promptLimit);
-      const tokenized = await this.#inSlices(steps, signal);
+      const tokenized = await this.#tokens.passages(passages, rule, signal);
       const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
       const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       await this.#enter(ticket, numTokens, newTimings(), signal);
@@ -527,14 +484,12 @@ export class LocalEngine implements AsyncDisposable {
     input: PromptInput | TokenizedPrompt,
     options: Pick<RequestOptions, "mode" | "signal"> = {},
   ): Promise<TokenizedPrompt> {
-    const { mode, signal } = checkInput(() =>
-      this.#checkTerms(readTokenizePromptOptions("tokenize the prompt", options)),
-    );
+    const { mode, signal } = checkInput(() => this.#checks.tokenizePrompt(options));
     using ticket = this.#admission.join("")[0] as Ticket;
     // What it is for is a request.
     ticket.outcome = undefined;
     try {
-      return await this.#tokenized(input, mode, signal);
+      return await this.#tokens.prompt(input, mode, signal);
     } catch (error) {
       throw signal.aborted ? signal.reason : asEngineError(error);
     }
@@ -546,14 +501,9 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError for half a character, more tokens than wanted, or a full queue; the signal's reason.
    */
   async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
-    const { special, maxTokens, onTokens, terms } = checkInput(() => {
-      const { special = false, maxTokens = Infinity, onTokens, ...asked } = readTokenizeOptions("tokenize", options);
-      if (typeof text !== "string") throw new InputTypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
-      return { special, maxTokens, onTokens, terms: this.#checkTerms(asked) };
-    });
-    const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
-    const steps = encodeCounted(this.model.tokenizer, { text, trusted: special ? "all" : "none" }, count);
-    const ids = await this.#asRequest(terms, () => this.#inSlices(steps, terms.signal));
+    const { special, maxTokens, onTokens, terms } = checkInput(() => this.#checks.tokenize(text, options));
+    const block = { text, trusted: special ? "all" : "none" } as const;
+    const ids = await this.#asRequest(terms, () => this.#tokens.text(block, maxTokens, terms.signal));
     if (onTokens === undefined) return ids;
     if (ids.length === 0) await onTokens([], 0);
     for (const some of inParts(ids, tokensOfPart)) {
@@ -568,13 +518,13 @@ export class LocalEngine implements AsyncDisposable {
 
   /** A kept block of this salt; undefined where there is none, another salt's among them. @throws EngineError for a salt that is no text. */
   async block(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<BlockInfo | undefined> {
-    const salt = this.#saltOf("find a block", id, options);
+    const salt = checkInput(() => this.#checks.block("find a block", id, options));
     return isBlockId(id) ? this.#store.find(id, salt) : undefined;
   }
 
   /** Forgets a block of this salt. @returns whether there was one. @throws as `block`. */
   async deleteBlock(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
-    const salt = this.#saltOf("delete a block", id, options);
+    const salt = checkInput(() => this.#checks.block("delete a block", id, options));
     return isBlockId(id) && (await this.#store.delete(id, salt));
   }
 
@@ -603,118 +553,6 @@ export class LocalEngine implements AsyncDisposable {
     this.model[Symbol.dispose]();
   }
 
-  #saltOf(action: string, id: unknown, options: unknown): string {
-    this.#closing.signal.throwIfAborted();
-    return checkInput(() => {
-      if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
-      return readBlockOptions(action, options).salt ?? "";
-    });
-  }
-
-  get #trainedModes(): readonly AttentionMode[] {
-    return this.model.source.config.blockAttention?.modes ?? [];
-  }
-
-  #modeOf(wanted: AttentionMode | undefined): AttentionMode {
-    const mode = wanted ?? this.defaultMode;
-    if (mode === "block" && !this.#trainedModes.includes("block") && !this.#hasWarned) {
-      this.#hasWarned = true;
-      this.#onWarning(untrainedWarning);
-    }
-    return mode;
-  }
-
-  #checkTerms(
-    { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
-    ...others: readonly AbortSignal[]
-  ): Terms {
-    const signals = [this.#closing.signal, ...others, ...(signal ? [signal] : [])];
-    return {
-      mode: this.#modeOf(mode),
-      positionReencoding,
-      owner: salt,
-      signal: signals.length > 1 ? AbortSignal.any(signals) : this.#closing.signal,
-    };
-  }
-
-  #checkGenerate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswers {
-    const {
-      mode,
-      positionReencoding,
-      salt,
-      signal,
-      n = 1,
-      echo = false,
-      spell = false,
-      maxLogprobs,
-      ...samplingInput
-    } = readGenerateOptions("generate", options);
-    const sampling = samplingOf(samplingInput);
-    const limits = {
-      vocabSize: this.model.source.config.vocabSize,
-      numTokens: this.model.tokenizer.vocabSize,
-      drawSeed: () => randomInt(2 ** 47),
-    };
-    const samplers = Array.from({ length: n }, (_, index) =>
-      createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
-    );
-    const terms = this.#checkTerms({ mode, positionReencoding, salt, signal }, leaving);
-    // Every answer listens to it.
-    setMaxListeners(0, terms.signal);
-    return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
-  }
-
-  #checkScore(continuation: unknown, options: ScoreOptions) {
-    const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
-    const { vocabSize } = this.model.source.config;
-    if (numTop > vocabSize) {
-      throw new InputRangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
-    }
-    if (typeof continuation !== "string" && !Array.isArray(continuation)) {
-      throw new InputTypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
-    }
-    return { terms: this.#checkTerms(asked), numTop, stepwise };
-  }
-
-  /** A prompt's tokens, within the limit on prompts. @throws EngineError; the signal's reason. */
-  #tokenized(input: PromptInput | TokenizedPrompt, mode: AttentionMode, signal: AbortSignal): Promise<TokenizedPrompt> {
-    if (!(input instanceof TokenizedPrompt)) {
-      const steps = tokenizePromptInSteps(input, mode, this.promptContext, this.#promptLimit);
-      return this.#inSlices(steps, signal);
-    }
-    if (input.mode === mode) return Promise.resolve(input);
-    throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);
-  }
-
-  async #continuationIds(
-    continuation: string | readonly number[],
-    promptTokens: number,
-    signal: AbortSignal,
-  ): Promise<readonly number[]> {
-    const { vocabSize } = this.model.source.config;
-    const count = new TokenCount(
-      { ...this.#promptLimit, maxTokens: this.contextLength },
-      "the prompt and its continuation",
-    );
-    count.add(promptTokens);
-    const { tokenizer } = this.model;
-    const encode = (text: string) => encodeCounted(tokenizer, { text, trusted: "all" }, count);
-    return awaitInput(
-      (async () => {
-        if (typeof continuation !== "string") count.add(continuation.length);
-        const next =
-          typeof continuation === "string" ? await this.#slices.run(encode(continuation), signal) : [...continuation];
-        if (next.length === 0) throw new InputRangeError("Cannot score: the continuation is empty");
-        const wrong = next.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-        if (wrong === -1) return next;
-        throw new InputRangeError(
-          `Cannot score: the continuation holds id ${show(next[wrong])}, wanted a whole number below ${vocabSize}`,
-        );
-      })(),
-      signal,
-    );
-  }
-
   /** A request's work, counted by how it ended. @throws EngineError for a full queue; the signal's reason. */
   async #asRequest<T>(
     { owner, signal }: Terms,
@@ -729,11 +567,6 @@ export class LocalEngine implements AsyncDisposable {
       ticket.outcome = signal.aborted ? "cancelled" : "failed";
       throw signal.aborted ? signal.reason : asEngineError(error);
     }
-  }
-
-  /** Work on a caller's input. @throws EngineError for input that cannot be used; the signal's reason. */
-  #inSlices<T>(steps: Steps<T>, signal: AbortSignal): Promise<T> {
-    return awaitInput(this.#slices.run(steps, signal), signal);
   }
 
   /** Waits for the request's turn. @throws the signal's reason. */

@@ -1,0 +1,159 @@
+import { randomInt } from "node:crypto";
+import { setMaxListeners } from "node:events";
+import { type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
+import { show } from "../files/options.js";
+import type { AttentionMode } from "../model/block-attention-config.js";
+import type { RequestOf } from "./context-maker.js";
+import {
+  type EncodeOptions,
+  type GenerateOptions,
+  type RequestOptions,
+  readBlockOptions,
+  readEncodeOptions,
+  readGenerateOptions,
+  readPassageTexts,
+  readScoreOptions,
+  readTokenizeOptions,
+  readTokenizePromptOptions,
+  type ScoreOptions,
+  type TokenizeOptions,
+} from "./engine-options.js";
+import type { LoadedModel } from "./model.js";
+import { createSampler, type Sampler } from "./sampler.js";
+import { type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
+
+/** What holds for a request as a whole, checked. */
+export interface Terms extends RequestOf {
+  readonly mode: AttentionMode;
+}
+
+/** What is asked of the answers to a prompt, checked. */
+export interface AskedAnswers {
+  readonly terms: Terms;
+  readonly sampling: SamplingOptions;
+  /** One for each answer. */
+  readonly samplers: readonly Sampler[];
+  readonly echo: boolean;
+  readonly spell: boolean;
+  readonly maxLogprobs: number | undefined;
+  readonly callerSignal: AbortSignal | undefined;
+}
+
+export interface CheckOptions {
+  readonly defaultMode: AttentionMode;
+  readonly ragTexts: RagPromptTexts;
+  /** Aborted once the engine closes. */
+  readonly closing: AbortSignal;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+const untrainedWarning =
+  "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
+
+/** Checks what an engine is asked, and fills the defaults in. All throw what `optionsOf` does; the reason of a closed engine. */
+export class RequestChecks {
+  readonly #model: LoadedModel;
+  readonly #options: CheckOptions;
+  #hasWarned = false;
+
+  constructor(model: LoadedModel, options: CheckOptions) {
+    this.#model = model;
+    this.#options = options;
+  }
+
+  /** @param leaving aborted once nobody reads the answers. */
+  generate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswers {
+    const {
+      mode,
+      positionReencoding,
+      salt,
+      signal,
+      n = 1,
+      echo = false,
+      spell = false,
+      maxLogprobs,
+      ...samplingInput
+    } = readGenerateOptions("generate", options);
+    const sampling = samplingOf(samplingInput);
+    const limits = {
+      vocabSize: this.#model.source.config.vocabSize,
+      numTokens: this.#model.tokenizer.vocabSize,
+      drawSeed: () => randomInt(2 ** 47),
+    };
+    const samplers = Array.from({ length: n }, (_, index) =>
+      createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
+    );
+    const terms = this.#terms({ mode, positionReencoding, salt, signal }, leaving);
+    // Every answer listens to it.
+    setMaxListeners(0, terms.signal);
+    return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
+  }
+
+  score(continuation: unknown, options: ScoreOptions) {
+    const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
+    const { vocabSize } = this.#model.source.config;
+    if (numTop > vocabSize) {
+      throw new InputRangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
+    }
+    if (typeof continuation !== "string" && !Array.isArray(continuation)) {
+      throw new InputTypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
+    }
+    return { terms: this.#terms(asked), numTop, stepwise };
+  }
+
+  /** @param leaving aborted once the caller wants no more. */
+  encode(options: EncodeOptions, leaving: AbortSignal) {
+    const {
+      onBlock,
+      texts = {},
+      splitLong = false,
+      maxBlocks,
+      ...asked
+    } = readEncodeOptions("encode passages", options);
+    const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#options.ragTexts);
+    return { terms: this.#terms(asked, leaving), onBlock, form, splitLong, maxBlocks };
+  }
+
+  tokenizePrompt(options: Pick<RequestOptions, "mode" | "signal">): Terms {
+    return this.#terms(readTokenizePromptOptions("tokenize the prompt", options));
+  }
+
+  tokenize(text: unknown, options: TokenizeOptions) {
+    const { special = false, maxTokens = Infinity, onTokens, ...asked } = readTokenizeOptions("tokenize", options);
+    if (typeof text !== "string") throw new InputTypeError(`Cannot tokenize: the text is ${show(text)}, wanted text`);
+    return { special, maxTokens, onTokens, terms: this.#terms(asked) };
+  }
+
+  /** @returns the salt. */
+  block(action: string, id: unknown, options: unknown): string {
+    this.#options.closing.throwIfAborted();
+    if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
+    return readBlockOptions(action, options).salt ?? "";
+  }
+
+  #terms(
+    { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
+    ...others: readonly AbortSignal[]
+  ): Terms {
+    const { closing } = this.#options;
+    const signals = [closing, ...others, ...(signal ? [signal] : [])];
+    return {
+      mode: this.#modeOf(mode),
+      positionReencoding,
+      owner: salt,
+      signal: signals.length > 1 ? AbortSignal.any(signals) : closing,
+    };
+  }
+
+  #modeOf(wanted: AttentionMode | undefined): AttentionMode {
+    const { defaultMode, onWarning } = this.#options;
+    const mode = wanted ?? defaultMode;
+    const trained = this.#model.source.config.blockAttention?.modes ?? [];
+    if (mode === "block" && !trained.includes("block") && !this.#hasWarned) {
+      this.#hasWarned = true;
+      onWarning?.(untrainedWarning);
+    }
+    return mode;
+  }
+}
