@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { KVRows } from "../model/kv-rows.js";
@@ -59,9 +60,15 @@ test("assemble(): keys turned once to their places, values as they are", async (
     const stored = new Float32Array(block.memory.read().slice().buffer);
     for (let head = 0; head < numLayers * numKvHeads; head++) {
       const from = head * numTokens * headSize;
-      const turned = rotateKeys(stored.slice(from, from + numTokens * headSize), 1, first, rope);
+      const own = stored.slice(from, from + numTokens * headSize);
+      const turned = rotateKeys(own, 1, first, rope);
       const to = (head * context.capacity + first) * headSize;
-      for (const [i, key] of turned.entries()) expect(Math.abs(keys[to + i]! - key)).toBeLessThan(1e-4);
+      const distance = (wanted: Float32Array) => Math.max(...wanted.map((key, i) => Math.abs(keys[to + i]! - key)));
+      expectOnlyRight(1e-4, distance(turned), {
+        "keys are not turned": distance(own),
+        "keys are turned twice": distance(rotateKeys(turned, 1, first, rope)),
+        "the block stands a position too far": distance(rotateKeys(own, 1, first + 1, rope)),
+      });
       const half = stored.length / 2;
       expect(values.slice(to, to + turned.length)).toEqual(stored.slice(half + from, half + from + turned.length));
     }

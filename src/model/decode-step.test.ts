@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
@@ -71,12 +72,12 @@ async function contexts(type: "F16" | "F32") {
 }
 
 /** The logits after token 9 of each context, as a piece of one row gives them. */
-async function asPieces(made: Awaited<ReturnType<typeof contexts>>): Promise<Float32Array[]> {
+async function asPieces(made: Awaited<ReturnType<typeof contexts>>, { shift = 0 } = {}): Promise<Float32Array[]> {
   const all: Float32Array[] = [];
   for (const [slot, past] of lengths.entries()) {
     const [keys, values] = [made.rows("keys", slot), made.rows("values", slot)];
     const context = { shared: [], keys, values };
-    const rows = { tokenIds: Int32Array.of(9), positions: past, context, places: past };
+    const rows = { tokenIds: Int32Array.of(9), positions: past + shift, context, places: past };
     const built = forward(decoder, [rows], [{ rows: 0, row: 0 }]);
     using graph = built.graph;
     all.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
@@ -92,6 +93,7 @@ test.each([
 ] as const)("DecodeStep: each of several sequences gets what it would alone, contexts of %s", async (type, bound) => {
   const made = await contexts(type);
   using _ = made.storage;
+  const moved = await asPieces(made, { shift: 1 });
   const expected = await asPieces(made);
   const plans: [TokenRun[], number[]][] = [
     [[made.run(0, 3, 128)], [0, 1, 2]],
@@ -115,7 +117,11 @@ test.each([
       await asPieces(made);
       for (const [i, slot] of slots.entries()) {
         const row = logits.subarray(i * decoder.config.vocabSize, (i + 1) * decoder.config.vocabSize);
-        for (const [id, x] of expected[slot]!.entries()) expect(Math.abs(row[id]! - x)).toBeLessThan(bound);
+        const distance = (from: Float32Array) => Math.max(...from.map((x, id) => Math.abs(row[id]! - x)));
+        expectOnlyRight(bound, distance(expected[slot]!), {
+          "the token is a position too far": distance(moved[slot]!),
+          "the keys and values are another sequence's": distance(expected[(slot + 1) % lengths.length]!),
+        });
       }
     }
   }

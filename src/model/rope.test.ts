@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { isJsonObject, parseJson } from "../files/bounded-json.js";
 import { parseHuggingFaceRope } from "./hugging-face-rope.js";
 import { attentionFactor, frequencyFactors, inverseFrequencies, type RopeConfig, rotateKeys } from "./rope.js";
@@ -29,11 +30,18 @@ test.each(cases.map((one, i) => [`${i}: ${one.rope_parameters.rope_type}`, one] 
     const { rope } = parseHuggingFaceRope(json, "the fixture", one.head_dim, one.max_position_embeddings);
     const found = inverseFrequencies(rope);
     expect(found).toHaveLength(one.head_dim / 2);
-    for (const [i, wanted] of one.inverse_frequencies.entries()) {
-      expect(Math.abs((found[i] ?? 0) / wanted - 1)).toBeLessThan(bound);
-      const plain = rope.theta ** ((-2 * i) / one.head_dim);
-      expect(Math.abs(plain / (frequencyFactors(rope)[i] ?? 0) / wanted - 1)).toBeLessThan(bound);
-    }
+    const unscaled = found.map((_, i) => rope.theta ** ((-2 * i) / one.head_dim));
+    const distance = (computed: Float64Array, wanted: readonly number[]) =>
+      Math.max(...wanted.map((frequency, i) => Math.abs(computed[i]! / frequency - 1)));
+    const [first, ...others] = one.inverse_frequencies;
+    const isScaled = rope.scaling.kind !== "none" && one.rope_parameters.factor !== 1;
+    const wrong = {
+      "pairs have their neighbours' angles": distance(found, [...others, first!]),
+      ...(isScaled && { "angles are not scaled": distance(found, [...unscaled]) }),
+    };
+    expectOnlyRight(bound, distance(found, one.inverse_frequencies), wrong);
+    const divided = unscaled.map((frequency, i) => frequency / frequencyFactors(rope)[i]!);
+    expect(distance(divided, one.inverse_frequencies)).toBeLessThan(bound);
     expect(Math.abs(attentionFactor(rope) / one.attention_factor - 1)).toBeLessThan(bound);
   },
 );
@@ -76,17 +84,21 @@ test("rotateKeys(): pairs are halves or neighbours, rows follow each other", () 
 test("rotateKeys(): scores depend only on how far a query stands from a key", () => {
   const row = fc.array(fc.double({ min: -2, max: 2, noNaN: true }), { minLength: 8, maxLength: 8 });
   const pairs = fc.constantFrom("half" as const, "adjacent" as const);
+  let worstShifted = 0;
   fc.assert(
     fc.property(row, row, fc.nat(2000), fc.nat(2000), fc.nat(2000), pairs, (query, key, distance, at, other, kind) => {
-      const score = (position: number) => {
-        const q = rotateKeys(Float32Array.from(query), 1, position + distance, plain(8, kind));
+      const score = (position: number, more = 0) => {
+        const q = rotateKeys(Float32Array.from(query), 1, position + distance + more, plain(8, kind));
         const k = rotateKeys(Float32Array.from(key), 1, position, plain(8, kind));
         return q.reduce((sum, value, i) => sum + value * (k[i] ?? 0), 0);
       };
       expect(Math.abs(score(at) - score(other))).toBeLessThan(1e-5);
+      worstShifted = Math.max(worstShifted, Math.abs(score(at) - score(other, 1)));
     }),
     { numRuns: 100 },
   );
+  // A query one position farther has another score.
+  expect(worstShifted).toBeGreaterThan(1e-5);
 });
 
 test("rotateKeys(): YaRN's attention factor comes once, and numbers out of range are refused", () => {

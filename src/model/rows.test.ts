@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { expectBound, type Fault } from "../../tests/oracles/faults.js";
 import { OnePassModel } from "../../tests/oracles/one-pass.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph, type RopeParameters } from "../ggml/graph.js";
@@ -25,6 +26,7 @@ const capacity = 128;
 
 /** Of log-probabilities, as in the law of one pass. */
 const bounds = { F32: 1e-3, F16: 5e-2 } as const;
+type LogprobRows = readonly ArrayLike<number>[];
 type ContextType = keyof typeof bounds;
 const types = ["F32", "F16"] as const;
 
@@ -81,11 +83,11 @@ async function compute(rows: readonly Rows[], wanted = all(rows), model = decode
   });
 }
 
-function expectNear(
-  found: readonly ArrayLike<number>[],
-  wanted: readonly ArrayLike<number>[],
-  type: ContextType,
-): void {
+function expectNear(found: LogprobRows, wanted: LogprobRows, type: ContextType): void {
+  expect(distanceOf(found, wanted)).toBeLessThan(bounds[type]);
+}
+
+function distanceOf(found: LogprobRows, wanted: LogprobRows): number {
   expect(found).toHaveLength(wanted.length);
   let most = 0;
   for (const [i, row] of wanted.entries()) {
@@ -94,12 +96,17 @@ function expectNear(
       if (!(difference <= most)) most = difference;
     }
   }
-  expect(most).toBeLessThan(bounds[type]);
+  return most;
 }
 
+const asPrompt = (blocks: readonly Int32Array[]) => ({
+  blockTokenIds: blocks.map((block) => [...block]),
+  continuationTokenIds: [0],
+});
+
 /** After every row of a prompt of these blocks. */
-function oracleRows(blocks: readonly Int32Array[]): ArrayLike<number>[] {
-  return oracle.rows({ blockTokenIds: blocks.map((block) => [...block]), continuationTokenIds: [0] });
+function oracleRows(blocks: readonly Int32Array[], fault?: Fault): LogprobRows {
+  return oracle.rows(asPrompt(blocks), fault);
 }
 
 const blocks = [12, 1, 30, 7].map((length, i) => ids(length, i));
@@ -107,16 +114,23 @@ const starts = [0, 12, 13, 43];
 const prompt = Int32Array.from(blocks.flatMap((block) => [...block]));
 
 test.each(types)("forward(): a block-mode prompt in one call equals one pass with the block mask, %s", async (type) => {
-  const wanted = oracleRows(blocks);
   const apart = newContext(type);
   const asRows = blocks.map((tokenIds, i): Rows => {
     const kind = i === blocks.length - 1 ? "global" : "local";
     const numRows = tokenIds.length;
     return { tokenIds, positions: starts[i]!, context: apart, places: starts[i]!, spans: [{ kind, numRows }] };
   });
-  expectNear(await compute(asRows), wanted, type);
   const spans = asRows.flatMap(({ spans }) => spans as RowSpan[]);
-  expectNear(await compute([{ tokenIds: prompt, positions: 0, context: newContext(type), spans }]), wanted, type);
+  const found = {
+    "a part for each block": await compute(asRows),
+    "one part": await compute([{ tokenIds: prompt, positions: 0, context: newContext(type), spans }]),
+  };
+  const cases = Object.entries(found).map(([name, rows]) => ({
+    name,
+    prompt: asPrompt(blocks),
+    distance: (fault?: Fault) => distanceOf(rows, oracleRows(blocks, fault)),
+  }));
+  expectBound(bounds[type], cases);
 });
 
 test.each(types)("forward(): a block-mode prompt in one call equals the road over stored blocks, %s", async (type) => {
@@ -250,10 +264,12 @@ test("forward(): a window shows the last rows, and a preamble always", async () 
   const run = (rows: Rows) => compute([rows], undefined, shallow);
   const spans: RowSpan[] = [{ kind: "global", numRows: 40, window }];
   const found = await run({ tokenIds: tokens, positions: 0, context, spans });
+  const alone = async (row: number, first: number) =>
+    (await run({ tokenIds: tokens.subarray(first, row + 1), positions: first })).slice(-1);
   for (const row of [3, 8, 9, 39]) {
     const first = Math.max(0, row + 1 - window);
-    const seen = { tokenIds: tokens.subarray(first, row + 1), positions: first };
-    expectNear([found[row]!], (await run(seen)).slice(-1), "F32");
+    expectNear([found[row]!], await alone(row, first), "F32");
+    expect(distanceOf([found[row]!], await alone(row, first + 1)), "a window one row less").toBeGreaterThan(bounds.F32);
   }
   // Rows 0 to 3 are the preamble of a local span from row 10 on.
   const local: RowSpan[] = [
@@ -264,8 +280,8 @@ test("forward(): a window shows the last rows, and a preamble always", async () 
   for (const row of [10, 13, 18, 19, 39]) {
     const own = range(Math.max(10, row + 1 - window), row + 1 - Math.max(10, row + 1 - window));
     const seen = Int32Array.from([0, 1, 2, 3, ...own]);
-    const alone = await run({ tokenIds: seen.map((place) => tokens[place]!), positions: seen });
-    expectNear([behind[row]!], alone.slice(-1), "F32");
+    const same = await run({ tokenIds: seen.map((place) => tokens[place]!), positions: seen });
+    expectNear([behind[row]!], same.slice(-1), "F32");
   }
 });
 

@@ -1,4 +1,5 @@
 import { afterAll, expect, test } from "vitest";
+import { expectOnlyRight } from "../../../tests/oracles/faults.js";
 import { type AttentionMask, causalMask } from "../attention-mask.js";
 import { Backend } from "../backend.js";
 import { Graph } from "../graph.js";
@@ -41,6 +42,40 @@ function plainAttention(
   return out;
 }
 
+/** The same with faults that a test of attention must catch: masks that are one key off, and another key's values. */
+function wrongAttention(...[q, k, v, mask, o]: Parameters<typeof plainAttention>): Record<string, number[]> {
+  const { numRows, numKeys } = mask;
+  const visible = (row: number, more: number): (readonly [number, number])[] => {
+    const seen = [...mask.visible(row)];
+    const [first, end] = seen.pop()!;
+    const other: readonly [number, number] = [first, Math.min(end + more, numKeys)];
+    return other[1] > first ? [...seen, other] : seen.length > 0 ? seen : [[first, end]];
+  };
+  const wrong: Record<string, number[]> = {};
+  for (const [fault, more] of [
+    ["rows see one key more", 1],
+    ["rows see one key less", -1],
+  ] as const) {
+    const other = { ...mask, visible: (row: number) => visible(row, more) };
+    // The last row has no key more, and a row's only key stays.
+    const isOther = Array.from({ length: numRows }, (_, row) => row).some(
+      (row) => JSON.stringify(other.visible(row)) !== JSON.stringify(mask.visible(row)),
+    );
+    if (isOther) wrong[fault] = plainAttention(q, k, v, other, o);
+  }
+  const rolled = Float32Array.of(...v.subarray(o.headSize), ...v.subarray(0, o.headSize));
+  if (numKeys > 1) wrong["values are the next key's"] = plainAttention(q, k, rolled, mask, o);
+  return wrong;
+}
+
+function expectAttention(found: Float32Array, wanted: readonly number[], wrong: Record<string, number[]>): void {
+  const distance = (from: readonly number[]) => Math.max(...from.map((x, i) => Math.abs(found[i]! - x)));
+  const distances = Object.entries(wrong).map(([fault, from]) => [fault, distance(from)]);
+  if (distances.length > 0) expectOnlyRight(1e-4, distance(wanted), Object.fromEntries(distances));
+  // A row that has one key can see no other.
+  else expect(distance(wanted)).toBeLessThan(1e-4);
+}
+
 /** Each row sees the first three keys and a window that ends with its own, which may have a gap. */
 function windowMask(numRows: number, past: number): AttentionMask {
   const own = (row: number) => past + row;
@@ -72,6 +107,7 @@ test.each([
       const [k, v] = [noise(numKeys * kv * 8, 0.71), noise(numKeys * kv * 8, 0.13)];
       const shape = { numHeads: heads, numKvHeads: kv, headSize: 8, scale: 0.4 };
       const wanted = plainAttention(q, k, v, mask, shape);
+      const wrong = wrongAttention(q, k, v, mask, shape);
       for (const maxNodeFlops of [1e9, 1, 5e5]) {
         for (const threads of [1, 2, 7]) {
           using graph = new Graph(ggml);
@@ -88,7 +124,7 @@ test.each([
           );
           expect(out.ne).toEqual([8 * heads, numRows, 1, 1]);
           const found = await backend.compute(graph, () => backend.readFloats(out));
-          for (const [i, x] of wanted.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(1e-4);
+          expectAttention(found, wanted, wrong);
         }
       }
     }
@@ -141,7 +177,8 @@ test("singleRowAttention(): each sequence's row sees its own keys, as many as it
   for (const [s, count] of seen.entries()) {
     const first = (x: Float32Array) =>
       join(Array.from({ length: kv }, (_, h) => x.subarray(h * numKeys * d, (h * numKeys + count) * d)));
-    const wanted = plainAttention(qs[s]!, first(ks[s]!), first(vs[s]!), causalMask(1, count - 1), options);
-    for (const [i, x] of wanted.entries()) expect(Math.abs(found[s * heads * d + i]! - x)).toBeLessThan(1e-4);
+    const asked = [qs[s]!, first(ks[s]!), first(vs[s]!), causalMask(1, count - 1), options] as const;
+    const own = found.subarray(s * heads * d, (s + 1) * heads * d);
+    expectAttention(own, plainAttention(...asked), wrongAttention(...asked));
   }
 });
