@@ -4,9 +4,9 @@ import { joinTextBlocks } from "../blocks/block.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
 import { retryAfterMs } from "../data/answer/chat-client.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
+import { readEventStream } from "../files/event-stream.js";
 import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
-import { eventData } from "./event-stream.js";
 import type { RagLine } from "./rag-line.js";
 import type { Reply, Responder } from "./responder.js";
 
@@ -244,13 +244,13 @@ async function startOf(body: AsyncIterable<Uint8Array> | null): Promise<string> 
 }
 
 /** Reads a streamed answer to its end. @param startedAt when the request was sent, as performance.now() has it. */
-async function readAnswer(body: AsyncIterable<Uint8Array>, startedAt: number): Promise<Outcome> {
+async function readAnswer(body: NonNullable<Response["body"]>, startedAt: number): Promise<Outcome> {
   let text = "";
   let ttftMs: number | undefined;
   let finishReason: string | undefined;
   let usage: JsonObject = {};
   let totalMs = 0;
-  const events = eventData(body);
+  const events = readEventStream(body);
   for (let next = await events.next(); next.done !== true; next = await events.next()) {
     totalMs = performance.now() - startedAt;
     if (next.value === "[DONE]") {

@@ -1,6 +1,6 @@
+import { readEventStream } from "../../../files/event-stream.js";
 import type { Mode } from "./draft.js";
 import { isRecord } from "./draft.js";
-import { readEventStream } from "./event-stream.js";
 
 /** Where the server is asked, and as whom. */
 export interface Api {
