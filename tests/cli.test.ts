@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildDist, projectRoot } from "./build-dist.js";
+import { expectOnlyRight } from "./oracles/faults.js";
 
 beforeAll(buildDist, 120_000);
 
@@ -158,13 +159,15 @@ test("score --json: fields as fixed, the same at once and stepwise, full precisi
     continuation: " and an answer",
   });
   const args = ["score", "--input", "-", "--json", "--kv-type", "f32", "--weights", "f32", "--top", "3"];
-  const [whole, stepwise] = await Promise.all([cli(args, line), cli([...args, "--stepwise"], line)]);
-  const [a, b] = [JSON.parse(whole.stdout) as Score, JSON.parse(stepwise.stdout) as Score];
+  const variants = [[], ["--stepwise"], ["--mode", "full"]];
+  const answers = await Promise.all(variants.map((more) => cli([...args, ...more], line)));
+  const [a, b, c] = answers.map(({ stdout }) => JSON.parse(stdout)) as [Score, Score, Score];
   const { logprobs } = a;
   expect(Object.keys(a)).toEqual(["block_token_ids", "continuation_token_ids", "logprobs", "top"]);
   expect(a.block_token_ids).toHaveLength(3);
   expect(logprobs).toHaveLength(a.continuation_token_ids.length);
-  for (const [i, logprob] of b.logprobs.entries()) expect(Math.abs(logprob - (logprobs[i] ?? 0))).toBeLessThan(1e-3);
+  const distance = (other: Score) => Math.max(...logprobs.map((logprob, i) => Math.abs(logprob - other.logprobs[i]!)));
+  expectOnlyRight(1e-3, distance(b), { "the mask is full mode's": distance(c) });
   expect(a.top[0]).toHaveLength(3);
   expect(Object.keys(a.top[0]?.[0] ?? {})).toEqual(["id", "logprob"]);
   expect(String(logprobs[0]).length).toBeGreaterThan(10);
