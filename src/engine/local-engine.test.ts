@@ -152,3 +152,15 @@ test("LocalEngine.generate(): more requests than may wait are refused as queue_f
     { name: "EngineError", code: "queue_full" },
   ]);
 });
+
+test("LocalEngine: a device that fails is an EngineError of code failed with its cause, whatever was asked", async () => {
+  await using engine = await Engine.load({ threads: 1 });
+  const broken = new Error("Cannot compute: the device is broken");
+  engine.model.backend.compute = () => Promise.reject(broken);
+  const failed = expect.objectContaining({ name: "EngineError", code: "failed", cause: broken });
+  await expect(engine.complete(prompt)).rejects.toEqual(failed);
+  await expect(engine.complete(prompt, { n: 2 })).rejects.toEqual(failed);
+  await expect(engine.score(prompt, "a")).rejects.toEqual(failed);
+  await expect(engine.encode(["a passage of its own\n"])).rejects.toEqual(failed);
+  expect(engine.stats().requests).toMatchObject({ queued: 0, running: 0, finished: 0 });
+});
