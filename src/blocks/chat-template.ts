@@ -112,7 +112,7 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
     const { addGenerationPrompt = true, variables = {}, now = new Date() } = checked;
     const isMessage = (message: unknown): boolean =>
       typeof message === "object" && message !== null && "content" in message && typeof message.content === "string";
-    if (!Array.isArray(messages) || !messages.every(isMessage)) {
+    if (!Array.isArray(messages) || !Array.from(messages).every(isMessage)) {
       throw new InputTypeError(
         `Cannot render the chat template: the messages are ${show(messages)}, wanted an array of them`,
       );

@@ -124,6 +124,10 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
   const chosen = readPassages(asked.documents).slice(0, maxDocuments);
   if (order === "best-last") chosen.reverse();
   const passages = chosen.flatMap(partsOf).map((passage): LabelledText => {
+    const { text, title = "" } = passage ?? {};
+    if (typeof text !== "string" || typeof title !== "string") {
+      throw new InputTypeError('Cannot make a RAG prompt: what "partsOf" returned is no array of passages');
+    }
     return { text: passageBlock(passage, texts.passage), passage: passage.label };
   });
 

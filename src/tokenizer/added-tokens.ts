@@ -166,7 +166,8 @@ function isSpace(text: string, index: number): boolean {
 
 function checkRanges(ranges: readonly TextRange[], length: number): void {
   let position = 0;
-  for (const { start, end } of ranges) {
+  for (const range of ranges) {
+    const { start, end } = range ?? {};
     if (!Number.isInteger(start) || !Number.isInteger(end) || start < position || end < start || end > length) {
       throw new InputRangeError(
         `Cannot tokenize the text: trusted run ${start} to ${end} does not ascend inside ${length} UTF-16 units`,

@@ -135,7 +135,7 @@ export class TextTokenizer implements Tokenizer {
   decode(ids: readonly number[]): string {
     if (!Array.isArray(ids)) throw new InputTypeError(`Cannot decode tokens: they are ${show(ids)}, wanted an array`);
     const stream = this.stream();
-    const texts = ids.map((id) => stream.push(id));
+    const texts = Array.from(ids, (id) => stream.push(id));
     return texts.join("") + stream.end();
   }
 

@@ -410,6 +410,16 @@ export function badInputSuite(numCuts: number): void {
         await refusal(() => call(value as never), /^Cannot /, `${name} ${String(value)}`);
       }
     }
+    // Lists of no kind of thing, those with nothing at a place among them.
+    const { tokenizer } = engine.model;
+    for (const list of [[null], new Array(1), [-5], [{ text: 1 }], [Symbol("s")]] as never[]) {
+      await refusal(() => chat.render(list), "the messages are", "ChatTemplate.render");
+      await refusal(() => tokenizer.encode("a", list), "trusted run", "Tokenizer.encode");
+      await refusal(() => tokenizer.decode(list), "Cannot decode token", "Tokenizer.decode");
+      const asked = { question: "q", documents: ["a"] };
+      const partsOf = () => Array.from<never>(list);
+      await refusal(() => library.ragPrompt(asked, { partsOf }), '"partsOf" returned', "ragPrompt.partsOf");
+    }
     expectIdle(engine);
   });
 
