@@ -7,7 +7,6 @@ import type { LocalEngine } from "../src/engine/local-engine.js";
 import { Scheduler } from "../src/engine/scheduler.js";
 import { fullFlops, storedFlops } from "../src/eval/flops.js";
 import { causalMask } from "../src/ggml/attention-mask.js";
-import { MaskCache, tiledAttention } from "../src/ggml/cpu/attention.js";
 import { Graph, type RopeParameters } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";
 import type { KVRows } from "../src/model/kv-rows.js";
@@ -93,28 +92,12 @@ async function kernelTimes(
       [headSize, numHeads, question],
       new Float32Array(headSize * numHeads * question).fill(0.01),
     );
-    const masks = new MaskCache();
+    const kernels = decoder.device.kernels(graph);
+    const mask = causalMask(question, rows);
     const all = (from: KVRows, layer: number) => from.layer(graph, layer, 0, rows + question);
     for (let layer = 0; layer < numLayers; layer++) {
-      const options = {
-        numHeads,
-        numKvHeads,
-        headSize,
-        scale: 1 / Math.sqrt(headSize),
-        threads: backend.threads,
-        maxNodeFlops: 3e9 * backend.threads,
-      };
-      graph.expand(
-        tiledAttention(
-          graph,
-          q,
-          all(context.keys, layer),
-          all(context.values, layer),
-          causalMask(question, rows),
-          masks,
-          options,
-        ),
-      );
+      const [k, v] = [all(context.keys, layer), all(context.values, layer)];
+      graph.expand(kernels.attention(q, k, v, mask, 1 / Math.sqrt(headSize)));
     }
   });
   return { rotation, products, attention };

@@ -8,8 +8,6 @@ import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory, Region } from "./kv-memory.js";
 
-/** Keys turned by one node: some 10 ms. */
-const maxElementsPerNode = 1 << 23;
 /** Room in rows is rounded up to this. */
 const capacityStep = 64;
 
@@ -91,13 +89,18 @@ export class AssembledContext implements Disposable {
     if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
     const { valuesTransposed } = this.slot;
     const { numLayers, numKvHeads, headSize } = this.#memory.shape;
-    const perGraph = Math.max(1, Math.floor(maxElementsPerNode / (numKvHeads * headSize * Math.max(1, this.length))));
+    const { maxNodeElements } = this.#memory.backend.policy;
+    // Graphs are short as well, so that others' work comes in between.
+    const perGraph = Math.max(
+      1,
+      Math.floor((2 * maxNodeElements) / (numKvHeads * headSize * Math.max(1, this.length))),
+    );
     for (let first = 0; first < numLayers && this.length > 0; first += perGraph) {
       const layers = { first, end: Math.min(numLayers, first + perGraph) };
       const share = (layers.end - layers.first) / numLayers;
       await runner.run(
         Math.ceil((share * this.length) / transposedRowsPerRow),
-        (graph) => transposeValues(graph, this.values, valuesTransposed, layers, this.length),
+        (graph) => transposeValues(graph, this.values, valuesTransposed, layers, this.length, maxNodeElements),
         signal,
       );
     }
@@ -158,7 +161,7 @@ export async function assemble(
   positions: Int32Array,
   signal?: AbortSignal,
 ): Promise<void> {
-  const { config } = decoder;
+  const { config, device } = decoder;
   const numRows = blocks.reduce((sum, { shape }) => sum + shape.numTokens, 0);
   if (context.length !== 0 || numRows !== positions.length || numRows > context.capacity) {
     throw new RangeError(
@@ -166,7 +169,7 @@ export async function assemble(
     );
   }
   if (numRows === 0) return;
-  const stepsOfRows = Math.max(1, Math.floor(maxElementsPerNode / rowElements(config, 1)));
+  const stepsOfRows = Math.max(1, Math.floor(device.maxNodeElements / rowElements(config, 1)));
   const runs = ropeRuns(decoder);
   const fill = (graph: Graph) => {
     let row = 0;

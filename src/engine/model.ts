@@ -128,7 +128,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     return {
       source,
       backend,
-      decoder: { ggml, architecture: source.architecture, config: source.config, weights, threads },
+      decoder: { ggml, architecture: source.architecture, config: source.config, weights, device: backend.policy },
       weights,
       tokenizer,
       chatTemplate,

@@ -1,6 +1,6 @@
 import type { Backend } from "../ggml/backend.js";
 import { BlockKV } from "../kv/block-kv.js";
-import { type Decoder, forward, rowGroup, type WantedLogits } from "../model/decoder.js";
+import { type Decoder, forward, type WantedLogits } from "../model/decoder.js";
 import type { Rows } from "../model/rows.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import { blockShape, blocksPerGraph } from "./encode-block.js";
@@ -10,8 +10,6 @@ import type { AnyTask } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
 const maxLogits = 1 << 24;
-/** A piece that is no prompt's end has at least so many rows, a tile of attention: fewer cost as much. */
-const minPieceRows = 64;
 /** Of a long block, whatever else is under way: its bytes must not depend on that. */
 const blockPieceRows = 128;
 
@@ -95,6 +93,7 @@ export class RowGraph {
   /** The first blocks of an encoding that there is room for: a long one in a graph of its own. */
   #shareOfBlocks({ task, blocks }: RowWork & { kind: "encode" }, maxRows: number, isFirst: boolean): Share | undefined {
     const maxBlocks = blocksPerGraph(this.decoder) - this.#shares.reduce((sum, { rows }) => sum + rows.length, 0);
+    const { rowGroup } = this.decoder.device;
     let numRows = 0;
     let count = 0;
     for (const tokenIds of blocks) {
@@ -138,10 +137,11 @@ export class RowGraph {
     maxRows: number,
     isFirst: boolean,
   ): Share | undefined {
+    const { rowGroup, pieceStep } = this.decoder.device;
     let count = Math.min(tokenIds.length, Math.floor(maxRows / rowGroup) * rowGroup, firstWanted + this.#numWanted);
-    const isSmall = count <= 0 || (count < tokenIds.length && count < minPieceRows && firstWanted >= count);
+    const isSmall = count <= 0 || (count < tokenIds.length && count < pieceStep && firstWanted >= count);
     if (isSmall && block === undefined) return undefined;
-    if (count < tokenIds.length && count > minPieceRows) count -= count % minPieceRows;
+    if (count < tokenIds.length && count > pieceStep) count -= count % pieceStep;
     if (block !== undefined) {
       count = Math.min(tokenIds.length, blockPieceRows);
       if (count > maxRows && !isFirst) return undefined;

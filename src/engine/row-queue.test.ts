@@ -28,7 +28,7 @@ function graph(queue: RowQueue, numRows: number): Record<string, number> {
 }
 
 function queueOf(...works: RowWork[]): RowQueue {
-  const queue = new RowQueue();
+  const queue = new RowQueue(64);
   for (const work of works) queue.add(work);
   return queue;
 }

@@ -52,9 +52,6 @@ function rowsLeft(work: RowWork): number {
   }
 }
 
-/** Fewer rows are no share of a graph: a tile of attention costs as much. */
-const minShareRows = 64;
-
 /** Who was served before so many others comes first again. */
 const maxKnownOwners = 1024;
 
@@ -64,6 +61,9 @@ export class RowQueue {
   /** When owners last had work in a graph, counted in graphs; least recently first. */
   readonly #lastServed = new Map<string, number>();
   #numGraphs = 0;
+
+  /** @param minShareRows fewer rows are no share of a graph: they would cost as much. */
+  constructor(private readonly minShareRows: number) {}
 
   get isEmpty(): boolean {
     return this.#works.length === 0;
@@ -103,14 +103,14 @@ export class RowQueue {
     const isForShortest = this.#numGraphs % 2 === 1;
     this.#numGraphs += 1;
     // Who was served least recently comes first where there is not a share for each.
-    const owners = this.#byOwner(isForShortest).slice(0, Math.max(1, Math.floor(numRows / minShareRows)));
+    const owners = this.#byOwner(isForShortest).slice(0, Math.max(1, Math.floor(numRows / this.minShareRows)));
     const demand = (works: readonly RowWork[]) => works.reduce((sum, work) => sum + rowsLeft(work), 0);
     owners.sort((a, b) => demand(a) - demand(b));
     const shares: S[] = [];
     const taken = new Set<RowWork>();
     let left = numRows;
     for (const [i, works] of owners.entries()) {
-      let own = i === owners.length - 1 ? left : Math.max(minShareRows, Math.floor(left / (owners.length - i)));
+      let own = i === owners.length - 1 ? left : Math.max(this.minShareRows, Math.floor(left / (owners.length - i)));
       for (const work of works) {
         const share = take(work, Math.min(own, left));
         if (share !== undefined) {

@@ -83,7 +83,7 @@ export class Scheduler implements Disposable {
   readonly #decoder: Decoder;
   readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
-  readonly #queue = new RowQueue();
+  readonly #queue: RowQueue;
   readonly #decodings = new Map<Task<void>, Stepped>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
@@ -106,6 +106,7 @@ export class Scheduler implements Disposable {
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
     this.#backend = backend;
     this.#decoder = decoder;
+    this.#queue = new RowQueue(decoder.device.pieceStep);
     this.#admission = admission;
     if (admission) admission.onWaiting = () => this.wake();
   }

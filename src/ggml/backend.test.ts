@@ -121,17 +121,18 @@ test("Backend.compute(): a closed backend says so", async () => {
   await expect(backend.compute(graph, () => undefined)).rejects.toThrow("Cannot compute: the backend is closed");
 });
 
-test("Backend.supportsRepacked(): products over repacked weights equal those over plain ones", async () => {
+test("DevicePolicy.weightPlace(): products over repacked weights equal those over plain ones", async () => {
   using backend = new Backend(ggml, { threads: 1 });
   for (const type of tensorTypes) {
-    const isRepacked = backend.supportsRepacked(type, [256, 32]);
-    if (type === "F32") expect(isRepacked).toBe(false);
-    if (!isRepacked) continue;
+    const places = (["lookup", "product"] as const).map((use) => backend.policy.weightPlace(type, [256, 32], use));
+    expect(places[0]).toBe(backend.policy.weightPlace("F32", [256], "other"));
+    if (type === "F32") expect(places[1]).toBe(places[0]);
+    if (places[1] === places[0]) continue;
     const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
     const bytes = quantizeRows(ggml, type, values, 256);
     const results: number[][] = [];
-    for (const place of ["device", "repacked"] as const) {
-      using storage = backend.allocate([{ name: "w", type, ne: [256, 32] }], place, "weights");
+    for (const place of places) {
+      using storage = backend.allocate([{ name: "w", type, ne: [256, 32] }], place);
       await backend.write(storage.get("w"), bytes);
       using graph = new Graph(ggml);
       const x = graph.input(

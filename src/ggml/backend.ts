@@ -1,4 +1,5 @@
 import { type BackendOptions, StartedDevice } from "./device.js";
+import type { DevicePolicy } from "./device-policy.js";
 import { type Graph, maxGraphTensors } from "./graph.js";
 import type { Device, Ggml } from "./library.js";
 import { DeviceMemory } from "./memory.js";
@@ -50,6 +51,11 @@ export class Backend extends DeviceMemory implements Disposable {
 
   get device(): Device {
     return this.started.device;
+  }
+
+  /** How models are computed on it. */
+  get policy(): DevicePolicy {
+    return this.started.policy;
   }
 
   get threads(): number {

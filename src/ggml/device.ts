@@ -1,5 +1,8 @@
 import { CpuBackend, maxThreads } from "./cpu/cpu-backend.js";
+import { CpuPolicy } from "./cpu/cpu-policy.js";
+import type { DevicePolicy } from "./device-policy.js";
 import { type Device, type Ggml, type NativeBackend, startBackend } from "./library.js";
+import { plainPolicy } from "./plain-policy.js";
 
 export interface BackendOptions {
   /** ggml's name of the device, for instance "CPU" or "CUDA0"; the first GPU of the library, else the CPU, where left out. */
@@ -14,6 +17,7 @@ export class StartedDevice implements Disposable {
   readonly cpu: CpuBackend;
   /** The device's, then the CPU's where that is another. */
   readonly backends: readonly NativeBackend[];
+  readonly policy: DevicePolicy;
 
   /** @throws RangeError for a device that the library does not have, or a wrong number of threads. */
   constructor(
@@ -25,8 +29,10 @@ export class StartedDevice implements Disposable {
     }
     this.device = chooseDevice(ggml, device);
     this.cpu = new CpuBackend(ggml, threads);
+    const { device: cpu } = this.cpu;
+    this.policy = this.device === cpu ? new CpuPolicy(ggml, cpu, threads) : plainPolicy(ggml, this.device, cpu);
     try {
-      this.backends = this.device === this.cpu.device ? [this.cpu] : [startBackend(ggml, this.device), this.cpu];
+      this.backends = this.device === cpu ? [this.cpu] : [startBackend(ggml, this.device), this.cpu];
     } catch (error) {
       this.cpu[Symbol.dispose]();
       throw error;

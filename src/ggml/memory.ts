@@ -1,6 +1,6 @@
 import type { GgmlType } from "../files/element-types.js";
-import { repackedMemory, repacks } from "./cpu/repacked.js";
 import type { StartedDevice } from "./device.js";
+import type { WeightPlace } from "./device-policy.js";
 import { callAsync, type Pointer } from "./symbols.js";
 import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
 
@@ -49,13 +49,12 @@ export class DeviceMemory {
 
   /**
    * Memory for tensors.
-   * @param place "device" for what kernels read and write; "repacked" for weights that supportsRepacked agreed to.
+   * @param place of weights. Default: the device's memory, for what kernels write.
    * @throws Error if the device has not enough memory.
    */
   allocate(
     tensors: readonly { readonly name: string; readonly type: GgmlType; readonly ne: readonly number[] }[],
-    place: "device" | "repacked" | "host" = "device",
-    usage: "weights" | "any" = "any",
+    place?: WeightPlace,
   ): TensorStorage {
     const { ggml, device } = this.started;
     const { symbols } = ggml;
@@ -63,25 +62,16 @@ export class DeviceMemory {
     try {
       const made = new Map<string, Tensor>();
       for (const { name, type, ne } of tensors) made.set(name, context.newTensor(name, type, ne));
-      const bufferType = place === "repacked" ? this.#repacked() : this.#bufferType(place);
-      if (bufferType === undefined)
-        throw new Error(`Cannot repack weights: device "${device.name}" has no such memory`);
+      const bufferType = place?.bufferType ?? symbols.ggml_backend_dev_buffer_type(device.pointer);
       const buffer = symbols.ggml_backend_alloc_ctx_tensors_from_buft(context.pointer, bufferType);
       const wanted = [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0);
       if (!buffer) throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
-      if (usage === "weights") symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
+      if (place !== undefined) symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
       return new TensorStorage(context, buffer, made, Number(symbols.ggml_backend_buffer_get_size(buffer)));
     } catch (error) {
       context[Symbol.dispose]();
       throw error;
     }
-  }
-
-  /** Whether the CPU's repacked memory takes a product with weights of this type and shape [K, N]. */
-  supportsRepacked(type: GgmlType, ne: readonly [number, number]): boolean {
-    const { ggml, cpu } = this.started;
-    const memory = this.#repacked();
-    return memory !== undefined && repacks(ggml, cpu.device, memory, type, ne);
   }
 
   /** Writes bytes into a tensor, off the event loop, for they may be many. */
@@ -110,16 +100,6 @@ export class DeviceMemory {
   readFloats(tensor: Tensor): Float32Array<ArrayBuffer> {
     if (tensor.type !== "F32") throw new TypeError(`Cannot read ${describe(tensor)} as F32`);
     return new Float32Array(this.read(tensor).buffer);
-  }
-
-  #bufferType(place: "device" | "host"): Pointer {
-    const { ggml, device, cpu } = this.started;
-    return ggml.symbols.ggml_backend_dev_buffer_type(place === "host" ? cpu.device.pointer : device.pointer);
-  }
-
-  #repacked(): Pointer | undefined {
-    const { ggml, device, cpu } = this.started;
-    return device === cpu.device ? repackedMemory(ggml, device) : undefined;
   }
 }
 

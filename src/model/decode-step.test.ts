@@ -23,7 +23,7 @@ beforeAll(async () => {
     writeRandomModel(folder, { architecture: "qwen3", numLayers: 2 });
     const source = await openModel(folder);
     const weights = await loadWeights(backend, source, { conversion: "keep" });
-    decoder = { ggml, architecture: source.architecture, config: source.config, weights, threads: 1 };
+    decoder = { ggml, architecture: source.architecture, config: source.config, weights, device: backend.policy };
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -1,4 +1,3 @@
-import { singleRowAttention } from "../ggml/cpu/attention.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { addLayer, type Decoder, startBuild } from "./decoder.js";
@@ -103,7 +102,8 @@ export class DecodeStep implements Disposable {
   #build(decoder: Decoder): Tensor {
     const { graph, numSequences } = this;
     const { architecture, config } = decoder;
-    const build = startBuild(decoder, graph, this.#positions);
+    const kernels = decoder.device.kernels(graph);
+    const build = startBuild(decoder, graph, kernels, this.#positions);
     const places = graph.input("rows", "I32", [numSequences], this.#rows);
     let first = 0;
     const placed = this.#masks.map(({ run, byWindow }) => {
@@ -133,10 +133,14 @@ export class DecodeStep implements Disposable {
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
           for (const { run, count, first: at, masks } of placed) {
-            const q = window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at);
-            const [k, v] = [run.keys, run.valuesTransposed].map((rows) => rows.layer(graph, index, 0, run.numKeys));
-            const mask = masks.get(windowOf(decoder, index)) as Tensor;
-            const out = singleRowAttention(graph, q, k as Tensor, v as Tensor, mask, build.attention.scale);
+            const heads = window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at);
+            const out = kernels.tokenAttention({
+              queries: heads,
+              keys: run.keys.layer(graph, index, 0, run.numKeys),
+              valuesTransposed: run.valuesTransposed.layer(graph, index, 0, run.numKeys),
+              mask: masks.get(windowOf(decoder, index)) as Tensor,
+              scale: build.scale,
+            });
             attended = attended === undefined ? out : graph.concat(attended, out, 1);
           }
           return attended as Tensor;

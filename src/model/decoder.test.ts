@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { Backend } from "../ggml/backend.js";
+import { CpuPolicy } from "../ggml/cpu/cpu-policy.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import type { TensorStorage } from "../ggml/memory.js";
-import { type Decoder, forward, pieceRows, rowGroup } from "./decoder.js";
+import { plainPolicy } from "../ggml/plain-policy.js";
+import { type Decoder, forward } from "./decoder.js";
 import { KVRows } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
 import type { Rows } from "./rows.js";
@@ -38,7 +40,13 @@ async function loadModel() {
     const loaded = await loadWeights(backend, source, { conversion: "keep" });
     return {
       weights: loaded,
-      decoder: { ggml, architecture: source.architecture, config: source.config, weights: loaded, threads: 1 },
+      decoder: {
+        ggml,
+        architecture: source.architecture,
+        config: source.config,
+        weights: loaded,
+        device: backend.policy,
+      },
     };
   } finally {
     await rm(folder, { recursive: true });
@@ -97,13 +105,28 @@ test("forward(): logits of a row that is left out are refused", () => {
   );
 });
 
-test("pieceRows(): a multiple of 64 and of the rows that kernels take together", () => {
+test("forward(): a device that splits everything and one that splits nothing give the same logits", async () => {
+  const cpu = backend.device;
+  const logits: Float32Array[] = [];
+  for (const device of [new CpuPolicy(ggml, cpu, 2, 1e5), plainPolicy(ggml, cpu, cpu), backend.policy]) {
+    const built = forward({ ...decoder, device }, [block(150), piece(90, 200)], [{ rows: 1, row: 89 }]);
+    using graph = built.graph;
+    logits.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
+  }
+  for (const other of logits.slice(0, 2)) {
+    for (const [id, x] of other.entries()) expect(Math.abs(x - (logits[2]![id] as number))).toBeLessThan(1e-4);
+  }
+});
+
+test("DevicePolicy.graphRows(): whole row groups, fewer where weights are large", () => {
   for (const threads of [1, 2, 64]) {
-    const count = pieceRows({ ...decoder, threads });
-    expect(count % 64).toBe(0);
-    expect(count % rowGroup).toBe(0);
-    const { config } = decoder;
-    const huge = { ...decoder, threads, config: { ...config, hiddenSize: 8192, intermediateSize: 28672 } };
-    if (threads === 1) expect(pieceRows(huge)).toBe(64);
+    const policy = new CpuPolicy(ggml, backend.device, threads);
+    expect(policy.graphRows(1e6)).toBe(512);
+    for (const weights of [1e7, 1e8, 8192 * 28672]) {
+      const count = policy.graphRows(weights);
+      expect(count % policy.rowGroup).toBe(0);
+      expect(count % policy.pieceStep).toBe(0);
+      if (threads === 1 && weights > 1e8) expect(count).toBe(policy.pieceStep);
+    }
   }
 });

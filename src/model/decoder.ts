@@ -1,4 +1,4 @@
-import { type AttentionOptions, MaskCache, tiledAttention } from "../ggml/cpu/attention.js";
+import type { DevicePolicy, Kernels } from "../ggml/device-policy.js";
 import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
@@ -20,25 +20,13 @@ export interface Decoder {
   readonly architecture: Architecture;
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
-  readonly threads: number;
+  readonly device: DevicePolicy;
 }
 
-/**
- * Rows of blocks and pieces start at multiples of this, and their number is one: then every product's kernel sums a row
- * alike wherever it stands (ggml's repacked kernels take rows by four, others choose by whether there is more than one).
- */
-export const rowGroup = 4;
-
-/** The most work of one node on one thread, in floating-point operations: some 30 to 80 ms. */
-const nodeFlopsPerThread = 3e9;
-const maxPieceRows = 512;
-
-/** How many rows a graph computes at a time so that no product's node takes long: a multiple of 64, up to 512. */
-export function pieceRows(decoder: Decoder): number {
-  const { hiddenSize, intermediateSize, numHeads, headSize } = decoder.config;
-  const largest = hiddenSize * Math.max(intermediateSize, numHeads * headSize);
-  const rows = (nodeFlopsPerThread * decoder.threads) / (2 * largest);
-  return Math.min(maxPieceRows, Math.max(64, Math.floor(rows / 64) * 64));
+/** How many rows of prompts and blocks a graph computes at a time. */
+export function pieceRows({ config, device }: Decoder): number {
+  const { hiddenSize, intermediateSize, numHeads, headSize } = config;
+  return device.graphRows(hiddenSize * Math.max(intermediateSize, numHeads * headSize));
 }
 
 /** Rows in the layers of one stage. */
@@ -79,22 +67,19 @@ export function forward(
   wanted: readonly WantedLogits[],
 ): { graph: Graph; logits: Tensor | undefined } {
   const { architecture, config } = decoder;
-  const stages = stagesOf(all);
+  const stages = stagesOf(decoder, all);
   const last = stages.at(-1) as Stage;
   const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
   const graph = new Graph(decoder.ggml);
   try {
-    const masks = new MaskCache();
+    const kernels = decoder.device.kernels(graph);
     let x: Tensor | undefined;
     let build: Build | undefined;
     for (const [i, stage] of stages.entries()) {
       const { numRows } = stage;
-      build = startBuild(
-        decoder,
-        graph,
-        laid(stage, ({ allPositions }, row) => allPositions[row]),
-      );
-      const attention = rowAttention(build, masks, stage);
+      const positions = laid(stage, ({ allPositions }, row) => allPositions[row]);
+      build = startBuild(decoder, graph, kernels, positions);
+      const attention = rowAttention(build, stage);
       const before = stages[i - 1];
       if (before === undefined || x === undefined) {
         const tokens = laid(stage, ({ tokenIds }, row) => tokenIds[row]);
@@ -122,14 +107,14 @@ export function forward(
 export interface Build extends ModelBuild {
   readonly decoder: Decoder;
   readonly positions: Tensor;
-  readonly attention: AttentionOptions;
+  readonly kernels: Kernels;
+  /** What scores of attention are multiplied by. */
+  readonly scale: number;
 }
 
 /** @param positions of every row of the graph. */
-export function startBuild(decoder: Decoder, graph: Graph, positions: Int32Array): Build {
-  const { config, threads, weights } = decoder;
-  const { numHeads, numKvHeads, headSize } = config;
-  const maxNodeFlops = nodeFlopsPerThread * threads;
+export function startBuild(decoder: Decoder, graph: Graph, kernels: Kernels, positions: Int32Array): Build {
+  const { architecture, config, weights } = decoder;
   const weight = (name: string): Tensor => {
     const found = weights.tensors.get(name);
     if (found === undefined) throw new RangeError(`Cannot build a graph: the model has no weight "${name}"`);
@@ -140,17 +125,11 @@ export function startBuild(decoder: Decoder, graph: Graph, positions: Int32Array
     config,
     decoder,
     positions: graph.input("positions", "I32", [positions.length], positions),
-    attention: {
-      numHeads,
-      numKvHeads,
-      headSize,
-      scale: decoder.architecture.attentionScale(config),
-      threads,
-      maxNodeFlops,
-    },
+    kernels,
+    scale: architecture.attentionScale(config),
     weight,
     product: (name, x) => {
-      const out = product(graph, weight(`${name}.weight`), x, maxNodeFlops);
+      const out = kernels.product(weight(`${name}.weight`), x);
       const bias = weights.tensors.get(`${name}.bias`);
       return bias ? graph.add(out, bias) : out;
     },
@@ -200,36 +179,13 @@ export function addLayer(
   return out ?? x;
 }
 
-/** Weights [in, out] times x [in, rows]: [out, rows]; split by rows where one node would take long. */
-function product(graph: Graph, weight: Tensor, x: Tensor, maxNodeFlops: number): Tensor {
-  const maxRows = productRows(maxNodeFlops, weight);
-  let out: Tensor | undefined;
-  for (let row = 0; row < x.ne[1]; row += maxRows) {
-    const count = Math.min(maxRows, x.ne[1] - row);
-    const part = graph.mulMat(
-      weight,
-      count === x.ne[1] ? x : graph.view(x, [x.ne[0], count], [x.nb[1]], row * x.nb[1]),
-    );
-    out = out === undefined ? part : graph.concat(out, part, 1);
-  }
-  return out as Tensor;
-}
-
-function productRows(maxNodeFlops: number, weight: Tensor): number {
-  return Math.max(64, Math.floor(maxNodeFlops / (2 * weight.ne[0] * weight.ne[1]) / 64) * 64);
-}
-
 /** Rows firstRow..firstRow + count of x [D, heads, rows] as a window. */
 function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tensor {
   return graph.view(x, [x.ne[0], x.ne[1], count], [x.nb[1], x.nb[2]], firstRow * x.nb[2]);
 }
 
 /** What the rows of a stage leave in each layer, and what they see. */
-function rowAttention(
-  { graph, attention, decoder }: Build,
-  masks: MaskCache,
-  { placed, numRows: total }: Stage,
-): LayerAttention {
+function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRows: total }: Stage): LayerAttention {
   const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows) =>
     graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
   const ids = placed.map(({ context, chosen, allPlaces }) => {
@@ -265,7 +221,7 @@ function rowAttention(
             ? [byHead(turnedKeys, place), byHead(values, place)]
             : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
         const q = rowsOf(graph, queries, firstRow, numRows);
-        const out = tiledAttention(graph, q, k as Tensor, v as Tensor, mask, masks, attention);
+        const out = kernels.attention(q, k as Tensor, v as Tensor, mask, scale);
         attended = attended === undefined ? out : graph.concat(attended, out, 1);
         const gap = (placed[i + 1]?.firstRow ?? total) - firstRow - numRows;
         if (gap > 0) attended = graph.pad(attended, [0, gap]);
@@ -276,7 +232,7 @@ function rowAttention(
 }
 
 /** The stages of a graph: a new one begins where rows are left out. */
-function stagesOf(all: readonly Rows[]): Stage[] {
+function stagesOf({ device: { rowGroup } }: Decoder, all: readonly Rows[]): Stage[] {
   if (all.length === 0) throw new RangeError("Cannot build a graph: no rows are given");
   for (const rows of all) requireComplete(rows);
   const starts = new Set([0, ...all.flatMap(({ kept }) => (kept ? [kept.fromLayer] : []))]);

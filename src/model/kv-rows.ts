@@ -152,19 +152,20 @@ export class KVRows {
   }
 }
 
-/** Elements that one node transposes: some 20 ms on one thread. */
-const maxElementsPerNode = 1 << 22;
-
-/** Adds to a graph what writes the first `count` rows of some layers' values transposed as well. */
+/**
+ * Adds to a graph what writes the first `count` rows of some layers' values transposed as well.
+ * @param maxNodeElements of one node, where its device has a limit.
+ */
 export function transposeValues(
   graph: Graph,
   values: KVRows,
   into: KVRows,
   layers: { readonly first: number; readonly end: number },
   count: number,
+  maxNodeElements = Number.POSITIVE_INFINITY,
 ): void {
   const { numKvHeads, headSize } = values.shape;
-  const step = Math.max(256, Math.floor(maxElementsPerNode / (numKvHeads * headSize)));
+  const step = Math.max(1, Math.floor(maxNodeElements / (numKvHeads * headSize)));
   for (let layer = layers.first; layer < layers.end; layer++) {
     for (let row = 0; row < count; row += step) {
       const rows = Math.min(step, count - row);

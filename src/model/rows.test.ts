@@ -38,7 +38,7 @@ beforeAll(async () => {
     const source = await openModel(path);
     if (numLayers > 1) oracle = new OnePassModel(source);
     const weights = await loadWeights(backend, source, { conversion: "keep" });
-    return { ggml, architecture: source.architecture, config: source.config, weights, threads: 1 };
+    return { ggml, architecture: source.architecture, config: source.config, weights, device: backend.policy };
   };
   try {
     [decoder, shallow] = [await load(3), await load(1)];

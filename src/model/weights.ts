@@ -8,6 +8,7 @@ import {
 } from "../files/element-types.js";
 import type { TensorEntry } from "../files/tensor-source.js";
 import type { Backend } from "../ggml/backend.js";
+import type { WeightPlace } from "../ggml/device-policy.js";
 import type { RopeParameters } from "../ggml/graph.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
@@ -43,7 +44,7 @@ interface PlannedTensor {
   readonly entry: TensorEntry;
   readonly type: TensorType;
   readonly ne: readonly number[];
-  readonly place: "device" | "repacked" | "host";
+  readonly place: WeightPlace;
 }
 
 /** Elements converted by one native call. */
@@ -90,14 +91,19 @@ export async function loadWeights(
   const files = new Map<string, FileHandle>();
   const buffers = new LoadBuffers();
   try {
-    for (const place of ["device", "repacked", "host"] as const) {
-      const tensors: { name: string; type: PlannedTensor["type"]; ne: readonly number[] }[] = plan.filter(
-        (tensor) => tensor.place === place,
+    const factorTensors = factors.flatMap(({ name, numbers }) => {
+      if (numbers === undefined) return [];
+      const ne = [numbers.length];
+      return [{ name, type: "F32" as const, ne, place: backend.policy.weightPlace("F32", ne, "other") }];
+    });
+    const all = [...plan, ...factorTensors];
+    for (const place of new Set(all.map((tensor) => tensor.place))) {
+      storages.push(
+        backend.allocate(
+          all.filter((tensor) => tensor.place === place),
+          place,
+        ),
       );
-      for (const { name, numbers } of place === "device" ? factors : []) {
-        if (numbers) tensors.push({ name, type: "F32", ne: [numbers.length] });
-      }
-      if (tensors.length > 0) storages.push(backend.allocate(tensors, place, "weights"));
     }
     const tensors = new Map(storages.flatMap((storage) => [...storage.tensors]));
     const totalBytes = plan.reduce((sum, { entry }) => sum + entry.byteLength, 0);
@@ -140,19 +146,18 @@ export async function loadWeights(
 }
 
 function planTensors(backend: Backend, source: ModelSource, conversion: WeightsConversion): PlannedTensor[] {
-  const onCpu = backend.device.kind === "cpu";
+  const { policy } = backend;
   const plan: PlannedTensor[] = [];
   for (const [name, entry] of source.tensors) {
     const type = convertedType(entry, conversion);
     const ne = [...entry.shape].reverse();
-    const [rowLength = 1, rows = 1] = ne;
-    let place: PlannedTensor["place"] = "device";
-    // Rows of the embedding are looked up one by one, which repacked memory and some devices cannot do.
-    if (name === "token_embd.weight") place = onCpu ? "device" : "host";
-    else if (ne.length === 2 && backend.supportsRepacked(type, [rowLength, rows])) place = "repacked";
+    const isEmbedding = name === "token_embd.weight";
+    const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length === 2 ? "product" : "other");
     plan.push({ name, entry, type, ne, place });
-    if (name === "token_embd.weight" && !onCpu && source.config.tiedHead) {
-      plan.push({ name: "output.weight", entry, type, ne, place: "device" });
+    // A tied head is multiplied by: where rows are looked up in other memory than the device's own, it is there twice.
+    const own = policy.weightPlace(type, ne, "other");
+    if (isEmbedding && place !== own && source.config.tiedHead) {
+      plan.push({ name: "output.weight", entry, type, ne, place: own });
     }
   }
   return plan;
@@ -171,7 +176,7 @@ async function loadTensor(
     await convert(backend, file, planned, target, buffers, signal);
     return;
   }
-  if (place === "repacked") {
+  if (place.isWrittenWhole) {
     const bytes = buffers.get("whole", entry.byteLength);
     await readExactly(file, bytes, entry, 0);
     await backend.write(target, bytes);
@@ -200,8 +205,7 @@ async function convert(
   const targetRow = rowBytes(type, rowLength);
   const numRows = byteLength(target) / targetRow;
   const chunkRows = Math.max(1, Math.floor(conversionChunk / rowLength));
-  // Repacked memory is written as a whole.
-  const whole = place === "repacked" ? buffers.get("whole", byteLength(target)) : undefined;
+  const whole = place.isWrittenWhole ? buffers.get("whole", byteLength(target)) : undefined;
   let nextRow = 0;
   const worker = async (_: unknown, index: number): Promise<void> => {
     while (nextRow < numRows) {

@@ -1,10 +1,11 @@
 import { afterAll, expect, test } from "vitest";
 import { expectOnlyRight } from "../../../tests/oracles/faults.js";
-import { type AttentionMask, causalMask } from "../attention-mask.js";
+import { type AttentionMask, causalMask, MaskTensors } from "../attention-mask.js";
 import { Backend } from "../backend.js";
 import { Graph } from "../graph.js";
 import { findGgmlDirectory, loadGgml } from "../library.js";
-import { type AttentionOptions, MaskCache, singleRowAttention, tiledAttention } from "./attention.js";
+import { tokenAttention } from "../token-attention.js";
+import { tiledAttention } from "./attention.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
 const backend = new Backend(ggml, { threads: 1 });
@@ -18,7 +19,7 @@ function plainAttention(
   k: Float32Array,
   v: Float32Array,
   mask: AttentionMask,
-  o: Omit<AttentionOptions, "threads" | "maxNodeFlops">,
+  o: { readonly headSize: number; readonly numHeads: number; readonly numKvHeads: number; readonly scale: number },
 ): number[] {
   const { headSize: d, numHeads, numKvHeads } = o;
   const { numRows, numKeys } = mask;
@@ -113,13 +114,13 @@ test.each([
           using graph = new Graph(ggml);
           const out = graph.output(
             tiledAttention(
-              graph,
+              new MaskTensors(graph),
               graph.input("q", "F32", [8, heads, numRows], q),
               graph.input("k", "F32", [8, numKeys, kv], k),
               graph.input("v", "F32", [8, numKeys, kv], v),
               mask,
-              new MaskCache(),
-              { ...shape, threads, maxNodeFlops },
+              shape.scale,
+              { threads, maxNodeFlops },
             ),
           );
           expect(out.ne).toEqual([8 * heads, numRows, 1, 1]);
@@ -131,25 +132,27 @@ test.each([
   },
 );
 
-test("MaskCache.part(): rows read keys up to the last that one of them sees", () => {
+test("MaskTensors.part(): rows read keys up to the last that one of them sees", () => {
   const mask = windowMask(40, 10);
+  using graph = new Graph(ggml);
+  const masks = new MaskTensors(graph);
   for (const [first, count] of [
     [0, 1],
     [5, 20],
     [39, 1],
   ] as const) {
-    expect(new MaskCache().part(mask, first, count).numKeys).toBe(10 + first + count);
+    expect(masks.part(mask, first, count).numKeys).toBe(10 + first + count);
   }
-  const blind = { ...mask, visible: () => [] };
-  expect(() => new MaskCache().part(blind, 0, 1)).toThrow("Cannot attend: row 0 sees keys up to 0, wanted 1 to 59");
+  const blind = { ...mask, id: "blind", visible: () => [] };
+  expect(() => masks.part(blind, 0, 1)).toThrow("Cannot attend: row 0 sees keys up to 0, wanted 1 to 59");
 });
 
-test("singleRowAttention(): each sequence's row sees its own keys, as many as its mask shows", async () => {
-  const [d, heads, kv, numKeys] = [8, 6, 2, 37];
-  const options = { numHeads: heads, numKvHeads: kv, headSize: d, scale: 0.4 };
+test("tokenAttention(): each sequence's row sees its own keys, as many as its mask shows", async () => {
+  const [d, numHeads, kv, numKeys] = [8, 6, 2, 37];
+  const options = { numHeads, numKvHeads: kv, headSize: d, scale: 0.4 };
   const seen = [37, 20];
   const draw = (size: number) => seen.map((_, s) => noise(size, 0.1 + 0.3 * s));
-  const [qs, ks, vs] = [draw(heads * d), draw(numKeys * kv * d), draw(numKeys * kv * d)] as const;
+  const [qs, ks, vs] = [draw(numHeads * d), draw(numKeys * kv * d), draw(numKeys * kv * d)] as const;
   const transposed = vs.map((v) => {
     const turned = new Float32Array(v.length);
     for (let h = 0; h < kv; h++) {
@@ -162,23 +165,23 @@ test("singleRowAttention(): each sequence's row sees its own keys, as many as it
   const join = (parts: readonly Float32Array[]) => Float32Array.from(parts.flatMap((part) => [...part]));
   const mask = new Uint16Array(2 * numKeys);
   mask.fill(0xfc00, numKeys + 20);
-  using graph = new Graph(ggml);
-  const out = graph.output(
-    singleRowAttention(
-      graph,
-      graph.input("q", "F32", [d, heads, 2], join(qs)),
-      graph.input("k", "F32", [d, numKeys, kv, 2], join(ks)),
-      graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
-      graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
-      options.scale,
-    ),
-  );
-  const found = await backend.compute(graph, () => backend.readFloats(out));
-  for (const [s, count] of seen.entries()) {
-    const first = (x: Float32Array) =>
-      join(Array.from({ length: kv }, (_, h) => x.subarray(h * numKeys * d, (h * numKeys + count) * d)));
-    const asked = [qs[s]!, first(ks[s]!), first(vs[s]!), causalMask(1, count - 1), options] as const;
-    const own = found.subarray(s * heads * d, (s + 1) * heads * d);
-    expectAttention(own, plainAttention(...asked), wrongAttention(...asked));
+  for (const byHead of [true, false]) {
+    using graph = new Graph(ggml);
+    const heads = {
+      queries: graph.input("q", "F32", [d, numHeads, 2], join(qs)),
+      keys: graph.input("k", "F32", [d, numKeys, kv, 2], join(ks)),
+      valuesTransposed: graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
+      mask: graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
+      scale: options.scale,
+    };
+    const out = graph.output(tokenAttention(graph, heads, byHead));
+    const found = await backend.compute(graph, () => backend.readFloats(out));
+    for (const [s, count] of seen.entries()) {
+      const first = (x: Float32Array) =>
+        join(Array.from({ length: kv }, (_, h) => x.subarray(h * numKeys * d, (h * numKeys + count) * d)));
+      const asked = [qs[s]!, first(ks[s]!), first(vs[s]!), causalMask(1, count - 1), options] as const;
+      const own = found.subarray(s * numHeads * d, (s + 1) * numHeads * d);
+      expectAttention(own, plainAttention(...asked), wrongAttention(...asked));
+    }
   }
 });

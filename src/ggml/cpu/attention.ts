@@ -1,19 +1,14 @@
-import type { AttentionMask } from "../attention-mask.js";
-import type { Graph } from "../graph.js";
-import { isContiguous, type Tensor } from "../tensor.js";
+import type { AttentionMask, MaskPart, MaskTensors } from "../attention-mask.js";
+import type { Tensor } from "../tensor.js";
 
 /** ggml's tiled attention works on this many query rows of a head at a time, and needs at least as many. */
-const tileRows = 64;
+export const tileRows = 64;
 
 /** What a value's size must be a multiple of for tiles, on every CPU: AVX-512 has the widest rows, 16 numbers. */
 const tileNumbers = 16;
 
-export interface AttentionOptions {
-  readonly numHeads: number;
-  readonly numKvHeads: number;
-  readonly headSize: number;
-  /** What scores are multiplied by. */
-  readonly scale: number;
+/** What decides how attention is laid into nodes. */
+export interface NodeLimits {
   readonly threads: number;
   /** The most floating-point operations of one node, so that a running graph can be stopped soon. */
   readonly maxNodeFlops: number;
@@ -28,24 +23,25 @@ export interface AttentionOptions {
  * than 64 rows are padded: below, the kernel sums F16 values in 16 bit. It does so as well where heads are of a size that fits
  * no tile (24, say): keys and values are widened first there.
  *
- * @param graph where nodes are added.
+ * @param masks of the graph where nodes are added.
  * @param q [D, H, T] F32, T rows in order.
  * @param k [D, N, H'], the N keys of the mask, F32 or F16; v likewise, of the same type.
- * @param masks the tensors that the graph's masks have so far.
  * @returns [D * H, T] F32.
  */
 export function tiledAttention(
-  graph: Graph,
+  masks: MaskTensors,
   q: Tensor,
   k: Tensor,
   v: Tensor,
   mask: AttentionMask,
-  masks: MaskCache,
-  options: AttentionOptions,
+  scale: number,
+  limits: NodeLimits,
 ): Tensor {
-  const { headSize, numHeads, numKvHeads } = options;
+  const { graph } = masks;
+  const [headSize, numHeads] = q.ne;
+  const numKvHeads = k.ne[2];
   const group = numHeads / numKvHeads;
-  const plan = planAttention(mask, options);
+  const plan = planAttention(mask, { numHeads, numKvHeads, headSize, ...limits });
   const widened = k.type === "F16" && headSize % tileNumbers !== 0;
   const [keys, values] = widened ? [graph.toF32(k), graph.toF32(v)] : [k, v];
   let all: Tensor | undefined;
@@ -60,7 +56,7 @@ export function tiledAttention(
       const qPart = graph.view(q, [headSize, count, numRows], [q.nb[1], q.nb[2]], row * q.nb[2] + head * q.nb[1]);
       const window = (t: Tensor) => graph.view(t, [headSize, numKeys, numKv], [t.nb[1], t.nb[2]], kvHead * t.nb[2]);
       const attend = plan.grouped ? attendGrouped : attendByHead;
-      const out = attend(graph, qPart, window(keys), window(values), part, masks, options.scale);
+      const out = attend(masks, qPart, window(keys), window(values), part, scale);
       heads = heads === undefined ? out : graph.concat(heads, out, 1);
     }
     all = all === undefined ? heads : graph.concat(all, heads as Tensor, 2);
@@ -69,33 +65,19 @@ export function tiledAttention(
 }
 
 /** Attention with each head's rows apart: q [D, H, T] over k, v [D, N, H'], giving [D, H, T]. */
-function attendByHead(
-  graph: Graph,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  part: MaskPart,
-  masks: MaskCache,
-  scale: number,
-): Tensor {
+function attendByHead(masks: MaskTensors, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, scale: number): Tensor {
+  const { graph } = masks;
   const [headSize, numHeads, numRows] = q.ne;
   const paddedRows = Math.max(numRows, tileRows);
   let rows = graph.permute(q, [0, 2, 1, 3]);
   if (paddedRows > numRows) rows = graph.pad(graph.contiguous(rows), [0, paddedRows - numRows]);
-  const out = graph.flashAttention(rows, k, v, masks.tensor(graph, part, 1, paddedRows), scale);
+  const out = graph.flashAttention(rows, k, v, masks.tensor(part, 1, paddedRows), scale);
   return paddedRows > numRows ? graph.contiguous(graph.view(out, [headSize, numHeads, numRows])) : out;
 }
 
 /** The same with the heads that share a KV head laid as rows of one. */
-function attendGrouped(
-  graph: Graph,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  part: MaskPart,
-  masks: MaskCache,
-  scale: number,
-): Tensor {
+function attendGrouped(masks: MaskTensors, q: Tensor, k: Tensor, v: Tensor, part: MaskPart, scale: number): Tensor {
+  const { graph } = masks;
   const [headSize, numHeads, numRows] = q.ne;
   const numKvHeads = k.ne[2];
   const group = numHeads / numKvHeads;
@@ -105,7 +87,7 @@ function attendGrouped(
   const regrouped = graph.contiguous(graph.permute(four, [0, 1, 3, 2]));
   let rows = graph.reshape(regrouped, [headSize, group * numRows, numKvHeads]);
   if (paddedRows > group * numRows) rows = graph.pad(rows, [0, paddedRows - group * numRows]);
-  const out = graph.flashAttention(rows, k, v, masks.tensor(graph, part, group, paddedRows), scale);
+  const out = graph.flashAttention(rows, k, v, masks.tensor(part, group, paddedRows), scale);
   // [D, H', rows] -> [D, H', G, T] -> [D, G, H', T].
   const used = graph.view(out, [headSize, numKvHeads, group, numRows]);
   const back = graph.contiguous(graph.permute(used, [0, 2, 1, 3]));
@@ -129,8 +111,11 @@ const nodeOverheadFlops = 2e6;
  * The cut with the fewest tiles, among those whose nodes each stay below the limit; where there is none, the cut with the
  * smallest nodes.
  */
-function planAttention(mask: Pick<AttentionMask, "numRows" | "numKeys">, options: AttentionOptions): AttentionPlan {
-  const { numHeads, numKvHeads, headSize, threads, maxNodeFlops } = options;
+function planAttention(
+  mask: AttentionMask,
+  how: NodeLimits & { readonly numHeads: number; readonly numKvHeads: number; readonly headSize: number },
+): AttentionPlan {
+  const { numHeads, numKvHeads, headSize, threads, maxNodeFlops } = how;
   const group = numHeads / numKvHeads;
   const tileFlops = 4 * headSize * tileRows * mask.numKeys;
   const rowChoices = [mask.numRows];
@@ -175,95 +160,4 @@ function countTiles(rows: number, heads: number, threads: number): number {
     for (let row = start; row < end; tiles += 1) row += Math.min(tileRows, end - row, rows - (row % rows));
   }
   return tiles;
-}
-
-/** Minus infinity as a 16-bit float. */
-const hidden = 0xfc00;
-
-/** Rows of a mask that one node attends with. */
-interface MaskPart {
-  readonly mask: AttentionMask;
-  readonly firstRow: number;
-  readonly numRows: number;
-  /** Up to the last key that any of the rows sees. */
-  readonly numKeys: number;
-}
-
-/** The masks of one graph: equal ones share a tensor. */
-export class MaskCache {
-  readonly #parts = new Map<string, MaskPart>();
-  readonly #tensors = new Map<string, Tensor>();
-
-  /** @throws RangeError for a row that sees no key. */
-  part(mask: AttentionMask, firstRow: number, numRows: number): MaskPart {
-    const key = `${mask.id}: ${firstRow} + ${numRows}`;
-    const known = this.#parts.get(key);
-    if (known !== undefined) return known;
-    let numKeys = 0;
-    for (let row = firstRow; row < firstRow + numRows; row++) {
-      const end = mask.visible(row).at(-1)?.[1] ?? 0;
-      if (end < 1 || end > mask.numKeys) {
-        throw new RangeError(`Cannot attend: row ${row} sees keys up to ${end}, wanted 1 to ${mask.numKeys}`);
-      }
-      numKeys = Math.max(numKeys, end);
-    }
-    const part = { mask, firstRow, numRows, numKeys };
-    this.#parts.set(key, part);
-    return part;
-  }
-
-  /** [keys, rows] F16: row t * group + g is the part's row t. Rows past them see everything, for a tile must see something. */
-  tensor(graph: Graph, part: MaskPart, group: number, paddedRows: number): Tensor {
-    const { mask, firstRow, numRows, numKeys } = part;
-    const key = `${mask.id}: ${firstRow} + ${numRows} by ${group} in ${paddedRows}`;
-    const known = this.#tensors.get(key);
-    if (known !== undefined) return known;
-    const data = new Uint16Array(numKeys * paddedRows);
-    for (let t = 0; t < numRows; t++) {
-      const start = t * group * numKeys;
-      let end = 0;
-      for (const [first, next] of mask.visible(firstRow + t)) {
-        data.fill(hidden, start + end, start + first);
-        end = next;
-      }
-      data.fill(hidden, start + end, start + numKeys);
-      for (let g = 1; g < group; g++) data.copyWithin(start + g * numKeys, start, start + numKeys);
-    }
-    const tensor = graph.input("mask", "F16", [numKeys, paddedRows], data);
-    this.#tensors.set(key, tensor);
-    return tensor;
-  }
-}
-
-/** Up to here a head's keys stay in a core's own cache while the heads that share them take turns. */
-const maxKeysByHead = 1536;
-
-/**
- * Attention of one row of each of S sequences, as two products and a softmax, with sums in 32 bit: for decoding.
- *
- * @param q [D, H, S] F32.
- * @param k [D, N, H', S], F32 or F16.
- * @param valuesTransposed [N, D, H', S], each value's elements apart, for products run along the innermost size.
- * @param mask [N, 1, 1, S] F16: which keys each row sees. Hidden keys and values must be finite.
- * @returns [D * H, S] F32.
- */
-export function singleRowAttention(
-  graph: Graph,
-  q: Tensor,
-  k: Tensor,
-  valuesTransposed: Tensor,
-  mask: Tensor,
-  scale: number,
-): Tensor {
-  const [headSize, numHeads, numSequences] = q.ne;
-  const [, numKeys, numKvHeads] = k.ne;
-  const packed = isContiguous(q) ? q : graph.contiguous(q);
-  const group = [numHeads / numKvHeads, numKvHeads, numSequences] as const;
-  // Head by head, ggml takes one product over all heads; by KV head, one for each, which reads a key once.
-  const byHead = numKeys <= maxKeysByHead;
-  const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
-  const scores = graph.reshape(graph.mulMat(k, rows), [numKeys, 1, numHeads, numSequences]);
-  const weights = graph.softmax(scores, mask, scale);
-  const summed = graph.mulMat(valuesTransposed, graph.reshape(weights, [numKeys, ...group]));
-  return graph.reshape(summed, [headSize * numHeads, numSequences]);
 }

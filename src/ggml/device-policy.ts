@@ -1,0 +1,48 @@
+import type { GgmlType } from "../files/element-types.js";
+import type { AttentionMask } from "./attention-mask.js";
+import type { Graph } from "./graph.js";
+import type { Pointer } from "./symbols.js";
+import type { Tensor } from "./tensor.js";
+import type { TokenHeads } from "./token-attention.js";
+
+/** Memory that weights lie in. Equal places are one object. */
+export interface WeightPlace {
+  readonly bufferType: Pointer;
+  /** Whether a tensor's bytes are written in one call: they are laid out anew then. */
+  readonly isWrittenWhole: boolean;
+}
+
+/** The nodes of one graph that devices want in ways of their own. */
+export interface Kernels {
+  /** Weights [in, out] times x [in, rows]: [out, rows]. */
+  product(weights: Tensor, x: Tensor): Tensor;
+  /**
+   * Attention of some rows over the keys and values of a mask, with sums in 32 bit.
+   *
+   * @param q [D, H, T] F32.
+   * @param k [D, N, H'], F32 or F16; v likewise, of the same type.
+   * @param scale what scores are multiplied by.
+   * @returns [D * H, T] F32.
+   */
+  attention(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: number): Tensor;
+  /** Attention of one row of each of S sequences: [D * H, S] F32. */
+  tokenAttention(heads: TokenHeads): Tensor;
+}
+
+/** How models are computed on a kind of device: all that differs from kind to kind, and that graphs are built by. */
+export interface DevicePolicy {
+  /**
+   * Rows that belong together start at multiples of this in a graph, and the graph's rows are as many: then kernels compute
+   * a row alike wherever it stands.
+   */
+  readonly rowGroup: number;
+  /** Rows of a prompt's piece that is not its last come in multiples of this, for fewer cost as much. */
+  readonly pieceStep: number;
+  /** The most elements that one node copies, transposes or turns. */
+  readonly maxNodeElements: number;
+  /** The most rows of one graph. @param largestWeights elements of the largest weights that all rows are multiplied by. */
+  graphRows(largestWeights: number): number;
+  /** @param use what weights of this type and shape are for: to be multiplied by, to look rows up in, or neither. */
+  weightPlace(type: GgmlType, ne: readonly number[], use: "product" | "lookup" | "other"): WeightPlace;
+  kernels(graph: Graph): Kernels;
+}
