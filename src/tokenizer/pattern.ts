@@ -1,14 +1,9 @@
 import { createContext, Script } from "node:vm";
-import * as library from "@huggingface/tokenizers";
+import { SplitPreTokenizer } from "@huggingface/tokenizers";
 import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import type { JsonFields } from "./json-fields.js";
 import { judgeExpression } from "./linear-expression.js";
-
-/** The library's type files name no file endings, so that Node's resolution finds none of their exports but the top ones. */
-const { SplitPreTokenizer } = library as unknown as {
-  readonly SplitPreTokenizer: new (config: object) => { readonly pattern: RegExp | null };
-};
 
 /** What is looked for in a text. */
 export interface Pattern {
