@@ -1,8 +1,7 @@
 import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
-import { quantizeRows } from "../../src/ggml/quantize.js";
+import { ggmlQuantizer } from "../../tests/models/ggml-quantizer.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../../tests/models/random-gguf.js";
 
 /** Shapes of real models; the weights are random, so that no benchmark needs a download. */
@@ -46,11 +45,9 @@ export async function benchModel(name: BenchModel): Promise<string> {
   if (existsSync(path)) return path;
   mkdirSync(folder, { recursive: true });
   console.error(`Writing ${path} …`);
-  const ggml = loadGgml(await findGgmlDirectory("cpu"));
-  const quantize: RandomGgufOptions["quantizeRows"] = (type, data, rowLength) =>
-    quantizeRows(ggml, type, data, rowLength);
+  const quantizeRows = await ggmlQuantizer();
   const partial = `${path}.${process.pid}.partial`;
-  writeRandomGguf(partial, { ...shapes[name], cheap: true, quantizeRows: quantize, seed: 1 });
+  writeRandomGguf(partial, { ...shapes[name], cheap: true, quantizeRows, seed: 1 });
   renameSync(partial, path);
   return path;
 }

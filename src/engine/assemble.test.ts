@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
+import { rotateKeys } from "../../tests/oracles/rotate-keys.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { KVRows } from "../model/kv-rows.js";
-import { rotateKeys } from "../model/rope.js";
 import { AssembledContext, assemble, contextBytes } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { type LoadedModel, loadModel } from "./model.js";

@@ -1,12 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { optionsOf } from "../files/options.js";
 import { createSampler, type TokenHistory } from "./sampler.js";
-import { parseSamplingOptions, type SamplingInput } from "./sampling-options.js";
+import { type SamplingInput, samplingFields, samplingOf } from "./sampling-options.js";
+
+const parse = (input: unknown) => samplingOf(optionsOf(samplingFields)("sample", input));
 
 const NO_HISTORY: TokenHistory = { promptIds: [], generatedIds: [] };
 
 function samplerOf(input: SamplingInput, vocabSize: number) {
-  return createSampler(parseSamplingOptions(input), { vocabSize, drawSeed: () => 1 });
+  return createSampler(parse(input), { vocabSize, drawSeed: () => 1 });
 }
 
 function sampleOne(input: SamplingInput, logits: readonly number[], history = NO_HISTORY) {
@@ -126,7 +129,7 @@ test("createSampler(): same seed, same tokens, pinned; another seed, others", ()
 });
 
 test("createSampler(): draws a seed where none is given, and says it", () => {
-  const seeded = createSampler(parseSamplingOptions({}), { vocabSize: 1, drawSeed: () => 99 });
+  const seeded = createSampler(parse({}), { vocabSize: 1, drawSeed: () => 99 });
   expect(seeded.seed).toBe(99);
   expect(samplerOf({ seed: 5 }, 1).seed).toBe(5);
 });
@@ -177,7 +180,7 @@ test("createSampler(): any options give a token that the logits allow", () => {
 });
 
 test("createSampler(): ids without text are never chosen or told, but count in probabilities", () => {
-  const sampler = createSampler(parseSamplingOptions({ topLogprobs: 3 }), {
+  const sampler = createSampler(parse({ topLogprobs: 3 }), {
     vocabSize: 3,
     numTokens: 2,
     drawSeed: () => 1,
@@ -186,7 +189,7 @@ test("createSampler(): ids without text are never chosen or told, but count in p
   expect(id).toBe(0);
   expect(logprob).toBeCloseTo(-Math.log(2 + Math.exp(5)), 10);
   expect(top.map((token) => token.id)).toEqual([0, 1]);
-  const hot = createSampler(parseSamplingOptions({ temperature: 100 }), {
+  const hot = createSampler(parse({ temperature: 100 }), {
     vocabSize: 3,
     numTokens: 2,
     drawSeed: () => 1,

@@ -1,8 +1,11 @@
 import { expect, test } from "vitest";
-import { parseSamplingOptions } from "./sampling-options.js";
+import { optionsOf } from "../files/options.js";
+import { samplingFields, samplingOf } from "./sampling-options.js";
 
-test("parseSamplingOptions(): the defaults are greedy, 200 tokens, all else off", () => {
-  expect(parseSamplingOptions({})).toEqual({
+const parse = (input: unknown) => samplingOf(optionsOf(samplingFields)("sample", input));
+
+test("samplingOf(): the defaults are greedy, 200 tokens, all else off", () => {
+  expect(parse({})).toEqual({
     temperature: 0,
     topK: 0,
     topP: 1,
@@ -19,9 +22,9 @@ test("parseSamplingOptions(): the defaults are greedy, 200 tokens, all else off"
   });
 });
 
-test("parseSamplingOptions(): keeps what is given", () => {
+test("samplingOf(): keeps what is given", () => {
   const input = { temperature: 0.7, topK: 40, topP: 0.9, minP: 0.05, repetitionPenalty: 1.1, seed: 2 ** 53 - 1 };
-  expect(parseSamplingOptions({ ...input, logitBias: { 5: -100, 7: 1.5 }, stop: ["\n\n", "😀"] })).toMatchObject({
+  expect(parse({ ...input, logitBias: { 5: -100, 7: 1.5 }, stop: ["\n\n", "😀"] })).toMatchObject({
     ...input,
     logitBias: new Map([
       [5, -100],
@@ -66,7 +69,7 @@ test.each([
   [undefined, "the options are undefined, wanted an object"],
   ["x", 'the options are "x", wanted an object'],
   [[], "the options are [], wanted an object"],
-])("parseSamplingOptions(): refuses %o", (input, message) => {
-  expect(() => parseSamplingOptions(input)).toThrow(message);
-  expect(() => parseSamplingOptions(input)).toThrow(/^Cannot sample: [^\n]*$/);
+])("samplingOf(): refuses %o", (input, message) => {
+  expect(() => parse(input)).toThrow(message);
+  expect(() => parse(input)).toThrow(/^Cannot sample: [^\n]*$/);
 });

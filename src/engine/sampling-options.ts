@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { InputRangeError } from "../files/input-error.js";
-import { optionsOf, schemaOf, wholeNumber } from "../files/options.js";
+import { schemaOf, wholeNumber } from "../files/options.js";
 import { aNumber, defaulted, setting } from "../files/settings.js";
 import { EngineError } from "./engine-error.js";
 
-/** An answer's length, ends and choice of tokens. Every field has a default; `parseSamplingOptions` fills them in. */
+/** An answer's length, ends and choice of tokens. Every field has a default in `samplingFields`. */
 export interface SamplingOptions {
   /** 0: always the likeliest token. */
   readonly temperature: number;
@@ -81,22 +81,11 @@ export const samplingFields = {
 };
 
 const schema = schemaOf(samplingFields);
-const read = optionsOf(samplingFields);
 
 /** Sampling options as a caller gives them: all optional; logitBias as an object, as JSON has it. */
 export type SamplingInput = z.input<typeof schema>;
 
-/**
- * Checks a caller's sampling options and fills in the defaults: temperature 0, 200 tokens, all else off.
- *
- * @throws TypeError, RangeError as `optionsOf`.
- * @example { temperature: -1 }: "Cannot sample: temperature is -1, wanted a finite number from 0 on"
- */
-export function parseSamplingOptions(input: unknown): SamplingOptions {
-  return samplingOf(read("sample", input));
-}
-
-/** parseSamplingOptions() of what was checked. @throws RangeError for options that do not go together. */
+/** What a caller gave and `samplingFields` checked, with the defaults. @throws RangeError for options that do not go together. */
 export function samplingOf({ seed, logitBias, ...rest }: z.output<typeof schema>): SamplingOptions {
   if (!rest.logprobs && rest.topLogprobs > 0) {
     throw new InputRangeError(`Cannot sample: topLogprobs is ${rest.topLogprobs}, wanted 0 where logprobs is false`);

@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, onTestFinished, test } from "vitest";
 import { expectInTime } from "../../tests/in-time.js";
+import { dequantizeRows, quantizeRows } from "../../tests/models/ggml-quantizer.js";
 import { tensorTypes } from "../files/element-types.js";
 import { Backend } from "./backend.js";
 import { Graph } from "./graph.js";
 import { type BackendKind, cpuFeatures, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
-import { dequantizeRows, quantizeRows } from "./quantize.js";
 
 const directory = await findGgmlDirectory("cpu");
 const ggml = loadGgml(directory);
@@ -144,7 +144,7 @@ test("DevicePolicy.weightPlace(): products over repacked weights equal those ove
       const out = graph.output(graph.mulMat(storage.get("w"), x));
       results.push([...(await backend.compute(graph, () => backend.readFloats(out)))]);
     }
-    const exact = dequantizeRows(ggml, type, bytes);
+    const exact = await dequantizeRows(ggml, type, bytes);
     for (let row = 0; row < 4; row++) {
       for (let column = 0; column < 32; column++) {
         let sum = 0;

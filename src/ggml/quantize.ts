@@ -3,45 +3,9 @@ import { elementTypes, type GgmlType, rowBytes } from "../files/element-types.js
 import type { Ggml } from "./library.js";
 import type { Bound, Pointer } from "./symbols.js";
 
-/**
- * Rows in another element type, by ggml's own reference routines.
- *
- * @param values rows of rowLength F32 elements, one after another.
- * @returns the rows' bytes in the type.
- * @throws RangeError if the values are no whole rows, or a row does not fill whole blocks of the type.
- */
-export function quantizeRows(
-  ggml: Ggml,
-  type: GgmlType,
-  values: Float32Array,
-  rowLength: number,
-): Uint8Array<ArrayBuffer> {
-  const rows = values.length / rowLength;
-  if (!Number.isInteger(rows))
-    throw new RangeError(`Cannot convert ${values.length} elements to ${type}: rows of ${rowLength} are wanted`);
-  const out = new Uint8Array(rowBytes(type, rowLength) * rows);
-  if (type === "F32") out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  else ggml.symbols.ggml_quantize_chunk(elementTypes[type].id, values, out, 0, rows, rowLength, null);
-  return out;
-}
-
 /** Offset of to_float in ggml_type_traits: name, block size, interleaved block size, type size, is_quantized. */
 const toFloatOffset = 40;
 const toFloatPrototype = koffi.proto("void (const void *from, void *to, int64_t count)");
-
-/**
- * Elements of any type as F32.
- * @param bytes whole blocks of the type.
- */
-export function dequantizeRows(ggml: Ggml, type: GgmlType, bytes: Uint8Array): Float32Array<ArrayBuffer> {
-  const { blockSize, typeSize } = elementTypes[type];
-  if (bytes.byteLength % typeSize !== 0) {
-    throw new RangeError(`Cannot convert ${bytes.byteLength} bytes of ${type}: blocks of ${typeSize} bytes are wanted`);
-  }
-  const values = new Float32Array((bytes.byteLength / typeSize) * blockSize);
-  dequantizeInto(ggml, type, bytes, values);
-  return values;
-}
 
 function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: Float32Array): void {
   if (type === "F32") {

@@ -88,53 +88,6 @@ export function attentionFactor(rope: RopeConfig): number {
   return rope.scaling.kind === "yarn" ? rope.scaling.attentionFactor : 1;
 }
 
-/**
- * Turns stored keys to their place in the prompt: the slow, obvious way, against which the fast one is tested.
- *
- * Stored keys are the keys before RoPE. RoPE turns the key at position p by p times each pair's angle, so row t of a
- * block that starts at `firstPosition` is turned once, by firstPosition + t, and grows by YaRN's attention factor, once.
- *
- * @param K_THD keys of one layer before RoPE, [T tokens, H heads, D head size], D innermost.
- * @param numHeads H, so that T is known.
- * @param firstPosition where the block's first token stands in the prompt, in tokens, 0 or more.
- * @returns the turned keys, [T, H, D].
- * @throws RangeError if K_THD does not hold a whole number of tokens, or a number is out of range.
- * @see arXiv:2409.15355v5 §2.3
- * @example keys [1, 0], one token, one head, at position 1: [cos 1, sin 1]
- */
-export function rotateKeys(
-  K_THD: Float32Array,
-  numHeads: number,
-  firstPosition: number,
-  rope: RopeConfig,
-): Float32Array {
-  const { headSize } = rope;
-  const rowLength = numHeads * headSize;
-  if (!Number.isSafeInteger(rowLength) || rowLength <= 0 || K_THD.length % rowLength !== 0) {
-    throw new RangeError(
-      `Cannot rotate ${K_THD.length} elements of keys: no whole number of tokens with ${numHeads} heads of ${headSize}`,
-    );
-  }
-  if (!Number.isSafeInteger(firstPosition) || firstPosition < 0) {
-    throw new RangeError(`Cannot rotate keys: the first position is ${firstPosition}, 0 or more is wanted`);
-  }
-  const frequencies = inverseFrequencies(rope);
-  const growth = attentionFactor(rope);
-  const turned = new Float32Array(K_THD.length);
-  for (let start = 0; start < K_THD.length; start += headSize) {
-    const position = firstPosition + Math.floor(start / rowLength);
-    for (let i = 0; i < frequencies.length; i += 1) {
-      const first = start + (rope.pairs === "half" ? i : 2 * i);
-      const second = rope.pairs === "half" ? first + headSize / 2 : first + 1;
-      const angle = position * (frequencies[i] ?? 0);
-      const [x, y] = [K_THD[first] ?? 0, K_THD[second] ?? 0];
-      turned[first] = growth * (x * Math.cos(angle) - y * Math.sin(angle));
-      turned[second] = growth * (x * Math.sin(angle) + y * Math.cos(angle));
-    }
-  }
-  return turned;
-}
-
 function plainFrequencies({ headSize, theta }: RopeConfig): Float64Array {
   if (!Number.isSafeInteger(headSize) || headSize < 2 || headSize % 2 !== 0 || headSize > 2 ** 16) {
     throw new RangeError(

@@ -1,12 +1,12 @@
 import { truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
+import { dequantizeRows } from "../../tests/models/ggml-quantizer.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { weightsConversions } from "../files/element-types.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
-import { dequantizeRows } from "../ggml/quantize.js";
 import { openModel } from "./open-model.js";
 import { convertedType, estimateWeightBytes, loadWeights } from "./weights.js";
 
@@ -48,7 +48,7 @@ test.each(weightsConversions)(
     expect(weights.byteLength).toBeLessThan(estimate + 64 * 64);
     using plain = await loadWeights(backend, source, { conversion: "f32" });
     const wanted = backend.readFloats(plain.tensors.get("token_embd.weight")!);
-    const found = dequantizeRows(ggml, embedding.type, backend.read(embedding));
+    const found = await dequantizeRows(ggml, embedding.type, backend.read(embedding));
     for (const [i, x] of wanted.entries()) {
       if (!(Math.abs(found[i]! - x) <= errors[conversion])) expect(found[i]).toBe(x);
     }

@@ -7,7 +7,7 @@ import type { EngineOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { expectError } from "../../src/files/test-files.suite.js";
 import { findGgmlDirectory, type Ggml, loadGgml, type NativeCounts } from "../../src/ggml/library.js";
-import { quantizeRows } from "../../src/ggml/quantize.js";
+import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import type { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
 import { type RandomModelOptions, writeRandomModel } from "../models/random-model.js";
@@ -35,12 +35,9 @@ export class LawModels {
   }
 
   async gguf(options: Omit<RandomGgufOptions, "quantizeRows">): Promise<string> {
-    const ggml = await testGgml();
+    const quantizeRows = await ggmlQuantizer();
     return this.#write(`${JSON.stringify(options)}.gguf`, (path) =>
-      writeRandomGguf(path, {
-        ...options,
-        quantizeRows: (type, data, rowLength) => quantizeRows(ggml, type, data, rowLength),
-      }),
+      writeRandomGguf(path, { ...options, quantizeRows }),
     );
   }
 

@@ -14,7 +14,7 @@ import {
 } from "./random-shape.js";
 import { makeTokenizer } from "./random-tokenizer.js";
 
-/** Rows of numbers to rows of a type, as ggml packs them: the signature of src/ggml/quantize.ts. */
+/** Rows of numbers to rows of a type, as ggml packs them: ggml-quantizer.ts. */
 export type QuantizeRows = (type: TensorType, data: Float32Array, rowLength: number) => Uint8Array;
 
 export interface RandomGgufOptions extends RandomModelShape {

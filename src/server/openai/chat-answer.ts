@@ -113,6 +113,6 @@ function topOf({ text, logprob, bytes }: SpelledLogprob): z.output<z.ZodObject<t
 }
 
 /** JSON has no infinity; -9999 is what OpenAI tells of tokens that are out of reach. */
-function finite(logprob: number): number {
+export function finite(logprob: number): number {
   return Math.max(logprob, -9999);
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { countCharacters } from "../../blocks/segment.js";
 import type { SpelledToken, Token } from "../../engine/results.js";
+import { finite } from "./chat-answer.js";
 
 /** The log-probabilities of `/v1/completions`: lists that go together. */
 export const legacyLogprobsSchema = z.object({
@@ -106,9 +107,4 @@ function topOf(token: SpelledToken): Record<string, number> | null {
 function spell({ text, bytes }: Token): string {
   const isWhole = Buffer.from(text).equals(Uint8Array.from(bytes));
   return isWhole ? text : `bytes:${bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
-}
-
-/** JSON has no infinity; -9999 is what OpenAI tells of tokens that are out of reach. */
-function finite(logprob: number): number {
-  return Math.max(logprob, -9999);
 }
