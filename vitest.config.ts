@@ -8,8 +8,12 @@ export default defineConfig({
     exclude: ["tests/**/*.soak.test.ts", "node_modules/**", "dist/**"],
     testTimeout: 30_000,
     hookTimeout: 60_000,
-    // A second, the default, is short on a busy machine; what is there at once does not wait.
-    expect: { poll: { timeout: 15_000 } },
+    expect: {
+      // A second, the default, is short on a busy machine; what is there at once does not wait.
+      poll: { timeout: 15_000 },
+      // A test that expects nothing cannot fail where its loop had nothing to go over.
+      requireAssertions: true,
+    },
     // Native compute wants the cores: files run in turn, two at a time.
     maxWorkers: 2,
     pool: "forks",

@@ -10,5 +10,6 @@ export default defineConfig({
     maxWorkers: 1,
     pool: "forks",
     reporters: ["verbose"],
+    expect: { requireAssertions: true },
   },
 });

@@ -61,7 +61,7 @@ for (const [name, options] of Object.entries(models)) {
     await expectSameLogprobs(bound, await scores(output, "keep"), (how) => scores(source, "keep", how));
   });
 
-  test(`convert: llama.cpp equals the folder that ${name} came from`, async ({ skip }) => {
+  test(`convert: llama.cpp equals the folder that ${name} came from`, { timeout: 120_000 }, async ({ skip }) => {
     if (noLlamaCpp !== undefined) skip(noLlamaCpp);
     const source = join(folder, `${name}-there`);
     const output = join(folder, `${name}-there.gguf`);

@@ -23,7 +23,7 @@ const pairs: readonly (readonly [string, TensorType])[] = [
 ];
 
 for (const [name, type] of pairs) {
-  test(`Engine.score(): full mode of ${name} in ${type} equals llama.cpp`, async ({ skip }) => {
+  test(`Engine.score(): full mode of ${name} in ${type} equals llama.cpp`, { timeout: 120_000 }, async ({ skip }) => {
     if (reason !== undefined) skip(reason);
     const path = join(folder, `${name}-${type}.gguf`);
     const { numCounted } = await compareWithLlamaCpp(path, { ...comparedModels[name]!, type }, [90], 64, 1);

@@ -13,7 +13,7 @@ const reason = await whyNoLlamaCpp();
 
 // One of each architecture; the soak test has all.
 for (const name of ["llama-biases-head-24", "mistral-head-32", "qwen2-yarn-mha", "qwen3-head-32-gqa"]) {
-  test(`llamaCppScores(): equals PyTorch on ${name}`, async ({ skip }) => {
+  test(`llamaCppScores(): equals PyTorch on ${name}`, { timeout: 120_000 }, async ({ skip }) => {
     if (reason !== undefined) skip(reason);
     await expectSameOracles(name, folder);
   });
