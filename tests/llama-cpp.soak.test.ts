@@ -18,7 +18,7 @@ for (const name of Object.keys(comparedModels)) {
         if (reason !== undefined) skip(reason);
         const path = join(folder, `${name}-${type}-${mixed}.gguf`);
         const options = { ...comparedModels[name]!, numLayers: 4, type, mixed };
-        const found = await compareWithLlamaCpp(path, options, [90, 1, 700, 1400], 64, 1);
+        const found = await compareWithLlamaCpp(path, options, [1, 90, 700, 1400], 64, 1);
         console.log(
           `${name} ${label}: ${found.numCounted} of 256 steps counted, log-probabilities at most ${found.worstLogprob.toExponential(1)} apart`,
         );
