@@ -8,6 +8,7 @@ import { convertRows } from "../data/rag/convert-rows.js";
 import { retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import { embeddedModelPath } from "../engine/model.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
+import { isInputError } from "../files/input-error.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
@@ -340,8 +341,9 @@ function jsonObject(flag: string): (text: string) => JsonObject {
     try {
       const value = parseJson(text, flag);
       if (isJsonObject(value)) return value;
-    } catch {
+    } catch (error) {
       // Told below.
+      if (!isInputError(error)) throw error;
     }
     throw new UsageError(`Cannot use ${flag}: it is ${quote(text, 80)}, wanted a JSON object`);
   };

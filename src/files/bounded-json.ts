@@ -1,4 +1,5 @@
 import { isAscii, isUtf8 } from "node:buffer";
+import { InputRangeError, isInputError } from "./input-error.js";
 import { quote } from "./quote.js";
 import { readFully } from "./read-range.js";
 import { openRegularFile } from "./regular-file.js";
@@ -25,14 +26,14 @@ export interface JsonLimits {
  * Parses JSON from outside: bounded in size and depth. A byte order mark at the start is dropped.
  *
  * @param what the text's origin for the error, for instance a quoted path.
- * @throws Error of one line if the text is too large, too deep, no UTF-8 or no JSON.
+ * @throws RangeError of one line if the text is too large, too deep, no UTF-8 or no JSON.
  * @example parseJson('{"a":[1]}', "the test") is { a: [1] }
  */
 export function parseJson(source: string | Uint8Array, what: string, limits: JsonLimits = {}): JsonValue {
   const maxBytes = limits.maxBytes ?? defaultMaxBytes;
   const size = typeof source === "string" ? source.length : source.byteLength;
   if (size > maxBytes) {
-    throw new Error(`Cannot read ${what}: it has ${size} bytes, at most ${maxBytes} are read`);
+    throw new InputRangeError(`Cannot read ${what}: it has ${size} bytes, at most ${maxBytes} are read`);
   }
   return parseText(decode(source, what), what, limits);
 }
@@ -52,7 +53,8 @@ export function isJsonObjectBytes(bytes: Uint8Array, what: string, limits: JsonL
   try {
     // A character a byte: brackets, quotes and keys that are equal are the same in it.
     return isJsonObject(parseText(latin1(withoutMark(bytes)), what, limits));
-  } catch {
+  } catch (error) {
+    if (!isInputError(error)) throw error;
     // The error is to quote the characters.
     return isJsonObject(parseJson(bytes, what, limits));
   }
@@ -63,10 +65,11 @@ function parseText(text: string, what: string, limits: JsonLimits): JsonValue {
   try {
     return JSON.parse(text);
   } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
     // The engine's message may quote the text, line ends, colours of a terminal and all.
-    const says = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 200) : String(error);
+    const says = error.message.replace(/\s+/g, " ").slice(0, 200);
     const reason = says.replace(/\p{Cc}/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`);
-    throw new Error(`Cannot read ${what}: it is no JSON, ${reason}`, { cause: error });
+    throw new InputRangeError(`Cannot read ${what}: it is no JSON, ${reason}`, { cause: error });
   }
 }
 
@@ -76,7 +79,7 @@ export async function readJson(path: string, limits: JsonLimits = {}): Promise<J
   try {
     const maxBytes = limits.maxBytes ?? defaultMaxBytes;
     if (size > maxBytes) {
-      throw new Error(`Cannot read ${quote(path)}: it has ${size} bytes, at most ${maxBytes} are read`);
+      throw new InputRangeError(`Cannot read ${quote(path)}: it has ${size} bytes, at most ${maxBytes} are read`);
     }
     const bytes = new Uint8Array(size);
     await readFully(handle, bytes, 0, path);
@@ -98,7 +101,7 @@ function decode(source: string | Uint8Array, what: string): string {
   if (typeof source === "string") {
     return source.startsWith("\ufeff") ? source.slice(1) : source;
   }
-  if (!isUtf8(source)) throw new Error(`Cannot read ${what}: it is not UTF-8`);
+  if (!isUtf8(source)) throw new InputRangeError(`Cannot read ${what}: it is not UTF-8`);
   const bytes = withoutMark(source);
   return isAscii(bytes) ? latin1(bytes) : asBuffer(bytes).toString("utf8");
 }
@@ -122,7 +125,7 @@ const backslashUnit = 0x5c;
 /**
  * Walks over the text's brackets and strings before it is parsed. Whether the text is JSON at all is left to the parser.
  *
- * @throws Error of one line if it is nested deeper or holds more keys than allowed, or an object names a key twice.
+ * @throws RangeError of one line if it is nested deeper or holds more keys than allowed, or an object names a key twice.
  */
 export function checkNesting(text: string, what: string, limits: Omit<JsonLimits, "maxBytes">): void {
   const { maxDepth = 64, uniqueKeys = false, maxKeys = Number.POSITIVE_INFINITY } = limits;
@@ -158,10 +161,10 @@ export function checkNesting(text: string, what: string, limits: Omit<JsonLimits
         break;
     }
     if (open.length > maxDepth) {
-      throw new Error(`Cannot read ${what}: its JSON is nested more than ${maxDepth} deep`);
+      throw new InputRangeError(`Cannot read ${what}: its JSON is nested more than ${maxDepth} deep`);
     }
     if (numKeys > maxKeys) {
-      throw new Error(`Cannot read ${what}: it holds over ${maxKeys} keys, lists and objects, wanted fewer`);
+      throw new InputRangeError(`Cannot read ${what}: it holds over ${maxKeys} keys, lists and objects, wanted fewer`);
     }
   }
 }
@@ -191,7 +194,7 @@ function addKey(keys: Set<string>, literal: string, what: string): void {
   const key: JsonValue = literal.includes("\\") ? parseJson(literal, what) : literal.slice(1, -1);
   if (typeof key === "string") {
     if (keys.has(key)) {
-      throw new Error(`Cannot read ${what}: the key ${quote(key)} stands twice in one object`);
+      throw new InputRangeError(`Cannot read ${what}: the key ${quote(key)} stands twice in one object`);
     }
     keys.add(key);
   }

@@ -3,13 +3,14 @@ import { Agent, get } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
-import type { FastifyInstance } from "fastify";
+import fastify, { type FastifyInstance } from "fastify";
 import { expect, test } from "vitest";
 import { EngineError } from "../engine/engine-error.js";
 import type { BlockId } from "../kv/block-id.js";
 import { ApiKeys } from "./api-keys.js";
 import { type AppOptions, createApp } from "./app.js";
 import { FakeEngine, type FakeEngineOptions } from "./fake-engine.suite.js";
+import { readJsonBodies } from "./json-body.js";
 import { loadConfig } from "./server-config.js";
 import { serverLogger } from "./server-logger.js";
 
@@ -794,4 +795,17 @@ test("createApp(): malformed bodies of any kind are a 4xx with a clear message",
     }),
     { numRuns: 250 },
   );
+});
+
+test("readJsonBodies(): a fault of ours while a body is read is no 400", async () => {
+  const app = fastify();
+  const broken: { maxDepth: number; maxKeys: number } = {
+    maxKeys: 9,
+    get maxDepth() {
+      return Number(BigInt(64) + (1 as unknown as bigint));
+    },
+  };
+  readJsonBodies(app, broken);
+  app.post("/", async () => "");
+  expect((await app.inject({ method: "POST", url: "/", payload: { a: 1 } })).statusCode).toBe(500);
 });

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { checkNesting } from "../files/bounded-json.js";
+import { isInputError } from "../files/input-error.js";
 import { clip, quote } from "../files/quote.js";
 import { ApiError } from "./api-error.js";
 
@@ -41,7 +42,7 @@ export function readJsonBodies(
     try {
       checkNesting(text, "the body", { ...limits, uniqueKeys: true });
     } catch (error) {
-      done(invalidJson(error instanceof Error ? error.message : String(error), error));
+      done(isInputError(error) ? invalidJson(error.message, error) : (error as Error));
       return;
     }
     if (text.trim() === "") {
