@@ -224,6 +224,7 @@ class WatchedEngine implements Engine {
     signal?: AbortSignal,
   ): Promise<void> {
     try {
+      signal?.throwIfAborted();
       for await (const event of this.#events<K>(call, signal)) await take(event);
     } catch (error) {
       // The reason itself is not sent.
