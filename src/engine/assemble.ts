@@ -2,6 +2,7 @@ import { elementTypes } from "../files/element-types.js";
 import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
+import { partsOfGraphs } from "../model/graph-sizes.js";
 import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
 import type { SharedRows } from "../model/rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
@@ -171,27 +172,32 @@ export async function assemble(
   if (numRows === 0) return;
   const stepsOfRows = Math.max(1, Math.floor(device.maxNodeElements / rowElements(config, 1)));
   const runs = ropeRuns(decoder);
-  const fill = (graph: Graph) => {
-    let row = 0;
-    for (const { memory, shape } of blocks) {
+  const parts: ((graph: Graph) => void)[] = [];
+  let row = 0;
+  for (const { memory, shape } of blocks) {
+    const { numTokens } = shape;
+    const at = row;
+    parts.push((graph) => {
       for (const part of ["keys", "values"] as const) {
-        const { numTokens } = shape;
-        const into = context[part].packed(graph, row, numTokens);
+        const into = context[part].packed(graph, at, numTokens);
         graph.expand(graph.copy(memory[part].packed(graph, 0, numTokens), into));
       }
-      row += shape.numTokens;
-    }
-    for (let first = 0; first < numRows; first += stepsOfRows) {
-      const count = Math.min(stepsOfRows, numRows - first);
+    });
+    row += numTokens;
+  }
+  for (let first = 0; first < numRows; first += stepsOfRows) {
+    const count = Math.min(stepsOfRows, numRows - first);
+    parts.push((graph) => {
       const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
       for (const { rope, ...layers } of runs) {
         if (rope === undefined) continue;
         const keys = context.keys.asOneLayer(graph, first, count, layers);
         graph.expand(graph.rope(keys, at, rope, true));
       }
-    }
-  };
-  await runner.run(Math.ceil(numRows / laidRowsPerRow), fill, signal);
+    });
+  }
+  const graphs = partsOfGraphs(decoder.ggml, parts);
+  for (const fill of graphs) await runner.run(Math.ceil(numRows / laidRowsPerRow / graphs.length), fill, signal);
   context.length = numRows;
 }
 

@@ -2,6 +2,7 @@ import type { Backend, PreparedGraph } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { DecodeStep } from "../model/decode-step.js";
 import type { Decoder } from "../model/decoder.js";
+import { type GraphSizes, partsOfGraphs } from "../model/graph-sizes.js";
 import type { KVRows } from "../model/kv-rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
@@ -76,13 +77,15 @@ interface KeptStep {
 export class DecodeSteps implements Disposable {
   readonly #backend: Backend;
   readonly #decoder: Decoder;
+  readonly #sizes: GraphSizes;
   /** Least recently used first. */
   readonly #kept = new Map<string, KeptStep>();
   #numBuilt = 0;
 
-  constructor(backend: Backend, decoder: Decoder) {
+  constructor(backend: Backend, decoder: Decoder, sizes: GraphSizes) {
     this.#backend = backend;
     this.#decoder = decoder;
+    this.#sizes = sizes;
   }
 
   /** How many were built so far. */
@@ -98,16 +101,20 @@ export class DecodeSteps implements Disposable {
   async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<Float32Array[]> {
     const runs = planRuns(works);
     await this.#clear(runs, signal);
-    const { step, prepared } = this.#get(runs);
-    const ordered = runs.flatMap((run) => run.works);
-    step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
-    const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
+    const { maxRuns } = this.#sizes;
     const { vocabSize } = this.#decoder.config;
-    const row = new Map(ordered.map((work, i) => [work, i]));
+    const logits = new Map<DecodeWork, Float32Array>();
+    for (let first = 0; first < runs.length; first += maxRuns) {
+      const some = runs.slice(first, first + maxRuns);
+      const { step, prepared } = this.#get(some);
+      const ordered = some.flatMap((run) => run.works);
+      step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
+      const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
+      for (const [i, work] of ordered.entries()) logits.set(work, all.subarray(i * vocabSize, (i + 1) * vocabSize));
+    }
     return works.map((work) => {
-      const i = row.get(work) as number;
       work.context.length += 1;
-      return all.subarray(i * vocabSize, (i + 1) * vocabSize);
+      return logits.get(work) as Float32Array;
     });
   }
 
@@ -128,13 +135,18 @@ export class DecodeSteps implements Disposable {
         .map((work) => ({ ...work, slot: slotOf(work), numKeys })),
     );
     if (tails.length === 0) return;
-    using graph = new Graph(this.#decoder.ggml);
-    const ends = tails.map(({ slot, context, numKeys }) => {
-      const end = Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime));
-      for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, end - context.cleared);
-      return end;
+    const ends = tails.map(({ slot, context, numKeys }) =>
+      Math.min(slot.keys.capacity, Math.max(numKeys, context.cleared + rowsClearedAtATime)),
+    );
+    const clears = tails.map(({ slot, context }, i) => (graph: Graph) => {
+      const count = (ends[i] as number) - context.cleared;
+      for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, count);
     });
-    await this.#backend.compute(graph, () => undefined, signal);
+    for (const fill of partsOfGraphs(this.#decoder.ggml, clears)) {
+      using graph = new Graph(this.#decoder.ggml);
+      fill(graph);
+      await this.#backend.compute(graph, () => undefined, signal);
+    }
     for (const [i, { context }] of tails.entries()) context.cleared = ends[i] as number;
   }
 

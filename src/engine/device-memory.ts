@@ -1,7 +1,14 @@
-import { elementTypeOf } from "../files/element-types.js";
+import { elementTypeOf, type KVType } from "../files/element-types.js";
 import { type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
+import type { Decoder } from "../model/decoder.js";
 import { KVRows, rowElements } from "../model/kv-rows.js";
 import type { KVMemory, Region } from "./kv-memory.js";
+
+/** What a block of this many tokens looks like at rest. */
+export function blockShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
+  const { numLayers, numKvHeads, headSize } = decoder.config;
+  return { numLayers, numKvHeads, headSize, numTokens, type: kvType };
+}
 
 /** A block KV's bytes in a device's memory, which graphs read and write. */
 export class DeviceBlockMemory implements BlockMemory {

@@ -1,9 +1,9 @@
 import type { Backend } from "../ggml/backend.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, forward, type WantedLogits } from "../model/decoder.js";
+import type { GraphSizes } from "../model/graph-sizes.js";
 import type { Rows } from "../model/rows.js";
-import { DeviceBlockMemory } from "./device-memory.js";
-import { blockShape, blocksPerGraph } from "./encode-block.js";
+import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory } from "./kv-memory.js";
 import type { RowWork } from "./row-queue.js";
 import type { AnyTask } from "./task.js";
@@ -33,11 +33,15 @@ export interface Share {
 export class RowGraph {
   readonly #shares: Share[] = [];
   #numWanted: number;
+  /** Tensors that it has room for. */
+  #room: number;
 
   constructor(
     private readonly decoder: Decoder,
     private readonly memory: KVMemory,
+    private readonly sizes: GraphSizes,
   ) {
+    this.#room = sizes.room;
     this.#numWanted = Math.max(1, Math.floor(maxLogits / decoder.config.vocabSize));
   }
 
@@ -92,15 +96,16 @@ export class RowGraph {
 
   /** The first blocks of an encoding that there is room for: a long one in a graph of its own. */
   #shareOfBlocks({ task, blocks }: RowWork & { kind: "encode" }, maxRows: number, isFirst: boolean): Share | undefined {
-    const maxBlocks = blocksPerGraph(this.decoder) - this.#shares.reduce((sum, { rows }) => sum + rows.length, 0);
     const { rowGroup } = this.decoder.device;
     let numRows = 0;
     let count = 0;
     for (const tokenIds of blocks) {
       const rows = Math.ceil(tokenIds.length / rowGroup) * rowGroup;
-      const fits = numRows + rows <= maxRows || (isFirst && count === 0);
-      if (!fits || count >= maxBlocks) break;
+      const size = this.sizes.ofBlock(tokenIds.length);
+      const fits = numRows + rows <= maxRows && size <= this.#room;
+      if (!fits && !(isFirst && count === 0)) break;
       numRows += rows;
+      this.#room -= size;
       count += 1;
     }
     if (count === 0) return undefined;
@@ -147,6 +152,14 @@ export class RowGraph {
       if (count > maxRows && !isFirst) return undefined;
     }
     const first = context.length;
+    const sizeOf = (rows: number) => this.sizes.ofPiece(rows, first, block !== undefined);
+    // Over a long context attention has many nodes: fewer rows have fewer.
+    while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {
+      count = Math.ceil(count / 2 / pieceStep) * pieceStep;
+    }
+    const size = sizeOf(count);
+    if (!isFirst && size > this.#room) return undefined;
+    this.#room -= size;
     const pin = context.pin();
     return {
       task,

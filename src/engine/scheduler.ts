@@ -4,12 +4,12 @@ import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, pieceRows } from "../model/decoder.js";
+import { GraphSizes } from "../model/graph-sizes.js";
 import type { Admission } from "./admission.js";
 import { AssembledContext, type GraphRunner } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
 import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
-import { DeviceBlockMemory } from "./device-memory.js";
-import { blockShape } from "./encode-block.js";
+import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import { KVMemory } from "./kv-memory.js";
 import { RowGraph } from "./row-graph.js";
 import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
@@ -84,6 +84,7 @@ export class Scheduler implements Disposable {
   readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
   readonly #queue: RowQueue;
+  readonly #sizes: GraphSizes;
   readonly #decodings = new Map<Task<void>, Stepped>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
@@ -101,7 +102,8 @@ export class Scheduler implements Disposable {
   ) {
     const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
     this.memory = new KVMemory(backend, decoder.config, kvType);
-    this.#steps = new DecodeSteps(backend, decoder);
+    this.#sizes = new GraphSizes(decoder, this.memory.contextType);
+    this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
     this.#backend = backend;
@@ -372,7 +374,7 @@ export class Scheduler implements Disposable {
       await nextTurn();
     }
     if (left <= 0) return;
-    const graph = new RowGraph(this.#decoder, this.memory);
+    const graph = new RowGraph(this.#decoder, this.memory, this.#sizes);
     const shares = this.#queue.take(left, (work, maxRows) => graph.add(work, maxRows));
     if (shares.length === 0) return;
     const numRows = shares.reduce((sum, share) => sum + share.numRows, 0);

@@ -68,19 +68,24 @@ export class MaskTensors {
     const key = `${mask.id}: ${firstRow} + ${numRows} by ${group} in ${paddedRows}`;
     const known = this.#tensors.get(key);
     if (known !== undefined) return known;
-    const data = new Uint16Array(numKeys * paddedRows);
-    for (let t = 0; t < numRows; t++) {
-      const start = t * group * numKeys;
-      let end = 0;
-      for (const [first, next] of mask.visible(firstRow + t)) {
-        data.fill(hidden, start + end, start + first);
-        end = next;
-      }
-      data.fill(hidden, start + end, start + numKeys);
-      for (let g = 1; g < group; g++) data.copyWithin(start + g * numKeys, start, start + numKeys);
-    }
-    const tensor = this.graph.input("mask", "F16", [numKeys, paddedRows], data);
+    const make = () => maskData(part, group, paddedRows);
+    const tensor = this.graph.input("mask", "F16", [numKeys, paddedRows], make);
     this.#tensors.set(key, tensor);
     return tensor;
   }
+}
+
+function maskData({ mask, firstRow, numRows, numKeys }: MaskPart, group: number, paddedRows: number): Uint16Array {
+  const data = new Uint16Array(numKeys * paddedRows);
+  for (let t = 0; t < numRows; t++) {
+    const start = t * group * numKeys;
+    let end = 0;
+    for (const [first, next] of mask.visible(firstRow + t)) {
+      data.fill(hidden, start + end, start + first);
+      end = next;
+    }
+    data.fill(hidden, start + end, start + numKeys);
+    for (let g = 1; g < group; g++) data.copyWithin(start + g * numKeys, start, start + numKeys);
+  }
+  return data;
 }

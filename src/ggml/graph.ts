@@ -8,6 +8,11 @@ import {
   describe,
   isContiguous,
   numElements,
+  planTensor,
+  requireContiguous,
+  requirePackedRows,
+  requireSame,
+  requireType,
   type Tensor,
   TensorContext,
 } from "./tensor.js";
@@ -35,23 +40,29 @@ export const maxGraphTensors = 30_000;
  * A compute graph under construction: each method checks shapes, types and strides and adds one node.
  * Shapes are innermost first here, as in ggml.h. The graph owns the descriptions of its tensors, no data. It has room for
  * `maxGraphTensors` from the start: what no tensor uses is never touched, so it costs addresses, not memory.
+ *
+ * A graph that is only counted asks ggml nothing, and holds as many as it is given.
  */
 export class Graph implements Disposable {
-  readonly #context: TensorContext;
-  readonly #graph: Pointer;
+  readonly #native: { readonly context: TensorContext; readonly graph: Pointer } | undefined;
   #numTensors = 0;
   readonly #inputs: { readonly tensor: Tensor; readonly data: ArrayBufferView }[] = [];
 
-  constructor(readonly ggml: Ggml) {
+  constructor(
+    readonly ggml: Ggml,
+    use: "computed" | "counted" = "computed",
+  ) {
+    if (use === "counted") return;
     const { symbols } = ggml;
     const tensorBytes = Number(symbols.ggml_tensor_overhead()) * maxGraphTensors;
     const graphBytes = Number(symbols.ggml_graph_overhead_custom(maxGraphTensors, false));
-    this.#context = new TensorContext(ggml, tensorBytes + graphBytes);
-    this.#graph = symbols.ggml_new_graph_custom(this.#context.pointer, maxGraphTensors, false);
+    const context = new TensorContext(ggml, tensorBytes + graphBytes);
+    this.#native = { context, graph: symbols.ggml_new_graph_custom(context.pointer, maxGraphTensors, false) };
   }
 
   get pointer(): Pointer {
-    return this.#graph;
+    if (this.#native === undefined) throw new Error("Cannot compute a graph: it was only counted");
+    return this.#native.graph;
   }
 
   /** What computing copies in once the graph has memory. */
@@ -66,11 +77,14 @@ export class Graph implements Disposable {
 
   /**
    * A tensor whose data come from JavaScript when the graph is computed.
+   * @param make gives the data, if the graph is not only counted.
    * @throws RangeError if the data are not exactly the tensor's bytes.
    */
-  input(name: string, type: GgmlType, ne: readonly number[], data: ArrayBufferView): Tensor {
+  input(name: string, type: GgmlType, ne: readonly number[], make: ArrayBufferView | (() => ArrayBufferView)): Tensor {
     this.#takeRoom();
-    const tensor = this.#context.newTensor(name, type, ne);
+    if (this.#native === undefined) return planTensor(name, type, ne);
+    const tensor = this.#native.context.newTensor(name, type, ne);
+    const data = typeof make === "function" ? make() : make;
     if (byteLength(tensor) !== data.byteLength) {
       throw new RangeError(
         `Cannot take input ${describe(tensor)}: ${data.byteLength} bytes given, ${byteLength(tensor)} wanted`,
@@ -83,13 +97,13 @@ export class Graph implements Disposable {
 
   /** Marks a tensor whose data are read after computing, and adds what it needs to the graph. */
   output(t: Tensor): Tensor {
-    this.ggml.symbols.ggml_set_output(t.pointer);
+    if (this.#native) this.ggml.symbols.ggml_set_output(t.pointer);
     return this.expand(t);
   }
 
   /** Adds a tensor and all that it needs to the graph, in this order. */
   expand(t: Tensor): Tensor {
-    this.ggml.symbols.ggml_build_forward_expand(this.#graph, t.pointer);
+    if (this.#native) this.ggml.symbols.ggml_build_forward_expand(this.#native.graph, t.pointer);
     return t;
   }
 
@@ -364,12 +378,12 @@ export class Graph implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#context[Symbol.dispose]();
+    this.#native?.context[Symbol.dispose]();
   }
 
   /** ggml ends the process where a graph has more tensors than room. */
   #takeRoom(): void {
-    if (this.#numTensors === maxGraphTensors) {
+    if (this.#native && this.#numTensors === maxGraphTensors) {
       throw new RangeError(`Cannot add to a graph: it holds ${maxGraphTensors} tensors, as many as it has room for`);
     }
     this.#numTensors += 1;
@@ -394,7 +408,7 @@ export class Graph implements Disposable {
 
   #call(name: Operation, ...args: (Pointer | number | null)[]): Pointer {
     this.#takeRoom();
-    return this.ggml.symbols[name](this.#context.pointer, ...args);
+    return this.#native ? this.ggml.symbols[name](this.#native.context.pointer, ...args) : 0n;
   }
 }
 
@@ -418,24 +432,3 @@ type Operation =
   | "ggml_set_rows"
   | "ggml_concat"
   | "ggml_pad";
-
-function requireType(t: Tensor, action: string, type: GgmlType): void {
-  if (t.type !== type) throw new TypeError(`Cannot ${action} ${describe(t)}: its type is ${t.type}, ${type} is wanted`);
-}
-
-function requireContiguous(t: Tensor, action: string): void {
-  if (!isContiguous(t)) throw new RangeError(`Cannot ${action} ${describe(t)}: its memory has gaps or another order`);
-}
-
-/** Elements of a row lie side by side; outer sizes may be strided. */
-function requirePackedRows(t: Tensor, action: string): void {
-  if (t.nb[0] !== elementTypes[t.type].typeSize) {
-    throw new RangeError(`Cannot ${action} ${describe(t)}: the elements of a row do not lie side by side`);
-  }
-}
-
-function requireSame(a: Tensor, b: Tensor, action: string): void {
-  if (a.type !== b.type || a.ne.some((n, i) => n !== b.ne[i])) {
-    throw new RangeError(`Cannot ${action} ${describe(a)} by ${describe(b)}: shapes or types differ`);
-  }
-}

@@ -43,6 +43,41 @@ export function describe(t: Tensor): string {
   return `${t.name || "tensor"} [${t.ne.slice(0, Math.max(last, 0) + 1).join(", ")}] ${t.type}`;
 }
 
+export function requireType(t: Tensor, action: string, type: GgmlType): void {
+  if (t.type !== type) throw new TypeError(`Cannot ${action} ${describe(t)}: its type is ${t.type}, ${type} is wanted`);
+}
+
+export function requireContiguous(t: Tensor, action: string): void {
+  if (!isContiguous(t)) throw new RangeError(`Cannot ${action} ${describe(t)}: its memory has gaps or another order`);
+}
+
+/** Elements of a row lie side by side; outer sizes may be strided. */
+export function requirePackedRows(t: Tensor, action: string): void {
+  if (t.nb[0] !== elementTypes[t.type].typeSize) {
+    throw new RangeError(`Cannot ${action} ${describe(t)}: the elements of a row do not lie side by side`);
+  }
+}
+
+export function requireSame(a: Tensor, b: Tensor, action: string): void {
+  if (a.type !== b.type || a.ne.some((n, i) => n !== b.ne[i])) {
+    throw new RangeError(`Cannot ${action} ${describe(a)} by ${describe(b)}: shapes or types differ`);
+  }
+}
+
+/**
+ * A packed tensor that has no address yet.
+ * @throws RangeError for a size that is no positive integer, or a row that does not fill whole blocks.
+ */
+export function planTensor(name: string, type: GgmlType, ne: readonly number[]): Tensor {
+  const dims: Dims = [ne[0] ?? 1, ne[1] ?? 1, ne[2] ?? 1, ne[3] ?? 1];
+  if (ne.length > 4 || dims.some((n) => !Number.isSafeInteger(n) || n < 1)) {
+    throw new RangeError(
+      `Cannot make tensor "${name}": sizes are [${ne.join(", ")}], up to 4 positive integers are wanted`,
+    );
+  }
+  return { pointer: 0n, name, type, ne: dims, nb: contiguousStrides(type, dims) };
+}
+
 /** A ggml context without data of its own: it owns the descriptions of tensors. */
 export class TensorContext implements Disposable {
   readonly pointer: Pointer;
@@ -58,18 +93,12 @@ export class TensorContext implements Disposable {
     ggml.live.contexts += 1;
   }
 
-  /** @throws RangeError for a size that is no positive integer, or a row that does not fill whole blocks. */
+  /** @throws RangeError as planTensor() does. */
   newTensor(name: string, type: GgmlType, ne: readonly number[]): Tensor {
-    const dims: Dims = [ne[0] ?? 1, ne[1] ?? 1, ne[2] ?? 1, ne[3] ?? 1];
-    if (ne.length > 4 || dims.some((n) => !Number.isSafeInteger(n) || n < 1)) {
-      throw new RangeError(
-        `Cannot make tensor "${name}": sizes are [${ne.join(", ")}], up to 4 positive integers are wanted`,
-      );
-    }
-    const nb = contiguousStrides(type, dims);
-    const pointer = this.ggml.symbols.ggml_new_tensor_4d(this.pointer, elementTypes[type].id, ...dims);
+    const planned = planTensor(name, type, ne);
+    const pointer = this.ggml.symbols.ggml_new_tensor_4d(this.pointer, elementTypes[type].id, ...planned.ne);
     if (name !== "") this.ggml.symbols.ggml_set_name(pointer, name.slice(0, 63));
-    return { pointer, name, type, ne: dims, nb };
+    return { ...planned, pointer };
   }
 
   [Symbol.dispose](): void {

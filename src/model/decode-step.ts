@@ -43,7 +43,7 @@ export class DecodeStep implements Disposable {
   readonly #masks: readonly { readonly run: TokenRun; readonly byWindow: ReadonlyMap<number, Uint16Array> }[];
 
   /** @throws RangeError for runs that do not fit their memory, or none. */
-  constructor(decoder: Decoder, runs: readonly TokenRun[]) {
+  constructor(decoder: Decoder, runs: readonly TokenRun[], use: "computed" | "counted" = "computed") {
     this.numSequences = runs.reduce((sum, { keys }) => sum + keys.numSequences, 0);
     if (this.numSequences === 0) throw new RangeError("Cannot build a graph: no sequence is given");
     for (const run of runs) requireFits(run);
@@ -55,7 +55,7 @@ export class DecodeStep implements Disposable {
       const size = run.numKeys * run.keys.numSequences;
       return { run, byWindow: new Map(windows.map((window) => [window, new Uint16Array(size)])) };
     });
-    this.graph = new Graph(decoder.ggml);
+    this.graph = new Graph(decoder.ggml, use);
     try {
       this.logits = this.#build(decoder);
     } catch (error) {

@@ -66,41 +66,51 @@ export function forward(
   all: readonly Rows[],
   wanted: readonly WantedLogits[],
 ): { graph: Graph; logits: Tensor | undefined } {
-  const { architecture, config } = decoder;
-  const stages = stagesOf(decoder, all);
-  const last = stages.at(-1) as Stage;
-  const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
   const graph = new Graph(decoder.ggml);
   try {
-    const kernels = decoder.device.kernels(graph);
-    let x: Tensor | undefined;
-    let build: Build | undefined;
-    for (const [i, stage] of stages.entries()) {
-      const { numRows } = stage;
-      const positions = laid(stage, ({ allPositions }, row) => allPositions[row]);
-      build = startBuild(decoder, graph, kernels, positions);
-      const attention = rowAttention(build, stage);
-      const before = stages[i - 1];
-      if (before === undefined || x === undefined) {
-        const tokens = laid(stage, ({ tokenIds }, row) => tokenIds[row]);
-        x = architecture.embed(build, graph.input("tokens", "I32", [numRows], tokens));
-      } else {
-        const kept = laid(stage, (_, row, index) => rowIn(before, index, row));
-        x = graph.getRows(x, graph.input("kept", "I32", [numRows], kept));
-      }
-      const end = stages[i + 1]?.firstLayer ?? config.numLayers;
-      for (let layer = stage.firstLayer; layer < end; layer++) {
-        const isLast = layer === config.numLayers - 1;
-        x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
-      }
-    }
-    if (wanted.length === 0) return { graph, logits: undefined };
-    const chosen = graph.getRows(x as Tensor, graph.input("wanted", "I32", [rows.length], rows));
-    return { graph, logits: graph.output(architecture.head(build as Build, chosen)) };
+    return { graph, logits: addForward(graph, decoder, all, wanted) };
   } catch (error) {
     graph[Symbol.dispose]();
     throw error;
   }
+}
+
+/** Adds to a graph what `forward()` computes. */
+export function addForward(
+  graph: Graph,
+  decoder: Decoder,
+  all: readonly Rows[],
+  wanted: readonly WantedLogits[],
+): Tensor | undefined {
+  const { architecture, config } = decoder;
+  const stages = stagesOf(decoder, all);
+  const last = stages.at(-1) as Stage;
+  const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
+  const kernels = decoder.device.kernels(graph);
+  let x: Tensor | undefined;
+  let build: Build | undefined;
+  for (const [i, stage] of stages.entries()) {
+    const { numRows } = stage;
+    const positions = laid(stage, ({ allPositions }, row) => allPositions[row]);
+    build = startBuild(decoder, graph, kernels, positions);
+    const attention = rowAttention(build, stage);
+    const before = stages[i - 1];
+    if (before === undefined || x === undefined) {
+      const tokens = laid(stage, ({ tokenIds }, row) => tokenIds[row]);
+      x = architecture.embed(build, graph.input("tokens", "I32", [numRows], tokens));
+    } else {
+      const kept = laid(stage, (_, row, index) => rowIn(before, index, row));
+      x = graph.getRows(x, graph.input("kept", "I32", [numRows], kept));
+    }
+    const end = stages[i + 1]?.firstLayer ?? config.numLayers;
+    for (let layer = stage.firstLayer; layer < end; layer++) {
+      const isLast = layer === config.numLayers - 1;
+      x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
+    }
+  }
+  if (wanted.length === 0) return undefined;
+  const chosen = graph.getRows(x as Tensor, graph.input("wanted", "I32", [rows.length], rows));
+  return graph.output(architecture.head(build as Build, chosen));
 }
 
 /** A graph under construction. */

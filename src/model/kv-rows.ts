@@ -116,10 +116,7 @@ export class KVRows {
     const { type } = this.tensor;
     const { headSize, numKvHeads, numLayers } = this.shape;
     const elements = headSize * count * numKvHeads;
-    const zeros = graph.input(
-      "zeros",
-      type,
-      [elements],
+    const zeros = graph.input("zeros", type, [elements], () =>
       type === "F32" ? new Float32Array(elements) : new Uint16Array(elements),
     );
     for (let layer = 0; layer < numLayers; layer++) {

@@ -1,0 +1,104 @@
+import { Graph, maxGraphTensors } from "../ggml/graph.js";
+import type { Ggml } from "../ggml/library.js";
+import { planTensor } from "../ggml/tensor.js";
+import { DecodeStep } from "./decode-step.js";
+import { addForward, type Decoder } from "./decoder.js";
+import { KVRows, rowElements } from "./kv-rows.js";
+import type { Rows } from "./rows.js";
+
+/** Numbers that are kept, of rows that were counted. */
+const maxKnown = 4096;
+
+/** How much graphs have room for: what builds them is run without ggml, and the tensors are counted. */
+export class GraphSizes {
+  readonly #decoder: Decoder;
+  readonly #contextType: "F16" | "F32";
+  readonly #known = new Map<string, number>();
+  /** Tensors that all rows of a graph share. */
+  readonly #shared: number;
+  /** Runs of sequences that one graph decodes a token of each of. */
+  readonly maxRuns: number;
+
+  /** @param contextType of contexts' keys and values. */
+  constructor(decoder: Decoder, contextType: "F16" | "F32") {
+    this.#decoder = decoder;
+    this.#contextType = contextType;
+    // Two masks, so that none is shared.
+    const [few, more] = [this.#block(1), this.#block(2)];
+    this.#shared = this.#count([few]) + this.#count([more]) - this.#count([few, more]);
+    const [one, two] = [this.#countRuns(1), this.#countRuns(2)];
+    this.maxRuns = Math.max(1, Math.floor((maxGraphTensors - (2 * one - two)) / (two - one)));
+  }
+
+  /** Tensors that a graph of blocks and pieces has room for, beside what all its rows share. */
+  get room(): number {
+    return maxGraphTensors - this.#shared;
+  }
+
+  /** Tensors that a block adds. */
+  ofBlock(numTokens: number): number {
+    return this.#added(`${numTokens}`, () => this.#block(numTokens));
+  }
+
+  /** Tensors that a piece of a prompt adds, or of a block that is encoded in pieces. */
+  ofPiece(numTokens: number, past: number, isOfBlock: boolean): number {
+    return this.#added(`${numTokens} after ${past} ${isOfBlock}`, () => {
+      const context = { shared: [], keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
+      const { tokenIds, block } = this.#block(numTokens);
+      return { tokenIds, positions: past, context, places: past, block: isOfBlock ? block : undefined };
+    });
+  }
+
+  #added(key: string, rowsOf: () => Rows): number {
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const added = this.#count([rowsOf()]) - this.#shared;
+    if (this.#known.size >= maxKnown) this.#known.clear();
+    this.#known.set(key, added);
+    return added;
+  }
+
+  /** With the logits of all of the first rows. */
+  #count(all: readonly [Rows, ...Rows[]]): number {
+    const graph = new Graph(this.#decoder.ggml, "counted");
+    const wanted = Array.from(all[0].tokenIds, (_, row) => ({ rows: 0, row }));
+    addForward(graph, this.#decoder, all, wanted);
+    return graph.numTensors;
+  }
+
+  #countRuns(numRuns: number): number {
+    const run = { numKeys: 1, keys: this.#kvRows(1), valuesTransposed: this.#kvRows(1, "transposed") };
+    using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), "counted");
+    return step.graph.numTensors;
+  }
+
+  #block(numTokens: number): Rows {
+    const block = { keys: this.#kvRows(numTokens), values: this.#kvRows(numTokens) };
+    return { tokenIds: new Int32Array(numTokens), positions: 0, block };
+  }
+
+  #kvRows(capacity: number, layout?: "transposed"): KVRows {
+    const { config } = this.#decoder;
+    const tensor = planTensor("counted", this.#contextType, [rowElements(config, capacity)]);
+    return new KVRows(config, { tensor, offset: 0, capacity }, layout);
+  }
+}
+
+/** Puts parts into as few graphs, in this order, as hold them. @throws RangeError for a part that no graph holds. */
+export function partsOfGraphs(ggml: Ggml, parts: readonly ((graph: Graph) => void)[]): ((graph: Graph) => void)[] {
+  const groups: ((graph: Graph) => void)[][] = [[]];
+  let size = 0;
+  for (const part of parts) {
+    const counted = new Graph(ggml, "counted");
+    part(counted);
+    size += counted.numTensors;
+    if (size > maxGraphTensors) {
+      groups.push([]);
+      size = counted.numTensors;
+    }
+    groups.at(-1)?.push(part);
+  }
+  return groups.map((group) => (graph) => {
+    for (const part of group) part(graph);
+  });
+}
