@@ -77,12 +77,12 @@ interface KeptStep {
 export class DecodeSteps implements Disposable {
   readonly #backend: Backend;
   readonly #decoder: Decoder;
-  readonly #sizes: GraphSizes;
+  readonly #sizes: Pick<GraphSizes, "maxRuns">;
   /** Least recently used first. */
   readonly #kept = new Map<string, KeptStep>();
   #numBuilt = 0;
 
-  constructor(backend: Backend, decoder: Decoder, sizes: GraphSizes) {
+  constructor(backend: Backend, decoder: Decoder, sizes: Pick<GraphSizes, "maxRuns">) {
     this.#backend = backend;
     this.#decoder = decoder;
     this.#sizes = sizes;

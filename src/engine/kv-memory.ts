@@ -52,7 +52,7 @@ export class KVMemory {
   /** What a row of keys, or of values, is. */
   readonly shape: RowShape;
   readonly kvType: KVType;
-  /** The element type of contexts: blocks of bfloat16 are widened, for ggml's tiled attention takes F32 and F16. */
+  /** The element type of contexts: blocks of bfloat16 are widened, for ggml's attention takes F32 and F16. */
   readonly contextType: "F16" | "F32";
   readonly #slabBytes: number;
   readonly #slabs = new Set<Slab>();

@@ -39,7 +39,7 @@ export class RowGraph {
   constructor(
     private readonly decoder: Decoder,
     private readonly memory: KVMemory,
-    private readonly sizes: GraphSizes,
+    private readonly sizes: Pick<GraphSizes, "room" | "ofBlock" | "ofPiece">,
   ) {
     this.#room = sizes.room;
     this.#numWanted = Math.max(1, Math.floor(maxLogits / decoder.config.vocabSize));

@@ -3,8 +3,12 @@ import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { AssembledContext, contextBytes } from "./assemble.js";
+import { DecodeSteps } from "./decode-steps.js";
 import { type LoadedModel, loadModel } from "./model.js";
+import { RowGraph } from "./row-graph.js";
+import type { PrefillPart } from "./row-queue.js";
 import { Scheduler } from "./scheduler.js";
+import { Task } from "./task.js";
 
 interface Setting {
   readonly model: LoadedModel;
@@ -229,4 +233,39 @@ test("Scheduler: what cannot be computed is refused", async () => {
   await expect(decodeMany(scheduler, small, 1)).rejects.toThrow("the context has no slot");
   const reason = new Error("before");
   await expect(scheduler.runnerOf().run(1, () => undefined, AbortSignal.abort(reason))).rejects.toBe(reason);
+});
+
+test("DecodeSteps: more runs than a graph has room for are decoded in several graphs, and give the same", async () => {
+  const { model, scheduler, started } = await setUp();
+  // Slots of two sizes are not neighbours.
+  const contexts = await Promise.all([10, 300].map((length) => started(length)));
+  for (const context of contexts) await context.startDecoding(scheduler.runnerOf());
+  const works = contexts.map((context) => ({ context, tokenId: 7, position: context.length }));
+  const all: Float32Array[][] = [];
+  for (const maxRuns of [2, 1]) {
+    using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns });
+    all.push(await steps.compute(works, new AbortController().signal));
+    expect(steps.numBuilt).toBe(3 - maxRuns);
+    for (const context of contexts) context.length -= 1;
+  }
+  for (const [i, logits] of all[0]!.entries()) {
+    for (const [id, x] of logits.entries()) expect(Math.abs(all[1]![i]![id]! - x)).toBeLessThan(1e-4);
+  }
+  for (const context of contexts) context[Symbol.dispose]();
+});
+
+const task = <T>() => new Task<T>(undefined, () => undefined);
+
+test("RowGraph: a piece has as many rows as the graph has room for, and what has none comes in the next", async () => {
+  const { model, scheduler } = await setUp();
+  using context = new AssembledContext(scheduler.memory, 300);
+  const sizes = { room: 100, ofBlock: (rows: number) => rows, ofPiece: (rows: number) => rows };
+  const graph = new RowGraph(model.decoder, scheduler.memory, sizes);
+  const tokens = { tokenIds: ids(300), position: 0, firstWanted: 299 };
+  const prompt = { kind: "prefill", owner: "", task: task<PrefillPart>(), context, ...tokens } as const;
+  expect(graph.add(prompt, 512)?.numRows).toBe(64);
+  expect(graph.add(prompt, 512)).toBeUndefined();
+  const blocks = [ids(20), ids(12), ids(8)];
+  expect(graph.add({ kind: "encode", owner: "", task: task(), blocks }, 512)?.rows).toHaveLength(2);
+  graph.release();
 });
