@@ -42,7 +42,7 @@ test("assemble(): keys turned once to their places, values as they are", async (
   for await (const block of scheduler.encode(blocks)) encoded.push(block);
   using context = new AssembledContext(scheduler.memory, 50);
   expect(context.capacity).toBe(64);
-  expect(contextBytes(scheduler.memory, 50, false)).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
+  expect(contextBytes(scheduler.memory, 50, "prefill")).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
   const order = [2, 0, 1].map((i) => encoded[i]!);
   await assemble(
     scheduler.runnerOf(),

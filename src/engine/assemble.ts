@@ -3,111 +3,134 @@ import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { partsOfGraphs } from "../model/graph-sizes.js";
-import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
-import type { SharedRows } from "../model/rows.js";
+import { type KVRows, rowElements } from "../model/kv-rows.js";
+import { type ContextRows, sharedLength } from "../model/rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
-import type { KVMemory, Region } from "./kv-memory.js";
-
-/** Room in rows is rounded up to this. */
-const capacityStep = 64;
-
-/** What computes graphs of a request's own, in turn with others' work: the scheduler. */
-export interface GraphRunner {
-  /**
-   * @param rows what the graph costs, as if it were so many rows of a prompt.
-   * @throws the signal's reason; the device's error.
-   */
-  run(rows: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
-}
+import { type GraphRunner, HeldRows, roundCapacity } from "./held-rows.js";
+import type { KVMemory } from "./kv-memory.js";
 
 /** Rows that are laid out in about the time that one row of a prompt takes. */
 const laidRowsPerRow = 16;
-/** The same of transposing. */
-const transposedRowsPerRow = 8;
+
+/** What becomes a context's own: the room taken from the budget, and the slot in which tokens are decoded. */
+interface OwnedByContext {
+  readonly room?: Disposable | undefined;
+  readonly slot?: DecodeSlot | undefined;
+}
 
 /**
  * The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them.
  *
- * Where tokens are decoded over it, its keys lie in a slot beside other sequences' from the start; `startDecoding()` puts
- * the values there too, transposed. Disposing it gives its memory back, but never under a graph: while a pin is out, the
- * memory stays.
+ * It may begin with rows that others hold too: `fork()` gives contexts that go on from this one's rows, which are then
+ * nobody's to write. Rows of its own follow them.
+ *
+ * Where tokens are decoded over it, its own keys lie in a slot beside other sequences' from the start; `startDecoding()`
+ * puts the values there too, transposed. Disposing it gives its memory back, but never under a graph: while a pin is out,
+ * the memory stays.
  */
-export class AssembledContext implements Disposable {
-  readonly capacity: number;
-  /** Rows before its own. */
-  readonly shared: readonly SharedRows[] = [];
-  readonly slot: DecodeSlot | undefined;
+export class AssembledContext implements ContextRows, Disposable {
   readonly #memory: KVMemory;
-  readonly #room: Disposable | undefined;
-  /** Where there is no slot. */
-  readonly #keys: Region | undefined;
-  /** Freed when they are transposed. */
-  #values: Region | undefined;
+  #shared: readonly HeldRows[];
+  /** None once others stand on them. */
+  #own: HeldRows | undefined;
   #numPins = 0;
   #isDisposed = false;
-  /** Rows that hold keys and values. */
-  length = 0;
-  /** In a slot, rows up to here are finite: those past `length` are zeros. */
-  cleared = 0;
 
   /**
    * @param capacity rows to make room for, in tokens.
-   * @param owned what becomes the context's own once it is made: the room taken from the budget, and the slot.
+   * @param options.shared what it begins with; it becomes one of their holders.
+   * @param options.prefills whether prompts are computed over it. Default true.
    * @throws Error if the device has not enough memory; what was given stays the caller's then.
    */
   constructor(
     memory: KVMemory,
     capacity: number,
-    owned: { readonly room?: Disposable | undefined; readonly slot?: DecodeSlot | undefined } = {},
+    options: OwnedByContext & { readonly shared?: readonly HeldRows[]; readonly prefills?: boolean } = {},
   ) {
-    this.capacity = roundCapacity(capacity);
-    this.slot = owned.slot;
+    const { shared = [], prefills = true } = options;
     this.#memory = memory;
-    const allocate = () => memory.allocate(memory.contextType, rowElements(memory.shape, this.capacity));
-    this.#values = allocate();
-    try {
-      this.#keys = owned.slot ? undefined : allocate();
-    } catch (error) {
-      this.#values[Symbol.dispose]();
-      throw error;
-    }
-    this.#room = owned.room;
+    this.#own = new HeldRows(memory, capacity - sharedLength({ shared }), options, prefills);
+    this.#shared = shared.map((rows) => rows.hold());
   }
 
+  /** Rows that others hold too, before its own. */
+  get shared(): readonly HeldRows[] {
+    return this.#shared;
+  }
+
+  get capacity(): number {
+    return sharedLength(this) + (this.#own?.capacity ?? 0);
+  }
+
+  /** Rows that hold keys and values, those that others hold too among them. */
+  get length(): number {
+    return sharedLength(this) + this.ownLength;
+  }
+
+  set length(length: number) {
+    this.#writable.length = length - sharedLength(this);
+  }
+
+  get ownLength(): number {
+    return this.#own?.length ?? 0;
+  }
+
+  /** In a slot, its own rows up to here are finite. */
+  get cleared(): number {
+    return this.#writable.cleared;
+  }
+
+  set cleared(cleared: number) {
+    this.#writable.cleared = cleared;
+  }
+
+  get slot(): DecodeSlot | undefined {
+    return this.#own?.slot;
+  }
+
+  /** Of its own rows. */
   get keys(): KVRows {
-    return this.slot?.keys ?? this.#rows(this.#keys);
+    return this.#writable.keys;
   }
 
-  /** @throws Error once tokens are decoded. */
+  /** Of its own rows. @throws Error once tokens are decoded. */
   get values(): KVRows {
-    return this.#rows(this.#values);
+    const { values } = this.#writable;
+    if (values.isTransposed) throw new Error("Cannot use a context's values: its tokens are being decoded");
+    return values;
   }
 
-  /** Transposes the values of all rows so far; again does nothing. From then on rows come by decoding alone. */
-  async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
-    if (this.#values === undefined) return;
-    if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
-    const { valuesTransposed } = this.slot;
-    const { numLayers, numKvHeads, headSize } = this.#memory.shape;
-    const { maxNodeElements } = this.#memory.backend.policy;
-    // Graphs are short as well, so that others' work comes in between.
-    const perGraph = Math.max(
-      1,
-      Math.floor((2 * maxNodeElements) / (numKvHeads * headSize * Math.max(1, this.length))),
-    );
-    for (let first = 0; first < numLayers && this.length > 0; first += perGraph) {
-      const layers = { first, end: Math.min(numLayers, first + perGraph) };
-      const share = (layers.end - layers.first) / numLayers;
-      await runner.run(
-        Math.ceil((share * this.length) / transposedRowsPerRow),
-        (graph) => transposeValues(graph, this.values, valuesTransposed, layers, this.length, maxNodeElements),
-        signal,
-      );
+  /**
+   * A context that begins with this one's rows. They belong to both from now on, and to further forks: this one takes no
+   * more rows, and the memory goes, with its room, when the last of them is disposed.
+   *
+   * @param capacity rows to make room for, this one's among them.
+   * @param options.prefills whether prompts are computed over the fork. Default: where it has no slot.
+   * @throws RangeError for an empty context; Error while a graph is under way; else as the constructor.
+   */
+  fork(capacity: number, options: OwnedByContext & { readonly prefills?: boolean } = {}): AssembledContext {
+    if (this.#numPins > 0) throw new Error("Cannot fork a context: a graph is under way");
+    if (this.#isDisposed) throw new Error("Cannot fork a context: it was disposed");
+    if (this.length === 0) throw new RangeError("Cannot fork a context: it is empty");
+    const shared = this.#own === undefined || this.#own.length === 0 ? this.#shared : [...this.#shared, this.#own];
+    const fork = new AssembledContext(this.#memory, capacity, {
+      prefills: options.slot === undefined,
+      ...options,
+      shared,
+    });
+    if (shared !== this.#shared) {
+      this.#shared = shared;
+      this.#own = undefined;
     }
-    this.cleared = this.length;
-    this.#values[Symbol.dispose]();
-    this.#values = undefined;
+    return fork;
+  }
+
+  /** Transposes the values of all rows so far; again does nothing. From then on its own rows come by decoding alone. */
+  async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
+    if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
+    for (const shared of this.#shared) await shared.startSharedDecoding(runner, signal);
+    await this.#writable.startDecoding(runner, signal);
   }
 
   /** Keeps the memory where it is until the pin is disposed, whoever disposes the context meanwhile. */
@@ -132,20 +155,31 @@ export class AssembledContext implements Disposable {
   }
 
   #free(): void {
-    for (const owned of [this.#values, this.#keys, this.slot, this.#room]) owned?.[Symbol.dispose]();
+    for (const held of [...this.#shared, this.#own]) held?.[Symbol.dispose]();
   }
 
-  #rows(region: Region | undefined): KVRows {
-    if (region === undefined) throw new Error("Cannot use a context's values: its tokens are being decoded");
-    const { tensor, offset } = region;
-    return new KVRows(this.#memory.shape, { tensor, offset, capacity: this.capacity });
+  get #writable(): HeldRows {
+    if (this.#own === undefined) throw new Error("Cannot compute over a context: others stand on its rows");
+    return this.#own;
   }
 }
 
-/** The bytes that a context of this many rows takes, with its slot if tokens are decoded over it. */
-export function contextBytes({ shape, contextType }: KVMemory, capacity: number, decodes: boolean): number {
+/** What a context is for: it decides what it takes. */
+export type ContextUse =
+  /** Prompts are computed over it. */
+  | "prefill"
+  /** The same, and its forks decode. */
+  | "shared"
+  /** Tokens are decoded over it, after prompts. */
+  | "answer"
+  /** Tokens are decoded over it from the start: a fork. */
+  | "fork";
+
+/** The bytes that a context of this many rows takes: of a fork, its own rows. */
+export function contextBytes({ shape, contextType }: KVMemory, capacity: number, use: ContextUse): number {
   const rows = roundCapacity(capacity);
-  return elementTypes[contextType].typeSize * rowElements(shape, decodes ? rows + 2 * slotRows(rows) : 2 * rows);
+  const held = { prefill: 2 * rows, shared: 3 * rows, answer: rows + 2 * slotRows(rows), fork: 2 * slotRows(rows) };
+  return elementTypes[contextType].typeSize * rowElements(shape, held[use]);
 }
 
 /**
@@ -217,8 +251,4 @@ function ropeRuns({ weights }: Pick<Decoder, "weights">): RopeRun[] {
     else runs.push({ rope, firstLayer: layer, numLayers: 1 });
   }
   return runs;
-}
-
-function roundCapacity(rows: number): number {
-  return Math.ceil(Math.max(rows, 1) / capacityStep) * capacityStep;
 }

@@ -68,8 +68,8 @@ export class ContextMaker {
     const { capacity, decodes, scoresPrompt = false } = needs;
     const { memory } = this.scheduler;
     const longestLocal = longest(blocks.slice(0, -1));
-    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, false) : 0;
-    const bytes = contextBytes(memory, capacity, decodes) + scratchBytes;
+    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, "prefill") : 0;
+    const bytes = contextBytes(memory, capacity, decodes ? "answer" : "prefill") + scratchBytes;
     this.budget.requireFit(bytes);
     return { ...needs, bytes };
   }

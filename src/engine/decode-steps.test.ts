@@ -2,12 +2,13 @@ import { expect, test } from "vitest";
 import type { KVRows } from "../model/kv-rows.js";
 import { slotRows } from "./decode-slots.js";
 import { planRuns } from "./decode-steps.js";
+import type { HeldRows } from "./held-rows.js";
 
 const groups = [0, 1].map((id) => ({ id, stride: 1 }));
-const sequence = (group: number, index: number, length: number) => {
+const sequence = (group: number, index: number, length: number, shared: HeldRows[] = []) => {
   const keys = { capacity: 4096 } as KVRows;
   const slot = { group: groups[group]!, index, keys, valuesTransposed: keys, [Symbol.dispose]: () => undefined };
-  return { context: { slot, length, cleared: length }, tokenId: 0, position: length };
+  return { context: { slot, shared, length, ownLength: length, cleared: length }, tokenId: 0, position: length };
 };
 
 test("planRuns(): neighbours go together, unless one is so long that the others would wait for it", () => {
@@ -23,6 +24,14 @@ test("planRuns(): neighbours go together, unless one is so long that the others 
   expect(plan(sequence(1, 1, 10), sequence(0, 1, 100), sequence(1, 0, 90), sequence(0, 0, 10))).toEqual([
     [128, "0.0", "0.1"],
     [128, "1.0", "1.1"],
+  ]);
+  const [prompt, other] = [{} as HeldRows, {} as HeldRows];
+  const forks = [[prompt], [prompt], [prompt, other], [other], []].map((shared, i) => sequence(0, i, 10, shared));
+  expect(plan(...forks)).toEqual([
+    [64, "0.0", "0.1"],
+    [64, "0.2"],
+    [64, "0.3"],
+    [64, "0.4"],
   ]);
   // A slot between them that decodes nothing now.
   expect(plan(sequence(0, 0, 10), sequence(0, 2, 10))).toEqual([

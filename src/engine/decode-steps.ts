@@ -6,6 +6,7 @@ import { type GraphSizes, partsOfGraphs } from "../model/graph-sizes.js";
 import type { KVRows } from "../model/kv-rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
+import type { HeldRows } from "./held-rows.js";
 
 /** Graphs that are kept for the next step of the same sequences. */
 const maxKept = 4;
@@ -21,12 +22,12 @@ const rowsClearedAtATime = 256;
 
 /** A sequence's next token. */
 export interface DecodeWork {
-  readonly context: Pick<AssembledContext, "slot" | "length" | "cleared">;
+  readonly context: Pick<AssembledContext, "slot" | "shared" | "length" | "ownLength" | "cleared">;
   readonly tokenId: number;
   readonly position: number;
 }
 
-/** Sequences in neighbouring slots, which are attended over together. */
+/** Sequences in neighbouring slots, which begin with the same shared rows, if any: they are attended over together. */
 interface PlannedRun {
   readonly works: DecodeWork[];
   /** The first one's. */
@@ -35,15 +36,19 @@ interface PlannedRun {
   numKeys: number;
 }
 
-/** Puts sequences whose slots are neighbours together, unless one of them is so long that the others would wait for it. */
+/**
+ * Puts sequences together whose slots are neighbours and who begin alike, unless one of them is so long that the others
+ * would wait for it.
+ */
 export function planRuns(works: readonly DecodeWork[]): PlannedRun[] {
   const placed = works.map((work) => ({ work, slot: slotOf(work) }));
   placed.sort((a, b) => a.slot.group.id - b.slot.group.id || a.slot.index - b.slot.index);
   const runs: PlannedRun[] = [];
   for (const { work, slot } of placed) {
-    const numKeys = keysToRead(work.context.length + 1, slot.keys.capacity);
+    const numKeys = keysToRead(work.context.ownLength + 1, slot.keys.capacity);
     const run = runs.at(-1);
-    if (run && run.slot.group === slot.group && run.slot.index + run.works.length === slot.index) {
+    const isNeighbour = run && run.slot.group === slot.group && run.slot.index + run.works.length === slot.index;
+    if (isNeighbour && beginAlike(run, work)) {
       const count = run.works.length;
       const most = Math.max(run.numKeys, numKeys);
       if ((count + 1) * most <= count * run.numKeys + numKeys + runOverheadKeys) {
@@ -57,9 +62,18 @@ export function planRuns(works: readonly DecodeWork[]): PlannedRun[] {
   return runs;
 }
 
+function beginAlike({ works }: PlannedRun, { context: { shared } }: DecodeWork): boolean {
+  const of = sharedOf(works);
+  return of.length === shared.length && of.every((rows, i) => rows === shared[i]);
+}
+
 function slotOf({ context }: DecodeWork): DecodeSlot {
   if (context.slot === undefined) throw new Error("Cannot decode: the context has no slot");
   return context.slot;
+}
+
+function sharedOf([first]: readonly DecodeWork[]): readonly HeldRows[] {
+  return first?.context.shared ?? [];
 }
 
 function keysToRead(numKeys: number, capacity: number): number {
@@ -80,6 +94,8 @@ export class DecodeSteps implements Disposable {
   readonly #sizes: Pick<GraphSizes, "maxRuns">;
   /** Least recently used first. */
   readonly #kept = new Map<string, KeptStep>();
+  readonly #ids = new WeakMap<HeldRows, number>();
+  #numIds = 0;
   #numBuilt = 0;
 
   constructor(backend: Backend, decoder: Decoder, sizes: Pick<GraphSizes, "maxRuns">) {
@@ -101,14 +117,14 @@ export class DecodeSteps implements Disposable {
   async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<Float32Array[]> {
     const runs = planRuns(works);
     await this.#clear(runs, signal);
-    const { maxRuns } = this.#sizes;
+    const maxRuns = this.#sizes.maxRuns(Math.max(...works.map(({ context }) => context.shared.length)));
     const { vocabSize } = this.#decoder.config;
     const logits = new Map<DecodeWork, Float32Array>();
     for (let first = 0; first < runs.length; first += maxRuns) {
       const some = runs.slice(first, first + maxRuns);
       const { step, prepared } = this.#get(some);
       const ordered = some.flatMap((run) => run.works);
-      step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.length })));
+      step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.ownLength })));
       const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
       for (const [i, work] of ordered.entries()) logits.set(work, all.subarray(i * vocabSize, (i + 1) * vocabSize));
     }
@@ -152,7 +168,10 @@ export class DecodeSteps implements Disposable {
 
   #get(runs: readonly PlannedRun[]): KeptStep {
     const key = runs
-      .map(({ works, slot, numKeys }) => `${slot.group.id}:${slot.index}+${works.length}x${numKeys}`)
+      .map(({ works, slot, numKeys }) => {
+        const shared = sharedOf(works).map((rows) => this.#idOf(rows));
+        return `${slot.group.id}:${slot.index}+${works.length}x${numKeys} after ${shared.join()}`;
+      })
       .join(" ");
     const kept = this.#kept.get(key) ?? this.#build(runs);
     this.#kept.delete(key);
@@ -162,13 +181,21 @@ export class DecodeSteps implements Disposable {
     return kept;
   }
 
+  /** So that a graph over rows that are gone is never taken for one over others in their place. */
+  #idOf(shared: HeldRows): number {
+    const id = this.#ids.get(shared) ?? this.#numIds++;
+    this.#ids.set(shared, id);
+    return id;
+  }
+
   #build(runs: readonly PlannedRun[]): KeptStep {
     this.#numBuilt += 1;
     const step = new DecodeStep(
       this.#decoder,
       runs.map(({ works, slot: { group, keys, valuesTransposed }, numKeys }) => {
+        const shared = sharedOf(works);
         const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
-        return { numKeys, keys: all(keys), valuesTransposed: all(valuesTransposed) };
+        return { numKeys, keys: all(keys), valuesTransposed: all(valuesTransposed), shared };
       }),
     );
     try {

@@ -152,7 +152,8 @@ export class RowGraph {
       if (count > maxRows && !isFirst) return undefined;
     }
     const first = context.length;
-    const sizeOf = (rows: number) => this.sizes.ofPiece(rows, first, block !== undefined);
+    const shared = context.shared.map(({ length }) => length);
+    const sizeOf = (rows: number) => this.sizes.ofPiece(rows, first, block !== undefined, shared);
     // Over a long context attention has many nodes: fewer rows have fewer.
     while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {
       count = Math.ceil(count / 2 / pieceStep) * pieceStep;

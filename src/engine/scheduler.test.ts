@@ -187,7 +187,7 @@ test("Scheduler: who cancels leaves a shared graph at once, the others stay, and
   finish();
   expect((await second).every(Number.isFinite)).toBe(true);
   await scheduler.idle();
-  expect(scheduler.memory.stats.usedBytes).toBe(used - contextBytes(scheduler.memory, 60, false));
+  expect(scheduler.memory.stats.usedBytes).toBe(used - contextBytes(scheduler.memory, 60, "prefill"));
   contexts[1]![Symbol.dispose]();
 });
 
@@ -242,10 +242,10 @@ test("DecodeSteps: more runs than a graph has room for are decoded in several gr
   for (const context of contexts) await context.startDecoding(scheduler.runnerOf());
   const works = contexts.map((context) => ({ context, tokenId: 7, position: context.length }));
   const all: Float32Array[][] = [];
-  for (const maxRuns of [2, 1]) {
-    using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns });
+  for (const most of [2, 1]) {
+    using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns: () => most });
     all.push(await steps.compute(works, new AbortController().signal));
-    expect(steps.numBuilt).toBe(3 - maxRuns);
+    expect(steps.numBuilt).toBe(3 - most);
     for (const context of contexts) context.length -= 1;
   }
   for (const [i, logits] of all[0]!.entries()) {

@@ -1,15 +1,23 @@
 import type { Graph } from "./graph.js";
 import { isContiguous, type Tensor } from "./tensor.js";
 
-/** One row of each of S sequences, with what it attends over. */
-export interface TokenHeads {
-  /** [D, H, S] F32. */
-  readonly queries: Tensor;
+/** Keys, and their values with each value's elements apart, for products run along the innermost size. */
+interface AttendedKeys {
   /** [D, N, H', S], F32 or F16. */
   readonly keys: Tensor;
-  /** [N, D, H', S], each value's elements apart, for products run along the innermost size. */
+  /** [N, D, H', S]. */
   readonly valuesTransposed: Tensor;
-  /** [N, 1, 1, S] F16: which keys each row sees. Hidden keys and values must be finite. */
+}
+
+/** One row of each of S sequences, with what it attends over. */
+export interface TokenHeads extends AttendedKeys {
+  /** [D, H, S] F32. */
+  readonly queries: Tensor;
+  /** What all sequences begin with, S being 1: pieces of n keys each, before each sequence's own. */
+  readonly shared: readonly AttendedKeys[];
+  /**
+   * [N, 1, 1, S] F16, or [all n + N, S] where keys are shared: which each row sees. Hidden keys and values must be finite.
+   */
   readonly mask: Tensor;
   /** What scores are multiplied by. */
   readonly scale: number;
@@ -21,18 +29,48 @@ export interface TokenHeads {
  * @param byHead whether scores are one product over all heads, else one for each KV head, which reads a key once.
  * @returns [D * H, S] F32.
  */
-export function tokenAttention(
-  graph: Graph,
-  { queries, keys, valuesTransposed, mask, scale }: TokenHeads,
-  byHead: boolean,
-): Tensor {
+export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean): Tensor {
+  const { queries, keys, valuesTransposed, mask, scale } = heads;
   const [headSize, numHeads, numSequences] = queries.ne;
   const [, numKeys, numKvHeads] = keys.ne;
   const packed = isContiguous(queries) ? queries : graph.contiguous(queries);
   const group = [numHeads / numKvHeads, numKvHeads, numSequences] as const;
+  if (heads.shared.length > 0) {
+    return sharedAttention(graph, { ...heads, queries: graph.reshape(packed, [headSize, ...group]) });
+  }
   const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
   const scores = graph.reshape(graph.mulMat(keys, rows), [numKeys, 1, numHeads, numSequences]);
   const weights = graph.softmax(scores, mask, scale);
   const summed = graph.mulMat(valuesTransposed, graph.reshape(weights, [numKeys, ...group]));
   return graph.reshape(summed, [headSize * numHeads, numSequences]);
+}
+
+/** The same where keys are shared: each piece is read by one product over all sequences, and not copied. */
+function sharedAttention(graph: Graph, { queries, shared, keys, valuesTransposed, mask, scale }: TokenHeads): Tensor {
+  const [headSize, group, numKvHeads, numSequences] = queries.ne;
+  // Rows of all sequences side by side, [.., S, G, H'], are one product's rows for each KV head; own keys want [.., G, H', S].
+  const bySequence = (x: Tensor) => graph.permute(x, [0, 2, 3, 1]);
+  const byHead = (x: Tensor) => graph.permute(x, [0, 3, 1, 2]);
+  const rows = [numSequences, group, numKvHeads] as const;
+  const all = graph.reshape(graph.contiguous(bySequence(queries)), [headSize, numSequences * group, numKvHeads]);
+  let scores: Tensor | undefined;
+  for (const piece of shared) {
+    const some = graph.reshape(graph.mulMat(piece.keys, all), [piece.keys.ne[1], ...rows]);
+    scores = scores === undefined ? some : graph.concat(scores, some, 0);
+  }
+  const ownScores = bySequence(graph.mulMat(keys, queries));
+  const weights = graph.softmax(graph.concat(scores as Tensor, ownScores, 0), mask, scale);
+  const [element, row, , head] = weights.nb;
+  let first = 0;
+  let summed: Tensor | undefined;
+  for (const { valuesTransposed: values } of shared) {
+    const ne = [values.ne[0], numSequences * group, numKvHeads];
+    const some = graph.mulMat(values, graph.view(weights, ne, [row, head], first * element));
+    summed = summed === undefined ? some : graph.add(summed, some);
+    first += values.ne[0];
+  }
+  const ownWeights = graph.view(weights, [valuesTransposed.ne[0], ...rows], weights.nb.slice(1), first * element);
+  const ofShared = graph.contiguous(byHead(graph.reshape(summed as Tensor, [headSize, ...rows])));
+  const out = graph.add(graph.mulMat(valuesTransposed, byHead(ownWeights)), ofShared);
+  return graph.reshape(out, [headSize * group * numKvHeads, numSequences]);
 }

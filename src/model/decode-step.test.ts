@@ -66,7 +66,7 @@ async function contexts(type: "F16" | "F32") {
   }
   const run = (first: number, numSequences: number, numKeys: number): TokenRun => {
     const all = (name: string) => rows(name, first).sideBySide(numSequences, stride);
-    return { numKeys, keys: all("keys"), valuesTransposed: all("transposed") };
+    return { shared: [], numKeys, keys: all("keys"), valuesTransposed: all("transposed") };
   };
   return { storage, rows, run };
 }
@@ -125,6 +125,17 @@ test.each([
       }
     }
   }
+});
+
+test("DecodeStep: what sequences begin with is read by as many products for all of them as for one", async () => {
+  const made = await contexts("F32");
+  using _ = made.storage;
+  const shared = [{ ...made.run(0, 1, 128), length: 70 }];
+  const [one, two] = [1, 2].map((count) => {
+    using step = new DecodeStep(decoder, [{ ...made.run(1, count, 64), shared }]);
+    return step.graph.numTensors;
+  });
+  expect(two).toBe(one);
 });
 
 test("DecodeStep: what does not fit is refused before the device is asked", async () => {

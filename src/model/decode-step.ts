@@ -3,9 +3,22 @@ import type { Tensor } from "../ggml/tensor.js";
 import { addLayer, type Decoder, startBuild } from "./decoder.js";
 import type { KVRows } from "./kv-rows.js";
 
-/** Sequences whose contexts lie side by side in one piece of memory, and are attended over in one go. */
+/** Rows that all sequences of a run begin with. */
+export interface SharedBase {
+  readonly keys: KVRows;
+  readonly valuesTransposed: KVRows;
+  readonly length: number;
+  /** Keys that are read: those past the length are masked, and must be finite. */
+  readonly numKeys: number;
+}
+
+/**
+ * Sequences whose own rows lie side by side in one piece of memory, and are attended over in one go. What they all begin
+ * with is read once for all of them.
+ */
 export interface TokenRun {
-  /** Keys that are read: more than each sequence has, with those past its own masked. */
+  readonly shared: readonly SharedBase[];
+  /** Keys that are read of each sequence's own: more than it has, with those past its own masked. */
   readonly numKeys: number;
   /** Of all its sequences. */
   readonly keys: KVRows;
@@ -16,7 +29,7 @@ export interface TokenRun {
 export interface StepToken {
   readonly tokenId: number;
   readonly position: number;
-  /** How many keys its context holds: its own is written after them. */
+  /** How many keys it has of its own: the token's is written after them. */
   readonly past: number;
 }
 
@@ -52,7 +65,7 @@ export class DecodeStep implements Disposable {
     this.#rows = new Int32Array(this.numSequences);
     const windows = Array.from({ length: decoder.config.numLayers }, (_, layer) => windowOf(decoder, layer));
     this.#masks = runs.map((run) => {
-      const size = run.numKeys * run.keys.numSequences;
+      const size = keysRead(run) * run.keys.numSequences;
       return { run, byWindow: new Map(windows.map((window) => [window, new Uint16Array(size)])) };
     });
     this.graph = new Graph(decoder.ggml, use);
@@ -87,8 +100,7 @@ export class DecodeStep implements Disposable {
         this.#positions[row] = position;
         this.#rows[row] = past;
         for (const [window, data] of byWindow) {
-          const first = Math.max(0, past + 1 - window);
-          data.fill(visible, i * run.numKeys + first, i * run.numKeys + past + 1);
+          showKeys(data.subarray(i * keysRead(run), (i + 1) * keysRead(run)), run, past, window);
         }
         row += 1;
       }
@@ -110,7 +122,8 @@ export class DecodeStep implements Disposable {
       const at = first;
       const count = run.keys.numSequences;
       first += count;
-      const maskOf = (data: Uint16Array) => graph.input("mask", "F16", [run.numKeys, 1, 1, count], data);
+      const sizes = run.shared.length === 0 ? [1, 1, count] : [count];
+      const maskOf = (data: Uint16Array) => graph.input("mask", "F16", [keysRead(run), ...sizes], data);
       const masks = new Map([...byWindow].map(([window, data]) => [window, maskOf(data)]));
       const rows = graph.view(places, [1, 1, count], [4, 4], 4 * at);
       return { run, count, first: at, masks, rows };
@@ -133,11 +146,14 @@ export class DecodeStep implements Disposable {
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
           for (const { run, count, first: at, masks } of placed) {
-            const heads = window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at);
+            const seen = ({ keys, valuesTransposed, numKeys }: Omit<TokenRun, "shared">) => ({
+              keys: keys.layer(graph, index, 0, numKeys),
+              valuesTransposed: valuesTransposed.layer(graph, index, 0, numKeys),
+            });
             const out = kernels.tokenAttention({
-              queries: heads,
-              keys: run.keys.layer(graph, index, 0, run.numKeys),
-              valuesTransposed: run.valuesTransposed.layer(graph, index, 0, run.numKeys),
+              ...seen(run),
+              shared: run.shared.map(seen),
+              queries: window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at),
               mask: masks.get(windowOf(decoder, index)) as Tensor,
               scale: build.scale,
             });
@@ -155,6 +171,24 @@ export class DecodeStep implements Disposable {
 /** How many places back a layer sees. */
 function windowOf({ architecture, config }: Decoder, layer: number): number {
   return architecture.window(config, layer) ?? Number.POSITIVE_INFINITY;
+}
+
+/** The keys of one sequence in a run's graph, shared and own. */
+function keysRead({ shared, numKeys }: TokenRun): number {
+  return shared.reduce((sum, base) => sum + base.numKeys, numKeys);
+}
+
+/** Shows one sequence's token the keys before it, `window` of them with its own, in a mask that hides all. */
+function showKeys(mask: Uint16Array, { shared, numKeys }: TokenRun, past: number, window: number): void {
+  const pieces = [...shared, { length: past + 1, numKeys }];
+  // What the window leaves out, from the beginning on.
+  let left = Math.max(0, pieces.reduce((sum, { length }) => sum + length, 0) - window);
+  let first = 0;
+  for (const piece of pieces) {
+    mask.fill(visible, first + Math.min(left, piece.length), first + piece.length);
+    left = Math.max(0, left - piece.length);
+    first += piece.numKeys;
+  }
 }
 
 function requireFits({ numKeys, keys, valuesTransposed }: TokenRun): void {

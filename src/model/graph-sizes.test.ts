@@ -51,8 +51,10 @@ const block = (numTokens: number): Rows => {
     block: { keys: rowsOf("keys"), values: rowsOf("values") },
   };
 };
-const piece = (numTokens: number, past: number): Rows => {
-  const context = { shared: [], keys: rowsOf("keys"), values: rowsOf("values") };
+/** @param shared lengths of what its context begins with. */
+const piece = (numTokens: number, past: number, ...lengths: number[]): Rows => {
+  const shared = lengths.map((length) => ({ keys: rowsOf("keys"), values: rowsOf("values", "transposed"), length }));
+  const context = { shared, keys: rowsOf("keys"), values: rowsOf("values") };
   return { tokenIds: new Int32Array(numTokens), positions: past, context, places: past };
 };
 
@@ -67,11 +69,12 @@ test.each([1, 16, 0.001])(
       [block(5), block(17), block(64), block(9)],
       [piece(64, 1500)],
       [block(3), piece(40, 100), piece(1, 20)],
+      [piece(40, 100, 30, 70), piece(3, 90, 90)],
     ]) {
-      const counted = all.reduce((sum, { tokenIds, places }) => {
-        return (
-          sum + (places ? sizes.ofPiece(tokenIds.length, places as number, false) : sizes.ofBlock(tokenIds.length))
-        );
+      const counted = all.reduce((sum, { tokenIds: { length }, places, context }) => {
+        if (context === undefined) return sum + sizes.ofBlock(length);
+        const shared = context.shared.map((rows) => rows.length);
+        return sum + sizes.ofPiece(length, places as number, false, shared);
       }, maxGraphTensors - sizes.room);
       using graph = forward(split, all, [{ rows: 0, row: 0 }]).graph;
       expect(graph.numTensors).toBeLessThanOrEqual(counted);
@@ -80,14 +83,17 @@ test.each([1, 16, 0.001])(
   },
 );
 
-test("GraphSizes.maxRuns: so many runs of sequences fit a graph, and one more does not", () => {
-  const deep = { ...decoder, config: { ...decoder.config } };
-  const { maxRuns } = new GraphSizes(deep, "F32");
-  const run = { numKeys: 64, keys: rowsOf("keys"), valuesTransposed: rowsOf("values", "transposed") };
-  using step = new DecodeStep(deep, Array(maxRuns).fill(run));
-  expect(step.graph.numTensors).toBeGreaterThan(maxGraphTensors - 100);
-  expect(() => new DecodeStep(deep, Array(maxRuns + 1).fill(run))).toThrow("as many as it has room for");
-});
+test.each([0, 2])(
+  "GraphSizes.maxRuns(): so many runs that begin with %i pieces fit a graph, and one more does not",
+  (numShared) => {
+    const most = new GraphSizes(decoder, "F32").maxRuns(numShared);
+    const own = { numKeys: 64, keys: rowsOf("keys"), valuesTransposed: rowsOf("values", "transposed") };
+    const run = { ...own, shared: Array(numShared).fill({ ...own, length: 40 }) };
+    using step = new DecodeStep(decoder, Array(most).fill(run));
+    expect(step.graph.numTensors).toBeGreaterThan(maxGraphTensors - 250);
+    expect(() => new DecodeStep(decoder, Array(most + 1).fill(run))).toThrow("as many as it has room for");
+  },
+);
 
 test("partsOfGraphs(): parts share graphs in their order, as many as fit", () => {
   const calls: number[] = [];

@@ -16,8 +16,7 @@ export class GraphSizes {
   readonly #known = new Map<string, number>();
   /** Tensors that all rows of a graph share. */
   readonly #shared: number;
-  /** Runs of sequences that one graph decodes a token of each of. */
-  readonly maxRuns: number;
+  readonly #maxRuns = new Map<number, number>();
 
   /** @param contextType of contexts' keys and values. */
   constructor(decoder: Decoder, contextType: "F16" | "F32") {
@@ -26,8 +25,6 @@ export class GraphSizes {
     // Two masks, so that none is shared.
     const [few, more] = [this.#block(1), this.#block(2)];
     this.#shared = this.#count([few]) + this.#count([more]) - this.#count([few, more]);
-    const [one, two] = [this.#countRuns(1), this.#countRuns(2)];
-    this.maxRuns = Math.max(1, Math.floor((maxGraphTensors - (2 * one - two)) / (two - one)));
   }
 
   /** Tensors that a graph of blocks and pieces has room for, beside what all its rows share. */
@@ -40,13 +37,29 @@ export class GraphSizes {
     return this.#added(`${numTokens}`, () => this.#block(numTokens));
   }
 
-  /** Tensors that a piece of a prompt adds, or of a block that is encoded in pieces. */
-  ofPiece(numTokens: number, past: number, isOfBlock: boolean): number {
-    return this.#added(`${numTokens} after ${past} ${isOfBlock}`, () => {
-      const context = { shared: [], keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
+  /**
+   * Tensors that a piece of a prompt adds, or of a block that is encoded in pieces.
+   * @param shared the lengths of what its context begins with.
+   */
+  ofPiece(numTokens: number, past: number, isOfBlock: boolean, shared: readonly number[] = []): number {
+    return this.#added(`${numTokens} after ${past} ${isOfBlock} ${shared}`, () => {
+      const pieces = shared.map((length) => {
+        return { keys: this.#kvRows(length), values: this.#kvRows(length, "transposed"), length };
+      });
+      const context = { shared: pieces, keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
       const { tokenIds, block } = this.#block(numTokens);
       return { tokenIds, positions: past, context, places: past, block: isOfBlock ? block : undefined };
     });
+  }
+
+  /** Runs of sequences that one graph decodes a token of each of. @param numShared how many pieces they begin with. */
+  maxRuns(numShared: number): number {
+    const known = this.#maxRuns.get(numShared);
+    if (known !== undefined) return known;
+    const [one, two] = [this.#countRuns(1, numShared), this.#countRuns(2, numShared)];
+    const most = Math.max(1, Math.floor((maxGraphTensors - (2 * one - two)) / (two - one)));
+    this.#maxRuns.set(numShared, most);
+    return most;
   }
 
   #added(key: string, rowsOf: () => Rows): number {
@@ -66,8 +79,9 @@ export class GraphSizes {
     return graph.numTensors;
   }
 
-  #countRuns(numRuns: number): number {
-    const run = { numKeys: 1, keys: this.#kvRows(1), valuesTransposed: this.#kvRows(1, "transposed") };
+  #countRuns(numRuns: number, numShared: number): number {
+    const own = { numKeys: 1, keys: this.#kvRows(1), valuesTransposed: this.#kvRows(1, "transposed") };
+    const run = { ...own, shared: Array(numShared).fill({ ...own, length: 1 }) };
     using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), "counted");
     return step.graph.numTensors;
   }

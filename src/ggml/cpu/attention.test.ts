@@ -173,6 +173,7 @@ test("tokenAttention(): each sequence's row sees its own keys, as many as its ma
       valuesTransposed: graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
       mask: graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
       scale: options.scale,
+      shared: [],
     };
     const out = graph.output(tokenAttention(graph, heads, byHead));
     const found = await backend.compute(graph, () => backend.readFloats(out));

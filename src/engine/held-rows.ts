@@ -1,0 +1,173 @@
+import type { Graph } from "../ggml/graph.js";
+import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
+import type { SharedRows } from "../model/rows.js";
+import type { DecodeSlot } from "./decode-slots.js";
+import type { KVMemory, Region } from "./kv-memory.js";
+import { unlessAborted } from "./unless-aborted.js";
+
+/** What computes graphs of a request's own, in turn with others' work: the scheduler. */
+export interface GraphRunner {
+  /**
+   * @param rows what the graph costs, as if it were so many rows of a prompt.
+   * @throws the signal's reason; the device's error.
+   */
+  run(rows: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
+}
+
+/** Rows that are transposed in about the time that one row of a prompt takes. */
+const transposedRowsPerRow = 8;
+/** Room in rows is rounded up to this, and so are the keys that decoding reads of shared rows. */
+const capacityStep = 64;
+
+export function roundCapacity(rows: number): number {
+  return Math.ceil(Math.max(rows, 1) / capacityStep) * capacityStep;
+}
+
+/**
+ * Turned keys and values of rows that follow each other, in memory that goes with the last who holds them.
+ *
+ * They are one context's own first, which adds rows. Once shared, they are never written again, and hold their values both
+ * ways: as rows for prompts over them, transposed for decoding.
+ */
+export class HeldRows implements SharedRows, Disposable {
+  readonly capacity: number;
+  readonly slot: DecodeSlot | undefined;
+  /** Rows that hold keys and values. */
+  length = 0;
+  /** Where tokens are decoded, rows up to here are finite: those past `length` are zeros. */
+  cleared = 0;
+  readonly #memory: KVMemory;
+  readonly #room: Disposable | undefined;
+  /** Where there is no slot. */
+  readonly #keys: Region | undefined;
+  /** Freed when they are transposed, but for shared rows. */
+  #values: Region | undefined;
+  /** Of shared rows without a slot. */
+  #transposed: Region | undefined;
+  #numHolders = 1;
+  #isReady = false;
+  #gettingReady: Promise<void> | undefined;
+
+  /**
+   * @param owned what becomes theirs once they are made: the room taken from the budget, and the slot.
+   * @param hasValues whether prompts are computed over them before tokens are decoded.
+   * @throws Error if the device has not enough memory; what was given stays the caller's then.
+   */
+  constructor(
+    memory: KVMemory,
+    capacity: number,
+    owned: { readonly room?: Disposable | undefined; readonly slot?: DecodeSlot | undefined },
+    hasValues: boolean,
+  ) {
+    this.capacity = roundCapacity(capacity);
+    this.slot = owned.slot;
+    this.#memory = memory;
+    this.#values = hasValues ? this.#allocate() : undefined;
+    try {
+      this.#keys = owned.slot ? undefined : this.#allocate();
+    } catch (error) {
+      this.#values?.[Symbol.dispose]();
+      throw error;
+    }
+    this.#room = owned.room;
+  }
+
+  get keys(): KVRows {
+    return this.slot?.keys ?? this.#rows(this.#keys as Region);
+  }
+
+  /** Transposed where they are there in no other way. */
+  get values(): KVRows {
+    return this.#values === undefined ? this.valuesTransposed : this.#rows(this.#values);
+  }
+
+  /** @throws Error where no tokens are decoded. */
+  get valuesTransposed(): KVRows {
+    if (this.slot !== undefined) return this.slot.valuesTransposed;
+    if (this.#transposed === undefined) throw new Error("Cannot decode: the context has no slot");
+    return this.#rows(this.#transposed, "transposed");
+  }
+
+  /** How many keys decoding reads of shared rows, zeros past their length among them. */
+  get numKeys(): number {
+    return roundCapacity(this.length);
+  }
+
+  /** One more holder. */
+  hold(): this {
+    this.#numHolders += 1;
+    return this;
+  }
+
+  /** One holder less; the last one's going frees the memory. */
+  [Symbol.dispose](): void {
+    this.#numHolders -= 1;
+    if (this.#numHolders > 0) return;
+    for (const owned of [this.#values, this.#transposed, this.#keys, this.slot, this.#room]) owned?.[Symbol.dispose]();
+  }
+
+  /** Transposes the values of all rows so far, for one context; again does nothing. From then on rows come by decoding alone. */
+  async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
+    if (this.#values === undefined) return;
+    await this.#transpose(runner, this.valuesTransposed, signal);
+    this.cleared = this.length;
+    this.#values[Symbol.dispose]();
+    this.#values = undefined;
+  }
+
+  /** Makes shared rows ready to be decoded over by all who hold them: whoever comes first does it, once. */
+  async startSharedDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
+    while (!this.#isReady) {
+      if (this.#gettingReady === undefined) {
+        this.#gettingReady = this.#getReady(runner, signal).finally(() => {
+          this.#gettingReady = undefined;
+        });
+        await this.#gettingReady;
+      } else {
+        // Who does it may give it up: then this one does.
+        const done = this.#gettingReady.catch(() => undefined);
+        await (signal ? unlessAborted(done, signal) : done);
+      }
+    }
+  }
+
+  async #getReady(runner: GraphRunner, signal: AbortSignal | undefined): Promise<void> {
+    if (this.#values !== undefined) {
+      if (this.slot === undefined) this.#transposed ??= this.#allocate();
+      await this.#transpose(runner, this.valuesTransposed, signal);
+    }
+    const { length, numKeys } = this;
+    if (length < numKeys) {
+      const clear = (graph: Graph): void => {
+        for (const rows of [this.keys, this.valuesTransposed]) rows.clear(graph, length, numKeys - length);
+      };
+      await runner.run(1, clear, signal);
+    }
+    this.#isReady = true;
+  }
+
+  async #transpose(runner: GraphRunner, into: KVRows, signal: AbortSignal | undefined): Promise<void> {
+    const { length } = this;
+    const { numLayers, numKvHeads, headSize } = this.#memory.shape;
+    const { maxNodeElements } = this.#memory.backend.policy;
+    // Graphs are short as well, so that others' work comes in between.
+    const perGraph = Math.max(1, Math.floor((2 * maxNodeElements) / (numKvHeads * headSize * Math.max(1, length))));
+    for (let first = 0; first < numLayers && length > 0; first += perGraph) {
+      const layers = { first, end: Math.min(numLayers, first + perGraph) };
+      const share = (layers.end - layers.first) / numLayers;
+      await runner.run(
+        Math.ceil((share * length) / transposedRowsPerRow),
+        (graph) => transposeValues(graph, this.values, into, layers, length, maxNodeElements),
+        signal,
+      );
+    }
+  }
+
+  #allocate(): Region {
+    return this.#memory.allocate(this.#memory.contextType, rowElements(this.#memory.shape, this.capacity));
+  }
+
+  #rows({ tensor, offset }: Region, layout: "rows" | "transposed" = "rows"): KVRows {
+    return new KVRows(this.#memory.shape, { tensor, offset, capacity: this.capacity }, layout);
+  }
+}
