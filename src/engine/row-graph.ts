@@ -2,7 +2,7 @@ import type { Backend } from "../ggml/backend.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, forward, type WantedLogits } from "../model/decoder.js";
 import type { GraphSizes } from "../model/graph-sizes.js";
-import type { Rows } from "../model/rows.js";
+import { type Rows, spansFrom } from "../model/rows.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory } from "./kv-memory.js";
 import type { RowWork } from "./row-queue.js";
@@ -138,7 +138,7 @@ export class RowGraph {
 
   /** The next piece of a prompt that there is room for. */
   #shareOfPrompt(
-    { task, context, tokenIds, position, firstWanted, block }: RowWork & { kind: "prefill" },
+    { task, context, tokenIds, positions, spans, firstWanted, block }: RowWork & { kind: "prefill" },
     maxRows: number,
     isFirst: boolean,
   ): Share | undefined {
@@ -167,7 +167,8 @@ export class RowGraph {
       rows: [
         {
           tokenIds: tokenIds.subarray(0, count),
-          positions: position,
+          positions: typeof positions === "number" ? positions : positions.subarray(0, count),
+          spans: spans && spansFrom(spans, 0, count),
           context,
           places: first,
           block: block && { keys: block.memory.keys, values: block.memory.values, first },

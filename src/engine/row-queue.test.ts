@@ -8,7 +8,7 @@ type Prefill = RowWork & { readonly kind: "prefill" };
 /** A prompt of so many tokens; which is all that the line looks at. */
 function prompt(owner: string, numTokens: number): Prefill {
   const task = new Task<PrefillPart>(undefined, () => undefined);
-  const rest = { context: undefined as never, position: 0, firstWanted: 0 };
+  const rest = { context: undefined as never, positions: 0, firstWanted: 0 };
   return { kind: "prefill", owner, task, tokenIds: new Int32Array(numTokens), ...rest };
 }
 

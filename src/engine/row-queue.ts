@@ -1,5 +1,6 @@
 import type { Graph } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
+import type { RowSpan } from "../model/rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import type { AnyTask, Task } from "./task.js";
@@ -18,7 +19,10 @@ export type RowWork =
       readonly task: Task<PrefillPart>;
       readonly context: AssembledContext;
       readonly tokenIds: Int32Array;
-      readonly position: number;
+      /** Of each token, or of the first one. */
+      readonly positions: number | Int32Array;
+      /** What the tokens see. Default: each all before it. */
+      readonly spans?: readonly RowSpan[];
       readonly firstWanted: number;
       /** The block that this is a piece of: its pieces are always the same. */
       readonly block?: BlockKV<DeviceBlockMemory>;
@@ -58,8 +62,8 @@ const maxKnownOwners = 1024;
 /** Work that waits for a graph, of owners who share each graph evenly. */
 export class RowQueue {
   #works: RowWork[] = [];
-  /** When owners last had work in a graph, counted in graphs; least recently first. */
-  readonly #lastServed = new Map<string, number>();
+  /** In which graph owners last had work, and how many rows they had in all; least recently first. */
+  readonly #served = new Map<string, { readonly graph: number; readonly rows: number }>();
   #numGraphs = 0;
 
   /** @param minShareRows fewer rows are no share of a graph: they would cost as much. */
@@ -83,7 +87,7 @@ export class RowQueue {
     const first = this.#byOwner()[0]?.[0];
     if (first?.kind !== "graph") return undefined;
     this.remove(first.task);
-    this.#serve([first.owner]);
+    this.#serve(new Map([[first.owner, first.rows]]));
     return first;
   }
 
@@ -107,6 +111,7 @@ export class RowQueue {
     const demand = (works: readonly RowWork[]) => works.reduce((sum, work) => sum + rowsLeft(work), 0);
     owners.sort((a, b) => demand(a) - demand(b));
     const shares: S[] = [];
+    const served = new Map<string, number>();
     const taken = new Set<RowWork>();
     let left = numRows;
     for (const [i, works] of owners.entries()) {
@@ -117,12 +122,13 @@ export class RowQueue {
           shares.push(share);
           own -= share.numRows;
           left -= share.numRows;
+          served.set(work.owner, (served.get(work.owner) ?? 0) + share.numRows);
         }
         if (share !== undefined || work.task.state !== "queued") taken.add(work);
       }
     }
     this.#works = this.#works.filter((work) => !taken.has(work));
-    this.#serve(new Set([...taken].map(({ owner }) => owner)));
+    this.#serve(served);
     return shares;
   }
 
@@ -135,18 +141,21 @@ export class RowQueue {
       if (own === undefined) byOwner.set(work.owner, [work]);
       else own.push(work);
     }
-    const lastServed = (owner: string) => this.#lastServed.get(owner) ?? 0;
-    return [...byOwner].sort(([a], [b]) => lastServed(a) - lastServed(b)).map(([, own]) => own);
+    const served = (owner: string) => this.#served.get(owner) ?? { graph: 0, rows: 0 };
+    // Of two who shared a graph, the one who had fewer rows so far: else one of them would always come a graph earlier.
+    const compare = (a: string, b: string) => served(a).graph - served(b).graph || served(a).rows - served(b).rows;
+    return [...byOwner].sort(([a], [b]) => compare(a, b)).map(([, own]) => own);
   }
 
-  #serve(owners: Iterable<string>): void {
-    for (const owner of owners) {
-      this.#lastServed.delete(owner);
-      this.#lastServed.set(owner, this.#numGraphs);
+  #serve(rows: ReadonlyMap<string, number>): void {
+    for (const [owner, count] of rows) {
+      const before = this.#served.get(owner)?.rows ?? 0;
+      this.#served.delete(owner);
+      this.#served.set(owner, { graph: this.#numGraphs, rows: before + count });
     }
-    for (const owner of this.#lastServed.keys()) {
-      if (this.#lastServed.size <= maxKnownOwners) return;
-      this.#lastServed.delete(owner);
+    for (const owner of this.#served.keys()) {
+      if (this.#served.size <= maxKnownOwners) return;
+      this.#served.delete(owner);
     }
   }
 }

@@ -5,6 +5,7 @@ import { Graph } from "../ggml/graph.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, pieceRows } from "../model/decoder.js";
 import { GraphSizes } from "../model/graph-sizes.js";
+import { listOf, type RowSpan, spansFrom } from "../model/rows.js";
 import type { Admission } from "./admission.js";
 import { AssembledContext } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
@@ -177,22 +178,30 @@ export class Scheduler implements Disposable {
   }
 
   /**
-   * Computes tokens over an assembled context, in pieces, each seeing all before it; their keys and values join the
-   * context.
+   * Computes tokens over an assembled context, in pieces; their keys and values join the context.
    *
-   * @param position of the first token; the others follow.
+   * @param positions of each token, or of the first one: the others follow.
    * @param firstWanted the first token whose logits are wanted, counted from the first of these; the rest after it too.
+   * @param spans what the tokens see, all of them in order. Default: each all before it.
    * @yields the logits of each wanted token [vocabulary], in order.
    * @throws the signal's reason or the device's error; the context is of no use then.
    */
   async *prefill(
     context: AssembledContext,
     tokenIds: Int32Array,
-    position: number,
+    positions: number | Int32Array,
     firstWanted: number,
     { owner = "", signal }: WorkOf = {},
+    spans: readonly RowSpan[] = [{ kind: "global", numRows: tokenIds.length }],
   ): AsyncGenerator<Float32Array> {
     requireRoom(context, tokenIds.length);
+    let place = context.length;
+    const placed = spans.map((span) => {
+      const from = place;
+      place += span.numRows;
+      return span.kind === "local" ? { from, ...span } : span;
+    });
+    const all = listOf(positions, tokenIds.length);
     for (let first = 0; first < tokenIds.length; ) {
       const task = this.#task<PrefillPart>(signal);
       this.#enqueue({
@@ -201,7 +210,8 @@ export class Scheduler implements Disposable {
         task,
         context,
         tokenIds: tokenIds.subarray(first),
-        position: position + first,
+        positions: all.subarray(first),
+        spans: spansFrom(placed, first),
         firstWanted: Math.max(0, firstWanted - first),
       });
       const { count, logits } = await task.promise;
@@ -264,7 +274,7 @@ export class Scheduler implements Disposable {
     while (scratch.length < tokenIds.length) {
       const task = this.#task<PrefillPart>(signal);
       const rest = tokenIds.subarray(scratch.length);
-      const work = { context: scratch, tokenIds: rest, position: scratch.length, firstWanted: rest.length, block };
+      const work = { context: scratch, tokenIds: rest, positions: scratch.length, firstWanted: rest.length, block };
       this.#enqueue({ kind: "prefill", owner, task, ...work });
       await task.promise;
     }

@@ -68,6 +68,17 @@ export function listOf(numbers: number | Int32Array, count: number): Int32Array 
   return typeof numbers === "number" ? Int32Array.from({ length: count }, (_, i) => numbers + i) : numbers;
 }
 
+/** The spans of rows from one on, `count` of them or all that follow. */
+export function spansFrom(spans: readonly RowSpan[], first: number, count = Number.POSITIVE_INFINITY): RowSpan[] {
+  let row = 0;
+  return spans.flatMap((span) => {
+    const from = Math.max(row, first);
+    row += span.numRows;
+    const numRows = Math.min(row, first + count) - from;
+    return numRows > 0 ? [{ ...span, numRows }] : [];
+  });
+}
+
 /** Whether each number follows the one before it. */
 export function isRun(numbers: Int32Array): boolean {
   return numbers.every((x, i) => x === (numbers[0] as number) + i);
