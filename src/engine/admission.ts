@@ -1,4 +1,4 @@
-import { EngineError } from "./engine-error.js";
+import { asEngineError, EngineError } from "./engine-error.js";
 
 /** One answer's place, from its coming to its end. Disposing gives back whatever it has. */
 export interface Ticket extends Disposable {
@@ -46,7 +46,7 @@ interface Place {
 export class Admission {
   /** Called when answers wait that may be admitted. */
   onWaiting: () => void = () => undefined;
-  readonly #maxRunning: number;
+  readonly maxRunning: number;
   readonly #maxQueued: number;
   /** In the order in which they came. */
   readonly #places = new Set<Place>();
@@ -57,7 +57,7 @@ export class Admission {
   #onEmpty: () => void = () => undefined;
 
   constructor(options: { readonly maxRunning: number; readonly maxQueued: number }) {
-    this.#maxRunning = options.maxRunning;
+    this.maxRunning = options.maxRunning;
     this.#maxQueued = options.maxQueued;
   }
 
@@ -67,7 +67,7 @@ export class Admission {
 
   /** Whether somebody waits for whom there is a place. */
   get hasWaiting(): boolean {
-    if (this.#numRunning >= this.#maxRunning) return false;
+    if (this.#numRunning >= this.maxRunning) return false;
     for (const { state } of this.#places) if (state === "waiting") return true;
     return false;
   }
@@ -91,10 +91,33 @@ export class Admission {
     return request.map((place) => this.#ticket(place));
   }
 
+  /**
+   * A request's work, counted by how it ended; its places are given back with it.
+   *
+   * @param tickets of the request. Default: one, of its own.
+   * @throws EngineError for a full queue, and for what the work throws; the signal's reason.
+   */
+  async run<T>(
+    { owner, signal }: { readonly owner: string; readonly signal: AbortSignal },
+    work: (ticket: Ticket) => Promise<T>,
+    tickets = this.join(owner),
+  ): Promise<T> {
+    try {
+      signal.throwIfAborted();
+      return await work(tickets[0] as Ticket);
+    } catch (error) {
+      // Those that have left are counted as they ended.
+      for (const ticket of tickets) ticket.outcome = signal.aborted ? "cancelled" : "failed";
+      throw signal.aborted ? signal.reason : asEngineError(error);
+    } finally {
+      for (const ticket of tickets) ticket[Symbol.dispose]();
+    }
+  }
+
   /** Gives the free places away. @returns how many answers got one. */
   admit(): number {
     let numAdmitted = 0;
-    for (; this.#numRunning < this.#maxRunning; numAdmitted += 1) {
+    for (; this.#numRunning < this.maxRunning; numAdmitted += 1) {
       const next = this.#next();
       if (next === undefined) break;
       next.state = "running";
@@ -202,7 +225,7 @@ export class Admission {
   }
 
   #makeRoom(owner: string, numAnswers: number): void {
-    const most = this.#maxRunning + this.#maxQueued;
+    const most = this.maxRunning + this.#maxQueued;
     const isFull = () => this.#places.size > 0 && this.#places.size + numAnswers > most;
     if (!isFull()) return;
     const queued = new Map<string, number>([[owner, 0]]);

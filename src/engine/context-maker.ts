@@ -4,7 +4,7 @@ import { blockId } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION } from "../kv/block-kv.js";
 import type { BlockRequest, BlockStore } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
-import { AssembledContext, assemble, contextBytes } from "./assemble.js";
+import { AssembledContext, assemble, type ContextUse, contextBytes } from "./assemble.js";
 import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import { blockShape, type DeviceBlockMemory } from "./device-memory.js";
@@ -32,14 +32,40 @@ export interface RequestOf extends WorkOf {
 
 export type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
 
+/** Nothing took any time yet. */
+export function newTimings(): MutableTimings {
+  return {
+    tokenizeMs: 0,
+    queueMs: 0,
+    waitMs: 0,
+    encodeMs: 0,
+    assembleMs: 0,
+    prefillMs: 0,
+    ttftMs: undefined,
+    decodeMs: 0,
+  };
+}
+
+/** What is computed over a prompt's context. */
+export interface ContextWork {
+  /** Rows after the prompt's that are prefilled as well. */
+  readonly moreRows?: number;
+  /** Rows of an answer, which are decoded. */
+  readonly answerRows?: number;
+  /** Answers that go on from the prompt, as many at a time as there is room for; 0: one, over the context itself. */
+  readonly numForks?: number;
+  /** Whether local blocks are computed anew, for their rows' logits. */
+  readonly scoresPrompt?: boolean;
+}
+
 /** What a request needs of its context. */
 export interface ContextNeeds {
   /** In rows. */
   readonly capacity: number;
-  readonly decodes: boolean;
-  /** Whether local blocks are computed anew, for their rows' logits. */
-  readonly scoresPrompt?: boolean;
-  /** Of the context, and of what scoring the prompt takes beside it. */
+  readonly use: ContextUse;
+  /** How many forks there is room for at a time. */
+  readonly numForks: number;
+  /** Of the context, its forks, and what scoring the prompt takes beside it. */
   readonly bytes: number;
 }
 
@@ -64,20 +90,38 @@ export class ContextMaker {
   ) {}
 
   /** @throws EngineError "too_long" for what would never find room: before it waits for anything. */
-  needs(blocks: readonly Int32Array[], needs: Omit<ContextNeeds, "bytes">): ContextNeeds {
-    const { capacity, decodes, scoresPrompt = false } = needs;
+  needs(blocks: readonly Int32Array[], work: ContextWork): ContextNeeds {
+    const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false } = work;
     const { memory } = this.scheduler;
+    const promptRows = blocks.reduce((sum, { length }) => sum + length, 0) + moreRows;
+    const isForked = wantedForks > 0;
+    const capacity = promptRows + (isForked ? 0 : answerRows);
+    const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";
     const longestLocal = longest(blocks.slice(0, -1));
     const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, "prefill") : 0;
-    const bytes = contextBytes(memory, capacity, decodes ? "answer" : "prefill") + scratchBytes;
-    this.budget.requireFit(bytes);
-    return { ...needs, bytes };
+    const ownBytes = contextBytes(memory, capacity, use) + scratchBytes;
+    const forkBytes = isForked ? contextBytes(memory, answerRows, "fork") : 0;
+    this.budget.requireFit(ownBytes + forkBytes);
+    const room = isForked ? Math.floor((this.budget.capBytes - ownBytes) / forkBytes) : 0;
+    const numForks = Math.min(wantedForks, room);
+    return { capacity, use, numForks, bytes: ownBytes + numForks * forkBytes };
+  }
+
+  /** A context that goes on from a prompt's, with the slot in which its answer is decoded. @param rows its own. */
+  fork(context: AssembledContext, rows: number): AssembledContext {
+    const slot = this.scheduler.slots.take(rows);
+    try {
+      return context.fork(context.length + rows, { slot });
+    } catch (error) {
+      slot[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** Leases or encodes the local blocks and lays them out. @throws the signal's reason; the device's error. */
   async prepare(
     { blocks, passages, numTokens }: TokenizedPrompt,
-    { capacity, decodes, bytes }: ContextNeeds,
+    { capacity, use, bytes }: ContextNeeds,
     of: RequestOf,
     timings: MutableTimings,
   ): Promise<Prepared> {
@@ -102,7 +146,7 @@ export class ContextMaker {
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
-      slot = decodes ? this.scheduler.slots.take(capacity) : undefined;
+      slot = use === "answer" ? this.scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
       const numLocal = numTokens - finalTokens.length;
       const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
@@ -155,15 +199,9 @@ export class ContextMaker {
     yield* this.scheduler.prefill(context, finalTokens, finalPosition, 0, of);
   }
 
-  /** The logits of the final block's rows from one on, and of those of more tokens after it. */
-  lastRows(
-    { context, finalTokens, finalPosition }: Prepared,
-    firstWanted: number,
-    of: WorkOf,
-    more: readonly number[] = [],
-  ): AsyncGenerator<Float32Array> {
-    const tokens = more.length === 0 ? finalTokens : Int32Array.from([...finalTokens, ...more]);
-    return this.scheduler.prefill(context, tokens, finalPosition, firstWanted, of);
+  /** The logits of the final block's rows from one on. */
+  lastRows({ context, finalTokens, finalPosition }: Prepared, firstWanted: number, of: WorkOf) {
+    return this.scheduler.prefill(context, finalTokens, finalPosition, firstWanted, of);
   }
 
   async #requests(

@@ -164,3 +164,99 @@ test("LocalEngine: a device that fails is an EngineError of code failed with its
   await expect(engine.encode(["a passage of its own\n"])).rejects.toEqual(failed);
   expect(engine.stats().requests).toMatchObject({ queued: 0, running: 0, finished: 0 });
 });
+
+test("Engine.generate(): n answers go on from one prompt, computed once, and are the answers that each is alone", async () => {
+  await using engine = await smallEngine({ maxRunning: 3, kvType: "f32" });
+  const prompt = { blockTokenIds: [Array.from({ length: 90 }, (_, i) => 5 + (i % 60)), [8, 9, 10]] };
+  const sampling = { temperature: 1, seed: 11, logitBias: noEnd, maxTokens: 40 };
+  const alone: (readonly number[])[] = [];
+  for (let i = 0; i < 7; i++) {
+    alone.push((await engine.complete(prompt, { ...sampling, seed: 11 + i })).tokenIds);
+  }
+  const before = engine.stats();
+  const ids = Array.from({ length: 7 }, (): number[] => []);
+  const ends: GenerateEvent[] = [];
+  for await (const event of engine.generate(prompt, { ...sampling, n: 7 })) {
+    if (event.kind === "token") ids[event.index]!.push(event.tokenId);
+    if (event.kind === "done") ends.push(event);
+  }
+  expect(ids).toEqual(alone);
+  expect(ends.map((event) => event.kind === "done" && event.result.finishReason)).toEqual(Array(7).fill("length"));
+  const after = engine.stats();
+  // The prompt's rows, in whole groups.
+  expect(after.batching.rows - before.batching.rows).toBe(96);
+  expect(after.requests.finished - before.requests.finished).toBe(7);
+  expect(after.contexts.usedBytes).toBe(0);
+  expect(after.kvMemory.usedBytes).toBe(before.kvMemory.usedBytes);
+});
+
+test("Engine.generate(): n answers within little memory, of one token, of none, and cancelled in the midst", async () => {
+  const prompt = { blockTokenIds: [Array.from({ length: 90 }, (_, i) => 5 + (i % 60)), [8, 9, 10]] };
+  const answers = async (
+    engine: Engine,
+    options: { maxTokens: number; n: number; signal?: AbortSignal },
+    stop?: () => void,
+  ) => {
+    const reasons: string[] = [];
+    for await (const event of engine.generate(prompt, { logitBias: noEnd, temperature: 1, ...options })) {
+      if (event.kind === "token") stop?.();
+      if (event.kind === "done") reasons.push(`${event.index} ${event.result.finishReason}`);
+    }
+    expect(engine.stats()).toMatchObject({ contexts: { usedBytes: 0 }, requests: { queued: 0, running: 0 } });
+    return reasons.sort();
+  };
+  {
+    await using engine = await smallEngine();
+    const whole = engine.stats().contexts.capBytes;
+    expect(whole).toBeGreaterThan(0);
+    expect(await answers(engine, { maxTokens: 1, n: 3 })).toEqual(["0 length", "1 length", "2 length"]);
+    expect(await answers(engine, { maxTokens: 0, n: 2 })).toEqual(["0 length", "1 length"]);
+    const controller = new AbortController();
+    const cancelled = await answers(engine, { maxTokens: 900, n: 40, signal: controller.signal }, () =>
+      controller.abort(),
+    );
+    expect(cancelled.length).toBe(40);
+    expect(new Set(cancelled.map((one) => one.split(" ")[1]))).toEqual(new Set(["cancelled"]));
+    for await (const event of engine.generate(prompt, { n: 5, logitBias: noEnd, maxTokens: 500 }))
+      if (event.kind === "token") break;
+    expect(engine.stats()).toMatchObject({ contexts: { usedBytes: 0 }, requests: { queued: 0, running: 0 } });
+  }
+  // Room for the prompt and two answers: the others wait for theirs.
+  const elements = 3 * 128 + 2 * 2 * 64;
+  const { numLayers, numKvHeads, headSize } = await (async () => {
+    await using engine = await smallEngine();
+    return engine.model.source.config;
+  })();
+  await using tight = await smallEngine({ contextBytes: 2 * elements * numLayers * numKvHeads * headSize });
+  expect(await answers(tight, { maxTokens: 40, n: 5 })).toEqual([0, 1, 2, 3, 4].map((i) => `${i} length`));
+  await expect(answers(tight, { maxTokens: 600, n: 2 })).rejects.toMatchObject({ code: "too_long" });
+});
+
+test("Engine.scoreEach(): continuations after a prompt that is computed once are as likely as each alone", async () => {
+  await using engine = await smallEngine({ kvType: "f32" });
+  const prompt = { blockTokenIds: [Array.from({ length: 70 }, (_, i) => 5 + (i % 60)), [8, 9, 10, 11]] };
+  const long = Array.from({ length: 300 }, (_, i) => 4 + ((i * 7) % 90));
+  const continuations = [[20, 21, 22], [30], long, [40, 41], long.toReversed(), " a word"];
+  for (const mode of ["block", "full"] as const) {
+    for (const stepwise of [false, true]) {
+      const alone = [];
+      for (const one of continuations) alone.push(await engine.score(prompt, one, { mode, stepwise }));
+      const { rows, decodedTokens } = engine.stats().batching;
+      const together = await engine.scoreEach(prompt, continuations, { mode, stepwise });
+      const { batching, contexts } = engine.stats();
+      const numRows = batching.rows - rows;
+      // The prompt's rows once (in full mode all of them), and each continuation's but its last.
+      const continued = together.reduce((sum, { continuationTokenIds }) => sum + continuationTokenIds.length - 1, 0);
+      const promptRows = mode === "full" ? 74 : 4;
+      if (stepwise) expect(batching.decodedTokens - decodedTokens).toBe(continued);
+      expect(numRows - promptRows - (stepwise ? 0 : continued)).toBeLessThan(16);
+      expect(contexts.usedBytes).toBe(0);
+      for (const [i, { logprobs, ...rest }] of together.entries()) {
+        const { logprobs: expected, ...others } = alone[i]!;
+        expect(rest).toMatchObject({ continuationTokenIds: others.continuationTokenIds, mode });
+        for (const [t, logprob] of logprobs.entries()) expect(Math.abs(logprob - expected[t]!)).toBeLessThan(1e-4);
+      }
+    }
+  }
+  expect(await engine.scoreEach(prompt, [])).toEqual([]);
+});

@@ -2,15 +2,14 @@ import { setMaxListeners } from "node:events";
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import { InputTypeError } from "../files/input-error.js";
-import { show } from "../files/options.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
+import { Answers, inParts } from "./answers.js";
 import { ByteBudget } from "./byte-budget.js";
-import { ContextMaker, type LocalBlock, type MutableTimings, type Prepared } from "./context-maker.js";
+import { ContextMaker, type LocalBlock } from "./context-maker.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
@@ -19,16 +18,13 @@ import {
   type GenerateOptions,
   type RequestOptions,
   readEngineOptions,
-  readScoreOptions,
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
-import { createExp, PromptScorer, tokenLogprobs } from "./logprobs.js";
 import { memoryShare } from "./memory-share.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
-import { Outbox } from "./outbox.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
-import { type AskedAnswers, RequestChecks, type Terms } from "./request-checks.js";
+import { RequestChecks, type Terms } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
 import type {
   EncodedPassage,
@@ -37,39 +33,20 @@ import type {
   FailedPassage,
   GenerateEvent,
   GenerateResult,
-  PromptLogprob,
   ScoreResult,
   ServedBlock,
-  TokenLogprob,
 } from "./results.js";
-import type { Sampler } from "./sampler.js";
-import { requireLogprobs } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
-import { Sequence } from "./sequence.js";
+import { Scores } from "./scores.js";
 import { type EngineStatus, StatusSource } from "./status-source.js";
 import { TokenSpeller } from "./token-speller.js";
 import { unlessAborted } from "./unless-aborted.js";
 
-/** How far an answer runs ahead of its reader. */
-const maxUnreadEvents = 32;
 const defaultReaderTimeoutMs = 60_000;
 /** Passages leased at a time while encoding for an index. */
 const encodeBatch = 64;
-/** Of what one event or call carries: a few milliseconds' worth of messages. */
+/** Of what one call carries: a few milliseconds' worth of messages. */
 const tokensOfPart = 256;
-const logprobsOfPart = 2048;
-
-/** One of a request's answers. */
-interface AnswerPlace {
-  readonly index: number;
-  readonly ticket: Ticket;
-  /** When the request came. */
-  readonly startedAt: number;
-  /** The prompt's tokens, made once for all answers. */
-  readonly tokenized: () => Promise<TokenizedPrompt>;
-  readonly tell: (event: GenerateEvent) => void;
-  readonly isPaused: () => boolean;
-}
 
 /**
  * Block attention over a model: passages are encoded once and alone, kept, moved to where a prompt needs them, and only
@@ -105,7 +82,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly #dropped = new FinalizationRegistry<AbortController>((leaving) =>
     leaving.abort(new Error("Cannot go on: nobody holds the answer")),
   );
-  readonly #readerTimeoutMs: number;
+  readonly #answers: Answers;
+  readonly #scores: Scores;
 
   private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
     // Every request listens to it.
@@ -140,7 +118,6 @@ export class LocalEngine implements AsyncDisposable {
       contextCapBytes: this.#budget.capBytes,
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
-    this.#readerTimeoutMs = options.readerTimeoutMs ?? defaultReaderTimeoutMs;
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
     this.#checks = new RequestChecks(model, {
@@ -150,6 +127,9 @@ export class LocalEngine implements AsyncDisposable {
       onWarning: options.onWarning,
     });
     this.#speller = new TokenSpeller(model.tokenizer);
+    const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
+    this.#scores = new Scores(...parts);
+    this.#answers = new Answers(model, ...parts, this.#speller, options.readerTimeoutMs ?? defaultReaderTimeoutMs);
     this.info = {
       name: modelName(path),
       contextLength: this.contextLength,
@@ -196,155 +176,10 @@ export class LocalEngine implements AsyncDisposable {
     options: GenerateOptions & RequestOptions = {},
   ): AsyncGenerator<GenerateEvent, void> {
     const leaving = new AbortController();
-    const events = this.#read(input, options, leaving);
+    const asked = () => checkInput(() => this.#checks.generate(options, leaving.signal));
+    const events = this.#answers.read(input, asked, leaving);
     this.#dropped.register(events, leaving);
     return events;
-  }
-
-  async *#read(
-    input: PromptInput | TokenizedPrompt,
-    options: GenerateOptions & RequestOptions,
-    leaving: AbortController,
-  ): AsyncGenerator<GenerateEvent, void> {
-    const asked = checkInput(() => this.#checks.generate(options, leaving.signal));
-    const outbox = new Outbox<GenerateEvent>({
-      capacity: maxUnreadEvents,
-      patienceMs: this.#readerTimeoutMs,
-      onRoom: () => this.#scheduler.wake(),
-      onStalled: () => leaving.abort(slowReader(this.#readerTimeoutMs)),
-    });
-    const answered = this.#answers(input, asked, outbox, leaving);
-    try {
-      yield* outbox.read();
-    } finally {
-      leaving.abort(new Error("Cannot go on: nobody reads the answer"));
-      await answered;
-    }
-  }
-
-  /** A prompt's answers from their coming to their end, whoever reads them and how fast. Never throws: their reader gets what one throws. */
-  async #answers(
-    input: PromptInput | TokenizedPrompt,
-    asked: AskedAnswers,
-    outbox: Outbox<GenerateEvent>,
-    leaving: AbortController,
-  ): Promise<void> {
-    const startedAt = performance.now();
-    const { mode, owner, signal } = asked.terms;
-    let prompt: Promise<TokenizedPrompt> | undefined;
-    const tokenized = () => {
-      prompt ??= this.#tokens.prompt(input, mode, signal);
-      return prompt;
-    };
-    /** What comes before the first answer's `prompt` event, which stands for all. */
-    let early: GenerateEvent[] | undefined = [];
-    const tellOf = (index: number) => (event: GenerateEvent) => {
-      if (index > 0 && (event.kind === "echo" || event.kind === "prompt")) return;
-      if (index > 0 && early !== undefined) {
-        early.push(event);
-        return;
-      }
-      outbox.push(event);
-      if (event.kind === "echo" || early === undefined) return;
-      for (const other of early) outbox.push(other);
-      early = undefined;
-    };
-    try {
-      const tickets = this.#admission.join(owner, asked.samplers.length);
-      const answers = tickets.map(async (ticket, index) => {
-        const place = { index, ticket, startedAt, tokenized, tell: tellOf(index), isPaused: () => outbox.isFull };
-        await this.#answer(asked, place).catch((error: unknown) => {
-          outbox.fail(error);
-          leaving.abort(error);
-        });
-      });
-      await Promise.all(answers);
-      outbox.end();
-    } catch (error) {
-      outbox.fail(error);
-    }
-  }
-
-  async #answer(
-    { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal }: AskedAnswers,
-    { index, ticket, startedAt, tokenized, tell, isPaused }: AnswerPlace,
-  ): Promise<void> {
-    const { mode, signal } = terms;
-    const { tokenizer, endTokenIds } = this.model;
-    const { logprobs, topLogprobs } = sampling;
-    const timings = newTimings();
-    const sequence = new Sequence({
-      ...{ sampler: samplers[index] as Sampler, stop: sampling.stop, endTokenIds, tokenizer, startedAt, isPaused },
-      tell: (sampled, text) => {
-        const spelled = spell ? this.#speller.spell(sampled) : undefined;
-        // Spelled once, sent once: the same objects.
-        const { id: tokenId, logprob, top } = spelled ?? sampled;
-        tell({ kind: "token", index, tokenId, text, logprob, top, ...(spelled && { spelled }) });
-      },
-    });
-    let prompt: TokenizedPrompt | undefined;
-    let prepared: Prepared | undefined;
-    const end = () => {
-      const text = sequence.end();
-      const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
-      const { cachedTokens = 0, blocks = [] } = prepared ?? {};
-      const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, completionTokens: tokenIds.length };
-      const warnings = prompt?.warnings ?? [];
-      const spent = { ...timings, ttftMs, decodeMs };
-      const told = { mode, usage, timings: spent, blocks, seed, warnings };
-      const endToken = token && spell ? { ...token, spelled: this.#speller.spell(token) } : token;
-      const result = { text: sequence.text, tokenIds, endToken, finishReason, ...told };
-      tell({ kind: "done", index, text, result });
-    };
-    try {
-      const work = async () => {
-        prompt = await tokenized();
-        timings.tokenizeMs = performance.now() - startedAt;
-        const { blocks, isContinued } = prompt;
-        const promptIds = blocks.flatMap((block) => [...block]);
-        const maxTokens = Math.min(sampling.maxTokens, this.contextLength - promptIds.length);
-        const needs = this.#contexts.needs(blocks, {
-          // The last token's key and value are never read.
-          capacity: promptIds.length + Math.max(0, maxTokens - 1),
-          decodes: maxTokens > 1,
-          scoresPrompt: echo && logprobs,
-        });
-        if (logprobs) {
-          const numTokens = maxTokens + (echo ? promptIds.length : 0);
-          requireLogprobs(numTokens * (1 + topLogprobs), maxLogprobs);
-        }
-        await this.#enter(ticket, promptIds.length + maxTokens, timings, signal);
-        using context = await this.#contexts.prepare(prompt, needs, terms, timings);
-        prepared = context;
-        const { cachedTokens, finalTokens } = context;
-        const told = (echoed: readonly PromptLogprob[]) => {
-          for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
-            tell({ kind: "echo", tokens: some.map((token) => this.#speller.spell(token)) });
-          }
-          tell({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: context.blocks });
-        };
-        const scorer = echo && logprobs ? new PromptScorer(promptIds, topLogprobs) : undefined;
-        if (scorer === undefined) told(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
-        const prefillFrom = performance.now();
-        const rows = scorer
-          ? this.#contexts.promptRows(blocks, context, terms)
-          : this.#contexts.lastRows(context, finalTokens.length - 1, terms);
-        let logits: Float32Array | undefined;
-        for await (logits of rows) scorer?.take(logits);
-        timings.prefillMs = performance.now() - prefillFrom;
-        if (scorer) told(scorer.scores);
-        const start = { promptIds, isContinued, maxTokens, context: context.context, logits: logits as Float32Array };
-        if (sequence.begin(start)) await this.#scheduler.decode(sequence, terms);
-        ticket.numTokens = promptIds.length - cachedTokens + sequence.tokenIds.length;
-      };
-      await this.#asRequest(terms, work, ticket);
-      end();
-    } catch (error) {
-      // The engine that closes, or a reader who is too slow, is no wish of the caller's.
-      if (callerSignal?.aborted !== true) throw error;
-      sequence.cancel();
-      end();
-    }
   }
 
   /** Answers a prompt, all at once. @throws as `generate`. */
@@ -364,71 +199,18 @@ export class LocalEngine implements AsyncDisposable {
     continuation: string | readonly number[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult> {
-    const { terms, numTop, stepwise } = checkInput(() => this.#checks.score(continuation, options));
-    const { mode, signal } = terms;
-    return await this.#asRequest(terms, async (ticket) => {
-      const prompt = await this.#tokens.prompt(input, mode, signal);
-      const promptTokens = prompt.numTokens;
-      const next = await this.#tokens.continuation(continuation, promptTokens, signal);
-      const needs = this.#contexts.needs(prompt.blocks, { capacity: promptTokens + next.length, decodes: stepwise });
-      const timings = newTimings();
-      await this.#enter(ticket, promptTokens + next.length, timings, signal);
-      using prepared = await this.#contexts.prepare(prompt, needs, terms, timings);
-      const { context, finalTokens, cachedTokens } = prepared;
-      const exp = createExp();
-      const logprobs: number[] = [];
-      const top: TokenLogprob[][] = [];
-      /** @returns whether there is more to score. */
-      const take = (logits: Float32Array): boolean => {
-        const step = tokenLogprobs(logits, next[logprobs.length] as number, numTop, exp);
-        logprobs.push(step.logprob);
-        top.push(step.top);
-        return logprobs.length < next.length;
-      };
-      const atOnce = stepwise ? [] : next.slice(0, -1);
-      const rows = this.#contexts.lastRows(prepared, finalTokens.length - 1, terms, atOnce);
-      for await (const logits of rows) take(logits);
-      if (logprobs.length < next.length) {
-        const nextToken = () => {
-          const done = logprobs.length;
-          return { tokenId: next[done - 1] as number, position: promptTokens + done - 1 };
-        };
-        const sequence = {
-          context,
-          isPaused: false,
-          take,
-          get next() {
-            return nextToken();
-          },
-        };
-        await this.#scheduler.decode(sequence, terms);
-      }
-      ticket.numTokens = promptTokens - cachedTokens + next.length;
-      return {
-        blockTokenIds: prompt.cutTokenIds,
-        continuationTokenIds: next,
-        logprobs,
-        top,
-        mode,
-        usage: { promptTokens, cachedTokens, completionTokens: next.length },
-      };
-    });
+    const asked = checkInput(() => this.#checks.score([continuation], options));
+    return (await this.#scores.each(input, [continuation], asked))[0] as ScoreResult;
   }
 
-  /** How likely each of several continuations is after a prompt, which is tokenized once. @throws as `score`. */
+  /** How likely each of several continuations is after a prompt, which is computed once. @throws as `score`. */
   async scoreEach(
     input: PromptInput | TokenizedPrompt,
     continuations: readonly (string | readonly number[])[],
     options: ScoreOptions = {},
   ): Promise<ScoreResult[]> {
-    const { mode, signal } = checkInput(() => {
-      if (Array.isArray(continuations)) return readScoreOptions("score", options);
-      throw new InputTypeError(`Cannot score: the continuations are ${show(continuations)}, wanted a list`);
-    });
-    const prompt = await this.tokenizePrompt(input, { mode, signal });
-    const results: ScoreResult[] = [];
-    for (const continuation of continuations) results.push(await this.score(prompt, continuation, options));
-    return results;
+    const asked = checkInput(() => this.#checks.score(continuations, options));
+    return await this.#scores.each(input, continuations, asked);
   }
 
   /**
@@ -443,12 +225,12 @@ export class LocalEngine implements AsyncDisposable {
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const leaving = new AbortController();
     const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving.signal));
-    return await this.#asRequest(terms, async (ticket) => {
+    return await this.#admission.run(terms, async (ticket) => {
       const { signal } = terms;
       const tokenized = await this.#tokens.passages(passages, rule, signal);
       const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
       const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-      await this.#enter(ticket, numTokens, newTimings(), signal);
+      await ticket.enter(numTokens, signal);
       const encoded: EncodedPassage[] = [];
       const told = async (block: EncodedPassage): Promise<void> => {
         encoded.push(block);
@@ -503,7 +285,7 @@ export class LocalEngine implements AsyncDisposable {
   async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
     const { special, maxTokens, onTokens, terms } = checkInput(() => this.#checks.tokenize(text, options));
     const block = { text, trusted: special ? "all" : "none" } as const;
-    const ids = await this.#asRequest(terms, () => this.#tokens.text(block, maxTokens, terms.signal));
+    const ids = await this.#admission.run(terms, () => this.#tokens.text(block, maxTokens, terms.signal));
     if (onTokens === undefined) return ids;
     if (ids.length === 0) await onTokens([], 0);
     for (const some of inParts(ids, tokensOfPart)) {
@@ -552,55 +334,4 @@ export class LocalEngine implements AsyncDisposable {
     await this.#store[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
-
-  /** A request's work, counted by how it ended. @throws EngineError for a full queue; the signal's reason. */
-  async #asRequest<T>(
-    { owner, signal }: Terms,
-    work: (ticket: Ticket) => Promise<T>,
-    place = this.#admission.join(owner)[0] as Ticket,
-  ): Promise<T> {
-    using ticket = place;
-    try {
-      signal.throwIfAborted();
-      return await work(ticket);
-    } catch (error) {
-      ticket.outcome = signal.aborted ? "cancelled" : "failed";
-      throw signal.aborted ? signal.reason : asEngineError(error);
-    }
-  }
-
-  /** Waits for the request's turn. @throws the signal's reason. */
-  async #enter(ticket: Ticket, expectedTokens: number, timings: MutableTimings, signal: AbortSignal): Promise<void> {
-    const from = performance.now();
-    try {
-      await ticket.enter(expectedTokens, signal);
-    } finally {
-      timings.queueMs = performance.now() - from;
-    }
-  }
-}
-
-/** The answer's own words of why it ended. */
-function slowReader(timeoutMs: number): EngineError {
-  return new EngineError(
-    "slow_reader",
-    `Cannot go on with the answer: for ${timeoutMs} ms nobody read it while ${maxUnreadEvents} events waited`,
-  );
-}
-
-function* inParts<T>(items: readonly T[], size: number): Generator<readonly T[], void> {
-  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
-}
-
-function newTimings(): MutableTimings {
-  return {
-    tokenizeMs: 0,
-    queueMs: 0,
-    waitMs: 0,
-    encodeMs: 0,
-    assembleMs: 0,
-    prefillMs: 0,
-    ttftMs: undefined,
-    decodeMs: 0,
-  };
 }

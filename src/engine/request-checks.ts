@@ -40,6 +40,13 @@ export interface AskedAnswers {
   readonly callerSignal: AbortSignal | undefined;
 }
 
+/** How continuations are scored, checked. */
+export interface AskedScores {
+  readonly terms: Terms;
+  readonly numTop: number;
+  readonly stepwise: boolean;
+}
+
 export interface CheckOptions {
   readonly defaultMode: AttentionMode;
   readonly ragTexts: RagPromptTexts;
@@ -90,14 +97,18 @@ export class RequestChecks {
     return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
   }
 
-  score(continuation: unknown, options: ScoreOptions) {
+  score(continuations: unknown, options: ScoreOptions): AskedScores {
     const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
     const { vocabSize } = this.#model.source.config;
     if (numTop > vocabSize) {
       throw new InputRangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
     }
-    if (typeof continuation !== "string" && !Array.isArray(continuation)) {
-      throw new InputTypeError(`Cannot score: the continuation is ${show(continuation)}, wanted text or token ids`);
+    if (!Array.isArray(continuations)) {
+      throw new InputTypeError(`Cannot score: the continuations are ${show(continuations)}, wanted a list`);
+    }
+    for (const one of continuations as readonly unknown[]) {
+      if (typeof one === "string" || Array.isArray(one)) continue;
+      throw new InputTypeError(`Cannot score: the continuation is ${show(one)}, wanted text or token ids`);
     }
     return { terms: this.#terms(asked), numTop, stepwise };
   }

@@ -27,12 +27,15 @@ export class RequestTokens {
   readonly #slices = new SlicedWork();
   readonly #context: PromptContext;
   readonly #promptLimit: TokenLimit;
-  readonly #contextLength: number;
 
-  constructor(context: PromptContext, promptLimit: TokenLimit, contextLength: number) {
+  /** @param contextLength the longest prompt plus answer, in tokens. */
+  constructor(
+    context: PromptContext,
+    promptLimit: TokenLimit,
+    readonly contextLength: number,
+  ) {
     this.#context = context;
     this.#promptLimit = promptLimit;
-    this.#contextLength = contextLength;
   }
 
   /** A prompt's, within the limit on prompts. */
@@ -54,7 +57,7 @@ export class RequestTokens {
     promptTokens: number,
     signal: AbortSignal,
   ): Promise<readonly number[]> {
-    const limit = { ...this.#promptLimit, maxTokens: this.#contextLength };
+    const limit = { ...this.#promptLimit, maxTokens: this.contextLength };
     const count = new TokenCount(limit, "the prompt and its continuation");
     const { tokenizer, vocabSize = tokenizer.vocabSize } = this.#context;
     const read = async (): Promise<readonly number[]> => {

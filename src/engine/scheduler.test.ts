@@ -261,7 +261,7 @@ test("RowGraph: a piece has as many rows as the graph has room for, and what has
   using context = new AssembledContext(scheduler.memory, 300);
   const sizes = { room: 100, ofBlock: (rows: number) => rows, ofPiece: (rows: number) => rows };
   const graph = new RowGraph(model.decoder, scheduler.memory, sizes);
-  const tokens = { tokenIds: ids(300), position: 0, firstWanted: 299 };
+  const tokens = { tokenIds: ids(300), positions: 0, firstWanted: 299 };
   const prompt = { kind: "prefill", owner: "", task: task<PrefillPart>(), context, ...tokens } as const;
   expect(graph.add(prompt, 512)?.numRows).toBe(64);
   expect(graph.add(prompt, 512)).toBeUndefined();

@@ -86,8 +86,10 @@ export interface SentError {
   readonly message: string;
 }
 
-/** So many events of a call may be under way to its reader. */
-export const maxUnreadEvents = 32;
+/** So many events of a call may be under way to its reader, of each answer. */
+export function maxUnreadEvents(call: Call): number {
+  return 32 * (call.kind === "generate" ? (call.options.n ?? 1) : 1);
+}
 
 export function receivedError({ code, message }: SentError): EngineError {
   return new EngineError(code, message);

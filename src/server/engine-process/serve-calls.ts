@@ -69,7 +69,7 @@ class CallServer {
   }
 
   async #serve(id: number, call: Call): Promise<void> {
-    const running = { cancelling: new AbortController(), credits: new Credits(maxUnreadEvents) };
+    const running = { cancelling: new AbortController(), credits: new Credits(maxUnreadEvents(call)) };
     this.#running.set(id, running);
     try {
       if (this.#engine === undefined) throw new Error("Cannot use the engine: it is not loaded");

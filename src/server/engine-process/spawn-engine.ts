@@ -201,10 +201,11 @@ class WatchedEngine implements Engine {
       sendOver(link, { kind: "call", id, call }, room);
       if (signal?.aborted) cancel();
       else signal?.addEventListener("abort", cancel, { once: true });
+      const maxUnread = maxUnreadEvents(call);
       let numRead = 0;
       const onRead = () => {
         numRead += 1;
-        if (numRead < maxUnreadEvents / 2) return;
+        if (numRead < maxUnread / 2) return;
         link.send({ kind: "credit", id, count: numRead });
         numRead = 0;
       };

@@ -1,0 +1,246 @@
+import type { Admission, Ticket } from "./admission.js";
+import { type ContextMaker, type MutableTimings, newTimings, type Prepared } from "./context-maker.js";
+import { asEngineError, EngineError } from "./engine-error.js";
+import { PromptScorer } from "./logprobs.js";
+import type { LoadedModel } from "./model.js";
+import { Outbox } from "./outbox.js";
+import type { PromptInput, TokenizedPrompt } from "./prompt.js";
+import type { AskedAnswers } from "./request-checks.js";
+import type { RequestTokens } from "./request-tokens.js";
+import type { GenerateEvent, PromptLogprob } from "./results.js";
+import type { Sampler } from "./sampler.js";
+import { requireLogprobs } from "./sampling-options.js";
+import type { Scheduler } from "./scheduler.js";
+import { type AnswerStart, Sequence } from "./sequence.js";
+import type { TokenSpeller } from "./token-speller.js";
+
+/** How far each answer runs ahead of its reader. */
+const maxUnreadEvents = 32;
+/** Of what one event carries: a few milliseconds' worth of messages. */
+const logprobsOfPart = 2048;
+
+/** The answers to a prompt under way. */
+interface Answering {
+  readonly asked: AskedAnswers;
+  readonly sequences: readonly Sequence[];
+  readonly tickets: readonly Ticket[];
+  readonly timings: MutableTimings;
+  readonly startedAt: number;
+  readonly tell: (event: GenerateEvent) => void;
+  /** Ends all answers with an error. */
+  readonly fail: (error: unknown) => void;
+  /** Tells an answer's end, once. */
+  readonly end: (index: number) => void;
+  prompt: TokenizedPrompt | undefined;
+  prepared: Pick<Prepared, "blocks" | "cachedTokens"> | undefined;
+}
+
+/** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
+export class Answers {
+  constructor(
+    private readonly model: LoadedModel,
+    private readonly admission: Admission,
+    private readonly tokens: RequestTokens,
+    private readonly contexts: ContextMaker,
+    private readonly scheduler: Scheduler,
+    private readonly speller: TokenSpeller,
+    private readonly readerTimeoutMs: number,
+  ) {}
+
+  /**
+   * The events of a prompt's answers, for one reader.
+   *
+   * @param check called when the reader begins.
+   * @param leaving aborted when the reader leaves.
+   * @throws EngineError; what `check` throws.
+   */
+  async *read(
+    input: PromptInput | TokenizedPrompt,
+    check: () => AskedAnswers,
+    leaving: AbortController,
+  ): AsyncGenerator<GenerateEvent, void> {
+    const asked = check();
+    const capacity = maxUnreadEvents * asked.samplers.length;
+    const outbox = new Outbox<GenerateEvent>({
+      capacity,
+      patienceMs: this.readerTimeoutMs,
+      onRoom: () => this.scheduler.wake(),
+      onStalled: () => leaving.abort(slowReader(this.readerTimeoutMs, capacity)),
+    });
+    const answered = this.#answer(input, asked, outbox, leaving);
+    try {
+      yield* outbox.read();
+    } finally {
+      leaving.abort(new Error("Cannot go on: nobody reads the answer"));
+      await answered;
+    }
+  }
+
+  /** Answers from their coming to their end, whoever reads them and how fast. Never throws: their reader gets what it would throw. */
+  async #answer(
+    input: PromptInput | TokenizedPrompt,
+    asked: AskedAnswers,
+    outbox: Outbox<GenerateEvent>,
+    leaving: AbortController,
+  ): Promise<void> {
+    const { terms, samplers, callerSignal } = asked;
+    try {
+      const tickets = this.admission.join(terms.owner, samplers.length);
+      const startedAt = performance.now();
+      const tell = (event: GenerateEvent) => outbox.push(event);
+      const sequences = samplers.map((sampler, index) => this.#sequence(asked, index, sampler, startedAt, outbox));
+      const ended = new Set<number>();
+      const answering: Answering = {
+        ...{ asked, sequences, tickets, timings: newTimings(), startedAt, tell },
+        fail: (error) => leaving.abort(asEngineError(error)),
+        end: (index) => {
+          if (!ended.has(index)) tell(this.#doneEvent(answering, index));
+          ended.add(index);
+        },
+        prompt: undefined,
+        prepared: undefined,
+      };
+      try {
+        await this.admission.run(terms, () => this.#compute(input, answering), tickets);
+      } catch (error) {
+        // The engine that closes, or a reader who is too slow, is no wish of the caller's.
+        if (callerSignal?.aborted !== true) throw error;
+        for (const sequence of sequences) if (sequence.finishReason === undefined) sequence.cancel();
+      }
+      for (const index of sequences.keys()) answering.end(index);
+      outbox.end();
+    } catch (error) {
+      outbox.fail(error);
+    }
+  }
+
+  async #compute(input: PromptInput | TokenizedPrompt, answering: Answering): Promise<void> {
+    const { asked, sequences, tickets, timings, startedAt, tell } = answering;
+    const { terms, sampling, echo, maxLogprobs } = asked;
+    const { mode, signal } = terms;
+    const { logprobs, topLogprobs } = sampling;
+    const prompt = await this.tokens.prompt(input, mode, signal);
+    answering.prompt = prompt;
+    timings.tokenizeMs = performance.now() - startedAt;
+    const { blocks, isContinued } = prompt;
+    const promptIds = blocks.flatMap((block) => [...block]);
+    const maxTokens = Math.min(sampling.maxTokens, this.tokens.contextLength - promptIds.length);
+    // The last token's key and value are never read.
+    const answerRows = Math.max(0, maxTokens - 1);
+    const scoresPrompt = echo && logprobs;
+    const needs = this.contexts.needs(blocks, {
+      answerRows,
+      numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
+      scoresPrompt,
+    });
+    if (logprobs) requireLogprobs((maxTokens + (echo ? promptIds.length : 0)) * (1 + topLogprobs), maxLogprobs);
+    const queuedFrom = performance.now();
+    await (tickets[0] as Ticket).enter(promptIds.length + maxTokens, signal).finally(() => {
+      timings.queueMs = performance.now() - queuedFrom;
+    });
+    using prepared = await this.contexts.prepare(prompt, needs, terms, timings);
+    answering.prepared = prepared;
+    const { cachedTokens, finalTokens, context } = prepared;
+    const told = (echoed: readonly PromptLogprob[]) => {
+      for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
+        tell({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
+      }
+      tell({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: prepared.blocks });
+    };
+    const scorer = scoresPrompt ? new PromptScorer(promptIds, topLogprobs) : undefined;
+    if (scorer === undefined) told(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
+    const prefillFrom = performance.now();
+    const rows = scorer
+      ? this.contexts.promptRows(blocks, prepared, terms)
+      : this.contexts.lastRows(prepared, finalTokens.length - 1, terms);
+    let logits: Float32Array | undefined;
+    for await (logits of rows) scorer?.take(logits);
+    timings.prefillMs = performance.now() - prefillFrom;
+    if (scorer) told(scorer.scores);
+    const start = { promptIds, isContinued, maxTokens, logits: logits as Float32Array };
+    const computed = promptIds.length - cachedTokens;
+    if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
+    for (const [index, sequence] of sequences.entries()) {
+      if (sequence.begin({ ...start, context })) await this.scheduler.decode(sequence, terms);
+      (tickets[index] as Ticket).numTokens = (index === 0 ? computed : 0) + sequence.tokenIds.length;
+    }
+  }
+
+  /** Decodes all answers from one prompt's context, so many at a time. The first has its place already. */
+  async #fork(answering: Answering, start: AnswerStart, numForks: number, computed: number): Promise<void> {
+    const { asked, sequences, tickets, fail, end } = answering;
+    const { terms } = asked;
+    const answer = async (index: number): Promise<void> => {
+      const sequence = sequences[index] as Sequence;
+      const ticket = tickets[index] as Ticket;
+      if (index > 0) await ticket.enter(start.maxTokens, terms.signal);
+      {
+        using context = this.contexts.fork(start.context, start.maxTokens - 1);
+        if (sequence.begin({ ...start, context })) await this.scheduler.decode(sequence, terms);
+      }
+      ticket.numTokens = (index === 0 ? computed : 0) + sequence.tokenIds.length;
+      ticket[Symbol.dispose]();
+      end(index);
+    };
+    const waiting = sequences.keys();
+    const lane = async (): Promise<void> => {
+      for (const index of waiting) await answer(index);
+    };
+    const lanes = Array.from({ length: numForks }, () =>
+      lane().catch((error: unknown) => {
+        fail(error);
+        throw error;
+      }),
+    );
+    // The prompt's rows stay until nobody stands on them.
+    const ends = await Promise.allSettled(lanes);
+    for (const one of ends) if (one.status === "rejected") throw one.reason;
+  }
+
+  #sequence(
+    { sampling, spell }: AskedAnswers,
+    index: number,
+    sampler: Sampler,
+    startedAt: number,
+    outbox: Outbox<GenerateEvent>,
+  ): Sequence {
+    const { tokenizer, endTokenIds } = this.model;
+    return new Sequence({
+      ...{ sampler, stop: sampling.stop, endTokenIds, tokenizer, startedAt },
+      isPaused: () => outbox.isFull,
+      tell: (sampled, text) => {
+        const spelled = spell ? this.speller.spell(sampled) : undefined;
+        // Spelled once, sent once: the same objects.
+        const { id: tokenId, logprob, top } = spelled ?? sampled;
+        outbox.push({ kind: "token", index, tokenId, text, logprob, top, ...(spelled && { spelled }) });
+      },
+    });
+  }
+
+  #doneEvent({ asked, sequences, timings, prompt, prepared }: Answering, index: number): GenerateEvent {
+    const sequence = sequences[index] as Sequence;
+    const text = sequence.end();
+    const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
+    const { cachedTokens = 0, blocks = [] } = prepared ?? {};
+    const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, completionTokens: tokenIds.length };
+    const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
+    const result = {
+      ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },
+      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, seed, warnings: prompt?.warnings ?? [] },
+    };
+    return { kind: "done", index, text, result };
+  }
+}
+
+/** Some of the items at a time. */
+export function* inParts<T>(items: readonly T[], size: number): Generator<readonly T[], void> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
+}
+
+/** The answer's own words of why it ended. */
+function slowReader(timeoutMs: number, numEvents: number): EngineError {
+  return new EngineError(
+    "slow_reader",
+    `Cannot go on with the answer: for ${timeoutMs} ms nobody read it while ${numEvents} events waited`,
+  );
+}
