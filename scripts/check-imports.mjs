@@ -1,4 +1,5 @@
-// Checks the import directions of .dependency-cruiser.cjs, type imports among them, and tells which file imports which.
+// Checks the import directions of .dependency-cruiser.cjs, type imports among them, and that no file of the product is too long
+// to be read at once; tells which file imports which.
 // dependency-cruiser reads no TypeScript where TypeScript is version 7, which has no JavaScript API that it knows.
 // So it is given dist-imports/: each file's imports alone, as JavaScript, as a parser of TypeScript sees them.
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -11,6 +12,8 @@ import { parseAst } from "vitest/node";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = join(root, "dist-imports");
 const tops = ["src", "tests", "bench"];
+/** Of a file of the product. */
+const maxLines = 450;
 
 /** What a syntax tree imports from: statements, import(), and types written as import("…"). */
 function importsOf(node, found = new Set()) {
@@ -25,19 +28,25 @@ function importsOf(node, found = new Set()) {
 }
 
 /**
- * @returns wrong: a line for each import against the rules; importers: who imports a file, by its path from the root;
+ * @returns wrong: a line for each import against the rules, and each file that is too long; importers: who imports a file, by its path from the root;
  * summary: what was looked at.
  */
 export async function checkImports() {
   rmSync(folder, { recursive: true, force: true });
   let numFiles = 0;
+  const long = [];
   try {
     for (const top of tops) {
       for (const entry of readdirSync(join(root, top), { recursive: true, withFileTypes: true })) {
         const isSource = entry.isFile() && /\.(ts|mjs)$/.test(entry.name) && !entry.name.endsWith(".d.ts");
         if (!isSource) continue;
         const source = join(entry.parentPath, entry.name);
-        const found = importsOf(parseAst(readFileSync(source, "utf8"), { lang: "ts" }));
+        const code = readFileSync(source, "utf8");
+        const numLines = code.split("\n").length - 1;
+        if (top === "src" && numLines > maxLines && !/\.(test|suite)\.ts$/.test(entry.name)) {
+          long.push(`${source.slice(root.length + 1)} has ${numLines} lines, at most ${maxLines} are wanted`);
+        }
+        const found = importsOf(parseAst(code, { lang: "ts" }));
         const imports = [...found].map((text) => `import ${JSON.stringify(text)};`);
         const target = join(folder, source.slice(root.length)).replace(/\.ts$/, ".js");
         mkdirSync(dirname(target), { recursive: true });
@@ -65,7 +74,7 @@ export async function checkImports() {
       output.modules.map(({ source, dependents }) => [asSource(source), dependents.map(asSource)]),
     );
     const summary = `${numFiles} files, ${totalDependenciesCruised} imports, ${wrong.length} against the rules`;
-    return { wrong, importers, summary };
+    return { wrong: [...wrong, ...long], importers, summary };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
