@@ -48,20 +48,24 @@ export class RowGraph {
   /**
    * Gives a work its share, of so many rows at most.
    *
-   * @returns undefined where nothing of it fits; a block alone always does.
+   * @returns undefined where nothing of it fits (a block alone always does), and where it failed.
    */
   add(work: RowWork, maxRows: number): Share | undefined {
-    const isFirst = this.#shares.length === 0;
-    const share =
-      work.kind === "encode"
-        ? this.#shareOfBlocks(work, maxRows, isFirst)
-        : work.kind === "prefill"
-          ? this.#shareOfPrompt(work, maxRows, isFirst)
-          : undefined;
+    let share: Share | undefined;
+    try {
+      share = this.#shareOf(work, maxRows, this.#shares.length === 0);
+    } catch (error) {
+      work.task.fail(error);
+    }
     if (share === undefined) return undefined;
     this.#shares.push(share);
     this.#numWanted -= share.numWanted;
     return share;
+  }
+
+  #shareOf(work: RowWork, maxRows: number, isFirst: boolean): Share | undefined {
+    if (work.kind === "encode") return this.#shareOfBlocks(work, maxRows, isFirst);
+    return work.kind === "prefill" ? this.#shareOfPrompt(work, maxRows, isFirst) : undefined;
   }
 
   /** Computes the graph and hands the shares out. @throws the signal's reason; Error if the device fails. */
@@ -121,8 +125,7 @@ export class RowGraph {
       }
     } catch (error) {
       release();
-      task.fail(error);
-      return undefined;
+      throw error;
     }
     return {
       task,

@@ -78,6 +78,15 @@ export class RowQueue {
     this.#works.push(work);
   }
 
+  /** Of all that waits. */
+  get tasks(): readonly AnyTask[] {
+    return this.#works.map(({ task }) => task);
+  }
+
+  clear(): void {
+    this.#works = [];
+  }
+
   remove(task: AnyTask): void {
     this.#works = this.#works.filter((work) => work.task !== task);
   }

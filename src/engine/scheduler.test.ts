@@ -269,3 +269,40 @@ test("RowGraph: a piece has as many rows as the graph has room for, and what has
   expect(graph.add({ kind: "encode", owner: "", task: task(), blocks }, 512)?.rows).toHaveLength(2);
   graph.release();
 });
+
+test("Scheduler: work over a context that was disposed fails by itself, and the others go on", async () => {
+  const { scheduler, started } = await setUp();
+  const gone = new AssembledContext(scheduler.memory, 100);
+  using other = await started(20, 512);
+  const prefill = lastOf(scheduler.prefill(gone, ids(90), 0, 89));
+  const failed = expect(prefill).rejects.toThrow("it was disposed");
+  gone[Symbol.dispose]();
+  await Promise.all([failed, decodeMany(scheduler, other, 5)]);
+  const decoded = await started(20);
+  const decoding = decodeMany(scheduler, decoded, 30, (count) => {
+    if (count === 2) decoded[Symbol.dispose]();
+    return true;
+  });
+  await expect(Promise.all([decoding, decodeMany(scheduler, other, 40)])).rejects.toThrow("it was disposed");
+  await decodeMany(scheduler, other, 5);
+});
+
+test("Scheduler.step(): what goes wrong between graphs is everybody's error, once", async () => {
+  const { scheduler, started } = await setUp();
+  using first = await started(20, 512);
+  using second = await started(30, 512);
+  const both = [first, second].map((context) => decodeMany(scheduler, context, 20));
+  let numSteps = 0;
+  const step = scheduler.step.bind(scheduler);
+  scheduler.step = async () => {
+    numSteps += 1;
+    if (numSteps === 5) throw new Error("Cannot step: test");
+    await step();
+  };
+  const ends = await Promise.allSettled(both);
+  expect(ends.map((end) => end.status === "rejected" && end.reason)).toEqual(
+    Array(2).fill(new Error("Cannot step: test")),
+  );
+  expect(numSteps).toBe(5);
+  await decodeMany(scheduler, second, 3);
+});

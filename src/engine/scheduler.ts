@@ -47,6 +47,7 @@ interface Decoding extends DecodeWork {
   readonly task: Task<void>;
   readonly sequence: Stepped;
   readonly context: AssembledContext;
+  readonly pin: Disposable;
 }
 
 /** A sequence of which a token was computed, and the logits of what follows. */
@@ -321,9 +322,16 @@ export class Scheduler implements Disposable {
     // What is handed in at the same time shares the first graph.
     await nextTurn();
     while (this.#hasWork) {
-      await this.step();
+      // What none of its parts took as its own failure would come again in every step: everybody gets it, once.
+      await this.step().catch((error: unknown) => this.#failAll(error));
       await nextTurn();
     }
+  }
+
+  #failAll(error: unknown): void {
+    for (const task of [...this.#queue.tasks, ...this.#decodings.keys()]) task.fail(error);
+    this.#queue.clear();
+    this.#decodings.clear();
   }
 
   async #decode(): Promise<Decoded[]> {
@@ -333,7 +341,7 @@ export class Scheduler implements Disposable {
       const { context } = sequence;
       try {
         requireRoom(context, 1);
-        works.push({ task, sequence, context, ...sequence.next });
+        works.push({ task, sequence, context, pin: context.pin(), ...sequence.next });
       } catch (error) {
         task.fail(error);
       }
@@ -342,7 +350,6 @@ export class Scheduler implements Disposable {
     if (works.length > 0) {
       this.#stats.decodeGraphs += 1;
       this.#stats.decodedTokens += works.length;
-      const pins = works.map(({ context }) => context.pin());
       await this.#whileRunning(works, async (signal) => {
         const logits = await this.#steps.compute(works, signal);
         for (const [i, { task, sequence }] of works.entries()) {
@@ -350,7 +357,7 @@ export class Scheduler implements Disposable {
           task.rest();
         }
       });
-      for (const pin of pins) pin[Symbol.dispose]();
+      for (const { pin } of works) pin[Symbol.dispose]();
     }
     this.#forgetEnded();
     return decoded;
