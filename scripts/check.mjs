@@ -26,6 +26,7 @@ const steps = [
   },
   { name: "types", command: node("typescript/bin/tsc", "--noEmit") },
   { name: "types of the page", command: node("typescript/bin/tsc", "-p", "src/server/page/app") },
+  { name: "types of the benchmarks", command: node("typescript/bin/tsc", "-p", "tsconfig.bench.json", "--noEmit") },
   { name: "format and lint", command: node("@biomejs/biome/bin/biome", "check", "--error-on-warnings") },
   { name: "import directions", command: [process.execPath, "scripts/check-imports.mjs"] },
   { name: "documents", command: [process.execPath, "scripts/check-docs.mjs"] },
