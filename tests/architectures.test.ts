@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Engine } from "../src/engine/engine.js";
+import type { ScoreResult } from "../src/engine/results.js";
 import { writeGguf } from "../src/files/gguf-writer.js";
 import { findGgmlDirectory, loadGgml } from "../src/ggml/library.js";
 import type { ModelConfig } from "../src/model/config.js";
@@ -75,6 +76,13 @@ test.each([
       const found = await askEngine(engine, { blockTokenIds, continuationTokenIds }, { mode, stepwise, vocabSize });
       expect(distanceFromOracle(found, expected), `${mode}, ${stepwise}`).toBeLessThan(logprobBounds.f32);
       for (const other of wrong) expect(distanceFromOracle(found, other), `${mode}, ${stepwise}`).toBeGreaterThan(0.1);
+    }
+    // Beside another one, a continuation has its window over the prompt and itself.
+    const beside = [continuationTokenIds.toReversed(), continuationTokenIds];
+    const [, { logprobs }] = (await engine.scoreEach({ blockTokenIds }, beside, { mode })) as [unknown, ScoreResult];
+    const alone = await engine.score({ blockTokenIds }, continuationTokenIds, { mode });
+    for (const [i, logprob] of logprobs.entries()) {
+      expect(Math.abs(logprob - alone.logprobs[i]!), `${mode}, token ${i}`).toBeLessThan(logprobBounds.f32);
     }
   }
 });

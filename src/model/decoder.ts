@@ -260,8 +260,13 @@ function stagesOf({ device: { rowGroup } }: Decoder, all: readonly Rows[]): Stag
         const sight = (window = Number.POSITIVE_INFINITY): Sight => {
           const known = sights.get(window);
           if (known !== undefined) return known;
-          const within = spans.map((span) => ({ ...span, window: Math.min(window, span.window ?? window) }));
-          const made = sightOf(allPlaces, within, chosen, `rows ${index} from layer ${firstLayer}, ${window} back`);
+          const made = sightOf(
+            allPlaces,
+            spans,
+            chosen,
+            `rows ${index} from layer ${firstLayer}, ${window} back`,
+            window,
+          );
           sights.set(window, made);
           return made;
         };

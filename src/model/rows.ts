@@ -101,13 +101,20 @@ export interface Sight {
 /**
  * @param places of all rows; `chosen` are those that see, by their index.
  * @param id of the mask, where it is no causal one.
+ * @param window the layer's: of the keys that a row sees, its own among them, so many of the last.
  */
-export function sightOf(places: Int32Array, spans: readonly RowSpan[], chosen: Int32Array, id: string): Sight {
+export function sightOf(
+  places: Int32Array,
+  spans: readonly RowSpan[],
+  chosen: Int32Array,
+  id: string,
+  window = Number.POSITIVE_INFINITY,
+): Sight {
   const seen: (readonly Range[])[] = [];
   for (const span of spans) {
     const first = seen.length;
     for (let row = first; row < first + span.numRows; row++) {
-      seen.push(visibleFrom(places[row] as number, places[first] as number, span));
+      seen.push(lastKeys(visibleFrom(places[row] as number, places[first] as number, span), window));
     }
   }
   const visible = Array.from(chosen, (row) => seen[row] as readonly Range[]);
@@ -144,6 +151,17 @@ function visibleFrom(place: number, firstPlace: number, span: RowSpan): readonly
         [0, preamble],
         [start, place + 1],
       ];
+}
+
+/** The last `count` keys of some ranges. */
+function lastKeys(ranges: readonly Range[], count: number): readonly Range[] {
+  let left = ranges.reduce((sum, [first, end]) => sum + end - first, 0) - count;
+  if (left <= 0) return ranges;
+  return ranges.flatMap(([first, end]): Range[] => {
+    const from = Math.min(end, first + Math.max(0, left));
+    left -= end - first;
+    return from < end ? [[from, end]] : [];
+  });
 }
 
 /** Keys or values of one layer at some places, [D, places, H']: a window where they lie in one piece, else a copy. */
