@@ -65,3 +65,23 @@ test("RowQueue.take(): of one owner's prompts the shortest goes first every seco
   });
   expect(left.sort((a, b) => a - b)).toEqual([88, 2488]);
 });
+
+test("RowQueue.take(): a piece that is larger than an even share is not passed over for ever", () => {
+  const queue = queueOf(prompt("large", 1280));
+  let numServed = 0;
+  for (let i = 0; i < 40 && numServed < 10; i++) {
+    // Another owner always has a little to do.
+    queue.add(prompt("small", 64));
+    const shares: string[] = [];
+    queue.take(128, (work, maxRows) => {
+      const numRows = work.owner === "large" ? 128 : 64;
+      if (numRows > maxRows && (work.owner === "small" || shares.length > 0)) return undefined;
+      shares.push(work.owner);
+      return { numRows };
+    });
+    if (!shares.includes("large")) continue;
+    numServed += 1;
+    queue.add(prompt("large", 1280 - 128 * numServed));
+  }
+  expect(numServed).toBe(10);
+});

@@ -117,14 +117,18 @@ export class RowQueue {
     this.#numGraphs += 1;
     // Who was served least recently comes first where there is not a share for each.
     const owners = this.#byOwner(isForShortest).slice(0, Math.max(1, Math.floor(numRows / this.minShareRows)));
-    const demand = (works: readonly RowWork[]) => works.reduce((sum, work) => sum + rowsLeft(work), 0);
-    owners.sort((a, b) => demand(a) - demand(b));
+    const even = evenShares(
+      owners.map((works) => works.reduce((sum, work) => sum + rowsLeft(work), 0)),
+      numRows,
+    );
     const shares: S[] = [];
     const served = new Map<string, number>();
     const taken = new Set<RowWork>();
     let left = numRows;
+    let own = 0;
     for (const [i, works] of owners.entries()) {
-      let own = i === owners.length - 1 ? left : Math.max(this.minShareRows, Math.floor(left / (owners.length - i)));
+      // And what those before left. A piece that may not be smaller takes more than its share, if it comes first.
+      own = i === owners.length - 1 ? left : Math.max(this.minShareRows, own + (even[i] as number));
       for (const work of works) {
         const share = take(work, Math.min(own, left));
         if (share !== undefined) {
@@ -167,4 +171,16 @@ export class RowQueue {
       this.#served.delete(owner);
     }
   }
+}
+
+/** Shares of a whole, as even as they can be where none is more than is wanted of it. */
+function evenShares(wanted: readonly number[], whole: number): number[] {
+  const shares = wanted.map(() => 0);
+  let left = whole;
+  const ascending = [...wanted.keys()].sort((a, b) => (wanted[a] as number) - (wanted[b] as number));
+  for (const [i, owner] of ascending.entries()) {
+    shares[owner] = Math.min(wanted[owner] as number, Math.floor(left / (wanted.length - i)));
+    left -= shares[owner];
+  }
+  return shares;
 }
