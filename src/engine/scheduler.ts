@@ -21,13 +21,13 @@ import { type AnyTask, Task } from "./task.js";
 const maxRowsBesideDecoding = 128;
 /** Longer blocks are encoded in pieces (`RowGraph`), so that they stop others' tokens for no longer than a prompt does. */
 const longBlockRows = 512;
-/** Who reads many rows' logits gives the event loop a turn after so long. */
+/** Whoever goes through many rows' logits yields to the event loop after so long. */
 const maxReadingMs = 10;
 
-/** What is stepped token by token: an answer, or a text that is scored. */
+/** What is decoded token by token: an answer, or a text that is scored. */
 export interface Stepped {
   readonly context: AssembledContext;
-  /** Whether it is left out for now, for its reader has much to read. */
+  /** Whether steps leave it out for now, since its reader has enough unread. */
   readonly isPaused: boolean;
   /** The token to compute. */
   readonly next: { readonly tokenId: number; readonly position: number };
@@ -37,7 +37,7 @@ export interface Stepped {
 
 /** Whose work it is, and what gives it up. */
 export interface WorkOf {
-  /** Default "": nobody's in particular. */
+  /** Default "": no owner in particular. */
   readonly owner?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -71,16 +71,16 @@ export interface SchedulerStats {
 }
 
 /**
- * Computes what all requests need, a step at a time, in a loop of its own that runs while there is work: see `step()`. It
- * is the one queue before the device, and the one place where computing is cancelled.
+ * Computes what all requests need, a step at a time, in a loop of its own that runs while there is work. `step()` explains
+ * the engine. It is the one queue before the device, and the one place where computing is cancelled.
  *
- * Cancelling takes work out at once. A graph that others need goes on, and the memory it writes stays until it has ended
- * (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
+ * A cancelled request's work leaves the queue at once. A graph that others need goes on, and the memory that it writes stays
+ * until it has ended (`AssembledContext.pin()`); a graph that nobody needs any more is stopped.
  */
 export class Scheduler implements Disposable {
-  /** Of all blocks and contexts. */
+  /** The keys and values of all blocks and contexts. */
   readonly memory: KVMemory;
-  /** Where sequences that are decoded lie. */
+  /** Room for the sequences that decode. */
   readonly slots: DecodeSlots;
   readonly #backend: Backend;
   readonly #decoder: Decoder;
@@ -120,15 +120,19 @@ export class Scheduler implements Disposable {
     return { ...this.#stats, builtDecodeGraphs: this.#steps.numBuilt };
   }
 
-  /** One step: all that is under way goes on by a graph or two. */
+  /**
+   * One step of the engine: all requests advance, decoding by one graph, and blocks and prompts by another.
+   *
+   * Requests hand their work in by `decode()`, `encode()`, `prefill()` and `runnerOf()`, and wait for what comes of it.
+   */
   async step(): Promise<void> {
-    // Answers that wait are admitted while there are places. What they want first may come into this step.
+    // Admit: free places go to answers that wait. The first work of an admitted answer may join this step.
     if (this.#admission && this.#admission.admit() > 0) await nextTurn();
-    // One token of every sequence is decoded in one graph, so that weights are read once for all.
+    // Decode: one token of every sequence in one graph, so that weights are read once for all.
     const decoded = await this.#decode();
-    // Contexts are laid out; then blocks are encoded and prompts prefilled, of several requests in one graph. While it is
-    // computed, sequences choose their next tokens.
-    await Promise.all([this.#computeRows(), this.#handOut(decoded)]);
+    // Encode and prefill: contexts are laid out, then blocks and pieces of prompts of several requests share one graph.
+    // Meanwhile sequences sample their next tokens from the logits.
+    await Promise.all([this.#encodeAndPrefill(), this.#sample(decoded)]);
   }
 
   /**
@@ -149,8 +153,8 @@ export class Scheduler implements Disposable {
    * for byte (invariant I2), whatever stands in the graph beside it.
    *
    * @param blocks the ids of each block, none empty.
-   * @yields the blocks, in order, as they are done; each is the caller's once it is given.
-   * @throws the signal's reason, or the device's error; nothing that was not given stays allocated.
+   * @yields the blocks, in order, as they are done; each belongs to the caller from then on.
+   * @throws the signal's reason, or the device's error; blocks that were not yielded are freed.
    */
   async *encode(blocks: readonly Int32Array[], of: WorkOf = {}): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
     const isLong = (block: Int32Array | undefined) => block !== undefined && block.length > longBlockRows;
@@ -183,7 +187,7 @@ export class Scheduler implements Disposable {
    *
    * @param positions of each token, or of the first one: the others follow.
    * @param firstWanted the first token whose logits are wanted, counted from the first of these; the rest after it too.
-   * @param spans what the tokens see, all of them in order. Default: each all before it.
+   * @param spans what the tokens see, all of them in order. Default: each token sees all before it.
    * @yields the logits of each wanted token [vocabulary], in order.
    * @throws the signal's reason or the device's error; the context is of no use then.
    */
@@ -227,7 +231,7 @@ export class Scheduler implements Disposable {
     }
   }
 
-  /** Has graphs of an owner's requests' own computed, for instance those that lay out a context. */
+  /** Computes graphs that a request builds itself, for instance those that lay out its context. */
   runnerOf(owner = ""): GraphRunner {
     return {
       run: async (rows, fill, signal) => {
@@ -238,7 +242,7 @@ export class Scheduler implements Disposable {
     };
   }
 
-  /** There is work: a sequence's reader has room again, or answers wait for places. */
+  /** Starts the loop unless it runs: there is new work, a reader has room again, or answers wait for places. */
   wake(): void {
     this.#loop ??= this.#work().finally(() => {
       this.#loop = undefined;
@@ -246,7 +250,7 @@ export class Scheduler implements Disposable {
     });
   }
 
-  /** Frees what it keeps from graph to graph. Only when it is idle. */
+  /** Frees the graphs that it keeps. Only when it is idle. */
   [Symbol.dispose](): void {
     this.#steps[Symbol.dispose]();
   }
@@ -256,13 +260,13 @@ export class Scheduler implements Disposable {
     while (this.#loop !== undefined) await this.#loop;
   }
 
-  /** A block in pieces of its own, so that it stops others' tokens for no longer than a prompt does. */
+  /** Encodes a block in pieces, so that it delays others' tokens by no more than a prompt does. */
   async #encodeLong(tokenIds: Int32Array, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
     const shape = blockShape(this.#decoder, this.memory.kvType, tokenIds.length);
     const block = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
     let isDone = false;
-    // Freed with the context: not under a graph.
+    // Freed with the context, and so not while a graph writes it.
     const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : block[Symbol.dispose]()) };
     let context: AssembledContext;
     try {
@@ -297,7 +301,7 @@ export class Scheduler implements Disposable {
       this.#queue.remove(task);
       task.fail(undefined);
     } else if (this.#running?.tasks.every(({ isCancelled }) => isCancelled)) {
-      // A graph that nobody needs is stopped; who cancelled it goes on when it writes no more.
+      // Nobody needs the graph: it is stopped, and its requests go on once it writes no more.
       this.#running.stop.abort();
     } else {
       task.leave();
@@ -319,7 +323,7 @@ export class Scheduler implements Disposable {
   }
 
   async #work(): Promise<void> {
-    // What is handed in at the same time shares the first graph.
+    // Work that is handed in at the same time shares the first graph.
     await nextTurn();
     while (this.#hasWork) {
       // What none of its parts took as its own failure would come again in every step: everybody gets it, once.
@@ -363,8 +367,8 @@ export class Scheduler implements Disposable {
     return decoded;
   }
 
-  /** Each sequence chooses its next token; those that have enough end. */
-  async #handOut(decoded: readonly Decoded[]): Promise<void> {
+  /** Hands each sequence its logits, from which it chooses its next token; those that have enough end. */
+  async #sample(decoded: readonly Decoded[]): Promise<void> {
     let turnFrom = performance.now();
     for (const { task, sequence, logits } of decoded) {
       if (task.isOver) continue;
@@ -380,15 +384,15 @@ export class Scheduler implements Disposable {
     this.#forgetEnded();
   }
 
-  /** Graphs of requests' own that are first in line, then one graph of blocks and pieces of prompts. Never throws. */
-  async #computeRows(): Promise<void> {
+  /** Computes graphs that requests build themselves while they are first in line, then one of blocks and pieces of prompts. Never throws. */
+  async #encodeAndPrefill(): Promise<void> {
     const isBesideDecoding = this.#isDecoding;
     const full = pieceRows(this.#decoder);
     let left = isBesideDecoding ? Math.min(full, maxRowsBesideDecoding) : full;
     for (let own = this.#queue.takeOwnGraph(); own; own = left > 0 ? this.#queue.takeOwnGraph() : undefined) {
       left -= own.rows;
       await this.#computeOwn(own);
-      // Whose context is laid out now hands in its prompt.
+      // The request whose context is laid out now hands in its prompt.
       await nextTurn();
     }
     if (left <= 0) return;
