@@ -47,7 +47,8 @@ function isFresh(): boolean {
   const sources = readdirSync(src, { recursive: true, encoding: "utf8" });
   return sources.every((name) => {
     const isOfPage = name.startsWith(join("server", "page", "app"));
-    if (/\.(test|suite)\.ts$/.test(name) || !(isOfPage ? /\.\w+$/ : /\.ts$/).test(name)) return true;
+    // Declarations have no output: with them nothing would ever be fresh, and every test file would compile under the others.
+    if (/\.(test|suite|d)\.ts$/.test(name) || !(isOfPage ? /\.\w+$/ : /\.ts$/).test(name)) return true;
     const product = isOfPage ? join("server", "page", "assets", "index.html") : name.replace(/\.ts$/, ".js");
     const output = modifiedAt(join(projectRoot, "dist", product));
     return output !== undefined && output >= (modifiedAt(join(src, name)) ?? 0);
