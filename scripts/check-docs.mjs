@@ -1,4 +1,4 @@
-// Checks what documents say: relative links lead somewhere, names in code spans are there, the README's library call is
+// Checks what documents say: relative links lead somewhere, names in code spans are there, and in the file said, the README's library call is
 // examples/library.mjs, its tree names every folder of the project and of src/, and the server's settings are those of src/.
 //
 // Names: files, functions, classes, fields, options and scripts, of the documents that tell how things are. What tells how things
@@ -59,6 +59,12 @@ for (const document of documents.filter((path) => today.test(path))) {
   for (const span of new Set([...spans, ...commands])) {
     const lost = others.has(span) ? undefined : lostName(span);
     if (lost !== undefined) wrong.push(`${document} names "${lost}" in \`${span}\`, which is not there`);
+  }
+  for (const [, name, place] of told.matchAll(/`([^`\n]+)`\s(?:in\s|\()`([\w./-]+\.(?:tsx?|mjs|py))`/g)) {
+    const [word] = /[\w$]+(?=(?:\(.*\))?$)/.exec(name) ?? [];
+    const holders = files.filter((path) => path === place || path.endsWith(`/${place}`));
+    if (word === undefined || holders.some((path) => new RegExp(`\\b${word}\\b`).test(read(path)))) continue;
+    wrong.push(`${document} says that "${name}" is in ${place}, which does not name it`);
   }
   for (const other of others) {
     if (!spans.includes(other)) wrong.push(`${document} calls "${other}" a name of others, and does not name it`);

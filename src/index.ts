@@ -32,25 +32,31 @@ export type {
   TokenizeOptions,
 } from "./engine/engine-options.js";
 export type { LocalEngine } from "./engine/local-engine.js";
-export { embeddedModelPath, type LoadedModel } from "./engine/model.js";
+export { embeddedModelPath, type LoadedModel, type ModelInfo } from "./engine/model.js";
 export type { DocumentOptions, PromptCut, PromptInput, SplitLong, TokenizedPrompt } from "./engine/prompt.js";
 export type {
   EncodedPassage,
   EncodeResult,
+  EndToken,
   EngineStats,
   FailedPassage,
   FinishReason,
   GenerateEvent,
   GenerateResult,
-  PromptLogprob,
   ScoreResult,
   ServedBlock,
+  SpelledLogprob,
+  SpelledToken,
   Timings,
+  Token,
   TokenLogprob,
   Usage,
 } from "./engine/results.js";
+export type { SamplingInput } from "./engine/sampling-options.js";
+export type { EngineStatus } from "./engine/status-source.js";
 export type { KVType, WeightsConversion } from "./files/element-types.js";
 export type { BackendKind } from "./ggml/library.js";
+export type { BlockId } from "./kv/block-id.js";
 export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
 export type { AttentionMode } from "./model/block-attention-config.js";
 export type { LoadProgress } from "./model/weights.js";

@@ -159,7 +159,7 @@ test("LocalEngine: a device that fails is an EngineError of code failed with its
   engine.model.backend.compute = () => Promise.reject(broken);
   const failed = expect.objectContaining({ name: "EngineError", code: "failed", cause: broken });
   await expect(engine.complete(prompt)).rejects.toEqual(failed);
-  await expect(engine.complete(prompt, { n: 2 })).rejects.toEqual(failed);
+  await expect(engine.generate(prompt, { n: 2 }).next()).rejects.toEqual(failed);
   await expect(engine.score(prompt, "a")).rejects.toEqual(failed);
   await expect(engine.encode(["a passage of its own\n"])).rejects.toEqual(failed);
   expect(engine.stats().requests).toMatchObject({ queued: 0, running: 0, finished: 0 });

@@ -45,7 +45,7 @@ import { unlessAborted } from "./unless-aborted.js";
 const defaultReaderTimeoutMs = 60_000;
 /** Passages leased at a time while encoding for an index. */
 const encodeBatch = 64;
-/** Of what one call carries: a few milliseconds' worth of messages. */
+/** Tokens that one call of `onTokens` hands over: a few milliseconds' worth of messages. */
 const tokensOfPart = 256;
 
 /**
@@ -65,7 +65,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly contextLength: number;
   /** The mode of requests that name none. */
   readonly defaultMode: AttentionMode;
-  /** What cutting and tokenizing a prompt goes by. */
+  /** What cutting and tokenizing a prompt needs. */
   readonly promptContext: PromptContext;
   readonly info: ModelInfo;
   readonly #status = new StatusSource({ state: "ready", restarts: 0 });
@@ -78,7 +78,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #tokens: RequestTokens;
   readonly #checks: RequestChecks;
   readonly #closing = new AbortController();
-  /** Readers that nobody holds any more: what they read is given up. */
+  /** Cancels the answers of an iterator that was dropped without being read to its end. */
   readonly #dropped = new FinalizationRegistry<AbortController>((leaving) =>
     leaving.abort(new Error("Cannot go on: nobody holds the answer")),
   );
@@ -145,8 +145,8 @@ export class LocalEngine implements AsyncDisposable {
   /**
    * Loads a model and makes an empty block store.
    *
-   * @throws TypeError for an option that does not exist or of another kind, RangeError for one out of range; Error for files that are missing, damaged or not supported, or too little
-   * memory; the signal's reason.
+   * @throws TypeError for an option that does not exist or of another kind, RangeError for one out of range; Error for files
+   * that are missing, damaged or not supported, or too little memory; the signal's reason.
    */
   static async load(options: EngineOptions = {}): Promise<LocalEngine> {
     const checked = readEngineOptions("load the engine", options);
@@ -164,8 +164,8 @@ export class LocalEngine implements AsyncDisposable {
   }
 
   /**
-   * Answers a prompt, token by token. The engine computes ahead of its reader, as far as `maxUnread` events; one who reads
-   * nothing for `readerTimeoutMs` while so many wait gets an error. Leaving the loop, or an abort of the signal, frees all
+   * Answers a prompt, token by token. The engine computes up to 32 events of each answer ahead of its reader, who gets an
+   * error after reading nothing for `readerTimeoutMs` while so many wait. Leaving the loop, or an abort of the signal, frees all
    * that the request took at once, whatever its reader does, and so does an iterator that nobody holds any more; after an
    * abort the last event of each answer says `cancelled`.
    *
@@ -182,8 +182,12 @@ export class LocalEngine implements AsyncDisposable {
     return events;
   }
 
-  /** Answers a prompt, all at once. @throws as `generate`. */
-  async complete(input: PromptInput, options: GenerateOptions & RequestOptions = {}): Promise<GenerateResult> {
+  /** Answers a prompt, all at once: one answer. @throws as `generate`. */
+  async complete(
+    input: PromptInput | TokenizedPrompt,
+    options: Omit<GenerateOptions, "n"> & RequestOptions = {},
+  ): Promise<GenerateResult> {
+    checkInput(() => this.#checks.complete(options));
     for await (const event of this.generate(input, options)) if (event.kind === "done") return event.result;
     throw new Error("Cannot complete the prompt: the answer did not end");
   }
@@ -192,7 +196,7 @@ export class LocalEngine implements AsyncDisposable {
    * How likely a continuation is after a prompt.
    *
    * @param continuation text, tokenized alone, or token ids.
-   * @throws EngineError for input that cannot be used, or a full queue; Error if the device fails; the signal's reason.
+   * @throws EngineError; the signal's reason.
    */
   async score(
     input: PromptInput | TokenizedPrompt,
@@ -220,7 +224,7 @@ export class LocalEngine implements AsyncDisposable {
    * others are encoded.
    *
    * @param passages block texts as a prompt will have them, or documents, which become passages of the RAG prompt.
-   * @throws EngineError for what is no list of passages, or a full queue; Error if the device fails; the signal's reason.
+   * @throws EngineError; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const leaving = new AbortController();
@@ -232,7 +236,7 @@ export class LocalEngine implements AsyncDisposable {
       const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       await ticket.enter(numTokens, signal);
       const encoded: EncodedPassage[] = [];
-      const told = async (block: EncodedPassage): Promise<void> => {
+      const report = async (block: EncodedPassage): Promise<void> => {
         encoded.push(block);
         try {
           if (onBlock !== undefined) await unlessAborted(Promise.resolve(onBlock(block)), signal);
@@ -245,20 +249,20 @@ export class LocalEngine implements AsyncDisposable {
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
         const batch = tokenized.slice(first, first + encodeBatch);
         const served = (await this.#served(batch.filter(isLocal), terms)).values();
-        for (const one of batch) await told("error" in one ? one : (served.next().value as EncodedPassage));
+        for (const one of batch) await report("error" in one ? one : (served.next().value as EncodedPassage));
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
     });
   }
 
-  /** Blocks that are in the store afterwards while it has room. */
+  /** Finds or encodes blocks, which stay in the store while it has room. */
   async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
     using leased = await this.#contexts.lease(blocks, terms);
     return leased.served;
   }
 
   /**
-   * A prompt's tokens, which `generate` takes in the prompt's place: once for several answers.
+   * Tokenizes a prompt once for several calls, which take the result in the prompt's place.
    *
    * @throws EngineError for a prompt that cannot be used or is too long, or a full queue; the signal's reason.
    */
@@ -268,7 +272,7 @@ export class LocalEngine implements AsyncDisposable {
   ): Promise<TokenizedPrompt> {
     const { mode, signal } = checkInput(() => this.#checks.tokenizePrompt(options));
     using ticket = this.#admission.join("")[0] as Ticket;
-    // What it is for is a request.
+    // Not counted: the prompt is for a request, which is.
     ticket.outcome = undefined;
     try {
       return await this.#tokens.prompt(input, mode, signal);

@@ -97,6 +97,15 @@ export class RequestChecks {
     return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
   }
 
+  /** Of several answers only one could be returned. Everything else is checked by `generate()`. */
+  complete(options: GenerateOptions): void {
+    const { n = 1 }: GenerateOptions = options ?? {};
+    if (n !== 1)
+      throw new InputRangeError(
+        `Cannot complete the prompt: n is ${show(n)}, wanted 1: generate() gives several answers`,
+      );
+  }
+
   score(continuations: unknown, options: ScoreOptions): AskedScores {
     const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
     const { vocabSize } = this.#model.source.config;

@@ -44,7 +44,7 @@ export class ApiError extends Error {
 /** The seconds after which a client that met a 503 may try again. */
 const retryAfter = "1";
 
-const hostErrors = {
+const engineErrors = {
   invalid: { status: 400, code: "invalid_value" },
   too_long: { status: 400, code: "context_length_exceeded" },
   queue_full: { status: 503, code: "queue_full" },
@@ -78,7 +78,7 @@ const frameworkErrors: Readonly<Record<string, { readonly code: string; readonly
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof EngineError) {
-    const { status, code } = hostErrors[error.code];
+    const { status, code } = engineErrors[error.code];
     const headers: Record<string, string> = status === 503 ? { "retry-after": retryAfter } : {};
     return new ApiError(status, error.message, { code, headers, cause: error });
   }
