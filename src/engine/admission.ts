@@ -1,15 +1,15 @@
 import { asEngineError, EngineError } from "./engine-error.js";
 
-/** One answer's place, from its coming to its end. Disposing gives back whatever it has. */
+/** One answer's place, from when its request joins the line to its end. Disposing gives the place back. */
 export interface Ticket extends Disposable {
-  /** How the answer ended, for the counts; undefined for work that is no request of its own. Default "finished". */
+  /** How the answer ended, for the counts; undefined for work that is not counted. Default "finished". */
   outcome: "finished" | "cancelled" | "failed" | undefined;
-  /** The tokens that were computed, where they are not as many as were expected. */
+  /** How many tokens were computed, where it is known. Default: as many as were expected. */
   numTokens: number | undefined;
   /**
    * Waits for a place among those that run.
    *
-   * @param expectedTokens to compute, at most: what the place is charged to its owner until its end.
+   * @param expectedTokens the most tokens it may compute: its owner is charged so many until it ends.
    * @throws the signal's reason; EngineError "queue_full" where another owner's request needed the room to wait.
    */
   enter(expectedTokens: number, signal: AbortSignal): Promise<void>;
@@ -26,12 +26,12 @@ export interface RequestCounts {
 
 interface Place {
   readonly owner: string;
-  /** Places of one request come and are turned away together. */
+  /** All places of its request, which join and are turned away together. */
   readonly request: readonly Place[];
   state: "joined" | "waiting" | "running" | "over";
   charged: number;
   settle: { readonly admit: () => void; readonly refuse: (error: unknown) => void } | undefined;
-  /** Why it was turned away while it did not wait yet. */
+  /** Why it was turned away before it waited. */
   refusal: EngineError | undefined;
 }
 
@@ -39,18 +39,18 @@ interface Place {
  * Places for answers that run at the same time, and a line of those that wait for one.
  *
  * Each free place goes to the owner who has been charged the fewest tokens so far (the virtual token counter of Sheng et
- * al., "Fairness in Serving Large Language Models", OSDI 2024); of one owner's answers the first that came is first. An
- * owner who comes after a rest starts where the least of the others stands: a rest earns nothing. Where the line is full,
- * an owner who has less than an equal share of it gets the room of the newest request of who has most.
+ * al., "Fairness in Serving Large Language Models", OSDI 2024); one owner's answers are admitted first come, first served. An
+ * owner who comes back after a pause starts at the lowest charge of the others: a pause earns nothing. Where the line is full,
+ * an owner who has less than an equal share of it displaces the newest waiting request of an owner who has more.
  */
 export class Admission {
   /** Called when answers wait that may be admitted. */
   onWaiting: () => void = () => undefined;
   readonly maxRunning: number;
   readonly #maxQueued: number;
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #places = new Set<Place>();
-  /** Tokens charged to each owner, of those who rest as well while somebody does not. */
+  /** Tokens charged to each owner, absent ones included as long as anybody has a place. */
   readonly #charged = new Map<string, number>();
   readonly #ended = { finished: 0, cancelled: 0, failed: 0 };
   #numRunning = 0;
@@ -65,7 +65,7 @@ export class Admission {
     return { queued: this.#places.size - this.#numRunning, running: this.#numRunning, ...this.#ended };
   }
 
-  /** Whether somebody waits for whom there is a place. */
+  /** Whether an answer waits and a place is free. */
   get hasWaiting(): boolean {
     if (this.#numRunning >= this.maxRunning) return false;
     for (const { state } of this.#places) if (state === "waiting") return true;
@@ -75,8 +75,8 @@ export class Admission {
   /**
    * Takes a request in, before any work is spent on it.
    *
-   * @param owner whose request it is, as its salt says.
-   * @param numAnswers that it asks for: each has a place of its own, and the first that enters is the one it begins with.
+   * @param owner whose request it is: its salt.
+   * @param numAnswers how many answers it wants, each with a place of its own.
    * @throws EngineError "queue_full" where as many run and wait as may, and the owner has its share of the line.
    */
   join(owner: string, numAnswers = 1): readonly Ticket[] {
@@ -92,7 +92,7 @@ export class Admission {
   }
 
   /**
-   * A request's work, counted by how it ended; its places are given back with it.
+   * Runs a request's work, counts how it ended, and gives its places back.
    *
    * @param tickets of the request. Default: one, of its own.
    * @throws EngineError for a full queue, and for what the work throws; the signal's reason.
@@ -106,7 +106,7 @@ export class Admission {
       signal.throwIfAborted();
       return await work(tickets[0] as Ticket);
     } catch (error) {
-      // Those that have left are counted as they ended.
+      // Tickets of answers that have ended were counted then, and ignore this.
       for (const ticket of tickets) ticket.outcome = signal.aborted ? "cancelled" : "failed";
       throw signal.aborted ? signal.reason : asEngineError(error);
     } finally {
@@ -191,7 +191,7 @@ export class Admission {
     this.#onEmpty();
   }
 
-  /** The first of those who wait of the owner who was charged least. */
+  /** The first waiting answer of the owner who was charged least. */
   #next(): Place | undefined {
     let best: Place | undefined;
     for (const place of this.#places) {
@@ -209,7 +209,7 @@ export class Admission {
     this.#charged.set(owner, this.#chargedTo(owner) + numTokens);
   }
 
-  /** Who comes after a rest has no claim on what others were given meanwhile. */
+  /** An owner who comes back after a pause has no claim on what others were given meanwhile. */
   #lift(owner: string): void {
     /** What each owner has been charged for answers that have ended. */
     const active = new Map<string, number>();
@@ -242,14 +242,14 @@ export class Admission {
     for (const place of [...this.#places].reverse()) {
       if (!isFull()) return;
       const others = queued.get(place.owner) ?? 0;
-      // Not of who has no more than its share, and nothing that has begun: then the line is longer by one request.
+      // Owners within their share keep theirs, and so does what has begun: the line may then be longer by one request.
       if (others <= share || place.request.some(({ state }) => state === "running" || state === "over")) continue;
       queued.set(place.owner, others - place.request.length);
       for (const one of place.request) this.#refuse(one);
     }
   }
 
-  /** Turns away who waits: what it holds it gives back itself. */
+  /** Turns a waiting answer away; its request gives back what it holds. */
   #refuse(place: Place): void {
     this.#places.delete(place);
     place.state = "over";

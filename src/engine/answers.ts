@@ -14,22 +14,22 @@ import type { Scheduler } from "./scheduler.js";
 import { type AnswerStart, Sequence } from "./sequence.js";
 import type { TokenSpeller } from "./token-speller.js";
 
-/** How far each answer runs ahead of its reader. */
+/** How many events each answer may be ahead of its reader. */
 const maxUnreadEvents = 32;
-/** Of what one event carries: a few milliseconds' worth of messages. */
+/** Log-probabilities in one `echo` event: a few milliseconds' worth of messages. */
 const logprobsOfPart = 2048;
 
-/** The answers to a prompt under way. */
+/** The answers to one prompt, while they are computed. */
 interface Answering {
   readonly asked: AskedAnswers;
   readonly sequences: readonly Sequence[];
   readonly tickets: readonly Ticket[];
   readonly timings: MutableTimings;
   readonly startedAt: number;
-  readonly tell: (event: GenerateEvent) => void;
+  readonly emit: (event: GenerateEvent) => void;
   /** Ends all answers with an error. */
   readonly fail: (error: unknown) => void;
-  /** Tells an answer's end, once. */
+  /** Emits an answer's `done` event, once. */
   readonly end: (index: number) => void;
   prompt: TokenizedPrompt | undefined;
   prepared: Pick<Prepared, "blocks" | "cachedTokens"> | undefined;
@@ -76,7 +76,7 @@ export class Answers {
     }
   }
 
-  /** Answers from their coming to their end, whoever reads them and how fast. Never throws: their reader gets what it would throw. */
+  /** Computes all answers into the outbox, however fast they are read. Never throws: the reader gets the error. */
   async #answer(
     input: PromptInput | TokenizedPrompt,
     asked: AskedAnswers,
@@ -87,14 +87,14 @@ export class Answers {
     try {
       const tickets = this.admission.join(terms.owner, samplers.length);
       const startedAt = performance.now();
-      const tell = (event: GenerateEvent) => outbox.push(event);
+      const emit = (event: GenerateEvent) => outbox.push(event);
       const sequences = samplers.map((sampler, index) => this.#sequence(asked, index, sampler, startedAt, outbox));
       const ended = new Set<number>();
       const answering: Answering = {
-        ...{ asked, sequences, tickets, timings: newTimings(), startedAt, tell },
+        ...{ asked, sequences, tickets, timings: newTimings(), startedAt, emit },
         fail: (error) => leaving.abort(asEngineError(error)),
         end: (index) => {
-          if (!ended.has(index)) tell(this.#doneEvent(answering, index));
+          if (!ended.has(index)) emit(this.#doneEvent(answering, index));
           ended.add(index);
         },
         prompt: undefined,
@@ -103,7 +103,7 @@ export class Answers {
       try {
         await this.admission.run(terms, () => this.#compute(input, answering), tickets);
       } catch (error) {
-        // The engine that closes, or a reader who is too slow, is no wish of the caller's.
+        // An engine that closes and a reader who is too slow are errors; only the caller's own abort is `cancelled`.
         if (callerSignal?.aborted !== true) throw error;
         for (const sequence of sequences) if (sequence.finishReason === undefined) sequence.cancel();
       }
@@ -115,7 +115,7 @@ export class Answers {
   }
 
   async #compute(input: PromptInput | TokenizedPrompt, answering: Answering): Promise<void> {
-    const { asked, sequences, tickets, timings, startedAt, tell } = answering;
+    const { asked, sequences, tickets, timings, startedAt, emit } = answering;
     const { terms, sampling, echo, maxLogprobs } = asked;
     const { mode, signal } = terms;
     const { logprobs, topLogprobs } = sampling;
@@ -141,14 +141,14 @@ export class Answers {
     using prepared = await this.contexts.prepare(prompt, needs, terms, timings);
     answering.prepared = prepared;
     const { cachedTokens, finalTokens, context } = prepared;
-    const told = (echoed: readonly PromptLogprob[]) => {
+    const emitPrompt = (echoed: readonly PromptLogprob[]) => {
       for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
-        tell({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
+        emit({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
       }
-      tell({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: prepared.blocks });
+      emit({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: prepared.blocks });
     };
     const scorer = scoresPrompt ? new PromptScorer(promptIds, topLogprobs) : undefined;
-    if (scorer === undefined) told(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
+    if (scorer === undefined) emitPrompt(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
     const prefillFrom = performance.now();
     const rows = scorer
       ? this.contexts.promptRows(blocks, prepared, terms)
@@ -156,7 +156,7 @@ export class Answers {
     let logits: Float32Array | undefined;
     for await (logits of rows) scorer?.take(logits);
     timings.prefillMs = performance.now() - prefillFrom;
-    if (scorer) told(scorer.scores);
+    if (scorer) emitPrompt(scorer.scores);
     const start = { promptIds, isContinued, maxTokens, logits: logits as Float32Array };
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
@@ -166,7 +166,7 @@ export class Answers {
     }
   }
 
-  /** Decodes all answers from one prompt's context, so many at a time. The first has its place already. */
+  /** Decodes each answer in a fork of the prompt's context, `numForks` at a time. The first answer has its place already. */
   async #fork(answering: Answering, start: AnswerStart, numForks: number, computed: number): Promise<void> {
     const { asked, sequences, tickets, fail, end } = answering;
     const { terms } = asked;
@@ -192,7 +192,7 @@ export class Answers {
         throw error;
       }),
     );
-    // The prompt's rows stay until nobody stands on them.
+    // The prompt's context is disposed by the caller, after the last fork.
     const ends = await Promise.allSettled(lanes);
     for (const one of ends) if (one.status === "rejected") throw one.reason;
   }
@@ -208,7 +208,7 @@ export class Answers {
     return new Sequence({
       ...{ sampler, stop: sampling.stop, endTokenIds, tokenizer, startedAt },
       isPaused: () => outbox.isFull,
-      tell: (sampled, text) => {
+      onToken: (sampled, text) => {
         const spelled = spell ? this.speller.spell(sampled) : undefined;
         // Spelled once, sent once: the same objects.
         const { id: tokenId, logprob, top } = spelled ?? sampled;
@@ -232,12 +232,11 @@ export class Answers {
   }
 }
 
-/** Some of the items at a time. */
+/** The items in parts of a size. */
 export function* inParts<T>(items: readonly T[], size: number): Generator<readonly T[], void> {
   for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
-/** The answer's own words of why it ended. */
 function slowReader(timeoutMs: number, numEvents: number): EngineError {
   return new EngineError(
     "slow_reader",

@@ -1,19 +1,19 @@
 type Ending = { readonly kind: "end" } | { readonly kind: "error"; readonly error: unknown };
 
 export interface OutboxOptions {
-  /** So many unread events, and it is full. Default: it never is. */
+  /** How many unread events make it full. Default: it is never full. */
   readonly capacity?: number;
-  /** Told when there is room again. */
+  /** Called when it is no longer full. */
   readonly onRoom?: () => void;
-  /** How long it may be full while its reader takes nothing, in ms. */
+  /** How long it may be full while its reader reads nothing, in ms. */
   readonly patienceMs?: number;
-  /** Told when that time is over. */
+  /** Called when that time is over. */
   readonly onStalled?: () => void;
 }
 
 /**
- * Events from one who makes them to the one who reads them, in order. Who makes them looks at `isFull` before it makes
- * more; what comes all the same is kept. What came before the end is read before the end.
+ * A queue of events between their producer and one reader. The producer checks `isFull` before it makes more; events that
+ * are pushed all the same are kept. The reader gets all events that came before the end, then the end.
  */
 export class Outbox<T> {
   readonly #options: OutboxOptions;
@@ -28,12 +28,12 @@ export class Outbox<T> {
     this.#options = options;
   }
 
-  /** From the last event that there was room for until half of them are read. */
+  /** True from the event that fills it until half of its capacity is free. */
   get isFull(): boolean {
     return this.#isFull;
   }
 
-  /** After the end nothing is taken. */
+  /** Events after the end are dropped. */
   push(event: T): void {
     if (this.#ending !== undefined) return;
     this.#events.push(event);
@@ -49,7 +49,7 @@ export class Outbox<T> {
     this.#end({ kind: "end" });
   }
 
-  /** The reader gets the error after the events that came before it. The first ending counts. */
+  /** Ends with an error, which the reader gets after the events before it. The first ending counts. */
   fail(error: unknown): void {
     this.#end({ kind: "error", error });
   }
@@ -57,7 +57,7 @@ export class Outbox<T> {
   /**
    * The events. For one reader.
    *
-   * @param onRead told of each event that the reader is done with.
+   * @param onRead called for each event once the reader asks for the next.
    * @throws what `fail` was given.
    */
   async *read(onRead: () => void = () => undefined): AsyncGenerator<T, void> {

@@ -8,10 +8,10 @@ import type { RequestTokens } from "./request-tokens.js";
 import type { ScoreResult, TokenLogprob } from "./results.js";
 import type { Scheduler } from "./scheduler.js";
 
-/** Rows of continuations that are computed over one context at a time; a longer one alone. */
+/** Rows of continuations that are computed together; a longer continuation is computed alone. */
 const maxRowsAtATime = 512;
 
-/** A continuation, and how likely its tokens so far are. */
+/** A continuation, and the log-probabilities of its tokens so far. */
 class ScoredText {
   readonly logprobs: number[] = [];
   readonly top: (readonly TokenLogprob[])[] = [];
@@ -31,7 +31,7 @@ class ScoredText {
     return this.logprobs.length < this.tokenIds.length;
   }
 
-  /** Its tokens that are computed: what follows the last one is not read. */
+  /** The tokens to compute: all but the last, since nothing reads what follows it. */
   get rows(): readonly number[] {
     return this.tokenIds.slice(0, -1);
   }
@@ -83,7 +83,7 @@ export class Scores {
     });
   }
 
-  /** Continuations side by side after the prompt: each sees the prompt and itself. */
+  /** Computes continuations side by side after the prompt: each sees the prompt and itself. */
   async #scoreAtOnce(
     texts: readonly ScoredText[],
     batches: readonly (readonly ScoredText[])[],
@@ -92,7 +92,7 @@ export class Scores {
     of: AskedScores["terms"],
   ): Promise<void> {
     for (const [i, batch] of batches.entries()) {
-      // The prompt's end comes with the first of them; the others take the place of those before.
+      // The first batch brings the prompt's end along; each later one is written over the batch before it.
       const end = i === 0 ? finalTokens : new Int32Array();
       if (i > 0) context.length = promptTokens;
       const tokenIds = Int32Array.from([...end, ...batch.flatMap(({ rows }) => rows)]);
@@ -116,7 +116,7 @@ export class Scores {
     }
   }
 
-  /** Continuations decoded token by token, as an answer is, one after another. */
+  /** Decodes continuations token by token, as an answer is, one after another. */
   async #scoreStepwise(
     texts: readonly ScoredText[],
     prepared: Prepared,
@@ -154,7 +154,7 @@ function rowsOf(batch: readonly ScoredText[]): number {
   return batch.reduce((sum, { rows }) => sum + rows.length, 0);
 }
 
-/** As many at a time as there is room for, one at least. */
+/** Batches of as many continuations as there is room for, one at least. */
 function batchesOf(texts: readonly ScoredText[]): ScoredText[][] {
   const batches: ScoredText[][] = [];
   for (const text of texts) {

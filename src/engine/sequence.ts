@@ -5,7 +5,7 @@ import type { SampledToken, Sampler } from "./sampler.js";
 import type { Stepped } from "./scheduler.js";
 import { StopMatcher, type StopStep } from "./stop-strings.js";
 
-/** What is known of an answer before its prompt is. */
+/** What is known of an answer before its prompt is tokenized. */
 export interface AnswerOptions {
   readonly sampler: Sampler;
   readonly stop: readonly string[];
@@ -13,27 +13,27 @@ export interface AnswerOptions {
   readonly tokenizer: Tokenizer;
   /** When it was asked for, by `performance.now()`. */
   readonly startedAt: number;
-  /** Takes the answer's tokens as they are chosen, each with the text that is complete with it. */
-  readonly tell: (sampled: SampledToken, text: string) => void;
-  /** Whether what it tells must wait. */
+  /** Called with each token as it is chosen, and the text that it completes. */
+  readonly onToken: (sampled: SampledToken, text: string) => void;
+  /** Whether the reader has enough unread: no token is computed then. */
   readonly isPaused: () => boolean;
 }
 
 /** What an answer goes on from. */
 export interface AnswerStart {
   readonly promptIds: readonly number[];
-  /** The answer goes on with the prompt's own text; else it is a text of its own. */
+  /** Whether the answer continues the prompt's own text; else it is a text of its own. */
   readonly isContinued: boolean;
   readonly maxTokens: number;
   readonly context: AssembledContext;
-  /** Of the prompt's last token: what the first token is chosen by. */
+  /** The prompt's last row's: the first token is chosen by them. */
   readonly logits: Float32Array;
 }
 
 /**
  * One answer under way: its tokens and text so far, how the next token is chosen, and what ends it. It begins with
- * `begin()`; then the scheduler decodes the token that it names and hands it the logits, until `take()` says that it has
- * enough.
+ * `begin()`; then the scheduler computes the token that `next` names and hands it the logits, until `take()` says that it
+ * has enough.
  */
 export class Sequence implements Stepped {
   readonly tokenIds: number[] = [];
@@ -63,7 +63,7 @@ export class Sequence implements Stepped {
     return this.#text;
   }
 
-  /** Undefined while it is under way. */
+  /** Undefined until the answer ends. */
   get finishReason(): FinishReason | undefined {
     return this.#finishReason;
   }
@@ -93,10 +93,10 @@ export class Sequence implements Stepped {
     return false;
   }
 
-  /** Chooses the next token and tells it. @returns whether the answer goes on. @throws as the sampler. */
+  /** Chooses the next token. @returns whether the answer goes on. @throws as the sampler. */
   take(logits: Float32Array): boolean {
     const { promptIds, maxTokens } = this.#begun;
-    const { sampler, startedAt, endTokenIds, tell } = this.#options;
+    const { sampler, startedAt, endTokenIds, onToken } = this.#options;
     const sampled = sampler.sample(logits, { promptIds, generatedIds: this.tokenIds });
     const now = performance.now();
     this.#firstTokenAt ??= now;
@@ -109,12 +109,12 @@ export class Sequence implements Stepped {
     }
     this.tokenIds.push(sampled.id);
     const step = this.#add((this.#stream as ReturnType<Tokenizer["stream"]>).push(sampled.id));
-    tell(sampled, step.text);
+    onToken(sampled, step.text);
     if (this.#finishReason === undefined && this.tokenIds.length >= maxTokens) this.#finishReason = "length";
     return this.#finishReason === undefined;
   }
 
-  /** Ends the answer where it stands. */
+  /** Ends the answer as it is. */
   cancel(): void {
     this.#finishReason = "cancelled";
   }

@@ -1,10 +1,10 @@
-/** Where a piece of work stands: in line, in a graph, given up while its graph goes on, or over. */
+/** Queued, in a graph, cancelled while its graph goes on, or over. */
 type TaskState = "queued" | "running" | "left" | "ended";
 
-/** A task, whatever it gives. */
+/** A task, whatever its result. */
 export type AnyTask = Omit<Task<unknown>, "promise" | "resolve">;
 
-/** Something that a request waits for, and may give up. */
+/** Work that a request waits for and may cancel. */
 export class Task<T> {
   readonly promise: Promise<T>;
   #state: TaskState = "queued";
@@ -14,7 +14,7 @@ export class Task<T> {
   readonly #signal: AbortSignal | undefined;
   readonly #abort: () => void;
 
-  /** @param onCancel told when the signal aborts a task that is not over. @throws the signal's reason. */
+  /** @param onCancel called when the signal aborts a task that is not over. @throws the signal's reason. */
   constructor(signal: AbortSignal | undefined, onCancel: (task: AnyTask) => void) {
     signal?.throwIfAborted();
     this.promise = new Promise<T>((resolve, reject) => {
@@ -47,7 +47,7 @@ export class Task<T> {
     this.#state = "running";
   }
 
-  /** Its graph was computed, and it waits for the next one. */
+  /** Its graph was computed; it waits for the next one. */
   rest(): void {
     if (this.#isCancelled) this.fail(undefined);
     else if (this.#state === "running") this.#state = "queued";
@@ -58,7 +58,7 @@ export class Task<T> {
     this.#end("left", () => this.#reject(this.#signal?.reason));
   }
 
-  /** @returns whether somebody took the value: one who gave up takes none. */
+  /** @returns whether the request took the value: not where it was cancelled. */
   resolve(value: T): boolean {
     if (this.isOver) return false;
     if (this.#isCancelled) {
