@@ -1,6 +1,8 @@
 import { getEventListeners } from "node:events";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { Admission, type Ticket } from "./admission.js";
+import { Admission, type Entered, type Ticket } from "./admission.js";
+import { ByteBudget } from "./byte-budget.js";
 
 const never = () => new AbortController().signal;
 
@@ -150,4 +152,41 @@ test("Admission.join(): the answers of a request that has begun stay together, a
   expect(admission.counts).toMatchObject({ queued: 4, running: 1, failed: 0 });
   expect(() => join(admission, "b")).toThrow("1 run and 4 wait");
   for (const ticket of [first!, ...rest]) ticket[Symbol.dispose]();
+});
+
+test("Admission: a place comes with its memory, and who has memory does not wait for those who wait for it", async () => {
+  const budget = new ByteBudget(10);
+  const admission = new Admission({ maxRunning: 1, maxQueued: 9, budget });
+  admission.onWaiting = () => queueMicrotask(() => admission.admit());
+  const answers = admission.join("many answers", 2);
+  const { room, waitMs } = await answers[0]!.enter(5, never(), 6);
+  expect([budget.usedBytes, waitMs]).toEqual([6, 0]);
+  const order: string[] = [];
+  const told = (name: string, entering: Promise<Entered>) => entering.then(() => order.push(name));
+  const other = join(admission, "other");
+  const entering = other.enter(1, never(), 6);
+  void told("other", entering);
+  // It was charged less, but its bytes are not there.
+  void told("second answer", answers[1]!.enter(5, never()));
+  answers[0]![Symbol.dispose]();
+  await nextTurn();
+  expect(order).toEqual(["second answer"]);
+  answers[1]![Symbol.dispose]();
+  await nextTurn();
+  expect(order).toEqual(["second answer"]);
+  expect([admission.hasWaiting, admission.counts.queued]).toEqual([false, 1]);
+  room[Symbol.dispose]();
+  const entered = await entering;
+  expect(entered.waitMs).toBeGreaterThan(0);
+  expect(budget.usedBytes).toBe(6);
+  // One who gives up at once leaves no bytes behind.
+  const controller = new AbortController();
+  const leaver = join(admission);
+  const left = expect(leaver.enter(1, controller.signal, 4)).rejects.toThrow("enough");
+  other[Symbol.dispose]();
+  controller.abort(new Error("enough"));
+  admission.admit();
+  await left;
+  expect([budget.usedBytes, admission.counts.running]).toEqual([6, 0]);
+  entered.room[Symbol.dispose]();
 });

@@ -1,4 +1,13 @@
+import type { ByteBudget } from "./byte-budget.js";
 import { asEngineError, EngineError } from "./engine-error.js";
+
+/** What comes with a place. */
+export interface Entered {
+  /** The bytes that were asked for. Its taker's to give back. */
+  readonly room: Disposable;
+  /** How long there was a place, and no room. */
+  readonly waitMs: number;
+}
 
 /** One answer's place, from when its request joins the line to its end. Disposing gives the place back. */
 export interface Ticket extends Disposable {
@@ -7,12 +16,14 @@ export interface Ticket extends Disposable {
   /** How many tokens were computed, where it is known. Default: as many as were expected. */
   numTokens: number | undefined;
   /**
-   * Waits for a place among those that run.
+   * Waits for a place among those that run, and for room for what it computes: both come together, so that nobody who has
+   * the one waits for another who has the other.
    *
    * @param expectedTokens the most tokens it may compute: its owner is charged so many until it ends.
+   * @param bytes of the budget. Default 0.
    * @throws the signal's reason; EngineError "queue_full" where another owner's request needed the room to wait.
    */
-  enter(expectedTokens: number, signal: AbortSignal): Promise<void>;
+  enter(expectedTokens: number, signal: AbortSignal, bytes?: number): Promise<Entered>;
 }
 
 export interface RequestCounts {
@@ -30,7 +41,10 @@ interface Place {
   readonly request: readonly Place[];
   state: "joined" | "waiting" | "running" | "over";
   charged: number;
-  settle: { readonly admit: () => void; readonly refuse: (error: unknown) => void } | undefined;
+  bytes: number;
+  /** Since when there was a place, and no room, by `performance.now()`. */
+  shortFrom: number | undefined;
+  settle: { readonly admit: (room: Disposable) => void; readonly refuse: (error: unknown) => void } | undefined;
   /** Why it was turned away before it waited. */
   refusal: EngineError | undefined;
 }
@@ -42,12 +56,16 @@ interface Place {
  * al., "Fairness in Serving Large Language Models", OSDI 2024); one owner's answers are admitted first come, first served. An
  * owner who comes back after a pause starts at the lowest charge of the others: a pause earns nothing. Where the line is full,
  * an owner who has less than an equal share of it displaces the newest waiting request of an owner who has more.
+ *
+ * Whose turn it is waits for memory as well. Meanwhile places go to those who need none, for instance further answers over
+ * a prompt that is there: what they have is what the others wait for.
  */
 export class Admission {
   /** Called when answers wait that may be admitted. */
   onWaiting: () => void = () => undefined;
   readonly maxRunning: number;
   readonly #maxQueued: number;
+  readonly #budget: ByteBudget | undefined;
   /** In order of arrival. */
   readonly #places = new Set<Place>();
   /** Tokens charged to each owner, absent ones included as long as anybody has a place. */
@@ -56,20 +74,21 @@ export class Admission {
   #numRunning = 0;
   #onEmpty: () => void = () => undefined;
 
-  constructor(options: { readonly maxRunning: number; readonly maxQueued: number }) {
+  /** @param options.budget of the memory that answers need. Default: there is enough. */
+  constructor(options: { readonly maxRunning: number; readonly maxQueued: number; readonly budget?: ByteBudget }) {
     this.maxRunning = options.maxRunning;
     this.#maxQueued = options.maxQueued;
+    this.#budget = options.budget;
+    if (options.budget) options.budget.onFree = () => this.onWaiting();
   }
 
   get counts(): RequestCounts {
     return { queued: this.#places.size - this.#numRunning, running: this.#numRunning, ...this.#ended };
   }
 
-  /** Whether an answer waits and a place is free. */
+  /** Whether an answer waits for which there are a place and room. */
   get hasWaiting(): boolean {
-    if (this.#numRunning >= this.maxRunning) return false;
-    for (const { state } of this.#places) if (state === "waiting") return true;
-    return false;
+    return this.#next() !== undefined;
   }
 
   /**
@@ -84,7 +103,8 @@ export class Admission {
     this.#lift(owner);
     const request: Place[] = [];
     for (let i = 0; i < numAnswers; i++) {
-      const place: Place = { owner, request, state: "joined", charged: 0, settle: undefined, refusal: undefined };
+      const none = { charged: 0, bytes: 0, shortFrom: undefined, settle: undefined, refusal: undefined };
+      const place: Place = { owner, request, state: "joined", ...none };
       request.push(place);
       this.#places.add(place);
     }
@@ -117,13 +137,12 @@ export class Admission {
   /** Gives the free places away. @returns how many answers got one. */
   admit(): number {
     let numAdmitted = 0;
-    for (; this.#numRunning < this.maxRunning; numAdmitted += 1) {
-      const next = this.#next();
-      if (next === undefined) break;
+    for (let next = this.#next(); next !== undefined; next = this.#next()) {
       next.state = "running";
       this.#numRunning += 1;
+      numAdmitted += 1;
       this.#charge(next.owner, next.charged);
-      next.settle?.admit();
+      next.settle?.admit(this.#budget?.takeNow(next.bytes) ?? { [Symbol.dispose]: () => undefined });
     }
     return numAdmitted;
   }
@@ -140,38 +159,38 @@ export class Admission {
     const ticket: Ticket = {
       outcome: "finished",
       numTokens: undefined,
-      enter: (expectedTokens, signal) => this.#enter(place, expectedTokens, signal),
+      enter: (expectedTokens, signal, bytes = 0) => this.#enter(place, expectedTokens, signal, bytes),
       [Symbol.dispose]: () => this.#leave(place, ticket),
     };
     return ticket;
   }
 
-  async #enter(place: Place, expectedTokens: number, signal: AbortSignal): Promise<void> {
+  async #enter(place: Place, expectedTokens: number, signal: AbortSignal, bytes: number): Promise<Entered> {
     signal.throwIfAborted();
     if (place.refusal !== undefined) throw place.refusal;
     place.state = "waiting";
     place.charged = expectedTokens;
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const abort = () => reject(signal.reason);
-        const settle = () => signal.removeEventListener("abort", abort);
-        signal.addEventListener("abort", abort, { once: true });
-        place.settle = {
-          admit: () => {
-            settle();
-            resolve();
-          },
-          refuse: (error) => {
-            settle();
-            reject(error);
-          },
-        };
-        this.onWaiting();
-      });
-    } catch (error) {
-      if (place.state === "waiting") place.state = "joined";
-      throw error;
-    }
+    place.bytes = bytes;
+    return await new Promise<Entered>((resolve, reject) => {
+      const abort = () => {
+        place.state = "joined";
+        reject(signal.reason);
+      };
+      const settle = () => signal.removeEventListener("abort", abort);
+      signal.addEventListener("abort", abort, { once: true });
+      place.settle = {
+        admit: (room) => {
+          settle();
+          const { shortFrom } = place;
+          resolve({ room, waitMs: shortFrom === undefined ? 0 : performance.now() - shortFrom });
+        },
+        refuse: (error) => {
+          settle();
+          reject(error);
+        },
+      };
+      this.onWaiting();
+    });
   }
 
   #leave(place: Place, { outcome, numTokens = place.charged }: Ticket): void {
@@ -191,11 +210,20 @@ export class Admission {
     this.#onEmpty();
   }
 
-  /** The first waiting answer of the owner who was charged least. */
+  /** The answer that gets the next place; undefined where there is none, or no room for the one whose turn it is. */
   #next(): Place | undefined {
+    if (this.#numRunning >= this.maxRunning) return undefined;
+    const first = this.#leastCharged(() => true);
+    if (first === undefined || this.#budget === undefined || this.#budget.has(first.bytes)) return first;
+    first.shortFrom ??= performance.now();
+    return this.#leastCharged(({ bytes }) => bytes === 0);
+  }
+
+  /** The first of those who wait of the owner who was charged least. */
+  #leastCharged(isMeant: (place: Place) => boolean): Place | undefined {
     let best: Place | undefined;
     for (const place of this.#places) {
-      if (place.state !== "waiting") continue;
+      if (place.state !== "waiting" || !isMeant(place)) continue;
       if (best === undefined || this.#chargedTo(place.owner) < this.#chargedTo(best.owner)) best = place;
     }
     return best;

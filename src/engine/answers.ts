@@ -135,10 +135,13 @@ export class Answers {
     });
     if (logprobs) requireLogprobs((maxTokens + (echo ? promptIds.length : 0)) * (1 + topLogprobs), maxLogprobs);
     const queuedFrom = performance.now();
-    await (tickets[0] as Ticket).enter(promptIds.length + maxTokens, signal).finally(() => {
+    const entering = (tickets[0] as Ticket).enter(promptIds.length + maxTokens, signal, needs.bytes);
+    const { room, waitMs } = await entering.finally(() => {
       timings.queueMs = performance.now() - queuedFrom;
     });
-    using prepared = await this.contexts.prepare(prompt, needs, terms, timings);
+    timings.waitMs = waitMs;
+    timings.queueMs -= waitMs;
+    using prepared = await this.contexts.prepare(prompt, needs, room, terms, timings);
     answering.prepared = prepared;
     const { cachedTokens, finalTokens, context } = prepared;
     const emitPrompt = (echoed: readonly PromptLogprob[]) => {

@@ -2,6 +2,8 @@ import { EngineError } from "./engine-error.js";
 
 /** Bytes that several may take, all together, for instance for assembled contexts. They wait for theirs in the order they came. */
 export class ByteBudget {
+  /** Told when bytes have come back. */
+  onFree: () => void = () => undefined;
   #usedBytes = 0;
   readonly #waiting: { readonly bytes: number; grant(): void }[] = [];
 
@@ -27,7 +29,7 @@ export class ByteBudget {
   async take(bytes: number, signal?: AbortSignal): Promise<Disposable> {
     signal?.throwIfAborted();
     this.requireFit(bytes);
-    if (this.#waiting.length > 0 || this.#usedBytes + bytes > this.capBytes) {
+    if (!this.has(bytes)) {
       await new Promise<void>((resolve, reject) => {
         const waiter = { bytes, grant: () => finish(resolve) };
         const finish = (settle: () => void) => {
@@ -45,6 +47,23 @@ export class ByteBudget {
     } else {
       this.#usedBytes += bytes;
     }
+    return this.#taken(bytes);
+  }
+
+  /** Whether so many are free now, and nobody waits for any. */
+  has(bytes: number): boolean {
+    return this.#waiting.length === 0 && this.#usedBytes + bytes <= this.capBytes;
+  }
+
+  /** Takes bytes that are free now. */
+  takeNow(bytes: number): Disposable {
+    if (!this.has(bytes))
+      throw new Error(`Cannot take ${bytes} bytes now: ${this.#usedBytes} of ${this.capBytes} are taken`);
+    this.#usedBytes += bytes;
+    return this.#taken(bytes);
+  }
+
+  #taken(bytes: number): Disposable {
     let isBack = false;
     return {
       [Symbol.dispose]: () => {
@@ -52,6 +71,7 @@ export class ByteBudget {
         isBack = true;
         this.#usedBytes -= bytes;
         this.#grant();
+        this.onFree();
       },
     };
   }

@@ -79,7 +79,7 @@ export interface Prepared extends Disposable {
   readonly cachedTokens: number;
 }
 
-/** Makes contexts of prompts: room is taken, blocks are found in the store or encoded, and laid out. */
+/** Makes contexts of prompts: blocks are found in the store or encoded, and laid out. */
 export class ContextMaker {
   constructor(
     private readonly model: LoadedModel,
@@ -118,18 +118,22 @@ export class ContextMaker {
     }
   }
 
-  /** Leases or encodes the local blocks and lays them out. @throws the signal's reason; the device's error. */
+  /**
+   * Leases or encodes the local blocks and lays them out.
+   *
+   * @param room for what it needs, which becomes the context's, or goes back.
+   * @throws the signal's reason; the device's error.
+   */
   async prepare(
     { blocks, passages, numTokens }: TokenizedPrompt,
-    { capacity, use, bytes }: ContextNeeds,
+    { capacity, use }: ContextNeeds,
+    room: Disposable,
     of: RequestOf,
     timings: MutableTimings,
   ): Promise<Prepared> {
     const { owner, signal, positionReencoding } = of;
     const local = blocks.slice(0, -1);
     const finalTokens = blocks.at(-1) as Int32Array;
-    const waitFrom = performance.now();
-    const room = await this.budget.take(bytes, signal);
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
@@ -138,7 +142,6 @@ export class ContextMaker {
     };
     try {
       const encodeFrom = performance.now();
-      timings.waitMs = encodeFrom - waitFrom;
       using leased = await this.lease(
         local.map((tokenIds, i) => ({ tokenIds, passage: passages[i] })),
         of,
@@ -190,13 +193,22 @@ export class ContextMaker {
     const local = blocks.slice(0, -1);
     if (local.length > 0) {
       // Its room was taken with the context's.
-      using scratch = new AssembledContext(this.scheduler.memory, longest(local), { room: context.pin() });
+      using scratch = this.#scratch(longest(local), context.pin());
       for (const block of local) {
         scratch.length = 0;
         yield* this.scheduler.prefill(scratch, block, 0, 0, of);
       }
     }
     yield* this.scheduler.prefill(context, finalTokens, finalPosition, 0, of);
+  }
+
+  #scratch(rows: number, room: Disposable): AssembledContext {
+    try {
+      return new AssembledContext(this.scheduler.memory, rows, { room });
+    } catch (error) {
+      room[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** The logits of the final block's rows from one on. */

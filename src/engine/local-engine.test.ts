@@ -232,6 +232,24 @@ test("Engine.generate(): n answers within little memory, of one token, of none, 
   await expect(answers(tight, { maxTokens: 600, n: 2 })).rejects.toMatchObject({ code: "too_long" });
 });
 
+test("Engine.generate(): n answers of several owners, one place and memory for one prompt: each goes on when its turn comes", async () => {
+  await using roomy = await smallEngine();
+  const { numLayers, numKvHeads, headSize } = roomy.model.source.config;
+  const bytes = 2 * (3 * 128 + 2 * 64) * numLayers * numKvHeads * headSize;
+  await using engine = await smallEngine({ maxRunning: 1, contextBytes: bytes, mode: "full" });
+  const prompt = { blockTokenIds: [Array.from({ length: 100 }, (_, i) => 5 + (i % 60))] };
+  const numEnds = await Promise.all(
+    ["a", "b", "c"].map(async (salt) => {
+      let count = 0;
+      for await (const { kind } of engine.generate(prompt, { n: 4, salt, maxTokens: 20, logitBias: noEnd }))
+        if (kind === "done") count += 1;
+      return count;
+    }),
+  );
+  expect(numEnds).toEqual([4, 4, 4]);
+  expect(engine.stats()).toMatchObject({ contexts: { usedBytes: 0 }, requests: { finished: 12, running: 0 } });
+});
+
 test("Engine.scoreEach(): continuations after a prompt that is computed once are as likely as each alone", async () => {
   await using engine = await smallEngine({ kvType: "f32" });
   const prompt = { blockTokenIds: [Array.from({ length: 70 }, (_, i) => 5 + (i % 60)), [8, 9, 10, 11]] };

@@ -112,7 +112,8 @@ export class LocalEngine implements AsyncDisposable {
     const shareBytes = memoryShare(model.weights.byteLength);
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
-    this.#admission = new Admission({ maxRunning: options.maxRunning, maxQueued: options.maxQueued });
+    const { maxRunning, maxQueued } = options;
+    this.#admission = new Admission({ maxRunning, maxQueued, budget: this.#budget });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, {
       admission: this.#admission,
       contextCapBytes: this.#budget.capBytes,

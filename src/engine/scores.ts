@@ -68,8 +68,8 @@ export class Scores {
         answerRows: stepwise ? longest : 0,
         numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
       });
-      await ticket.enter(promptTokens + numTokens, signal);
-      using prepared = await this.contexts.prepare(prompt, needs, terms, newTimings());
+      const { room } = await ticket.enter(promptTokens + numTokens, signal, needs.bytes);
+      using prepared = await this.contexts.prepare(prompt, needs, room, terms, newTimings());
       const { cachedTokens } = prepared;
       if (stepwise) await this.#scoreStepwise(texts, prepared, promptTokens, terms);
       else await this.#scoreAtOnce(texts, batches, prepared, promptTokens, terms);
