@@ -10,9 +10,6 @@ const CUTS_AGAIN = 0.5;
  * pieces. As BPE-dropout (Provilkov et al., 2020, arXiv:1910.13267), which draws anew at every place.
  */
 export class Respeller {
-  readonly #tokenizer: Tokenizer;
-  readonly #share: number;
-  readonly #seed: string;
   /** By the bytes that they spell, a character a byte. */
   readonly #ids = new Map<string, number>();
   readonly #isWord: boolean[] = [];
@@ -21,10 +18,11 @@ export class Respeller {
    * @param share of the words, 0 to 1, drawn for each context. A word is a token of a capital letter and more letters, with or
    * without a space before.
    */
-  constructor(tokenizer: Tokenizer, share: number, seed: string) {
-    this.#tokenizer = tokenizer;
-    this.#share = share;
-    this.#seed = seed;
+  constructor(
+    private readonly tokenizer: Tokenizer,
+    private readonly share: number,
+    private readonly seed: string,
+  ) {
     for (let id = 0; id < tokenizer.vocabSize; id++) {
       const isSpecial = tokenizer.specialTokenIds.has(id) || tokenizer.endTokenIds.has(id);
       const bytes = isSpecial ? "" : this.#bytesOf(id);
@@ -39,14 +37,14 @@ export class Respeller {
     return (ids) =>
       ids.flatMap((id) => {
         if (!this.#isWord[id]) return id;
-        const pieces = spelled.get(id) ?? this.#draw(id, new Random(JSON.stringify([this.#seed, context, id])));
+        const pieces = spelled.get(id) ?? this.#draw(id, new Random(JSON.stringify([this.seed, context, id])));
         spelled.set(id, pieces);
         return pieces;
       });
   }
 
   #draw(id: number, random: Random): readonly number[] {
-    return random.chance(this.#share) ? this.#cut(this.#bytesOf(id), random) : [id];
+    return random.chance(this.share) ? this.#cut(this.#bytesOf(id), random) : [id];
   }
 
   #cut(bytes: string, random: Random): number[] {
@@ -64,6 +62,6 @@ export class Respeller {
   }
 
   #bytesOf(id: number): string {
-    return Buffer.from(this.#tokenizer.tokenBytes(id)).toString("latin1");
+    return Buffer.from(this.tokenizer.tokenBytes(id)).toString("latin1");
   }
 }

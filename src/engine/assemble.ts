@@ -30,7 +30,6 @@ interface OwnedByContext {
  * the memory stays.
  */
 export class AssembledContext implements ContextRows, Disposable {
-  readonly #memory: KVMemory;
   #shared: readonly HeldRows[];
   /** None once others stand on them. */
   #own: HeldRows | undefined;
@@ -44,12 +43,11 @@ export class AssembledContext implements ContextRows, Disposable {
    * @throws Error if the device has not enough memory; what was given stays the caller's then.
    */
   constructor(
-    memory: KVMemory,
+    private readonly memory: KVMemory,
     capacity: number,
     options: OwnedByContext & { readonly shared?: readonly HeldRows[]; readonly prefills?: boolean } = {},
   ) {
     const { shared = [], prefills = true } = options;
-    this.#memory = memory;
     this.#own = new HeldRows(memory, capacity - sharedLength({ shared }), options, prefills);
     this.#shared = shared.map((rows) => rows.hold());
   }
@@ -114,7 +112,7 @@ export class AssembledContext implements ContextRows, Disposable {
     if (this.#isDisposed) throw new Error("Cannot fork a context: it was disposed");
     if (this.length === 0) throw new RangeError("Cannot fork a context: it is empty");
     const shared = this.#own === undefined || this.#own.length === 0 ? this.#shared : [...this.#shared, this.#own];
-    const fork = new AssembledContext(this.#memory, capacity, {
+    const fork = new AssembledContext(this.memory, capacity, {
       prefills: options.slot === undefined,
       ...options,
       shared,

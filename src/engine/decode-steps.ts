@@ -89,20 +89,17 @@ interface KeptStep {
 
 /** The graphs of decoding: one that was built for the same slots and numbers of keys is taken again. */
 export class DecodeSteps implements Disposable {
-  readonly #backend: Backend;
-  readonly #decoder: Decoder;
-  readonly #sizes: Pick<GraphSizes, "maxRuns">;
   /** Least recently used first. */
   readonly #kept = new Map<string, KeptStep>();
   readonly #ids = new WeakMap<HeldRows, number>();
   #numIds = 0;
   #numBuilt = 0;
 
-  constructor(backend: Backend, decoder: Decoder, sizes: Pick<GraphSizes, "maxRuns">) {
-    this.#backend = backend;
-    this.#decoder = decoder;
-    this.#sizes = sizes;
-  }
+  constructor(
+    private readonly backend: Backend,
+    private readonly decoder: Decoder,
+    private readonly sizes: Pick<GraphSizes, "maxRuns">,
+  ) {}
 
   /** How many were built so far. */
   get numBuilt(): number {
@@ -117,15 +114,15 @@ export class DecodeSteps implements Disposable {
   async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<Float32Array[]> {
     const runs = planRuns(works);
     await this.#clear(runs, signal);
-    const maxRuns = this.#sizes.maxRuns(Math.max(...works.map(({ context }) => context.shared.length)));
-    const { vocabSize } = this.#decoder.config;
+    const maxRuns = this.sizes.maxRuns(Math.max(...works.map(({ context }) => context.shared.length)));
+    const { vocabSize } = this.decoder.config;
     const logits = new Map<DecodeWork, Float32Array>();
     for (let first = 0; first < runs.length; first += maxRuns) {
       const some = runs.slice(first, first + maxRuns);
       const { step, prepared } = this.#get(some);
       const ordered = some.flatMap((run) => run.works);
       step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.ownLength })));
-      const all = await this.#backend.compute(prepared, () => this.#backend.readFloats(step.logits), signal);
+      const all = await this.backend.compute(prepared, () => this.backend.readFloats(step.logits), signal);
       for (const [i, work] of ordered.entries()) logits.set(work, all.subarray(i * vocabSize, (i + 1) * vocabSize));
     }
     return works.map((work) => {
@@ -158,10 +155,10 @@ export class DecodeSteps implements Disposable {
       const count = (ends[i] as number) - context.cleared;
       for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, count);
     });
-    for (const fill of partsOfGraphs(this.#decoder.ggml, clears)) {
-      using graph = new Graph(this.#decoder.ggml);
+    for (const fill of partsOfGraphs(this.decoder.ggml, clears)) {
+      using graph = new Graph(this.decoder.ggml);
       fill(graph);
-      await this.#backend.compute(graph, () => undefined, signal);
+      await this.backend.compute(graph, () => undefined, signal);
     }
     for (const [i, { context }] of tails.entries()) context.cleared = ends[i] as number;
   }
@@ -191,7 +188,7 @@ export class DecodeSteps implements Disposable {
   #build(runs: readonly PlannedRun[]): KeptStep {
     this.#numBuilt += 1;
     const step = new DecodeStep(
-      this.#decoder,
+      this.decoder,
       runs.map(({ works, slot: { group, keys, valuesTransposed }, numKeys }) => {
         const shared = sharedOf(works);
         const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
@@ -199,7 +196,7 @@ export class DecodeSteps implements Disposable {
       }),
     );
     try {
-      const prepared = this.#backend.prepare(step.graph);
+      const prepared = this.backend.prepare(step.graph);
       return { step, prepared, groups: new Set(runs.map(({ slot }) => slot.group)) };
     } catch (error) {
       step[Symbol.dispose]();

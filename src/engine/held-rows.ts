@@ -36,7 +36,6 @@ export class HeldRows implements SharedRows, Disposable {
   length = 0;
   /** Where tokens are decoded, rows up to here are finite: those past `length` are zeros. */
   cleared = 0;
-  readonly #memory: KVMemory;
   readonly #room: Disposable | undefined;
   /** Where there is no slot. */
   readonly #keys: Region | undefined;
@@ -54,14 +53,13 @@ export class HeldRows implements SharedRows, Disposable {
    * @throws Error if the device has not enough memory; what was given stays the caller's then.
    */
   constructor(
-    memory: KVMemory,
+    private readonly memory: KVMemory,
     capacity: number,
     owned: { readonly room?: Disposable | undefined; readonly slot?: DecodeSlot | undefined },
     hasValues: boolean,
   ) {
     this.capacity = roundCapacity(capacity);
     this.slot = owned.slot;
-    this.#memory = memory;
     this.#values = hasValues ? this.#allocate() : undefined;
     try {
       this.#keys = owned.slot ? undefined : this.#allocate();
@@ -148,8 +146,8 @@ export class HeldRows implements SharedRows, Disposable {
 
   async #transpose(runner: GraphRunner, into: KVRows, signal: AbortSignal | undefined): Promise<void> {
     const { length } = this;
-    const { numLayers, numKvHeads, headSize } = this.#memory.shape;
-    const { maxNodeElements } = this.#memory.backend.policy;
+    const { numLayers, numKvHeads, headSize } = this.memory.shape;
+    const { maxNodeElements } = this.memory.backend.policy;
     // Graphs are short as well, so that others' work comes in between.
     const perGraph = Math.max(1, Math.floor((2 * maxNodeElements) / (numKvHeads * headSize * Math.max(1, length))));
     for (let first = 0; first < numLayers && length > 0; first += perGraph) {
@@ -164,10 +162,10 @@ export class HeldRows implements SharedRows, Disposable {
   }
 
   #allocate(): Region {
-    return this.#memory.allocate(this.#memory.contextType, rowElements(this.#memory.shape, this.capacity));
+    return this.memory.allocate(this.memory.contextType, rowElements(this.memory.shape, this.capacity));
   }
 
   #rows({ tensor, offset }: Region, layout: "rows" | "transposed" = "rows"): KVRows {
-    return new KVRows(this.#memory.shape, { tensor, offset, capacity: this.capacity }, layout);
+    return new KVRows(this.memory.shape, { tensor, offset, capacity: this.capacity }, layout);
   }
 }

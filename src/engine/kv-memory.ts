@@ -48,10 +48,6 @@ export interface KVMemoryStats {
  * slab that is empty is freed.
  */
 export class KVMemory {
-  readonly backend: Backend;
-  /** What a row of keys, or of values, is. */
-  readonly shape: RowShape;
-  readonly kvType: KVType;
   /** The element type of contexts: blocks of bfloat16 are widened, for ggml's attention takes F32 and F16. */
   readonly contextType: "F16" | "F32";
   readonly #slabBytes: number;
@@ -60,14 +56,12 @@ export class KVMemory {
 
   /** @param options.slabBytes of a slab that many regions share. */
   constructor(
-    backend: Backend,
-    shape: RowShape,
-    kvType: KVType,
+    readonly backend: Backend,
+    /** What a row of keys, or of values, is. */
+    readonly shape: RowShape,
+    readonly kvType: KVType,
     { slabBytes = defaultSlabBytes }: { readonly slabBytes?: number } = {},
   ) {
-    this.backend = backend;
-    this.shape = shape;
-    this.kvType = kvType;
     this.contextType = kvType === "f16" ? "F16" : "F32";
     this.#slabBytes = slabBytes;
   }

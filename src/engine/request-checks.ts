@@ -60,14 +60,12 @@ const untrainedWarning =
 
 /** Checks what an engine is asked, and fills the defaults in. All throw what `optionsOf` does; the reason of a closed engine. */
 export class RequestChecks {
-  readonly #model: LoadedModel;
-  readonly #options: CheckOptions;
   #hasWarned = false;
 
-  constructor(model: LoadedModel, options: CheckOptions) {
-    this.#model = model;
-    this.#options = options;
-  }
+  constructor(
+    private readonly model: LoadedModel,
+    private readonly options: CheckOptions,
+  ) {}
 
   /** @param leaving aborted once nobody reads the answers. */
   generate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswers {
@@ -84,8 +82,8 @@ export class RequestChecks {
     } = readGenerateOptions("generate", options);
     const sampling = samplingOf(samplingInput);
     const limits = {
-      vocabSize: this.#model.source.config.vocabSize,
-      numTokens: this.#model.tokenizer.vocabSize,
+      vocabSize: this.model.source.config.vocabSize,
+      numTokens: this.model.tokenizer.vocabSize,
       drawSeed: () => randomInt(2 ** 47),
     };
     const samplers = Array.from({ length: n }, (_, index) =>
@@ -108,7 +106,7 @@ export class RequestChecks {
 
   score(continuations: unknown, options: ScoreOptions): AskedScores {
     const { top: numTop = 5, stepwise = false, ...asked } = readScoreOptions("score", options);
-    const { vocabSize } = this.#model.source.config;
+    const { vocabSize } = this.model.source.config;
     if (numTop > vocabSize) {
       throw new InputRangeError(`Cannot score: top is ${numTop}, wanted a whole number from 0 to ${vocabSize}`);
     }
@@ -131,7 +129,7 @@ export class RequestChecks {
       maxBlocks,
       ...asked
     } = readEncodeOptions("encode passages", options);
-    const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.#options.ragTexts);
+    const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.options.ragTexts);
     return { terms: this.#terms(asked, leaving), onBlock, form, splitLong, maxBlocks };
   }
 
@@ -147,7 +145,7 @@ export class RequestChecks {
 
   /** @returns the salt. */
   block(action: string, id: unknown, options: unknown): string {
-    this.#options.closing.throwIfAborted();
+    this.options.closing.throwIfAborted();
     if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
     return readBlockOptions(action, options).salt ?? "";
   }
@@ -156,7 +154,7 @@ export class RequestChecks {
     { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
     ...others: readonly AbortSignal[]
   ): Terms {
-    const { closing } = this.#options;
+    const { closing } = this.options;
     const signals = [closing, ...others, ...(signal ? [signal] : [])];
     return {
       mode: this.#modeOf(mode),
@@ -167,9 +165,9 @@ export class RequestChecks {
   }
 
   #modeOf(wanted: AttentionMode | undefined): AttentionMode {
-    const { defaultMode, onWarning } = this.#options;
+    const { defaultMode, onWarning } = this.options;
     const mode = wanted ?? defaultMode;
-    const trained = this.#model.source.config.blockAttention?.modes ?? [];
+    const trained = this.model.source.config.blockAttention?.modes ?? [];
     if (mode === "block" && !trained.includes("block") && !this.#hasWarned) {
       this.#hasWarned = true;
       onWarning?.(untrainedWarning);

@@ -25,18 +25,13 @@ import { SlicedWork } from "./sliced-work.js";
  */
 export class RequestTokens {
   readonly #slices = new SlicedWork();
-  readonly #context: PromptContext;
-  readonly #promptLimit: TokenLimit;
 
   /** @param contextLength the longest prompt plus answer, in tokens. */
   constructor(
-    context: PromptContext,
-    promptLimit: TokenLimit,
+    private readonly context: PromptContext,
+    private readonly promptLimit: TokenLimit,
     readonly contextLength: number,
-  ) {
-    this.#context = context;
-    this.#promptLimit = promptLimit;
-  }
+  ) {}
 
   /** A prompt's, within the limit on prompts. */
   async prompt(
@@ -45,7 +40,7 @@ export class RequestTokens {
     signal: AbortSignal,
   ): Promise<TokenizedPrompt> {
     if (!(input instanceof TokenizedPrompt)) {
-      return await this.#inSlices(tokenizePromptInSteps(input, mode, this.#context, this.#promptLimit), signal);
+      return await this.#inSlices(tokenizePromptInSteps(input, mode, this.context, this.promptLimit), signal);
     }
     if (input.mode === mode) return input;
     throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);
@@ -57,9 +52,9 @@ export class RequestTokens {
     promptTokens: number,
     signal: AbortSignal,
   ): Promise<readonly number[]> {
-    const limit = { ...this.#promptLimit, maxTokens: this.contextLength };
+    const limit = { ...this.promptLimit, maxTokens: this.contextLength };
     const count = new TokenCount(limit, "the prompt and its continuation");
-    const { tokenizer, vocabSize = tokenizer.vocabSize } = this.#context;
+    const { tokenizer, vocabSize = tokenizer.vocabSize } = this.context;
     const read = async (): Promise<readonly number[]> => {
       if (typeof continuation !== "string") count.add(continuation.length);
       const next =
@@ -83,13 +78,13 @@ export class RequestTokens {
     rule: PassageRule,
     signal: AbortSignal,
   ): Promise<(LocalBlock | FailedPassage)[]> {
-    return this.#inSlices(passagesInSteps(passages, rule, this.#context.tokenizer, this.#promptLimit), signal);
+    return this.#inSlices(passagesInSteps(passages, rule, this.context.tokenizer, this.promptLimit), signal);
   }
 
   /** A text's as a block of its own has them. */
   text(block: TextBlock, maxTokens: number, signal: AbortSignal): Promise<number[]> {
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
-    return this.#inSlices(encodeCounted(this.#context.tokenizer, block, count), signal);
+    return this.#inSlices(encodeCounted(this.context.tokenizer, block, count), signal);
   }
 
   #inSlices<T>(steps: Steps<T>, signal: AbortSignal): Promise<T> {

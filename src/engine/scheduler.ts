@@ -82,8 +82,6 @@ export class Scheduler implements Disposable {
   readonly memory: KVMemory;
   /** Room for the sequences that decode. */
   readonly slots: DecodeSlots;
-  readonly #backend: Backend;
-  readonly #decoder: Decoder;
   readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
   readonly #queue: RowQueue;
@@ -98,8 +96,8 @@ export class Scheduler implements Disposable {
    * @param options.contextCapBytes the most bytes of contexts: spare slots are made only up to there.
    */
   constructor(
-    backend: Backend,
-    decoder: Decoder,
+    private readonly backend: Backend,
+    private readonly decoder: Decoder,
     kvType: KVType,
     options: { readonly admission?: Admission; readonly contextCapBytes?: number } = {},
   ) {
@@ -109,8 +107,6 @@ export class Scheduler implements Disposable {
     this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
-    this.#backend = backend;
-    this.#decoder = decoder;
     this.#queue = new RowQueue(decoder.device.pieceStep);
     this.#admission = admission;
     if (admission) admission.onWaiting = () => this.wake();
@@ -263,7 +259,7 @@ export class Scheduler implements Disposable {
   /** Encodes a block in pieces, so that it delays others' tokens by no more than a prompt does. */
   async #encodeLong(tokenIds: Int32Array, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
-    const shape = blockShape(this.#decoder, this.memory.kvType, tokenIds.length);
+    const shape = blockShape(this.decoder, this.memory.kvType, tokenIds.length);
     const block = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
     let isDone = false;
     // Freed with the context, and so not while a graph writes it.
@@ -387,7 +383,7 @@ export class Scheduler implements Disposable {
   /** Computes graphs that requests build themselves while they are first in line, then one of blocks and pieces of prompts. Never throws. */
   async #encodeAndPrefill(): Promise<void> {
     const isBesideDecoding = this.#isDecoding;
-    const full = pieceRows(this.#decoder);
+    const full = pieceRows(this.decoder);
     let left = isBesideDecoding ? Math.min(full, maxRowsBesideDecoding) : full;
     for (let own = this.#queue.takeOwnGraph(); own; own = left > 0 ? this.#queue.takeOwnGraph() : undefined) {
       left -= own.rows;
@@ -396,22 +392,22 @@ export class Scheduler implements Disposable {
       await nextTurn();
     }
     if (left <= 0) return;
-    const graph = new RowGraph(this.#decoder, this.memory, this.#sizes);
+    const graph = new RowGraph(this.decoder, this.memory, this.#sizes);
     const shares = this.#queue.take(left, (work, maxRows) => graph.add(work, maxRows));
     if (shares.length === 0) return;
     const numRows = shares.reduce((sum, share) => sum + share.numRows, 0);
     this.#stats.rowGraphs += 1;
     this.#stats.rows += numRows;
     if (isBesideDecoding) this.#stats.maxRowsBesideDecoding = Math.max(this.#stats.maxRowsBesideDecoding, numRows);
-    await this.#whileRunning(shares, (signal) => graph.compute(this.#backend, signal));
+    await this.#whileRunning(shares, (signal) => graph.compute(this.backend, signal));
     graph.release();
   }
 
   async #computeOwn({ task, fill }: RowWork & { kind: "graph" }): Promise<void> {
     await this.#whileRunning([{ task }], async (signal) => {
-      using graph = new Graph(this.#decoder.ggml);
+      using graph = new Graph(this.decoder.ggml);
       fill(graph);
-      await this.#backend.compute(graph, () => undefined, signal);
+      await this.backend.compute(graph, () => undefined, signal);
       task.resolve();
     });
   }

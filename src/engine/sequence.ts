@@ -42,7 +42,6 @@ export class Sequence implements Stepped {
   /** In ms, from the first token to the last. */
   decodeMs = 0;
   endToken: EndToken | undefined;
-  readonly #options: AnswerOptions;
   readonly #stops: StopMatcher;
   #start: AnswerStart | undefined;
   #stream: ReturnType<Tokenizer["stream"]> | undefined;
@@ -50,13 +49,12 @@ export class Sequence implements Stepped {
   #text = "";
   #finishReason: FinishReason | undefined;
 
-  constructor(options: AnswerOptions) {
-    this.#options = options;
+  constructor(private readonly options: AnswerOptions) {
     this.#stops = new StopMatcher(options.stop);
   }
 
   get seed(): number {
-    return this.#options.sampler.seed;
+    return this.options.sampler.seed;
   }
 
   get text(): string {
@@ -73,7 +71,7 @@ export class Sequence implements Stepped {
   }
 
   get isPaused(): boolean {
-    return this.#options.isPaused();
+    return this.options.isPaused();
   }
 
   get next(): { readonly tokenId: number; readonly position: number } {
@@ -87,7 +85,7 @@ export class Sequence implements Stepped {
   /** Chooses the first token. @returns whether the answer goes on. @throws as the sampler. */
   begin(start: AnswerStart): boolean {
     this.#start = start;
-    this.#stream = this.#options.tokenizer.stream({ goesOn: start.isContinued });
+    this.#stream = this.options.tokenizer.stream({ goesOn: start.isContinued });
     if (start.maxTokens > 0) return this.take(start.logits);
     this.#finishReason = "length";
     return false;
@@ -96,7 +94,7 @@ export class Sequence implements Stepped {
   /** Chooses the next token. @returns whether the answer goes on. @throws as the sampler. */
   take(logits: Float32Array): boolean {
     const { promptIds, maxTokens } = this.#begun;
-    const { sampler, startedAt, endTokenIds, onToken } = this.#options;
+    const { sampler, startedAt, endTokenIds, onToken } = this.options;
     const sampled = sampler.sample(logits, { promptIds, generatedIds: this.tokenIds });
     const now = performance.now();
     this.#firstTokenAt ??= now;

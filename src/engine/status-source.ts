@@ -10,19 +10,16 @@ export interface EngineStatus {
 /** A status, and those who want to know when it changes. */
 export class StatusSource {
   readonly #listeners = new Set<{ readonly tell: (status: EngineStatus) => void }>();
-  #status: EngineStatus;
 
-  constructor(status: EngineStatus) {
-    this.#status = status;
-  }
+  constructor(private status: EngineStatus) {}
 
   get current(): EngineStatus {
-    return this.#status;
+    return this.status;
   }
 
   change(status: Partial<EngineStatus>): void {
-    this.#status = { ...this.#status, ...status };
-    for (const { tell } of [...this.#listeners]) tell(this.#status);
+    this.status = { ...this.status, ...status };
+    for (const { tell } of [...this.#listeners]) tell(this.status);
   }
 
   /** @returns ends the listening; again does nothing. */

@@ -12,10 +12,6 @@ const windowBytes = 2 ** 20;
  * before anything is allocated. `need` is the only step that waits: takes inside the window are plain calls.
  */
 export class ByteReader {
-  readonly #handle: FileHandle;
-  readonly #path: string;
-  /** No byte from here on is read, in bytes from the start of the file. */
-  readonly #limit: number;
   #window: Buffer = Buffer.alloc(0);
   /** Where the window starts in the file. */
   #windowStart = 0;
@@ -23,11 +19,12 @@ export class ByteReader {
   #next = 0;
 
   /** The handle stays the caller's. */
-  constructor(handle: FileHandle, path: string, limit: number) {
-    this.#handle = handle;
-    this.#path = path;
-    this.#limit = limit;
-  }
+  constructor(
+    private readonly handle: FileHandle,
+    private readonly path: string,
+    /** No byte from here on is read, in bytes from the start of the file. */
+    private readonly limit: number,
+  ) {}
 
   /** The next byte's place, from the start of the file. */
   get offset(): number {
@@ -36,7 +33,7 @@ export class ByteReader {
 
   /** How many bytes can still be read. */
   get remaining(): number {
-    return this.#limit - this.offset;
+    return this.limit - this.offset;
   }
 
   /** Whether the next `byteLength` bytes can be taken without waiting. */
@@ -56,13 +53,13 @@ export class ByteReader {
     }
     if (!(byteLength <= this.remaining)) {
       throw new Error(
-        `Cannot read ${quote(this.#path)}: ${what} at byte ${this.offset} takes ${byteLength} bytes, ${this.remaining} are left`,
+        `Cannot read ${quote(this.path)}: ${what} at byte ${this.offset} takes ${byteLength} bytes, ${this.remaining} are left`,
       );
     }
     const left = this.#window.subarray(this.#next);
     const window = Buffer.allocUnsafe(Math.min(this.remaining, Math.max(byteLength, windowBytes)));
     left.copy(window);
-    await readFully(this.#handle, window.subarray(left.byteLength), this.offset + left.byteLength, this.#path);
+    await readFully(this.handle, window.subarray(left.byteLength), this.offset + left.byteLength, this.path);
     this.#windowStart += this.#next;
     this.#next = 0;
     this.#window = window;

@@ -72,11 +72,7 @@ export function render(program: readonly Statement[], variables: ReadonlyMap<str
 }
 
 class Interpreter {
-  readonly #budget: Budget;
-
-  constructor(budget: Budget) {
-    this.#budget = budget;
-  }
+  constructor(private readonly budget: Budget) {}
 
   run(body: readonly Statement[], scope: Scope, output: Output): Ending {
     for (const statement of body) {
@@ -88,13 +84,13 @@ class Interpreter {
 
   /** What a body prints, in a scope of its own. */
   #printed(body: readonly Statement[], outer: Scope): string {
-    const output = new Output(this.#budget);
+    const output = new Output(this.budget);
     this.run(body, new Scope(outer), output);
     return output.text;
   }
 
   #runStatement(statement: Statement, scope: Scope, output: Output): Ending {
-    this.#budget.step();
+    this.budget.step();
     switch (statement.kind) {
       case "text":
         output.write(statement.text);
@@ -104,7 +100,7 @@ class Interpreter {
         if (statement.isFiltered && typeof value !== "string") {
           throw new TemplateError(`a filter block makes ${typeName(value)} of its text`);
         }
-        output.write(toText(value, this.#budget));
+        output.write(toText(value, this.budget));
         return "done";
       }
       case "if": {
@@ -135,7 +131,7 @@ class Interpreter {
       if (!(namespace instanceof Namespace)) throw new TemplateError("cannot assign attribute on non-namespace object");
       setField(namespace, target.name, value);
     } else {
-      const items = itemsOf(value, this.#budget);
+      const items = itemsOf(value, this.budget);
       if (items.length !== target.items.length) {
         throw new TemplateError(`${items.length} values to unpack, wanted ${target.items.length}`);
       }
@@ -144,7 +140,7 @@ class Interpreter {
   }
 
   #runFor({ target, items: iterated, test, body, otherwise }: For, outer: Scope, output: Output): void {
-    let items = itemsOf(this.#evaluate(iterated, outer), this.#budget);
+    let items = itemsOf(this.#evaluate(iterated, outer), this.budget);
     if (test !== undefined) {
       items = items.filter((item) => {
         const scope = new Scope(outer);
@@ -154,7 +150,7 @@ class Interpreter {
     }
     let isEndReached = false;
     for (const [i, item] of items.entries()) {
-      this.#budget.step();
+      this.budget.step();
       const scope = new Scope(outer);
       const fields: [string, Value][] = [
         ["index", BigInt(i + 1)],
@@ -199,7 +195,7 @@ class Interpreter {
   }
 
   #evaluate(node: Expression, scope: Scope): Value {
-    const budget = this.#budget;
+    const budget = this.budget;
     budget.step();
     switch (node.kind) {
       case "constant":

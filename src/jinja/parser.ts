@@ -26,7 +26,6 @@ export function parse(template: string): Statement[] {
 }
 
 class Parser {
-  readonly #tokens: readonly Token[];
   #at = 0;
   #depth = 0;
   /** Filters and tests that are not known, less those that a choice may never reach. */
@@ -34,9 +33,7 @@ class Parser {
   #numOpenLoops = 0;
   #numOpenMacros = 0;
 
-  constructor(tokens: readonly Token[]) {
-    this.#tokens = tokens;
-  }
+  constructor(private readonly tokens: readonly Token[]) {}
 
   parseTemplate(): Statement[] {
     const body = this.#parseBody();
@@ -45,7 +42,7 @@ class Parser {
   }
 
   get #current(): Token {
-    return this.#tokens[this.#at] ?? { type: "end", value: "", line: this.#tokens.at(-1)?.line ?? 1 };
+    return this.tokens[this.#at] ?? { type: "end", value: "", line: this.tokens.at(-1)?.line ?? 1 };
   }
 
   #fail(what: string): never {
@@ -305,7 +302,7 @@ class Parser {
 
   #comparison(): Comparison | undefined {
     if (this.#is(...COMPARISONS)) return this.#next().value as Comparison;
-    const following = this.#tokens[this.#at + 1];
+    const following = this.tokens[this.#at + 1];
     if (!this.#is("not") || following?.type !== "name" || following.value !== "in") return undefined;
     this.#at += 2;
     return "not in";
@@ -401,7 +398,7 @@ class Parser {
     this.#parseItems(")", () => {
       if (this.#is("*", "**")) this.#fail("an argument with * is not supported");
       const { type } = this.#current;
-      const following = this.#tokens[this.#at + 1];
+      const following = this.tokens[this.#at + 1];
       if (type === "name" && following?.type === "op" && following.value === "=") {
         const name = this.#next().value;
         if (named.some(([known]) => known === name)) this.#fail(`the argument "${name}" is there twice`);

@@ -89,22 +89,19 @@ const MAX_SEARCH = 1e11;
 
 /** Counts what a template does. Every node, every item that is looked at and every text that is made passes here. */
 export class Budget {
-  readonly #limits: Limits;
   readonly #startMs = performance.now();
   #numSteps = 0;
 
-  constructor(limits: Limits) {
-    this.#limits = limits;
-  }
+  constructor(private readonly limits: Limits) {}
 
   step(): void {
-    if (++this.#numSteps > this.#limits.numSteps) this.#refuse(`is not done after ${this.#limits.numSteps} steps`);
+    if (++this.#numSteps > this.limits.numSteps) this.#refuse(`is not done after ${this.limits.numSteps} steps`);
     if (this.#numSteps % 16 === 0) this.#checkTime();
   }
 
   /** Before a text or list of this length is made, or after where it is no longer than what it is made from. */
   length(length: number): void {
-    if (!(length <= this.#limits.length)) this.#refuse(`makes a value longer than ${this.#limits.length}`);
+    if (!(length <= this.limits.length)) this.#refuse(`makes a value longer than ${this.limits.length}`);
     if (length > 10_000) this.#checkTime();
   }
 
@@ -122,7 +119,7 @@ export class Budget {
   }
 
   #checkTime(): void {
-    if (performance.now() - this.#startMs > this.#limits.ms) this.#refuse(`is not done after ${this.#limits.ms} ms`);
+    if (performance.now() - this.#startMs > this.limits.ms) this.#refuse(`is not done after ${this.limits.ms} ms`);
   }
 
   #refuse(what: string): never {

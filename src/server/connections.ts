@@ -47,14 +47,15 @@ const largeBytes = 4 * pieceBytes;
  */
 export class Connections {
   readonly #connections = new Map<Socket, Connection>();
-  readonly #limits: ConnectionLimits;
-  readonly #onClose: (reason: CloseReason) => void;
   readonly #lookMs: number;
 
   /** @param lookMs between looks, in milliseconds. Default: a second, or a quarter of `stallSeconds`. */
-  constructor(server: Server, limits: ConnectionLimits, onClose: (reason: CloseReason) => void, lookMs?: number) {
-    this.#limits = limits;
-    this.#onClose = onClose;
+  constructor(
+    server: Server,
+    private readonly limits: ConnectionLimits,
+    private readonly onClose: (reason: CloseReason) => void,
+    lookMs?: number,
+  ) {
     this.#lookMs = lookMs ?? Math.min(1_000, limits.stallSeconds * 250);
     server.on("connection", (socket: Socket) => this.#add(socket));
     server.on("request", (request: IncomingMessage, response: ServerResponse) => {
@@ -87,7 +88,7 @@ export class Connections {
     }
     const open = [...this.#connections.values()].filter(({ isClosing }) => !isClosing);
     let bytes = open.reduce((sum, { heldBytes }) => sum + heldBytes, 0);
-    while (bytes > this.#limits.transferBytes) {
+    while (bytes > this.limits.transferBytes) {
       const worst = most(open, (connection) => connection.slowness * connection.heldBytes);
       if (worst === undefined) return;
       open.splice(open.indexOf(worst), 1);
@@ -97,26 +98,26 @@ export class Connections {
   }
 
   #add(socket: Socket): void {
-    const connection = new Connection(socket, this.#limits);
+    const connection = new Connection(socket, this.limits);
     const { size } = this.#connections;
     this.#connections.set(socket, connection);
     socket.once("close", () => {
       this.#connections.delete(socket);
       connection.end();
     });
-    if (size < this.#limits.maxConnections) return;
+    if (size < this.limits.maxConnections) return;
     const open = [...this.#connections.values()].filter(({ isClosing }) => !isClosing);
     this.#close(most(open, ({ slowness }) => slowness) ?? connection, "too_many_connections");
   }
 
   #close(connection: Connection, reason: CloseReason): void {
-    this.#onClose(reason);
+    this.onClose(reason);
     connection.close(this.#errorOf(reason));
   }
 
   /** What a client is told whose request has not come whole. */
   #errorOf(reason: CloseReason): ApiError {
-    const { stallSeconds, minBytesPerSecond, transferSeconds } = this.#limits;
+    const { stallSeconds, minBytesPerSecond, transferSeconds } = this.limits;
     const headers = { connection: "close" };
     switch (reason) {
       case "too_many_bytes":
@@ -141,8 +142,6 @@ class Connection {
   /** Bytes of large answers. */
   answerBytes = 0;
   isClosing = false;
-  readonly #socket: Socket;
-  readonly #limits: ConnectionLimits;
   /** The last one, whole or not. */
   #request: IncomingMessage | undefined;
   /** Of those that have not ended. */
@@ -153,9 +152,10 @@ class Connection {
   #idleMs = 0;
   #hasEnded = false;
 
-  constructor(socket: Socket, limits: ConnectionLimits) {
-    this.#socket = socket;
-    this.#limits = limits;
+  constructor(
+    private readonly socket: Socket,
+    private readonly limits: ConnectionLimits,
+  ) {
     this.#upload = new Transfer(limits, this.#read);
     this.#answer = new Transfer(limits, this.#taken);
   }
@@ -163,17 +163,17 @@ class Connection {
   begin(request: IncomingMessage, response: ServerResponse): void {
     this.#request = request;
     this.#idleMs = 0;
-    this.#upload = new Transfer(this.#limits, this.#read);
-    if (this.#responses.size === 0) this.#answer = new Transfer(this.#limits, this.#taken);
+    this.#upload = new Transfer(this.limits, this.#read);
+    if (this.#responses.size === 0) this.#answer = new Transfer(this.limits, this.#taken);
     this.#responses.add(response);
     // Either may be through before the other: an error does not wait for the body.
     const rest = (): void => {
-      if (this.#responses.size === 0 && !this.#isComing) this.#upload = new Transfer(this.#limits, this.#read);
+      if (this.#responses.size === 0 && !this.#isComing) this.#upload = new Transfer(this.limits, this.#read);
     };
     request.once("close", rest);
     response.once("close", () => {
       this.#responses.delete(response);
-      this.#answer = new Transfer(this.#limits, this.#taken);
+      this.#answer = new Transfer(this.limits, this.#taken);
       rest();
     });
   }
@@ -187,7 +187,7 @@ class Connection {
 
   /** What the server keeps of a body that is coming, and of answers that are being taken. */
   get heldBytes(): number {
-    return this.answerBytes + this.#socket.writableLength + (this.#isComing ? this.#upload.bytes : 0);
+    return this.answerBytes + this.socket.writableLength + (this.#isComing ? this.#upload.bytes : 0);
   }
 
   /** Milliseconds that the server has waited for each byte; 0 where it does not wait for the client. */
@@ -197,7 +197,7 @@ class Connection {
 
   /** Charges the client with the time of a look, if it is its turn. @returns why to close, if so. */
   look(ms: number): CloseReason | undefined {
-    const socket = this.#socket;
+    const socket = this.socket;
     // Whoever has been told why has had the time to read it.
     if (this.isClosing || this.#hasEnded) {
       socket.destroy();
@@ -220,10 +220,10 @@ class Connection {
     const isHead = this.#responses.size === 0 && !this.#isComing && !this.#isIdle;
     // Who reads the body sends the error.
     if (hasReader && this.canTell) request.emit("error", error);
-    else if (isHead) endWithError(this.#socket, error);
+    else if (isHead) endWithError(this.socket, error);
     // Not the ordinary end: the system would keep what it has of the answer, for a client that does not take it.
-    else if (this.#socket.writableLength > 0) this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    else if (this.socket.writableLength > 0) this.socket.resetAndDestroy();
+    else this.socket.destroy();
   }
 
   /** Once the socket is closed. Node tells the answer whose turn it was; who waits behind it must know too. */
@@ -240,12 +240,12 @@ class Connection {
   }
 
   get #read(): number {
-    return this.#socket.bytesRead;
+    return this.socket.bytesRead;
   }
 
   /** Node counts what it keeps as written. */
   get #taken(): number {
-    return this.#socket.bytesWritten - this.#socket.writableLength;
+    return this.socket.bytesWritten - this.socket.writableLength;
   }
 
   /** All that was asked is answered, and no byte of another request has come: Node closes it after a while. */
@@ -255,7 +255,7 @@ class Connection {
 
   /** The transfer whose next bytes are the client's to move; none while the server works, or nothing is asked. */
   #clientsTurn(): Transfer | undefined {
-    if (this.#socket.writableLength > 0) return this.#answer;
+    if (this.socket.writableLength > 0) return this.#answer;
     return this.#isComing || (this.#responses.size === 0 && !this.#isIdle) ? this.#upload : undefined;
   }
 }
@@ -263,7 +263,6 @@ class Connection {
 /** What a connection moves in one direction for one request. */
 class Transfer {
   bytes = 0;
-  readonly #limits: ConnectionLimits;
   #waitedMs = 0;
   /** Bytes that were moved since the server first waited. */
   #pacedBytes = 0;
@@ -272,10 +271,9 @@ class Transfer {
 
   /** @param start the connection's count of bytes in this direction. */
   constructor(
-    limits: ConnectionLimits,
+    private readonly limits: ConnectionLimits,
     readonly start: number,
   ) {
-    this.#limits = limits;
     this.#creditMs = limits.stallSeconds * 1000;
   }
 
@@ -285,7 +283,7 @@ class Transfer {
 
   /** @param waitedMs what the server waited for the client since the last look. */
   look(count: number, waitedMs: number): "slow" | "long" | undefined {
-    const { minBytesPerSecond, stallSeconds, transferSeconds } = this.#limits;
+    const { minBytesPerSecond, stallSeconds, transferSeconds } = this.limits;
     const moved = count - this.start - this.bytes;
     this.bytes += moved;
     if (this.#waitedMs > 0) this.#pacedBytes += moved;

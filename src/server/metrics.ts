@@ -28,7 +28,6 @@ const seconds = {
  */
 export class Metrics {
   readonly #registry = new Registry();
-  readonly #sources: MetricsSources;
   readonly timeToFirstToken = this.#histogram(
     "time_to_first_token_seconds",
     "From a request's start in the server to its answer's first token.",
@@ -106,8 +105,7 @@ export class Metrics {
   /** What each counter of the engine said last: a smaller number is a new engine's. */
   readonly #lastCounts = new Map<string, number>();
 
-  constructor(sources: MetricsSources) {
-    this.#sources = sources;
+  constructor(private readonly sources: MetricsSources) {
     this.#gauge("build_info", "Always 1: the version stands in the label.", ["version"]).set(
       { version: sources.version },
       1,
@@ -143,7 +141,7 @@ export class Metrics {
 
   /** Prometheus' text format. Never waits long for the engine. */
   async text(): Promise<string> {
-    const { engine, processBytes } = this.#sources;
+    const { engine, processBytes } = this.sources;
     const { state, restarts } = engine.status;
     this.#engineUp.set(state === "ready" ? 1 : 0);
     this.#count(this.#engineRestarts, {}, restarts);
@@ -187,7 +185,7 @@ export class Metrics {
   }
 
   async #askForStats(): Promise<EngineStats | undefined> {
-    const { engine, statsMs = 1_000 } = this.#sources;
+    const { engine, statsMs = 1_000 } = this.sources;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {
       timer = setTimeout(resolve, statsMs, undefined);

@@ -27,13 +27,11 @@ export interface BpeOptions {
 
 /** Byte-pair encoding of one word at a time; SPM too, whose merges are derived from its scores. Remembers the words it met. */
 export class BpeModel {
-  readonly #options: BpeOptions;
   /** In UTF-16 units of the vocabulary's writing, which never has fewer than the text. */
   #longestWholeWord = 0;
   readonly #known = new Map<string, readonly number[]>();
 
-  constructor(options: BpeOptions) {
-    this.#options = options;
+  constructor(private readonly options: BpeOptions) {
     for (const word of options.wholeWords?.keys() ?? []) {
       this.#longestWholeWord = Math.max(this.#longestWholeWord, word.length);
     }
@@ -62,7 +60,7 @@ export class BpeModel {
   }
 
   *#encodeNew(word: string): Steps<number[]> {
-    const { first, wholeWords, merges, expansions } = this.#options;
+    const { first, wholeWords, merges, expansions } = this.options;
     const bytes = first.kind === "bytes" ? Buffer.from(word, "utf8") : undefined;
     if (wholeWords !== undefined && word.length <= this.#longestWholeWord) {
       const written = first.kind === "bytes" ? Array.from(bytes!, (byte) => first.alphabet[byte]).join("") : word;
@@ -86,7 +84,7 @@ export class BpeModel {
   }
 
   *#ofCharacters(word: string): Steps<number[]> {
-    const first = this.#options.first as Extract<FirstSymbols, { kind: "characters" }>;
+    const first = this.options.first as Extract<FirstSymbols, { kind: "characters" }>;
     const symbols: number[] = [];
     let numSeen = 0;
     for (const character of word) {
@@ -104,7 +102,7 @@ export class BpeModel {
   }
 
   #pushUnknown(symbols: number[]): void {
-    const { unknownId, fuseUnknown } = this.#options;
+    const { unknownId, fuseUnknown } = this.options;
     if (unknownId === undefined || (fuseUnknown && symbols.at(-1) === unknownId)) return;
     symbols.push(unknownId);
   }

@@ -189,14 +189,11 @@ export function inVocabulary(id: number | undefined, tokens: readonly string[]):
 /** Metadata values with their types checked. */
 export class GgufFields implements Fields {
   readonly where = "the tokenizer";
-  readonly #metadata: GgufMetadata;
 
-  constructor(metadata: GgufMetadata) {
-    this.#metadata = metadata;
-  }
+  constructor(private readonly metadata: GgufMetadata) {}
 
   get(key: string): unknown {
-    return this.#metadata.get(key);
+    return this.metadata.get(key);
   }
 
   string(key: string, most: number = longest.token): string | undefined {
@@ -210,14 +207,14 @@ export class GgufFields implements Fields {
   }
 
   strings(key: string): readonly string[] | undefined {
-    const value = this.#metadata.get(key);
+    const value = this.metadata.get(key);
     if (value === undefined) return undefined;
     if (Array.isArray(value) && value.every((item): item is string => typeof item === "string")) return value;
     throw wrongValue(this, key, "a list of texts");
   }
 
   numbers(key: string): ArrayLike<number> | undefined {
-    const value = this.#metadata.get(key);
+    const value = this.metadata.get(key);
     if (value === undefined) return undefined;
     if (
       value instanceof Int32Array ||

@@ -60,17 +60,14 @@ function effort(parts: readonly Part[]): number {
 
 class Parser {
   hasReference = false;
-  readonly #source: string;
   #at = 0;
 
-  constructor(source: string) {
-    this.#source = source;
-  }
+  constructor(private readonly source: string) {}
 
   /** The alternatives up to the end or to the group's closing bracket. */
   alternatives(): Part[][] {
     const alternatives: Part[][] = [[]];
-    while (this.#at < this.#source.length && this.#source[this.#at] !== ")") {
+    while (this.#at < this.source.length && this.source[this.#at] !== ")") {
       if (this.#take(/\|/y) === null) alternatives.at(-1)!.push(this.#repeated(this.#atom()));
       else alternatives.push([]);
     }
@@ -79,7 +76,7 @@ class Parser {
 
   #take(expression: RegExp): RegExpExecArray | null {
     expression.lastIndex = this.#at;
-    const found = expression.exec(this.#source);
+    const found = expression.exec(this.source);
     this.#at += found?.[0].length ?? 0;
     return found;
   }
@@ -97,11 +94,11 @@ class Parser {
         isOptional: false,
       };
     }
-    if (/\\(?:[1-9]|k<)/y.test(this.#source.slice(this.#at, this.#at + 3))) this.hasReference = true;
+    if (/\\(?:[1-9]|k<)/y.test(this.source.slice(this.#at, this.#at + 3))) this.hasReference = true;
     // Else an anchor, which takes no character.
     const isCharacter = this.#take(/\\[^bB]|\[(?:\\.|[^\]\\])*\]|[^\\^$]/suy) !== null;
     if (!isCharacter) this.#take(/\\.|[\^$]/sy);
-    else if (/^\\[pPuk]$/.test(this.#source.slice(this.#at - 2, this.#at))) this.#take(/\{[^}]*\}|<[^>]*>|.{4}/suy);
+    else if (/^\\[pPuk]$/.test(this.source.slice(this.#at - 2, this.#at))) this.#take(/\{[^}]*\}|<[^>]*>|.{4}/suy);
     return { size: 1, ways: 1, isEndless: false, isCharacter, isOptional: false };
   }
 

@@ -162,15 +162,12 @@ export function splitStep(pattern: Pattern, behavior: SplitBehavior, invert: boo
 
 /** What the piece is that a cut has just given. */
 class Cut {
-  readonly #inverts: boolean;
   #numSilent = 0;
   isMatch = false;
   /** The first of those that come from one piece. */
   isFirst = true;
 
-  constructor(inverts: boolean) {
-    this.#inverts = inverts;
-  }
+  constructor(private readonly inverts: boolean) {}
 
   /** Where no piece is given: whether the last pause is long ago. */
   isPauseDue(): boolean {
@@ -180,7 +177,7 @@ class Cut {
 
   found(isFirst: boolean, isMatch: boolean): void {
     this.isFirst = isFirst;
-    this.isMatch = isMatch !== this.#inverts;
+    this.isMatch = isMatch !== this.inverts;
   }
 }
 

@@ -61,13 +61,12 @@ export class TextTokenizer implements Tokenizer {
   readonly templateTokens: Tokenizer["templateTokens"];
   readonly digest: string;
   readonly warnings: readonly string[];
-  readonly #parts: TokenizerParts;
   readonly #written: AddedTokenFinder;
   readonly #normalized: AddedTokenFinder | undefined;
   readonly #addedContents: ReadonlyMap<number, string>;
   readonly #bytes: (Uint8Array | undefined)[] = [];
 
-  constructor(parts: TokenizerParts) {
+  constructor(private readonly parts: TokenizerParts) {
     this.vocabSize = parts.tokens.length;
     this.bosTokenId = parts.bosTokenId;
     this.endTokenIds = parts.endTokenIds;
@@ -77,7 +76,6 @@ export class TextTokenizer implements Tokenizer {
     this.templateTokens = parts.templateTokens;
     this.digest = parts.digest;
     this.warnings = parts.warnings;
-    this.#parts = parts;
     const inNormalized = (token: AddedToken) => token.normalized && !token.control;
     const normalized = parts.addedTokens.filter(inNormalized);
     this.#written = new AddedTokenFinder(parts.addedTokens.filter((token) => !inNormalized(token)));
@@ -112,7 +110,7 @@ export class TextTokenizer implements Tokenizer {
   }
 
   *#encodePlain(text: string, atStart: boolean, ids: number[], work: Work): Steps<void> {
-    const normalized = this.#parts.normalize(text);
+    const normalized = this.parts.normalize(text);
     if (this.#normalized === undefined) {
       yield* this.#encodeWords(normalized, atStart, ids, work);
       return;
@@ -124,7 +122,7 @@ export class TextTokenizer implements Tokenizer {
   }
 
   *#encodeWords(text: string, atStart: boolean, ids: number[], work: Work): Steps<void> {
-    const { model, splitSteps } = this.#parts;
+    const { model, splitSteps } = this.parts;
     for (const word of splitIntoWords(text, atStart, splitSteps)) {
       if (word !== "" && !model.encodeKnown(word, ids)) yield* model.encode(word, ids);
       // The search for a word has taken some milliseconds where it gave none.
@@ -140,8 +138,8 @@ export class TextTokenizer implements Tokenizer {
   }
 
   tokenBytes(id: number): Uint8Array {
-    if (this.specialTokenIds.has(id)) return Buffer.from(this.#addedContents.get(id) ?? this.#parts.tokens[id] ?? "");
-    const { filters } = this.#parts.decoder;
+    if (this.specialTokenIds.has(id)) return Buffer.from(this.#addedContents.get(id) ?? this.parts.tokens[id] ?? "");
+    const { filters } = this.parts.decoder;
     // What is dropped at the start of an answer belongs to the token all the same.
     return filters.reduce(
       (bytes, filter) => (filter.kind === "replace" ? replaceBytes(bytes, filter.from, filter.to) : bytes),
@@ -150,7 +148,7 @@ export class TextTokenizer implements Tokenizer {
   }
 
   stream({ goesOn } = { goesOn: false }): TokenStream {
-    const { filters } = this.#parts.decoder;
+    const { filters } = this.parts.decoder;
     return new DecodingStream(
       (id) => this.#bytesOf(id),
       goesOn ? filters.filter((filter) => filter.kind !== "drop-at-start") : filters,
@@ -172,8 +170,8 @@ export class TextTokenizer implements Tokenizer {
     if (this.specialTokenIds.has(id)) return new Uint8Array();
     const added = this.#addedContents.get(id);
     if (added !== undefined) return Buffer.from(added, "utf8");
-    const token = this.#parts.tokens[id];
-    return token === undefined ? new Uint8Array() : this.#parts.decoder.bytesOf(token);
+    const token = this.parts.tokens[id];
+    return token === undefined ? new Uint8Array() : this.parts.decoder.bytesOf(token);
   }
 }
 

@@ -80,7 +80,6 @@ export function spawnEngine(options: SpawnEngineOptions = {}): Engine {
 }
 
 class WatchedEngine implements Engine {
-  readonly #options: SpawnEngineOptions;
   readonly #times: RestartTimes;
   readonly #unresponsiveMs: number;
   /** Where relative paths start, at a restart too. */
@@ -98,8 +97,7 @@ class WatchedEngine implements Engine {
   #healthTimer: NodeJS.Timeout | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(options: SpawnEngineOptions) {
-    this.#options = options;
+  constructor(private readonly options: SpawnEngineOptions) {
     this.#times = { firstDelayMs: 100, longestDelayMs: 30_000, healthyMs: 60_000, ...options.restart };
     this.#unresponsiveMs = options.unresponsiveMs ?? 30_000;
     this.#start();
@@ -258,7 +256,7 @@ class WatchedEngine implements Engine {
 
   #start(): void {
     this.#loadError = undefined;
-    const { onWarning, onEstimate, onProgress, onLog, restart, unresponsiveMs, ...options } = this.#options;
+    const { onWarning, onEstimate, onProgress, onLog, restart, unresponsiveMs, ...options } = this.options;
     const lives = {
       cwd: this.#cwd,
       execArgv: childExecArgv(process.execArgv),
@@ -281,7 +279,7 @@ class WatchedEngine implements Engine {
 
   #take(message: FromChild): void {
     if (this.#closed !== undefined) return;
-    const { onWarning, onEstimate, onProgress } = this.#options;
+    const { onWarning, onEstimate, onProgress } = this.options;
     switch (message.kind) {
       case "loaded":
         this.#onLoaded(message.info);

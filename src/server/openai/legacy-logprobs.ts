@@ -18,15 +18,12 @@ export type LegacyLogprobs = z.output<typeof legacyLogprobsSchema>;
 
 /** Makes the lists of one answer, all at once or as its tokens come. */
 export class LegacyLogprobsWriter {
-  readonly #numTop: number;
   #decoder = new TextDecoder();
   /** Code points of the text before the next token. */
   #offset = 0;
   #hasAnswer = false;
 
-  constructor(numTop: number) {
-    this.#numTop = numTop;
-  }
+  constructor(private readonly numTop: number) {}
 
   /**
    * The prompt's tokens, where it is echoed.
@@ -69,7 +66,7 @@ export class LegacyLogprobsWriter {
     return {
       tokens: tokens.map(spell),
       token_logprobs: tokens.map(({ logprob }) => (logprob === undefined ? null : finite(logprob))),
-      top_logprobs: this.#numTop === 0 ? null : tokens.map(topOf),
+      top_logprobs: this.numTop === 0 ? null : tokens.map(topOf),
       text_offset: offsets,
     };
   }
