@@ -1,42 +1,39 @@
-import type { Command } from "commander";
-import type { EngineSettings } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { wholeNumber } from "../files/options.js";
 import { listOf } from "../files/settings.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
-import { attentionModes } from "../model/block-attention-config.js";
+import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
+import { command, type FlagsOf, flag, toggle, withDefault } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, flag, jsonOption } from "./options.js";
+import { engineFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatMs, formatTable, type Terminal, write, writeJson } from "./terminal.js";
-
-export interface BenchFlags extends EngineSettings {
-  readonly tokens: readonly number[];
-  readonly question: number;
-  readonly repeat: number;
-  readonly json?: boolean;
-}
 
 /** In tokens, as the paper's passages are. */
 const blockLength = 100;
 
-/** Declares `bench`'s options. */
-export function benchOptions(command: Command): Command {
-  command
-    .addOption(
-      flag("--tokens <list>", "prompt lengths, the question counted", listOf(wholeNumber(2))).default(
-        [512, 1024, 2048],
-        "512,1024,2048",
-      ),
-    )
-    .addOption(flag("--question <n>", "tokens of the final block", wholeNumber(1, 1e6)).default(50))
-    .addOption(flag("--repeat <n>", "runs of each; the median is told", wholeNumber(1, 1000)).default(3))
-    .addOption(jsonOption("one line of JSON for each length"));
-  return addEngineOptions(command);
-}
+const benchFlags = {
+  tokens: withDefault(
+    flag("<list>", "prompt lengths, the question counted", listOf(wholeNumber(2))),
+    [512, 1024, 2048],
+  ),
+  question: withDefault(flag("<n>", "tokens of the final block", wholeNumber(1, 1e6)), 50),
+  repeat: withDefault(flag("<n>", "runs of each; the median is told", wholeNumber(1, 1000)), 3),
+  json: toggle("one line of JSON for each length"),
+  ...engineFlags,
+};
+
+export const benchCommand = command({
+  name: "bench",
+  summary: "Measures the time to the first token on your model.",
+  flags: benchFlags,
+  run: runBench,
+  help: `
+Examples:
+  block-attention bench --model model.gguf --tokens 512,1024,2048 --question 50 --repeat 3`,
+});
 
 /** Measures TTFT in full mode and in block mode, without and with the blocks in the store. @returns the exit code. */
-export async function runBench(flags: BenchFlags, terminal: Terminal): Promise<number> {
+async function runBench(flags: FlagsOf<typeof benchFlags>, terminal: Terminal): Promise<number> {
   await using engine = await openEngine({ ...flags, trainedModes: attentionModes }, terminal);
   const tooLong = flags.tokens.find((length) => length > engine.contextLength);
   if (tooLong !== undefined) {

@@ -1,4 +1,3 @@
-import type { Command } from "commander";
 import { writeGguf } from "../files/gguf-writer.js";
 import { oneOfTexts } from "../files/options.js";
 import { modelFiles, prepareOutputs, writeAtomically } from "../files/outputs.js";
@@ -10,32 +9,34 @@ import { ggufModelEntries, ggufTensors } from "../model/gguf-export.js";
 import { openModel } from "../model/open-model.js";
 import { ggufTokenizerEntries } from "../tokenizer/gguf-export.js";
 import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
-import { addTrainingOptions, engineOption, flag, forceOption, jsonOption, type ModelFlags } from "./options.js";
+import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { engineFlag, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
 
-export interface ConvertFlags extends ModelFlags {
-  readonly model: string;
-  readonly output: string;
-  readonly to: "gguf";
-  readonly force?: boolean;
-  readonly json?: boolean;
-}
+const convertFlags = {
+  model: mandatory(flag("<folder>", "a Hugging Face folder", someWords)),
+  to: mandatory(flag("<format>", "gguf, llama.cpp's", oneOfTexts(["gguf"]))),
+  output: mandatory(flag("<file>", "whole or not there", someWords)),
+  force: forceFlag,
+  weights: engineFlag("weights"),
+  ...trainingFlags,
+  json: toggle("one line of JSON"),
+};
 
-/** Declares `convert`'s options. */
-export function convertOptions(command: Command): Command {
-  return addTrainingOptions(
-    command
-      .addOption(flag("--model <folder>", "a Hugging Face folder", someWords).makeOptionMandatory())
-      .addOption(flag("--to <format>", "gguf, llama.cpp's", oneOfTexts(["gguf"])).makeOptionMandatory())
-      .addOption(flag("--output <file>", "whole or not there", someWords).makeOptionMandatory())
-      .addOption(forceOption())
-      .addOption(engineOption("weights")),
-  ).addOption(jsonOption("one line of JSON"));
-}
+export const convertCommand = command({
+  name: "convert",
+  summary: "Converts a Hugging Face folder to GGUF.",
+  flags: convertFlags,
+  run: runConvert,
+  help: `
+Examples:
+  block-attention convert --model runs/mine/export --to gguf --output mine.gguf
+  block-attention convert --model ./llama --to gguf --weights q4_k --output llama-q4_k.gguf`,
+});
 
 /** Converts a model. @returns the exit code. */
-export async function runConvert(flags: ConvertFlags, terminal: Terminal): Promise<number> {
+async function runConvert(flags: FlagsOf<typeof convertFlags>, terminal: Terminal): Promise<number> {
   const { model, output, weights = "keep", force } = flags;
   await prepareOutputs({ inputs: await modelFiles(model), outputs: [output], force });
   const source = await openModel(model, { prefix: flags.prefix, trainedModes: flags.trainedModes });

@@ -1,5 +1,4 @@
 import { availableParallelism } from "node:os";
-import type { Command, Option } from "commander";
 import { z } from "zod";
 import type { PackSettings } from "../data/pack-work.js";
 import type { RowReport } from "../data/row-tally.js";
@@ -8,29 +7,12 @@ import { embeddedModelPath } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { aNumber, someWords } from "../files/settings.js";
-import { engineOption, flag, repeatedFlag } from "./options.js";
+import { type FlagsOf, flag, mandatory, repeated, withDefault } from "./command.js";
+import { engineFlag } from "./options.js";
 import { cleanText } from "./paint-blocks.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 
 type TemplateName = PackSettings["template"];
-
-/** Of a command that writes a file of rows. */
-export interface RowsFlags {
-  readonly output: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
-}
-
-/** What cutting and tokenizing samples goes by. */
-export interface CuttingFlags {
-  readonly model?: string;
-  readonly template?: TemplateName;
-  readonly prefix?: string;
-  readonly maxTokens?: number;
-  readonly singleProbability?: number;
-  readonly seed?: string;
-  readonly workers?: number;
-}
 
 /** prepareOutputs() of a command over data. @param inputs files of rows, or folders of them. @throws as prepareOutputs(). */
 export async function prepareData(
@@ -43,54 +25,48 @@ export async function prepareData(
   await prepareOutputs({ inputs: [...files.flat(), ...others], outputs, force });
 }
 
-export function outputOption(what: string): Option {
-  return flag("--output <file>", what, someWords).makeOptionMandatory();
+export function outputFlag(what: string) {
+  return mandatory(flag("<file>", what, someWords));
 }
 
-export function workersOption(): Option {
-  return flag("--workers <n>", "threads (default: all cores)", wholeNumber(0, 256));
+export function inputFlag(what: string) {
+  return mandatory(flag("<path>", what, someWords));
 }
 
-export function inputOption(what: string): Option {
-  return flag("--input <path>", what, someWords).makeOptionMandatory();
+export function inputsFlag(what: string) {
+  return mandatory(repeated("<path>", what, someWords));
 }
 
-export function inputsOption(what: string): Option {
-  return repeatedFlag("--input <path>", what, someWords).makeOptionMandatory();
+export const workersFlag = flag("<n>", "threads (default: all cores)", wholeNumber(0, 256));
+
+export const seedFlag = withDefault(flag("<text>", "what random choices go by", someWords), "42");
+
+export const aProbability = aNumber("a number from 0 to 1", z.number().min(0).max(1));
+
+export function templateFlag(fallback: TemplateName) {
+  const about = `own: the model's chat template; tulu: the paper's (default: ${fallback})`;
+  return flag("<name>", about, oneOfTexts(["own", "tulu"] as const));
 }
 
-export function seedOption(): Option {
-  return flag("--seed <text>", "what random choices go by", someWords).default("42");
+/** What cutting and tokenizing samples goes by, beside the model. */
+export function cuttingFlags(template: TemplateName) {
+  return {
+    template: templateFlag(template),
+    prefix: engineFlag("prefix"),
+    maxTokens: flag("<n>", "samples have fewer tokens than this (default: 4096)", wholeNumber(2, 2 ** 24)),
+    singleProbability: flag(
+      "<p>",
+      "share of conversations of one message that are trained in block mode (default: 0.45)",
+      aProbability,
+    ),
+    seed: seedFlag,
+    workers: workersFlag,
+  };
 }
 
-export function templateOption(fallback: TemplateName): Option {
-  return flag(
-    "--template <name>",
-    `own: the model's chat template; tulu: the paper's (default: ${fallback})`,
-    oneOfTexts(["own", "tulu"] as const),
-  );
-}
-
-/** Adds --template, --prefix, --max-tokens, --single-probability, --seed and --workers; --model is the command's own to add. */
-export function addCuttingOptions(command: Command, template: TemplateName): Command {
-  return command
-    .addOption(templateOption(template))
-    .addOption(engineOption("prefix"))
-    .addOption(flag("--max-tokens <n>", "samples have fewer tokens than this (default: 4096)", wholeNumber(2, 2 ** 24)))
-    .addOption(
-      flag(
-        "--single-probability <p>",
-        "share of conversations of one message that are trained in block mode (default: 0.45)",
-        aProbability,
-      ),
-    )
-    .addOption(seedOption())
-    .addOption(workersOption());
-}
-
-/** The flags of `addCuttingOptions`, their defaults filled in. */
+/** The flags of `cuttingFlags`, their defaults filled in. */
 export function cuttingSettings(
-  flags: CuttingFlags,
+  flags: FlagsOf<ReturnType<typeof cuttingFlags>> & { readonly model: string | undefined },
   template: TemplateName,
 ): PackSettings & { readonly numWorkers: number } {
   return {
@@ -99,16 +75,14 @@ export function cuttingSettings(
     prefix: flags.prefix,
     maxTokens: flags.maxTokens ?? 4096,
     singleProbability: flags.singleProbability ?? 0.45,
-    seed: flags.seed ?? "42",
+    seed: flags.seed,
     numWorkers: flags.workers ?? availableParallelism(),
   };
 }
 
-export const aProbability = aNumber("a number from 0 to 1", z.number().min(0).max(1));
-
 /** Tells what was read and written. @returns the exit code: 1 if a row could not be used. */
 export function tellRows(
-  { json, output }: RowsFlags,
+  { json, output }: { readonly json: boolean | undefined; readonly output: string },
   report: RowReport,
   terminal: Terminal,
   more: readonly string[] = [],

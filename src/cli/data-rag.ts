@@ -1,9 +1,8 @@
 import { availableParallelism } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Command, Option } from "commander";
 import { type AnswerReport, answerRows, errorsPath, journalPath } from "../data/answer/answer-rows.js";
 import { type InspectedSample, inspectRow } from "../data/inspect-sample.js";
-import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js";
+import { PASSAGE_ORDERS } from "../data/rag/best-passages.js";
 import { convertRows } from "../data/rag/convert-rows.js";
 import { retrievePassages, type Scoring } from "../data/rag/retrieve.js";
 import { embeddedModelPath } from "../engine/model.js";
@@ -13,75 +12,56 @@ import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
-import { readSetting, someWords } from "../files/settings.js";
+import { flagOf, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
 import { checkModelFolder } from "../train/check-run.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
-import {
-  inputOption,
-  inputsOption,
-  outputOption,
-  prepareData,
-  type RowsFlags,
-  tellRows,
-  templateOption,
-  workersOption,
-} from "./data-command.js";
+import { command, type Flag, type FlagsOf, flag, mandatory, operand, toggle } from "./command.js";
+import { inputFlag, inputsFlag, outputFlag, prepareData, tellRows, templateFlag, workersFlag } from "./data-command.js";
 import { mergeCommand, mixCommand, sampleCommand } from "./data-rows.js";
-import { engineOption, flag, forceOption, jsonOption } from "./options.js";
+import { engineFlag, forceFlag } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
-import type { Subcommand } from "./subcommand.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
-import { commandPython, pythonOption } from "./trainer-python.js";
+import { commandPython, pythonFlag } from "./trainer-python.js";
 
 const maxCount = 2 ** 31;
 
-interface RetrieveFlags extends RowsFlags {
-  readonly input: string;
-  readonly method?: "bm25" | "dense";
-  readonly embeddingModel?: string;
-  readonly withTitle?: boolean;
-  readonly scores?: string;
-  readonly scoresOutput?: string;
-  readonly passages?: number;
-  readonly order?: PassageOrder;
-  readonly batchSize?: number;
-  readonly python?: string;
-}
+const retrieveFlags = {
+  input: inputFlag("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the file of RAG lines to write"),
+  force: forceFlag,
+  method: flag("<name>", "bm25: words; dense: embeddings (default: bm25)", oneOfTexts(["bm25", "dense"] as const)),
+  embeddingModel: flag("<folder>", "a Hugging Face encoder, for instance contriever-msmarco", someWords),
+  withTitle: toggle("score title and text (default: the text alone)"),
+  scores: flag("<file>", "choose by scores that --scores-output wrote, not by a method", someWords),
+  scoresOutput: flag("<file>", 'also write the scores of all passages, {"id","scores"} a line', someWords),
+  passages: passagesFlag("how many passages are kept, the best ones (default: 10)"),
+  order: flag(
+    "<name>",
+    `how they are laid: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
+    oneOfTexts(PASSAGE_ORDERS),
+  ),
+  batchSize: flag("<n>", "texts that the embedding model computes at once (default: 32)", wholeNumber(1, 65_536)),
+  python: pythonFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares `data retrieve`'s options. */
-function retrieveOptions(command: Command): Command {
-  return command
-    .addOption(inputOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the file of RAG lines to write"))
-    .addOption(forceOption())
-    .addOption(
-      flag("--method <name>", "bm25: words; dense: embeddings (default: bm25)", oneOfTexts(["bm25", "dense"] as const)),
-    )
-    .addOption(flag("--embedding-model <folder>", "a Hugging Face encoder, for instance contriever-msmarco", someWords))
-    .addOption(new Option("--with-title", "score title and text (default: the text alone)"))
-    .addOption(flag("--scores <file>", "choose by scores that --scores-output wrote, not by a method", someWords))
-    .addOption(
-      flag("--scores-output <file>", 'also write the scores of all passages, {"id","scores"} a line', someWords),
-    )
-    .addOption(passagesOption("how many passages are kept, the best ones (default: 10)"))
-    .addOption(
-      flag(
-        "--order <name>",
-        `how they are laid: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
-        oneOfTexts(PASSAGE_ORDERS),
-      ),
-    )
-    .addOption(
-      flag("--batch-size <n>", "texts that the embedding model computes at once (default: 32)", wholeNumber(1, 65_536)),
-    )
-    .addOption(pythonOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+const retrieveCommand = command({
+  name: "retrieve",
+  summary: "Keeps the passages of RAG lines that fit their question best.",
+  flags: retrieveFlags,
+  run: runRetrieve,
+  help: `
+Examples:
+  block-attention data retrieve --input all.jsonl --output best.jsonl
+  block-attention data retrieve --input all.jsonl --method dense --embedding-model ./contriever-msmarco \\
+    --scores-output scores.jsonl --output best.jsonl
+  block-attention data retrieve --input all.jsonl --scores scores.jsonl --passages 5 --output five.jsonl`,
+});
 
 /** Keeps the best passages of RAG lines. @returns the exit code. */
-async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<number> {
+async function runRetrieve(flags: FlagsOf<typeof retrieveFlags>, terminal: Terminal): Promise<number> {
   checkRetrieveFlags(flags);
   const others = [
     ...(flags.scores === undefined ? [] : [flags.scores]),
@@ -124,9 +104,9 @@ async function runRetrieve(flags: RetrieveFlags, terminal: Terminal): Promise<nu
 }
 
 /** Options that nothing would read are no options. */
-function checkRetrieveFlags(flags: RetrieveFlags): void {
+function checkRetrieveFlags(flags: FlagsOf<typeof retrieveFlags>): void {
   const { method = "bm25", scores } = flags;
-  const given = (names: readonly (keyof RetrieveFlags)[]) => names.find((name) => flags[name] !== undefined);
+  const given = (names: readonly (keyof typeof retrieveFlags)[]) => names.find((name) => flags[name] !== undefined);
   if (scores !== undefined) {
     const unread = given(["method", "embeddingModel", "withTitle", "scoresOutput", "batchSize", "python"]);
     if (unread) throw new UsageError(`Cannot use ${flagOf(unread)}: --scores is given, and nothing is scored`);
@@ -138,41 +118,35 @@ function checkRetrieveFlags(flags: RetrieveFlags): void {
   }
 }
 
-function flagOf(name: string): string {
-  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-}
+const convertFlags = {
+  input: inputsFlag("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the file of training lines to write"),
+  force: forceFlag,
+  model: engineFlag("model"),
+  template: templateFlag("own"),
+  passages: passagesFlag("how many passages a prompt has, the first ones (default: all)"),
+  order: flag(
+    "<name>",
+    "lines come best first; best-last turns the passages round (default: best-first)",
+    oneOfTexts(["best-first", "best-last"] as const),
+  ),
+  workers: workersFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-interface ConvertFlags extends RowsFlags {
-  readonly input: readonly string[];
-  readonly model?: string;
-  readonly template?: "own" | "tulu";
-  readonly passages?: number;
-  readonly order?: "best-first" | "best-last";
-  readonly workers?: number;
-}
-
-/** Declares `data convert`'s options. */
-function convertOptions(command: Command): Command {
-  return command
-    .addOption(inputsOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the file of training lines to write"))
-    .addOption(forceOption())
-    .addOption(engineOption("model"))
-    .addOption(templateOption("own"))
-    .addOption(passagesOption("how many passages a prompt has, the first ones (default: all)"))
-    .addOption(
-      flag(
-        "--order <name>",
-        "lines come best first; best-last turns the passages round (default: best-first)",
-        oneOfTexts(["best-first", "best-last"] as const),
-      ),
-    )
-    .addOption(workersOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+const convertCommand = command({
+  name: "convert",
+  summary: "Turns answered RAG lines into training lines.",
+  flags: convertFlags,
+  run: runConvertRows,
+  help: `
+Examples:
+  block-attention data convert --input answered.jsonl --output rag.train.jsonl
+  block-attention data convert --model ./Tulu3-SFT --template tulu --input answered.jsonl --output rag.train.jsonl`,
+});
 
 /** Turns RAG lines into training lines. @returns the exit code. */
-async function runConvertRows(flags: ConvertFlags, terminal: Terminal): Promise<number> {
+async function runConvertRows(flags: FlagsOf<typeof convertFlags>, terminal: Terminal): Promise<number> {
   const model = flags.model ?? embeddedModelPath();
   await prepareData(flags.input, await modelFiles(model), [flags.output], flags.force);
   const bar = new ProgressBar(terminal, "Converting rows");
@@ -190,50 +164,47 @@ async function runConvertRows(flags: ConvertFlags, terminal: Terminal): Promise<
   return tellRows(flags, report, terminal);
 }
 
-interface AnswerFlags extends RowsFlags {
-  readonly input: string;
-  readonly baseUrl: URL;
-  readonly model: string;
-  readonly apiKeyEnv?: string;
-  readonly concurrency?: number;
-  readonly maxTokens?: number;
-  readonly extraBody?: JsonObject;
-  readonly retries?: number;
-  readonly timeout?: number;
-  readonly replace?: boolean;
-}
+const answerFlags = {
+  input: inputFlag("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the file of RAG lines to write"),
+  force: forceFlag,
+  baseUrl: mandatory({
+    takes: "<url>",
+    about: "a server that speaks OpenAI's API, for instance http://127.0.0.1:8000/v1",
+    read: address,
+  } as Flag<URL>),
+  model: mandatory(flag("<name>", "the model's name on the server", someWords)),
+  apiKeyEnv: flag("<variable>", "the environment variable that holds the key (default: no key)", someWords),
+  concurrency: flag("<n>", "questions under way at the same time (default: 8)", wholeNumber(1, 1024)),
+  maxTokens: flag("<n>", "the longest answer in tokens (default: 200)", wholeNumber(1, 2 ** 24)),
+  extraBody: {
+    takes: "<json>",
+    about: 'fields of the request over ours, null takes one out: {"max_tokens":null,"max_completion_tokens":200}',
+    read: jsonObject,
+  } as Flag<JsonObject | undefined>,
+  retries: flag("<n>", "how often a request is tried again (default: 5)", wholeNumber(0, 100)),
+  timeout: flag("<seconds>", "how long one try may take (default: 300)", wholeNumber(1, 300)),
+  replace: toggle("ask also what has an answer already"),
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares `data answer`'s options. */
-function answerOptions(command: Command): Command {
-  return command
-    .addOption(inputOption("RAG lines: a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the file of RAG lines to write"))
-    .addOption(forceOption())
-    .addOption(
-      new Option("--base-url <url>", "a server that speaks OpenAI's API, for instance http://127.0.0.1:8000/v1")
-        .argParser(address)
-        .makeOptionMandatory(),
-    )
-    .addOption(flag("--model <name>", "the model's name on the server", someWords).makeOptionMandatory())
-    .addOption(
-      flag("--api-key-env <variable>", "the environment variable that holds the key (default: no key)", someWords),
-    )
-    .addOption(flag("--concurrency <n>", "questions under way at the same time (default: 8)", wholeNumber(1, 1024)))
-    .addOption(flag("--max-tokens <n>", "the longest answer in tokens (default: 200)", wholeNumber(1, 2 ** 24)))
-    .addOption(
-      new Option(
-        "--extra-body <json>",
-        'fields of the request over ours, null takes one out: {"max_tokens":null,"max_completion_tokens":200}',
-      ).argParser(jsonObject("--extra-body")),
-    )
-    .addOption(flag("--retries <n>", "how often a request is tried again (default: 5)", wholeNumber(0, 100)))
-    .addOption(flag("--timeout <seconds>", "how long one try may take (default: 300)", wholeNumber(1, 300)))
-    .addOption(new Option("--replace", "ask also what has an answer already"))
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+const answerCommand = command({
+  name: "answer",
+  summary: "Fills the answers of RAG lines from a server that speaks OpenAI's API.",
+  flags: answerFlags,
+  run: runAnswer,
+  help: `
+Examples:
+  block-attention data answer --input rag.jsonl --base-url http://127.0.0.1:8000/v1 --model my-model --output answered.jsonl
+  block-attention data answer --input rag.jsonl --base-url https://api.openai.com/v1 --model gpt-4o --api-key-env OPENAI_API_KEY \\
+    --concurrency 32 --output answered.jsonl
+
+The same command goes on where it was interrupted. A question that the server refuses is told in OUTPUT.errors.jsonl, the others
+go on, and the exit code is 1.`,
+});
 
 /** Fills answers in. @returns the exit code: 1 if a question was refused or a row could not be used. */
-async function runAnswer(flags: AnswerFlags, terminal: Terminal): Promise<number> {
+async function runAnswer(flags: FlagsOf<typeof answerFlags>, terminal: Terminal): Promise<number> {
   const { apiKeyEnv } = flags;
   const apiKey = apiKeyEnv === undefined ? undefined : terminal.env[apiKeyEnv]?.trim();
   if (apiKeyEnv !== undefined && !apiKey) {
@@ -279,29 +250,27 @@ function answerLines({ answered, kept, failed, cut, resumed }: AnswerReport, out
   ];
 }
 
-interface InspectFlags {
-  readonly file: string;
-  readonly row?: number;
-  readonly model?: string;
-  readonly template?: "own" | "tulu";
-  readonly json?: boolean;
-}
+const inspectFlags = {
+  file: operand(flag("<file>", "RAG lines, training lines or a packed Parquet file", someWords)),
+  row: flag("<n>", "which row, from 1 on (default: 1)", wholeNumber(1, maxCount)),
+  model: engineFlag("model"),
+  template: templateFlag("own"),
+  json: toggle("one line of JSON for each sample"),
+};
 
-/** Declares `data inspect`'s options. */
-function inspectOptions(command: Command): Command {
-  return command
-    .argument("<file>", "RAG lines, training lines or a packed Parquet file", (path: string) => {
-      command.setOptionValue("file", readSetting(someWords, path, "<file>"));
-      return path;
-    })
-    .addOption(flag("--row <n>", "which row, from 1 on (default: 1)", wholeNumber(1, maxCount)))
-    .addOption(engineOption("model"))
-    .addOption(templateOption("own"))
-    .addOption(jsonOption("one line of JSON for each sample"));
-}
+const inspectCommand = command({
+  name: "inspect",
+  summary: "Shows a sample of a data file as blocks.",
+  flags: inspectFlags,
+  run: runInspect,
+  help: `
+Examples:
+  block-attention data inspect rag.jsonl --row 3
+  block-attention data inspect --model ./Tulu3-SFT train.parquet`,
+});
 
 /** Shows samples as blocks. @returns the exit code. */
-async function runInspect(flags: InspectFlags, terminal: Terminal): Promise<number> {
+async function runInspect(flags: FlagsOf<typeof inspectFlags>, terminal: Terminal): Promise<number> {
   const samples = await inspectRow({
     path: flags.file,
     row: flags.row ?? 1,
@@ -323,8 +292,8 @@ function paintSample({ format, id, parts, notes }: InspectedSample, terminal: Te
   return `${lines.join("")}${parts.length === 0 ? "" : paintBlocks(parts, terminal)}\n`;
 }
 
-function passagesOption(what: string): Option {
-  return flag("--passages <n>", what, wholeNumber(1, 100_000));
+function passagesFlag(what: string) {
+  return flag("<n>", what, wholeNumber(1, 100_000));
 }
 
 function address(text: string): URL {
@@ -336,68 +305,24 @@ function address(text: string): URL {
   );
 }
 
-function jsonObject(flag: string): (text: string) => JsonObject {
-  return (text) => {
-    try {
-      const value = parseJson(text, flag);
-      if (isJsonObject(value)) return value;
-    } catch (error) {
-      // Told below.
-      if (!isInputError(error)) throw error;
-    }
-    throw new UsageError(`Cannot use ${flag}: it is ${quote(text, 80)}, wanted a JSON object`);
-  };
+function jsonObject(text: string, _: unknown, origin: string): JsonObject {
+  try {
+    const value = parseJson(text, origin);
+    if (isJsonObject(value)) return value;
+  } catch (error) {
+    // Told below.
+    if (!isInputError(error)) throw error;
+  }
+  throw new UsageError(`Cannot use ${origin}: it is ${quote(text, 80)}, wanted a JSON object`);
 }
 
 /** What stands between raw question sets and training. */
-export const ragDataCommands: readonly Subcommand[] = [
-  {
-    name: "retrieve",
-    summary: "Keeps the passages of RAG lines that fit their question best.",
-    declare: retrieveOptions,
-    run: runRetrieve,
-    help: `
-Examples:
-  block-attention data retrieve --input all.jsonl --output best.jsonl
-  block-attention data retrieve --input all.jsonl --method dense --embedding-model ./contriever-msmarco \\
-    --scores-output scores.jsonl --output best.jsonl
-  block-attention data retrieve --input all.jsonl --scores scores.jsonl --passages 5 --output five.jsonl`,
-  },
+export const ragDataCommands = [
+  retrieveCommand,
   sampleCommand,
   mergeCommand,
-  {
-    name: "answer",
-    summary: "Fills the answers of RAG lines from a server that speaks OpenAI's API.",
-    declare: answerOptions,
-    run: runAnswer,
-    help: `
-Examples:
-  block-attention data answer --input rag.jsonl --base-url http://127.0.0.1:8000/v1 --model my-model --output answered.jsonl
-  block-attention data answer --input rag.jsonl --base-url https://api.openai.com/v1 --model gpt-4o --api-key-env OPENAI_API_KEY \\
-    --concurrency 32 --output answered.jsonl
-
-The same command goes on where it was interrupted. A question that the server refuses is told in OUTPUT.errors.jsonl, the others
-go on, and the exit code is 1.`,
-  },
-  {
-    name: "convert",
-    summary: "Turns answered RAG lines into training lines.",
-    declare: convertOptions,
-    run: runConvertRows,
-    help: `
-Examples:
-  block-attention data convert --input answered.jsonl --output rag.train.jsonl
-  block-attention data convert --model ./Tulu3-SFT --template tulu --input answered.jsonl --output rag.train.jsonl`,
-  },
+  answerCommand,
+  convertCommand,
   mixCommand,
-  {
-    name: "inspect",
-    summary: "Shows a sample of a data file as blocks.",
-    declare: inspectOptions,
-    run: runInspect,
-    help: `
-Examples:
-  block-attention data inspect rag.jsonl --row 3
-  block-attention data inspect --model ./Tulu3-SFT train.parquet`,
-  },
+  inspectCommand,
 ];

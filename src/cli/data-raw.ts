@@ -1,54 +1,52 @@
 import { availableParallelism } from "node:os";
-import { type Command, Option } from "commander";
-import { PASSAGE_ORDERS, type PassageOrder } from "../data/rag/best-passages.js";
-import { RAW_SPLITS, type RawSplit, writeRagFile } from "../data/raw/rag-file.js";
+import { PASSAGE_ORDERS } from "../data/rag/best-passages.js";
+import { RAW_SPLITS, writeRagFile } from "../data/raw/rag-file.js";
 import type { RawFormat } from "../data/raw/raw-question.js";
 import { type Tulu3FileReport, tulu3Paths, writeTulu3 } from "../data/raw/tulu3.js";
-import { VALID_FORMATS, type ValidFormat, validateFile } from "../data/raw/validate.js";
+import { VALID_FORMATS, validateFile } from "../data/raw/validate.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { readSetting, someWords } from "../files/settings.js";
+import { command, type Flag, type FlagsOf, flag, mandatory, operand, toggle } from "./command.js";
 import {
-  addCuttingOptions,
   badLines,
-  type CuttingFlags,
+  cuttingFlags,
   cuttingSettings,
   droppedLines,
-  inputOption,
-  outputOption,
+  inputFlag,
+  outputFlag,
   prepareData,
   tell,
-  workersOption,
+  workersFlag,
 } from "./data-command.js";
-import { engineOption, flag, forceOption, jsonOption } from "./options.js";
+import { engineFlag, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import type { Terminal } from "./terminal.js";
 
-export interface Tulu3Flags extends CuttingFlags {
-  readonly input: string;
-  readonly outputDir: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
-}
+const tulu3Flags = {
+  model: engineFlag("model"),
+  input: inputFlag("the Parquet files' folder, or one file"),
+  outputDir: mandatory(flag("<folder>", "sft.train.jsonl and block.train.jsonl are written there", someWords)),
+  force: forceFlag,
+  ...cuttingFlags("tulu"),
+  json: toggle("the report as one line of JSON"),
+};
 
-/** Declares `data tulu3`'s options. */
-export function tulu3Options(command: Command): Command {
-  const declared = command
-    .addOption(engineOption("model"))
-    .addOption(inputOption("the Parquet files' folder, or one file"))
-    .addOption(
-      flag(
-        "--output-dir <folder>",
-        "sft.train.jsonl and block.train.jsonl are written there",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(forceOption());
-  return addCuttingOptions(declared, "tulu").addOption(jsonOption("the report as one line of JSON"));
-}
+export const tulu3Command = command({
+  name: "tulu3",
+  summary: "Makes training lines of the Tulu 3 mixture, for full mode and for block mode.",
+  flags: tulu3Flags,
+  run: runTulu3,
+  help: `
+Examples:
+  block-attention data tulu3 --model ./Llama-3.1-8B --prefix "[Block-Attention]" --input tulu-3-sft-mixture/data --output-dir tulu3
+
+A row is {"messages": [{"role", "content"}, …], "id"?, "source"?}. A row that is none is told, the others go on, and the exit
+code is 1.`,
+});
 
 /** Makes training lines of conversations. @returns the exit code. */
-export async function runTulu3(flags: Tulu3Flags, terminal: Terminal): Promise<number> {
+async function runTulu3(flags: FlagsOf<typeof tulu3Flags>, terminal: Terminal): Promise<number> {
   const settings = cuttingSettings(flags, "tulu");
   const { sft, block } = tulu3Paths(flags.outputDir);
   await prepareData([flags.input], await modelFiles(settings.model), [sft, block], flags.force);
@@ -77,52 +75,56 @@ function fileLines({ path, written, inBlockMode, tokens, dropped }: Tulu3FileRep
   ];
 }
 
-export interface RawFlags {
-  readonly input: string;
-  readonly output: string;
-  readonly force?: boolean;
-  readonly split?: RawSplit;
-  readonly limit?: number;
-  readonly order?: PassageOrder;
-  readonly passages?: number;
-  readonly scores?: string;
-  readonly workers?: number;
-  readonly json?: boolean;
-}
+const rawFlags = {
+  input: inputFlag("the raw file, or a folder of them"),
+  output: outputFlag("the file of RAG lines to write"),
+  force: forceFlag,
+  split: flag(
+    "<name>",
+    `${RAW_SPLITS.join(", ")}: of a folder the files named so; in the ids of questions that have none`,
+    oneOfTexts(RAW_SPLITS),
+  ),
+  limit: flag("<n>", "how many lines are written at most (default: all)", wholeNumber(1)),
+  order: flag(
+    "<name>",
+    `of passages that have scores: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
+    oneOfTexts(PASSAGE_ORDERS),
+  ),
+  passages: {
+    takes: "<n>",
+    about: 'how many passages of a question are kept, or "all" (default: 10)',
+    read: (text, _, origin) => (text === "all" ? Infinity : readSetting(wholeNumber(1, 1_000_000), text, origin)),
+  } as Flag<number | undefined>,
+  scores: flag("<file>", '{"id", "scores"} a line, as "data retrieve" writes them', someWords),
+  workers: workersFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares the options of `data 2wiki`, `hqa`, `nq` and `tqa`. */
-export function rawOptions(command: Command): Command {
-  return command
-    .addOption(inputOption("the raw file, or a folder of them"))
-    .addOption(outputOption("the file of RAG lines to write"))
-    .addOption(forceOption())
-    .addOption(
-      flag(
-        "--split <name>",
-        `${RAW_SPLITS.join(", ")}: of a folder the files named so; in the ids of questions that have none`,
-        oneOfTexts(RAW_SPLITS),
-      ),
-    )
-    .addOption(flag("--limit <n>", "how many lines are written at most (default: all)", wholeNumber(1)))
-    .addOption(
-      flag(
-        "--order <name>",
-        `of passages that have scores: ${PASSAGE_ORDERS.join(", ")} (default: best-first)`,
-        oneOfTexts(PASSAGE_ORDERS),
-      ),
-    )
-    .addOption(
-      new Option("--passages <n>", 'how many passages of a question are kept, or "all" (default: 10)').argParser(
-        (text: string) => (text === "all" ? Infinity : readSetting(wholeNumber(1, 1_000_000), text, "--passages")),
-      ),
-    )
-    .addOption(flag("--scores <file>", '{"id", "scores"} a line, as "data retrieve" writes them', someWords))
-    .addOption(workersOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+/** Raw question sets: the command, the set's name, a file of it. */
+const rawSets = [
+  ["2wiki", "2WikiMultihopQA", "2wiki/dev.parquet"],
+  ["hqa", "HotpotQA", "hotpot_dev_distractor_v1.json"],
+  ["nq", "Natural Questions in FiD's format", "nq/test.json"],
+  ["tqa", "TriviaQA in FiD's format", "tqa/test.json"],
+] as const;
+
+export const rawCommands = rawSets.map(([format, name, example]) =>
+  command({
+    name: format,
+    summary: `Makes RAG lines of ${name}.`,
+    flags: rawFlags,
+    run: (flags, terminal) => runRaw(format, flags, terminal),
+    help: `
+Examples:
+  block-attention data ${format} --input ${example} --output ${format}.jsonl
+  block-attention data ${format} --input ${example} --passages all --order as-is --output all.jsonl
+
+A row that cannot be used is told, the others go on, and the exit code is 1. docs/training-data.md describes the lines.`,
+  }),
+);
 
 /** Makes RAG lines of a raw question set. @returns the exit code. */
-export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Terminal): Promise<number> {
+async function runRaw(format: RawFormat, flags: FlagsOf<typeof rawFlags>, terminal: Terminal): Promise<number> {
   const others = flags.scores === undefined ? [] : [flags.scores];
   await prepareData([flags.input], others, [flags.output], flags.force);
   const bar = new ProgressBar(terminal, "Reading questions");
@@ -151,27 +153,28 @@ export async function runRaw(format: RawFormat, flags: RawFlags, terminal: Termi
   return await tell(report, lines, flags.json, terminal);
 }
 
-export interface ValidateFlags {
-  readonly file: string;
-  readonly format: ValidFormat;
-  readonly workers?: number;
-  readonly json?: boolean;
-}
+const validateFlags = {
+  file: operand(flag("<file>", "JSON lines, a .json array or Parquet; - is standard input", someWords)),
+  format: mandatory(flag("<name>", VALID_FORMATS.join(", "), oneOfTexts(VALID_FORMATS))),
+  workers: workersFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares `data validate`'s options. */
-export function validateOptions(command: Command): Command {
-  return command
-    .argument("<file>", "JSON lines, a .json array or Parquet; - is standard input", (path: string) => {
-      command.setOptionValue("file", readSetting(someWords, path, "<file>"));
-      return path;
-    })
-    .addOption(flag("--format <name>", VALID_FORMATS.join(", "), oneOfTexts(VALID_FORMATS)).makeOptionMandatory())
-    .addOption(workersOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+export const validateCommand = command({
+  name: "validate",
+  summary: "Checks a data file row by row.",
+  flags: validateFlags,
+  run: runValidate,
+  help: `
+Examples:
+  block-attention data validate --format rag nq.jsonl
+  block-attention data validate --format packed train.parquet
+
+The first 20 rows that are not of the format are told, all are counted, and the exit code is 1.`,
+});
 
 /** Checks a file row by row. @returns the exit code: 1 if a row is not what it should be. */
-export async function runValidate(flags: ValidateFlags, terminal: Terminal): Promise<number> {
+async function runValidate(flags: FlagsOf<typeof validateFlags>, terminal: Terminal): Promise<number> {
   const bar = new ProgressBar(terminal, "Checking rows");
   const numWorkers = flags.workers ?? availableParallelism();
   const count = (rows: number) => bar.count(rows);

@@ -1,49 +1,44 @@
-import type { Command } from "commander";
 import { z } from "zod";
 import { mergeRows } from "../data/merge-rows.js";
 import { mixRows } from "../data/mix-rows.js";
 import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
 import { wholeNumber } from "../files/options.js";
 import { quote } from "../files/quote.js";
-import { aNumber, listOf, readSetting, someWords } from "../files/settings.js";
+import { aNumber, listOf, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
-import {
-  inputOption,
-  inputsOption,
-  outputOption,
-  prepareData,
-  type RowsFlags,
-  seedOption,
-  tellRows,
-} from "./data-command.js";
-import { flag, forceOption, jsonOption } from "./options.js";
+import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
+import { inputFlag, inputsFlag, outputFlag, prepareData, seedFlag, tellRows } from "./data-command.js";
+import { forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
-import type { Subcommand } from "./subcommand.js";
 import type { Terminal } from "./terminal.js";
 
 const maxCount = 2 ** 31;
+const aWeight = aNumber("a number over 0", z.number().gt(0));
+const aShare = aNumber("a number over 0 to 1", z.number().gt(0).lte(1));
 
-interface SampleFlags extends RowsFlags {
-  readonly input: string;
-  readonly count?: number;
-  readonly share?: number;
-  readonly seed: string;
-}
+const sampleFlags = {
+  input: inputFlag("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the file of JSON lines to write"),
+  force: forceFlag,
+  count: flag("<n>", "how many rows", wholeNumber(1, maxCount)),
+  share: flag("<p>", "which share of the rows, over 0 to 1", aShare),
+  seed: seedFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares `data sample`'s options. */
-function sampleOptions(command: Command): Command {
-  return command
-    .addOption(inputOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the file of JSON lines to write"))
-    .addOption(forceOption())
-    .addOption(flag("--count <n>", "how many rows", wholeNumber(1, maxCount)))
-    .addOption(flag("--share <p>", "which share of the rows, over 0 to 1", aShare))
-    .addOption(seedOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+export const sampleCommand = command({
+  name: "sample",
+  summary: "Draws rows at random.",
+  flags: sampleFlags,
+  run: runSample,
+  help: `
+Examples:
+  block-attention data sample --input train.jsonl --count 20000 --output sample.jsonl
+  block-attention data sample --input train.jsonl --share 0.1 --seed 7 --output tenth.jsonl`,
+});
 
 /** Draws rows. @returns the exit code. */
-async function runSample(flags: SampleFlags, terminal: Terminal): Promise<number> {
+async function runSample(flags: FlagsOf<typeof sampleFlags>, terminal: Terminal): Promise<number> {
   const { count, share: part } = flags;
   if ((count === undefined) === (part === undefined)) {
     throw new UsageError(
@@ -60,36 +55,28 @@ async function runSample(flags: SampleFlags, terminal: Terminal): Promise<number
   return tellRows(flags, report, terminal);
 }
 
-export const sampleCommand: Subcommand = {
-  name: "sample",
-  summary: "Draws rows at random.",
-  declare: sampleOptions,
-  run: runSample,
-  help: `
-Examples:
-  block-attention data sample --input train.jsonl --count 20000 --output sample.jsonl
-  block-attention data sample --input train.jsonl --share 0.1 --seed 7 --output tenth.jsonl`,
+const mergeFlags = {
+  files: operand({
+    ...repeated("<files...>", "files of rows of any kind, or folders, in this order", someWords),
+    about: "files of rows of any kind, or folders, in this order",
+  }),
+  output: outputFlag("the file of JSON lines to write"),
+  force: forceFlag,
+  json: toggle("the counts as one line of JSON"),
 };
 
-interface MergeFlags extends RowsFlags {
-  readonly files: readonly string[];
-}
-
-/** Declares `data merge`'s options. */
-function mergeOptions(command: Command): Command {
-  return command
-    .argument("<files...>", "files of rows of any kind, or folders, in this order", (path: string, before: unknown) => {
-      const files = [...(Array.isArray(before) ? before : []), readSetting(someWords, path, "<files>")];
-      command.setOptionValue("files", files);
-      return files;
-    })
-    .addOption(outputOption("the file of JSON lines to write"))
-    .addOption(forceOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+export const mergeCommand = command({
+  name: "merge",
+  summary: "Puts files of rows together.",
+  flags: mergeFlags,
+  run: runMerge,
+  help: `
+Examples:
+  block-attention data merge 2wiki.jsonl tqa.jsonl --output rag.jsonl`,
+});
 
 /** Puts files together. @returns the exit code. */
-async function runMerge(flags: MergeFlags, terminal: Terminal): Promise<number> {
+async function runMerge(flags: FlagsOf<typeof mergeFlags>, terminal: Terminal): Promise<number> {
   await prepareData(flags.files, [], [flags.output], flags.force);
   const { files: inputs, output } = flags;
   const bar = new ProgressBar(terminal, "Merging rows");
@@ -98,41 +85,29 @@ async function runMerge(flags: MergeFlags, terminal: Terminal): Promise<number> 
   return tellRows(flags, report, terminal);
 }
 
-export const mergeCommand: Subcommand = {
-  name: "merge",
-  summary: "Puts files of rows together.",
-  declare: mergeOptions,
-  run: runMerge,
-  help: `
-Examples:
-  block-attention data merge 2wiki.jsonl tqa.jsonl --output rag.jsonl`,
+const mixFlags = {
+  input: inputsFlag("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the file of JSON lines to write"),
+  force: forceFlag,
+  shares: flag("<list>", "what each input counts beside the others, as 2,1 (default: equal)", listOf(aWeight)),
+  count: flag("<n>", "how many rows in all (default: as many as the shares allow)", wholeNumber(1, maxCount)),
+  seed: seedFlag,
+  json: toggle("the counts as one line of JSON"),
 };
 
-interface MixFlags extends RowsFlags {
-  readonly input: readonly string[];
-  readonly shares?: readonly number[];
-  readonly count?: number;
-  readonly seed: string;
-}
-
-/** Declares `data mix`'s options. */
-function mixOptions(command: Command): Command {
-  return command
-    .addOption(inputsOption("rows of any kind: a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the file of JSON lines to write"))
-    .addOption(forceOption())
-    .addOption(
-      flag("--shares <list>", "what each input counts beside the others, as 2,1 (default: equal)", listOf(aWeight)),
-    )
-    .addOption(
-      flag("--count <n>", "how many rows in all (default: as many as the shares allow)", wholeNumber(1, maxCount)),
-    )
-    .addOption(seedOption())
-    .addOption(jsonOption("the counts as one line of JSON"));
-}
+export const mixCommand = command({
+  name: "mix",
+  summary: "Mixes files of rows in given shares and random order.",
+  flags: mixFlags,
+  run: runMix,
+  help: `
+Examples:
+  block-attention data mix --input rag.train.jsonl --input tulu3/block.train.jsonl --output train.jsonl
+  block-attention data mix --input a.jsonl --input b.jsonl --shares 2,1 --count 30000 --output train.jsonl`,
+});
 
 /** Mixes files in random order. @returns the exit code. */
-async function runMix(flags: MixFlags, terminal: Terminal): Promise<number> {
+async function runMix(flags: FlagsOf<typeof mixFlags>, terminal: Terminal): Promise<number> {
   const { input: inputs, output, shares, count, seed } = flags;
   if (inputs.length < 2) throw new UsageError("Cannot mix: there is one --input, wanted two or more");
   if (shares !== undefined && shares.length !== inputs.length) {
@@ -146,17 +121,3 @@ async function runMix(flags: MixFlags, terminal: Terminal): Promise<number> {
   const taken = report.taken.map((rows, i) => `  ${rows} of ${quote(inputs[i] as string)}`);
   return tellRows(flags, report, terminal, taken);
 }
-
-export const mixCommand: Subcommand = {
-  name: "mix",
-  summary: "Mixes files of rows in given shares and random order.",
-  declare: mixOptions,
-  run: runMix,
-  help: `
-Examples:
-  block-attention data mix --input rag.train.jsonl --input tulu3/block.train.jsonl --output train.jsonl
-  block-attention data mix --input a.jsonl --input b.jsonl --shares 2,1 --count 30000 --output train.jsonl`,
-};
-
-const aWeight = aNumber("a number over 0", z.number().gt(0));
-const aShare = aNumber("a number over 0 to 1", z.number().gt(0).lte(1));

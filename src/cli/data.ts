@@ -1,60 +1,60 @@
 import { availableParallelism } from "node:os";
-import { type Command, Option } from "commander";
 import { packTrainingData } from "../data/pack.js";
 import { QUESTION_KINDS } from "../data/synth/question.js";
 import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
-import { SYNTH_FORMATS, type SynthFormat } from "../data/synth/synth-work.js";
+import { SYNTH_FORMATS } from "../data/synth/synth-work.js";
 import { embeddedModelPath } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import {
-  addCuttingOptions,
   aProbability,
   badLines,
-  type CuttingFlags,
+  cuttingFlags,
   cuttingSettings,
-  inputsOption,
-  outputOption,
+  inputsFlag,
+  outputFlag,
   prepareData,
-  seedOption,
+  seedFlag,
   tell,
-  workersOption,
+  workersFlag,
 } from "./data-command.js";
-import { engineOption, flag, forceOption } from "./options.js";
+import { engineFlag, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, writeJson } from "./terminal.js";
 
-export interface PackFlags extends CuttingFlags {
-  readonly input: readonly string[];
-  readonly output: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
-  readonly respell?: number;
-}
+const packFlags = {
+  model: engineFlag("model"),
+  input: inputsFlag("a file of JSON lines, a .json array, Parquet, or a folder"),
+  output: outputFlag("the Parquet file to write"),
+  force: forceFlag,
+  ...cuttingFlags("own"),
+  respell: flag(
+    "<p>",
+    "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
+    aProbability,
+  ),
+  json: toggle("the report as one line of JSON"),
+};
 
-/** Declares `data pack`'s options. */
-export function packOptions(command: Command): Command {
-  const packed = command
-    .addOption(engineOption("model"))
-    .addOption(inputsOption("a file of JSON lines, a .json array, Parquet, or a folder"))
-    .addOption(outputOption("the Parquet file to write"))
-    .addOption(forceOption());
-  return addCuttingOptions(packed, "own")
-    .addOption(
-      flag(
-        "--respell <p>",
-        "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
-        aProbability,
-      ),
-    )
-    .addOption(new Option("--json", "the report as one line of JSON"));
-}
+export const packCommand = command({
+  name: "pack",
+  summary: "Cuts and tokenizes training data for the trainer.",
+  flags: packFlags,
+  run: runPack,
+  help: `
+Examples:
+  block-attention data pack --input train.jsonl --output train.parquet
+  block-attention data pack --model ./Tulu3-SFT --template tulu --prefix "[Block-Attention]" --input tulu3/ --output sft.parquet
+
+A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chunks", "response", "train_block"?}.`,
+});
 
 /** Packs training data. @returns the exit code. */
-export async function runPack(flags: PackFlags, terminal: Terminal): Promise<number> {
+async function runPack(flags: FlagsOf<typeof packFlags>, terminal: Terminal): Promise<number> {
   const { input, output, force } = flags;
   await prepareData(input, await modelFiles(flags.model ?? embeddedModelPath()), [output], force);
   const bar = new ProgressBar(terminal, "Packing rows");
@@ -77,73 +77,60 @@ export async function runPack(flags: PackFlags, terminal: Terminal): Promise<num
   return 0;
 }
 
-export interface SynthFlags {
-  readonly model?: string;
-  readonly split: "train" | "dev" | "test";
-  readonly contexts: number;
-  readonly first?: number;
-  readonly passages?: readonly [number, number];
-  readonly questions?: number;
-  readonly kinds?: readonly ("single" | "bridge" | "inference" | "comparison")[];
-  readonly format?: SynthFormat;
-  readonly noise?: string;
-  readonly names?: string;
-  readonly output: string;
-  readonly force?: boolean;
-  readonly seed?: string;
-  readonly workers?: number;
-  readonly json?: boolean;
-}
+const synthFlags = {
+  model: engineFlag("model"),
+  split: mandatory(
+    flag(
+      "<name>",
+      "train, dev or test; no two share a person, a work or a town",
+      oneOfTexts(["train", "dev", "test"] as const),
+    ),
+  ),
+  contexts: mandatory(flag("<n>", "how many sets of passages", wholeNumber(1, 2 ** 31))),
+  first: flag("<n>", "the first one's number (default: 0)", wholeNumber(0, 2 ** 31)),
+  passages: {
+    takes: "<n>",
+    about: "passages of a context, also as 2-10 (default: 10)",
+    read: readRange,
+  } as Flag<readonly [number, number] | undefined>,
+  questions: flag("<n>", "questions over one context (default: 1)", wholeNumber(1, 100)),
+  kinds: flag(
+    "<names>",
+    `of ${QUESTION_KINDS.join(", ")}, by commas (default: all)`,
+    listOf(oneOfTexts(QUESTION_KINDS)),
+  ),
+  format: flag(
+    "<name>",
+    "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
+      "their answers to learn (default: rag)",
+    oneOfTexts(SYNTH_FORMATS),
+  ),
+  noise: flag("<file>", 'real passages {"title","text"} to stand among the others', someWords),
+  names: flag(
+    "<file>",
+    'real passages {"title","text"} about people and works, whose titles some of those made up are named by',
+    someWords,
+  ),
+  output: outputFlag("the file of JSON lines to write"),
+  force: forceFlag,
+  seed: seedFlag,
+  workers: workersFlag,
+  json: toggle("the counts as one line of JSON"),
+};
 
-/** Declares `data synth`'s options. */
-export function synthOptions(command: Command): Command {
-  return command
-    .addOption(engineOption("model"))
-    .addOption(
-      flag(
-        "--split <name>",
-        "train, dev or test; no two share a person, a work or a town",
-        oneOfTexts(["train", "dev", "test"] as const),
-      ).makeOptionMandatory(),
-    )
-    .addOption(flag("--contexts <n>", "how many sets of passages", wholeNumber(1, 2 ** 31)).makeOptionMandatory())
-    .addOption(flag("--first <n>", "the first one's number (default: 0)", wholeNumber(0, 2 ** 31)))
-    .addOption(
-      new Option("--passages <n>", "passages of a context, also as 2-10 (default: 10)").argParser(range("--passages")),
-    )
-    .addOption(flag("--questions <n>", "questions over one context (default: 1)", wholeNumber(1, 100)))
-    .addOption(
-      flag(
-        "--kinds <names>",
-        `of ${QUESTION_KINDS.join(", ")}, by commas (default: all)`,
-        listOf(oneOfTexts(QUESTION_KINDS)),
-      ),
-    )
-    .addOption(
-      flag(
-        "--format <name>",
-        "rag: questions and documents; train: cut into the model's blocks; reading: a line a context, all questions with " +
-          "their answers to learn (default: rag)",
-        oneOfTexts(SYNTH_FORMATS),
-      ),
-    )
-    .addOption(flag("--noise <file>", 'real passages {"title","text"} to stand among the others', someWords))
-    .addOption(
-      flag(
-        "--names <file>",
-        'real passages {"title","text"} about people and works, whose titles some of those made up are named by',
-        someWords,
-      ),
-    )
-    .addOption(outputOption("the file of JSON lines to write"))
-    .addOption(forceOption())
-    .addOption(seedOption())
-    .addOption(workersOption())
-    .addOption(new Option("--json", "the counts as one line of JSON"));
-}
+export const synthCommand = command({
+  name: "synth",
+  summary: "Makes passages and multi-hop questions over them.",
+  flags: synthFlags,
+  run: runSynth,
+  help: `
+Examples:
+  block-attention data synth --split train --contexts 10000 --passages 2-10 --questions 7 --format train --output train.jsonl
+  block-attention data synth --split test --contexts 4000 --passages 10 --output test.jsonl`,
+});
 
 /** Makes passages and questions. @returns the exit code. */
-export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<number> {
+async function runSynth(flags: FlagsOf<typeof synthFlags>, terminal: Terminal): Promise<number> {
   const [minPassages, maxPassages] = flags.passages ?? [10, 10];
   const { signal } = terminal;
   const model = flags.model ?? embeddedModelPath();
@@ -153,7 +140,7 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
   const names = flags.names === undefined ? undefined : realNames(await readPassages(flags.names, signal));
   const bar = new ProgressBar(terminal, "Making contexts");
   const report = await writeSynthFile({
-    seed: flags.seed ?? "42",
+    seed: flags.seed,
     split: flags.split,
     minPassages,
     maxPassages,
@@ -180,13 +167,11 @@ export async function runSynth(flags: SynthFlags, terminal: Terminal): Promise<n
   return 0;
 }
 
-function range(flag: string): (text: string) => readonly [number, number] {
-  return (text) => {
-    const [, from, to = from] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(text.trim()) ?? [];
-    const [min, max] = [Number(from), Number(to)];
-    if (from === undefined || min < 2 || max > 20 || min > max) {
-      throw new UsageError(`Cannot use ${flag}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
-    }
-    return [min, max];
-  };
+function readRange(text: string, _: unknown, origin: string): readonly [number, number] {
+  const [, from, to = from] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(text.trim()) ?? [];
+  const [min, max] = [Number(from), Number(to)];
+  if (from === undefined || min < 2 || max > 20 || min > max) {
+    throw new UsageError(`Cannot use ${origin}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
+  }
+  return [min, max];
 }

@@ -1,5 +1,4 @@
 import { basename, join } from "node:path";
-import type { Command } from "commander";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { Engine } from "../engine/engine.js";
@@ -8,13 +7,8 @@ import { embeddedModelPath } from "../engine/model.js";
 import type { GenerateResult } from "../engine/results.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
 import { wholeNumber } from "../files/options.js";
-import { flag } from "./options.js";
+import { command, type FlagsOf, flag, withDefault } from "./command.js";
 import { formatBytes, formatMs, formatTable, type Terminal, write } from "./terminal.js";
-
-export interface DemoFlags {
-  readonly threads: number;
-  readonly seed: number;
-}
 
 const passageSet = z.strictObject({
   documents: z.array(z.strictObject({ title: z.string(), text: z.string() })).min(2),
@@ -25,24 +19,29 @@ type PassageSet = z.infer<typeof passageSet>;
 /** Runs of each prompt in the closing table; the median is told. */
 const numRuns = 5;
 
-/** Declares `demo`'s options. */
-export function demoOptions(command: Command): Command {
-  return command
-    .addOption(
-      flag(
-        "--threads <n>",
-        "CPU threads, 1 to 512; a model this small gains little from more than one",
-        wholeNumber(1, 512),
-      ).default(1),
-    )
-    .addOption(flag("--seed <n>", "decides the orders of the passages", wholeNumber(0, 2 ** 31)).default(1));
-}
+const demoFlags = {
+  threads: withDefault(
+    flag("<n>", "CPU threads, 1 to 512; a model this small gains little from more than one", wholeNumber(1, 512)),
+    1,
+  ),
+  seed: withDefault(flag("<n>", "decides the orders of the passages", wholeNumber(0, 2 ** 31)), 1),
+};
+
+export const demoCommand = command({
+  name: "demo",
+  summary: "Asks a small model questions over passages in any order.",
+  flags: demoFlags,
+  run: runDemo,
+  help: `
+Examples:
+  block-attention demo`,
+});
 
 /**
  * Encodes passages once, asks the embedded model questions over shuffled orders of them, and compares what full and
  * block attention take. @returns the exit code.
  */
-export async function runDemo(flags: DemoFlags, terminal: Terminal): Promise<number> {
+async function runDemo(flags: FlagsOf<typeof demoFlags>, terminal: Terminal): Promise<number> {
   const { colors, signal } = terminal;
   const say = (text: string) => write(terminal.stdout, `${text}\n`, signal);
   const model = embeddedModelPath();
@@ -135,13 +134,13 @@ async function compare(
   engine: LocalEngine,
   model: string,
   sets: readonly PassageSet[],
-  flags: DemoFlags,
+  { threads }: FlagsOf<typeof demoFlags>,
   { signal, colors }: Terminal,
 ): Promise<string> {
   const [first] = sets as [PassageSet];
   const { question } = first.questions[0] as PassageSet["questions"][number];
   // A store without room keeps nothing: every block is a miss.
-  await using forgetful = await Engine.load({ model, threads: flags.threads, storeBytes: 0, signal });
+  await using forgetful = await Engine.load({ model, threads, storeBytes: 0, signal });
   const all = sets.flatMap((set) => set.documents);
   const rows: string[][] = [["", "first token", "computed", "from the store"]];
   for (const documents of [first.documents, all]) {

@@ -1,7 +1,6 @@
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import type { Command } from "commander";
 import { usableMemory } from "../engine/memory-share.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { Backend } from "../ggml/backend.js";
@@ -14,12 +13,8 @@ import {
   ggmlPackageName,
   loadGgml,
 } from "../ggml/library.js";
-import { jsonOption } from "./options.js";
+import { command, type FlagsOf, toggle } from "./command.js";
 import { errorLine, formatBytes, type Terminal, write, writeJson } from "./terminal.js";
-
-export interface DoctorFlags {
-  readonly json?: boolean;
-}
 
 interface Report {
   readonly node: string;
@@ -49,13 +44,22 @@ interface Report {
   readonly problems: readonly string[];
 }
 
-/** Declares `doctor`'s options. */
-export function doctorOptions(command: Command): Command {
-  return command.addOption(jsonOption("one line of JSON"));
-}
+const doctorFlags = {
+  json: toggle("one line of JSON"),
+};
+
+export const doctorCommand = command({
+  name: "doctor",
+  summary: "Tells whether this machine can compute, and what is missing.",
+  flags: doctorFlags,
+  run: runDoctor,
+  help: `
+Examples:
+  block-attention doctor --json`,
+});
 
 /** Tells whether this machine can compute, and what is missing. @returns 1 if something that is needed is missing. */
-export async function runDoctor(flags: DoctorFlags, terminal: Terminal): Promise<number> {
+async function runDoctor(flags: FlagsOf<typeof doctorFlags>, terminal: Terminal): Promise<number> {
   const report = await examine(terminal.signal);
   if (flags.json === true) await writeJson(terminal, report);
   else await write(terminal.stdout, formatReport(report, terminal), terminal.signal);

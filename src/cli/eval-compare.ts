@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import type { Command } from "commander";
 import { oneAnswerFile } from "../eval/answer-files.js";
 import {
   compareInFull,
@@ -7,7 +6,6 @@ import {
   comparisonTable,
   type DecidedQuestion,
   RIGHT_METRICS,
-  type RightMetric,
   type RunsComparison,
   verdict,
 } from "../eval/compare.js";
@@ -15,54 +13,44 @@ import { METRIC_NAMES } from "../eval/metrics.js";
 import { scoreTable, servingTable, writeFiles } from "../eval/report.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
-import { readSetting, someWords } from "../files/settings.js";
-import { lastSentenceOption } from "./eval-options.js";
+import { someWords } from "../files/settings.js";
+import { command, type FlagsOf, flag, operand, toggle } from "./command.js";
+import { lastSentenceFlag } from "./eval-options.js";
 import { type ComparedRun, readComparedRun, tellParts } from "./eval-report.js";
-import { flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
+import { forceFlag, refuseLoneForce } from "./options.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 
-export interface EvalCompareFlags {
-  readonly first: string;
-  readonly second: string;
-  readonly metric?: RightMetric;
-  readonly lastSentence?: boolean;
-  readonly list?: number;
-  readonly output?: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
-}
+const compareFlags = {
+  first: operand(flag("<first>", "a finished file or a run's folder", someWords)),
+  second: operand(flag("<second>", "another over the same questions", someWords)),
+  metric: flag(
+    "<name>",
+    `what decides won and lost: ${RIGHT_METRICS.join(", ")} (default: word)`,
+    oneOfTexts(RIGHT_METRICS),
+  ),
+  lastSentence: lastSentenceFlag,
+  list: flag("<n>", "how many of the questions won and lost are shown, each (default: 10)", wholeNumber(0)),
+  output: flag("<folder>", "also write compare.json and compare.md there, with all of them", someWords),
+  force: forceFlag,
+  json: toggle("the comparison as one line of JSON, with all of them"),
+};
 
-/** Declares `eval compare`'s operands and options. */
-export function evalCompareOptions(command: Command): Command {
-  return command
-    .argument("<first>", "a finished file or a run's folder", operand(command, "first"))
-    .argument("<second>", "another over the same questions", operand(command, "second"))
-    .addOption(
-      flag(
-        "--metric <name>",
-        `what decides won and lost: ${RIGHT_METRICS.join(", ")} (default: word)`,
-        oneOfTexts(RIGHT_METRICS),
-      ),
-    )
-    .addOption(lastSentenceOption())
-    .addOption(
-      flag("--list <n>", "how many of the questions won and lost are shown, each (default: 10)", wholeNumber(0)),
-    )
-    .addOption(flag("--output <folder>", "also write compare.json and compare.md there, with all of them", someWords))
-    .addOption(forceOption())
-    .addOption(jsonOption("the comparison as one line of JSON, with all of them"));
-}
+export const evalCompareCommand = command({
+  name: "compare",
+  summary: "Compares two runs over the same questions.",
+  flags: compareFlags,
+  run: runEvalCompare,
+  help: `
+Examples:
+  block-attention eval compare runs/block runs/full --last-sentence
+  block-attention eval compare runs/block runs/full --output runs/block-less-full --json
 
-/** A command's arguments stand among its options. */
-function operand(command: Command, name: string): (text: string) => string {
-  return (text) => {
-    command.setOptionValue(name, readSetting(someWords, text, `<${name}>`));
-    return text;
-  };
-}
+Tells the paired difference with its 95% bootstrap interval, McNemar's exact test, and the questions that one run alone has
+right. Runs over different questions are refused.`,
+});
 
 /** Compares two runs over the same questions. @returns the exit code: 1 if a line could not be used. */
-export async function runEvalCompare(flags: EvalCompareFlags, terminal: Terminal): Promise<number> {
+async function runEvalCompare(flags: FlagsOf<typeof compareFlags>, terminal: Terminal): Promise<number> {
   const { output, force } = flags;
   refuseLoneForce(flags);
   if (output !== undefined) {

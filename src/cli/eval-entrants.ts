@@ -1,27 +1,15 @@
-import { type Command, Option } from "commander";
 import type { EngineSettings } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { ENGINE_ENTRANTS, type EngineEntrant, type Entrant, engineEntrant, peerEntrant } from "../eval/entrant.js";
-import { PEER_PROMPTS, type PeerPrompt } from "../eval/peer-responder.js";
+import { PEER_PROMPTS } from "../eval/peer-responder.js";
 import { isInputError } from "../files/input-error.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { quote } from "../files/quote.js";
 import { listOf, readSetting, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import { type Flag, type FlagsOf, flag, repeated } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { flag, repeatedFlag } from "./options.js";
 import type { Terminal } from "./terminal.js";
-
-/** Who takes part in an evaluation. */
-export interface EntrantFlags extends EngineSettings {
-  readonly modes?: readonly EngineEntrant[];
-  readonly peer?: readonly NamedText[];
-  readonly peerModel?: readonly string[];
-  readonly peerApiKeyEnv?: readonly string[];
-  readonly peerPrompt?: PeerPrompt;
-  readonly peerTimeout?: number;
-  readonly maxDocuments?: number;
-}
 
 /** NAME=TEXT. */
 export interface NamedText {
@@ -34,56 +22,49 @@ export interface Entrants extends AsyncDisposable {
   readonly list: readonly Entrant[];
 }
 
-/** Adds --modes and the options of peers. @param defaultModes as the help tells them. */
-export function addEntrantOptions(command: Command, defaultModes: string): Command {
-  return command
-    .addOption(
-      new Option(
-        "--modes <list>",
-        `how the engine takes part: ${ENGINE_ENTRANTS.join(", ")}, or none (default: ${defaultModes})`,
-      ).argParser(parseModes),
-    )
-    .addOption(
-      new Option(
-        "--peer <name=url>",
-        "an OpenAI server in the same report, by its API's base; may be given again",
-      ).argParser((text: string, before: readonly NamedText[] | undefined) => {
+/** Who takes part in an evaluation. @param defaultModes as the help tells them. */
+export function entrantFlags(defaultModes: string) {
+  return {
+    modes: {
+      takes: "<list>",
+      about: `how the engine takes part: ${ENGINE_ENTRANTS.join(", ")}, or none (default: ${defaultModes})`,
+      read: (text) => parseModes(text),
+    } as Flag<readonly EngineEntrant[] | undefined>,
+    peer: {
+      takes: "<name=url>",
+      about: "an OpenAI server in the same report, by its API's base; may be given again",
+      read: (text, before = []) => {
         const peer = splitNamed(text);
         if (peer === undefined) {
           const wanted = "NAME=URL, for instance vllm=http://127.0.0.1:8000/v1";
           throw new UsageError(`Cannot use --peer: it is ${quote(text, 80)}, wanted ${wanted}`);
         }
-        if ([...ENGINE_ENTRANTS, ...(before ?? []).map(({ name }) => name)].includes(peer.name)) {
+        if ([...ENGINE_ENTRANTS, ...before.map(({ name }) => name)].includes(peer.name)) {
           throw new UsageError(`Cannot use --peer: another run is called ${quote(peer.name)} too`);
         }
-        return [...(before ?? []), peer];
-      }),
-    )
-    .addOption(
-      repeatedFlag("--peer-model <name>", "what peers call their model; NAME=MODEL for one of several", someWords),
-    )
-    .addOption(
-      repeatedFlag(
-        "--peer-api-key-env <variable>",
-        "the environment variable with peers' API key; NAME=VARIABLE for one of several (default: no key is sent)",
-        someWords,
-      ),
-    )
-    .addOption(
-      flag(
-        "--peer-prompt <form>",
-        "text: the RAG prompt as one message; documents: passages apart, for servers of this project (default: text)",
-        oneOfTexts(PEER_PROMPTS),
-      ),
-    )
-    .addOption(
-      flag(
-        "--peer-timeout <seconds>",
-        "the longest that one of a peer's answers may take; 300 of silence end it in any case (default: 300)",
-        wholeNumber(1, 3600),
-      ),
-    );
+        return [...before, peer];
+      },
+    } as Flag<readonly NamedText[] | undefined>,
+    peerModel: repeated("<name>", "what peers call their model; NAME=MODEL for one of several", someWords),
+    peerApiKeyEnv: repeated(
+      "<variable>",
+      "the environment variable with peers' API key; NAME=VARIABLE for one of several (default: no key is sent)",
+      someWords,
+    ),
+    peerPrompt: flag(
+      "<form>",
+      "text: the RAG prompt as one message; documents: passages apart, for servers of this project (default: text)",
+      oneOfTexts(PEER_PROMPTS),
+    ),
+    peerTimeout: flag(
+      "<seconds>",
+      "the longest that one of a peer's answers may take; 300 of silence end it in any case (default: 300)",
+      wholeNumber(1, 3600),
+    ),
+  };
 }
+
+type PeerFlags = FlagsOf<ReturnType<typeof entrantFlags>> & { readonly maxDocuments?: number | undefined };
 
 /**
  * Opens who takes part: an engine if any of its ways is asked for, and peers.
@@ -92,7 +73,7 @@ export function addEntrantOptions(command: Command, defaultModes: string): Comma
  * @throws UsageError for flags that do not fit; Error as openEngine().
  */
 export async function openEntrants(
-  flags: EntrantFlags,
+  flags: PeerFlags & EngineSettings,
   defaultModes: (engine: LocalEngine) => readonly EngineEntrant[],
   terminal: Terminal,
 ): Promise<Entrants> {
@@ -126,7 +107,7 @@ function peerEntrantOf(peer: Peer): Entrant {
 }
 
 /** The servers that flags name. @throws UsageError for options that do not fit together, or a variable that is not set. */
-export function readPeers(flags: EntrantFlags, terminal: Terminal): Peer[] {
+export function readPeers(flags: PeerFlags, terminal: Terminal): Peer[] {
   const { peer: peers = [], peerModel = [], peerApiKeyEnv = [], peerPrompt, peerTimeout, maxDocuments } = flags;
   const given = {
     "--peer-model": peerModel[0],

@@ -1,6 +1,5 @@
 import { existsSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
-import { type Command, Option } from "commander";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { type RagLine, type ReadLines, readRagLines } from "../eval/rag-line.js";
 import { runRag } from "../eval/rag-run.js";
@@ -11,78 +10,69 @@ import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
 import { wholeNumber } from "../files/options.js";
 import { readSetting, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { entrantFlags, type NamedText, openEntrants, readPeers, splitNamed } from "./eval-entrants.js";
 import {
-  addEntrantOptions,
-  type EntrantFlags,
-  type NamedText,
-  openEntrants,
-  readPeers,
-  splitNamed,
-} from "./eval-entrants.js";
-import {
-  askAgainOption,
-  compareOption,
-  concurrencyOption,
+  askAgainFlag,
+  compareFlag,
+  concurrencyFlag,
   DEFAULT_MAX_TOKENS,
-  lastSentenceOption,
-  limitOption,
-  maxTokensOption,
+  lastSentenceFlag,
+  limitFlag,
+  maxTokensFlag,
 } from "./eval-options.js";
 import { badLinesNotes, type ComparedRun, readComparedRun, tellBadLines, tellReport, tellSets } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, flag, forceOption, jsonOption } from "./options.js";
+import { engineFlags, forceFlag, modeFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal } from "./terminal.js";
 
-export interface EvalRagFlags extends EntrantFlags {
-  readonly input: readonly NamedText[];
-  readonly output: string;
-  readonly force?: boolean;
-  readonly limit?: number;
-  readonly maxTokens?: number;
-  readonly lastSentence?: boolean;
-  readonly concurrency?: number;
-  readonly compare?: string;
-  readonly json?: boolean;
-  readonly positionReencoding: boolean;
-  readonly askAgain: boolean;
-}
+const ragFlags = {
+  input: mandatory({
+    takes: "<file>",
+    about:
+      'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","id"?,"kind"?}; - is standard input; NAME=FILE names the set; may be given again',
+    read: (text, before = []) => [...before, parseInput(text)],
+  } as Flag<readonly NamedText[]>),
+  output: mandatory(
+    flag("<folder>", "answers and report, each run in a folder of its own; what was interrupted goes on", someWords),
+  ),
+  force: forceFlag,
+  limit: limitFlag,
+  maxTokens: maxTokensFlag,
+  maxDocuments: flag(
+    "<n>",
+    "the best n documents of each; 0 asks the question alone (default: all)",
+    wholeNumber(0, 2 ** 24),
+  ),
+  lastSentence: lastSentenceFlag,
+  concurrency: concurrencyFlag,
+  askAgain: askAgainFlag,
+  compare: compareFlag,
+  ...entrantFlags("as --mode says"),
+  json: toggle("the report as one line of JSON"),
+  ...modeFlags,
+  ...engineFlags,
+};
 
-/** Declares `eval rag`'s options. */
-export function evalRagOptions(command: Command): Command {
-  command
-    .addOption(
-      new Option(
-        "--input <file>",
-        'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","id"?,"kind"?}; - is standard input; NAME=FILE names the set; may be given again',
-      )
-        .argParser((text: string, before: readonly NamedText[] | undefined) => [...(before ?? []), parseInput(text)])
-        .makeOptionMandatory(),
-    )
-    .addOption(
-      flag(
-        "--output <folder>",
-        "answers and report, each run in a folder of its own; what was interrupted goes on",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(forceOption())
-    .addOption(limitOption())
-    .addOption(maxTokensOption())
-    .addOption(
-      flag(
-        "--max-documents <n>",
-        "the best n documents of each; 0 asks the question alone (default: all)",
-        wholeNumber(0, 2 ** 24),
-      ),
-    )
-    .addOption(lastSentenceOption())
-    .addOption(concurrencyOption())
-    .addOption(askAgainOption())
-    .addOption(compareOption());
-  addEntrantOptions(command, "as --mode says").addOption(jsonOption("the report as one line of JSON"));
-  return addEngineOptions(addModeOptions(command));
-}
+export const evalRagCommand = command({
+  name: "rag",
+  summary: "Answers questions over passages, keeps every answer, and scores them.",
+  flags: ragFlags,
+  run: runEvalRag,
+  help: `
+Examples:
+  block-attention data synth --split test --contexts 400 --passages 10 --output test.jsonl
+  block-attention eval rag --input test.jsonl --mode full --last-sentence --output runs/full
+  block-attention eval rag --input test.jsonl --mode block --last-sentence --output runs/block --compare runs/full
+  block-attention eval rag --model ./Tulu3-Block-FT --modes block,full,no-reencoding --output runs/paper \\
+    --input 2wiki=2wiki.jsonl --input hqa=hqa.jsonl --input nq=nq.jsonl --input tqa=tqa.jsonl
+  block-attention eval rag --input nq.jsonl --peer vllm=http://127.0.0.1:8000/v1 --peer-model llama --output runs/peers
+
+A line is {"question", "answers", "documents", "id"?, "kind"?}. The same command goes on where it was interrupted. With
+--modes, --peer or several sets, each run has a folder in the output's, and one report stands over all. A peer's prompt is sent
+to its server; its key comes from the environment alone.`,
+});
 
 /** A set as it was read. */
 interface ReadSet {
@@ -91,7 +81,7 @@ interface ReadSet {
 }
 
 /** Asks an engine, and others, the questions of sets. @returns the exit code: 1 if a line could not be used or asked. */
-export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promise<number> {
+async function runEvalRag(flags: FlagsOf<typeof ragFlags>, terminal: Terminal): Promise<number> {
   const { modes, input, mode, positionReencoding, compare } = flags;
   const peers = readPeers(flags, terminal);
   if (modes !== undefined && (mode !== undefined || !positionReencoding)) {
@@ -122,7 +112,7 @@ export async function runEvalRag(flags: EvalRagFlags, terminal: Terminal): Promi
 
 /** One mode over one set: the output's folder is the run's. @returns questions that could not be asked. */
 async function runOne(
-  flags: EvalRagFlags,
+  flags: FlagsOf<typeof ragFlags>,
   read: ReadLines<RagLine>,
   against: ComparedRun | undefined,
   terminal: Terminal,
@@ -171,7 +161,7 @@ async function runOne(
 
 /** Several runs in one report. @returns questions that could not be asked. */
 async function runMany(
-  flags: EvalRagFlags,
+  flags: FlagsOf<typeof ragFlags>,
   sets: readonly ReadSet[],
   against: ComparedRun | undefined,
   terminal: Terminal,

@@ -1,43 +1,47 @@
 import { basename, join, resolve } from "node:path";
-import type { Command } from "commander";
 import { answerFiles, readAnswerFile } from "../eval/answer-files.js";
 import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { someWords } from "../files/settings.js";
-import { compareOption, lastSentenceOption } from "./eval-options.js";
+import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { compareFlag, lastSentenceFlag } from "./eval-options.js";
 import { readComparedRun, tellBadLines, tellReport } from "./eval-report.js";
-import { flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
+import { forceFlag, refuseLoneForce } from "./options.js";
 import type { Terminal } from "./terminal.js";
 
-export interface EvalScoreFlags {
-  readonly input: string;
-  readonly compare?: string;
-  readonly lastSentence?: boolean;
-  readonly output?: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
-}
+const scoreFlags = {
+  input: mandatory(
+    flag(
+      "<path>",
+      "a finished file (JSON lines, a .json array, Parquet), a run's folder, or a folder of them; - is standard input",
+      someWords,
+    ),
+  ),
+  compare: compareFlag,
+  lastSentence: lastSentenceFlag,
+  output: flag("<folder>", "also write report.json, report.md and report.svg there", someWords),
+  force: forceFlag,
+  json: toggle("the report as one line of JSON"),
+};
 
-/** Declares `eval score`'s options. */
-export function evalScoreOptions(command: Command): Command {
-  return command
-    .addOption(
-      flag(
-        "--input <path>",
-        "a finished file (JSON lines, a .json array, Parquet), a run's folder, or a folder of them; - is standard input",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(compareOption())
-    .addOption(lastSentenceOption())
-    .addOption(flag("--output <folder>", "also write report.json, report.md and report.svg there", someWords))
-    .addOption(forceOption())
-    .addOption(jsonOption("the report as one line of JSON"));
-}
+export const evalScoreCommand = command({
+  name: "score",
+  summary: "Scores finished files, without a model.",
+  flags: scoreFlags,
+  run: runEvalScore,
+  help: `
+Examples:
+  block-attention eval score --input answers.jsonl
+  block-attention eval score --input runs/ --last-sentence --json
+  block-attention eval score --input block.jsonl --compare full.jsonl
+
+A line is {"generated", "answers", "question"?, "id"?, "kind"?}. A line that cannot be used is told on standard error, the
+others go on, and the exit code is 1.`,
+});
 
 /** Scores finished files. @returns the exit code: 1 if a line could not be used. */
-export async function runEvalScore(flags: EvalScoreFlags, terminal: Terminal): Promise<number> {
+async function runEvalScore(flags: FlagsOf<typeof scoreFlags>, terminal: Terminal): Promise<number> {
   const { lastSentence = false, output, force } = flags;
   refuseLoneForce(flags);
   const files = await answerFiles(flags.input);

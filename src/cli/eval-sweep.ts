@@ -1,88 +1,75 @@
-import { type Command, Option } from "commander";
 import { readGoldLines } from "../eval/rag-line.js";
 import { prepareReport } from "../eval/run-folder.js";
 import { runSweep, SWEEP_FILES, sweepRemarks, sweepTable } from "../eval/sweep.js";
-import { GOLD_ORDERS, type GoldOrder } from "../eval/sweep-lines.js";
+import { GOLD_ORDERS } from "../eval/sweep-lines.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { listOf, someWords } from "../files/settings.js";
 import { attentionModes } from "../model/block-attention-config.js";
-import { addEntrantOptions, type EntrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
+import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { entrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
 import {
-  askAgainOption,
-  concurrencyOption,
+  askAgainFlag,
+  concurrencyFlag,
   DEFAULT_MAX_TOKENS,
-  lastSentenceOption,
-  limitOption,
-  maxTokensOption,
+  lastSentenceFlag,
+  limitFlag,
+  maxTokensFlag,
 } from "./eval-options.js";
 import { parseInput } from "./eval-rag.js";
 import { badLinesNotes, tellBadLines, tellParts } from "./eval-report.js";
-import { addEngineOptions, addTrainingOptions, flag, forceOption, jsonOption } from "./options.js";
+import { engineFlags, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 
-export interface EvalSweepFlags extends EntrantFlags {
-  readonly input: NamedText;
-  readonly output: string;
-  readonly force?: boolean;
-  readonly passages?: readonly number[];
-  readonly order?: readonly GoldOrder[];
-  readonly seed?: string;
-  readonly limit?: number;
-  readonly maxTokens?: number;
-  readonly lastSentence?: boolean;
-  readonly concurrency?: number;
-  readonly askAgain: boolean;
-  readonly json?: boolean;
-}
-
 const defaultPassages = [1, 2, 5, 10, 20, 50, 100, 200];
 
-/** Declares `eval sweep`'s options. */
-export function evalSweepOptions(command: Command): Command {
-  command
-    .addOption(
-      new Option(
-        "--input <file>",
-        'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","supports"?,"supporting_facts"?}; - is standard input; NAME=FILE names the set',
-      )
-        .argParser(parseInput)
-        .makeOptionMandatory(),
-    )
-    .addOption(
-      flag(
-        "--output <folder>",
-        "a run for each point, and the report; what was interrupted goes on",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(forceOption())
-    .addOption(
-      flag(
-        "--passages <list>",
-        `passages of a prompt (default: ${defaultPassages.join(",")})`,
-        listOf(wholeNumber(1, 10_000), { isUnique: true }),
-      ),
-    )
-    .addOption(
-      flag(
-        "--order <list>",
-        `where gold passages stand (default: ${GOLD_ORDERS.join(",")})`,
-        listOf(oneOfTexts(GOLD_ORDERS), { isUnique: true }),
-      ),
-    )
-    .addOption(flag("--seed <text>", "which passages of other lines a line gets (default: sweep)", someWords))
-    .addOption(limitOption())
-    .addOption(maxTokensOption())
-    .addOption(lastSentenceOption())
-    .addOption(concurrencyOption())
-    .addOption(askAgainOption());
-  addEntrantOptions(command, "block,full").addOption(jsonOption("the report as one line of JSON"));
-  return addEngineOptions(addTrainingOptions(command));
-}
+const sweepFlags = {
+  input: mandatory({
+    takes: "<file>",
+    about:
+      'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","supports"?,"supporting_facts"?}; - is standard input; NAME=FILE names the set',
+    read: (text) => parseInput(text),
+  } as Flag<NamedText>),
+  output: mandatory(flag("<folder>", "a run for each point, and the report; what was interrupted goes on", someWords)),
+  force: forceFlag,
+  passages: flag(
+    "<list>",
+    `passages of a prompt (default: ${defaultPassages.join(",")})`,
+    listOf(wholeNumber(1, 10_000), { isUnique: true }),
+  ),
+  order: flag(
+    "<list>",
+    `where gold passages stand (default: ${GOLD_ORDERS.join(",")})`,
+    listOf(oneOfTexts(GOLD_ORDERS), { isUnique: true }),
+  ),
+  seed: flag("<text>", "which passages of other lines a line gets (default: sweep)", someWords),
+  limit: limitFlag,
+  maxTokens: maxTokensFlag,
+  lastSentence: lastSentenceFlag,
+  concurrency: concurrencyFlag,
+  askAgain: askAgainFlag,
+  ...entrantFlags("block,full"),
+  json: toggle("the report as one line of JSON"),
+  ...trainingFlags,
+  ...engineFlags,
+};
+
+export const evalSweepCommand = command({
+  name: "sweep",
+  summary: "Tells how answers go with the number of passages and their order.",
+  flags: sweepFlags,
+  run: runEvalSweep,
+  help: `
+Examples:
+  block-attention eval sweep --input hqa.jsonl --passages 2,5,10,20 --modes block,full --output runs/sweep
+  block-attention eval sweep --input nq.jsonl --passages 1,2,5,10,20,50,100,200 --order gold-first,gold-middle,gold-last --output runs/sweep
+
+Gold passages are those that a line's "supports" or "supporting_facts" name, else those that hold a gold answer. A line is
+filled up with its other passages, then with other lines', none of which holds a gold answer.`,
+});
 
 /** Sweeps over the number of passages and their order. @returns the exit code: 1 if a line could not be used or asked, but for its length. */
-export async function runEvalSweep(flags: EvalSweepFlags, terminal: Terminal): Promise<number> {
+async function runEvalSweep(flags: FlagsOf<typeof sweepFlags>, terminal: Terminal): Promise<number> {
   const { name, text: path } = flags.input;
   await prepareReport(flags.output, SWEEP_FILES, [path], flags.force ?? false);
   const read = await readGoldLines(path, terminal.signal, flags.limit);

@@ -1,78 +1,57 @@
 import { existsSync } from "node:fs";
-import { Command } from "commander";
 import { readPassages } from "../data/synth/synth-file.js";
-import type { EngineSettings } from "../engine/engine-options.js";
 import { readTableRows, runAccuracyTable, tableFiles } from "../eval/accuracy-table.js";
 import { prepareReport } from "../eval/run-folder.js";
 import { tableMarkdown } from "../eval/table-markdown.js";
 import { wholeNumber } from "../files/options.js";
 import { listOf, someWords } from "../files/settings.js";
-import { concurrencyOption, DEFAULT_MAX_TOKENS, maxTokensOption } from "./eval-options.js";
+import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { concurrencyFlag, DEFAULT_MAX_TOKENS, maxTokensFlag } from "./eval-options.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, flag, forceOption, jsonOption } from "./options.js";
+import { deviceFlags, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
-export interface EvalTableFlags extends Omit<EngineSettings, "model" | "mode" | "prefix" | "trainedModes"> {
-  readonly rows: string;
-  readonly output: string;
-  readonly force?: boolean;
-  readonly questions?: number;
-  readonly passages?: readonly number[];
-  readonly noise?: string;
-  readonly hotpot?: string;
-  readonly maxTokens?: number;
-  readonly concurrency?: number;
-  readonly json?: boolean;
-}
-
-/** Declares `eval table`'s options. */
-export function evalTableOptions(command: Command): Command {
-  command
-    .addOption(
-      flag(
-        "--rows <file>",
-        'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(
-      flag(
-        "--output <folder>",
-        "sets, answers and table; an interrupted table goes on in it",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(forceOption())
-    .addOption(flag("--questions <n>", "questions of each held-out set (default: 4000)", wholeNumber(1, 1_000_000)))
-    .addOption(
-      flag(
-        "--passages <list>",
-        "a held-out set for each number (default: 10,4)",
-        listOf(wholeNumber(2, 20), { isUnique: true }),
-      ),
-    )
-    .addOption(
-      flag("--noise <file>", 'real passages {"title","text"} to stand among the others (default: none)', someWords),
-    )
-    .addOption(
-      flag(
-        "--hotpot <file>",
-        "HotpotQA's distractor questions as a set of their own; passed over if not there",
-        someWords,
-      ),
-    )
-    .addOption(maxTokensOption())
-    .addOption(concurrencyOption());
+const tableFlags = {
+  rows: mandatory(
+    flag(
+      "<file>",
+      'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
+      someWords,
+    ),
+  ),
+  output: mandatory(flag("<folder>", "sets, answers and table; an interrupted table goes on in it", someWords)),
+  force: forceFlag,
+  questions: flag("<n>", "questions of each held-out set (default: 4000)", wholeNumber(1, 1_000_000)),
+  passages: flag(
+    "<list>",
+    "a held-out set for each number (default: 10,4)",
+    listOf(wholeNumber(2, 20), { isUnique: true }),
+  ),
+  noise: flag("<file>", 'real passages {"title","text"} to stand among the others (default: none)', someWords),
+  hotpot: flag("<file>", "HotpotQA's distractor questions as a set of their own; passed over if not there", someWords),
+  maxTokens: maxTokensFlag,
+  concurrency: concurrencyFlag,
   // Each row names its own model.
-  for (const option of addEngineOptions(new Command()).options) {
-    if (option.long !== "--model") command.addOption(option);
-  }
-  return command.addOption(jsonOption("the table as one line of JSON"));
-}
+  ...deviceFlags,
+  json: toggle("the table as one line of JSON"),
+};
+
+export const evalTableCommand = command({
+  name: "table",
+  summary: "Makes the paper's accuracy table over the held-out test.",
+  flags: tableFlags,
+  run: runEvalTable,
+  help: `
+Examples:
+  block-attention eval table --rows rows.json --questions 40 --output runs/accuracy
+
+"paper" names the paper's row that a row stands beside: full, full_in_block, block, block_in_full, no_reencoding, sft.
+"against" names another row that it is compared with, beside the first. A row whose model is not there says so.`,
+});
 
 /** Makes the paper's accuracy table. @returns the exit code: 1 if a question could not be asked. */
-export async function runEvalTable(flags: EvalTableFlags, terminal: Terminal): Promise<number> {
+async function runEvalTable(flags: FlagsOf<typeof tableFlags>, terminal: Terminal): Promise<number> {
   const passages = flags.passages ?? [10, 4];
   const inputs = [flags.rows, flags.noise, flags.hotpot].filter((path) => path !== undefined);
   await prepareReport(flags.output, tableFiles(passages), inputs, flags.force ?? false);

@@ -1,59 +1,52 @@
 import { basename, join, resolve } from "node:path";
-import type { Command } from "commander";
-import type { EngineSettings } from "../engine/engine-options.js";
 import { readPassageTexts } from "../eval/passage-texts.js";
 import { measureTtft, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
 import { wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";
 import { attentionModes } from "../model/block-attention-config.js";
+import { command, type FlagsOf, flag, toggle } from "./command.js";
 import { tellParts } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, flag, forceOption, jsonOption, refuseLoneForce } from "./options.js";
+import { engineFlags, forceFlag, refuseLoneForce } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { formatTable, note, type Terminal, writeJson } from "./terminal.js";
 
-export interface EvalTtftFlags extends EngineSettings {
-  readonly input?: string;
-  readonly output?: string;
-  readonly force?: boolean;
-  readonly lengths?: readonly number[];
-  readonly question?: number;
-  readonly passageTokens?: number;
-  readonly repeat?: number;
-  readonly json?: boolean;
-}
-
 const defaultLengths = [50, 512, 1024, 2048, 4096];
 
-/** Declares `eval ttft`'s options. */
-export function evalTtftOptions(command: Command): Command {
-  command
-    .addOption(
-      flag(
-        "--input <file>",
-        'passages as raw text: lines {"title","text"} or of a set, with "documents" (default: made-up ones)',
-        someWords,
-      ),
-    )
-    .addOption(flag("--output <folder>", "also write ttft.json, ttft.md and ttft.svg there", someWords))
-    .addOption(
-      flag(
-        "--lengths <list>",
-        `prompt lengths in tokens, the question counted (default: ${defaultLengths.join(",")})`,
-        listOf(wholeNumber(2), { isUnique: true }),
-      ),
-    )
-    .addOption(flag("--question <n>", "tokens of the final block (default: 50)", wholeNumber(1, 1e6)))
-    .addOption(flag("--passage-tokens <n>", "tokens of a passage (default: 100)", wholeNumber(1, 1e6)))
-    .addOption(flag("--repeat <n>", "runs of each; the median is told (default: 3)", wholeNumber(1, 1000)))
-    .addOption(forceOption())
-    .addOption(jsonOption("the table as one line of JSON"));
-  return addEngineOptions(command);
-}
+const ttftFlags = {
+  input: flag(
+    "<file>",
+    'passages as raw text: lines {"title","text"} or of a set, with "documents" (default: made-up ones)',
+    someWords,
+  ),
+  output: flag("<folder>", "also write ttft.json, ttft.md and ttft.svg there", someWords),
+  lengths: flag(
+    "<list>",
+    `prompt lengths in tokens, the question counted (default: ${defaultLengths.join(",")})`,
+    listOf(wholeNumber(2), { isUnique: true }),
+  ),
+  question: flag("<n>", "tokens of the final block (default: 50)", wholeNumber(1, 1e6)),
+  passageTokens: flag("<n>", "tokens of a passage (default: 100)", wholeNumber(1, 1e6)),
+  repeat: flag("<n>", "runs of each; the median is told (default: 3)", wholeNumber(1, 1000)),
+  force: forceFlag,
+  json: toggle("the table as one line of JSON"),
+  ...engineFlags,
+};
+
+export const evalTtftCommand = command({
+  name: "ttft",
+  summary: "Makes the paper's table of times to the first token.",
+  flags: ttftFlags,
+  run: runEvalTtft,
+  help: `
+Examples:
+  block-attention eval ttft --lengths 50,512,1024 --output runs/ttft
+  block-attention eval ttft --model ./Tulu3-Block-FT --input passages.jsonl --lengths 50,512,1024,2048,4096,8192 --output runs/ttft`,
+});
 
 /** Makes the paper's table of times to the first token. @returns the exit code. */
-export async function runEvalTtft(flags: EvalTtftFlags, terminal: Terminal): Promise<number> {
+async function runEvalTtft(flags: FlagsOf<typeof ttftFlags>, terminal: Terminal): Promise<number> {
   const { output, force } = flags;
   refuseLoneForce(flags);
   if (output !== undefined) {

@@ -1,40 +1,39 @@
-import type { Command } from "commander";
-import type { EngineSettings, GenerateOptions, RequestOptions } from "../engine/engine-options.js";
+import type { GenerateOptions, RequestOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import type { PromptInput } from "../engine/prompt.js";
 import type { GenerateResult, TokenLogprob } from "../engine/results.js";
+import { command, type FlagsOf, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import {
-  addEngineOptions,
-  addInputOptions,
-  addModeOptions,
-  addSamplingOptions,
-  type InputFlags,
-  jsonOption,
-  type SamplingFlags,
-  samplingOptions,
-} from "./options.js";
+import { engineFlags, inputFlags, inputHelp, modeFlags, samplingFlags, samplingOptions } from "./options.js";
 import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { formatMs, note, type Terminal, write } from "./terminal.js";
 
-export interface GenerateFlags extends EngineSettings, SamplingFlags, InputFlags {
-  readonly json?: boolean;
-  readonly positionReencoding: boolean;
-}
+const generateFlags = {
+  ...inputFlags,
+  json: toggle(
+    'one line of JSON for each prompt: {"generated","token_ids","finish_reason","blocks","usage","timings"}',
+  ),
+  ...modeFlags,
+  ...samplingFlags,
+  ...engineFlags,
+};
 
-/** Declares `generate`'s options. */
-export function generateOptions(command: Command): Command {
-  addInputOptions(command).addOption(
-    jsonOption(
-      'one line of JSON for each prompt: {"generated","token_ids","finish_reason","blocks","usage","timings"}',
-    ),
-  );
-  return addEngineOptions(addSamplingOptions(addModeOptions(command)));
-}
+export const generateCommand = command({
+  name: "generate",
+  summary: "Answers prompts.",
+  flags: generateFlags,
+  run: runGenerate,
+  help: `
+Examples:
+  block-attention generate --question "Who directed it?" --documents passages.jsonl
+  block-attention generate --model model.gguf --prompt "Once upon a time" --max-tokens 50
+  block-attention generate --model ./Tulu3-Block-FT --prefix "[Block-Attention]" --input prompts.jsonl --json
+${inputHelp}`,
+});
 
 /** Answers prompts. @returns the exit code. */
-export async function runGenerate(flags: GenerateFlags, terminal: Terminal): Promise<number> {
+async function runGenerate(flags: FlagsOf<typeof generateFlags>, terminal: Terminal): Promise<number> {
   using lines = await openPromptLines(flags, terminal);
   await using engine = await openEngine(flags, terminal);
   const options = {
@@ -58,7 +57,7 @@ async function answerAsJson(
   engine: LocalEngine,
   input: PromptInput,
   options: GenerateOptions & RequestOptions,
-  flags: GenerateFlags,
+  flags: FlagsOf<typeof generateFlags>,
   terminal: Terminal,
 ): Promise<GenerateResult> {
   const logprobs: { id: number; logprob: number | undefined; top: readonly TokenLogprob[] }[] = [];
@@ -102,7 +101,7 @@ async function answerAsText(
   engine: LocalEngine,
   input: PromptInput,
   options: GenerateOptions & RequestOptions,
-  flags: GenerateFlags,
+  flags: FlagsOf<typeof generateFlags>,
   terminal: Terminal,
 ): Promise<GenerateResult> {
   for await (const event of engine.generate(input, options)) {

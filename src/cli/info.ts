@@ -1,30 +1,37 @@
-import type { Command } from "commander";
 import { embeddedModelPath, loadTokenizer, weightTypes } from "../engine/model.js";
-import { elementTypeOf, elementTypes, KV_TYPES } from "../files/element-types.js";
+import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { addTrainingOptions, engineOption, jsonOption, type ModelFlags } from "./options.js";
+import { command, type FlagsOf, toggle } from "./command.js";
+import { engineFlag, trainingFlags } from "./options.js";
 import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
 
-export interface InfoFlags extends ModelFlags {
-  readonly json?: boolean;
-}
+const infoFlags = {
+  model: engineFlag("model"),
+  weights: engineFlag("weights"),
+  ...trainingFlags,
+  json: toggle("one line of JSON"),
+};
 
-/** Declares `info`'s options. */
-export function infoOptions(command: Command): Command {
-  return addTrainingOptions(command.addOption(engineOption("model")).addOption(engineOption("weights"))).addOption(
-    jsonOption("one line of JSON"),
-  );
-}
+export const infoCommand = command({
+  name: "info",
+  summary: "Tells what a model is, without loading it.",
+  flags: infoFlags,
+  run: runInfo,
+  help: `
+Examples:
+  block-attention info --model model.gguf
+  block-attention info --model ./llama --weights q8_0 --json`,
+});
 
 /** Tells what a model is, from its headers alone. @returns the exit code. */
-export async function runInfo(flags: InfoFlags, terminal: Terminal): Promise<number> {
+async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Promise<number> {
   const path = flags.model ?? embeddedModelPath();
   const source = await openModel(path, { prefix: flags.prefix, trainedModes: flags.trainedModes });
-  const info = describeModel(source, await loadTokenizer(path), flags);
+  const info = describeModel(source, await loadTokenizer(path), flags.weights);
   for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   if (flags.json === true) await writeJson(terminal, info);
   else await write(terminal.stdout, formatInfo(info, terminal), terminal.signal);
@@ -34,7 +41,7 @@ export async function runInfo(flags: InfoFlags, terminal: Terminal): Promise<num
 type ModelInfo = ReturnType<typeof describeModel>;
 
 /** What `info --json` tells. Bytes are bytes; sizes are in elements. */
-function describeModel(source: ModelSource, tokenizer: Tokenizer, { weights = "keep" }: InfoFlags) {
+function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: WeightsConversion = "keep") {
   const { config } = source;
   const entries = [...source.tensors.values()];
   const parameters = entries.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);

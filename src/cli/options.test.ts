@@ -1,19 +1,31 @@
 import { Command } from "commander";
 import { expect, test } from "vitest";
-import { addEngineOptions, addModeOptions, addSamplingOptions, samplingOptions } from "./options.js";
+import { addCommand, command, type FlagsOf } from "./command.js";
+import { engineFlags, modeFlags, samplingFlags, samplingOptions } from "./options.js";
+import type { Terminal } from "./terminal.js";
 
-test("options: what is given arrives under the engine's names, what is not stays absent", () => {
-  const command = addEngineOptions(addModeOptions(addSamplingOptions(new Command().exitOverride())));
-  command.parse(
-    ["--top-k", "5", "--stop", "a", "--stop", "b", "--logit-bias", "3=-1.5", "--logit-bias", "4=2", "--logprobs", "2"],
+test("options: what is given arrives under the engine's names, what is not stays absent", async () => {
+  const program = new Command().exitOverride();
+  const flags = { ...samplingFlags, ...modeFlags, ...engineFlags };
+  let given: FlagsOf<typeof flags> | undefined;
+  const run = async (flags: NonNullable<typeof given>) => {
+    given = flags;
+    return 0;
+  };
+  addCommand(program, command({ name: "x", summary: "", flags, run, help: "" }), {} as Terminal, () => undefined);
+  await program.parseAsync(
+    [
+      ...["x", "--top-k", "5", "--stop", "a", "--stop", "b"],
+      ...["--logit-bias", "3=-1.5", "--logit-bias", "4=2", "--logprobs", "2"],
+    ],
     { from: "user" },
   );
-  expect(samplingOptions(command.opts())).toEqual({
+  expect(samplingOptions(given as NonNullable<typeof given>)).toEqual({
     topK: 5,
     stop: ["a", "b"],
     logitBias: { 3: -1.5, 4: 2 },
     logprobs: true,
     topLogprobs: 2,
   });
-  expect(command.opts()).toMatchObject({ positionReencoding: true });
+  expect(given).toMatchObject({ positionReencoding: true });
 });

@@ -4,7 +4,8 @@ import type { InputLine } from "../files/bounded-part.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
 import { quote } from "../files/quote.js";
 import { UsageError } from "../files/usage-error.js";
-import type { InputFlags } from "./options.js";
+import type { FlagsOf } from "./command.js";
+import type { inputFlags } from "./options.js";
 import { documentPart } from "./prompt-line.js";
 import { errorLine, note, type Terminal, writeJson } from "./terminal.js";
 
@@ -17,7 +18,7 @@ export interface OpenLines extends AsyncIterable<InputLine>, Disposable {}
  *
  * @throws UsageError for none or several sources; Error if a file cannot be read.
  */
-export async function openPromptLines(flags: InputFlags, terminal: Terminal): Promise<OpenLines> {
+export async function openPromptLines(flags: FlagsOf<typeof inputFlags>, terminal: Terminal): Promise<OpenLines> {
   const { input, prompt, question, documents } = flags;
   const given = Object.entries({ "--input": input, "--prompt": prompt, "--question": question })
     .filter(([, value]) => value !== undefined)

@@ -1,39 +1,35 @@
-import { type Command, Option } from "commander";
-import type { EngineSettings } from "../engine/engine-options.js";
 import { wholeNumber } from "../files/options.js";
 import { UsageError } from "../files/usage-error.js";
+import { command, type FlagsOf, flag, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { addEngineOptions, addModeOptions, flag, inputOption, jsonOption } from "./options.js";
+import { engineFlags, inputHelp, linesFlag, modeFlags } from "./options.js";
 import { parseScoreLine } from "./prompt-line.js";
 import { openLines, passedOverNotes, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 
-export interface ScoreFlags extends EngineSettings {
-  readonly input?: string;
-  readonly json?: boolean;
-  readonly top?: number;
-  readonly stepwise?: boolean;
-  readonly positionReencoding: boolean;
-}
+const scoreFlags = {
+  input: linesFlag(),
+  json: toggle('one line of JSON for each: {"block_token_ids","continuation_token_ids","logprobs","top"}'),
+  top: flag("<n>", "how many of the likeliest tokens are told at each step (default: 5)", wholeNumber(0, 1_000_000)),
+  stepwise: toggle("compute the continuation token by token, as an answer is"),
+  ...modeFlags,
+  ...engineFlags,
+};
 
-/** Declares `score`'s options. */
-export function scoreOptions(command: Command): Command {
-  command
-    .addOption(inputOption())
-    .addOption(jsonOption('one line of JSON for each: {"block_token_ids","continuation_token_ids","logprobs","top"}'))
-    .addOption(
-      flag(
-        "--top <n>",
-        "how many of the likeliest tokens are told at each step (default: 5)",
-        wholeNumber(0, 1_000_000),
-      ),
-    )
-    .addOption(new Option("--stepwise", "compute the continuation token by token, as an answer is"));
-  return addEngineOptions(addModeOptions(command));
-}
+export const scoreCommand = command({
+  name: "score",
+  summary: "Tells how likely continuations are.",
+  flags: scoreFlags,
+  run: runScore,
+  help: `
+Examples:
+  echo '{"blocks":["A passage.","Question"],"continuation":" answer"}' | block-attention score --input - --json
+${inputHelp}
+Each line also has "continuation": "…".`,
+});
 
 /** Tells how likely continuations are. @returns the exit code. */
-export async function runScore(flags: ScoreFlags, terminal: Terminal): Promise<number> {
+async function runScore(flags: FlagsOf<typeof scoreFlags>, terminal: Terminal): Promise<number> {
   if (flags.input === undefined) throw new UsageError("Cannot score: there is no input, wanted --input");
   using lines = await openLines(flags.input, terminal);
   await using engine = await openEngine(flags, terminal);

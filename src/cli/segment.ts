@@ -1,36 +1,41 @@
-import type { Command } from "commander";
 import { joinLocalBlocks } from "../blocks/block.js";
 import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
 import { cutPrompt, type PromptContext, type PromptInput, tokenizePrompt } from "../engine/prompt.js";
 import { overrideBlockAttention } from "../model/block-attention-config.js";
 import { readBlockAttention } from "../model/open-model.js";
-import { addInputOptions, engineOption, type InputFlags, jsonOption } from "./options.js";
+import { command, type FlagsOf, toggle } from "./command.js";
+import { engineFlag, inputFlags, inputHelp } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
 import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
-
-export interface SegmentFlags extends InputFlags {
-  readonly model?: string;
-  readonly prefix?: string;
-  readonly json?: boolean;
-}
 
 interface ShownBlock {
   readonly text: string;
   readonly tokens: number;
 }
 
-/** Declares `segment`'s options. */
-export function segmentOptions(command: Command): Command {
-  return addInputOptions(command)
-    .addOption(engineOption("model"))
-    .addOption(engineOption("prefix"))
-    .addOption(jsonOption('one line of JSON for each prompt: {"blocks":[{"text","tokens"}],"warnings"}'));
-}
+const segmentFlags = {
+  ...inputFlags,
+  model: engineFlag("model"),
+  prefix: engineFlag("prefix"),
+  json: toggle('one line of JSON for each prompt: {"blocks":[{"text","tokens"}],"warnings"}'),
+};
+
+export const segmentCommand = command({
+  name: "segment",
+  summary: "Shows how prompts are cut into blocks.",
+  flags: segmentFlags,
+  run: runSegment,
+  help: `
+Examples:
+  block-attention segment --prompt "$(cat prompt.txt)"
+  block-attention segment --question "Who?" --documents passages.jsonl --json
+${inputHelp}`,
+});
 
 /** Shows how prompts are cut into blocks; a tokenizer is enough. @returns the exit code. */
-export async function runSegment(flags: SegmentFlags, terminal: Terminal): Promise<number> {
+async function runSegment(flags: FlagsOf<typeof segmentFlags>, terminal: Terminal): Promise<number> {
   using lines = await openPromptLines(flags, terminal);
   const context = await readPromptContext(flags.model ?? embeddedModelPath(), flags.prefix);
   const onPassedOver = passedOverNotes(terminal);

@@ -1,10 +1,24 @@
-import { type Command, Option } from "commander";
 import { serverSettings } from "../server/server-config.js";
-import { settingOption } from "./options.js";
+import { command, settingFlag, toggle } from "./command.js";
 import type { ServeFlags } from "./run-serve.js";
-import type { Terminal } from "./terminal.js";
 
-export const serveHelp = `
+export const serveCommand = command({
+  name: "serve",
+  summary: "Answers over HTTP, as OpenAI's API and the reference's.",
+  // Settings are not checked here: an error is to name the flag, the variable or the file that gave the value.
+  flags: {
+    config: { takes: "<file>", about: "settings as a JSON object (default: BLOCK_ATTENTION_CONFIG, or none)" },
+    waitReady: toggle("print the line when the model is loaded, not when the server listens"),
+    ...Object.fromEntries(
+      serverSettings.map(({ name, setting }) => [name, { ...settingFlag(setting), read: (text: string) => text }]),
+    ),
+  },
+  run: async (flags, terminal) => {
+    // The server's packages take longer to load than most commands take to run.
+    const { serve } = await import("./run-serve.js");
+    return serve(flags as ServeFlags, terminal);
+  },
+  help: `
 Every setting is also an environment variable, BLOCK_ATTENTION_STORE_BYTES for --store-bytes, and a key of the config
 file, "store_bytes". An option wins over the environment, that over the file.
 
@@ -15,22 +29,5 @@ finish; a second one ends at once.
 Examples:
   block-attention serve
   block-attention serve --model model.gguf --port 0 --store-bytes 2GiB
-  block-attention serve --host 0.0.0.0 --keys keys.txt --config server.json`;
-
-/** Declares `serve`'s options: the server's settings, from their own schema. */
-export function serveOptions(command: Command): Command {
-  command.addOption(
-    new Option("--config <file>", "settings as a JSON object (default: BLOCK_ATTENTION_CONFIG, or none)"),
-  );
-  command.addOption(new Option("--wait-ready", "print the line when the model is loaded, not when the server listens"));
-  // Not checked here: an error is to name the flag, the variable or the file that gave the value.
-  for (const { name, setting } of serverSettings) command.addOption(settingOption(name, setting).argParser(String));
-  return command;
-}
-
-/** Serves until it is told to end. @returns the exit code. */
-export async function runServe(flags: ServeFlags, terminal: Terminal): Promise<number> {
-  // The server's packages take longer to load than most commands take to run.
-  const { serve } = await import("./run-serve.js");
-  return serve(flags, terminal);
-}
+  block-attention serve --host 0.0.0.0 --keys keys.txt --config server.json`,
+});

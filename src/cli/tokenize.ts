@@ -1,31 +1,32 @@
-import { type Command, Option } from "commander";
 import { embeddedModelPath, loadTokenizer } from "../engine/model.js";
 import { UsageError } from "../files/usage-error.js";
-import { engineOption, inputOption, jsonOption } from "./options.js";
+import { command, type Flag, type FlagsOf, toggle } from "./command.js";
+import { engineFlag, linesFlag } from "./options.js";
 import { parseTextLine } from "./prompt-line.js";
 import { oneLine, openLines, runLines } from "./run-lines.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
 
-export interface TokenizeFlags {
-  readonly model?: string;
-  readonly input?: string;
-  readonly text?: string;
-  readonly special?: boolean;
-  readonly json?: boolean;
-}
+const tokenizeFlags = {
+  model: engineFlag("model"),
+  input: linesFlag('{"text"}'),
+  text: { takes: "<text>", about: "one text" } as Flag<string | undefined>,
+  special: toggle("recognize control tokens, which are read as text else"),
+  json: toggle('one line of JSON for each text: {"token_ids"}'),
+};
 
-/** Declares `tokenize`'s options. */
-export function tokenizeOptions(command: Command): Command {
-  return command
-    .addOption(engineOption("model"))
-    .addOption(inputOption('{"text"}'))
-    .addOption(new Option("--text <text>", "one text"))
-    .addOption(new Option("--special", "recognize control tokens, which are read as text else"))
-    .addOption(jsonOption('one line of JSON for each text: {"token_ids"}'));
-}
+export const tokenizeCommand = command({
+  name: "tokenize",
+  summary: "Tells texts' token ids, no BOS.",
+  flags: tokenizeFlags,
+  run: runTokenize,
+  help: `
+Examples:
+  block-attention tokenize --text "Hello world"
+  block-attention tokenize --model vocabulary.gguf --input texts.jsonl --json     a line is {"text": "…"}`,
+});
 
 /** Tells texts' token ids, no BOS. @returns the exit code. */
-export async function runTokenize(flags: TokenizeFlags, terminal: Terminal): Promise<number> {
+async function runTokenize(flags: FlagsOf<typeof tokenizeFlags>, terminal: Terminal): Promise<number> {
   const { input, text, special = false, json = false } = flags;
   if (input === undefined && text === undefined) {
     throw new UsageError("Cannot tokenize: there is no text, wanted --input or --text");

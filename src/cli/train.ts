@@ -1,6 +1,5 @@
 import { writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { type Command, Option } from "commander";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareFolder, prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
@@ -11,76 +10,82 @@ import { pythonFolder } from "../train/python-folder.js";
 import { runTrainer } from "../train/run-trainer.js";
 import { readSettings, type TrainerSettings } from "../train/settings.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
-import { flag, forceOption, jsonOption, repeatedFlag } from "./options.js";
+import { command, type FlagsOf, flag, mandatory, repeated, toggle } from "./command.js";
+import { forceFlag } from "./options.js";
 import { note, type Terminal } from "./terminal.js";
-import { commandPython, pythonOption } from "./trainer-python.js";
+import { commandPython, pythonFlag } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
 
 const dtypes = ["float32", "bfloat16", "float16"] as const;
 
+const settingsFlags = {
+  config: mandatory(flag("<file>", "the settings, JSON; docs/fine-tuning.md names them all", someWords)),
+  set: repeated("<key=value>", "a setting over the file's, as section.key=value", someWords),
+};
+
+const trainFlags = {
+  ...settingsFlags,
+  processes: flag("<n>", "processes on this machine, one a GPU, under torchrun (default: 1)", wholeNumber(1, 1024)),
+  new: toggle("refuse to go on from a checkpoint of the run"),
+  python: pythonFlag,
+  json: toggle("each event as a line of JSON"),
+};
+
+export const trainCommand = command({
+  name: "train",
+  summary: "Trains a model in both modes, or goes on from its last checkpoint.",
+  flags: trainFlags,
+  run: runTrain,
+  help: `
+Examples:
+  block-attention train --config python/configs/block_ft.json
+  block-attention train --config run.json --set training.steps=100 --set model.path=./Tulu3-SFT --processes 8
+
+Ctrl-C ends after the step with a checkpoint; the same command goes on from there. docs/fine-tuning.md tells the rest.`,
+});
+
+const tokenizerFlags = {
+  ...settingsFlags,
+  output: flag("<folder>", "the folder to write (default: tokenizer, in the run's folder)", someWords),
+  force: forceFlag,
+  python: pythonFlag,
+};
+
+export const trainTokenizerCommand = command({
+  name: "train-tokenizer",
+  summary: "Trains the tokenizer of a settings file alone.",
+  flags: tokenizerFlags,
+  run: runTrainTokenizer,
+  help: `
+Examples:
+  block-attention train-tokenizer --config run.json --output ./tokenizer`,
+});
+
+const exportFlags = {
+  checkpoint: mandatory(flag("<folder>", "a checkpoint of a run", someWords)),
+  output: mandatory(flag("<folder>", "the folder to write", someWords)),
+  force: forceFlag,
+  dtype: flag("<type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`, oneOfTexts(dtypes)),
+  python: pythonFlag,
+};
+
+export const exportCommand = command({
+  name: "export",
+  summary: "Writes a training checkpoint as a Hugging Face folder.",
+  flags: exportFlags,
+  run: runExport,
+  help: `
+Examples:
+  block-attention export --checkpoint runs/mine/checkpoint-500 --output ./model`,
+});
+
 interface TrainerFlags {
-  readonly python?: string;
-  readonly verbose?: boolean;
-}
-
-interface SettingsFlags extends TrainerFlags {
-  readonly config: string;
-  readonly set?: readonly string[];
-}
-
-export interface TrainFlags extends SettingsFlags {
-  readonly processes?: number;
-  readonly new?: boolean;
-  readonly json?: boolean;
-}
-
-export interface TrainTokenizerFlags extends SettingsFlags {
-  readonly output?: string;
-  readonly force?: boolean;
-}
-
-export interface ExportFlags extends TrainerFlags {
-  readonly checkpoint: string;
-  readonly output: string;
-  readonly force?: boolean;
-  readonly dtype?: string;
-}
-
-/** Declares `train`'s options. */
-export function trainOptions(command: Command): Command {
-  return addSettingsOptions(command)
-    .addOption(
-      flag(
-        "--processes <n>",
-        "processes on this machine, one a GPU, under torchrun (default: 1)",
-        wholeNumber(1, 1024),
-      ),
-    )
-    .addOption(new Option("--new", "refuse to go on from a checkpoint of the run"))
-    .addOption(pythonOption())
-    .addOption(jsonOption("each event as a line of JSON"));
-}
-
-/** Declares `train-tokenizer`'s options. */
-export function trainTokenizerOptions(command: Command): Command {
-  return addSettingsOptions(command)
-    .addOption(flag("--output <folder>", "the folder to write (default: tokenizer, in the run's folder)", someWords))
-    .addOption(forceOption())
-    .addOption(pythonOption());
-}
-
-/** Declares `export`'s options. */
-export function exportOptions(command: Command): Command {
-  return command
-    .addOption(flag("--checkpoint <folder>", "a checkpoint of a run", someWords).makeOptionMandatory())
-    .addOption(flag("--output <folder>", "the folder to write", someWords).makeOptionMandatory())
-    .addOption(forceOption())
-    .addOption(flag("--dtype <type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`, oneOfTexts(dtypes)))
-    .addOption(pythonOption());
+  readonly python: string | undefined;
+  readonly verbose?: boolean | undefined;
 }
 
 /** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
-export async function runTrain(flags: TrainFlags, terminal: Terminal): Promise<number> {
+async function runTrain(flags: FlagsOf<typeof trainFlags>, terminal: Terminal): Promise<number> {
   const settings = await settingsOf(flags);
   const processes = flags.processes ?? 1;
   await checkRun(settings, processes, flags.new ?? false);
@@ -111,7 +116,7 @@ async function drawCurve(run: string, terminal: Terminal): Promise<void> {
 }
 
 /** Trains a tokenizer alone. @returns the trainer's exit code. */
-export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Terminal): Promise<number> {
+async function runTrainTokenizer(flags: FlagsOf<typeof tokenizerFlags>, terminal: Terminal): Promise<number> {
   const { config, force } = flags;
   const { tokenizer, output_folder, run_name } = await settingsOf(flags);
   if (tokenizer === null) throw new Error(`Cannot train a tokenizer: ${quote(config)} has no "tokenizer"`);
@@ -128,7 +133,7 @@ export async function runTrainTokenizer(flags: TrainTokenizerFlags, terminal: Te
 }
 
 /** Writes a checkpoint as a Hugging Face folder. @returns the trainer's exit code. */
-export async function runExport(flags: ExportFlags, terminal: Terminal): Promise<number> {
+async function runExport(flags: FlagsOf<typeof exportFlags>, terminal: Terminal): Promise<number> {
   await checkCheckpoint(flags.checkpoint);
   await prepareFolder(flags.output, [flags.checkpoint], "config.json", flags.force);
   const dtype = flags.dtype === undefined ? [] : ["--dtype", flags.dtype];
@@ -136,24 +141,12 @@ export async function runExport(flags: ExportFlags, terminal: Terminal): Promise
   return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { stage: "Exporting", args });
 }
 
-function addSettingsOptions(command: Command): Command {
-  return command
-    .addOption(
-      flag(
-        "--config <file>",
-        "the settings, JSON; docs/fine-tuning.md names them all",
-        someWords,
-      ).makeOptionMandatory(),
-    )
-    .addOption(repeatedFlag("--set <key=value>", "a setting over the file's, as section.key=value", someWords));
-}
-
 /** The settings that the trainer will read, checked before anything is installed for it. */
-function settingsOf({ config, set = [] }: SettingsFlags): Promise<TrainerSettings> {
+function settingsOf({ config, set = [] }: FlagsOf<typeof settingsFlags>): Promise<TrainerSettings> {
   return readSettings(config, set, pythonFolder());
 }
 
-function settingsArgs({ config, set = [] }: SettingsFlags): string[] {
+function settingsArgs({ config, set = [] }: FlagsOf<typeof settingsFlags>): string[] {
   return ["--config", config, ...set.flatMap((each) => ["--set", each])];
 }
 

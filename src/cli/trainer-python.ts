@@ -1,20 +1,20 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
-import type { Option } from "commander";
 import { someWords } from "../files/settings.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
-import { flag } from "./options.js";
+import { flag } from "./command.js";
 import { StatusLine } from "./progress-bar.js";
 import { formatBytes, note, type Terminal } from "./terminal.js";
 
 const pythonVariable = "BLOCK_ATTENTION_PYTHON";
 
-export function pythonOption(): Option {
-  const about = `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`;
-  return flag("--python <path>", about, someWords);
-}
+export const pythonFlag = flag(
+  "<path>",
+  `a Python that has the trainer's packages (default: ${pythonVariable}, or an environment made on first use)`,
+  someWords,
+);
 
 /**
  * The Python that a command runs on, and the folder of the project's package for it.
