@@ -73,9 +73,7 @@ const rowSchema = z.strictObject({
 export async function readTableRows(path: string): Promise<TableRow[]> {
   const value = { rows: await readJson(path) };
   const parsed = z.object({ rows: z.array(rowSchema).min(1) }).safeParse(value);
-  if (!parsed.success) {
-    throw new Error(`Cannot use ${quote(path)}: ${issueSentence(parsed.error, value)}`);
-  }
+  if (!parsed.success) throw new Error(`Cannot use ${quote(path)}: ${issueSentence(parsed.error, value)}`);
   const rows = parsed.data.rows.map((row) => ({
     ...row,
     model: resolve(dirname(path), row.model),

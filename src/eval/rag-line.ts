@@ -102,9 +102,7 @@ async function readLines<T>(
     }
     if (lines.length >= limit) break;
   }
-  if (lines.length === 0) {
-    throw new Error(errors[0] ?? `Cannot use ${quote(path)}: it holds no lines`);
-  }
+  if (lines.length === 0) throw new Error(errors[0] ?? `Cannot use ${quote(path)}: it holds no lines`);
   return { lines, numBad, errors };
 }
 

@@ -98,9 +98,7 @@ const defaultMaxBytes = 2 ** 26;
 
 /** UTF-8 or text as text, without a byte order mark. Validity is looked at apart: it is cheap, a decoder that does is not. */
 function decode(source: string | Uint8Array, what: string): string {
-  if (typeof source === "string") {
-    return source.startsWith("\ufeff") ? source.slice(1) : source;
-  }
+  if (typeof source === "string") return source.startsWith("\ufeff") ? source.slice(1) : source;
   if (!isUtf8(source)) throw new InputRangeError(`Cannot read ${what}: it is not UTF-8`);
   const bytes = withoutMark(source);
   return isAscii(bytes) ? latin1(bytes) : asBuffer(bytes).toString("utf8");

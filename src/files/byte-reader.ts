@@ -48,9 +48,7 @@ export class ByteReader {
    * @throws Error if the file ends before.
    */
   async need(byteLength: number, what: string): Promise<void> {
-    if (this.has(byteLength)) {
-      return;
-    }
+    if (this.has(byteLength)) return;
     if (!(byteLength <= this.remaining)) {
       throw new Error(
         `Cannot read ${quote(this.path)}: ${what} at byte ${this.offset} takes ${byteLength} bytes, ${this.remaining} are left`,
@@ -127,17 +125,13 @@ export class ByteReader {
     while (i < end && (this.#window[i] ?? 0) < 0x80) {
       i += 1;
     }
-    if (i === end) {
-      return this.#window.toString("latin1", at, end);
-    }
+    if (i === end) return this.#window.toString("latin1", at, end);
     return isUtf8(this.#window.subarray(at, end)) ? this.#window.toString("utf8", at, end) : undefined;
   }
 
   /** Whether a text that is led by its length in 64 bits lies in the window, length and all. */
   hasText(): boolean {
-    if (!this.has(8)) {
-      return false;
-    }
+    if (!this.has(8)) return false;
     const high = this.#window.readUInt32LE(this.#next + 4);
     return high === 0 && this.has(8 + this.#window.readUInt32LE(this.#next));
   }

@@ -26,9 +26,7 @@ export function readInteger(
   max: number = Number.MAX_SAFE_INTEGER,
 ): number | undefined {
   const value = fields.get(key) ?? undefined;
-  if (value === undefined) {
-    return undefined;
-  }
+  if (value === undefined) return undefined;
   if (typeof value !== "number" || !Number.isSafeInteger(value) || value < min || value > max) {
     throw wrongValue(
       fields,
@@ -42,9 +40,7 @@ export function readInteger(
 /** @throws Error if the key is there and no finite number above 0. */
 export function readPositive(fields: Fields, key: string): number | undefined {
   const value = fields.get(key) ?? undefined;
-  if (value === undefined) {
-    return undefined;
-  }
+  if (value === undefined) return undefined;
   if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) {
     throw wrongValue(fields, key, "a number above 0");
   }
@@ -54,29 +50,21 @@ export function readPositive(fields: Fields, key: string): number | undefined {
 /** @throws Error if the key is there and neither true nor false. */
 export function readBoolean(fields: Fields, key: string): boolean | undefined {
   const value = fields.get(key) ?? undefined;
-  if (value === undefined || typeof value === "boolean") {
-    return value;
-  }
+  if (value === undefined || typeof value === "boolean") return value;
   throw wrongValue(fields, key, "true or false");
 }
 
 /** @throws Error if the key is there and no text, or a text with a lone surrogate. */
 export function readText(fields: Fields, key: string): string | undefined {
   const value = fields.get(key) ?? undefined;
-  if (value === undefined) {
-    return undefined;
-  }
-  if (typeof value !== "string" || !value.isWellFormed()) {
-    throw wrongValue(fields, key, "a text");
-  }
+  if (value === undefined) return undefined;
+  if (typeof value !== "string" || !value.isWellFormed()) throw wrongValue(fields, key, "a text");
   return value;
 }
 
 /** @throws Error if `value` is undefined: the key is missing. */
 export function required<T>(fields: Fields, key: string, value: T | undefined): T {
-  if (value === undefined) {
-    throw new Error(`Cannot read ${fields.where}: ${quote(key)} is missing`);
-  }
+  if (value === undefined) throw new Error(`Cannot read ${fields.where}: ${quote(key)} is missing`);
   return value;
 }
 

@@ -86,13 +86,9 @@ const maxDimensions = 4;
 async function readVersion(reader: ByteReader, path: string): Promise<2 | 3> {
   await reader.need(8, "the start of a GGUF file");
   const magic = reader.takeUint32();
-  if (magic !== 0x46554747) {
-    throw new Error(`Cannot read ${quote(path)}: it does not start with "GGUF"`);
-  }
+  if (magic !== 0x46554747) throw new Error(`Cannot read ${quote(path)}: it does not start with "GGUF"`);
   const version = reader.takeUint32();
-  if (version === 2 || version === 3) {
-    return version;
-  }
+  if (version === 2 || version === 3) return version;
   if (version !== 0 && (version & 0xffff) === 0) {
     throw new Error(`Cannot read ${quote(path)}: it is a big-endian GGUF file, only little-endian ones are read`);
   }
@@ -121,9 +117,7 @@ async function readText(reader: ByteReader, path: string, what: string, maxBytes
 
 function takeText(reader: ByteReader, byteLength: number, path: string, what: string): string {
   const text = reader.takeText(byteLength);
-  if (text === undefined) {
-    throw new Error(`Cannot read ${quote(path)}: ${what} is not UTF-8`);
-  }
+  if (text === undefined) throw new Error(`Cannot read ${quote(path)}: ${what} is not UTF-8`);
   return text;
 }
 
@@ -240,9 +234,7 @@ async function readTensorHeaders(reader: ByteReader, path: string, numTensors: n
   const names = new Set<string>();
   for (let i = 0; i < numTensors; i += 1) {
     const name = await readText(reader, path, `the name of tensor ${i + 1}`, maxNameBytes);
-    if (names.has(name)) {
-      throw new Error(`Cannot read ${quote(path)}: there are two tensors ${quote(name)}`);
-    }
+    if (names.has(name)) throw new Error(`Cannot read ${quote(path)}: there are two tensors ${quote(name)}`);
     names.add(name);
     await reader.need(4, `the number of dimensions of ${quote(name)}`);
     const numDimensions = reader.takeUint32();

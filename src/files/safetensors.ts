@@ -31,9 +31,7 @@ export async function readSafetensorsFolder(folder: string): Promise<Safetensors
     const path = join(folder, singleFile);
     return { tensors: await readSafetensors(path), files: [path] };
   }
-  if (names.has(indexFile)) {
-    return readShards(folder);
-  }
+  if (names.has(indexFile)) return readShards(folder);
   const other = [...names].find((name) => /\.(bin|pt|pth|h5|msgpack)$/.test(name));
   throw new Error(
     `Cannot read the weights in ${quote(folder)}: neither "${singleFile}" nor "${indexFile}" is there${other === undefined ? "" : `, and ${quote(other)} is not read: save the model as safetensors`}`,
@@ -50,9 +48,7 @@ export async function readSafetensors(path: string): Promise<ReadonlyMap<string,
   const { handle, size } = await openRegularFile(path);
   try {
     const what = `the header of ${quote(path)}`;
-    if (size < 8) {
-      throw new Error(`Cannot read ${quote(path)}: it has ${size} bytes, a safetensors file has 8 or more`);
-    }
+    if (size < 8) throw new Error(`Cannot read ${quote(path)}: it has ${size} bytes, a safetensors file has 8 or more`);
     const lengthBytes = new Uint8Array(8);
     await readFully(handle, lengthBytes, 0, path);
     const claimed = new DataView(lengthBytes.buffer).getBigUint64(0, true);
@@ -79,9 +75,7 @@ async function readShards(folder: string): Promise<SafetensorsSource> {
   const indexPath = join(folder, indexFile);
   const index = await readJson(indexPath, { maxDepth: 8, uniqueKeys: true });
   const weightMap = isJsonObject(index) ? Object.entries(index).find(([key]) => key === "weight_map")?.[1] : undefined;
-  if (!isJsonObject(weightMap)) {
-    throw new Error(`Cannot read ${quote(indexPath)}: "weight_map" is no object`);
-  }
+  if (!isJsonObject(weightMap)) throw new Error(`Cannot read ${quote(indexPath)}: "weight_map" is no object`);
   const shardOf = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {
     // A plain name: an index from outside must not lead out of its folder.
@@ -130,9 +124,7 @@ function placeTensors(
   dataStart: number,
   fileSize: number,
 ): ReadonlyMap<string, FileTensor> {
-  if (!isJsonObject(header)) {
-    throw new Error(`Cannot read the header of ${quote(path)}: it is no object`);
-  }
+  if (!isJsonObject(header)) throw new Error(`Cannot read the header of ${quote(path)}: it is no object`);
   const placed = Object.entries(header)
     .filter(([name]) => name !== "__metadata__")
     .map(([name, value]) => readTensorHeader(name, value, path))

@@ -43,12 +43,8 @@ export function parseBlockAttentionConfig(
   value: JsonValue | undefined,
   where: string,
 ): BlockAttentionConfig | undefined {
-  if (value === undefined || value === null) {
-    return undefined;
-  }
-  if (!isJsonObject(value)) {
-    throw new Error(`Cannot read ${where}: "block_attention" is no object`);
-  }
+  if (value === undefined || value === null) return undefined;
+  if (!isJsonObject(value)) throw new Error(`Cannot read ${where}: "block_attention" is no object`);
   const fields = objectFields(`"block_attention" of ${where}`, value);
   const rag = fields.get("rag_prompt") as JsonValue | undefined;
   if (rag !== undefined && rag !== null && !isJsonObject(rag)) {
@@ -72,9 +68,7 @@ export function readGgufBlockAttention(metadata: GgufMetadata, where: string): B
   const start = "block_attention.";
   const ragStart = `${start}rag_prompt.`;
   const keys = [...metadata.keys()].filter((key) => key.startsWith(start));
-  if (keys.length === 0) {
-    return undefined;
-  }
+  if (keys.length === 0) return undefined;
   const fields: Fields = { where: `"${start}*" of ${where}`, get: (key) => metadata.get(start + key) };
   const ragFields: Fields = { where: `"${ragStart}*" of ${where}`, get: (key) => metadata.get(ragStart + key) };
   const version = readVersion(fields);
@@ -100,18 +94,14 @@ export function overrideBlockAttention(
   own: BlockAttentionConfig | undefined,
   { prefix, trainedModes }: BlockAttentionOverride,
 ): BlockAttentionConfig | undefined {
-  if (prefix === undefined && trainedModes === undefined) {
-    return own;
-  }
+  if (prefix === undefined && trainedModes === undefined) return own;
   if (prefix !== undefined && prefix.length > longestText) {
     throw new RangeError(
       `Cannot override the prefix: it has ${prefix.length} UTF-16 units, at most ${longestText} are taken`,
     );
   }
   const modes = trainedModes ?? own?.modes ?? attentionModes;
-  if (modes.length === 0) {
-    throw new RangeError("Cannot override the trained modes: none is given");
-  }
+  if (modes.length === 0) throw new RangeError("Cannot override the trained modes: none is given");
   return { ...own, version: 1, prefix: prefix ?? own?.prefix ?? "", modes };
 }
 
@@ -119,18 +109,14 @@ const ragKeys = ["preamble", "passage", "final"];
 
 function readVersion(fields: Fields): 1 {
   const version = required(fields, "version", readInteger(fields, "version", 0));
-  if (version !== 1) {
-    throw new Error(`Cannot read ${fields.where}: its version is ${version}, version 1 is read`);
-  }
+  if (version !== 1) throw new Error(`Cannot read ${fields.where}: its version is ${version}, version 1 is read`);
   return version;
 }
 
 function readConfig(version: 1, fields: Fields, ragFields: Fields | undefined): BlockAttentionConfig {
   const prefix = required(fields, "prefix", readShortText(fields, "prefix"));
   const modes = readModes(fields);
-  if (ragFields === undefined) {
-    return { version, prefix, modes };
-  }
+  if (ragFields === undefined) return { version, prefix, modes };
   const texts = ragKeys.map((key) => [key, readShortText(ragFields, key)]).filter(([, text]) => text !== undefined);
   return { version, prefix, modes, ragPrompt: Object.fromEntries(texts) };
 }

@@ -22,9 +22,7 @@ import type { RopeScaling } from "./rope.js";
 export async function openGgufModel(path: string): Promise<ModelSource> {
   const file = await readGguf(resolve(path));
   const where = quote(file.path);
-  if (file.tensors.size === 0) {
-    throw new Error(`Cannot read ${where}: it holds only a vocabulary, no tensors`);
-  }
+  if (file.tensors.size === 0) throw new Error(`Cannot read ${where}: it holds only a vocabulary, no tensors`);
   const { architecture, config } = await readConfig(file, where);
   const tensors = pickTensors(
     architecture,
@@ -208,9 +206,7 @@ async function readScaling(
         );
       }
       const linearFactor = type === "none" ? 1 : factor;
-      if (factors !== undefined) {
-        return { kind: "factors", factors: factors.map((divisor) => divisor * linearFactor) };
-      }
+      if (factors !== undefined) return { kind: "factors", factors: factors.map((divisor) => divisor * linearFactor) };
       return linearFactor === 1 ? { kind: "none" } : { kind: "linear", factor: linearFactor };
     }
     case "yarn":
@@ -238,9 +234,7 @@ function readYarn(
 ): RopeScaling {
   const extFactor = fields.get(key("yarn_ext_factor")) ?? 1;
   // -1 is llama.cpp's "not set", which means 1 for YaRN.
-  if (extFactor !== 1 && extFactor !== -1) {
-    throw wrongValue(fields, key("yarn_ext_factor"), "1");
-  }
+  if (extFactor !== 1 && extFactor !== -1) throw wrongValue(fields, key("yarn_ext_factor"), "1");
   const multiplier = fields.get(key("yarn_log_multiplier"))
     ? readPositive(fields, key("yarn_log_multiplier"))
     : undefined;
@@ -261,9 +255,7 @@ function readYarn(
 /** The numbers of `rope_freqs.weight`, which llama3 scaling becomes in GGUF; undefined where there is none. */
 async function readFactors(file: GgufFile, headSize: number): Promise<readonly number[] | undefined> {
   const tensor: FileTensor | undefined = file.tensors.get(ropeFactorsName);
-  if (tensor === undefined) {
-    return undefined;
-  }
+  if (tensor === undefined) return undefined;
   const where = quote(file.path);
   if (tensor.kind === "unreadable" || tensor.entry.type !== "F32") {
     throw new Error(`Cannot read ${where}: the type of tensor ${quote(ropeFactorsName)} is not F32`);

@@ -31,9 +31,7 @@ export function parseHuggingFaceConfig(
   json: JsonValue,
   where: string,
 ): { readonly architecture: Architecture; readonly config: ModelConfig } {
-  if (!isJsonObject(json)) {
-    throw new Error(`Cannot read ${where}: it is no object`);
-  }
+  if (!isJsonObject(json)) throw new Error(`Cannot read ${where}: it is no object`);
   const fields = objectFields(where, json);
   const architecture = readArchitecture(fields);
   const traits = architecture.huggingFace;
@@ -109,17 +107,13 @@ function needCount(fields: Fields, key: string): number {
 }
 
 function readNumKvHeads(fields: Fields, numHeads: number, fallback: number | undefined): number {
-  if (fields.get("num_key_value_heads") === undefined && fallback !== undefined) {
-    return fallback;
-  }
+  if (fields.get("num_key_value_heads") === undefined && fallback !== undefined) return fallback;
   return readInteger(fields, "num_key_value_heads", 1, maxCount) ?? numHeads;
 }
 
 function readLayerTypes(fields: Fields, numLayers: number): readonly string[] | undefined {
   const value: unknown = fields.get("layer_types") ?? undefined;
-  if (value === undefined) {
-    return undefined;
-  }
+  if (value === undefined) return undefined;
   const known = ["full_attention", "sliding_attention"];
   if (!Array.isArray(value) || value.length !== numLayers || !value.every((type) => known.includes(type))) {
     throw wrongValue(
@@ -189,9 +183,7 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
 function refuseUnreadSettings(fields: Fields, { name, huggingFace }: Architecture): void {
   const { reads = [], noBiases = [] } = huggingFace;
   const activation = readText(fields, "hidden_act") ?? "silu";
-  if (activation !== "silu" && !reads.includes("hidden_act")) {
-    throw wrongValue(fields, "hidden_act", '"silu"');
-  }
+  if (activation !== "silu" && !reads.includes("hidden_act")) throw wrongValue(fields, "hidden_act", '"silu"');
   for (const [key, harmless] of unreadSettings) {
     const value = fields.get(key) as JsonValue | undefined;
     const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;

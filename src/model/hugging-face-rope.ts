@@ -44,9 +44,7 @@ export function parseHuggingFaceRope(
       ({ value }) => value !== undefined && value !== null && !(isJsonObject(value) && Object.keys(value).length === 0),
     );
   const read = found.map(({ key, value }) => {
-    if (!isJsonObject(value)) {
-      throw wrongValue(top, key, "an object");
-    }
+    if (!isJsonObject(value)) throw wrongValue(top, key, "an object");
     return parseParameters(
       objectFields(`${quote(key)} of ${where}`, value),
       Object.keys(value),
@@ -126,9 +124,7 @@ function parseParameters(
 const totalLengthKinds: ReadonlySet<string> = new Set(["dynamic", "longrope", "su"]);
 
 function parseScaling(kind: string, fields: Fields, top: Fields, maxPositions: number): RopeScaling {
-  if (kind === "default") {
-    return { kind: "none" };
-  }
+  if (kind === "default") return { kind: "none" };
   // The key beside the RoPE parameters comes first, as in Transformers.
   const originalContextLength =
     readInteger(top, "original_max_position_embeddings", 1) ??
@@ -139,9 +135,7 @@ function parseScaling(kind: string, fields: Fields, top: Fields, maxPositions: n
     return parseYarn(fields, givenFactor ?? maxPositions / originalContextLength, originalContextLength);
   }
   const factor = required(fields, "factor", givenFactor);
-  if (kind === "linear") {
-    return { kind: "linear", factor };
-  }
+  if (kind === "linear") return { kind: "linear", factor };
   const lowFrequencyFactor = required(fields, "low_freq_factor", readPositive(fields, "low_freq_factor"));
   const highFrequencyFactor = required(fields, "high_freq_factor", readPositive(fields, "high_freq_factor"));
   if (highFrequencyFactor <= lowFrequencyFactor) {
@@ -158,9 +152,7 @@ function parseYarn(fields: Fields, factor: number, originalContextLength: number
     mscale && mscaleAllDim
       ? yarnMagnitude(factor, mscale) / yarnMagnitude(factor, mscaleAllDim)
       : yarnMagnitude(factor);
-  if (!(recommended > 0)) {
-    throw wrongValue(fields, "mscale", "a number that keeps the attention factor above 0");
-  }
+  if (!(recommended > 0)) throw wrongValue(fields, "mscale", "a number that keeps the attention factor above 0");
   return {
     kind: "yarn",
     factor,

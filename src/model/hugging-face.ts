@@ -23,9 +23,7 @@ export async function openHuggingFace(folder: string): Promise<ModelSource> {
   const generationPath = join(path, "generation_config.json");
   if (await pathExists(generationPath)) {
     const generation = await readJson(generationPath);
-    if (!isJsonObject(generation)) {
-      throw new Error(`Cannot read ${quote(generationPath)}: it is no object`);
-    }
+    if (!isJsonObject(generation)) throw new Error(`Cannot read ${quote(generationPath)}: it is no object`);
     for (const id of readEndTokenIds(generation, quote(generationPath))) {
       endTokenIds.add(id);
     }

@@ -27,9 +27,7 @@ export function pickTensors(
   for (const needed of architecture.tensors(config)) {
     const found = needed[nameInFile];
     const tensor = inFile.get(found);
-    if (tensor === undefined) {
-      throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);
-    }
+    if (tensor === undefined) throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);
     picked.set(needed.name, checkTensor(tensor, needed, where));
     used.add(found);
   }

@@ -102,12 +102,8 @@ function scaleLlama3(frequency: number, scaling: Extract<RopeScaling, { kind: "l
   const { factor, lowFrequencyFactor, highFrequencyFactor, originalContextLength } = scaling;
   // How often the pair turns over the original context.
   const numTurns = (originalContextLength * frequency) / (2 * Math.PI);
-  if (numTurns < lowFrequencyFactor) {
-    return frequency / factor;
-  }
-  if (numTurns > highFrequencyFactor) {
-    return frequency;
-  }
+  if (numTurns < lowFrequencyFactor) return frequency / factor;
+  if (numTurns > highFrequencyFactor) return frequency;
   const smooth = (numTurns - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor);
   return ((1 - smooth) * frequency) / factor + smooth * frequency;
 }

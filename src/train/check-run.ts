@@ -98,9 +98,7 @@ export async function checkCheckpoint(folder: string): Promise<void> {
   if (names.includes("adapter_config.json")) return;
   if (!names.includes("config.json")) throw cannot('it is no checkpoint, it has no "config.json"');
   const config = await readObject(join(folder, "config.json"));
-  if (!isJsonObject(config.block_attention ?? null)) {
-    throw cannot('its config.json has no "block_attention"');
-  }
+  if (!isJsonObject(config.block_attention ?? null)) throw cannot('its config.json has no "block_attention"');
 }
 
 /** What describeFileError() says after the colon. */

@@ -115,9 +115,7 @@ async function askPython(
   onLines(child.stderr, (line) => errors.push(line));
   const end = await endOf(child);
   signal.throwIfAborted();
-  if (end.kind !== "exited" || end.code !== 0) {
-    return { kind: "unusable", reason: describeEnd(end, errors.at(-1)) };
-  }
+  if (end.kind !== "exited" || end.code !== 0) return { kind: "unusable", reason: describeEnd(end, errors.at(-1)) };
   try {
     const { version, missing } = parseJson(lines.at(-1) ?? "", "Python's answer") as {
       version: [number, number];
