@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import { type JsonValue, parseJson } from "./bounded-json.js";
 
 /** A line or an element as its bytes, whose memory its neighbours share, or why they could not be read. */
@@ -83,5 +84,23 @@ export function parsePart(part: InputPart): InputLine {
     return { kind: "value", number, value: parseJson(bytes, what, { uniqueKeys: true }) };
   } catch (error) {
     return { kind: "bad", number, error: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** A stream's bytes as they come. The stream ends with its reader. @throws Error if the stream fails; the signal's reason. */
+export async function* readChunks(stream: Readable, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
+  const stop = () => stream.destroy();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    signal.throwIfAborted();
+    for await (const chunk of stream as AsyncIterable<Uint8Array | string>) {
+      yield typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stream.destroy();
   }
 }

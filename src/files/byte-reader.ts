@@ -5,6 +5,9 @@ import { readFully } from "./read-range.js";
 
 const windowBytes = 2 ** 20;
 
+const numberBytes = { UInt8: 1, Int8: 1, UInt16LE: 2, Int16LE: 2, UInt32LE: 4, Int32LE: 4, FloatLE: 4, DoubleLE: 8 };
+type NumberKind = keyof typeof numberBytes;
+
 /**
  * Reads a file's little-endian values from its start, a window at a time, never past `limit`.
  *
@@ -63,36 +66,9 @@ export class ByteReader {
     this.#window = window;
   }
 
-  takeUint8(): number {
-    return this.#window.readUInt8(this.#advance(1));
-  }
-
-  takeInt8(): number {
-    return this.#window.readInt8(this.#advance(1));
-  }
-
-  takeUint16(): number {
-    return this.#window.readUInt16LE(this.#advance(2));
-  }
-
-  takeInt16(): number {
-    return this.#window.readInt16LE(this.#advance(2));
-  }
-
-  takeUint32(): number {
-    return this.#window.readUInt32LE(this.#advance(4));
-  }
-
-  takeInt32(): number {
-    return this.#window.readInt32LE(this.#advance(4));
-  }
-
-  takeFloat32(): number {
-    return this.#window.readFloatLE(this.#advance(4));
-  }
-
-  takeFloat64(): number {
-    return this.#window.readDoubleLE(this.#advance(8));
+  /** The next number of a kind that Buffer reads. */
+  take(kind: NumberKind): number {
+    return this.#window[`read${kind}`](this.#advance(numberBytes[kind]));
   }
 
   /** An unsigned 64-bit number: a bigint only where a number would lose digits. */

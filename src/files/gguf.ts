@@ -85,9 +85,9 @@ const maxDimensions = 4;
 
 async function readVersion(reader: ByteReader, path: string): Promise<2 | 3> {
   await reader.need(8, "the start of a GGUF file");
-  const magic = reader.takeUint32();
+  const magic = reader.take("UInt32LE");
   if (magic !== 0x46554747) throw new Error(`Cannot read ${quote(path)}: it does not start with "GGUF"`);
-  const version = reader.takeUint32();
+  const version = reader.take("UInt32LE");
   if (version === 2 || version === 3) return version;
   if (version !== 0 && (version & 0xffff) === 0) {
     throw new Error(`Cannot read ${quote(path)}: it is a big-endian GGUF file, only little-endian ones are read`);
@@ -129,16 +129,16 @@ interface NumberType {
 
 /** By the format's number of the type. */
 const numberTypes: ReadonlyMap<number, NumberType> = new Map<number, NumberType>([
-  [0, { bytes: 1, take: (reader) => reader.takeUint8(), takeArray: (bytes) => new Uint8Array(bytes) }],
-  [1, { bytes: 1, take: (reader) => reader.takeInt8(), takeArray: (bytes) => new Int8Array(bytes) }],
-  [2, { bytes: 2, take: (reader) => reader.takeUint16(), takeArray: (bytes) => new Uint16Array(bytes) }],
-  [3, { bytes: 2, take: (reader) => reader.takeInt16(), takeArray: (bytes) => new Int16Array(bytes) }],
-  [4, { bytes: 4, take: (reader) => reader.takeUint32(), takeArray: (bytes) => new Uint32Array(bytes) }],
-  [5, { bytes: 4, take: (reader) => reader.takeInt32(), takeArray: (bytes) => new Int32Array(bytes) }],
-  [6, { bytes: 4, take: (reader) => reader.takeFloat32(), takeArray: (bytes) => new Float32Array(bytes) }],
+  [0, { bytes: 1, take: (reader) => reader.take("UInt8"), takeArray: (bytes) => new Uint8Array(bytes) }],
+  [1, { bytes: 1, take: (reader) => reader.take("Int8"), takeArray: (bytes) => new Int8Array(bytes) }],
+  [2, { bytes: 2, take: (reader) => reader.take("UInt16LE"), takeArray: (bytes) => new Uint16Array(bytes) }],
+  [3, { bytes: 2, take: (reader) => reader.take("Int16LE"), takeArray: (bytes) => new Int16Array(bytes) }],
+  [4, { bytes: 4, take: (reader) => reader.take("UInt32LE"), takeArray: (bytes) => new Uint32Array(bytes) }],
+  [5, { bytes: 4, take: (reader) => reader.take("Int32LE"), takeArray: (bytes) => new Int32Array(bytes) }],
+  [6, { bytes: 4, take: (reader) => reader.take("FloatLE"), takeArray: (bytes) => new Float32Array(bytes) }],
   [10, { bytes: 8, take: (reader) => reader.takeUint64(), takeArray: (bytes) => new BigUint64Array(bytes) }],
   [11, { bytes: 8, take: (reader) => reader.takeInt64(), takeArray: (bytes) => new BigInt64Array(bytes) }],
-  [12, { bytes: 8, take: (reader) => reader.takeFloat64(), takeArray: (bytes) => new Float64Array(bytes) }],
+  [12, { bytes: 8, take: (reader) => reader.take("DoubleLE"), takeArray: (bytes) => new Float64Array(bytes) }],
 ]);
 const boolType = 7;
 const stringType = 8;
@@ -147,7 +147,7 @@ const arrayType = 9;
 async function readValue(reader: ByteReader, path: string, key: string): Promise<GgufValue> {
   const what = `the value of ${quote(key)}`;
   await reader.need(4, `the type of ${quote(key)}`);
-  const type = reader.takeUint32();
+  const type = reader.take("UInt32LE");
   const numberType = numberTypes.get(type);
   if (numberType !== undefined) {
     await reader.need(numberType.bytes, what);
@@ -156,7 +156,7 @@ async function readValue(reader: ByteReader, path: string, key: string): Promise
   switch (type) {
     case boolType:
       await reader.need(1, what);
-      return reader.takeUint8() !== 0;
+      return reader.take("UInt8") !== 0;
     case stringType:
       return readText(reader, path, what, maxTextBytes);
     case arrayType:
@@ -170,7 +170,7 @@ async function readValue(reader: ByteReader, path: string, key: string): Promise
 
 async function readArray(reader: ByteReader, path: string, key: string): Promise<GgufValue> {
   await reader.need(12, `the header of the array ${quote(key)}`);
-  const type = reader.takeUint32();
+  const type = reader.take("UInt32LE");
   const claimed = reader.takeUint64();
   const numberType = numberTypes.get(type);
   if (numberType === undefined && type !== boolType && type !== stringType) {
@@ -237,7 +237,7 @@ async function readTensorHeaders(reader: ByteReader, path: string, numTensors: n
     if (names.has(name)) throw new Error(`Cannot read ${quote(path)}: there are two tensors ${quote(name)}`);
     names.add(name);
     await reader.need(4, `the number of dimensions of ${quote(name)}`);
-    const numDimensions = reader.takeUint32();
+    const numDimensions = reader.take("UInt32LE");
     if (numDimensions > maxDimensions) {
       throw new Error(
         `Cannot read ${quote(path)}: tensor ${quote(name)} has ${numDimensions} dimensions, at most ${maxDimensions} are read`,
@@ -256,7 +256,7 @@ async function readTensorHeaders(reader: ByteReader, path: string, numTensors: n
         `Cannot read ${quote(path)}: tensor ${quote(name)} is too large, its shape is [${shape.join(", ")}]`,
       );
     }
-    headers.push({ name, shape, type: reader.takeUint32(), offset: reader.takeUint64() });
+    headers.push({ name, shape, type: reader.take("UInt32LE"), offset: reader.takeUint64() });
   }
   return headers;
 }

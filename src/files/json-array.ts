@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { BoundedPart, type InputPart } from "./bounded-part.js";
+import { BoundedPart, type InputPart, readChunks } from "./bounded-part.js";
 
 const [quoteByte, backslash, comma] = [0x22, 0x5c, 0x2c];
 const [openList, closeList, openObject, closeObject] = [0x5b, 0x5d, 0x7b, 0x7d];
@@ -32,60 +32,48 @@ export async function* readArrayBytes(
     number += 1;
     return part.finish(number);
   };
-  const stop = () => stream.destroy();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    signal.throwIfAborted();
-    for await (const chunk of stream as AsyncIterable<Uint8Array | string>) {
-      const data = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
-      let start = 0;
-      for (let i = 0; i < data.length; i++) {
-        const byte = data[i] as number;
-        if (place !== "inside") {
-          if (place === "before" && byte === openList) [place, start] = ["inside", i + 1];
-          else if (place === "before" && byte === byteOrderMark[numBytes + i]) continue;
-          else if (!whiteSpace.has(byte)) throw new Error(`Cannot read ${what}: ${placeErrors[place]}`);
-          continue;
-        }
-        if (inString) {
-          // On to the next quote: an odd number of backslashes before it make it one of the string's own.
-          const found = data.indexOf(quoteByte, i);
-          const end = found < 0 ? data.length : found;
-          let numBackslashes = 0;
-          while (end - numBackslashes > i && data[end - numBackslashes - 1] === backslash) numBackslashes += 1;
-          if (end - numBackslashes === i && isEscaped) numBackslashes += 1;
-          isEscaped = numBackslashes % 2 === 1;
-          i = end;
-          if (found < 0) continue;
-          inString = isEscaped;
-          isEscaped = false;
-          continue;
-        }
-        if (byte === quoteByte) inString = true;
-        else if (byte === openObject || byte === openList) depth += 1;
-        else if (depth > 0) {
-          if (byte === closeObject || byte === closeList) depth -= 1;
-        } else if (byte === comma || byte === closeList) {
-          part.take(data.subarray(start, i));
-          start = i + 1;
-          const isLast = byte === closeList;
-          if (isLast) place = "after";
-          const element = finish(isLast);
-          if (element !== undefined) yield element;
-        }
+  for await (const data of readChunks(stream, signal)) {
+    let start = 0;
+    for (let i = 0; i < data.length; i++) {
+      const byte = data[i] as number;
+      if (place !== "inside") {
+        if (place === "before" && byte === openList) [place, start] = ["inside", i + 1];
+        else if (place === "before" && byte === byteOrderMark[numBytes + i]) continue;
+        else if (!whiteSpace.has(byte)) throw new Error(`Cannot read ${what}: ${placeErrors[place]}`);
+        continue;
       }
-      if (place === "inside") part.take(data.subarray(start));
-      numBytes += data.length;
+      if (inString) {
+        // On to the next quote: an odd number of backslashes before it make it one of the string's own.
+        const found = data.indexOf(quoteByte, i);
+        const end = found < 0 ? data.length : found;
+        let numBackslashes = 0;
+        while (end - numBackslashes > i && data[end - numBackslashes - 1] === backslash) numBackslashes += 1;
+        if (end - numBackslashes === i && isEscaped) numBackslashes += 1;
+        isEscaped = numBackslashes % 2 === 1;
+        i = end;
+        if (found < 0) continue;
+        inString = isEscaped;
+        isEscaped = false;
+        continue;
+      }
+      if (byte === quoteByte) inString = true;
+      else if (byte === openObject || byte === openList) depth += 1;
+      else if (depth > 0) {
+        if (byte === closeObject || byte === closeList) depth -= 1;
+      } else if (byte === comma || byte === closeList) {
+        part.take(data.subarray(start, i));
+        start = i + 1;
+        const isLast = byte === closeList;
+        if (isLast) place = "after";
+        const element = finish(isLast);
+        if (element !== undefined) yield element;
+      }
     }
-    if (place === "before") throw new Error(`Cannot read ${what}: ${placeErrors.before}`);
-    if (place === "inside") throw new Error(`Cannot read ${what}: it ends inside its array, in element ${number + 1}`);
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", stop);
-    stream.destroy();
+    if (place === "inside") part.take(data.subarray(start));
+    numBytes += data.length;
   }
+  if (place === "before") throw new Error(`Cannot read ${what}: ${placeErrors.before}`);
+  if (place === "inside") throw new Error(`Cannot read ${what}: it ends inside its array, in element ${number + 1}`);
 }
 
 const placeErrors = { before: "it is no JSON array", after: "something follows its array" } as const;

@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import { BoundedPart, type InputLine, type InputPart, parsePart } from "./bounded-part.js";
+import { BoundedPart, type InputLine, type InputPart, parsePart, readChunks } from "./bounded-part.js";
 import { quote } from "./quote.js";
 import { describeFileError, openRegularFile } from "./regular-file.js";
 
@@ -86,32 +86,20 @@ export async function* readLineBytes(
     part.clear();
     return undefined;
   };
-  const stop = () => stream.destroy();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    signal.throwIfAborted();
-    for await (const chunk of stream as AsyncIterable<Uint8Array | string>) {
-      const data = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
-      let start = 0;
-      for (;;) {
-        const end = data.indexOf(newline, start);
-        if (end < 0) break;
-        part.take(data.subarray(start, end));
-        start = end + 1;
-        const line = finish();
-        if (line !== undefined) yield line;
-      }
-      if (start < data.byteLength) part.take(data.subarray(start));
-    }
-    if (part.size > 0) {
+  for await (const data of readChunks(stream, signal)) {
+    let start = 0;
+    for (;;) {
+      const end = data.indexOf(newline, start);
+      if (end < 0) break;
+      part.take(data.subarray(start, end));
+      start = end + 1;
       const line = finish();
       if (line !== undefined) yield line;
     }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", stop);
-    stream.destroy();
+    if (start < data.byteLength) part.take(data.subarray(start));
+  }
+  if (part.size > 0) {
+    const line = finish();
+    if (line !== undefined) yield line;
   }
 }

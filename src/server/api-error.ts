@@ -41,6 +41,11 @@ export class ApiError extends Error {
   }
 }
 
+/** A field of a request that cannot be used. */
+export function fieldError(param: string, what: string, code = "invalid_value"): ApiError {
+  return new ApiError(400, `Cannot use "${param}": ${what}`, { code, param });
+}
+
 /** The seconds after which a client that met a 503 may try again. */
 const retryAfter = "1";
 

@@ -28,8 +28,7 @@ import { requireLogprobs, seedOfAnswer } from "../engine/sampling-options.js";
 import { type EngineStatus, StatusSource } from "../engine/status-source.js";
 import type { BlockId } from "../kv/block-id.js";
 import type { BlockInfo } from "../kv/block-store.js";
-import { merge } from "./merge.js";
-import type { PromptRequest } from "./openai/run-choices.js";
+import { merge, type PromptRequest } from "./openai/run-choices.js";
 
 export interface FakeEngineOptions {
   /** Time for each token, and before the first, in milliseconds. Default 0: as fast as the reader takes them. */

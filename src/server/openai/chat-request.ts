@@ -2,13 +2,12 @@ import type { z } from "zod";
 import type { ChatMessage } from "../../blocks/block.js";
 import { type PassageInput, unloadPassage } from "../../blocks/passage.js";
 import type { PromptInput } from "../../engine/prompt.js";
-import { ApiError } from "../api-error.js";
+import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
+import { type StreamFields, samplingOf, streamOptions } from "./common-request.js";
 import { chatFields, chatPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 import type { PromptRequest } from "./run-choices.js";
-import { samplingOf } from "./sampling-of.js";
-import { type StreamFields, streamOptions } from "./stream-options.js";
 
 export const chatSchema = (limits: ServerLimits) => requestSchema(chatFields(limits));
 export type ChatBody = z.output<ReturnType<typeof chatSchema>>;
@@ -29,25 +28,18 @@ export interface ChoiceRequests extends StreamFields {
 export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits): ChoiceRequests {
   const { max_tokens: older, max_completion_tokens: newer } = body;
   if (older != null && newer != null && older !== newer) {
-    throw new ApiError(400, `Cannot use "max_tokens": it is ${older}, and max_completion_tokens is ${newer}`, {
-      code: "invalid_value",
-      param: "max_tokens",
-    });
+    throw fieldError("max_tokens", `it is ${older}, and max_completion_tokens is ${newer}`);
   }
   const logprobs = body.logprobs ?? false;
   if (body.top_logprobs && !logprobs) {
-    throw new ApiError(400, 'Cannot use "top_logprobs": it wants "logprobs" to be true', {
-      code: "invalid_value",
-      param: "top_logprobs",
-    });
+    throw fieldError("top_logprobs", 'it wants "logprobs" to be true');
   }
   const numParts = body.messages.reduce((sum, { content }) => sum + (Array.isArray(content) ? content.length : 0), 0);
   const numBlocks = numParts + (body.documents?.length ?? 0);
   if (numBlocks > limits.maxBlocks) {
-    throw new ApiError(
-      400,
-      `Cannot use "messages": there are ${numBlocks} content parts and documents in all, wanted up to ${limits.maxBlocks}`,
-      { code: "invalid_value", param: "messages" },
+    throw fieldError(
+      "messages",
+      `there are ${numBlocks} content parts and documents in all, wanted up to ${limits.maxBlocks}`,
     );
   }
   const maxTokens = newer ?? older ?? limits.maxTokens;
@@ -71,7 +63,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
   const name = rag != null ? "rag" : splitLong != null ? "split_long" : undefined;
   if (documents == null && name !== undefined) {
     const param = `block_attention.${name}`;
-    throw new ApiError(400, `Cannot use "${param}": it wants "documents"`, { code: "invalid_value", param });
+    throw fieldError(param, 'it wants "documents"');
   }
   return {
     messages: messages.map(messageOf),
@@ -94,10 +86,7 @@ function given<T extends object>(fields: T): { readonly [K in keyof T]?: NonNull
 function messageOf({ role, name, content }: ChatBody["messages"][number], index: number): ChatMessage {
   if (content == null && role !== "assistant") {
     const param = `messages[${index}].content`;
-    throw new ApiError(400, `Cannot use "${param}": there is none, wanted text or a list of parts`, {
-      code: "invalid_value",
-      param,
-    });
+    throw fieldError(param, "there is none, wanted text or a list of parts");
   }
   return {
     role: role === "developer" ? "system" : role,

@@ -1,13 +1,12 @@
 import type { z } from "zod";
 import { EngineError } from "../../engine/engine-error.js";
 import type { PromptInput } from "../../engine/prompt.js";
-import { ApiError } from "../api-error.js";
+import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
+import { samplingOf, streamOptions } from "./common-request.js";
 import { completionFields, completionPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
-import { samplingOf } from "./sampling-of.js";
-import { streamOptions } from "./stream-options.js";
 
 /** For the OpenAPI document, whose readers draw requests from it: a prompt, or blocks in its place. */
 const promptIsThere = {
@@ -44,10 +43,7 @@ export function completionRequests(
 ): CompletionRequests {
   const n = body.n ?? 1;
   if (body.best_of != null && body.best_of !== n) {
-    throw new ApiError(400, `Cannot use "best_of": it is ${body.best_of}, wanted n, which is ${n}`, {
-      code: "unsupported_value",
-      param: "best_of",
-    });
+    throw fieldError("best_of", `it is ${body.best_of}, wanted n, which is ${n}`, "unsupported_value");
   }
   const prompts = promptsOf(body);
   for (const { input } of prompts) {
@@ -60,10 +56,9 @@ export function completionRequests(
     );
   }
   if (prompts.length * n > limits.maxChoices) {
-    throw new ApiError(
-      400,
-      `Cannot use "n": ${n} answers to each of ${prompts.length} prompts are over the limit of ${limits.maxChoices}`,
-      { code: "invalid_value", param: "n" },
+    throw fieldError(
+      "n",
+      `${n} answers to each of ${prompts.length} prompts are over the limit of ${limits.maxChoices}`,
     );
   }
   const numLocal = body.block_attention?.num_local_attention_blocks;
@@ -104,21 +99,15 @@ function promptsOf({ prompt, block_attention: steering }: CompletionBody): Promp
   const blocks = steering?.blocks;
   if (blocks != null) {
     if (prompt != null) {
-      throw new ApiError(400, 'Cannot use "prompt": there is also block_attention.blocks', {
-        code: "invalid_value",
-        param: "prompt",
-      });
+      throw fieldError("prompt", "there is also block_attention.blocks");
     }
     if (steering?.segment != null) {
-      throw new ApiError(400, 'Cannot use "block_attention.segment": block_attention.blocks are cut already', {
-        code: "invalid_value",
-        param: "block_attention.segment",
-      });
+      throw fieldError("block_attention.segment", "block_attention.blocks are cut already");
     }
     return [{ input: { blocks }, text: blocks.join("") }];
   }
   if (prompt == null) {
-    throw new ApiError(400, 'Cannot use "prompt": there is none', { code: "invalid_value", param: "prompt" });
+    throw fieldError("prompt", "there is none");
   }
   const cut = steering?.segment == null ? {} : { cut: steering.segment };
   const ofText = (text: string): Prompt => ({ input: { prompt: text, ...cut }, text });

@@ -4,7 +4,14 @@ import { ragTextFields } from "../../blocks/rag-prompt.js";
 import { splitLongField } from "../../engine/prompt.js";
 import { attentionModes } from "../../model/block-attention-config.js";
 import type { ServerLimits } from "../server-config.js";
-import { informationalField, neutralField, passedOver, type RequestFields, readField } from "./request-field.js";
+import {
+  informationalField,
+  neutralField,
+  passedOver,
+  type RequestFields,
+  readField,
+  type requestSchema,
+} from "./request-field.js";
 
 const text = z.string();
 const never = z.array(z.never()).max(0);
@@ -156,6 +163,8 @@ function commonFields(limits: ServerLimits) {
     ...informationalFields,
   };
 }
+
+export type CommonBody = z.output<ReturnType<typeof requestSchema<ReturnType<typeof commonFields>>>>;
 
 const nothing = "tools are not supported";
 

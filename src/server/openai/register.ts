@@ -1,24 +1,38 @@
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { ModelInfo } from "../../engine/model.js";
 import { quote } from "../../files/quote.js";
+import { attentionModes } from "../../model/block-attention-config.js";
 import { ApiError, errorResponses, errorSchema } from "../api-error.js";
 import { clientGone } from "../response-stream.js";
 import type { RouteContext } from "../route-context.js";
-import { answerHead, loadedModel } from "./answer-head.js";
+import { type AnswerHead, answerHead, loadedModel } from "./answer-head.js";
 import { chatAnswer, chatAnswerSchema, chatChunks } from "./chat-answer.js";
-import { chatRequests, chatSchema } from "./chat-request.js";
+import { type ChoiceRequests, chatRequests, chatSchema } from "./chat-request.js";
 import { completionAnswer, completionAnswerSchema, completionChunks } from "./completion-answer.js";
 import { completionRequests, completionSchema } from "./completion-request.js";
 import { chatFields, completionFields, maxValuesOf } from "./fields.js";
-import { gather } from "./gather.js";
-import { modelAnswer, modelListSchema, modelSchema } from "./models-answer.js";
+import { type GatheredChoice, gather } from "./gather.js";
 import { requestValidator } from "./request-field.js";
-import { runChoices, withReport } from "./run-choices.js";
+import { type ChoiceEvent, runChoices, withReport } from "./run-choices.js";
 import { streamAnswer } from "./stream-answer.js";
 
 const tags = ["OpenAI"];
+const modes = z.enum(attentionModes);
+
+const modelSchema = z
+  .object({
+    id: z.string(),
+    object: z.literal("model"),
+    created: z.int().describe("When it was loaded, in seconds since 1970."),
+    owned_by: z.string(),
+    max_model_len: z.int().describe("The longest prompt plus answer, in tokens."),
+    block_attention: z.object({ default_mode: modes, trained_modes: z.array(modes) }),
+  })
+  .describe("The model that is loaded.");
+
+const modelListSchema = z.object({ object: z.literal("list"), data: z.array(modelSchema) });
 
 /** An answer, whole or as server-sent events. */
 function answerResponse(schema: z.ZodType, description: string) {
@@ -31,11 +45,36 @@ function answerResponse(schema: z.ZodType, description: string) {
   };
 }
 
+/** How answers of one route are written. */
+interface AnswerForm<A> {
+  readonly idPrefix: Parameters<typeof answerHead>[1];
+  readonly chunkObject: string;
+  readonly choicesOf: (arrival: ChoiceEvent) => readonly object[];
+  readonly whole: (head: AnswerHead, choices: readonly GatheredChoice[]) => Promise<A>;
+}
+
 /** OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`. */
 export function registerOpenAi(app: FastifyInstance, context: RouteContext): void {
   const { engine, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const maxValues = maxValuesOf(limits);
+  /** Whole, or as it comes. */
+  const answer = async <A>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    asked: ChoiceRequests,
+    { idPrefix, chunkObject, choicesOf, whole }: AnswerForm<A>,
+  ): Promise<A | FastifyReply> => {
+    const head = answerHead(engine, idPrefix, aliases[0]);
+    const signal = clientGone(request, reply);
+    const { requests, n, stream, includeUsage, continuousUsage } = asked;
+    const events = withReport(runChoices(engine, requests, n, signal), asked);
+    const numChoices = n * requests.length;
+    if (!stream) return whole(head, await gather(events, numChoices));
+    const written = { head: { ...head, object: chunkObject }, choicesOf, includeUsage, continuousUsage };
+    await streamAnswer(reply, { ...written, events, numChoices, n, signal });
+    return reply;
+  };
 
   routes.post(
     "/v1/chat/completions",
@@ -49,25 +88,14 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       },
       validatorCompiler: requestValidator(chatFields(limits), maxValues),
     },
-    async (request, reply) => {
+    (request, reply) => {
       const asked = chatRequests(request.body, request.tenant.salt, limits);
-      const head = answerHead(engine, "chatcmpl", aliases[0]);
-      const signal = clientGone(request, reply);
-      const { n } = asked;
-      const events = withReport(runChoices(engine, asked.requests, n, signal), asked);
-      const numChoices = n * asked.requests.length;
-      if (!asked.stream) return chatAnswer(head, await gather(events, numChoices), n);
-      await streamAnswer(reply, {
-        events,
-        head: { ...head, object: "chat.completion.chunk" },
+      return answer(request, reply, asked, {
+        idPrefix: "chatcmpl",
+        chunkObject: "chat.completion.chunk",
         choicesOf: chatChunks,
-        numChoices,
-        n,
-        includeUsage: asked.includeUsage,
-        continuousUsage: asked.continuousUsage,
-        signal,
+        whole: (head, choices) => chatAnswer(head, choices, asked.n),
       });
-      return reply;
     },
   );
 
@@ -83,25 +111,15 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       },
       validatorCompiler: requestValidator(completionFields(limits), maxValues),
     },
-    async (request, reply) => {
+    (request, reply) => {
       const { contextLength } = loadedModel(engine);
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
-      const head = answerHead(engine, "cmpl", aliases[0]);
-      const signal = clientGone(request, reply);
-      const events = withReport(runChoices(engine, asked.requests, asked.n, signal), asked);
-      const numChoices = asked.n * asked.requests.length;
-      if (!asked.stream) return completionAnswer(head, await gather(events, numChoices), asked);
-      await streamAnswer(reply, {
-        events,
-        head: { ...head, object: "text_completion" },
+      return answer(request, reply, asked, {
+        idPrefix: "cmpl",
+        chunkObject: "text_completion",
         choicesOf: completionChunks(asked),
-        numChoices,
-        n: asked.n,
-        includeUsage: asked.includeUsage,
-        continuousUsage: asked.continuousUsage,
-        signal,
+        whole: (head, choices) => completionAnswer(head, choices, asked),
       });
-      return reply;
     },
   );
 
@@ -146,4 +164,15 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
 
 function namesOf(model: ModelInfo, aliases: readonly string[]): readonly string[] {
   return aliases.length > 0 ? aliases : [model.name];
+}
+
+function modelAnswer(model: ModelInfo, id: string): z.output<typeof modelSchema> {
+  return {
+    id,
+    object: "model",
+    created: Math.floor(model.loadedAt),
+    owned_by: "block-attention",
+    max_model_len: model.contextLength,
+    block_attention: { default_mode: model.defaultMode, trained_modes: [...model.trainedModes] },
+  };
 }

@@ -1,0 +1,41 @@
+import type { SamplingInput } from "../../engine/sampling-options.js";
+import { fieldError } from "../api-error.js";
+import type { CommonBody } from "./fields.js";
+
+/** Sampling as the engine takes it. Defaults are OpenAI's where it has them: temperature 1. */
+export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput {
+  const { stop, top_k: topK, top_p: topP } = fields;
+  return {
+    temperature: fields.temperature ?? 1,
+    // The engine wants more than 0: the smallest number keeps the likeliest token alone.
+    topP: topP === 0 ? Number.MIN_VALUE : (topP ?? 1),
+    topK: topK == null || topK === -1 ? 0 : topK,
+    minP: fields.min_p ?? 0,
+    repetitionPenalty: fields.repetition_penalty ?? 1,
+    presencePenalty: fields.presence_penalty ?? 0,
+    frequencyPenalty: fields.frequency_penalty ?? 0,
+    seed: fields.seed ?? undefined,
+    logitBias: fields.logit_bias ?? {},
+    maxTokens,
+    stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
+  };
+}
+
+/** How an answer is sent. */
+export interface StreamFields {
+  readonly stream: boolean;
+  /** Whether a last chunk has the usage. */
+  readonly includeUsage: boolean;
+  /** Whether each chunk has its choice's usage so far. @see vLLM's `continuous_usage_stats`. */
+  readonly continuousUsage: boolean;
+}
+
+/** @throws ApiError for stream_options without stream, as OpenAI. */
+export function streamOptions(body: CommonBody): StreamFields {
+  const stream = body.stream ?? false;
+  if (body.stream_options != null && !stream) {
+    throw fieldError("stream_options", 'it wants "stream" to be true');
+  }
+  const { include_usage: includeUsage, continuous_usage_stats: continuousUsage } = body.stream_options ?? {};
+  return { stream, includeUsage: includeUsage ?? false, continuousUsage: continuousUsage ?? false };
+}
