@@ -14,9 +14,9 @@ import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./com
 import { entrantFlags, type NamedText, openEntrants, readPeers, splitNamed } from "./eval-entrants.js";
 import {
   askAgainFlag,
+  askingOptions,
   compareFlag,
   concurrencyFlag,
-  DEFAULT_MAX_TOKENS,
   lastSentenceFlag,
   limitFlag,
   maxTokensFlag,
@@ -117,7 +117,7 @@ async function runOne(
   against: ComparedRun | undefined,
   terminal: Terminal,
 ): Promise<number> {
-  const { lastSentence = false, concurrency = 1, positionReencoding } = flags;
+  const { lastSentence = false, positionReencoding } = flags;
   await using engine = await openEngine({ ...flags }, terminal);
   const mode = engine.defaultMode;
   const bar = new ProgressBar(terminal, "Answering");
@@ -129,12 +129,8 @@ async function runOne(
     mode,
     positionReencoding,
     maxDocuments: flags.maxDocuments,
-    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
-    concurrency,
+    ...askingOptions(flags, terminal, bar),
     asksAgain: flags.askAgain,
-    signal: terminal.signal,
-    onResume: (text) => note(terminal, text),
-    onProgress: (answered, total) => bar.update(answered, total),
   }).finally(() => bar.end());
   const numAsked = run.answers.length - run.resumed;
   const seconds = (performance.now() - startedAt) / 1000;
@@ -174,17 +170,13 @@ async function runMany(
     entrants: entrants.list,
     folder: flags.output,
     lastSentence: flags.lastSentence ?? false,
-    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
-    concurrency: flags.concurrency ?? 1,
+    ...askingOptions(flags, terminal, bar),
     asksAgain: flags.askAgain,
     against: against?.run,
-    signal: terminal.signal,
-    onResume: (text) => note(terminal, text),
     onRun: (set, entrant) => {
       bar.end();
       note(terminal, `${set}: ${entrant}`);
     },
-    onProgress: (answered, total) => bar.update(answered, total),
   }).finally(() => bar.end());
   await tellSets(report, flags.json === true, terminal);
   note(terminal, `Written: ${flags.output}, report.md and report.json with a picture for each set`);

@@ -9,8 +9,8 @@ import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./com
 import { entrantFlags, type NamedText, openEntrants } from "./eval-entrants.js";
 import {
   askAgainFlag,
+  askingOptions,
   concurrencyFlag,
-  DEFAULT_MAX_TOKENS,
   lastSentenceFlag,
   limitFlag,
   maxTokensFlag,
@@ -86,16 +86,12 @@ async function runEvalSweep(flags: FlagsOf<typeof sweepFlags>, terminal: Termina
     seed: flags.seed ?? "sweep",
     folder: flags.output,
     lastSentence: flags.lastSentence ?? false,
-    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
-    concurrency: flags.concurrency ?? 1,
+    ...askingOptions(flags, terminal, bar),
     asksAgain: flags.askAgain,
-    signal: terminal.signal,
-    onResume: (text) => note(terminal, text),
     onPoint: (entrant, order, passages) => {
       bar.end();
       note(terminal, `${entrant}, ${order}: ${passages} ${passages === 1 ? "passage" : "passages"}`);
     },
-    onProgress: (answered, total) => bar.update(answered, total),
   }).finally(() => bar.end());
   if (flags.json === true) await writeJson(terminal, report);
   else await tellParts([report.title, formatTable(sweepTable(report)), ...sweepRemarks(report)], terminal);

@@ -6,7 +6,7 @@ import { tableMarkdown } from "../eval/table-markdown.js";
 import { wholeNumber } from "../files/options.js";
 import { listOf, someWords } from "../files/settings.js";
 import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
-import { concurrencyFlag, DEFAULT_MAX_TOKENS, maxTokensFlag } from "./eval-options.js";
+import { askingOptions, concurrencyFlag, maxTokensFlag } from "./eval-options.js";
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -67,16 +67,12 @@ async function runEvalTable(flags: FlagsOf<typeof tableFlags>, terminal: Termina
     passages,
     noise,
     hotpot: isMissing ? undefined : flags.hotpot,
-    maxTokens: flags.maxTokens ?? DEFAULT_MAX_TOKENS,
-    concurrency: flags.concurrency ?? 1,
+    ...askingOptions(flags, terminal, bar),
     openEngine: (model) => openEngine({ ...flags, model }, terminal),
-    signal: terminal.signal,
-    onResume: (text) => note(terminal, text),
     onRun: (set, row) => {
       bar.end();
       note(terminal, `${set}: ${row}`);
     },
-    onProgress: (answered, total) => bar.update(answered, total),
   }).finally(() => bar.end());
   if (flags.json) await writeJson(terminal, table);
   else await write(terminal.stdout, tableMarkdown(table), terminal.signal);

@@ -17,7 +17,7 @@ import { readHotpot } from "./hotpot.js";
 import { PAPER_ROW_NAMES, type PaperRowName } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
 import type { AnsweredLine, RagLine } from "./rag-line.js";
-import { runRag } from "./rag-run.js";
+import { type AskingOptions, runRag } from "./rag-run.js";
 import { compareRuns, type NamedRun, type RunComparison, type RunSummary, summarizeRun } from "./summary.js";
 import { type AccuracyTable, type TableResult, type TableSet, tableMarkdown } from "./table-markdown.js";
 
@@ -34,7 +34,7 @@ export interface TableRow {
   readonly against: string | undefined;
 }
 
-export interface AccuracyTableOptions {
+export interface AccuracyTableOptions extends AskingOptions {
   readonly rows: readonly TableRow[];
   /** Sets, answers and the table are kept there; an interrupted table goes on in it. */
   readonly folder: string;
@@ -44,15 +44,9 @@ export interface AccuracyTableOptions {
   readonly noise: readonly RagDocument[];
   /** HotpotQA's questions; undefined: none are asked. */
   readonly hotpot: string | undefined;
-  readonly maxTokens: number;
-  readonly concurrency: number;
   readonly openEngine: (model: string) => Promise<LocalEngine>;
-  readonly signal: AbortSignal;
-  /** Told, in a sentence, what an earlier run has left that is gone on with. */
-  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which run begins. */
   readonly onRun?: ((set: string, row: string) => void) | undefined;
-  readonly onProgress?: ((answered: number, total: number) => void) | undefined;
 }
 
 const rowSchema = z.strictObject({
@@ -144,18 +138,14 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
     options.onRun?.(name, rowName);
     await using engine = await options.openEngine(row.model);
     const { answers, timings } = await runRag({
+      ...options,
       engine,
       lines,
       folder: join(folder, folderName(rowName)),
       mode: row.mode,
       positionReencoding: row.positionReencoding,
       maxDocuments,
-      maxTokens: options.maxTokens,
-      concurrency: options.concurrency,
       asksAgain: true,
-      signal,
-      onResume: options.onResume,
-      onProgress: options.onProgress,
     });
     const named = { name: rowName, answers, timings };
     return [named, summarize(named)];

@@ -18,11 +18,8 @@ import {
 } from "./run-folder.js";
 import type { RequestTiming } from "./summary.js";
 
-/** What a run does, whoever answers. */
-interface RunOptions {
-  readonly lines: readonly RagLine[];
-  /** The run's own folder; it is made where it is not there. */
-  readonly folder: string;
+/** How questions are asked, whoever answers them. */
+export interface AskingOptions {
   /** The longest answer, in tokens. */
   readonly maxTokens: number;
   /** Requests at the same time. */
@@ -36,6 +33,12 @@ interface RunOptions {
   /** Told, in a sentence, what an earlier run has left that is gone on with. */
   readonly onResume?: ((text: string) => void) | undefined;
   readonly onProgress?: ((answered: number, total: number) => void) | undefined;
+}
+
+interface RunOptions extends AskingOptions {
+  readonly lines: readonly RagLine[];
+  /** The run's own folder; it is made where it is not there. */
+  readonly folder: string;
 }
 
 export interface RagRunOptions extends RunOptions, EngineResponderOptions {}

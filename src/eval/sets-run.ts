@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Entrant } from "./entrant.js";
 import { folderName } from "./folder-name.js";
 import type { RagLine } from "./rag-line.js";
-import { runQuestions } from "./rag-run.js";
+import { type AskingOptions, runQuestions } from "./rag-run.js";
 import { type SetsReport, writeSetsReport } from "./report.js";
 import { compareRuns, type NamedRun, type RunComparison, summarizeRun } from "./summary.js";
 
@@ -14,23 +14,16 @@ export interface QuestionSet {
   readonly notes: readonly string[];
 }
 
-export interface SetsRunOptions {
+export interface SetsRunOptions extends AskingOptions {
   readonly sets: readonly QuestionSet[];
   readonly entrants: readonly Entrant[];
   /** FOLDER/SET/ENTRANT holds a run, or FOLDER/ENTRANT where there is one set; the report stands in FOLDER. */
   readonly folder: string;
   readonly lastSentence: boolean;
-  readonly maxTokens: number;
-  readonly concurrency: number;
-  readonly asksAgain: boolean;
   /** Another run, that of the only set, which every entrant's is compared with. */
   readonly against?: NamedRun | undefined;
-  readonly signal: AbortSignal;
-  /** Told, in a sentence, what an earlier run has left that is gone on with. */
-  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which run begins. */
   readonly onRun?: ((set: string, entrant: string) => void) | undefined;
-  readonly onProgress?: ((answered: number, total: number) => void) | undefined;
 }
 
 /**
@@ -40,7 +33,7 @@ export interface SetsRunOptions {
  * @throws RangeError for names whose folders would be one; Error as runQuestions(); the signal's reason.
  */
 export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
-  const { sets, entrants, folder, lastSentence, against, signal } = options;
+  const { sets, entrants, folder, lastSentence, against } = options;
   const setFolders = foldersOf(sets, "sets");
   const runFolders = foldersOf(entrants, "runs");
   const reports: SetsReport["sets"][number][] = [];
@@ -50,15 +43,10 @@ export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
       options.onRun?.(set.name, entrant.name);
       const parts = [...(sets.length > 1 ? [setFolders[s] as string] : []), runFolders[e] as string];
       const { answers, timings } = await runQuestions({
+        ...options,
         responder: entrant.responder(set.name),
         lines: set.lines,
         folder: join(folder, ...parts),
-        maxTokens: options.maxTokens,
-        concurrency: options.concurrency,
-        asksAgain: options.asksAgain,
-        signal,
-        onResume: options.onResume,
-        onProgress: options.onProgress,
       });
       runs.push({ name: entrant.name, answers, timings });
     }

@@ -4,12 +4,12 @@ import { folderName } from "./folder-name.js";
 import { linePicture, type Series } from "./line-picture.js";
 import { METRIC_NAMES } from "./metrics.js";
 import type { GoldLine } from "./rag-line.js";
-import { runQuestions } from "./rag-run.js";
+import { type AskingOptions, runQuestions } from "./rag-run.js";
 import { markdownTable, SERVING_NOTE, showHitRate, showInterval, showTimes, writeFiles } from "./report.js";
 import { failedRemark, type RunSummary, summarizeRun } from "./summary.js";
 import { type GoldOrder, pointLines, sweepSet } from "./sweep-lines.js";
 
-export interface SweepOptions {
+export interface SweepOptions extends AskingOptions {
   readonly name: string;
   readonly lines: readonly GoldLine[];
   /** What a reader must know of the set beside the figures. */
@@ -22,15 +22,8 @@ export interface SweepOptions {
   /** FOLDER/ENTRANT-ORDER-PASSAGES holds a run; the report stands in FOLDER. */
   readonly folder: string;
   readonly lastSentence: boolean;
-  readonly maxTokens: number;
-  readonly concurrency: number;
-  readonly asksAgain: boolean;
-  readonly signal: AbortSignal;
-  /** Told, in a sentence, what an earlier run has left that is gone on with. */
-  readonly onResume?: ((text: string) => void) | undefined;
   /** Told which point begins. */
   readonly onPoint?: ((entrant: string, order: GoldOrder, passages: number) => void) | undefined;
-  readonly onProgress?: ((answered: number, total: number) => void) | undefined;
 }
 
 /** One entrant over prompts of one size and order. */
@@ -95,15 +88,10 @@ export async function runSweep(options: SweepOptions): Promise<SweepReport> {
         options.onPoint?.(entrant.name, order, count);
         const run = `${folderName(entrant.name)}-${order}-${count}`;
         const { answers, timings } = await runQuestions({
+          ...options,
           responder: entrant.responder(run),
           lines: laid,
           folder: join(folder, run),
-          maxTokens: options.maxTokens,
-          concurrency: options.concurrency,
-          asksAgain: options.asksAgain,
-          signal,
-          onResume: options.onResume,
-          onProgress: options.onProgress,
         });
         const fitting = answers.filter(({ errorCode }) => errorCode !== "too_long");
         const tooLong = answers.length - fitting.length;
