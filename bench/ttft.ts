@@ -5,7 +5,7 @@ import { AssembledContext, assemble } from "../src/engine/assemble.js";
 import { Engine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
 import { Scheduler } from "../src/engine/scheduler.js";
-import { fullFlops, storedFlops } from "../src/eval/flops.js";
+import { fullFlops, storedFlops } from "../src/eval/ttft-table.js";
 import { causalMask } from "../src/ggml/attention-mask.js";
 import { Graph, type RopeParameters } from "../src/ggml/graph.js";
 import type { Tensor } from "../src/ggml/tensor.js";

@@ -10,8 +10,8 @@ import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.
 import { isInputError } from "../files/input-error.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
-import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { pathExists } from "../files/regular-file.js";
 import { flagOf, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
 import { checkModelFolder } from "../train/check-run.js";

@@ -1,7 +1,5 @@
 import { z } from "zod";
-import { mergeRows } from "../data/merge-rows.js";
-import { mixRows } from "../data/mix-rows.js";
-import { type SampleOptions, sampleRows } from "../data/sample-rows.js";
+import { mergeRows, mixRows, type SampleOptions, sampleRows } from "../data/mix-rows.js";
 import { wholeNumber } from "../files/options.js";
 import { quote } from "../files/quote.js";
 import { aNumber, listOf, someWords } from "../files/settings.js";

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import { usableMemory } from "../engine/memory-share.js";
+import { usableMemory } from "../engine/byte-budget.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";

@@ -1,6 +1,5 @@
 import { basename, join, resolve } from "node:path";
-import { readPassageTexts } from "../eval/passage-texts.js";
-import { measureTtft, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
+import { measureTtft, readPassageTexts, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
 import { wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";

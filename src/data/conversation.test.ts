@@ -4,8 +4,8 @@ import { expect, test } from "vitest";
 import { NUM_MESSAGES_UNCUT } from "../blocks/chat-prompt.js";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { DEFAULT_BLOCK_LIMIT, segmentText } from "../blocks/segment.js";
+import { TULU_TEMPLATE } from "./rag/model-prompt.js";
 import { type TrainingSample, trainingSamples } from "./training-sample.js";
-import { TULU_TEMPLATE } from "./tulu-template.js";
 
 type Message = { readonly role: string; readonly content: string };
 

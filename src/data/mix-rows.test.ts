@@ -2,9 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { mergeRows } from "./merge-rows.js";
-import { type MixOptions, mixRows } from "./mix-rows.js";
-import { type SampleOptions, sampleRows } from "./sample-rows.js";
+import { type MixOptions, mergeRows, mixRows, type SampleOptions, sampleRows } from "./mix-rows.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-mix-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

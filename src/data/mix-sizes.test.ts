@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { mixSizes } from "./mix-sizes.js";
+import { mixSizes } from "./mix-rows.js";
 
 test("mixSizes(): equal numbers, shares, and a total", () => {
   expect(mixSizes([100, 30], [1, 1], undefined)).toEqual([30, 30]);

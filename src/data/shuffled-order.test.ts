@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { shuffledOrder } from "./mix-rows.js";
 import { Random } from "./random.js";
-import { shuffledOrder } from "./shuffled-order.js";
 
 test("shuffledOrder(): every order is as likely as another", () => {
   const counts = new Map<string, number>();

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { compileChatTemplate } from "../blocks/chat-template.js";
+import { TULU_TEMPLATE } from "./rag/model-prompt.js";
 import { holdsCode, type SampleOptions, type TrainingSample, trainingSamples } from "./training-sample.js";
-import { TULU_TEMPLATE } from "./tulu-template.js";
 
 const template = compileChatTemplate(TULU_TEMPLATE, {
   tokens: { bos_token: "", eos_token: "<|end_of_text|>", pad_token: "", unk_token: "" },

@@ -12,7 +12,7 @@ import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
 import type { ServedBlock, Timings } from "./results.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
-import { unlessAborted } from "./unless-aborted.js";
+import { unlessAborted } from "./task.js";
 
 /** A local block's tokens, and the passage that they are, where they are one. */
 export interface LocalBlock {

@@ -3,7 +3,7 @@ import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
 import type { SharedRows } from "../model/rows.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import type { KVMemory, Region } from "./kv-memory.js";
-import { unlessAborted } from "./unless-aborted.js";
+import { unlessAborted } from "./task.js";
 
 /** What computes graphs of a request's own, in turn with others' work: the scheduler. */
 export interface GraphRunner {

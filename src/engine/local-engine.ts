@@ -8,7 +8,7 @@ import { MemoryStore } from "../kv/memory-store.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
-import { ByteBudget } from "./byte-budget.js";
+import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { ContextMaker, type LocalBlock } from "./context-maker.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
@@ -21,7 +21,6 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
-import { memoryShare } from "./memory-share.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
 import { RequestChecks, type Terms } from "./request-checks.js";
@@ -39,8 +38,8 @@ import type {
 import { Scheduler } from "./scheduler.js";
 import { Scores } from "./scores.js";
 import { type EngineStatus, StatusSource } from "./status-source.js";
+import { unlessAborted } from "./task.js";
 import { TokenSpeller } from "./token-speller.js";
-import { unlessAborted } from "./unless-aborted.js";
 
 const defaultReaderTimeoutMs = 60_000;
 /** Passages leased at a time while encoding for an index. */

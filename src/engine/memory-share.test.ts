@@ -1,6 +1,6 @@
 import { totalmem } from "node:os";
 import { expect, test } from "vitest";
-import { memoryShare, usableMemory } from "./memory-share.js";
+import { memoryShare, usableMemory } from "./byte-budget.js";
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;

@@ -1,6 +1,6 @@
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
-import { unlessAborted } from "./unless-aborted.js";
+import { unlessAborted } from "./task.js";
 
 test("unlessAborted(): what the promise gives, or the signal's reason at once; no listener stays", async () => {
   const controller = new AbortController();

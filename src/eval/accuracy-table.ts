@@ -3,18 +3,16 @@ import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import type { LocalEngine } from "../engine/local-engine.js";
-import { readJson } from "../files/bounded-json.js";
+import { type JsonValue, readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
-import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { pathExists } from "../files/regular-file.js";
 import { issueSentence } from "../files/schema-issue.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
-import { orderAgreement } from "./agreement.js";
 import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
 import { folderName } from "./folder-name.js";
 import { heldOutLines } from "./held-out.js";
-import { readHotpot } from "./hotpot.js";
-import { PAPER_ROW_NAMES, type PaperRowName } from "./paper-rows.js";
+import { PAPER_ROW_NAMES, PAPER_ROWS, type PaperRowName, paperAverage } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
 import type { AnsweredLine, RagLine } from "./rag-line.js";
 import { type AskingOptions, runRag } from "./rag-run.js";
@@ -225,4 +223,69 @@ function answerText({ id, kind, question, answers, generated }: AnsweredLine): s
 
 function writeWhole(path: string, text: string): Promise<void> {
   return writeAtomically(path, (partial) => writeFile(partial, text));
+}
+
+/**
+ * One sentence on where the order of rows agrees with the paper's averages: for each two rows that both have, whether the
+ * same one stands higher. Two rows whose paired interval holds 0 are not told apart.
+ */
+function orderAgreement(
+  rows: readonly Pick<TableResult, "name" | "paper">[],
+  scored: ReadonlyMap<string, NamedRun>,
+): string {
+  const known = rows.flatMap(({ name, paper }) => {
+    const run = scored.get(name);
+    return run === undefined || paper === undefined ? [] : [{ name, run, average: averageOf(paper) }];
+  });
+  const same: string[] = [];
+  const opposite: string[] = [];
+  const open: string[] = [];
+  for (const [i, first] of known.entries()) {
+    for (const second of known.slice(i + 1)) {
+      if (first.average === second.average) continue;
+      const [higher, lower] = first.average > second.average ? [first, second] : [second, first];
+      const { low, high } = compareRuns(higher.run, lower.run, { lastSentence: true }).differences.word;
+      const pair = `${higher.name} over ${lower.name}`;
+      (low > 0 ? same : high < 0 ? opposite : open).push(pair);
+    }
+  }
+  const total = same.length + opposite.length + open.length;
+  if (total === 0) return "Fewer than two of the paper's rows are here, so there is no order to compare.";
+  const list = (pairs: readonly string[]) => (pairs.length === 0 ? "" : ` (${pairs.join("; ")})`);
+  return `Of ${total} pairs of rows that the paper has too, ${same.length} stand in the paper's order${list(same)}, ${opposite.length} in the opposite${list(opposite)}, and ${open.length} are not told apart, their interval holds 0${list(open)}.`;
+}
+
+function averageOf(name: PaperRowName): number {
+  return paperAverage(PAPER_ROWS[name]);
+}
+
+const row = z.object({
+  _id: z.string(),
+  question: z.string().min(1),
+  answer: z.string(),
+  type: z.string().optional(),
+  context: z.array(z.tuple([z.string(), z.array(z.string())])),
+});
+
+/**
+ * Turns HotpotQA's distractor format into lines: a passage is a title and its sentences, joined as they are.
+ *
+ * @throws Error that names the row which is none of this format.
+ */
+function hotpotLines(value: JsonValue): RagLine[] {
+  if (!Array.isArray(value)) throw new Error("Cannot use HotpotQA's questions: they are no array");
+  return value.map((item: JsonValue, i) => {
+    const parsed = row.safeParse(item);
+    if (!parsed.success) {
+      throw new Error(`Cannot use HotpotQA's question ${i + 1}: ${issueSentence(parsed.error, item)}`);
+    }
+    const { _id, question, answer, type, context } = parsed.data;
+    const documents = context.map(([title, sentences]) => ({ title, text: sentences.join("") }));
+    return { id: _id, kind: type, question, answers: [answer], firstHop: undefined, documents };
+  });
+}
+
+/** hotpotLines() of a file. @throws Error if it cannot be read, or as hotpotLines(). */
+async function readHotpot(path: string): Promise<RagLine[]> {
+  return hotpotLines(await readJson(path));
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { ModelConfig } from "../model/config.js";
-import { fullFlops, storedFlops } from "./flops.js";
+import { fullFlops, storedFlops } from "./ttft-table.js";
 
 /** Llama-3-8B's sizes. */
 const llama = {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { mcnemarExact } from "./mcnemar.js";
+import { mcnemarExact } from "./compare.js";
 
 /** The same by whole numbers of any size: 2 · Σ C(n, k) / 2^n. */
 function byWholeNumbers(won: number, lost: number): number {

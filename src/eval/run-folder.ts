@@ -2,8 +2,8 @@ import { type FileHandle, open, readdir, readFile, truncate, writeFile } from "n
 import { join } from "node:path";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
 import { describeWriteError, holdLock, prepareOutputs, writeAtomically } from "../files/outputs.js";
-import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
+import { pathExists } from "../files/regular-file.js";
 import type { RunSettings } from "./responder.js";
 
 /** Of a run's folder: what decides its answers, the answers, and what they took. */

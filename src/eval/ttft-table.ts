@@ -1,7 +1,10 @@
+import { readRows } from "../data/rows.js";
 import { synthesizeContext } from "../data/synth/context.js";
 import type { LocalEngine } from "../engine/local-engine.js";
+import { isJsonObject, type JsonValue } from "../files/bounded-json.js";
+import { quote } from "../files/quote.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
-import { fullFlops, storedFlops } from "./flops.js";
+import type { ModelConfig } from "../model/config.js";
 import { quantile } from "./interval.js";
 import { linePicture } from "./line-picture.js";
 import { documentText } from "./rag-line.js";
@@ -240,4 +243,61 @@ export function writeTtftTable(folder: string, table: TtftTable): Promise<void> 
     "ttft.md": `${markdown.join("\n\n")}\n`,
     "ttft.svg": linePicture({ title, xName: "prompt tokens", yName: "milliseconds", scale: "log", series }),
   });
+}
+
+/**
+ * Multiplications and additions of computing rows of tokens, attention counted: a row that sees n keys costs 4 · n · D · H a layer.
+ * The head counts once, for the last row's logits.
+ *
+ * @param seenKeys keys that the rows see, all rows together.
+ */
+function rowFlops(config: ModelConfig, rows: number, seenKeys: number): number {
+  const { hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headSize, vocabSize } = config;
+  const perLayer = hiddenSize * headSize * (2 * numHeads + 2 * numKvHeads) + 3 * hiddenSize * intermediateSize;
+  return 2 * rows * numLayers * perLayer + 2 * hiddenSize * vocabSize + 4 * seenKeys * headSize * numHeads * numLayers;
+}
+
+/** Of the first token of a prompt in full mode: row i sees i + 1 keys. */
+export function fullFlops(config: ModelConfig, promptTokens: number): number {
+  return rowFlops(config, promptTokens, triangle(promptTokens));
+}
+
+/**
+ * Of the first token of a prompt whose passages are all in the store: only the final block's rows are computed. Turning the
+ * passages' keys to their places is not counted.
+ */
+export function storedFlops(config: ModelConfig, promptTokens: number, finalTokens: number): number {
+  return rowFlops(config, finalTokens, triangle(promptTokens) - triangle(promptTokens - finalTokens));
+}
+
+const triangle = (n: number): number => (n * (n + 1)) / 2;
+
+/**
+ * The raw texts of passages: of lines {"title","text"} or {"text"}, and of a set's lines their "documents", each text once.
+ *
+ * @throws Error for a row that is none of these, or a file that cannot be read or has none; the signal's reason.
+ */
+export async function readPassageTexts(path: string, signal: AbortSignal): Promise<string[]> {
+  const texts = new Set<string>();
+  for await (const row of readRows(path, signal)) {
+    if (row.kind === "bad") throw new Error(row.error);
+    const { documents } = isJsonObject(row.value) ? row.value : {};
+    const passages: readonly JsonValue[] = Array.isArray(documents) ? documents : [row.value];
+    for (const passage of passages) {
+      const text = textOf(passage);
+      if (text === undefined) {
+        throw new Error(`Cannot use ${row.where}: it has no "text" of text and no "documents" that have`);
+      }
+      texts.add(text);
+    }
+  }
+  if (texts.size === 0) throw new Error(`Cannot use ${quote(path)}: it holds no passages`);
+  return [...texts];
+}
+
+function textOf(passage: JsonValue): string | undefined {
+  if (typeof passage === "string") return passage;
+  if (!isJsonObject(passage) || typeof passage.text !== "string") return undefined;
+  const { title, text } = passage;
+  return typeof title === "string" ? documentText({ title, text }) : text;
 }

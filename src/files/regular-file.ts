@@ -84,3 +84,11 @@ const reasons: ReadonlyMap<string, string> = new Map([
   ["EROFS", "it is on a read-only file system"],
   ["ERR_INVALID_ARG_VALUE", "the path is not valid"],
 ]);
+
+/** Whether there is something at a path that this process can see. */
+export function pathExists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,8 +1,7 @@
 import { CpuBackend, maxThreads } from "./cpu/cpu-backend.js";
 import { CpuPolicy } from "./cpu/cpu-policy.js";
-import type { DevicePolicy } from "./device-policy.js";
+import { type DevicePolicy, plainPolicy } from "./device-policy.js";
 import { type Device, type Ggml, type NativeBackend, startBackend } from "./library.js";
-import { plainPolicy } from "./plain-policy.js";
 
 export interface BackendOptions {
   /** ggml's name of the device, for instance "CPU" or "CUDA0"; the first GPU of the library, else the CPU, where left out. */

@@ -1,8 +1,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
-import { describeFileError } from "../files/regular-file.js";
+import { describeFileError, pathExists } from "../files/regular-file.js";
 import { suggestPath } from "../files/suggest-path.js";
 
 /** Of a folder that is no model, so many entries are looked at, and so many models in it named. */

@@ -31,25 +31,21 @@ export class Metrics {
   readonly timeToFirstToken = this.#histogram(
     "time_to_first_token_seconds",
     "From a request's start in the server to its answer's first token.",
-    ["mode"],
     seconds.first,
   );
   readonly timePerOutputToken = this.#histogram(
     "time_per_output_token_seconds",
     "Mean time between an answer's tokens, the first left out; one observation an answer.",
-    ["mode"],
     seconds.token,
   );
   readonly queueWait = this.#histogram(
     "queue_wait_seconds",
     "Time that a request waited for its turn and for room in memory.",
-    ["mode"],
     seconds.wait,
   );
   readonly requestDuration = this.#histogram(
     "request_duration_seconds",
     "From a generating request's start in the server to its end, whatever end.",
-    ["mode"],
     seconds.request,
   );
   readonly promptTokens = this.#counter(
@@ -61,7 +57,6 @@ export class Metrics {
   readonly cancelledRequests = this.#counter(
     "requests_cancelled_total",
     "Generating and indexing requests that their client gave up.",
-    [],
   );
   readonly httpRequests = this.#counter("http_requests_total", "Answers by route and status.", [
     "method",
@@ -73,23 +68,19 @@ export class Metrics {
     "Connections that the server closed, by reason: the client was too slow, or the slowest where room was short.",
     ["reason"],
   );
-  readonly #inFlight = this.#gauge("http_requests_in_flight", "HTTP requests that have not ended.", []);
-  readonly #engineUp = this.#gauge("engine_up", "1 where the engine is ready, else 0.", []);
-  readonly #engineRestarts = this.#counter("engine_restarts_total", "How often the engine was started again.", []);
+  readonly #inFlight = this.#gauge("http_requests_in_flight", "HTTP requests that have not ended.");
+  readonly #engineUp = this.#gauge("engine_up", "1 where the engine is ready, else 0.");
+  readonly #engineRestarts = this.#counter("engine_restarts_total", "How often the engine was started again.");
   readonly #processBytes = this.#gauge("process_resident_bytes", "Resident memory.", ["process"]);
   readonly #storeBytes = this.#gauge("store_bytes", "Bytes of the block store: leased + idle + free = capacity.", [
     "state",
   ]);
-  readonly #storeCapacity = this.#gauge("store_capacity_bytes", "The block store's limit.", []);
-  readonly #storeUnkept = this.#gauge(
-    "store_unkept_bytes",
-    "Bytes of blocks in use that found no room in the store.",
-    [],
-  );
-  readonly #storeBlocks = this.#gauge("store_blocks", "Blocks that are kept.", []);
-  readonly #storeHits = this.#counter("store_hits_total", "Blocks that a request found in the store.", []);
-  readonly #storeMisses = this.#counter("store_misses_total", "Blocks that a request had to encode.", []);
-  readonly #storeWaits = this.#counter("store_waits_total", "Blocks that another request was encoding already.", []);
+  readonly #storeCapacity = this.#gauge("store_capacity_bytes", "The block store's limit.");
+  readonly #storeUnkept = this.#gauge("store_unkept_bytes", "Bytes of blocks in use that found no room in the store.");
+  readonly #storeBlocks = this.#gauge("store_blocks", "Blocks that are kept.");
+  readonly #storeHits = this.#counter("store_hits_total", "Blocks that a request found in the store.");
+  readonly #storeMisses = this.#counter("store_misses_total", "Blocks that a request had to encode.");
+  readonly #storeWaits = this.#counter("store_waits_total", "Blocks that another request was encoding already.");
   readonly #storeEvictions = this.#counter("store_evictions_total", "Blocks that left the store, by reason.", [
     "reason",
   ]);
@@ -100,8 +91,8 @@ export class Metrics {
     'Graphs that were computed: "rows" of prompts and blocks, "decode" of tokens of answers.',
     ["kind"],
   );
-  readonly #queued = this.#gauge("requests_queued", "Requests that wait for their turn.", []);
-  readonly #running = this.#gauge("requests_running", "Requests that the engine works on.", []);
+  readonly #queued = this.#gauge("requests_queued", "Requests that wait for their turn.");
+  readonly #running = this.#gauge("requests_running", "Requests that the engine works on.");
   /** What each counter of the engine said last: a smaller number is a new engine's. */
   readonly #lastCounts = new Map<string, number>();
 
@@ -199,15 +190,16 @@ export class Metrics {
     }
   }
 
-  #histogram<L extends string>(name: string, help: string, labelNames: L[], buckets: number[]): Histogram<L> {
+  #histogram(name: string, help: string, buckets: number[]): Histogram<"mode"> {
+    const labelNames = ["mode"] as const;
     return new Histogram({ name: `block_attention_${name}`, help, labelNames, buckets, registers: [this.#registry] });
   }
 
-  #counter<L extends string>(name: string, help: string, labelNames: L[]): Counter<L> {
+  #counter<L extends string>(name: string, help: string, labelNames: L[] = []): Counter<L> {
     return new Counter({ name: `block_attention_${name}`, help, labelNames, registers: [this.#registry] });
   }
 
-  #gauge<L extends string>(name: string, help: string, labelNames: L[]): Gauge<L> {
+  #gauge<L extends string>(name: string, help: string, labelNames: L[] = []): Gauge<L> {
     return new Gauge({ name: `block_attention_${name}`, help, labelNames, registers: [this.#registry] });
   }
 }

@@ -84,26 +84,16 @@ const deepSeekLetters = [
   "\\u{118df}\\u{1e900}-\\u{1e943}",
 ].join("");
 
+/** Vocabularies that are Llama 3's in all that is told here. */
+const llama3Names = [
+  ...["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"],
+];
+
 const digitGroups = "\\p{N}{1,3}";
 
 const families: readonly Family[] = [
   {
-    names: [
-      "llama3",
-      "llama-v3",
-      "llama-bpe",
-      "falcon3",
-      "falcon-h1",
-      "pixtral",
-      "midm-2.0",
-      "lfm2",
-      "jina-v5-nano",
-      "dbrx",
-      "smaug-bpe",
-      "chatglm-bpe",
-      "glm4",
-      "glm5",
-    ],
+    names: [...llama3Names, "dbrx", "smaug-bpe", "chatglm-bpe", "glm4", "glm5"],
     expressions: [modernWords(digitGroups)],
   },
   {
@@ -199,33 +189,6 @@ const families: readonly Family[] = [
   },
 ];
 
-const ignoringMerges: readonly string[] = [
-  "llama3",
-  "llama-v3",
-  "llama-bpe",
-  "falcon3",
-  "falcon-h1",
-  "pixtral",
-  "midm-2.0",
-  "lfm2",
-  "jina-v5-nano",
-  "glm4",
-  "glm5",
-  "tekken",
-  "minicpm5",
-];
-
-const addingBos: readonly string[] = [
-  "llama3",
-  "llama-v3",
-  "llama-bpe",
-  "falcon3",
-  "falcon-h1",
-  "pixtral",
-  "midm-2.0",
-  "lfm2",
-  "jina-v5-nano",
-  "tekken",
-];
-
+const ignoringMerges: readonly string[] = [...llama3Names, "glm4", "glm5", "tekken", "minicpm5"];
+const addingBos: readonly string[] = [...llama3Names, "tekken"];
 const withoutBos: readonly string[] = ["chatglm-bpe", "glm4", "glm5"];

@@ -3,9 +3,8 @@ import { join } from "node:path";
 import { parquetColumns } from "../data/rows.js";
 import { isJsonObject, type JsonObject, readJson } from "../files/bounded-json.js";
 import { makeWritable, prepareFolder } from "../files/outputs.js";
-import { pathExists } from "../files/path-exists.js";
 import { quote } from "../files/quote.js";
-import { describeFileError, openRegularFile } from "../files/regular-file.js";
+import { describeFileError, openRegularFile, pathExists } from "../files/regular-file.js";
 import type { TrainerSettings } from "./settings.js";
 
 /**

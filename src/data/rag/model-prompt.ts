@@ -3,7 +3,6 @@ import type { RagPromptOptions } from "../../blocks/rag-prompt.js";
 import { loadTokenizer, templateOf } from "../../engine/model.js";
 import { readBlockAttention } from "../../model/open-model.js";
 import type { Tokenizer } from "../../tokenizer/tokenizer.js";
-import { TULU_TEMPLATE } from "../tulu-template.js";
 
 /** What a model's prompts are made by, and its tokenizer. */
 export interface ModelPrompt {
@@ -33,3 +32,10 @@ function tuluTemplate(tokenizer: Tokenizer) {
     addsBos: tokenizer.bosTokenId !== undefined,
   });
 }
+
+/** The chat template of the paper's training data, in Jinja: no BOS. @see FACTS §3 "Tulu template". */
+export const TULU_TEMPLATE =
+  "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] + '<|end_of_text|>\\n' }}" +
+  "{% elif message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '\\n' }}" +
+  "{% else %}{{ '<|user|>\\n' + message['content'] + '\\n' }}{% endif %}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";

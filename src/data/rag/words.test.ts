@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { makeWordSplitter } from "./words.js";
+import { makeWordSplitter } from "./score-passages.js";
 
 test.each([
   ["Who directed “Ed Wood” (1994)?", ["who", "directed", "ed", "wood", "1994"]],

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { childExecArgv } from "./child-exec-argv.js";
+import { childExecArgv } from "./child-link.js";
 
 test("childExecArgv(): hands on limits of memory, not inspectors and scripts", () => {
   const options = [

@@ -1,6 +1,5 @@
 import { type ChildProcess, fork } from "node:child_process";
 import type { Readable } from "node:stream";
-import { LineSplitter } from "./line-splitter.js";
 import type { FromChild, ToChild } from "./messages.js";
 
 export interface ChildLinkOptions {
@@ -117,4 +116,47 @@ function tellLines(output: Readable, onLine: (line: string) => void): void {
   output.on("end", () => lines.end());
   // A pipe that breaks has ended.
   output.on("error", () => undefined);
+}
+
+const inherited =
+  /^--(max-old-space-size|max-semi-space-size|stack-trace-limit|stack-size)=|^--(enable-source-maps|no-warnings|no-deprecation)$/;
+
+/**
+ * Which of Node's own options, as process.execArgv has them, hold for the engine's process too: limits of memory and what
+ * helps to understand errors; not an inspector's port, a watcher, or a script to evaluate.
+ */
+export function childExecArgv(execArgv: readonly string[]): string[] {
+  return execArgv.filter((option) => inherited.test(option));
+}
+
+/** Cuts text that comes in pieces into lines. */
+export class LineSplitter {
+  readonly #onLine: (line: string) => void;
+  readonly #longest: number;
+  #rest = "";
+
+  /** @param longest in UTF-16 units: longer lines are told in pieces, so that one without an end fills no memory. */
+  constructor(onLine: (line: string) => void, longest = 8192) {
+    this.#onLine = onLine;
+    this.#longest = longest;
+  }
+
+  push(text: string): void {
+    const lines = (this.#rest + text).split(/\r?\n/);
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.#tell(line);
+    for (; this.#rest.length > this.#longest; this.#rest = this.#rest.slice(this.#longest)) {
+      this.#onLine(this.#rest.slice(0, this.#longest));
+    }
+  }
+
+  /** Tells a last line that had no end. */
+  end(): void {
+    this.#tell(this.#rest);
+    this.#rest = "";
+  }
+
+  #tell(line: string): void {
+    for (let at = 0; at < line.length; at += this.#longest) this.#onLine(line.slice(at, at + this.#longest));
+  }
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Credits } from "./credits.js";
+import { Credits } from "./serve-calls.js";
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 

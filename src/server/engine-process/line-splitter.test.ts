@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { LineSplitter } from "./line-splitter.js";
+import { LineSplitter } from "./child-link.js";
 
 function split(pieces: readonly string[], longest?: number): string[] {
   const lines: string[] = [];

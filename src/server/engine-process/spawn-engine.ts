@@ -16,8 +16,7 @@ import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreRes
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
 import type { BlockInfo } from "../../kv/block-store.js";
 import type { LoadProgress } from "../../model/weights.js";
-import { childExecArgv } from "./child-exec-argv.js";
-import { ChildLink } from "./child-link.js";
+import { ChildLink, childExecArgv } from "./child-link.js";
 import {
   type Call,
   type CallEvent,
