@@ -13,17 +13,17 @@ import type { KVMemory } from "./kv-memory.js";
 /** Rows that are laid out in about the time that one row of a prompt takes. */
 const laidRowsPerRow = 16;
 
-/** What becomes a context's own: the room taken from the budget, and the slot in which tokens are decoded. */
+/** What a context owns once it is made: the room taken from the budget, and the slot in which tokens are decoded. */
 interface OwnedByContext {
   readonly room?: Disposable | undefined;
   readonly slot?: DecodeSlot | undefined;
 }
 
 /**
- * The rotated keys and the values of a request's blocks, side by side, and those of what is computed over them.
+ * The rotated keys and the values of a request's blocks, side by side, and those of the tokens that are computed over them.
  *
- * It may begin with rows that others hold too: `fork()` gives contexts that go on from this one's rows, which are then
- * nobody's to write. Rows of its own follow them.
+ * It may begin with rows that others hold too: `fork()` makes contexts that continue this one's rows, which nobody writes from
+ * then on. Rows of its own follow them.
  *
  * Where tokens are decoded over it, its own keys lie in a slot beside other sequences' from the start; `startDecoding()`
  * puts the values there too, transposed. Disposing it gives its memory back, but never under a graph: while a pin is out,
@@ -31,7 +31,7 @@ interface OwnedByContext {
  */
 export class AssembledContext implements ContextRows, Disposable {
   #shared: readonly HeldRows[];
-  /** None once others stand on them. */
+  /** Undefined once they are shared. */
   #own: HeldRows | undefined;
   #numPins = 0;
   #isDisposed = false;
@@ -40,7 +40,7 @@ export class AssembledContext implements ContextRows, Disposable {
    * @param capacity rows to make room for, in tokens.
    * @param options.shared what it begins with; it becomes one of their holders.
    * @param options.prefills whether prompts are computed over it. Default true.
-   * @throws Error if the device has not enough memory; what was given stays the caller's then.
+   * @throws Error if the device has not enough memory; room and slot stay the caller's then.
    */
   constructor(
     private readonly memory: KVMemory,
@@ -100,8 +100,8 @@ export class AssembledContext implements ContextRows, Disposable {
   }
 
   /**
-   * A context that begins with this one's rows. They belong to both from now on, and to further forks: this one takes no
-   * more rows, and the memory goes, with its room, when the last of them is disposed.
+   * A context that begins with this one's rows. Both hold them from now on, and so do further forks: this one takes no more
+   * rows, and memory and room are freed when the last holder is disposed.
    *
    * @param capacity rows to make room for, this one's among them.
    * @param options.prefills whether prompts are computed over the fork. Default: where it has no slot.
@@ -124,7 +124,7 @@ export class AssembledContext implements ContextRows, Disposable {
     return fork;
   }
 
-  /** Transposes the values of all rows so far; again does nothing. From then on its own rows come by decoding alone. */
+  /** Transposes the values of all rows so far; again does nothing. From then on only decoding adds rows of its own. */
   async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
     if (this.slot === undefined) throw new Error("Cannot decode: the context has no slot");
     for (const shared of this.#shared) await shared.startSharedDecoding(runner, signal);

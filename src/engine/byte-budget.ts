@@ -1,7 +1,7 @@
 import { totalmem } from "node:os";
 import { EngineError } from "./engine-error.js";
 
-/** Bytes that several may take, all together, for instance for assembled contexts. They wait for theirs in the order they came. */
+/** A limit on the bytes of several holders together, for instance assembled contexts. They get theirs first come, first served. */
 export class ByteBudget {
   /** Told when bytes have come back. */
   onFree: () => void = () => undefined;

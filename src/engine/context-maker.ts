@@ -14,7 +14,7 @@ import type { ServedBlock, Timings } from "./results.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
 import { unlessAborted } from "./task.js";
 
-/** A local block's tokens, and the passage that they are, where they are one. */
+/** A local block's tokens, and its passage if it is one. */
 export interface LocalBlock {
   readonly tokenIds: Int32Array;
   readonly passage: PassageLabel | undefined;
@@ -23,7 +23,7 @@ export interface LocalBlock {
 /** A local block to find or to encode. */
 type TokenBlock = BlockRequest & LocalBlock;
 
-/** Whose request it is, and what holds for it. Its owner is the salt of its blocks' ids. */
+/** Who asks, and what holds for the whole request. Its owner is the salt of its blocks' ids. */
 export interface RequestOf extends WorkOf {
   readonly owner: string;
   readonly signal: AbortSignal;
@@ -32,7 +32,7 @@ export interface RequestOf extends WorkOf {
 
 export type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
 
-/** Nothing took any time yet. */
+/** Timings of a request that begins. */
 export function newTimings(): MutableTimings {
   return {
     tokenizeMs: 0,
@@ -48,38 +48,38 @@ export function newTimings(): MutableTimings {
 
 /** What is computed over a prompt's context. */
 export interface ContextWork {
-  /** Rows after the prompt's that are prefilled as well. */
+  /** Rows to prefill after the prompt's. */
   readonly moreRows?: number;
-  /** Rows of an answer, which are decoded. */
+  /** Rows to decode, of one answer. */
   readonly answerRows?: number;
-  /** Answers that go on from the prompt, as many at a time as there is room for; 0: one, over the context itself. */
+  /** Answers that are decoded in forks of the context, as many at a time as there is room for. 0: one answer, in the context itself. */
   readonly numForks?: number;
-  /** Whether local blocks are computed anew, for their rows' logits. */
+  /** Whether local blocks are computed again, for their rows' logits. */
   readonly scoresPrompt?: boolean;
 }
 
 /** What a request needs of its context. */
 export interface ContextNeeds {
-  /** In rows. */
+  /** Rows of the context. */
   readonly capacity: number;
   readonly use: ContextUse;
-  /** How many forks there is room for at a time. */
+  /** How many forks fit at a time. */
   readonly numForks: number;
-  /** Of the context, its forks, and what scoring the prompt takes beside it. */
+  /** Of the context, its forks, and the scratch context in which the prompt is scored. */
   readonly bytes: number;
 }
 
-/** What laying a prompt's blocks out leaves: the context to go on from, and what it took. Disposing gives it back. */
+/** A prompt's context with its local blocks laid out, and how its blocks were served. Disposing frees the context and its room. */
 export interface Prepared extends Disposable {
   readonly context: AssembledContext;
   readonly finalTokens: Int32Array;
-  /** Of the final block's first token. */
+  /** The position of the final block's first token. */
   readonly finalPosition: number;
   readonly blocks: readonly ServedBlock[];
   readonly cachedTokens: number;
 }
 
-/** Makes contexts of prompts: blocks are found in the store or encoded, and laid out. */
+/** Makes prompts' contexts: finds blocks in the store or encodes them, and lays them out. */
 export class ContextMaker {
   constructor(
     private readonly model: LoadedModel,
@@ -89,7 +89,7 @@ export class ContextMaker {
     private readonly scheduler: Scheduler,
   ) {}
 
-  /** @throws EngineError "too_long" for what would never find room: before it waits for anything. */
+  /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
   needs(blocks: readonly Int32Array[], work: ContextWork): ContextNeeds {
     const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false } = work;
     const { memory } = this.scheduler;
@@ -107,7 +107,7 @@ export class ContextMaker {
     return { capacity, use, numForks, bytes: ownBytes + numForks * forkBytes };
   }
 
-  /** A context that goes on from a prompt's, with the slot in which its answer is decoded. @param rows its own. */
+  /** A fork of a prompt's context, with the slot in which its answer is decoded. @param rows of the fork alone. */
   fork(context: AssembledContext, rows: number): AssembledContext {
     const slot = this.scheduler.slots.take(rows);
     try {
@@ -137,7 +137,7 @@ export class ContextMaker {
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
-      // Room and slot are the context's own once there is one.
+      // The context owns room and slot once it is made.
       for (const owned of context ? [context] : [slot, room]) owned?.[Symbol.dispose]();
     };
     try {
@@ -165,7 +165,7 @@ export class ContextMaker {
     }
   }
 
-  /** Blocks from the store, or encoded now, and what is told of them. */
+  /** Leases blocks from the store, encodes those that it lacks, and reports how each was served. */
   async lease(
     blocks: readonly LocalBlock[],
     of: Pick<RequestOf, "owner" | "signal">,
@@ -184,7 +184,7 @@ export class ContextMaker {
     return { ...leased, served };
   }
 
-  /** The logits of every row of a prompt, each seeing what the mode lets it see: a local block's its block alone. */
+  /** The logits of every row of a prompt. Rows of a local block see their block alone. */
   async *promptRows(
     blocks: readonly Int32Array[],
     { context, finalTokens, finalPosition }: Prepared,

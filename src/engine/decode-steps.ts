@@ -87,7 +87,7 @@ interface KeptStep {
   readonly groups: ReadonlySet<SlotGroup>;
 }
 
-/** The graphs of decoding: one that was built for the same slots and numbers of keys is taken again. */
+/** The graphs of decoding. One that was built for the same slots and numbers of keys is used again. */
 export class DecodeSteps implements Disposable {
   /** Least recently used first. */
   readonly #kept = new Map<string, KeptStep>();
@@ -131,7 +131,7 @@ export class DecodeSteps implements Disposable {
     });
   }
 
-  /** Drops the graphs over slots whose memory goes. */
+  /** Drops the graphs over slots whose memory is freed. */
   forget(group: SlotGroup): void {
     for (const [key, { groups }] of [...this.#kept]) if (groups.has(group)) this.#drop(key);
   }
@@ -140,7 +140,7 @@ export class DecodeSteps implements Disposable {
     for (const key of [...this.#kept.keys()]) this.#drop(key);
   }
 
-  /** Sets what a step reads of contexts, past what they hold, to zero: hidden keys and values must be finite. */
+  /** Zeroes rows that a step reads past a context's length: hidden keys and values must be finite. */
   async #clear(runs: readonly PlannedRun[], signal: AbortSignal): Promise<void> {
     const tails = runs.flatMap(({ works, numKeys }) =>
       works
@@ -178,7 +178,7 @@ export class DecodeSteps implements Disposable {
     return kept;
   }
 
-  /** So that a graph over rows that are gone is never taken for one over others in their place. */
+  /** A number for shared rows, so that no graph over freed rows is used for others in their memory. */
   #idOf(shared: HeldRows): number {
     const id = this.#ids.get(shared) ?? this.#numIds++;
     this.#ids.set(shared, id);

@@ -14,20 +14,20 @@ import type { EncodeResult, EngineStats, GenerateEvent, ScoreResult } from "./re
 import type { EngineStatus } from "./status-source.js";
 
 /**
- * What answers prompts, in this process or another. But for signals and callbacks, all that goes in and comes out is plain
- * data. Every implementation passes the suite `engine.suite.ts`.
+ * What answers prompts, in this process or another. Arguments and results are plain data, except signals and callbacks.
+ * Every implementation passes the suite `engine.suite.ts`.
  */
 export interface Engine extends AsyncDisposable {
   readonly status: EngineStatus;
-  /** Calls the listener whenever the status changes; the function returned ends that. */
+  /** Calls the listener whenever the status changes, until the function that it returns is called. */
   onStatus(listener: (status: EngineStatus) => void): () => void;
   /** What is loaded; undefined before the model has been loaded for the first time. */
   readonly info: ModelInfo | undefined;
   /**
-   * Answers a prompt, token by token: `echo` events where they were asked for, one `prompt`, then of each answer its tokens
-   * and one `done`. Events wait for their reader: one that reads slowly slows its own answer down, and no more than a few
-   * are ever held for it. Leaving the loop early, or an abort, frees the request's place within 200 ms; after an abort the
-   * last event of each answer says `cancelled`.
+   * Answers a prompt, token by token: `echo` events where `echo` asks for them, one `prompt` event, then each answer's
+   * tokens and its `done` event. A reader who reads slowly slows its own answer down: few events are ever held for it.
+   * Leaving the loop early, or an abort, frees the request's place within 200 ms; after an abort the last event of each
+   * answer says `cancelled`.
    *
    * @throws EngineError; the signal's reason where it aborts before the engine has the prompt.
    */

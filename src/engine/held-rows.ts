@@ -5,10 +5,10 @@ import type { DecodeSlot } from "./decode-slots.js";
 import type { KVMemory, Region } from "./kv-memory.js";
 import { unlessAborted } from "./task.js";
 
-/** What computes graphs of a request's own, in turn with others' work: the scheduler. */
+/** Computes graphs that a request builds itself, in turn with others' work: the scheduler. */
 export interface GraphRunner {
   /**
-   * @param rows what the graph costs, as if it were so many rows of a prompt.
+   * @param rows how many rows of a prompt cost as much as the graph.
    * @throws the signal's reason; the device's error.
    */
   run(rows: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
@@ -24,17 +24,17 @@ export function roundCapacity(rows: number): number {
 }
 
 /**
- * Turned keys and values of rows that follow each other, in memory that goes with the last who holds them.
+ * Turned keys and values of consecutive rows, in memory that is freed with the last of its holders.
  *
- * They are one context's own first, which adds rows. Once shared, they are never written again, and hold their values both
- * ways: as rows for prompts over them, transposed for decoding.
+ * At first they belong to one context, which adds rows. Once shared, they are never written again, and have their values both
+ * as rows, for prompts over them, and transposed, for decoding.
  */
 export class HeldRows implements SharedRows, Disposable {
   readonly capacity: number;
   readonly slot: DecodeSlot | undefined;
   /** Rows that hold keys and values. */
   length = 0;
-  /** Where tokens are decoded, rows up to here are finite: those past `length` are zeros. */
+  /** Where tokens are decoded: rows up to here are finite, those past `length` zeros. */
   cleared = 0;
   readonly #room: Disposable | undefined;
   /** Where there is no slot. */
@@ -48,9 +48,9 @@ export class HeldRows implements SharedRows, Disposable {
   #gettingReady: Promise<void> | undefined;
 
   /**
-   * @param owned what becomes theirs once they are made: the room taken from the budget, and the slot.
+   * @param owned the room taken from the budget and the slot, which belong to these rows once they are made.
    * @param hasValues whether prompts are computed over them before tokens are decoded.
-   * @throws Error if the device has not enough memory; what was given stays the caller's then.
+   * @throws Error if the device has not enough memory; `owned` stays the caller's then.
    */
   constructor(
     private readonly memory: KVMemory,
@@ -74,7 +74,7 @@ export class HeldRows implements SharedRows, Disposable {
     return this.slot?.keys ?? this.#rows(this.#keys as Region);
   }
 
-  /** Transposed where they are there in no other way. */
+  /** As rows, or transposed once they are kept in that form alone. */
   get values(): KVRows {
     return this.#values === undefined ? this.valuesTransposed : this.#rows(this.#values);
   }
@@ -97,14 +97,14 @@ export class HeldRows implements SharedRows, Disposable {
     return this;
   }
 
-  /** One holder less; the last one's going frees the memory. */
+  /** One holder less. The last one frees the memory. */
   [Symbol.dispose](): void {
     this.#numHolders -= 1;
     if (this.#numHolders > 0) return;
     for (const owned of [this.#values, this.#transposed, this.#keys, this.slot, this.#room]) owned?.[Symbol.dispose]();
   }
 
-  /** Transposes the values of all rows so far, for one context; again does nothing. From then on rows come by decoding alone. */
+  /** Transposes the values of all rows so far, for one context; again does nothing. From then on only decoding adds rows. */
   async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
     if (this.#values === undefined) return;
     await this.#transpose(runner, this.valuesTransposed, signal);
@@ -113,7 +113,7 @@ export class HeldRows implements SharedRows, Disposable {
     this.#values = undefined;
   }
 
-  /** Makes shared rows ready to be decoded over by all who hold them: whoever comes first does it, once. */
+  /** Makes shared rows ready for decoding, once, for all their holders: the first holder that needs it does it. */
   async startSharedDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
     while (!this.#isReady) {
       if (this.#gettingReady === undefined) {
@@ -122,7 +122,7 @@ export class HeldRows implements SharedRows, Disposable {
         });
         await this.#gettingReady;
       } else {
-        // Who does it may give it up: then this one does.
+        // If that holder is cancelled, this one does it.
         const done = this.#gettingReady.catch(() => undefined);
         await (signal ? unlessAborted(done, signal) : done);
       }

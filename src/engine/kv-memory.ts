@@ -4,17 +4,17 @@ import type { TensorStorage } from "../ggml/memory.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { RowShape } from "../model/kv-rows.js";
 
-/** Regions start at multiples of this, in bytes: what GPUs want of a tensor's start. */
+/** Regions start at multiples of this, in bytes, as GPUs require of tensors. */
 const alignment = 256;
 const defaultSlabBytes = 64 * 2 ** 20;
-/** Larger regions, as a share of a slab, get a slab of their own, so that a slab's end is never a large gap. */
+/** Regions above this share of a slab get a slab of their own, so that no slab ends in a large gap. */
 const largestShare = 1 / 4;
 
 type KVElementType = Uppercase<KVType>;
 
-/** Part of a slab: memory of one owner, given back by disposing it, once. */
+/** Part of a slab: memory with one owner, who gives it back by disposing it; again does nothing. */
 export interface Region extends Disposable {
-  /** The slab's. */
+  /** The whole slab's. */
   readonly tensor: Tensor;
   /** Where the region starts in the tensor, in elements. */
   readonly offset: number;
@@ -35,26 +35,26 @@ interface Slab {
 }
 
 export interface KVMemoryStats {
-  /** Of all regions, as they were asked for. */
+  /** Bytes of all regions, as they were asked for. */
   readonly usedBytes: number;
-  /** Of all slabs: what the device has given for them. */
+  /** Bytes of all slabs, as the device gave them. */
   readonly reservedBytes: number;
   readonly numSlabs: number;
 }
 
 /**
- * All keys and values of a model on a device: blocks, contexts, slots and shared rows. Regions are cut from a few large
- * pieces of memory, slabs, the smallest gap that is large enough first; gaps grow together when regions come back, and a
- * slab that is empty is freed.
+ * The memory of all keys and values of a model on a device: blocks, contexts, slots and shared rows. Regions are cut from a
+ * few large pieces of memory, slabs, each from the smallest gap that holds it. Neighbouring gaps are joined when regions come
+ * back, and an empty slab is freed.
  */
 export class KVMemory {
-  /** The element type of contexts: blocks of bfloat16 are widened, for ggml's attention takes F32 and F16. */
+  /** The element type of contexts. Blocks of BF16 are widened: ggml's attention takes F32 and F16. */
   readonly contextType: "F16" | "F32";
   readonly #slabBytes: number;
   readonly #slabs = new Set<Slab>();
   #usedBytes = 0;
 
-  /** @param options.slabBytes of a slab that many regions share. */
+  /** @param options.slabBytes the size of a slab that several regions share. */
   constructor(
     readonly backend: Backend,
     /** What a row of keys, or of values, is. */
@@ -72,7 +72,7 @@ export class KVMemory {
   }
 
   /**
-   * Its elements hold what the last owner left.
+   * A region, whose elements hold what its last owner left there.
    * @throws Error if the device has not enough memory.
    */
   allocate(type: KVElementType, numElements: number): Region {

@@ -28,7 +28,7 @@ export interface Terms extends RequestOf {
   readonly mode: AttentionMode;
 }
 
-/** What is asked of the answers to a prompt, checked. */
+/** A call of `generate()`, checked. */
 export interface AskedAnswers {
   readonly terms: Terms;
   readonly sampling: SamplingOptions;
@@ -40,7 +40,7 @@ export interface AskedAnswers {
   readonly callerSignal: AbortSignal | undefined;
 }
 
-/** How continuations are scored, checked. */
+/** A call of `scoreEach()`, checked. */
 export interface AskedScores {
   readonly terms: Terms;
   readonly numTop: number;
@@ -58,7 +58,7 @@ export interface CheckOptions {
 const untrainedWarning =
   "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
 
-/** Checks what an engine is asked, and fills the defaults in. All throw what `optionsOf` does; the reason of a closed engine. */
+/** Checks the arguments of an engine's calls and fills the defaults in. All throw what `optionsOf` does, or the reason of a closed engine. */
 export class RequestChecks {
   #hasWarned = false;
 
@@ -120,7 +120,7 @@ export class RequestChecks {
     return { terms: this.#terms(asked), numTop, stepwise };
   }
 
-  /** @param leaving aborted once the caller wants no more. */
+  /** @param leaving aborted once the caller's `onBlock` has thrown. */
   encode(options: EncodeOptions, leaving: AbortSignal) {
     const {
       onBlock,

@@ -23,8 +23,8 @@ import type { FailedPassage } from "./results.js";
 import { SlicedWork } from "./sliced-work.js";
 
 /**
- * Makes tokens of what callers give, a slice at a time, within the engine's limits. What cannot be used is an EngineError; all
- * throw the signal's reason.
+ * Tokenizes what callers give, a slice at a time, within the engine's limits. All throw an EngineError for input that cannot
+ * be used, and the signal's reason.
  */
 export class RequestTokens {
   readonly #slices = new SlicedWork();
@@ -36,7 +36,7 @@ export class RequestTokens {
     readonly contextLength: number,
   ) {}
 
-  /** A prompt's, within the limit on prompts. */
+  /** A prompt's tokens, within the limit on prompts. */
   async prompt(
     input: PromptInput | TokenizedPrompt,
     mode: AttentionMode,
@@ -49,7 +49,7 @@ export class RequestTokens {
     throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);
   }
 
-  /** A continuation's, which fits the context after the prompt. */
+  /** A continuation's tokens, which fit the context after the prompt's. */
   async continuation(
     continuation: string | readonly number[],
     promptTokens: number,
@@ -84,7 +84,7 @@ export class RequestTokens {
     return this.#inSlices(passagesInSteps(passages, rule, this.context.tokenizer, this.promptLimit), signal);
   }
 
-  /** A text's as a block of its own has them. */
+  /** A text's tokens, as a block of its own has them. */
   text(block: TextBlock, maxTokens: number, signal: AbortSignal): Promise<number[]> {
     const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
     return this.#inSlices(encodeCounted(this.context.tokenizer, block, count), signal);

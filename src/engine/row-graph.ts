@@ -10,7 +10,7 @@ import type { AnyTask } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
 const maxLogits = 1 << 24;
-/** Of a long block, whatever else is under way: its bytes must not depend on that. */
+/** Rows of a long block's pieces, whatever else is under way: its bytes must not depend on that. */
 const blockPieceRows = 128;
 
 /** One request's share of a graph. */
@@ -18,22 +18,22 @@ export interface Share {
   readonly task: AnyTask;
   readonly rows: readonly Rows[];
   readonly numRows: number;
-  /** Rows of the last span whose logits are wanted, the last ones of it. */
+  /** How many rows have their logits wanted: the last ones of the share. */
   readonly numWanted: number;
-  /** Hands out what was computed. */
+  /** Hands the request what was computed. */
   readonly deliver: (logits: readonly Float32Array[]) => void;
-  /** After the graph, whatever came of it. */
+  /** Called after the graph, also where it failed. */
   readonly release: () => void;
 }
 
 /**
- * A graph of blocks that are encoded and pieces of prompts, of several requests: each has its share, which it gets when
- * the graph was computed.
+ * A graph of blocks that are encoded and pieces of prompts, of several requests. Each request has a share of its rows, and
+ * gets what they give once the graph is computed.
  */
 export class RowGraph {
   readonly #shares: Share[] = [];
   #numWanted: number;
-  /** Tensors that it has room for. */
+  /** How many more tensors the graph has room for. */
   #room: number;
 
   constructor(
@@ -46,9 +46,9 @@ export class RowGraph {
   }
 
   /**
-   * Gives a work its share, of so many rows at most.
+   * Adds a share of a request's work, of at most `maxRows` rows.
    *
-   * @returns undefined where nothing of it fits (a block alone always does), and where it failed.
+   * @returns undefined where nothing of it fits (a block alone in a graph always does), and where it failed.
    */
   add(work: RowWork, maxRows: number): Share | undefined {
     let share: Share | undefined;
@@ -93,12 +93,12 @@ export class RowGraph {
     }
   }
 
-  /** After the graph, whatever came of it. */
+  /** Called after the graph, also where it failed. */
   release(): void {
     for (const share of this.#shares) share.release();
   }
 
-  /** The first blocks of an encoding that there is room for: a long one in a graph of its own. */
+  /** As many blocks as there is room for, in order: a long block has a graph of its own. */
   #shareOfBlocks({ task, blocks }: RowWork & { kind: "encode" }, maxRows: number, isFirst: boolean): Share | undefined {
     const { rowGroup } = this.decoder.device;
     let numRows = 0;

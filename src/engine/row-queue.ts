@@ -5,7 +5,7 @@ import type { AssembledContext } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import type { AnyTask, Task } from "./task.js";
 
-/** Work of a request that is more than a token: it takes what a graph has room for, and the request hands the rest in again. */
+/** A request's work of more than one token. A graph takes what it has room for, and the request hands the rest in again. */
 export type RowWork =
   | {
       readonly kind: "encode";
@@ -19,12 +19,12 @@ export type RowWork =
       readonly task: Task<PrefillPart>;
       readonly context: AssembledContext;
       readonly tokenIds: Int32Array;
-      /** Of each token, or of the first one. */
+      /** Of each token, or of the first one: the others follow. */
       readonly positions: number | Int32Array;
-      /** What the tokens see. Default: each all before it. */
+      /** What the tokens see. Default: each token sees all before it. */
       readonly spans?: readonly RowSpan[];
       readonly firstWanted: number;
-      /** The block that this is a piece of: its pieces are always the same. */
+      /** The long block that these tokens are a piece of. */
       readonly block?: BlockKV<DeviceBlockMemory>;
     }
   | {
@@ -38,11 +38,11 @@ export type RowWork =
 export interface PrefillPart {
   /** How many tokens were computed. */
   readonly count: number;
-  /** Of the tokens among them whose logits are wanted. */
+  /** Of those among them whose logits are wanted. */
   readonly logits: readonly Float32Array[];
 }
 
-/** What a piece of work has left to compute, in rows. */
+/** How many rows of a work are left to compute. */
 function rowsLeft(work: RowWork): number {
   switch (work.kind) {
     case "encode":
@@ -56,7 +56,7 @@ function rowsLeft(work: RowWork): number {
   }
 }
 
-/** Who was served before so many others comes first again. */
+/** An owner who was served longer ago than so many others counts as new. */
 const maxKnownOwners = 1024;
 
 /** Work that waits for a graph, of owners who share each graph evenly. */
@@ -73,7 +73,7 @@ export class RowQueue {
     return this.#works.length === 0;
   }
 
-  /** Work that is handed in again keeps its place by its request's next call: the line is in the order of coming. */
+  /** To the end of the line, the rest of a work that is handed in again too. */
   add(work: RowWork): void {
     this.#works.push(work);
   }
@@ -91,7 +91,7 @@ export class RowQueue {
     this.#works = this.#works.filter((work) => work.task !== task);
   }
 
-  /** The work that is first in line, taken out of it, where it is a graph of its request's own. */
+  /** Takes the first work out of the line if it is a graph that a request builds itself. */
   takeOwnGraph(): (RowWork & { readonly kind: "graph" }) | undefined {
     const first = this.#byOwner()[0]?.[0];
     if (first?.kind !== "graph") return undefined;

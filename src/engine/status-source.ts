@@ -7,7 +7,7 @@ export interface EngineStatus {
   readonly lastError?: string | undefined;
 }
 
-/** A status, and those who want to know when it changes. */
+/** A status and its listeners. */
 export class StatusSource {
   readonly #listeners = new Set<{ readonly tell: (status: EngineStatus) => void }>();
 

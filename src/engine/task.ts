@@ -83,7 +83,7 @@ export class Task<T> {
 }
 
 /**
- * What a promise gives, unless the signal aborts before: then the signal's reason, at once. What the promise stands for
+ * A promise's value, or, where the signal aborts first, a rejection with its reason at once. The work behind the promise
  * goes on.
  */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

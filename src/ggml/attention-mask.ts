@@ -1,7 +1,7 @@
 import type { Graph } from "./graph.js";
 import type { Tensor } from "./tensor.js";
 
-/** Which keys each of some query rows sees, as data: a device's attention makes of it what its kernels take. */
+/** Which keys each query row sees, as data: a device's attention turns it into what its kernels take. */
 export interface AttentionMask {
   readonly numRows: number;
   readonly numKeys: number;

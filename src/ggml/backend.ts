@@ -14,7 +14,7 @@ const maxWeights = 2_768;
 const maxScheduleNodes = maxGraphTensors + maxWeights;
 const statusAborted = 1;
 
-/** What places a graph's nodes on the device's backends, and owns the memory of its intermediate results. */
+/** ggml's scheduler: it places a graph's nodes on the device's backends and owns the memory of its intermediate results. */
 interface Schedule {
   readonly pointer: Pointer;
   readonly maxNodes: number;
@@ -29,7 +29,7 @@ export interface PreparedGraph extends Disposable {
 }
 
 /**
- * A device that computes graphs off the event loop, one at a time: who has many keeps them in line (`Scheduler`).
+ * A device that computes graphs off the event loop, one at a time: whoever has several queues them (`Scheduler`).
  * It owns the started device and the memory of intermediate results.
  */
 export class Backend extends DeviceMemory implements Disposable {

@@ -6,14 +6,14 @@ import type { Pointer } from "./symbols.js";
 import type { Tensor } from "./tensor.js";
 import { type TokenHeads, tokenAttention } from "./token-attention.js";
 
-/** Memory that weights lie in. Equal places are one object. */
+/** A kind of memory that weights are put into. Equal ones are one object. */
 export interface WeightPlace {
   readonly bufferType: Pointer;
-  /** Whether a tensor's bytes are written in one call: they are laid out anew then. */
+  /** Whether a tensor's bytes must be written in one call, since ggml lays them out in another order. */
   readonly isWrittenWhole: boolean;
 }
 
-/** The nodes of one graph that devices want in ways of their own. */
+/** The nodes of one graph that differ from device to device. */
 export interface Kernels {
   /** Weights [in, out] times x [in, rows]: [out, rows]. */
   product(weights: Tensor, x: Tensor): Tensor;
@@ -30,20 +30,20 @@ export interface Kernels {
   tokenAttention(heads: TokenHeads): Tensor;
 }
 
-/** How models are computed on a kind of device: all that differs from kind to kind, and that graphs are built by. */
+/** How models are computed on a kind of device: everything about graphs that differs from kind to kind. */
 export interface DevicePolicy {
   /**
-   * Rows that belong together start at multiples of this in a graph, and the graph's rows are as many: then kernels compute
-   * a row alike wherever it stands.
+   * Rows that belong together start at multiples of this in a graph, and the graph's number of rows is a multiple of it: then
+   * kernels give a row the same bytes wherever it stands.
    */
   readonly rowGroup: number;
-  /** Rows of a prompt's piece that is not its last come in multiples of this, for fewer cost as much. */
+  /** A prompt's pieces but the last have a multiple of this many rows, since fewer would cost as much. */
   readonly pieceStep: number;
   /** The most elements that one node copies, transposes or turns. */
   readonly maxNodeElements: number;
   /** The most rows of one graph. @param largestWeights elements of the largest weights that all rows are multiplied by. */
   graphRows(largestWeights: number): number;
-  /** @param use what weights of this type and shape are for: to be multiplied by, to look rows up in, or neither. */
+  /** Where weights are put. @param use what they are for: products, looking rows up, or neither. */
   weightPlace(type: GgmlType, ne: readonly number[], use: "product" | "lookup" | "other"): WeightPlace;
   kernels(graph: Graph): Kernels;
 }

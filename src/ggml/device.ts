@@ -10,7 +10,7 @@ export interface BackendOptions {
   readonly threads: number;
 }
 
-/** A device that was started, and the CPU: what the device cannot do, the CPU does. It owns the native backends. */
+/** A started device and the CPU, which computes what the device cannot. It owns the native backends. */
 export class StartedDevice implements Disposable {
   readonly device: Device;
   readonly cpu: CpuBackend;

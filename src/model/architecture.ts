@@ -31,7 +31,7 @@ export interface LayerBuild<C extends ModelConfig = ModelConfig> extends ModelBu
   /** Counted from 0. */
   readonly layer: number;
   /**
-   * Keeps the rows' keys and values, and attends. RoPE, the scale of the scores and who sees whom are applied here.
+   * Keeps the rows' keys and values, and attends: RoPE, the scale of the scores and the mask are applied here.
    *
    * @param heads before RoPE, [D, heads, rows] each.
    * @returns [D * H, rows]; undefined where nothing reads what this layer computes past its keys and values.
@@ -49,7 +49,7 @@ export interface HuggingFaceTraits<C extends ModelConfig> {
   readonly numKvHeads?: number;
   /** `head_dim`, where it is absent. Default: `hidden_size` over `num_attention_heads`. */
   readonly headSize?: number;
-  /** Settings that `read()` reads, and that would be refused as changing the arithmetic. */
+  /** Settings that `read()` reads. Others that could change the arithmetic are refused. */
   readonly reads?: readonly string[];
   /** Biases that Transformers does not give these models: a file that asks for them means another model. */
   readonly noBiases?: readonly string[];
@@ -67,7 +67,7 @@ export interface GgufTraits<C extends ModelConfig> {
   readonly pairs: RopeConfig["pairs"];
   /** Whether llama.cpp reads `rope_freqs.weight`, which llama3 scaling becomes. */
   readonly hasFactors: boolean;
-  /** Metadata that `read()` reads, and that would be refused as changing the arithmetic, such as "residual_scale". */
+  /** Metadata that `read()` reads, such as "residual_scale". Other metadata that could change the arithmetic is refused. */
   readonly reads?: readonly string[];
   /** Adds the architecture's own to what all have. @param fields keys with the architecture's name before them. */
   read(config: ModelConfig, fields: Fields, hasTensor: (name: string) => boolean): C;
@@ -75,7 +75,7 @@ export interface GgufTraits<C extends ModelConfig> {
   write?(config: C): Iterable<readonly [key: string, GgufEntry]>;
 }
 
-/** What models of one architecture have in common; all that knows of it stands in its file. */
+/** What models of one architecture have in common. Nothing outside its file knows of it. */
 export interface Architecture<C extends ModelConfig = ModelConfig> {
   /** As `model_type` of config.json has it. */
   readonly name: string;
@@ -83,7 +83,7 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   readonly gguf: GgufTraits<C>;
   /** Every weight, one after the other: a config from outside may claim any number of layers. */
   tensors(config: C): Iterable<NeededTensor>;
-  /** How a layer turns queries and keys; the same object where it is the same. Undefined: the layer has no positions. */
+  /** How a layer turns queries and keys: one object for equal layers. Undefined: the layer has no positions. */
   rope(config: C, layer: number): RopeConfig | undefined;
   /** How many places back a layer's rows see, their own among them. Undefined: all. */
   window(config: C, layer: number): number | undefined;
@@ -91,7 +91,7 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   attentionScale(config: C): number;
   /** The rows [hidden, rows] of token ids [rows] that the first layer takes. */
   embed(build: ModelBuild<C>, tokens: Tensor): Tensor;
-  /** One layer over x [hidden, rows]; undefined where its attention gives nothing. */
+  /** One layer over x [hidden, rows]. Undefined where `attend()` returns undefined. */
   layer(build: LayerBuild<C>, x: Tensor): Tensor | undefined;
   /** The logits [vocabulary, rows] of the last layer's rows. */
   head(build: ModelBuild<C>, x: Tensor): Tensor;

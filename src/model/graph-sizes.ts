@@ -6,10 +6,10 @@ import { addForward, type Decoder } from "./decoder.js";
 import { KVRows, rowElements } from "./kv-rows.js";
 import type { Rows } from "./rows.js";
 
-/** Numbers that are kept, of rows that were counted. */
+/** How many counts are kept. */
 const maxKnown = 4096;
 
-/** How much graphs have room for: what builds them is run without ggml, and the tensors are counted. */
+/** How much fits into a graph: the code that builds graphs runs without ggml, and the tensors are counted. */
 export class GraphSizes {
   readonly #decoder: Decoder;
   readonly #contextType: "F16" | "F32";
@@ -22,12 +22,12 @@ export class GraphSizes {
   constructor(decoder: Decoder, contextType: "F16" | "F32") {
     this.#decoder = decoder;
     this.#contextType = contextType;
-    // Two masks, so that none is shared.
+    // Blocks of different lengths, so that they share no mask.
     const [few, more] = [this.#block(1), this.#block(2)];
     this.#shared = this.#count([few]) + this.#count([more]) - this.#count([few, more]);
   }
 
-  /** Tensors that a graph of blocks and pieces has room for, beside what all its rows share. */
+  /** Tensors that a graph of blocks and pieces has room for, beside those that all its rows share. */
   get room(): number {
     return maxGraphTensors - this.#shared;
   }
@@ -52,7 +52,7 @@ export class GraphSizes {
     });
   }
 
-  /** Runs of sequences that one graph decodes a token of each of. @param numShared how many pieces they begin with. */
+  /** How many runs of sequences one graph decodes. @param numShared how many shared pieces each begins with. */
   maxRuns(numShared: number): number {
     const known = this.#maxRuns.get(numShared);
     if (known !== undefined) return known;
@@ -71,7 +71,7 @@ export class GraphSizes {
     return added;
   }
 
-  /** With the logits of all of the first rows. */
+  /** Counts a graph that gives the logits of all of its first rows. */
   #count(all: readonly [Rows, ...Rows[]]): number {
     const graph = new Graph(this.#decoder.ggml, "counted");
     const wanted = Array.from(all[0].tokenIds, (_, row) => ({ rows: 0, row }));
@@ -98,7 +98,7 @@ export class GraphSizes {
   }
 }
 
-/** Puts parts into as few graphs, in this order, as hold them. @throws RangeError for a part that no graph holds. */
+/** Puts parts into as few graphs as hold them, in this order. @throws RangeError for a part that no graph holds. */
 export function partsOfGraphs(ggml: Ggml, parts: readonly ((graph: Graph) => void)[]): ((graph: Graph) => void)[] {
   const groups: ((graph: Graph) => void)[][] = [[]];
   let size = 0;

@@ -1,25 +1,25 @@
 import type { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 
-/** What the elements of one row of keys, or of values, are: of all layers. A model's config is one, a block's shape too. */
+/** The sizes of one row of keys, or of values, over all layers. A model's config and a block's shape have them. */
 export interface RowShape {
   readonly numLayers: number;
   readonly numKvHeads: number;
   readonly headSize: number;
 }
 
-/** The elements of so many rows of keys, or of values, of all layers. */
+/** The number of elements of so many rows of keys, or of values, over all layers. */
 export function rowElements({ numLayers, numKvHeads, headSize }: RowShape, numRows: number): number {
   return numLayers * numKvHeads * headSize * numRows;
 }
 
-/** Keys or values of one sequence's rows in the memory of a device, or of several sequences' side by side. */
+/** Where the keys, or the values, of one sequence or of several side by side lie in a device's memory. */
 interface RowPlace {
   /** One size, all elements. */
   readonly tensor: Tensor;
-  /** Where the first sequence's start in the tensor, in elements. */
+  /** Where the first sequence starts in the tensor, in elements. */
   readonly offset: number;
-  /** Rows that each head has room for. */
+  /** How many rows each head has room for. */
   readonly capacity: number;
   /** From one sequence's first element to the next one's. Default: there is one sequence. */
   readonly stride?: number | undefined;
@@ -33,7 +33,7 @@ interface RowPlace {
  * Keys and values are [S, L, H, capacity, D], outermost first; values that decoding multiplies along are
  * [S, L, H, D, capacity], each element's rows side by side. Sequences may have gaps between them.
  *
- * It owns no memory: whoever holds the tensor's must outlive the graphs.
+ * It owns no memory: the owner of the tensor's memory keeps it while graphs use it.
  */
 export class KVRows {
   readonly shape: RowShape;
@@ -63,7 +63,7 @@ export class KVRows {
     }
   }
 
-  /** The first sequence of these and those that follow it side by side. */
+  /** This sequence and those that follow it in memory, as one. */
   sideBySide(numSequences: number, stride: number): KVRows {
     const { tensor, offset, capacity } = this;
     const place = { tensor, offset, capacity, stride, numSequences };
@@ -98,7 +98,7 @@ export class KVRows {
     return this.#view(graph, [headSize * count, numLayers * numKvHeads], [this.#head], offset);
   }
 
-  /** The same, of some layers, as the heads of one, so that RoPE computes a row's angles once: [D, L * H, count]. */
+  /** The same rows of some layers, with their heads as one layer's, so that RoPE computes a row's angles once: [D, L * H, count]. */
   asOneLayer(
     graph: Graph,
     first: number,
@@ -111,7 +111,7 @@ export class KVRows {
     return this.#view(graph, [headSize, numLayers * numKvHeads, count], [this.#head, headSize], offset);
   }
 
-  /** Adds to a graph what sets rows first..first + count of one sequence to zero. */
+  /** Adds nodes to a graph that set rows first..first + count of one sequence to zero. */
   clear(graph: Graph, first: number, count: number): void {
     const { type } = this.tensor;
     const { headSize, numKvHeads, numLayers } = this.shape;
@@ -150,7 +150,7 @@ export class KVRows {
 }
 
 /**
- * Adds to a graph what writes the first `count` rows of some layers' values transposed as well.
+ * Adds nodes to a graph that write the first `count` rows of some layers' values transposed.
  * @param maxNodeElements of one node, where its device has a limit.
  */
 export function transposeValues(

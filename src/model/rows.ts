@@ -3,7 +3,7 @@ import type { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { KVRows } from "./kv-rows.js";
 
-/** Rows that several contexts stand on: they are read, and never written again. */
+/** Rows that several contexts begin with: they are read, and never written again. */
 export interface SharedRows {
   readonly keys: KVRows;
   /** As rows, or transposed. */
@@ -18,17 +18,17 @@ export interface ContextRows {
   readonly values: KVRows;
 }
 
-/** What rows see, row after row: never what stands at a later place than their own. */
+/** What consecutive rows see. No row sees a later place than its own. */
 export type RowSpan = {
   readonly numRows: number;
   /** How many places back a row sees, its own among them. Default: all. A preamble it sees always. */
   readonly window?: number | undefined;
 } & (
-  | { /** All before them. */ readonly kind: "global" }
+  | { /** They see all before them. */ readonly kind: "global" }
   | {
-      /** Themselves, and the preamble. */
+      /** They see themselves, and the preamble. */
       readonly kind: "local";
-      /** The first place that is their own. Default: the first row's. */
+      /** The first place of their own. Default: the first row's. */
       readonly from?: number | undefined;
       /** How many places from 0 on they see as well. Default 0. */
       readonly preamble?: number | undefined;
@@ -46,24 +46,24 @@ export type RowSpan = {
  */
 export interface Rows {
   readonly tokenIds: Int32Array;
-  /** Of each row, or the first one's: the others follow. */
+  /** The position of each row, or of the first one: the others follow. */
   readonly positions: number | Int32Array;
   /**
-   * What the rows see and join: their turned keys and values are written there, and read as they are there. Without it
-   * they see each other alone, as computed, before anything is rounded.
+   * The context that the rows see and join: their turned keys and values are written there, and read back as stored. Without
+   * it they see each other alone, as computed, before anything is rounded.
    */
   readonly context?: ContextRows | undefined;
   /** Where in the context each row is written, or the first one: the others follow. Ascending. Default 0. */
   readonly places?: number | Int32Array | undefined;
-  /** In order, all rows. Default: all are global. */
+  /** Spans of all rows, in order. Default: one global span. */
   readonly spans?: readonly RowSpan[] | undefined;
-  /** Where their keys before RoPE and their values go, row after row from `first` on. */
+  /** Where their keys before RoPE and their values are written, from row `first` on. */
   readonly block?: { readonly keys: KVRows; readonly values: KVRows; readonly first?: number } | undefined;
-  /** The rows, by their index here, that layers from one on compute; the others' keys and values there stay as they are. */
+  /** The rows, by their index here, that layers from `fromLayer` on compute; other rows' keys and values there stay as they are. */
   readonly kept?: { readonly fromLayer: number; readonly rows: Int32Array } | undefined;
 }
 
-/** `first` and what follows it, where a number stands for a list. */
+/** The list that a number stands for: it and those that follow it. */
 export function listOf(numbers: number | Int32Array, count: number): Int32Array {
   return typeof numbers === "number" ? Int32Array.from({ length: count }, (_, i) => numbers + i) : numbers;
 }
@@ -84,7 +84,7 @@ export function isRun(numbers: Int32Array): boolean {
   return numbers.every((x, i) => x === (numbers[0] as number) + i);
 }
 
-/** Where rows that others hold too end, and a context's own begin. */
+/** How many shared rows a context begins with: its own rows follow at this place. */
 export function sharedLength({ shared }: Pick<ContextRows, "shared">): number {
   return shared.reduce((sum, { length }) => sum + length, 0);
 }

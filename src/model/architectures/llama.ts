@@ -13,7 +13,7 @@ import {
   swiglu,
 } from "./parts.js";
 
-/** What llama's kin differ in. */
+/** What llama and the architectures like it differ in. */
 export interface LlamaConfig extends ModelConfig {
   /** Biases on the projections of queries, keys and values (qwen2, or `attention_bias`). */
   readonly qkvBias: boolean;
@@ -63,7 +63,7 @@ export function biasesIn(hasTensor: (name: string) => boolean) {
   };
 }
 
-/** @param more those that a layer of another architecture has beside llama's norms. */
+/** Llama's weights. @param more what each layer of another architecture has beside them. */
 export function* llamaTensors(config: LlamaConfig, more: readonly NeededTensor[] = []): Generator<NeededTensor> {
   const { hiddenSize, intermediateSize, headSize, qkvBias, outputBias, mlpBias } = config;
   const queryRows = config.numHeads * headSize;

@@ -2,7 +2,7 @@ import type { Tensor } from "../../ggml/tensor.js";
 import type { LayerBuild, ModelBuild, NeededTensor } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
 
-/** The pieces of which several architectures are made. */
+/** Parts that several architectures are made of. */
 
 /** x over its root mean square, times the weight of that name. */
 export function rmsNorm({ graph, config, weight }: ModelBuild, name: string, x: Tensor): Tensor {
@@ -19,7 +19,7 @@ export function swiglu({ graph, product }: LayerBuild, x: Tensor): Tensor {
   return product("ffn_down", graph.swiglu(product("ffn_gate", x), product("ffn_up", x)));
 }
 
-/** Attention over rows that are normed already, with queries, keys and values of a product each. */
+/** Attention over normed rows, with one product each for queries, keys and values. */
 export function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
   const { numHeads, numKvHeads } = build.config;
   const attended = build.attend({
@@ -30,7 +30,7 @@ export function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
   return attended && build.product("attn_output", attended);
 }
 
-/** Each half of a layer takes normed rows, and what it gives is added to the rows. */
+/** A layer of two halves, attention and MLP: each takes normed rows, and its result is added to the rows. */
 export function preNormLayer<B extends LayerBuild>(
   build: B,
   x: Tensor,
@@ -44,11 +44,12 @@ export function preNormLayer<B extends LayerBuild>(
   return graph.add(after, mlp(build, rmsNorm(build, "ffn_norm", after)));
 }
 
-/** Rows of the embedding. */
+/** Looks the tokens' rows of the embedding up. */
 export function embedding({ graph, weight }: ModelBuild, tokens: Tensor): Tensor {
   return graph.getRows(weight("token_embd.weight"), tokens);
 }
 
+/** The logits of normed rows. */
 export function normedHead(build: ModelBuild, x: Tensor): Tensor {
   return build.product("output", rmsNorm(build, "output_norm", x));
 }
@@ -61,7 +62,7 @@ export function* outerTensors({ vocabSize, hiddenSize, tiedHead }: ModelConfig):
   if (!tiedHead) yield { name: "output.weight", huggingFaceName: "lm_head.weight", shape: matrix };
 }
 
-/** The same weights in every layer, given with their names in one. */
+/** The weights of all layers. @param inLayer those of one, with their names within it. */
 export function* layerTensors(config: ModelConfig, inLayer: readonly NeededTensor[]): Generator<NeededTensor> {
   for (let layer = 0; layer < config.numLayers; layer += 1) {
     for (const tensor of inLayer) {

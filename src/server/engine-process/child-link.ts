@@ -14,7 +14,7 @@ export interface ChildLinkOptions {
 }
 
 const pingMs = 1000;
-/** How long the channel's end may come after the process's. */
+/** How much later than the process the channel may end. */
 const channelEndMs = 1000;
 
 /** One life of the engine's process. It owns the process. */
@@ -28,7 +28,7 @@ export class ChildLink {
   #endReason: string | undefined;
   #killReason: string | undefined;
   #numUnanswered = 0;
-  /** So long without any message, and the process is killed, in ms; only time in which this process runs counts. */
+  /** The process is killed after so long without any message, in ms; only time in which this process runs counts. */
   patienceMs: number;
 
   /** @throws Error if no process can be started at all. */
@@ -54,7 +54,7 @@ export class ChildLink {
       if (!this.#isEnded) options.onMessage(message);
     });
     child.on("error", (error) => {
-      // Without a pid it was never started; else a message or a signal did not get through, and its end tells.
+      // Without a pid it was never started. Else a message or a signal did not get through, and `exit` follows.
       if (child.pid === undefined) this.#end(error.message);
     });
     child.on("exit", (code, signal) => {
@@ -73,13 +73,13 @@ export class ChildLink {
 
   /**
    * @param onWritten called once no part of the message is in this process any more.
-   * @throws DataCloneError for a message that is not plain data. A process that is gone gets nothing: onEnd tells.
+   * @throws DataCloneError for a message that is not plain data. Nothing is sent to a process that is gone: onEnd reports it.
    */
   send(message: ToChild, onWritten: () => void = () => undefined): void {
     if (this.#child.connected) this.#child.send(message, onWritten);
   }
 
-  /** @param reason told instead of the signal. */
+  /** @param reason reported in place of the signal. */
   kill(reason?: string): void {
     this.#killReason ??= reason;
     this.#child.kill("SIGKILL");

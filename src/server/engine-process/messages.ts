@@ -14,7 +14,7 @@ import type { EncodedPassage, EngineStats, GenerateEvent, ScoreResult, Token } f
 import type { BlockInfo } from "../../kv/block-store.js";
 import type { LoadProgress } from "../../model/weights.js";
 
-/** Options that can be sent: data alone. */
+/** The options that can be sent: those that are data. */
 type Sent<O> = Omit<O, "signal" | "onWarning" | "onProgress" | "onEstimate" | "onBlock" | "onTokens">;
 
 export type ChildEngineOptions = Sent<EngineOptions>;
@@ -37,7 +37,7 @@ export type Call =
   | { readonly kind: "block" | "deleteBlock"; readonly blockId: string; readonly options: Sent<RequestOptions> }
   | { readonly kind: "stats" };
 
-/** What each kind of call is answered with, one event or many. */
+/** The events that answer each kind of call, one or many. */
 export interface CallEvents {
   readonly generate: GenerateEvent;
   readonly scoreEach: readonly ScoreResult[];
@@ -55,9 +55,9 @@ export type ToChild =
   /** First, once. Answered by `loaded` or `load-failed`. */
   | { readonly kind: "load"; readonly options: ChildEngineOptions }
   | { readonly kind: "call"; readonly id: number; readonly call: Call }
-  /** The reader of a call is done with so many events. */
+  /** The reader of a call has read so many more events. */
   | { readonly kind: "credit"; readonly id: number; readonly count: number }
-  /** Aborts a call; of one that has ended, nothing. */
+  /** Aborts a call; does nothing where it has ended. */
   | { readonly kind: "cancel"; readonly id: number }
   /** Answered by `pong` as soon as the event loop comes to it. */
   | { readonly kind: "ping" }
@@ -71,7 +71,7 @@ export type FromChild =
   | { readonly kind: "estimate"; readonly weightBytes: number }
   | { readonly kind: "progress"; readonly progress: LoadProgress }
   | { readonly kind: "warning"; readonly warning: string }
-  /** Events of calls, those of one call in order, and which calls have given all theirs. */
+  /** Events of calls, those of one call in order, and which calls have ended. */
   | {
       readonly kind: "events";
       readonly events: readonly (readonly [id: number, event: CallEvent])[];
@@ -80,13 +80,13 @@ export type FromChild =
   | { readonly kind: "error"; readonly id: number; readonly error: SentError }
   | { readonly kind: "pong" };
 
-/** An EngineError as data: classes do not survive the way. */
+/** An EngineError as data: its class would not survive serialization. */
 export interface SentError {
   readonly code: EngineErrorCode;
   readonly message: string;
 }
 
-/** So many events of a call may be under way to its reader, of each answer. */
+/** How many events of a call may be sent before its reader has read them: so many for each answer. */
 export function maxUnreadEvents(call: Call): number {
   return 32 * (call.kind === "generate" ? (call.options.n ?? 1) : 1);
 }

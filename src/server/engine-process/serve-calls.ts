@@ -73,7 +73,7 @@ class CallServer {
     try {
       if (this.#engine === undefined) throw new Error("Cannot use the engine: it is not loaded");
       const tell = async (event: CallEvent): Promise<void> => {
-        // The engine waits as well meanwhile: it computes what its readers take.
+        // The engine's own outbox fills meanwhile, and pauses the sequence.
         await running.credits.take();
         this.#scheduleFlush();
         this.#events.push([id, event]);
@@ -82,7 +82,7 @@ class CallServer {
       this.#scheduleFlush();
       this.#ended.push(id);
     } catch (error) {
-      // What came before the error is told before it.
+      // Events that came before the error are sent before it.
       this.#flush();
       const { code, message } = asEngineError(error);
       send({ kind: "error", id, error: { code, message } });
@@ -94,7 +94,7 @@ class CallServer {
   #cancel(id: number): void {
     const running = this.#running.get(id);
     running?.cancelling.abort();
-    // Its end must not wait for a reader who may have left.
+    // The call's end must not wait for a reader who may have left.
     running?.credits.release();
   }
 
@@ -103,7 +103,7 @@ class CallServer {
     process.exit(0);
   }
 
-  /** Sends what all requests have to tell once all that can go on now has gone on: a graph's tokens come at once. */
+  /** Sends all calls' events at the end of this turn, so that the tokens of one graph go in one message. */
   #scheduleFlush(): void {
     if (this.#events.length > 0 || this.#ended.length > 0) return;
     process.nextTick(() => this.#flush());
@@ -118,7 +118,7 @@ class CallServer {
   }
 }
 
-/** Calls the engine and tells what comes of it, as `CallEvents` says. */
+/** Calls the engine and emits the events that `CallEvents` names. */
 async function answer(
   engine: LocalEngine,
   call: Call,
@@ -157,7 +157,7 @@ function send(message: FromChild): void {
   process.send?.(message, undefined, undefined, () => undefined);
 }
 
-/** How many events a reader has room for. Whoever sends takes one each, and waits where there is none. */
+/** How many more events a reader has room for. The sender takes one for each event, and waits while there is none. */
 export class Credits {
   #left: number;
   #isUnbounded = false;
@@ -182,7 +182,7 @@ export class Credits {
     this.#wake();
   }
 
-  /** From now on nothing waits: for what is about to end. */
+  /** From now on `take()` does not wait: the call is about to end. */
   release(): void {
     this.#isUnbounded = true;
     this.#wake();

@@ -29,7 +29,7 @@ import {
 } from "./messages.js";
 
 export interface SpawnEngineOptions extends ChildEngineOptions {
-  /** Told what a user should know, for instance that the model was not trained for block mode; again after a restart. */
+  /** Called with what a user should know, for instance that the model was not trained for block mode; again after a restart. */
   readonly onWarning?: ((warning: string) => void) | undefined;
   /** Called before each loading. */
   readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
@@ -51,9 +51,9 @@ export interface RestartTimes {
   readonly healthyMs: number;
 }
 
-/** So many deaths before the model was loaded for the first time, and the engine has failed. */
+/** The engine has failed after so many deaths before the model was first loaded. */
 const maxFirstLoadDeaths = 3;
-/** Of large messages, all together, that may be on their way to the process. */
+/** The bytes of large messages that may be on their way to the process, all together. */
 const channelBytes = 8 * 2 ** 20;
 /** Smaller messages never wait: a request with 64 prompts is 64 of them. */
 const smallBytes = 2 ** 12;
@@ -64,9 +64,9 @@ const closeMs = 5000;
  * Starts an engine in a process of its own and watches it: a failed assertion or the end of memory there ends the
  * requests that run, with an error of code `died`, and the process is started again, later with each death.
  *
- * It returns at once; `status` tells when the model is there. Until then, and between a death and the next load, requests
- * are refused as `unavailable` at once: who asked can tell better than a queue whether waiting pays. A model that cannot
- * be loaded at first is `failed` for good, with the reason; one that could be is tried again until it can.
+ * It returns at once; `status` says when the model is loaded. Until then, and between a death and the next load, requests
+ * are refused as `unavailable` at once: the caller knows better than a queue whether waiting pays. Where the first load fails,
+ * the engine stays `failed`, with the reason; a later load is retried until it succeeds.
  *
  * It owns the process, which ends with this one at the latest. Ctrl-C and SIGTERM do not end it: dispose the engine.
  *
@@ -81,7 +81,7 @@ export function spawnEngine(options: SpawnEngineOptions = {}): Engine {
 class WatchedEngine implements Engine {
   readonly #times: RestartTimes;
   readonly #unresponsiveMs: number;
-  /** Where relative paths start, at a restart too. */
+  /** The folder of relative paths, for restarts too. */
   readonly #cwd = process.cwd();
   readonly #status = new StatusSource({ state: "loading", restarts: 0 });
   readonly #calls = new Map<number, Outbox<CallEvent>>();
@@ -165,14 +165,14 @@ class WatchedEngine implements Engine {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    // A listener that hears of the end may dispose as well: #closed must be there by then.
+    // A listener that is called at the end may dispose as well: #closed must be set by then.
     this.#closed ??= Promise.resolve().then(() => this.#close());
     return this.#closed;
   }
 
   /**
-   * Room in the channel for what is large, so that small messages, pings among them, never wait behind a hundred megabytes.
-   * It is had until the message was written, or its call has ended.
+   * Takes room in the channel for a large message, so that small ones, pings among them, never wait behind a hundred megabytes.
+   * The room is held until the message was written, or its call has ended.
    */
   async #roomFor(message: unknown, link: ChildLink, signal?: AbortSignal): Promise<Disposable | undefined> {
     const bytes = approximateBytes(message);
@@ -183,7 +183,7 @@ class WatchedEngine implements Engine {
     throw new EngineError("died", "Cannot finish the request: the engine's process died before it was sent");
   }
 
-  /** What the process answers. @throws EngineError; the signal's reason where it aborts before the call is sent. */
+  /** The events with which the process answers. @throws EngineError; the signal's reason where it aborts before the call is sent. */
   async *#events<K extends Call["kind"]>(
     call: Call & { readonly kind: K },
     signal?: AbortSignal,
@@ -297,7 +297,7 @@ class WatchedEngine implements Engine {
         break;
       case "events":
         for (const [id, event] of message.events) {
-          // Of a call whose reader has left there may still be some.
+          // Events of a call whose reader has left may still arrive.
           this.#calls.get(id)?.push(event);
         }
         for (const id of message.ended) this.#ended(id)?.end();
@@ -332,7 +332,7 @@ class WatchedEngine implements Engine {
     this.#status.change({ state: "ready" });
   }
 
-  /** The process could not load the model: at first that is the end, later it is tried again. */
+  /** The process could not load the model. The first time that is final, later it is retried. */
   #failLoad(message: string): void {
     this.#loadError = message;
     if (this.#info === undefined) this.#status.change({ state: "failed", lastError: message });
@@ -351,7 +351,7 @@ class WatchedEngine implements Engine {
       this.#status.change({ state: "failed", lastError });
       return;
     }
-    // Before the listeners hear of it: one of them may close the engine.
+    // Before the listeners are called: one of them may close the engine.
     this.#restartTimer = setTimeout(() => {
       this.#status.change({ restarts: this.#status.current.restarts + 1 });
       if (this.#closed === undefined) this.#start();
@@ -387,7 +387,7 @@ function sendOver(link: ChildLink, message: ToChild, room?: Disposable): void {
   }
 }
 
-/** About what a message takes in the channel. */
+/** Roughly how many bytes a message takes in the channel. */
 function approximateBytes(message: unknown): number {
   if (typeof message === "string") return message.length;
   if (typeof message !== "object" || message === null) return 8;
