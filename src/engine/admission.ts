@@ -1,11 +1,11 @@
 import type { ByteBudget } from "./byte-budget.js";
 import { asEngineError, EngineError } from "./engine-error.js";
 
-/** What comes with a place. */
+/** What an answer gets with its place. */
 export interface Entered {
-  /** The bytes that were asked for. Its taker's to give back. */
+  /** The bytes that it asked for: the caller gives them back. */
   readonly room: Disposable;
-  /** How long there was a place, and no room. */
+  /** How long it waited for room alone. */
   readonly waitMs: number;
 }
 
@@ -16,11 +16,11 @@ export interface Ticket extends Disposable {
   /** How many tokens were computed, where it is known. Default: as many as were expected. */
   numTokens: number | undefined;
   /**
-   * Waits for a place among those that run, and for room for what it computes: both come together, so that nobody who has
-   * the one waits for another who has the other.
+   * Waits for a place among those that run, and for memory for what it computes. Both come together: otherwise answers with
+   * places could wait for memory of answers that wait for places.
    *
    * @param expectedTokens the most tokens it may compute: its owner is charged so many until it ends.
-   * @param bytes of the budget. Default 0.
+   * @param bytes to take from the budget. Default 0.
    * @throws the signal's reason; EngineError "queue_full" where another owner's request needed the room to wait.
    */
   enter(expectedTokens: number, signal: AbortSignal, bytes?: number): Promise<Entered>;
@@ -42,7 +42,7 @@ interface Place {
   state: "joined" | "waiting" | "running" | "over";
   charged: number;
   bytes: number;
-  /** Since when there was a place, and no room, by `performance.now()`. */
+  /** Since when it waits for room alone, by `performance.now()`. */
   shortFrom: number | undefined;
   settle: { readonly admit: (room: Disposable) => void; readonly refuse: (error: unknown) => void } | undefined;
   /** Why it was turned away before it waited. */
@@ -57,8 +57,8 @@ interface Place {
  * owner who comes back after a pause starts at the lowest charge of the others: a pause earns nothing. Where the line is full,
  * an owner who has less than an equal share of it displaces the newest waiting request of an owner who has more.
  *
- * Whose turn it is waits for memory as well. Meanwhile places go to those who need none, for instance further answers over
- * a prompt that is there: what they have is what the others wait for.
+ * The answer whose turn it is waits for memory as well. Meanwhile places go to answers that need none, for instance further
+ * answers to a prompt that is computed already: the memory that others wait for is freed when these end.
  */
 export class Admission {
   /** Called when answers wait that may be admitted. */
@@ -74,7 +74,7 @@ export class Admission {
   #numRunning = 0;
   #onEmpty: () => void = () => undefined;
 
-  /** @param options.budget of the memory that answers need. Default: there is enough. */
+  /** @param options.budget the memory that answers need. Default: without limit. */
   constructor(options: { readonly maxRunning: number; readonly maxQueued: number; readonly budget?: ByteBudget }) {
     this.maxRunning = options.maxRunning;
     this.#maxQueued = options.maxQueued;
@@ -86,7 +86,7 @@ export class Admission {
     return { queued: this.#places.size - this.#numRunning, running: this.#numRunning, ...this.#ended };
   }
 
-  /** Whether an answer waits for which there are a place and room. */
+  /** Whether `admit()` would give a place away. */
   get hasWaiting(): boolean {
     return this.#next() !== undefined;
   }
@@ -210,7 +210,7 @@ export class Admission {
     this.#onEmpty();
   }
 
-  /** The answer that gets the next place; undefined where there is none, or no room for the one whose turn it is. */
+  /** The answer that gets the next place; undefined where none is free, or there is no room for the one whose turn it is. */
   #next(): Place | undefined {
     if (this.#numRunning >= this.maxRunning) return undefined;
     const first = this.#leastCharged(() => true);
@@ -219,7 +219,7 @@ export class Admission {
     return this.#leastCharged(({ bytes }) => bytes === 0);
   }
 
-  /** The first of those who wait of the owner who was charged least. */
+  /** Of the waiting answers that are meant, the first one of the owner who was charged least. */
   #leastCharged(isMeant: (place: Place) => boolean): Place | undefined {
     let best: Place | undefined;
     for (const place of this.#places) {

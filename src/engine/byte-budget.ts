@@ -3,7 +3,7 @@ import { EngineError } from "./engine-error.js";
 
 /** A limit on the bytes of several holders together, for instance assembled contexts. They get theirs first come, first served. */
 export class ByteBudget {
-  /** Told when bytes have come back. */
+  /** Called when bytes have come back. */
   onFree: () => void = () => undefined;
   #usedBytes = 0;
   readonly #waiting: { readonly bytes: number; grant(): void }[] = [];
@@ -51,7 +51,7 @@ export class ByteBudget {
     return this.#taken(bytes);
   }
 
-  /** Whether so many are free now, and nobody waits for any. */
+  /** Whether so many are free now, and nobody waits for bytes. */
   has(bytes: number): boolean {
     return this.#waiting.length === 0 && this.#usedBytes + bytes <= this.capBytes;
   }

@@ -122,7 +122,7 @@ export class Scheduler implements Disposable {
    * Requests hand their work in by `decode()`, `encode()`, `prefill()` and `runnerOf()`, and wait for what comes of it.
    */
   async step(): Promise<void> {
-    // Admit: free places go to answers that wait. The first work of an admitted answer may join this step.
+    // Admit: answers that wait get free places, with memory. The first work of an admitted answer may join this step.
     if (this.#admission && this.#admission.admit() > 0) await nextTurn();
     // Decode: one token of every sequence in one graph, so that weights are read once for all.
     const decoded = await this.#decode();
