@@ -43,6 +43,7 @@ export type {
   FinishReason,
   GenerateEvent,
   GenerateResult,
+  LikelyToken,
   ScoreResult,
   ServedBlock,
   SpelledLogprob,

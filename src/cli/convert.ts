@@ -1,3 +1,4 @@
+import { formatBytes } from "../files/format-bytes.js";
 import { writeGguf } from "../files/gguf-writer.js";
 import { oneOfTexts } from "../files/options.js";
 import { modelFiles, prepareOutputs, writeAtomically } from "../files/outputs.js";
@@ -12,7 +13,7 @@ import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
 import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { engineFlag, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
-import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
+import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const convertFlags = {
   model: mandatory(flag("<folder>", "a Hugging Face folder", someWords)),

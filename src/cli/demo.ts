@@ -5,10 +5,11 @@ import { Engine } from "../engine/engine.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { embeddedModelPath } from "../engine/model.js";
 import type { GenerateResult } from "../engine/results.js";
+import { formatBytes } from "../files/format-bytes.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
 import { wholeNumber } from "../files/options.js";
 import { command, type FlagsOf, flag, withDefault } from "./command.js";
-import { formatBytes, formatMs, formatTable, type Terminal, write } from "./terminal.js";
+import { formatMs, formatTable, type Terminal, write } from "./terminal.js";
 
 const passageSet = z.strictObject({
   documents: z.array(z.strictObject({ title: z.string(), text: z.string() })).min(2),

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { usableMemory } from "../engine/byte-budget.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
+import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import {
@@ -14,7 +15,7 @@ import {
   loadGgml,
 } from "../ggml/library.js";
 import { command, type FlagsOf, toggle } from "./command.js";
-import { errorLine, formatBytes, type Terminal, write, writeJson } from "./terminal.js";
+import { errorLine, type Terminal, write, writeJson } from "./terminal.js";
 
 interface Report {
   readonly node: string;

@@ -53,13 +53,15 @@ async function runGenerate(flags: FlagsOf<typeof generateFlags>, terminal: Termi
   });
 }
 
-async function answerAsJson(
+type Answer = (
   engine: LocalEngine,
   input: PromptInput,
   options: GenerateOptions & RequestOptions,
   flags: FlagsOf<typeof generateFlags>,
   terminal: Terminal,
-): Promise<GenerateResult> {
+) => Promise<GenerateResult>;
+
+const answerAsJson: Answer = async (engine, input, options, flags, terminal) => {
   const logprobs: { id: number; logprob: number | undefined; top: readonly TokenLogprob[] }[] = [];
   for await (const event of engine.generate(input, options)) {
     if (event.kind === "token" && flags.logprobs !== undefined) {
@@ -72,7 +74,7 @@ async function answerAsJson(
     return event.result;
   }
   throw new Error("Cannot complete the prompt: the answer did not end");
-}
+};
 
 /** A result as `generate --json` tells it; times in milliseconds. */
 function resultLine(result: GenerateResult) {
@@ -97,13 +99,7 @@ function resultLine(result: GenerateResult) {
   };
 }
 
-async function answerAsText(
-  engine: LocalEngine,
-  input: PromptInput,
-  options: GenerateOptions & RequestOptions,
-  flags: FlagsOf<typeof generateFlags>,
-  terminal: Terminal,
-): Promise<GenerateResult> {
+const answerAsText: Answer = async (engine, input, options, flags, terminal) => {
   for await (const event of engine.generate(input, options)) {
     if (!("text" in event)) continue;
     if (!terminal.signal.aborted) await write(terminal.stdout, event.text, terminal.signal);
@@ -116,7 +112,7 @@ async function answerAsText(
     return event.result;
   }
   throw new Error("Cannot complete the prompt: the answer did not end");
-}
+};
 
 function tellLogprobs(
   event: { readonly tokenId: number; readonly logprob: number | undefined; readonly top: readonly TokenLogprob[] },

@@ -1,5 +1,6 @@
 import { embeddedModelPath, loadTokenizer, weightTypes } from "../engine/model.js";
 import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
+import { formatBytes } from "../files/format-bytes.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
@@ -7,7 +8,7 @@ import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { engineFlag, trainingFlags } from "./options.js";
-import { formatBytes, note, type Terminal, write, writeJson } from "./terminal.js";
+import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const infoFlags = {
   model: engineFlag("model"),

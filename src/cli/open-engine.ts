@@ -1,8 +1,9 @@
 import { Engine } from "../engine/engine.js";
 import { type EngineSettings, engineSettingsOf } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
+import { formatBytes } from "../files/format-bytes.js";
 import { ProgressBar } from "./progress-bar.js";
-import { formatBytes, note, type Terminal } from "./terminal.js";
+import { note, type Terminal } from "./terminal.js";
 
 /** Loads the engine that a command's flags ask for: the estimate first, progress on a terminal, warnings as they come. */
 export async function openEngine(flags: EngineSettings, terminal: Terminal): Promise<LocalEngine> {

@@ -1,12 +1,13 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { formatBytes } from "../files/format-bytes.js";
 import { someWords } from "../files/settings.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { flag } from "./command.js";
 import { StatusLine } from "./progress-bar.js";
-import { formatBytes, note, type Terminal } from "./terminal.js";
+import { note, type Terminal } from "./terminal.js";
 
 const pythonVariable = "BLOCK_ATTENTION_PYTHON";
 

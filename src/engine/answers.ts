@@ -7,7 +7,7 @@ import { Outbox } from "./outbox.js";
 import type { PromptInput, TokenizedPrompt } from "./prompt.js";
 import type { AskedAnswers } from "./request-checks.js";
 import type { RequestTokens } from "./request-tokens.js";
-import type { GenerateEvent, PromptLogprob } from "./results.js";
+import type { GenerateEvent, LikelyToken } from "./results.js";
 import type { Sampler } from "./sampler.js";
 import { requireLogprobs } from "./sampling-options.js";
 import type { Scheduler } from "./scheduler.js";
@@ -144,7 +144,7 @@ export class Answers {
     using prepared = await this.contexts.prepare(prompt, needs, room, terms, timings);
     answering.prepared = prepared;
     const { cachedTokens, finalTokens, context } = prepared;
-    const emitPrompt = (echoed: readonly PromptLogprob[]) => {
+    const emitPrompt = (echoed: readonly LikelyToken[]) => {
       for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
         emit({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
       }

@@ -83,11 +83,16 @@ export interface SpelledToken extends Token {
   readonly top: readonly SpelledLogprob[];
 }
 
-export interface EndToken {
+/** A token, how likely the model held it in its place, and what it held likeliest there. */
+export interface LikelyToken {
   readonly id: number;
-  /** Natural logarithm. */
+  /** Natural logarithm; undefined where none is asked for, and for a prompt's first token, which nothing precedes. */
   readonly logprob: number | undefined;
+  /** Likeliest first, the lower id first on a tie. */
   readonly top: readonly TokenLogprob[];
+}
+
+export interface EndToken extends LikelyToken {
   /** Where `spell` asked for it. */
   readonly spelled?: SpelledToken | undefined;
 }
@@ -106,15 +111,6 @@ export interface GenerateResult {
   /** The seed in use: with it the answer can be had again. */
   readonly seed: number;
   readonly warnings: readonly string[];
-}
-
-/** How likely the model held a token of the prompt, under the mask of the request's mode. */
-export interface PromptLogprob {
-  readonly id: number;
-  /** Natural logarithm; undefined for the first token, which nothing precedes. */
-  readonly logprob: number | undefined;
-  /** The likeliest tokens in its place, likeliest first. */
-  readonly top: readonly TokenLogprob[];
 }
 
 export type GenerateEvent =

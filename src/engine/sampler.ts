@@ -1,16 +1,8 @@
 import { createHash } from "node:crypto";
 import { InputRangeError } from "../files/input-error.js";
 import { createExp, likeliestId, tokenLogprobs, topIds } from "./logprobs.js";
-import type { TokenLogprob } from "./results.js";
+import type { LikelyToken } from "./results.js";
 import type { SamplingOptions } from "./sampling-options.js";
-
-export interface SampledToken {
-  readonly id: number;
-  /** As in TokenLogprob; undefined where the options want none. */
-  readonly logprob: number | undefined;
-  /** The model's likeliest tokens, likeliest first, the lower id first on a tie. */
-  readonly top: readonly TokenLogprob[];
-}
 
 /** What came before the token to sample. */
 export interface TokenHistory {
@@ -30,7 +22,7 @@ export interface Sampler {
    * @throws RangeError if a logit is NaN or +Infinity and its token not banned, if none is finite, if bias bans every token, or if their number
    * is not the vocabulary's.
    */
-  sample(logits: Float32Array, history: TokenHistory): SampledToken;
+  sample(logits: Float32Array, history: TokenHistory): LikelyToken;
 }
 
 /**

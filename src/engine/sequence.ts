@@ -1,7 +1,7 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { AssembledContext } from "./assemble.js";
-import type { EndToken, FinishReason } from "./results.js";
-import type { SampledToken, Sampler } from "./sampler.js";
+import type { EndToken, FinishReason, LikelyToken } from "./results.js";
+import type { Sampler } from "./sampler.js";
 import type { Stepped } from "./scheduler.js";
 import { StopMatcher, type StopStep } from "./stop-strings.js";
 
@@ -14,7 +14,7 @@ export interface AnswerOptions {
   /** When it was asked for, by `performance.now()`. */
   readonly startedAt: number;
   /** Called with each token as it is chosen, and the text that it completes. */
-  readonly onToken: (sampled: SampledToken, text: string) => void;
+  readonly onToken: (sampled: LikelyToken, text: string) => void;
   /** Whether the reader has enough unread: no token is computed then. */
   readonly isPaused: () => boolean;
 }

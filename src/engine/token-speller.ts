@@ -1,5 +1,5 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import type { EndToken, SpelledToken, Token } from "./results.js";
+import type { LikelyToken, SpelledToken, Token } from "./results.js";
 
 /** Tokens with their own text and bytes, each spelled once and kept: at most the vocabulary. */
 export class TokenSpeller {
@@ -18,7 +18,7 @@ export class TokenSpeller {
     return token;
   }
 
-  spell({ id, logprob, top }: EndToken): SpelledToken {
+  spell({ id, logprob, top }: LikelyToken): SpelledToken {
     return { ...this.token(id), logprob, top: top.map((one) => ({ ...this.token(one.id), logprob: one.logprob })) };
   }
 }

@@ -23,8 +23,6 @@ export interface ModelWeights extends Disposable {
   /** How each layer turns queries and keys; the same object where it is the same, undefined where there is nothing to turn. */
   readonly ropes: readonly (RopeParameters | undefined)[];
   readonly byteLength: number;
-  /** The element types of the matrices, as they lie in memory, with their numbers of tensors. */
-  readonly types: ReadonlyMap<string, number>;
 }
 
 export interface LoadProgress {
@@ -121,8 +119,6 @@ export async function loadWeights(
       if (numbers) await backend.write(tensors.get(name) as Tensor, new Uint8Array(numbers.buffer));
     }
     if (!tensors.has("output.weight")) tensors.set("output.weight", tensors.get("token_embd.weight") as Tensor);
-    const types = new Map<string, number>();
-    for (const { type, ne } of plan) if (ne.length > 1) types.set(type, (types.get(type) ?? 0) + 1);
     const turns = ropes.map((rope, i): RopeParameters => {
       const { headSize, theta, pairs } = rope;
       const frequencyFactors = tensors.get(`rope_factors.${i}`);
@@ -132,7 +128,6 @@ export async function loadWeights(
       tensors,
       ropes: layerRopes.map((rope) => rope && turns[ropes.indexOf(rope)]),
       byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
-      types,
       [Symbol.dispose]: () => {
         for (const storage of storages) storage[Symbol.dispose]();
       },

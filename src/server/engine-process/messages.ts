@@ -1,5 +1,5 @@
 import type { PassageInput } from "../../blocks/passage.js";
-import { EngineError, type EngineErrorCode } from "../../engine/engine-error.js";
+import type { EngineErrorCode } from "../../engine/engine-error.js";
 import type {
   EncodeOptions,
   EngineOptions,
@@ -77,20 +77,10 @@ export type FromChild =
       readonly events: readonly (readonly [id: number, event: CallEvent])[];
       readonly ended: readonly number[];
     }
-  | { readonly kind: "error"; readonly id: number; readonly error: SentError }
+  | { readonly kind: "error"; readonly id: number; readonly code: EngineErrorCode; readonly message: string }
   | { readonly kind: "pong" };
-
-/** An EngineError as data: its class would not survive serialization. */
-export interface SentError {
-  readonly code: EngineErrorCode;
-  readonly message: string;
-}
 
 /** How many events of a call may be sent before its reader has read them: so many for each answer. */
 export function maxUnreadEvents(call: Call): number {
   return 32 * (call.kind === "generate" ? (call.options.n ?? 1) : 1);
-}
-
-export function receivedError({ code, message }: SentError): EngineError {
-  return new EngineError(code, message);
 }

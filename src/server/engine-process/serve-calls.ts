@@ -85,7 +85,7 @@ class CallServer {
       // Events that came before the error are sent before it.
       this.#flush();
       const { code, message } = asEngineError(error);
-      send({ kind: "error", id, error: { code, message } });
+      send({ kind: "error", id, code, message });
     } finally {
       this.#running.delete(id);
     }

@@ -4,6 +4,7 @@ import type { Engine } from "../../engine/engine.js";
 import { EngineError } from "../../engine/engine-error.js";
 import type {
   EncodeOptions,
+  EngineOptions,
   GenerateOptions,
   RequestOptions,
   ScoreOptions,
@@ -15,7 +16,6 @@ import type { PromptInput } from "../../engine/prompt.js";
 import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreResult } from "../../engine/results.js";
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
 import type { BlockInfo } from "../../kv/block-store.js";
-import type { LoadProgress } from "../../model/weights.js";
 import { ChildLink, childExecArgv } from "./child-link.js";
 import {
   type Call,
@@ -24,16 +24,12 @@ import {
   type ChildEngineOptions,
   type FromChild,
   maxUnreadEvents,
-  receivedError,
   type ToChild,
 } from "./messages.js";
 
-export interface SpawnEngineOptions extends ChildEngineOptions {
-  /** Called with what a user should know, for instance that the model was not trained for block mode; again after a restart. */
-  readonly onWarning?: ((warning: string) => void) | undefined;
-  /** Called before each loading. */
-  readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
-  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+export interface SpawnEngineOptions
+  extends ChildEngineOptions,
+    Pick<EngineOptions, "onWarning" | "onEstimate" | "onProgress"> {
   /** What the engine's process writes to standard output and error, line by line. Default: nobody reads it. */
   readonly onLog?: ((line: string) => void) | undefined;
   readonly restart?: Partial<RestartTimes> | undefined;
@@ -303,7 +299,7 @@ class WatchedEngine implements Engine {
         for (const id of message.ended) this.#ended(id)?.end();
         break;
       case "error":
-        this.#ended(message.id)?.fail(receivedError(message.error));
+        this.#ended(message.id)?.fail(new EngineError(message.code, message.message));
         break;
       case "pong":
         break;

@@ -35,14 +35,9 @@ export class LegacyLogprobsWriter {
     if (spelled.endsWith(text)) this.#offset = countCharacters(text) - countCharacters(spelled);
     const end = countCharacters(text);
     const lists = this.#lists(tokens, end);
-    this.skipEcho(text);
-    return lists;
-  }
-
-  /** Goes on after a prompt that is echoed as text alone. */
-  skipEcho(text: string): void {
     this.#decoder = new TextDecoder();
-    this.#offset = countCharacters(text);
+    this.#offset = end;
+    return lists;
   }
 
   /** @param text what the answer's first tokens gave: a tokenizer's dummy space is in the token, not in the answer. */

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { formatBytes, formatCount, formatMs, formatNoun, formatRate, formatShare } from "./format.js";
+import { formatBytes } from "../../../files/format-bytes.js";
+import { formatCount, formatMs, formatNoun, formatRate, formatShare } from "./format.js";
 
 test("format*(): numbers as people read them", () => {
   expect([formatCount(12345), formatNoun(1, "block"), formatNoun(0, "block")]).toEqual([

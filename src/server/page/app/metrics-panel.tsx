@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
+import { formatBytes } from "../../../files/format-bytes.js";
 import { type Api, ApiError, metricsText } from "./api.js";
-import { formatBytes, formatCount, formatNoun, formatRate, formatShare } from "./format.js";
+import { formatCount, formatNoun, formatRate, formatShare } from "./format.js";
 import { LineChart } from "./line-chart.js";
 import { type Reading, readMetrics, type Step, stepBetween } from "./metrics.js";
 
