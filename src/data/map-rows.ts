@@ -3,11 +3,11 @@ import { mapInOrder } from "./ordered-workers.js";
 import type { RowTally } from "./row-tally.js";
 import { type RowOutcomes, type RowWork, type SentRows, sendRows, sentRowsWork } from "./row-work.js";
 import { type RowPart, readRowParts } from "./rows.js";
-import type { RowWorkSettings } from "./rows-worker.js";
+import type { RowThreadWork } from "./work-thread.js";
 
 export interface MapRowsOptions<F> {
   /** What threads make their work of; undefined: this thread does it. */
-  readonly settings: RowWorkSettings | undefined;
+  readonly settings: RowThreadWork | undefined;
   /** At most so many, and none for small files; 0: this thread does it. */
   readonly numWorkers: number;
   /** Makes the work for this thread. */
@@ -40,7 +40,6 @@ export async function* mapRows<F>(
   const { settings, inline } = options;
   const numWorkers = settings === undefined || (await isSmall(files)) ? 0 : options.numWorkers;
   const workers = {
-    module: new URL("./rows-worker.js", import.meta.url),
     data: settings,
     numWorkers,
     inline: async () => sentRowsWork(await inline()),

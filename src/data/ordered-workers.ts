@@ -1,23 +1,10 @@
 import { Worker } from "node:worker_threads";
-
-/** What a worker does with one piece of work. */
-export type Work<I, O> = (input: I) => O | Promise<O>;
-
-/** The one message that a worker's module answers: see `serveWork`. */
-export interface WorkMessage<I> {
-  readonly number: number;
-  readonly input: I;
-}
-
-export type WorkAnswer<O> =
-  | { readonly number: number; readonly kind: "done"; readonly output: O }
-  | { readonly number: number; readonly kind: "failed"; readonly error: string };
+import type { Work, WorkAnswer, WorkMessage } from "./serve-work.js";
+import type { ThreadWork } from "./work-thread.js";
 
 export interface OrderedWorkersOptions<I, O> {
-  /** Compiled JavaScript that calls `serveWork`. */
-  readonly module: URL;
-  /** Given to each worker, plain data. */
-  readonly data: unknown;
+  /** Given to each worker; undefined where there is none. */
+  readonly data: ThreadWork | undefined;
   /** 0: the work is done here, by `inline`. */
   readonly numWorkers: number;
   /** Makes the work for this thread. */
@@ -43,7 +30,7 @@ export async function* mapInOrder<I, O>(
     }
     return;
   }
-  const pool = new Pool<I, O>(options.module, options.data, options.numWorkers);
+  const pool = new Pool<I, O>(options.data, options.numWorkers);
   const stop = () => pool.fail(signal.reason);
   signal.addEventListener("abort", stop, { once: true });
   const pending: Promise<O>[] = [];
@@ -69,9 +56,9 @@ class Pool<I, O> {
   #next = 0;
   #failure: { readonly error: unknown } | undefined;
 
-  constructor(module: URL, data: unknown, numWorkers: number) {
+  constructor(data: ThreadWork | undefined, numWorkers: number) {
     this.#workers = Array.from({ length: numWorkers }, () => {
-      const worker = new Worker(module, { workerData: data });
+      const worker = new Worker(new URL("./work-thread.js", import.meta.url), { workerData: data });
       worker.on("message", (answer: WorkAnswer<O>) => {
         const waiter = this.#waiting.get(answer.number);
         this.#waiting.delete(answer.number);

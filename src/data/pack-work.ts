@@ -1,10 +1,10 @@
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import type { Work } from "./ordered-workers.js";
 import { type PackLimits, packSample } from "./packed-sample.js";
 import { modelPrompt } from "./rag/model-prompt.js";
 import { Respeller } from "./respeller.js";
 import type { Row } from "./rows.js";
+import type { Work } from "./serve-work.js";
 import { trainingSamples } from "./training-sample.js";
 
 /** What packing goes by; plain data, for it is sent to workers. */

@@ -170,8 +170,7 @@ async function* packedTexts(
       if (piece.length > 0) yield piece;
     }
   }
-  const module = new URL("./pack-worker.js", import.meta.url);
-  const workers = { module, data: settings, numWorkers, inline: () => packWork(settings) };
+  const workers = { data: { kind: "pack", ...settings } as const, numWorkers, inline: () => packWork(settings) };
   for await (const piece of mapInOrder(pieces(), workers, signal)) {
     counts.add(piece);
     yield piece.lines.map(({ json }) => `${json}\n`).join("");

@@ -1,8 +1,8 @@
 import { isJsonObject } from "../files/bounded-json.js";
 import { parsePart } from "../files/bounded-part.js";
-import type { Work } from "./ordered-workers.js";
 import { NOT_AN_OBJECT, type ObjectRow } from "./row-tally.js";
 import type { RowPart } from "./rows.js";
+import type { Work } from "./serve-work.js";
 
 /** What becomes of a row that is an object. */
 export type RowResult<F> =

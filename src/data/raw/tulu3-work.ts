@@ -1,9 +1,9 @@
 import { isJsonObject } from "../../files/bounded-json.js";
-import type { Work } from "../ordered-workers.js";
 import { type PackSettings, packTools } from "../pack-work.js";
 import { packSample } from "../packed-sample.js";
 import { RowTally } from "../row-tally.js";
 import type { Row } from "../rows.js";
+import type { Work } from "../serve-work.js";
 import { type TrainingSample, trainingSamples } from "../training-sample.js";
 
 /** What became of some conversations. */

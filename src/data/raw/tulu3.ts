@@ -159,8 +159,7 @@ async function* cutRows(
   async function* rows(): AsyncGenerator<Row, void> {
     for (const file of files) yield* readRows(file, signal);
   }
-  const module = new URL("./tulu3-worker.js", import.meta.url);
-  const workers = { module, data: settings, numWorkers, inline: () => tulu3Work(settings) };
+  const workers = { data: { kind: "tulu3", ...settings } as const, numWorkers, inline: () => tulu3Work(settings) };
   for await (const cut of mapInOrder(inPieces(rows(), rowsPerPiece), workers, signal)) {
     counts.rows += cut.numRows;
     counts.add(cut);

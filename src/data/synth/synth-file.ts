@@ -53,8 +53,7 @@ export async function writeSynthFile(options: SynthFileOptions): Promise<SynthRe
     }
   }
   async function* texts(): AsyncGenerator<string, void> {
-    const module = new URL("./synth-worker.js", import.meta.url);
-    const workers = { module, data: settings, numWorkers, inline: () => synthWork(settings) };
+    const workers = { data: { kind: "synth", ...settings } as const, numWorkers, inline: () => synthWork(settings) };
     for await (const piece of mapInOrder<SynthRange, SynthLines>(ranges(), workers, signal)) {
       questions += piece.numQuestions;
       contexts = Math.min(numContexts, contexts + contextsPerPiece);

@@ -1,6 +1,6 @@
 import { passageText, type RagPromptOptions, ragPrompt } from "../../blocks/rag-prompt.js";
-import type { Work } from "../ordered-workers.js";
 import { modelPrompt } from "../rag/model-prompt.js";
+import type { Work } from "../serve-work.js";
 import { type SynthContext, type SynthOptions, synthesizeContext } from "./context.js";
 import type { SynthQuestion } from "./question.js";
 
