@@ -156,7 +156,8 @@ export class RowGraph {
     }
     const first = context.length;
     const shared = context.shared.map(({ length }) => length);
-    const sizeOf = (rows: number) => this.sizes.ofPiece(rows, first, block !== undefined, shared);
+    const sizeOf = (rows: number) =>
+      this.sizes.ofPiece(rows, first, block !== undefined, shared, spans && spansFrom(spans, 0, rows));
     // Over a long context attention has many nodes: fewer rows have fewer.
     while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {
       count = Math.ceil(count / 2 / pieceStep) * pieceStep;

@@ -13,7 +13,7 @@ import { type Decoder, forward } from "./decoder.js";
 import { GraphSizes, partsOfGraphs } from "./graph-sizes.js";
 import { KVRows } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
-import type { Rows } from "./rows.js";
+import { type Rows, spansFrom } from "./rows.js";
 import { loadWeights } from "./weights.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -58,6 +58,18 @@ const piece = (numTokens: number, past: number, ...lengths: number[]): Rows => {
   return { tokenIds: new Int32Array(numTokens), positions: past, context, places: past };
 };
 
+/** Continuations of so many tokens after a prompt of `past`: the first ones are computed already. */
+const continuations = (past: number, computed: number, ...lengths: number[]): Rows => {
+  let from = past;
+  const spans = lengths.map((numRows) => {
+    const span = { kind: "local", numRows, preamble: past, from } as const;
+    from += numRows;
+    return span;
+  });
+  const left = spansFrom(spans, computed);
+  return { ...piece(from - past - computed, past + computed), spans: left };
+};
+
 test.each([1, 16, 0.001])(
   "GraphSizes: graphs hold no more than was counted for them, %s threads' work a node",
   (work) => {
@@ -70,11 +82,13 @@ test.each([1, 16, 0.001])(
       [piece(64, 1500)],
       [block(3), piece(40, 100), piece(1, 20)],
       [piece(40, 100, 30, 70), piece(3, 90, 90)],
+      [continuations(1000, 0, 5, 40, 3, 10)],
+      [continuations(1000, 50, 5, 40, 30, 10), continuations(300, 7, 5, 20)],
     ]) {
-      const counted = all.reduce((sum, { tokenIds: { length }, places, context }) => {
+      const counted = all.reduce((sum, { tokenIds: { length }, places, context, spans }) => {
         if (context === undefined) return sum + sizes.ofBlock(length);
         const shared = context.shared.map((rows) => rows.length);
-        return sum + sizes.ofPiece(length, places as number, false, shared);
+        return sum + sizes.ofPiece(length, places as number, false, shared, spans);
       }, maxGraphTensors - sizes.room);
       using graph = forward(split, all, [{ rows: 0, row: 0 }]).graph;
       expect(graph.numTensors).toBeLessThanOrEqual(counted);

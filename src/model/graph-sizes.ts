@@ -4,7 +4,7 @@ import { planTensor } from "../ggml/tensor.js";
 import { DecodeStep } from "./decode-step.js";
 import { addForward, type Decoder } from "./decoder.js";
 import { KVRows, rowElements } from "./kv-rows.js";
-import type { Rows } from "./rows.js";
+import type { RowSpan, Rows } from "./rows.js";
 
 /** How many counts are kept. */
 const maxKnown = 4096;
@@ -40,15 +40,23 @@ export class GraphSizes {
   /**
    * Tensors that a piece of a prompt adds, or of a block that is encoded in pieces.
    * @param shared the lengths of what its context begins with.
+   * @param spans what its rows see. Default: each all before it.
    */
-  ofPiece(numTokens: number, past: number, isOfBlock: boolean, shared: readonly number[] = []): number {
-    return this.#added(`${numTokens} after ${past} ${isOfBlock} ${shared}`, () => {
+  ofPiece(
+    numTokens: number,
+    past: number,
+    isOfBlock: boolean,
+    shared: readonly number[] = [],
+    spans?: readonly RowSpan[],
+  ): number {
+    const sight = spans?.every(({ kind, window }) => kind === "global" && window === undefined) ? undefined : spans;
+    return this.#added(`${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)}`, () => {
       const pieces = shared.map((length) => {
         return { keys: this.#kvRows(length), values: this.#kvRows(length, "transposed"), length };
       });
       const context = { shared: pieces, keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
       const { tokenIds, block } = this.#block(numTokens);
-      return { tokenIds, positions: past, context, places: past, block: isOfBlock ? block : undefined };
+      return { tokenIds, positions: past, context, places: past, spans: sight, block: isOfBlock ? block : undefined };
     });
   }
 
