@@ -27,6 +27,11 @@ function graph(queue: RowQueue, numRows: number): Record<string, number> {
   return rows;
 }
 
+/** A graph of a request's own. */
+function ownGraph(owner: string, rows: number): RowWork {
+  return { kind: "graph", owner, task: new Task<void>(undefined, () => undefined), rows, fill: () => undefined };
+}
+
 function queueOf(...works: RowWork[]): RowQueue {
   const queue = new RowQueue(64);
   for (const work of works) queue.add(work);
@@ -84,4 +89,30 @@ test("RowQueue.take(): a piece that is larger than an even share is not passed o
     queue.add(prompt("large", 1280 - 128 * numServed));
   }
   expect(numServed).toBe(10);
+});
+
+test("RowQueue.takeOwnGraph(): an owner's own graph comes soon, whatever else of theirs is computed with others' work", () => {
+  const queue = queueOf(prompt("busy", 100), prompt("light", 4));
+  graph(queue, 512);
+  for (const work of [ownGraph("busy", 20), prompt("busy", 100_000), prompt("light", 8)]) queue.add(work);
+  let numSteps = 0;
+  while (queue.takeOwnGraph() === undefined && numSteps < 50) {
+    numSteps += 1;
+    graph(queue, 512);
+    // There is always some of it.
+    queue.add(prompt("light", 8));
+  }
+  expect(numSteps).toBeLessThan(3);
+});
+
+test("RowQueue.takeOwnGraph(): who has many own graphs, and had few rows so far, leaves others their turns", () => {
+  const queue = queueOf(prompt("old", 100_000));
+  for (let i = 0; i < 20; i++) graph(queue, 512);
+  for (let i = 0; i < 10; i++) queue.add(ownGraph("new", 512));
+  const turns: string[] = [];
+  for (let i = 0; i < 8; i++) {
+    const own = queue.takeOwnGraph();
+    turns.push(own?.owner ?? Object.keys(graph(queue, 512)).join());
+  }
+  expect(turns).toEqual(["new", "old", "new", "old", "new", "old", "new", "old"]);
 });

@@ -62,9 +62,10 @@ const maxKnownOwners = 1024;
 /** Work that waits for a graph, of owners who share each graph evenly. */
 export class RowQueue {
   #works: RowWork[] = [];
-  /** In which graph owners last had work, and how many rows they had in all; least recently first. */
-  readonly #served = new Map<string, { readonly graph: number; readonly rows: number }>();
+  /** In which turn owners last had work, and how many rows they had in all; least recently first. */
+  readonly #served = new Map<string, { readonly turn: number; readonly rows: number }>();
   #numGraphs = 0;
+  #numTurns = 0;
 
   /** @param minShareRows fewer rows are no share of a graph: they would cost as much. */
   constructor(private readonly minShareRows: number) {}
@@ -141,7 +142,9 @@ export class RowQueue {
       }
     }
     this.#works = this.#works.filter((work) => !taken.has(work));
-    this.#serve(served);
+    // Whose own graph is first in line comes first as long as it waits, whatever else of theirs was computed.
+    const heads = new Map(this.#works.toReversed().map(({ owner, kind }) => [owner, kind]));
+    this.#serve(served, (owner) => heads.get(owner) !== "graph");
     return shares;
   }
 
@@ -154,17 +157,20 @@ export class RowQueue {
       if (own === undefined) byOwner.set(work.owner, [work]);
       else own.push(work);
     }
-    const served = (owner: string) => this.#served.get(owner) ?? { graph: 0, rows: 0 };
+    const served = (owner: string) => this.#served.get(owner) ?? { turn: 0, rows: 0 };
     // Of two who shared a graph, the one who had fewer rows so far: else one of them would always come a graph earlier.
-    const compare = (a: string, b: string) => served(a).graph - served(b).graph || served(a).rows - served(b).rows;
+    const compare = (a: string, b: string) => served(a).turn - served(b).turn || served(a).rows - served(b).rows;
     return [...byOwner].sort(([a], [b]) => compare(a, b)).map(([, own]) => own);
   }
 
-  #serve(rows: ReadonlyMap<string, number>): void {
+  /** @param hasHadTurn whose turn this was: default, everyone's who was served. */
+  #serve(rows: ReadonlyMap<string, number>, hasHadTurn = (_owner: string) => true): void {
+    this.#numTurns += 1;
     for (const [owner, count] of rows) {
-      const before = this.#served.get(owner)?.rows ?? 0;
+      const before = this.#served.get(owner) ?? { turn: 0, rows: 0 };
       this.#served.delete(owner);
-      this.#served.set(owner, { graph: this.#numGraphs, rows: before + count });
+      const turn = hasHadTurn(owner) ? this.#numTurns : before.turn;
+      this.#served.set(owner, { turn, rows: before.rows + count });
     }
     for (const owner of this.#served.keys()) {
       if (this.#served.size <= maxKnownOwners) return;
