@@ -132,7 +132,13 @@ test("Admission.join(): where one owner fills the line, another has its share of
   using _running = await enter(admission, { owner: "a" });
   const refused: unknown[] = [];
   const tickets = Array.from({ length: 4 }, () => join(admission, "a"));
-  for (const ticket of tickets) ticket.enter(1, never()).catch((error: unknown) => refused.push(error));
+  for (const ticket of tickets) {
+    ticket.enter(1, never()).catch((error: unknown) => {
+      refused.push(error);
+      ticket.outcome = "failed";
+      ticket[Symbol.dispose]();
+    });
+  }
   expect(() => join(admission, "a")).toThrow("1 run and 4 wait");
   const others = [join(admission, "b"), join(admission, "b")];
   expect(() => join(admission, "b")).toThrow("1 run and 4 wait");
@@ -190,3 +196,20 @@ test("Admission: a place comes with its memory, and who has memory does not wait
   expect([budget.usedBytes, admission.counts.running]).toEqual([6, 0]);
   entered.room[Symbol.dispose]();
 });
+
+test.each(["finished", undefined] as const)(
+  "Admission: work that is done although its room was needed is counted as it ended: %s",
+  async (outcome) => {
+    const admission = admissionOf({ maxRunning: 1, maxQueued: 2 });
+    using _running = await enter(admission, { owner: "a" });
+    using _first = join(admission, "a");
+    const second = join(admission, "a");
+    second.outcome = outcome;
+    using _other = join(admission, "b");
+    expect(admission.counts).toMatchObject({ queued: 2, failed: 0 });
+    second[Symbol.dispose]();
+    second[Symbol.dispose]();
+    expect(admission.counts).toMatchObject({ queued: 2, finished: outcome === undefined ? 0 : 1, failed: 0 });
+    await expect(second.enter(1, never())).rejects.toMatchObject({ code: "queue_full" });
+  },
+);

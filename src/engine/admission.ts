@@ -39,7 +39,7 @@ interface Place {
   readonly owner: string;
   /** All places of its request, which join and are turned away together. */
   readonly request: readonly Place[];
-  state: "joined" | "waiting" | "running" | "over";
+  state: "joined" | "waiting" | "running" | "refused" | "over";
   charged: number;
   bytes: number;
   /** Since when it waits for room alone, by `performance.now()`. */
@@ -127,7 +127,10 @@ export class Admission {
       return await work(tickets[0] as Ticket);
     } catch (error) {
       // Tickets of answers that have ended were counted then, and ignore this.
-      for (const ticket of tickets) ticket.outcome = signal.aborted ? "cancelled" : "failed";
+      const { aborted, reason } = signal;
+      // One answer's failure aborts the request's others.
+      const isCancelled = aborted && !(reason instanceof EngineError && reason.code === "failed");
+      for (const ticket of tickets) ticket.outcome = isCancelled ? "cancelled" : "failed";
       throw signal.aborted ? signal.reason : asEngineError(error);
     } finally {
       for (const ticket of tickets) ticket[Symbol.dispose]();
@@ -200,8 +203,9 @@ export class Admission {
       this.#charge(place.owner, numTokens - place.charged);
     }
     place.state = "over";
-    this.#places.delete(place);
     if (outcome !== undefined) this.#ended[outcome] += 1;
+    // One that was turned away has left the line already.
+    if (!this.#places.delete(place)) return;
     if (this.#places.size > 0) {
       this.onWaiting();
       return;
@@ -280,8 +284,7 @@ export class Admission {
   /** Turns a waiting answer away; its request gives back what it holds. */
   #refuse(place: Place): void {
     this.#places.delete(place);
-    place.state = "over";
-    this.#ended.failed += 1;
+    place.state = "refused";
     place.refusal = this.#queueFull();
     place.settle?.refuse(place.refusal);
   }

@@ -164,8 +164,22 @@ export class Answers {
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
     for (const [index, sequence] of sequences.entries()) {
-      if (sequence.begin({ ...start, context })) await this.scheduler.decode(sequence, terms);
-      (tickets[index] as Ticket).numTokens = (index === 0 ? computed : 0) + sequence.tokenIds.length;
+      await this.#decode(sequence, { ...start, context }, terms, tickets[index] as Ticket, index === 0 ? computed : 0);
+    }
+  }
+
+  /** Decodes an answer, and notes what was computed of it, however it ends. @param before tokens that its place computed already. */
+  async #decode(
+    sequence: Sequence,
+    start: AnswerStart,
+    terms: AskedAnswers["terms"],
+    ticket: Ticket,
+    before: number,
+  ): Promise<void> {
+    try {
+      if (sequence.begin(start)) await this.scheduler.decode(sequence, terms);
+    } finally {
+      ticket.numTokens = before + sequence.tokenIds.length;
     }
   }
 
@@ -179,9 +193,8 @@ export class Answers {
       if (index > 0) await ticket.enter(start.maxTokens, terms.signal);
       {
         using context = this.contexts.fork(start.context, start.maxTokens - 1);
-        if (sequence.begin({ ...start, context })) await this.scheduler.decode(sequence, terms);
+        await this.#decode(sequence, { ...start, context }, terms, ticket, index === 0 ? computed : 0);
       }
-      ticket.numTokens = (index === 0 ? computed : 0) + sequence.tokenIds.length;
       ticket[Symbol.dispose]();
       end(index);
     };

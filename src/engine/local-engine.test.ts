@@ -250,6 +250,46 @@ test("Engine.generate(): n answers of several owners, one place and memory for o
   expect(engine.stats()).toMatchObject({ contexts: { usedBytes: 0 }, requests: { finished: 12, running: 0 } });
 });
 
+test("Engine.generate(): answers that the device fails are counted as failed, one or several", async () => {
+  for (const n of [1, 3]) {
+    await using engine = await smallEngine();
+    const { backend } = engine.model;
+    const compute = backend.compute.bind(backend);
+    let numGraphs = 0;
+    backend.compute = (...args: Parameters<typeof compute>) => {
+      numGraphs += 1;
+      return numGraphs > 6 ? Promise.reject(new Error("Cannot compute: no more")) : (compute(...args) as never);
+    };
+    const answers = engine.generate({ blocks: ["a question"] }, { n, maxTokens: 50, logitBias: noEnd });
+    const read = async () => {
+      for await (const _ of answers);
+    };
+    await expect(read()).rejects.toMatchObject({ code: "failed" });
+    expect(engine.stats().requests).toEqual({ queued: 0, running: 0, finished: 0, cancelled: 0, failed: n });
+  }
+});
+
+test("Engine.generate(): an owner who leaves early is charged what was computed", async () => {
+  await using engine = await smallEngine({ maxRunning: 1, mode: "full" });
+  const ask = (salt: string, maxTokens: number) =>
+    engine.generate({ blockTokenIds: [[5, 6, 7]] }, { salt, maxTokens, logitBias: noEnd });
+  const order: string[] = [];
+  const whole = async (salt: string) => {
+    for await (const { kind } of ask(salt, 20)) if (kind === "done") order.push(salt);
+  };
+  // Both have asked already when the place is free: who leaves after few tokens has been given fewer.
+  const holder = ask("holder", 100);
+  await holder.next();
+  const leaving = (async () => {
+    for await (const { kind } of ask("leaves", 400)) if (kind === "token") break;
+    await whole("leaves");
+  })();
+  const others = Promise.all([whole("stays"), whole("stays"), whole("stays")]);
+  await holder.return();
+  await Promise.all([leaving, others]);
+  expect(order.indexOf("leaves")).toBeLessThan(2);
+});
+
 test("Engine.scoreEach(): continuations after a prompt that is computed once are as likely as each alone", async () => {
   await using engine = await smallEngine({ kvType: "f32" });
   const prompt = { blockTokenIds: [Array.from({ length: 70 }, (_, i) => 5 + (i % 60)), [8, 9, 10, 11]] };
