@@ -1,0 +1,3 @@
+import { stressSuite } from "./stress.suite.js";
+
+stressSuite({ numRounds: 13, requestsPerRound: 24 });
