@@ -118,11 +118,13 @@ export class Admission {
    * @throws EngineError for a full queue, and for what the work throws; the signal's reason.
    */
   async run<T>(
-    { owner, signal }: { readonly owner: string; readonly signal: AbortSignal },
+    { owner, signal, end }: { readonly owner: string; readonly signal: AbortSignal; readonly end?: () => void },
     work: (ticket: Ticket) => Promise<T>,
-    tickets = this.join(owner),
+    ofRequest?: readonly Ticket[],
   ): Promise<T> {
+    let tickets: readonly Ticket[] = ofRequest ?? [];
     try {
+      tickets = ofRequest ?? this.join(owner);
       signal.throwIfAborted();
       return await work(tickets[0] as Ticket);
     } catch (error) {
@@ -134,6 +136,7 @@ export class Admission {
       throw signal.aborted ? signal.reason : asEngineError(error);
     } finally {
       for (const ticket of tickets) ticket[Symbol.dispose]();
+      end?.();
     }
   }
 

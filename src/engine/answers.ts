@@ -111,6 +111,8 @@ export class Answers {
       outbox.end();
     } catch (error) {
       outbox.fail(error);
+    } finally {
+      terms.end();
     }
   }
 

@@ -1,4 +1,3 @@
-import { setMaxListeners } from "node:events";
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
@@ -23,7 +22,7 @@ import {
 } from "./engine-options.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
-import { RequestChecks, type Terms } from "./request-checks.js";
+import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
 import type {
   EncodedPassage,
@@ -76,7 +75,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly #contexts: ContextMaker;
   readonly #tokens: RequestTokens;
   readonly #checks: RequestChecks;
-  readonly #closing = new AbortController();
+  readonly #live = new LiveRequests();
+  #isClosed = false;
   /** Cancels the answers of an iterator that was dropped without being read to its end. */
   readonly #dropped = new FinalizationRegistry<AbortController>((leaving) =>
     leaving.abort(new Error("Cannot go on: nobody holds the answer")),
@@ -85,8 +85,6 @@ export class LocalEngine implements AsyncDisposable {
   readonly #scores: Scores;
 
   private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
-    // Every request listens to it.
-    setMaxListeners(0, this.#closing.signal);
     const { contextLength, slidingWindow, vocabSize } = model.source.config;
     this.model = model;
     this.kvType = options.kvType;
@@ -123,7 +121,7 @@ export class LocalEngine implements AsyncDisposable {
     this.#checks = new RequestChecks(model, {
       defaultMode: this.defaultMode,
       ragTexts: words,
-      closing: this.#closing.signal,
+      live: this.#live,
       onWarning: options.onWarning,
     });
     this.#speller = new TokenSpeller(model.tokenizer);
@@ -176,7 +174,7 @@ export class LocalEngine implements AsyncDisposable {
     options: GenerateOptions & RequestOptions = {},
   ): AsyncGenerator<GenerateEvent, void> {
     const leaving = new AbortController();
-    const asked = () => checkInput(() => this.#checks.generate(options, leaving.signal));
+    const asked = () => checkInput(() => this.#checks.generate(options, leaving));
     const events = this.#answers.read(input, asked, leaving);
     this.#dropped.register(events, leaving);
     return events;
@@ -228,7 +226,7 @@ export class LocalEngine implements AsyncDisposable {
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const leaving = new AbortController();
-    const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving.signal));
+    const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving));
     return await this.#admission.run(terms, async (ticket) => {
       const { signal } = terms;
       const tokenized = await this.#tokens.passages(passages, rule, signal);
@@ -270,14 +268,16 @@ export class LocalEngine implements AsyncDisposable {
     input: PromptInput | TokenizedPrompt,
     options: Pick<RequestOptions, "mode" | "signal"> = {},
   ): Promise<TokenizedPrompt> {
-    const { mode, signal } = checkInput(() => this.#checks.tokenizePrompt(options));
-    using ticket = this.#admission.join("")[0] as Ticket;
-    // Not counted: the prompt is for a request, which is.
-    ticket.outcome = undefined;
+    const { mode, signal, end } = checkInput(() => this.#checks.tokenizePrompt(options));
     try {
+      using ticket = this.#admission.join("")[0] as Ticket;
+      // Not counted: the prompt is for a request, which is.
+      ticket.outcome = undefined;
       return await this.#tokens.prompt(input, mode, signal);
     } catch (error) {
       throw signal.aborted ? signal.reason : asEngineError(error);
+    } finally {
+      end();
     }
   }
 
@@ -329,8 +329,9 @@ export class LocalEngine implements AsyncDisposable {
 
   /** Ends running requests with an error, then frees everything. Again does nothing. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#closing.signal.aborted) return;
-    this.#closing.abort(new EngineError("unavailable", "Cannot go on: the engine was closed"));
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#live.close(new EngineError("unavailable", "Cannot go on: the engine was closed"));
     this.#status.change({ state: "closed" });
     await this.#admission.ended();
     await this.#scheduler.idle();

@@ -26,6 +26,8 @@ import { type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-optio
 /** What holds for a request as a whole, checked. */
 export interface Terms extends RequestOf {
   readonly mode: AttentionMode;
+  /** Called when the request has ended; again does nothing. */
+  readonly end: () => void;
 }
 
 /** A call of `generate()`, checked. */
@@ -47,11 +49,39 @@ export interface AskedScores {
   readonly stepwise: boolean;
 }
 
+/**
+ * The requests under way, which are aborted when the engine closes. With `AbortSignal.any()` over a signal of the engine's own,
+ * something of every request would stay as long as the engine lives (some 50 bytes in Node 20).
+ */
+export class LiveRequests {
+  readonly #live = new Set<AbortController>();
+  #closing: { readonly reason: unknown } | undefined;
+
+  /** @returns the signal of a request until `end` is called. @param caller aborts it as well. */
+  begin(request: AbortController, caller: AbortSignal | undefined): Pick<Terms, "signal" | "end"> {
+    if (this.#closing) request.abort(this.#closing.reason);
+    this.#live.add(request);
+    return {
+      signal: caller ? AbortSignal.any([request.signal, caller]) : request.signal,
+      end: () => this.#live.delete(request),
+    };
+  }
+
+  /** @throws the reason of a closed engine. */
+  throwIfClosed(): void {
+    if (this.#closing) throw this.#closing.reason;
+  }
+
+  close(reason: unknown): void {
+    this.#closing ??= { reason };
+    for (const request of this.#live) request.abort(reason);
+  }
+}
+
 export interface CheckOptions {
   readonly defaultMode: AttentionMode;
   readonly ragTexts: RagPromptTexts;
-  /** Aborted once the engine closes. */
-  readonly closing: AbortSignal;
+  readonly live: LiveRequests;
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
@@ -68,7 +98,7 @@ export class RequestChecks {
   ) {}
 
   /** @param leaving aborted once nobody reads the answers. */
-  generate(options: GenerateOptions & RequestOptions, leaving: AbortSignal): AskedAnswers {
+  generate(options: GenerateOptions & RequestOptions, leaving: AbortController): AskedAnswers {
     const {
       mode,
       positionReencoding,
@@ -121,7 +151,7 @@ export class RequestChecks {
   }
 
   /** @param leaving aborted once the caller's `onBlock` has thrown. */
-  encode(options: EncodeOptions, leaving: AbortSignal) {
+  encode(options: EncodeOptions, leaving: AbortController) {
     const {
       onBlock,
       texts = {},
@@ -145,23 +175,17 @@ export class RequestChecks {
 
   /** @returns the salt. */
   block(action: string, id: unknown, options: unknown): string {
-    this.options.closing.throwIfAborted();
+    this.options.live.throwIfClosed();
     if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
     return readBlockOptions(action, options).salt ?? "";
   }
 
   #terms(
     { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
-    ...others: readonly AbortSignal[]
+    request = new AbortController(),
   ): Terms {
-    const { closing } = this.options;
-    const signals = [closing, ...others, ...(signal ? [signal] : [])];
-    return {
-      mode: this.#modeOf(mode),
-      positionReencoding,
-      owner: salt,
-      signal: signals.length > 1 ? AbortSignal.any(signals) : closing,
-    };
+    const of = { mode: this.#modeOf(mode), positionReencoding, owner: salt };
+    return { ...of, ...this.options.live.begin(request, signal) };
   }
 
   #modeOf(wanted: AttentionMode | undefined): AttentionMode {
