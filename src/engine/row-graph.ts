@@ -33,8 +33,10 @@ export interface Share {
 export class RowGraph {
   readonly #shares: Share[] = [];
   #numWanted: number;
-  /** How many more tensors the graph has room for. */
+  /** How many more tensors the graph has room for, without what is not counted yet. */
   #room: number;
+  /** Counts pieces. A piece alone in its graph is not counted: only another share asks what is left. */
+  #uncounted: (() => number)[] = [];
 
   constructor(
     private readonly decoder: Decoder,
@@ -61,6 +63,13 @@ export class RowGraph {
     this.#shares.push(share);
     this.#numWanted -= share.numWanted;
     return share;
+  }
+
+  /** How many more tensors the graph has room for. */
+  #roomLeft(): number {
+    for (const count of this.#uncounted) this.#room -= count();
+    this.#uncounted = [];
+    return this.#room;
   }
 
   #shareOf(work: RowWork, maxRows: number, isFirst: boolean): Share | undefined {
@@ -106,7 +115,7 @@ export class RowGraph {
     for (const tokenIds of blocks) {
       const rows = Math.ceil(tokenIds.length / rowGroup) * rowGroup;
       const size = this.sizes.ofBlock(tokenIds.length);
-      const fits = numRows + rows <= maxRows && size <= this.#room;
+      const fits = numRows + rows <= maxRows && size <= this.#roomLeft();
       if (!fits && !(isFirst && count === 0)) break;
       numRows += rows;
       this.#room -= size;
@@ -162,10 +171,9 @@ export class RowGraph {
     while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {
       count = Math.ceil(count / 2 / pieceStep) * pieceStep;
     }
-    const size = sizeOf(count);
-    if (!isFirst && size > this.#room) return undefined;
-    this.#room -= size;
+    if (!isFirst && sizeOf(count) > this.#roomLeft()) return undefined;
     const pin = context.pin();
+    this.#uncounted.push(() => sizeOf(count));
     return {
       task,
       rows: [

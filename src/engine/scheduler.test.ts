@@ -256,6 +256,24 @@ test("DecodeSteps: more runs than a graph has room for are decoded in several gr
 
 const task = <T>() => new Task<T>(undefined, () => undefined);
 
+test("RowGraph: a short piece is counted once another share asks for room, not alone", async () => {
+  const { model, scheduler } = await setUp();
+  using context = new AssembledContext(scheduler.memory, 300);
+  let numCounted = 0;
+  const ofPiece = (rows: number) => {
+    numCounted += 1;
+    return rows;
+  };
+  const graph = new RowGraph(model.decoder, scheduler.memory, { room: 100, ofBlock: (rows) => rows, ofPiece });
+  const tokens = { tokenIds: ids(90), positions: 0, firstWanted: 89 };
+  graph.add({ kind: "prefill", owner: "", task: task<PrefillPart>(), context, ...tokens }, 512);
+  expect(numCounted).toBe(0);
+  const blocks = [ids(8), ids(8)];
+  expect(graph.add({ kind: "encode", owner: "", task: task(), blocks }, 512)?.rows).toHaveLength(1);
+  expect(numCounted).toBe(1);
+  graph.release();
+});
+
 test("RowGraph: a piece has as many rows as the graph has room for, and what has none comes in the next", async () => {
   const { model, scheduler } = await setUp();
   using context = new AssembledContext(scheduler.memory, 300);
