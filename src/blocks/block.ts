@@ -4,11 +4,13 @@ import type { TextRange, TrustedText } from "../tokenizer/tokenizer.js";
 import type { PassageLabel } from "./passage.js";
 
 /**
- * One block of a prompt as text. The last block of a prompt is the final block: it sees everything before it.
- * The texts of a prompt's blocks, put together, are the prompt, always.
+ * One span of a prompt as text, tokenized alone. A local one is a block: it sees itself. A global one sees everything before
+ * it, and the last is always global: the final block. The texts of a prompt's spans, put together, are the prompt, always.
  */
 export interface TextBlock {
   readonly text: string;
+  /** Default: of the last block alone. */
+  readonly isGlobal?: boolean;
   /** Where control tokens are recognized: the template's and the caller's own text, never a passage's. */
   readonly trusted: TrustedText;
   /** The passage that it is, where it is one. */
@@ -18,6 +20,8 @@ export interface TextBlock {
 /** A prompt cut into blocks: one or more; the last is the final block. */
 export interface SegmentedPrompt {
   readonly blocks: readonly TextBlock[];
+  /** Whether it goes on with a conversation: it holds earlier answers. Default false. */
+  readonly isConversation?: boolean;
   /** What the caller should hear, for instance that a template rewrites content; empty where all is well. */
   readonly warnings: readonly string[];
 }

@@ -67,7 +67,9 @@ test("packTrainingData(): ids are those that serving computes, and what is to be
     const { id, documents, questions } = synthesizeContext(index, synth);
     for (const [i, { question, chain }] of questions.entries()) {
       const row = rows.find(({ sample_id }) => (sample_id as unknown) === `${id}-${i}`);
-      const served = tokenizePrompt({ question, documents }, "block", context).blocks.map((block) => [...block]);
+      const served = tokenizePrompt({ question, documents }, "block", context).spans.map(({ tokenIds }) => [
+        ...tokenIds,
+      ]);
       const prompt = served.flat();
       const response = [...tokenizer.encode(chain, "all"), ...tokenizer.encode("<|eos|>", "all")];
       expect(row?.input_ids).toEqual([...prompt, ...response]);

@@ -7,7 +7,7 @@ import { Outbox } from "./outbox.js";
 import type { PromptInput, TokenizedPrompt } from "./prompt.js";
 import type { AskedAnswers } from "./request-checks.js";
 import type { RequestTokens } from "./request-tokens.js";
-import type { GenerateEvent, LikelyToken } from "./results.js";
+import { type GenerateEvent, type LikelyToken, nothingReused } from "./results.js";
 import type { Sampler } from "./sampler.js";
 import { requireLogprobs } from "./sampling-options.js";
 import type { Scheduler } from "./scheduler.js";
@@ -32,7 +32,7 @@ interface Answering {
   /** Emits an answer's `done` event, once. */
   readonly end: (index: number) => void;
   prompt: TokenizedPrompt | undefined;
-  prepared: Pick<Prepared, "blocks" | "cachedTokens"> | undefined;
+  prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused"> | undefined;
 }
 
 /** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
@@ -124,7 +124,8 @@ export class Answers {
     const prompt = await this.tokens.prompt(input, mode, signal);
     answering.prompt = prompt;
     timings.tokenizeMs = performance.now() - startedAt;
-    const { blocks, isContinued } = prompt;
+    const { isContinued } = prompt;
+    const blocks = prompt.spans.map(({ tokenIds }) => tokenIds);
     const promptIds = blocks.flatMap((block) => [...block]);
     const maxTokens = Math.min(sampling.maxTokens, this.tokens.contextLength - promptIds.length);
     // The last token's key and value are never read.
@@ -145,12 +146,12 @@ export class Answers {
     timings.queueMs -= waitMs;
     using prepared = await this.contexts.prepare(prompt, needs, room, terms, timings);
     answering.prepared = prepared;
-    const { cachedTokens, finalTokens, context } = prepared;
+    const { cachedTokens, reused, finalTokens, context } = prepared;
     const emitPrompt = (echoed: readonly LikelyToken[]) => {
       for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
         emit({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
       }
-      emit({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, blocks: prepared.blocks });
+      emit({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, reused, blocks: prepared.blocks });
     };
     const scorer = scoresPrompt ? new PromptScorer(promptIds, topLogprobs) : undefined;
     if (scorer === undefined) emitPrompt(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
@@ -239,8 +240,8 @@ export class Answers {
     const sequence = sequences[index] as Sequence;
     const text = sequence.end();
     const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
-    const { cachedTokens = 0, blocks = [] } = prepared ?? {};
-    const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, completionTokens: tokenIds.length };
+    const { cachedTokens = 0, reused = nothingReused, blocks = [] } = prepared ?? {};
+    const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, reused, completionTokens: tokenIds.length };
     const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
     const result = {
       ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },

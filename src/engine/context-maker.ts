@@ -9,15 +9,15 @@ import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import { blockShape, type DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
-import type { TokenizedPrompt } from "./prompt.js";
-import type { ServedBlock, Timings } from "./results.js";
+import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
+import { nothingReused, type ReusedTokens, type ServedBlock, type Timings } from "./results.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
 import { unlessAborted } from "./task.js";
 
 /** A local block's tokens, and its passage if it is one. */
 export interface LocalBlock {
   readonly tokenIds: Int32Array;
-  readonly passage: PassageLabel | undefined;
+  readonly passage?: PassageLabel | undefined;
 }
 
 /** A local block to find or to encode. */
@@ -77,6 +77,7 @@ export interface Prepared extends Disposable {
   readonly finalPosition: number;
   readonly blocks: readonly ServedBlock[];
   readonly cachedTokens: number;
+  readonly reused: ReusedTokens;
 }
 
 /** Makes prompts' contexts: finds blocks in the store or encodes them, and lays them out. */
@@ -125,15 +126,15 @@ export class ContextMaker {
    * @throws the signal's reason; the device's error.
    */
   async prepare(
-    { blocks, passages, numTokens }: TokenizedPrompt,
+    { spans, numTokens }: TokenizedPrompt,
     { capacity, use }: ContextNeeds,
     room: Disposable,
     of: RequestOf,
     timings: MutableTimings,
   ): Promise<Prepared> {
     const { owner, signal, positionReencoding } = of;
-    const local = blocks.slice(0, -1);
-    const finalTokens = blocks.at(-1) as Int32Array;
+    const local = spans.slice(0, -1);
+    const finalTokens = (spans.at(-1) as PromptSpan).tokenIds;
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
@@ -142,22 +143,21 @@ export class ContextMaker {
     };
     try {
       const encodeFrom = performance.now();
-      using leased = await this.lease(
-        local.map((tokenIds, i) => ({ tokenIds, passage: passages[i] })),
-        of,
-      );
+      using leased = await this.lease(local, of);
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
       slot = use === "answer" ? this.scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
       const numLocal = numTokens - finalTokens.length;
-      const positions = positionReencoding ? Int32Array.from({ length: numLocal }, (_, i) => i) : ownPositions(local);
+      const positions = positionReencoding
+        ? Int32Array.from({ length: numLocal }, (_, i) => i)
+        : ownPositions(local.map(({ tokenIds }) => tokenIds));
       const laid = leased.blocks.map(({ block }) => block);
       await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, positions, signal);
       timings.assembleMs = performance.now() - assembleFrom;
       const cachedTokens = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
-      const served = { blocks: leased.served, cachedTokens };
+      const served = { blocks: leased.served, cachedTokens, reused: { ...nothingReused, blocks: cachedTokens } };
       return { context, finalTokens, finalPosition: numLocal, ...served, [Symbol.dispose]: giveBack };
     } catch (error) {
       giveBack();

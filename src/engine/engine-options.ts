@@ -43,6 +43,8 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly mode?: AttentionMode | undefined;
   /** The RAG prompt's own words, in place of the model's. */
   readonly ragTexts?: GivenRagTexts | undefined;
+  /** Whether requests keep what they compute for later ones, unless they say otherwise. Default true. */
+  readonly keepPrefixes?: boolean | undefined;
   /** Told once what a user should know, for instance that the model was not trained for block mode, or that its files contradict themselves. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
@@ -56,6 +58,13 @@ export interface RequestOptions {
   readonly positionReencoding?: boolean | undefined;
   /** Keeps tenants apart: no two salts share a block. Default "". */
   readonly salt?: string | undefined;
+  /**
+   * Whether the keys and values of the prompt's global text, and of the answer, are kept for prompts that begin as they do.
+   * Local blocks are kept always. Default: the engine's.
+   */
+  readonly keepPrefixes?: boolean | undefined;
+  /** Says where reuse ended and why, in the result's `misses`. Default false. */
+  readonly explain?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -142,6 +151,12 @@ export const engineSettings = {
     "the model's own",
   ),
   maxPromptTokens: setting(wholeNumber(1), "n", "the longest prompt in tokens", "the model's context"),
+  keepPrefixes: defaulted(
+    { ...anyBoolean, fromText: (text: string) => ({ true: true, false: false })[text] ?? text },
+    "true|false",
+    "keep the keys and values of prompts and answers for prompts that begin as they do",
+    true,
+  ),
   maxRunning: defaulted(wholeNumber(1, 100_000), "n", "requests that are worked on at the same time", 32),
   maxQueued: defaulted(
     wholeNumber(0, 1_000_000),
@@ -174,6 +189,8 @@ const requestFields = {
   mode: oneOfTexts(attentionModes),
   positionReencoding: anyBoolean,
   ...blockFields,
+  keepPrefixes: anyBoolean,
+  explain: anyBoolean,
   signal: anySignal,
 } satisfies FieldsOf<RequestOptions>;
 

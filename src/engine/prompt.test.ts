@@ -9,6 +9,7 @@ import {
   type PromptContext,
   type PromptInput,
   TokenCount,
+  type TokenizedPrompt,
   tokenizePrompt,
   tokenizePromptInSteps,
 } from "./prompt.js";
@@ -20,7 +21,7 @@ async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<
   return { tokenizer, chatTemplate: templateOf(tokenizer), ragTexts: undefined, prefix };
 }
 
-const lists = (blocks: readonly Int32Array[]) => blocks.map((block) => [...block]);
+const lists = (spans: TokenizedPrompt["spans"]) => spans.map(({ tokenIds }) => [...tokenIds]);
 
 test("encodeCounted(): stops before each text, however short", async () => {
   const { tokenizer } = await contextOf("llama");
@@ -38,11 +39,11 @@ test("tokenizePrompt(): BOS and prefix once, each block alone; empty blocks add 
     number[],
   ];
   const input = { blocks: ["one ", "", " two"] };
-  expect(lists(tokenizePrompt(input, "block", context).blocks)).toEqual([[bos, ...prefix, ...a], b]);
+  expect(lists(tokenizePrompt(input, "block", context).spans)).toEqual([[bos, ...prefix, ...a], b]);
   // Full mode: the same ids in one block, without the prefix.
-  expect(lists(tokenizePrompt(input, "full", context).blocks)).toEqual([[bos, ...a, ...b]]);
+  expect(lists(tokenizePrompt(input, "full", context).spans)).toEqual([[bos, ...a, ...b]]);
   const given = { blocks: ["<|begin_of_text|>one ", " two"] };
-  expect(lists(tokenizePrompt(given, "full", context).blocks)).toEqual([[bos, ...a, ...b]]);
+  expect(lists(tokenizePrompt(given, "full", context).spans)).toEqual([[bos, ...a, ...b]]);
   expect(tokenizePrompt(input, "block", context).cutTokenIds).toEqual([[bos, ...prefix, ...a], [], b]);
 });
 
@@ -51,11 +52,11 @@ test("tokenizePrompt(): blocks past numLocalAttentionBlocks join the final block
   const ids = (text: string) => context.tokenizer.encode(text, "all");
   const blocks = ["a\n", "\nb", "c"];
   const joined = (numLocalAttentionBlocks: number) =>
-    lists(tokenizePrompt({ blocks, numLocalAttentionBlocks }, "block", context).blocks);
+    lists(tokenizePrompt({ blocks, numLocalAttentionBlocks }, "block", context).spans);
   expect(joined(0)).toEqual([blocks.flatMap(ids)]);
   expect(joined(1)).toEqual([ids("a\n"), [...ids("\nb"), ...ids("c")]]);
   expect(joined(9)).toEqual(blocks.map(ids));
-  expect(lists(tokenizePrompt({ prompt: "a\n\nb" }, "full", context).blocks)).toEqual([ids("a\n\nb")]);
+  expect(lists(tokenizePrompt({ prompt: "a\n\nb" }, "full", context).spans)).toEqual([ids("a\n\nb")]);
 });
 
 test("tokenizePrompt(): control tokens are such in blocks, and text in documents and questions", async () => {
@@ -63,7 +64,7 @@ test("tokenizePrompt(): control tokens are such in blocks, and text in documents
   const end = context.tokenizer.encode("<|eot_id|>", "all");
   expect(end).toHaveLength(1);
   const has = (input: PromptInput) =>
-    tokenizePrompt(input, "block", context).blocks.some((ids) => ids.includes(end[0]!));
+    tokenizePrompt(input, "block", context).spans.some(({ tokenIds }) => tokenIds.includes(end[0]!));
   expect(has({ blocks: ["a<|eot_id|>", "b"] })).toBe(true);
   expect(has({ question: "<|eot_id|>?", documents: [{ title: "<|eot_id|>", text: "x<|eot_id|>" }] })).toBe(false);
   expect(has({ messages: [{ role: "user", content: ["x<|eot_id|>", "y"] }] })).toBe(false);
@@ -72,11 +73,11 @@ test("tokenizePrompt(): control tokens are such in blocks, and text in documents
 test("tokenizePrompt(): token ids are taken as they are, below the embedding's rows", async () => {
   const context = await contextOf("llama");
   const { vocabSize } = context.tokenizer;
-  expect(lists(tokenizePrompt({ blockTokenIds: [[1, 2], [], [3]] }, "block", context).blocks)).toEqual([[1, 2], [3]]);
-  expect(lists(tokenizePrompt({ blockTokenIds: [[1, 2], [3]] }, "full", context).blocks)).toEqual([[1, 2, 3]]);
+  expect(lists(tokenizePrompt({ blockTokenIds: [[1, 2], [], [3]] }, "block", context).spans)).toEqual([[1, 2], [3]]);
+  expect(lists(tokenizePrompt({ blockTokenIds: [[1, 2], [3]] }, "full", context).spans)).toEqual([[1, 2, 3]]);
   const last = { blockTokenIds: [[vocabSize]] };
   expect(() => tokenizePrompt(last, "block", context)).toThrow(`holds ${vocabSize}, wanted a whole number below`);
-  expect(lists(tokenizePrompt(last, "block", { ...context, vocabSize: vocabSize + 1 }).blocks)).toEqual([[vocabSize]]);
+  expect(lists(tokenizePrompt(last, "block", { ...context, vocabSize: vocabSize + 1 }).spans)).toEqual([[vocabSize]]);
 });
 
 test("cutPrompt(): cut says where prompts and messages are cut", async () => {
@@ -114,8 +115,8 @@ test("tokenizePrompt(): cut none is one block with the ids of full mode", async 
   const context = await contextOf("llama");
   const messages = [{ role: "user", content: ["a\n", "b"] }];
   for (const input of [{ prompt: "a\n\nb" }, { messages }]) {
-    const whole = lists(tokenizePrompt({ ...input, cut: "none" }, "block", context).blocks);
-    expect(whole).toEqual(lists(tokenizePrompt(input, "full", context).blocks));
+    const whole = lists(tokenizePrompt({ ...input, cut: "none" }, "block", context).spans);
+    expect(whole).toEqual(lists(tokenizePrompt(input, "full", context).spans));
   }
 });
 
@@ -130,9 +131,9 @@ test("tokenizePrompt(): every form takes numLocalAttentionBlocks", async () => {
   ];
   for (const form of forms) {
     const all = tokenizePrompt(form, "block", context);
-    expect(all.blocks.length).toBeGreaterThan(2);
+    expect(all.spans.length).toBeGreaterThan(2);
     const one = tokenizePrompt({ ...form, numLocalAttentionBlocks: 1 }, "block", context);
-    expect(lists(one.blocks)).toEqual([lists(all.blocks)[0], lists(all.blocks).slice(1).flat()]);
+    expect(lists(one.spans)).toEqual([lists(all.spans)[0], lists(all.spans).slice(1).flat()]);
     for (const mode of ["block", "full"] as const) {
       expect(() => tokenizePrompt({ ...form, numLocalAttentionBlocks: -1 }, mode, context)).toThrow(
         "num_local_attention_blocks is -1",

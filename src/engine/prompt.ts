@@ -125,28 +125,32 @@ export function* encodeCounted(tokenizer: Tokenizer, { text, trusted }: TextBloc
   return ids;
 }
 
+/** Consecutive tokens of a prompt that see alike. */
+export interface PromptSpan {
+  /** Local ones see themselves alone; global ones see all before them. */
+  readonly kind: "local" | "global";
+  readonly tokenIds: Int32Array;
+  /** The passage that it is, where it is one. */
+  readonly passage?: PassageLabel | undefined;
+}
+
 /** A prompt as tokens. */
 export class TokenizedPrompt {
-  /** One or more, none empty; the last is the final block. In full mode there is only that. */
-  readonly blocks: readonly Int32Array[];
-  /** For each block the passage that it is, where it is one. */
-  readonly passages: readonly (PassageLabel | undefined)[];
-
   constructor(
     readonly mode: AttentionMode,
-    { blocks, passages }: Pick<TokenizedPrompt, "blocks" | "passages">,
+    /** None empty, no two global ones side by side; the last is global. In full mode there is only that. */
+    readonly spans: readonly PromptSpan[],
     /** The ids of each block as it was cut, BOS and prefix in the first: what `score` shows. */
     readonly cutTokenIds: readonly (readonly number[])[],
     readonly warnings: readonly string[],
     /** The answer goes on with the prompt's own text; else it is a text of its own, as in a conversation. */
     readonly isContinued: boolean,
-  ) {
-    this.blocks = blocks;
-    this.passages = passages;
-  }
+    /** It goes on with a conversation: it holds earlier answers. */
+    readonly isConversation = false,
+  ) {}
 
   get numTokens(): number {
-    return this.blocks.reduce((sum, block) => sum + block.length, 0);
+    return this.spans.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
   }
 }
 
@@ -345,10 +349,11 @@ export function* tokenizePromptInSteps(
   const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
   return new TokenizedPrompt(
     mode,
-    joinBlocks(ids, numLocal, texts),
+    promptSpans(ids, numLocal, texts),
     ids,
     cut.warnings,
     "prompt" in input || "blocks" in input,
+    cut.isConversation,
   );
 }
 
@@ -380,21 +385,24 @@ function fromTokenIds(
   }
   if (ids.at(-1)?.length === 0) throw new InputRangeError("Cannot use token ids: the final block is empty");
   joinLocalBlocks(ids.length, numLocalAttentionBlocks);
-  const blocks = joinBlocks(ids, mode === "full" ? 0 : numLocalAttentionBlocks);
-  return new TokenizedPrompt(mode, blocks, ids, [], true);
+  const spans = promptSpans(ids, mode === "full" ? 0 : numLocalAttentionBlocks);
+  return new TokenizedPrompt(mode, spans, ids, [], true);
 }
 
-/** Joins the ids of blocks that attend to each other, and leaves empty blocks out: they add nothing. */
-function joinBlocks(
+/** The spans that blocks' ids make: empty ones add nothing, and blocks past the number of local ones are global. */
+function promptSpans(
   ids: readonly (readonly number[])[],
-  numLocal: number | undefined,
+  numLocal = Number.POSITIVE_INFINITY,
   texts: readonly TextBlock[] = [],
-): Pick<TokenizedPrompt, "blocks" | "passages"> {
-  const joined = joinLocalBlocks(ids.length, numLocal)
-    .map((group) => ({
-      block: Int32Array.from(group.flatMap((index) => ids[index] as readonly number[])),
-      passage: group.length === 1 ? texts[group[0] as number]?.passage : undefined,
-    }))
-    .filter(({ block }) => block.length > 0);
-  return { blocks: joined.map(({ block }) => block), passages: joined.map(({ passage }) => passage) };
+): PromptSpan[] {
+  const spans: { kind: PromptSpan["kind"]; tokenIds: number[]; passage?: PassageLabel | undefined }[] = [];
+  for (const [i, block] of ids.entries()) {
+    if (block.length === 0) continue;
+    const isGlobal = i === ids.length - 1 || i >= numLocal || texts[i]?.isGlobal === true;
+    const last = spans.at(-1);
+    if (isGlobal && last?.kind === "global") for (const id of block) last.tokenIds.push(id);
+    else if (isGlobal) spans.push({ kind: "global", tokenIds: [...block] });
+    else spans.push({ kind: "local", tokenIds: [...block], passage: texts[i]?.passage });
+  }
+  return spans.map((span) => ({ ...span, tokenIds: Int32Array.from(span.tokenIds) }));
 }

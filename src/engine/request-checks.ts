@@ -103,6 +103,8 @@ export class RequestChecks {
       mode,
       positionReencoding,
       salt,
+      keepPrefixes,
+      explain,
       signal,
       n = 1,
       echo = false,
@@ -119,7 +121,7 @@ export class RequestChecks {
     const samplers = Array.from({ length: n }, (_, index) =>
       createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
     );
-    const terms = this.#terms({ mode, positionReencoding, salt, signal }, leaving);
+    const terms = this.#terms({ mode, positionReencoding, salt, keepPrefixes, explain, signal }, leaving);
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);
     return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };

@@ -19,9 +19,39 @@ export interface TokenLogprob {
 export interface Usage {
   /** In tokens, BOS and prefix counted. */
   readonly promptTokens: number;
-  /** Prompt tokens whose keys and values came from the block store. */
+  /** Prompt tokens whose keys and values came from the block store: the sum of `reused`. */
   readonly cachedTokens: number;
+  readonly reused: ReusedTokens;
   readonly completionTokens: number;
+}
+
+/** Prompt tokens whose keys and values came from the block store, by what they were part of. */
+export interface ReusedTokens {
+  /** Local blocks, in any order. */
+  readonly blocks: number;
+  /** What the prompt begins with, as an earlier one did; no conversation. */
+  readonly prefix: number;
+  /** A conversation that goes on, from its beginning. */
+  readonly conversation: number;
+}
+
+export const nothingReused: ReusedTokens = { blocks: 0, prefix: 0, conversation: 0 };
+
+/** Where reuse ended though it could be expected to go on: the stored text that reads most alike, and why it was not used. */
+export interface ReuseMiss {
+  readonly kind: "block" | "prefix" | "conversation";
+  /** The passage that the block is, where it is one. */
+  readonly passage?: PassageLabel | undefined;
+  /** The place of the first token that differs, from the prompt's start. */
+  readonly token: number;
+  /** The text before it, which is alike. */
+  readonly before: string;
+  /** From that token on, this prompt's text. */
+  readonly asked: string;
+  /** From there on, the stored text. */
+  readonly stored: string;
+  /** The likely reason, a sentence. */
+  readonly reason: string;
 }
 
 /** In milliseconds. */
@@ -108,6 +138,8 @@ export interface GenerateResult {
   readonly usage: Usage;
   readonly timings: Timings;
   readonly blocks: readonly ServedBlock[];
+  /** Where reuse ended; undefined unless `explain` asked for it. */
+  readonly misses?: readonly ReuseMiss[] | undefined;
   /** The seed in use: with it the answer can be had again. */
   readonly seed: number;
   readonly warnings: readonly string[];
@@ -122,6 +154,7 @@ export type GenerateEvent =
       readonly mode: AttentionMode;
       readonly promptTokens: number;
       readonly cachedTokens: number;
+      readonly reused: ReusedTokens;
       readonly blocks: readonly ServedBlock[];
     }
   /** A token of an answer, and the text that is complete with it, possibly "". */

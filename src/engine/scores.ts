@@ -63,14 +63,17 @@ export class Scores {
       const numTokens = texts.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       const batches = stepwise ? [] : batchesOf(texts);
       const longest = Math.max(0, ...texts.map(({ rows }) => rows.length));
-      const needs = this.contexts.needs(prompt.blocks, {
-        moreRows: Math.max(0, ...batches.map(rowsOf)),
-        answerRows: stepwise ? longest : 0,
-        numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
-      });
+      const needs = this.contexts.needs(
+        prompt.spans.map((span) => span.tokenIds),
+        {
+          moreRows: Math.max(0, ...batches.map(rowsOf)),
+          answerRows: stepwise ? longest : 0,
+          numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
+        },
+      );
       const { room } = await ticket.enter(promptTokens + numTokens, signal, needs.bytes);
       using prepared = await this.contexts.prepare(prompt, needs, room, terms, newTimings());
-      const { cachedTokens } = prepared;
+      const { cachedTokens, reused } = prepared;
       if (stepwise) await this.#scoreStepwise(texts, prepared, promptTokens, terms);
       else await this.#scoreAtOnce(texts, batches, prepared, promptTokens, terms);
       ticket.numTokens = promptTokens - cachedTokens + numTokens;
@@ -78,7 +81,7 @@ export class Scores {
         blockTokenIds: prompt.cutTokenIds,
         continuationTokenIds: tokenIds,
         ...{ logprobs, top, mode },
-        usage: { promptTokens, cachedTokens, completionTokens: tokenIds.length },
+        usage: { promptTokens, cachedTokens, reused, completionTokens: tokenIds.length },
       }));
     });
   }

@@ -13,16 +13,17 @@ import {
 } from "../engine/engine-options.js";
 import type { ModelInfo } from "../engine/model.js";
 import type { PromptInput } from "../engine/prompt.js";
-import type {
-  EncodedPassage,
-  EncodeResult,
-  EngineStats,
-  GenerateEvent,
-  ScoreResult,
-  ServedBlock,
-  SpelledToken,
-  Timings,
-  Token,
+import {
+  type EncodedPassage,
+  type EncodeResult,
+  type EngineStats,
+  type GenerateEvent,
+  nothingReused,
+  type ScoreResult,
+  type ServedBlock,
+  type SpelledToken,
+  type Timings,
+  type Token,
 } from "../engine/results.js";
 import { requireLogprobs, seedOfAnswer } from "../engine/sampling-options.js";
 import { type EngineStatus, StatusSource } from "../engine/status-source.js";
@@ -127,7 +128,8 @@ export class FakeEngine implements Engine {
     }
     const blocks = texts.slice(0, -1).map((text) => this.#serve(text, salt));
     const cachedTokens = blocks.reduce((sum, block) => sum + (block.hit ? block.tokens : 0), 0);
-    const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, blocks } as const;
+    const reused = { blocks: cachedTokens, prefix: 0, conversation: 0 };
+    const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, reused, blocks } as const;
     const answers = Array.from({ length: n }, (_, index) => this.#answer(prepared, options, index, signal));
     this.#counts.running += n;
     let ended = 0;
@@ -160,7 +162,7 @@ export class FakeEngine implements Engine {
   }
 
   async *#answer(
-    { mode, promptTokens, cachedTokens, blocks }: GenerateEvent & { kind: "prompt" },
+    { mode, promptTokens, cachedTokens, reused, blocks }: GenerateEvent & { kind: "prompt" },
     options: GenerateOptions,
     index: number,
     signal: AbortSignal | undefined,
@@ -197,7 +199,7 @@ export class FakeEngine implements Engine {
       endToken: undefined,
       finishReason,
       mode,
-      usage: { promptTokens, cachedTokens, completionTokens: tokenIds.length },
+      usage: { promptTokens, cachedTokens, reused, completionTokens: tokenIds.length },
       timings: timings(ttftMs, performance.now() - startedAt),
       blocks,
       seed: seedOfAnswer(options.seed ?? 7, index) as number,
@@ -225,7 +227,7 @@ export class FakeEngine implements Engine {
         logprobs: ids.map(() => -0.5),
         top: ids.map((id) => [{ id, logprob: -0.5 }].slice(0, numTop)),
         mode,
-        usage: { promptTokens, cachedTokens: 0, completionTokens: ids.length },
+        usage: { promptTokens, cachedTokens: 0, reused: nothingReused, completionTokens: ids.length },
       };
     });
   }

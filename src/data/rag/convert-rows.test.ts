@@ -65,7 +65,7 @@ test("convertRows(): blocks are those that serving computes, and a row without a
     const [outcome] = trainingSamples(lines[i], "row", { template: undefined, seed: "1" });
     if (outcome?.kind !== "sample") throw new Error("it was dropped");
     const ids = outcome.sample.blocks.map(({ text, trusted }) => tokenizer.encode(text, trusted));
-    expect(ids).toEqual(served.blocks.map((block) => [...block]));
+    expect(ids).toEqual(served.spans.map(({ tokenIds }) => [...tokenIds]));
     expect(lines[i].prompt).toBe(lines[i].blocks.join(""));
   }
 });

@@ -1,5 +1,5 @@
 import type { FastifyReply } from "fastify";
-import type { GenerateEvent, GenerateResult, Usage } from "../../engine/results.js";
+import { type GenerateEvent, type GenerateResult, nothingReused, type Usage } from "../../engine/results.js";
 import { errorBody, toApiError } from "../api-error.js";
 import { ResponseStream } from "../response-stream.js";
 import type { AnswerHead } from "./answer-head.js";
@@ -73,13 +73,15 @@ export async function streamAnswer(reply: FastifyReply, options: AnswerStreamOpt
 /** A choice's usage once an event has come. */
 function usageAfter(
   event: GenerateEvent,
-  before: Usage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
+  before: Usage = { promptTokens: 0, cachedTokens: 0, reused: nothingReused, completionTokens: 0 },
 ): Usage {
   switch (event.kind) {
     case "echo":
       return before;
-    case "prompt":
-      return { ...before, promptTokens: event.promptTokens, cachedTokens: event.cachedTokens };
+    case "prompt": {
+      const { promptTokens, cachedTokens, reused } = event;
+      return { ...before, promptTokens, cachedTokens, reused };
+    }
     case "token":
       return { ...before, completionTokens: before.completionTokens + 1 };
     case "done":
