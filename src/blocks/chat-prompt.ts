@@ -1,6 +1,13 @@
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
-import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
-import { blockOfRuns, type ChatMessage, type SegmentedPrompt, sliceRuns, type TextRun } from "./block.js";
+import { anything, type FieldsOf, oneOfTexts, optionsOf, show } from "../files/options.js";
+import {
+  blockOfRuns,
+  type ChatMessage,
+  type SegmentedPrompt,
+  sliceRuns,
+  type TextBlock,
+  type TextRun,
+} from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
 import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
@@ -17,9 +24,19 @@ import {
 /** From so many messages on, each message before the final block is one block. */
 export const NUM_MESSAGES_UNCUT = 12;
 
-export interface ChatPromptOptions extends SegmentOptions, RenderOptions {}
+export interface ChatPromptOptions extends SegmentOptions, RenderOptions {
+  /**
+   * Makes spans, as conversations are served, in place of the paper's cut, which the options of `SegmentOptions` belong to.
+   * "parts": content parts are spans, strings stay whole.
+   */
+  readonly spans?: "parts" | undefined;
+}
 
-export const chatPromptFields = { ...segmentFields, ...renderFields };
+export const chatPromptFields = {
+  ...segmentFields,
+  ...renderFields,
+  spans: oneOfTexts(["parts"]),
+} satisfies FieldsOf<ChatPromptOptions>;
 const readChatPromptOptions = optionsOf(chatPromptFields);
 const readMessage = optionsOf(
   { role: anything, content: anything, name: anything } satisfies FieldsOf<ChatMessage>,
@@ -45,8 +62,9 @@ export interface PartedMessage {
 }
 
 /**
- * Cuts a conversation into blocks, rendered with the model's own chat template.
+ * Cuts a conversation, rendered with the model's own chat template: by the paper's rule, or into `spans`.
  *
+ * By the rule:
  * - The final block begins with the last user message, with what the template opens it with, and goes on to the prompt's
  *   end: later turns (a tool's answer, the opening of an answer) are in it, since they follow the question. The last
  *   user message stays whole; a single message is cut by rule, and its last piece is the final block.
@@ -58,12 +76,18 @@ export interface PartedMessage {
  *   pairs inside one message merge first. The characters that count are the messages', not the template's. From 12
  *   messages on each earlier message is one block, and the limit does not apply, so that a growing conversation keeps its blocks.
  *
+ * As spans, appending turns leaves the earlier ones as they are:
+ * - Local: each part of a user message but its last, and messages of all roles but "user" and "assistant" (or "model").
+ *   Parts are as by the rule. Before the first question, template text beside a string is local with it.
+ * - Global: everything else. An answer is a block of its own, since it is tokenized as it was drawn; what stands before
+ *   it ends with the text that opens it, as the prompt did that it answered.
+ *
  * The blocks' texts, put together, are the rendered prompt, less a BOS text that the template prints itself where the
  * tokenizer adds BOS by id. Only the template's text is trusted.
  *
  * @throws TypeError for messages of the wrong kind, RangeError if there are none, none of role "user", an empty last
  *   user message, an unfit role or name, or if the template refuses them.
- * @see FACTS "Template text is never glued to a passage", "By rule".
+ * @see FACTS "Template text is never glued to a passage", "By rule"; DESIGN §8 "Spans, local or global".
  */
 export function segmentMessages(
   messages: readonly ChatMessage[],
@@ -77,7 +101,7 @@ export function segmentMessages(
   const isCut = messages.length < NUM_MESSAGES_UNCUT;
   const parted = messages.map(({ role, name, content }, i): PartedMessage => {
     if (typeof content !== "string") return { role, name, parts: content.map((text) => partOf(text, "given")) };
-    const isByRule = i === final ? isSingle : isCut;
+    const isByRule = checked.spans === undefined && (i === final ? isSingle : isCut);
     return { role, name, parts: [partOf(content, isByRule ? "rule" : "whole")] };
   });
   return cutPartedMessages(parted, template, checked);
@@ -129,13 +153,22 @@ interface Item {
   readonly runs: readonly TextRun[];
   /** "rule": counts against the limit and may merge. "given": nothing is glued to it. */
   readonly kind: "rule" | "whole" | "given" | "header";
+  readonly isGlobal: boolean;
   readonly message: number;
   readonly numCharacters: number;
   readonly passage?: PassageLabel | undefined;
 }
 
+/** What of a message is global: nothing, its last piece, or all of it, which an answer is apart from what is beside it. */
+type Sight = "local" | "question" | "answer" | "global";
+
+/** Whether it is the model that speaks in this role. */
+export function isAnswer({ role }: { readonly role: string }): boolean {
+  return role === "assistant" || role === "model";
+}
+
 /**
- * Cuts messages whose parts say how. The last user message's last part ends in the final block.
+ * Cuts messages whose parts say how: one walk over the template's and the messages' text in the order of printing.
  *
  * @param options.joinOpening puts all that stands before the first given part into one block, as a RAG prompt wants it.
  */
@@ -152,79 +185,91 @@ export function cutPartedMessages(
   }
   const rendered = messages.map(({ role, name, parts }) => ({ role, name, content: parts.map(textOf).join("") }));
   const layout = layoutChat(template, rendered, options);
-  if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], warnings: layout.warnings };
-  const firstFinal = layout.turns.findIndex((turn) => turn.message === final);
-  if (firstFinal < 0)
+  const { warnings } = layout;
+  const isConversation = messages.slice(0, final).some(isAnswer);
+  if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], isConversation, warnings };
+  if (layout.turns.every((turn) => turn.message !== final))
     throw new InputRangeError("Cannot use messages: the chat template leaves out the last user message");
 
   const items: Item[] = [];
-  let pending: TextRun[] = [];
-  for (const [k, turn] of layout.turns.slice(0, firstFinal + 1).entries()) {
-    const isFinal = k === firstFinal;
-    pending.push({ text: turn.prefix, trusted: true });
-    const pieces = piecesOfTurn(turn, messages[turn.message]!.parts, isFinal, rule);
-    for (const { runs, kind, passage } of pieces) {
-      if (kind === "given") {
-        items.push({ runs: pending, kind: "header", message: turn.message, numCharacters: 0 });
-        items.push({ runs, kind, message: turn.message, numCharacters: 0, passage });
-      } else {
-        const numCharacters = kind === "rule" ? runs.reduce((sum, run) => sum + countCharacters(run.text), 0) : 0;
-        items.push({ runs: [...pending, ...runs], kind, message: turn.message, numCharacters });
-      }
-      pending = [];
+  // What the next item begins with: the template's text; from the first question on, all global text.
+  let open: TextRun[] = [];
+  let hasGlobal = false;
+  const sightOf = (message: number): Sight => {
+    if (options.spans === undefined) return hasGlobal ? "global" : message === final ? "question" : "local";
+    const { role } = messages[message]!;
+    return role === "user" ? "question" : isAnswer({ role }) ? "answer" : "local";
+  };
+  for (const { message, ...turn } of layout.turns) {
+    const sight = sightOf(message);
+    const close = (item: Omit<Item, "message" | "numCharacters">) => {
+      const numCharacters =
+        item.kind !== "rule" ? 0 : item.runs.reduce((sum, run) => sum + countCharacters(run.text), 0);
+      items.push({ ...item, runs: [...open, ...item.runs], message, numCharacters });
+      open = [];
+    };
+    open.push({ text: turn.prefix, trusted: true });
+    const pieces = piecesOfTurn(turn, messages[message]!.parts, sight, rule);
+    for (const piece of pieces) {
+      hasGlobal ||= piece.isGlobal;
+      // An answer is tokenized as it was drawn; what is local after a question holds nothing of the text around it.
+      const isApart = sight === "answer" || (!piece.isGlobal && (hasGlobal || piece.kind === "given"));
+      if (isApart) close({ runs: [], kind: "header", isGlobal: hasGlobal });
+      if (isApart || !piece.isGlobal) close(piece);
+      else open.push(...piece.runs);
     }
     const last = items.at(-1);
     const closing: TextRun = { text: turn.suffix, trusted: true };
-    if (last === undefined || last.kind === "given" || pieces.length === 0) pending.push(closing);
+    if (hasGlobal || last === undefined || last.kind === "given" || pieces.length === 0) open.push(closing);
     else items[items.length - 1] = { ...last, runs: [...last.runs, closing] };
   }
+  items.push({ runs: open, kind: "header", isGlobal: true, message: final, numCharacters: 0 });
 
-  // The final message's last piece took its suffix above; what the template prints after it goes on from there.
-  const finalItem = items.pop()!;
-  const finalRuns = [...finalItem.runs];
-  for (const turn of layout.turns.slice(firstFinal + 1)) {
-    finalRuns.push({ text: turn.prefix, trusted: true });
-    finalRuns.push(...runsOfTurn(turn, messages[turn.message]!.parts));
-    finalRuns.push({ text: turn.suffix, trusted: true });
-  }
-  const local = options.joinOpening === true ? joinOpening(items) : items;
-  const blocks = mergeItems(local, rule.limit - 1).map((runs, i) => {
-    const passage = local[i]?.passage;
-    return passage === undefined ? blockOfRuns(runs) : { ...blockOfRuns(runs), passage };
+  const joined = options.joinOpening === true ? joinOpening(items) : items;
+  const blocks = mergeItems(joined, rule.limit - 1).map((runs, i): TextBlock => {
+    const { isGlobal, passage } = joined[i]!;
+    return { ...blockOfRuns(runs), ...(isGlobal && { isGlobal }), ...(passage !== undefined && { passage }) };
   });
-  return {
-    blocks: [...blocks.filter((block) => block.text !== ""), blockOfRuns(finalRuns)],
-    warnings: layout.warnings,
-  };
+  const filled = blocks.filter((block) => block.text !== "");
+  // Where nothing follows a tool's result, it is what the answer goes on from.
+  const last = filled.pop() ?? blocks.at(-1)!;
+  return { blocks: [...filled, { ...last, isGlobal: true }], isConversation, warnings };
 }
 
-function textOf(part: MessagePart): string {
+function textOf(part: Pick<MessagePart, "runs">): string {
   return part.runs.length === 1 ? part.runs[0]!.text : part.runs.map((run) => run.text).join("");
 }
 
-interface TurnPiece {
-  readonly runs: readonly TextRun[];
-  readonly kind: "rule" | "whole" | "given";
-  readonly passage?: PassageLabel | undefined;
-}
+type TurnPiece = Pick<Item, "runs" | "kind" | "isGlobal" | "passage">;
 
-/** A printed message as the pieces that its parts make; of the final message, the last is never "given". */
-function piecesOfTurn(turn: LaidTurn, parts: readonly MessagePart[], isFinal: boolean, rule: SegmentRule): TurnPiece[] {
-  if (turn.rewritten) return [{ runs: [{ text: turn.content, trusted: false }], kind: "whole" }];
-  const printed = printedParts(turn, parts, isFinal);
+/** A printed message as the pieces that its parts make. */
+function piecesOfTurn(
+  turn: Omit<LaidTurn, "message">,
+  parts: readonly MessagePart[],
+  sight: Sight,
+  rule: SegmentRule,
+): TurnPiece[] {
+  const printed = printedParts(turn, parts, sight);
+  if (turn.rewritten || sight === "answer" || sight === "global") {
+    const runs = turn.rewritten ? [{ text: turn.content, trusted: false }] : printed.flatMap((part) => part.runs);
+    return [{ runs, kind: "whole", isGlobal: sight !== "local" }];
+  }
   return printed.flatMap(({ runs, cut, passage }, i): TurnPiece[] => {
-    const text = runs.map((run) => run.text).join("");
-    const isLast = i === printed.length - 1;
-    if (cut === "given" && !(isFinal && isLast)) return text === "" ? [] : [{ runs, kind: "given", passage }];
-    const isWhole = cut !== "rule" || (isFinal && rule.limit === 1);
-    if (isWhole) return [{ runs, kind: "whole" }];
+    const text = textOf({ runs });
+    const isQuestion = sight === "question" && i === printed.length - 1;
+    if (cut === "given" && !isQuestion) return text === "" ? [] : [{ runs, kind: "given", isGlobal: false, passage }];
+    if (cut !== "rule" || (isQuestion && rule.limit === 1)) return [{ runs, kind: "whole", isGlobal: isQuestion }];
     const pieces = text === "" ? [""] : cutText(text, rule);
-    return pieces.map((piece) => ({ runs: [{ text: piece, trusted: false }], kind: "rule" }));
+    return pieces.map((piece, k) => ({
+      runs: [{ text: piece, trusted: false }],
+      kind: "rule",
+      isGlobal: isQuestion && k === pieces.length - 1,
+    }));
   });
 }
 
 /** A message's parts as printed: trimmed at its edges where the template trims, but never at a given part's edge. */
-function printedParts(turn: LaidTurn, parts: readonly MessagePart[], isFinal: boolean): MessagePart[] {
+function printedParts(turn: Omit<LaidTurn, "message">, parts: readonly MessagePart[], sight: Sight): MessagePart[] {
   const spans: { part: MessagePart; start: number; end: number }[] = [];
   let length = 0;
   for (const part of parts) {
@@ -232,7 +277,8 @@ function printedParts(turn: LaidTurn, parts: readonly MessagePart[], isFinal: bo
     length += textOf(part).length;
     spans.push({ part, start, end: length });
   }
-  const given = spans.filter(({ part }, i) => part.cut === "given" && !(isFinal && i === spans.length - 1));
+  const numKept = sight === "answer" ? 0 : sight === "local" ? spans.length : spans.length - 1;
+  const given = spans.slice(0, numKept).filter(({ part }) => part.cut === "given");
   const from = Math.min(turn.trimmedStart, given[0]?.start ?? length);
   const to = Math.max(turn.trimmedStart + turn.content.length, given.at(-1)?.end ?? 0);
   return spans.map(({ part, start, end }) => ({
@@ -241,16 +287,12 @@ function printedParts(turn: LaidTurn, parts: readonly MessagePart[], isFinal: bo
   }));
 }
 
-function runsOfTurn(turn: LaidTurn, parts: readonly MessagePart[]): readonly TextRun[] {
-  if (turn.rewritten) return [{ text: turn.content, trusted: false }];
-  return printedParts(turn, parts, true).flatMap((part) => part.runs);
-}
-
 function joinOpening(items: readonly Item[]): readonly Item[] {
   const numOpening = items.findIndex((item) => item.kind === "given");
-  if (numOpening <= 0) return items;
-  const runs = items.slice(0, numOpening).flatMap((item) => item.runs);
-  return [{ runs, kind: "header", message: 0, numCharacters: 0 }, ...items.slice(numOpening)];
+  const opening = items.slice(0, Math.max(0, numOpening));
+  if (opening.length === 0 || opening.some((item) => item.isGlobal)) return items;
+  const runs = opening.flatMap((item) => item.runs);
+  return [{ ...opening[0]!, runs, kind: "header" }, ...items.slice(numOpening)];
 }
 
 /** Merges items cut by rule until at most `maxPieces` of them are left; all others stay as they are. */

@@ -138,7 +138,8 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     if (template === undefined)
       throw new InputRangeError("Cannot make a RAG prompt of messages: there is no chat template");
     checkMessages(messages);
-    const parted = partMessages(messages, passages, texts);
+    const isByRule = checked.spans === undefined && messages.length < NUM_MESSAGES_UNCUT;
+    const parted = partMessages(messages, passages, texts, isByRule);
     return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
   }
   if (question === undefined) throw new InputTypeError("Cannot make a RAG prompt: there is no question, wanted text");
@@ -152,7 +153,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     ];
     return { blocks, warnings: [] };
   }
-  const parted = partMessages([{ role: "user", content: question }], passages, texts);
+  const parted = partMessages([{ role: "user", content: question }], passages, texts, false);
   return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
 }
 
@@ -167,6 +168,7 @@ function partMessages(
   messages: readonly ChatMessage[],
   passages: readonly LabelledText[],
   texts: RagPromptTexts,
+  isByRule: boolean,
 ): PartedMessage[] {
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
@@ -186,7 +188,7 @@ function partMessages(
       const final = i === firstUser ? texts.final : texts.final.replace(/^\n+/, "");
       parts.push({ runs: finalRuns(final, text), cut: "whole" });
     } else if (typeof content === "string") {
-      parts.push(partOf(content, role === "system" || messages.length >= NUM_MESSAGES_UNCUT ? "whole" : "rule"));
+      parts.push(partOf(content, isByRule && role !== "system" ? "rule" : "whole"));
     } else {
       parts.push(...content.map((part) => partOf(part, "given")));
     }

@@ -37,6 +37,28 @@ test("trainingSamples(): each assistant turn is a sample, what stands before it 
   );
 });
 
+test("trainingSamples(): conversations are cut into spans as they are served, where asked", () => {
+  const messages = [
+    { role: "system", content: "Be\n\nbrief." },
+    { role: "user", content: "One?" },
+    { role: "assistant", content: "First." },
+    { role: "user", content: "Two?" },
+    { role: "assistant", content: "Second." },
+  ];
+  const [, second] = keptOf({ messages }, { conversations: "spans" });
+  const { blocks, modes } = second as TrainingSample;
+  expect(blocks.map(({ text, isGlobal = false }) => [text, isGlobal])).toEqual([
+    ["<|system|>\nBe\n\nbrief.\n", false],
+    ["<|user|>\nOne?\n<|assistant|>\n", true],
+    ["First.", true],
+    ["<|end_of_text|>\n<|user|>\nTwo?\n<|assistant|>\n", true],
+  ]);
+  expect(modes).toEqual(["block", "full"]);
+  // Nothing local is left: block mode is full mode.
+  const [, alone] = keptOf({ messages: messages.slice(1) }, { conversations: "spans" });
+  expect(alone).toMatchObject({ modes: ["full"], fullOnly: "its prompt is one block" });
+});
+
 test("trainingSamples(): of single messages a share is trained in block mode, the same ones each time", () => {
   const rows = Array.from({ length: 500 }, (_, i) => ({
     id: `s${i}`,

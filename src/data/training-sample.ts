@@ -39,6 +39,8 @@ export interface SampleOptions {
   readonly seed: string;
   /** The share of single messages that are trained in block mode. Default 0.45. @see FACTS §3 */
   readonly singleProbability?: number | undefined;
+  /** How conversations are cut: by the paper's rule, or into spans, as they are served. Default "rule". */
+  readonly conversations?: "rule" | "spans" | undefined;
 }
 
 const FULL: readonly AttentionMode[] = ["full"];
@@ -48,7 +50,7 @@ const DEFAULT_SINGLE_PROBABILITY = 0.45;
  * The training samples of one row: one of a row that is cut already (`prompt`, `blocks` or `chunks`, `response`,
  * `train_block`), one for each assistant turn of a conversation (`messages`).
  *
- * A sample that has code is trained in full mode only, and so is one whose prompt is one block; of conversations of one
+ * A sample that has code is trained in full mode only, and so is one whose prompt is one block or global; of conversations of one
  * message before the answer, a share is kept for block training, drawn by a hash of seed and id.
  *
  * @param fallbackId names the row where it has no `id` of its own.
@@ -104,7 +106,7 @@ function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions):
     let blocks: readonly TextBlock[];
     let response: string;
     try {
-      blocks = segmentMessages(before, template).blocks;
+      blocks = segmentMessages(before, template, options.conversations === "spans" ? { spans: "parts" } : {}).blocks;
       const rendered = template.render(messages.slice(0, i + 1), { addGenerationPrompt: false });
       const prompt = joinTextBlocks(blocks).text;
       // The prompt's text is without the BOS text that the tokenizer puts there by id.
@@ -133,7 +135,8 @@ function finish(
   const { id, blocks, response } = sample;
   if (response.trim() === "") return { kind: "dropped", id, reason: "the response is empty" };
   const isCode = holdsCode(`${text}\n${response}`);
-  const fullOnly = blocks.length <= 1 ? "its prompt is one block" : (chosen ?? (isCode ? "it holds code" : undefined));
+  const hasLocal = blocks.slice(0, -1).some(({ isGlobal }) => isGlobal !== true);
+  const fullOnly = !hasLocal ? "its prompt is one block" : (chosen ?? (isCode ? "it holds code" : undefined));
   return { kind: "sample", sample: { ...sample, modes: fullOnly === undefined ? attentionModes : FULL, fullOnly } };
 }
 
