@@ -111,7 +111,7 @@ test("generate --json: fields as fixed, lines in order, bad lines in their place
   expect(results).toHaveLength(8);
   const [first, , , reordered] = results as [Answer, Answer, Answer, Answer];
   expect(Object.keys(first)).toEqual(["generated", "token_ids", "finish_reason", "blocks", "usage", "timings"]);
-  expect(Object.keys(first.usage)).toEqual(["prompt_tokens", "cached_tokens", "completion_tokens"]);
+  expect(Object.keys(first.usage)).toEqual(["prompt_tokens", "cached_tokens", "reused", "completion_tokens"]);
   expect(Object.keys(first.timings)).toEqual(["encode_ms", "assemble_ms", "prefill_ms", "ttft_ms", "decode_ms"]);
   expect(results[0]).toMatchObject({ finish_reason: "stop", usage: { cached_tokens: 0 } });
   expect(first.generated).toContain("Eileen Ryan");

@@ -95,6 +95,7 @@ test("convert: a head of its own beside a tied embedding is used here and there,
   const warnings: string[] = [];
   await using engine = await Engine.load({ model: source, threads: 1, onWarning: (warning) => warnings.push(warning) });
   expect(engine.model.source.config.tiedHead).toBe(false);
+  expect(warnings.pop()).toBe(engine.info.reuseNote);
   expect(warnings).toEqual([expect.stringMatching(/^"[^\n]*config.json" ties the head[^\n]*its own head is used$/)]);
   expect(await scores(source, "keep")).toEqual(wanted);
   const { status, stdout, stderr } = convert("--model", source, "--output", output, "--json");

@@ -1,10 +1,19 @@
 import type { GenerateOptions, RequestOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import type { PromptInput } from "../engine/prompt.js";
-import type { GenerateResult, TokenLogprob } from "../engine/results.js";
+import type { GenerateResult, ReuseMiss, TokenLogprob } from "../engine/results.js";
+import { quote } from "../files/quote.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { engineFlags, inputFlags, inputHelp, modeFlags, samplingFlags, samplingOptions } from "./options.js";
+import {
+  engineFlag,
+  engineFlags,
+  inputFlags,
+  inputHelp,
+  modeFlags,
+  samplingFlags,
+  samplingOptions,
+} from "./options.js";
 import { parsePromptLine } from "./prompt-line.js";
 import { openPromptLines, passedOverNotes, runLines } from "./run-lines.js";
 import { formatMs, note, type Terminal, write } from "./terminal.js";
@@ -12,11 +21,13 @@ import { formatMs, note, type Terminal, write } from "./terminal.js";
 const generateFlags = {
   ...inputFlags,
   json: toggle(
-    'one line of JSON for each prompt: {"generated","token_ids","finish_reason","blocks","usage","timings"}',
+    'one line of JSON for each prompt: {"generated","token_ids","finish_reason","blocks","usage","timings","misses"?}',
   ),
+  explain: toggle("say where reuse of earlier prompts ended, and the likely reason"),
   ...modeFlags,
   ...samplingFlags,
   ...engineFlags,
+  keepPrefixes: engineFlag("keepPrefixes"),
 };
 
 export const generateCommand = command({
@@ -39,6 +50,7 @@ async function runGenerate(flags: FlagsOf<typeof generateFlags>, terminal: Termi
   const options = {
     ...samplingOptions(flags),
     positionReencoding: flags.positionReencoding,
+    explain: flags.explain,
     signal: terminal.signal,
   };
   const json = flags.json === true;
@@ -87,6 +99,7 @@ function resultLine(result: GenerateResult) {
     usage: {
       prompt_tokens: usage.promptTokens,
       cached_tokens: usage.cachedTokens,
+      reused: usage.reused,
       completion_tokens: usage.completionTokens,
     },
     timings: {
@@ -96,6 +109,7 @@ function resultLine(result: GenerateResult) {
       ttft_ms: timings.ttftMs ?? null,
       decode_ms: timings.decodeMs,
     },
+    misses: result.misses,
   };
 }
 
@@ -109,6 +123,7 @@ const answerAsText: Answer = async (engine, input, options, flags, terminal) => 
     }
     terminal.stdout.write("\n");
     note(terminal, terminal.errorColors.dim(summary(event.result)));
+    for (const miss of event.result.misses ?? []) note(terminal, terminal.errorColors.dim(missLine(miss)));
     return event.result;
   }
   throw new Error("Cannot complete the prompt: the answer did not end");
@@ -127,9 +142,19 @@ function tellLogprobs(
 
 /** One line for a person. */
 function summary({ usage, timings, finishReason, mode }: GenerateResult): string {
-  const { promptTokens, cachedTokens, completionTokens } = usage;
+  const { promptTokens, cachedTokens, reused, completionTokens } = usage;
+  const kinds = [`${reused.blocks} documents`, `${reused.prefix} prefix`, `${reused.conversation} conversation`];
+  const parts = kinds.filter((kind) => !kind.startsWith("0 ")).join(", ");
+  const stored = `${cachedTokens} from the store${parts && `: ${parts}`}`;
   const perSecond = (1000 * Math.max(0, completionTokens - 1)) / timings.decodeMs;
   const speed = timings.decodeMs > 0 && completionTokens > 1 ? `, ${perSecond.toFixed(1)} tokens/s` : "";
   const first = timings.ttftMs === undefined ? "" : `, first token after ${formatMs(timings.ttftMs)}`;
-  return `${mode} mode: ${promptTokens} tokens in (${cachedTokens} from the store), ${completionTokens} out${first}${speed}, end: ${finishReason}`;
+  return `${mode} mode: ${promptTokens} tokens in (${stored}), ${completionTokens} out${first}${speed}, end: ${finishReason}`;
+}
+
+/** Where reuse ended, for a person. */
+function missLine({ kind, passage, token, before, asked, stored, reason }: ReuseMiss): string {
+  const what = passage === undefined ? kind : `document ${passage.index + 1}`;
+  const texts = `after ${quote(before, 40)} stands ${quote(asked, 40)}, the store has ${quote(stored, 40)}`;
+  return `Not reused: the ${what} from token ${token} on: ${texts}: ${reason}`;
 }

@@ -1,4 +1,4 @@
-import { embeddedModelPath, loadTokenizer, weightTypes } from "../engine/model.js";
+import { embeddedModelPath, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
 import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
 import type { ModelConfig } from "../model/config.js";
@@ -48,7 +48,7 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
   const parameters = entries.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
   const elementsPerToken = 2 * config.numLayers * config.numKvHeads * config.headSize;
   const own = config.blockAttention;
-  const isTrained = own?.modes.includes("block") ?? false;
+  const note = reuseNote(own?.modes);
   return {
     path: source.path,
     format: source.kind,
@@ -85,10 +85,8 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
     warnings: [...source.warnings, ...tokenizer.warnings],
     block_attention: own === undefined ? null : { version: own.version, prefix: own.prefix, modes: own.modes },
     block_mode: {
-      sound: isTrained,
-      reason: isTrained
-        ? "trained for it"
-        : "not trained: the paper lost 71.3 -> 49.9 (average of four benchmarks) in block mode without fine-tuning",
+      sound: note === undefined,
+      reason: note ?? "trained for it",
     },
   };
 }

@@ -45,7 +45,7 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly ragTexts?: GivenRagTexts | undefined;
   /** Whether requests keep what they compute for later ones, unless they say otherwise. Default true. */
   readonly keepPrefixes?: boolean | undefined;
-  /** Told once what a user should know, for instance that the model was not trained for block mode, or that its files contradict themselves. */
+  /** Told once what a user should know, for instance that the model was not trained for block attention, or that its files contradict themselves. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 

@@ -81,10 +81,34 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
       }
       const [again] = ofKind(await generate({ maxTokens: 4, logprobs: false }), "done");
       expect(again!.result.tokenIds).toEqual(result.tokenIds);
-      expect(again!.result.usage.cachedTokens).toBe(told!.blocks[0]!.tokens);
+      expect(again!.result.usage.reused.blocks).toBe(told!.blocks[0]!.tokens);
       const [full] = ofKind(await generate({ maxTokens: 0, mode: "full" }), "done");
       expect(full!.result).toMatchObject({ mode: "full", tokenIds: [], finishReason: "length", blocks: [] });
       expect((await requests()).finished).toBe(finished + 3);
+    });
+
+    test("generate(): what was reused adds up, and at least one token is computed", async () => {
+      const salt = "reuse";
+      for (const asked of [
+        {},
+        {},
+        { mode: "full" },
+        { mode: "full", keepPrefixes: false },
+        { explain: true },
+      ] as const) {
+        const events = await generate({ ...asked, salt, maxTokens: 2 });
+        const { usage, misses } = ofKind(events, "done")[0]!.result;
+        const { promptTokens, cachedTokens, reused } = usage;
+        expect(ofKind(events, "prompt")[0]).toMatchObject({ promptTokens, cachedTokens, reused });
+        expect(reused.blocks + reused.prefix + reused.conversation).toBe(cachedTokens);
+        expect(promptTokens - cachedTokens).toBeGreaterThan(0);
+        if (!("explain" in asked)) expect(misses).toBeUndefined();
+      }
+      for (const name of ["keepPrefixes", "explain"]) {
+        await expect(generate({ [name]: 1 })).rejects.toEqual(
+          error("invalid", `Cannot generate: ${name} is 1, wanted true or false`),
+        );
+      }
     });
 
     test("generate(): n answers of one prompt, each with its tokens, its end and its seed", async () => {

@@ -20,7 +20,7 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
-import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName } from "./model.js";
+import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
 import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
@@ -122,7 +122,6 @@ export class LocalEngine implements AsyncDisposable {
       defaultMode: this.defaultMode,
       ragTexts: words,
       live: this.#live,
-      onWarning: options.onWarning,
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
@@ -135,6 +134,7 @@ export class LocalEngine implements AsyncDisposable {
       kvType: this.kvType,
       defaultMode: this.defaultMode,
       trainedModes,
+      reuseNote: reuseNote(trainedModes),
       hasChatTemplate: chatTemplate !== undefined,
       loadedAt: Math.floor(Date.now() / 1000),
     };

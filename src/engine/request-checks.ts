@@ -82,16 +82,10 @@ export interface CheckOptions {
   readonly defaultMode: AttentionMode;
   readonly ragTexts: RagPromptTexts;
   readonly live: LiveRequests;
-  readonly onWarning?: ((warning: string) => void) | undefined;
 }
-
-const untrainedWarning =
-  "this model was not trained for block attention: block mode runs, but the paper lost a third of its answers that way (71.3 to 49.9 on average); --mode full is safe";
 
 /** Checks the arguments of an engine's calls and fills the defaults in. All throw what `optionsOf` does, or the reason of a closed engine. */
 export class RequestChecks {
-  #hasWarned = false;
-
   constructor(
     private readonly model: LoadedModel,
     private readonly options: CheckOptions,
@@ -186,18 +180,7 @@ export class RequestChecks {
     { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
     request = new AbortController(),
   ): Terms {
-    const of = { mode: this.#modeOf(mode), positionReencoding, owner: salt };
-    return { ...of, ...this.options.live.begin(request, signal) };
-  }
-
-  #modeOf(wanted: AttentionMode | undefined): AttentionMode {
-    const { defaultMode, onWarning } = this.options;
-    const mode = wanted ?? defaultMode;
-    const trained = this.model.source.config.blockAttention?.modes ?? [];
-    if (mode === "block" && !trained.includes("block") && !this.#hasWarned) {
-      this.#hasWarned = true;
-      onWarning?.(untrainedWarning);
-    }
-    return mode;
+    const { defaultMode, live } = this.options;
+    return { mode: mode ?? defaultMode, positionReencoding, owner: salt, ...live.begin(request, signal) };
   }
 }

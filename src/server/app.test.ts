@@ -89,7 +89,7 @@ test("POST /generate: blocks as the reference answers them, and taken from the s
   expect(engine.asked[0]?.options.stop).toContain("Question:");
   await app.inject({ method: "POST", url: "/generate", payload });
   const metrics = (await app.inject("/metrics")).body;
-  expect(metrics).toMatch(/prompt_tokens_total\{mode="block",source="store"\} 2\n/);
+  expect(metrics).toMatch(/prompt_tokens_total\{mode="block",source="blocks"\} 2\n/);
   expect(metrics).toMatch(/generated_tokens_total\{mode="block"\} 8\n/);
 });
 

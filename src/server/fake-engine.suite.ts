@@ -18,7 +18,9 @@ import {
   type EncodeResult,
   type EngineStats,
   type GenerateEvent,
+  type GenerateResult,
   nothingReused,
+  type ReuseMiss,
   type ScoreResult,
   type ServedBlock,
   type SpelledToken,
@@ -53,6 +55,7 @@ const fakeInfo: ModelInfo = {
   kvType: "f16",
   defaultMode: "block",
   trainedModes: ["block", "full"],
+  reuseNote: undefined,
   hasChatTemplate: true,
   loadedAt: 1_700_000_000,
 };
@@ -69,6 +72,8 @@ export class FakeEngine implements Engine {
   readonly #status: StatusSource;
   /** By salt and id. */
   readonly #blocks = new Map<string, BlockInfo>();
+  /** Prompts' global tokens and their answers, by salt and the texts before them. */
+  readonly #prefixes = new Map<string, string[][]>();
   readonly #counts = { running: 0, finished: 0, cancelled: 0, failed: 0, hits: 0, misses: 0, deleted: 0 };
   readonly #closing = new AbortController();
 
@@ -112,11 +117,11 @@ export class FakeEngine implements Engine {
     this.#checkReady();
     this.asked.push({ prompt, options });
     const { n = 1, echo = false, logprobs = true, topLogprobs = 0, maxTokens = 200, salt = "" } = options;
-    const mode = options.mode ?? fakeInfo.defaultMode;
+    const { defaultMode, contextLength, reuseNote } = this.info as ModelInfo;
+    const mode = options.mode ?? defaultMode;
     checkInput(() => readGenerateOptions("generate", options));
     const texts = promptTexts(prompt, mode === "block");
     const tokens = texts.flatMap(tokensOf);
-    const { contextLength } = this.info as ModelInfo;
     if (tokens.length === 0) throw new EngineError("invalid", "Cannot use the prompt: it is empty");
     if (tokens.length > contextLength) {
       const sizes = `it has ${tokens.length} tokens, the context takes ${contextLength}`;
@@ -127,10 +132,18 @@ export class FakeEngine implements Engine {
       requireLogprobs(numTokens * (1 + topLogprobs), options.maxLogprobs);
     }
     const blocks = texts.slice(0, -1).map((text) => this.#serve(text, salt));
-    const cachedTokens = blocks.reduce((sum, block) => sum + (block.hit ? block.tokens : 0), 0);
-    const reused = { blocks: cachedTokens, prefix: 0, conversation: 0 };
+    const inBlocks = blocks.reduce((sum, block) => sum + (block.hit ? block.tokens : 0), 0);
+    const inPrefix = this.#servePrefix(texts, options);
+    const isConversation = "messages" in prompt && prompt.messages.some(({ role }) => role === "assistant");
+    const reused = { ...nothingReused, blocks: inBlocks, [isConversation ? "conversation" : "prefix"]: inPrefix };
+    const cachedTokens = inBlocks + inPrefix;
     const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, reused, blocks } as const;
-    const answers = Array.from({ length: n }, (_, index) => this.#answer(prepared, options, index, signal));
+    const hasPassages = mode === "full" && options.mode === undefined && cut(prompt).length > 2;
+    const told = {
+      misses: options.explain ? texts.flatMap((text, i) => missOf(text, blocks[i], i)) : undefined,
+      warnings: hasPassages && reuseNote !== undefined ? [reuseNote] : [],
+    };
+    const answers = Array.from({ length: n }, (_, index) => this.#answer(prepared, told, options, index, signal));
     this.#counts.running += n;
     let ended = 0;
     try {
@@ -163,6 +176,7 @@ export class FakeEngine implements Engine {
 
   async *#answer(
     { mode, promptTokens, cachedTokens, reused, blocks }: GenerateEvent & { kind: "prompt" },
+    told: Pick<GenerateResult, "misses" | "warnings">,
     options: GenerateOptions,
     index: number,
     signal: AbortSignal | undefined,
@@ -188,9 +202,9 @@ export class FakeEngine implements Engine {
       tokenIds.push(word.id);
       text += word.text;
       ttftMs ??= performance.now() - startedAt;
-      const told = spelled(word, logprobs ? -0.25 : undefined, topLogprobs);
-      const { logprob, top } = told;
-      yield { kind: "token", index, tokenId: word.id, text: word.text, logprob, top, ...(spell && { spelled: told }) };
+      const token = spelled(word, logprobs ? -0.25 : undefined, topLogprobs);
+      const { logprob, top } = token;
+      yield { kind: "token", index, tokenId: word.id, text: word.text, logprob, top, ...(spell && { spelled: token }) };
     }
     if (signal?.aborted) finishReason = "cancelled";
     const result = {
@@ -203,7 +217,7 @@ export class FakeEngine implements Engine {
       timings: timings(ttftMs, performance.now() - startedAt),
       blocks,
       seed: seedOfAnswer(options.seed ?? 7, index) as number,
-      warnings: [],
+      ...told,
     };
     yield { kind: "done", index, text: "", result };
   }
@@ -327,6 +341,23 @@ export class FakeEngine implements Engine {
     this.#blocks.set(key, { id, tokens, bytes: tokens * 64, inUse: false });
     return { id, tokens, hit };
   }
+
+  /** How many tokens the final text begins with as an earlier one after the same blocks did; all but its last, at most. */
+  #servePrefix(texts: readonly string[], { salt = "", keepPrefixes = true }: RequestOptions): number {
+    const key = JSON.stringify([salt, texts.slice(0, -1)]);
+    const final = tokensOf(texts.at(-1) as string).map(({ text }) => text);
+    const kept = this.#prefixes.get(key) ?? [];
+    const alike = kept.map((one) => final.findIndex((text, i) => text !== one[i]));
+    if (keepPrefixes) this.#prefixes.set(key, [...kept, [...final, ...this.#words.map(({ text }) => text)]]);
+    return Math.max(0, ...alike.map((at) => (at === -1 ? final.length - 1 : at)));
+  }
+}
+
+/** A block that the store lacked: the passage of that index, as far as this engine knows. */
+function missOf(text: string, block: ServedBlock | undefined, index: number): ReuseMiss[] {
+  if (block === undefined || block.hit) return [];
+  const reason = "No block begins like this one";
+  return [{ kind: "block", passage: { index }, token: 0, before: "", asked: text, stored: "", reason }];
 }
 
 /** Words with the space before them; what follows the last word is its own token. */

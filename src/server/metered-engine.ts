@@ -75,8 +75,10 @@ export class MeteredEngine implements Engine {
         switch (event.kind) {
           case "prompt": {
             mode = event.mode;
-            metrics.promptTokens.inc({ mode, source: "store" }, event.cachedTokens);
-            metrics.promptTokens.inc({ mode, source: "computed" }, event.promptTokens - event.cachedTokens);
+            const computed = event.promptTokens - event.cachedTokens;
+            for (const [source, tokens] of Object.entries({ computed, ...event.reused })) {
+              metrics.promptTokens.inc({ mode, source }, tokens);
+            }
             if (work !== undefined) {
               work.promptTokens += event.promptTokens;
               work.cachedTokens += event.cachedTokens;
@@ -125,7 +127,7 @@ export class MeteredEngine implements Engine {
     const count = (block: EncodedPassage): void => {
       if (block.error !== undefined) return;
       const { tokens, hit } = block;
-      this.#metrics.promptTokens.inc({ mode: "index", source: hit ? "store" : "computed" }, tokens);
+      this.#metrics.promptTokens.inc({ mode: "index", source: hit ? "blocks" : "computed" }, tokens);
       if (work === undefined) return;
       work.promptTokens += tokens;
       if (hit) work.cachedTokens += tokens;

@@ -33,7 +33,8 @@ test("MeteredEngine.generate(): counts tokens, times and the work of the request
   await all(metered.generate(asked, { mode: "full" }));
   await all(metered.generate(asked));
   expect(await value(metrics, 'prompt_tokens_total{mode="block",source="computed"}')).toBe(4);
-  expect(await value(metrics, 'prompt_tokens_total{mode="block",source="store"}')).toBe(2);
+  expect(await value(metrics, 'prompt_tokens_total{mode="block",source="blocks"}')).toBe(2);
+  expect(await value(metrics, 'prompt_tokens_total{mode="block",source="prefix"}')).toBe(0);
   expect(await value(metrics, 'prompt_tokens_total{mode="full",source="computed"}')).toBe(3);
   expect(await value(metrics, 'generated_tokens_total{mode="block"}')).toBe(8);
   expect(await value(metrics, 'time_to_first_token_seconds_count{mode="block"}')).toBe(2);
@@ -79,7 +80,7 @@ test("MeteredEngine.encode(): counts passages by where they came from, and one t
   await metered.encode(["a b", "c"]);
   await metered.encode(["a b"]);
   expect(await value(metrics, 'prompt_tokens_total{mode="index",source="computed"}')).toBe(3);
-  expect(await value(metrics, 'prompt_tokens_total{mode="index",source="store"}')).toBe(2);
+  expect(await value(metrics, 'prompt_tokens_total{mode="index",source="blocks"}')).toBe(2);
   const aborting = new AbortController();
   aborting.abort(new Error("enough"));
   await expect(metered.encode(["d"], { signal: aborting.signal })).rejects.toThrow("enough");

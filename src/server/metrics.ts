@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Engine } from "../engine/engine.js";
-import type { EngineStats } from "../engine/results.js";
+import { type EngineStats, nothingReused } from "../engine/results.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { closeReasons } from "./connections.js";
 
@@ -50,7 +50,7 @@ export class Metrics {
   );
   readonly promptTokens = this.#counter(
     "prompt_tokens_total",
-    'Prompt tokens by where their keys and values came from: "computed" or "store". Mode "index" is /v1/blocks.',
+    'Prompt tokens by source: "computed", or from the store as part of "blocks", of a "prefix" or of a "conversation". Mode "index" is /v1/blocks.',
     ["mode", "source"],
   );
   readonly generatedTokens = this.#counter("generated_tokens_total", "Tokens of answers.", ["mode"]);
@@ -104,7 +104,7 @@ export class Metrics {
     for (const reason of closeReasons) this.closedConnections.inc({ reason }, 0);
     for (const mode of attentionModes) {
       // A rate over a series needs its zero.
-      for (const source of ["computed", "store"]) this.promptTokens.inc({ mode, source }, 0);
+      for (const source of ["computed", ...Object.keys(nothingReused)]) this.promptTokens.inc({ mode, source }, 0);
       this.generatedTokens.inc({ mode }, 0);
       for (const histogram of [this.timeToFirstToken, this.timePerOutputToken, this.queueWait, this.requestDuration]) {
         histogram.zero({ mode });

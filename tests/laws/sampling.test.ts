@@ -117,10 +117,10 @@ test("Engine.generate(): tokens one by one have the log-probabilities that score
   }
 });
 
-test("Engine.generate(): one warning where the model was not trained for block mode", async () => {
+test("Engine.load(): one warning, in the words of `info`, where the model was not trained for block attention", async () => {
   const warnings: string[] = [];
   await using engine = await lawEngine(model(), { onWarning: (warning) => warnings.push(warning) });
   for (let i = 0; i < 3; i++) await engine.complete(input, { maxTokens: 1 });
-  expect(warnings).toHaveLength(1);
+  expect(warnings).toEqual([engine.info.reuseNote]);
   expect(warnings[0]).toContain("71.3 to 49.9");
 });

@@ -4,7 +4,7 @@ import { type PassageInput, unloadPassage } from "../../blocks/passage.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
-import { type StreamFields, samplingOf, streamOptions } from "./common-request.js";
+import { requestOptionsOf, type StreamFields, samplingOf, streamOptions } from "./common-request.js";
 import { chatFields, chatPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 import type { PromptRequest } from "./run-choices.js";
@@ -50,8 +50,7 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     logprobs,
     topLogprobs: body.top_logprobs ?? 0,
     spell: logprobs,
-    mode: body.block_attention?.mode ?? undefined,
-    salt,
+    ...requestOptionsOf(body.block_attention ?? {}, salt),
     maxLogprobs: Math.floor(limits.maxLogprobs / n),
   };
   const documents = body.documents ?? undefined;
@@ -69,7 +68,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
     messages: messages.map(messageOf),
     ...(documents != null && { documents: documents.map((document) => unloadPassage(document)[0]) }),
     ...(name !== undefined && { rag: { texts: given(rag ?? {}), splitLong: splitLong ?? undefined } }),
-    ...(steering?.segment != null && { cut: steering.segment }),
+    ...(steering?.segment != null && steering.segment !== "auto" && { cut: steering.segment }),
     ...(steering?.num_local_attention_blocks != null && {
       numLocalAttentionBlocks: steering.num_local_attention_blocks,
     }),

@@ -38,7 +38,10 @@ test("chat completions: a whole answer in OpenAI's form", async () => {
       ttft_ms: expect.any(Number),
       decode_ms: expect.any(Number),
     },
-    block_attention: { mode: "block", blocks: [], warnings: [] },
+    block_attention: {
+      ...{ mode: "block", blocks: [], warnings: [] },
+      ...{ reused: { blocks: 0, prefix: 0, conversation: 0 }, computed: 3 },
+    },
   });
   expect(Math.abs(answer.created - Date.now() / 1000)).toBeLessThan(10);
 });
@@ -52,7 +55,8 @@ test("chat completions: a streamed answer, byte for byte", async () => {
   const head = `data: {"id":"${id}","created":${created},"model":"fake-model","system_fingerprint":"${fingerprint}","object":"chat.completion.chunk","choices":[`;
   const piece = (delta: string) => `${head}{"index":0,"delta":${delta},"logprobs":null,"finish_reason":null}]}\n\n`;
   const last = `${head}{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"timings":`;
-  const report = /"timings":\{[^}]*\},"block_attention":\{"mode":"block","blocks":\[\],"warnings":\[\]\}\}\n\n/;
+  const report =
+    /"timings":\{[^}]*\},"block_attention":\{"mode":"block","blocks":\[\],"reused":\{"blocks":0,"prefix":0,"conversation":0\},"computed":3,"warnings":\[\]\}\}\n\n/;
   expect(response.body.replace(report, '"timings":')).toBe(
     [
       piece('{"role":"assistant","content":""}'),
@@ -151,6 +155,8 @@ test("chat completions: every field reaches the engine", async () => {
       stop: [],
       topLogprobs: 0,
       mode: undefined,
+      keepPrefixes: undefined,
+      explain: undefined,
       salt: "",
       logprobs: false,
       spell: false,
@@ -187,7 +193,10 @@ test("chat completions: every field reaches the engine", async () => {
     stop: "END",
     logprobs: true,
     top_logprobs: 20,
-    block_attention: { mode: "full", num_local_attention_blocks: 2, segment: "rule" },
+    block_attention: {
+      ...{ mode: "full", num_local_attention_blocks: 2, segment: "rule" },
+      ...{ keep_prefixes: false, explain: true },
+    },
   });
   expect(engine.asked[1]).toEqual({
     prompt: {
@@ -217,6 +226,8 @@ test("chat completions: every field reaches the engine", async () => {
       stop: ["END"],
       topLogprobs: 20,
       mode: "full",
+      keepPrefixes: false,
+      explain: true,
       salt: "",
       logprobs: true,
       spell: true,
@@ -464,9 +475,14 @@ test("chat completions: what would change the answer, or cannot be used, is refu
       /it is -1, wanted 0 or more$/,
     ],
     [
+      { block_attention: { keep_prefixes: "no" } },
+      "block_attention.keep_prefixes",
+      /it is "no", wanted true or false$/,
+    ],
+    [
       { block_attention: { segment: "lines" } },
       "block_attention.segment",
-      /it is "lines", wanted "parts" or "rule" or "none"$/,
+      /it is "lines", wanted "auto" or "parts" or "rule" or "none"$/,
     ],
     [{ block_attention: { blocks: ["x"] } }, "block_attention.blocks", /there is no field/],
     [{ block_attention: [] }, "block_attention", /it is an empty list/],
@@ -511,6 +527,43 @@ test("chat completions: a failure in mid-stream is an event, no [DONE] follows, 
   await vi.waitFor(() => expect(engine.running).toBe(0));
   const whole = await post(app, url, { messages, n: 2 });
   expect([whole.status, whole.json().error.code]).toEqual([500, "engine_died"]);
+});
+
+test("chat completions: what was reused, by what it was part of; misses where they are asked for", async () => {
+  await using app = await testApp(new FakeEngine());
+  const documents = [{ id: "a", text: "one passage" }];
+  const ask = async (more: object, steering: object = {}) => {
+    const body = { messages, documents, block_attention: steering, ...more };
+    const { usage, block_attention: done } = (await post(app, url, body)).json();
+    const { reused, computed, misses } = done;
+    const { cached_tokens: cached } = usage.prompt_tokens_details;
+    expect(cached).toBe(reused.blocks + reused.prefix + reused.conversation);
+    expect(computed).toBe(usage.prompt_tokens - cached);
+    return { reused, misses };
+  };
+  const miss = { kind: "block", passage: { index: 0, id: "a" }, asked: "one passage\n", reason: expect.any(String) };
+  expect((await ask({}, { explain: true, keep_prefixes: false })).misses).toEqual([expect.objectContaining(miss)]);
+  expect(await ask({}, {})).toEqual({ reused: { blocks: 3, prefix: 0, conversation: 0 } });
+  expect(await ask({}, { explain: true })).toEqual({ reused: { blocks: 3, prefix: 2, conversation: 0 }, misses: [] });
+  const turns = [...messages, { role: "assistant", content: "The answer is 42." }, { role: "user", content: "Why?" }];
+  const full = { documents: undefined, messages: turns };
+  expect((await ask(full, { mode: "full" })).reused.conversation).toBe(0);
+  expect((await ask(full, { mode: "full" })).reused).toEqual({ blocks: 0, prefix: 0, conversation: 5 });
+  // A stream has them in its last chunk.
+  const events = eventsOf((await post(app, url, { messages, documents, stream: true })).text);
+  expect(events.at(-2).block_attention.reused).toEqual({ blocks: 3, prefix: 2, conversation: 0 });
+});
+
+test("chat completions: a model without block training says so where passages came and nobody chose full mode", async () => {
+  const reuseNote = "Not trained";
+  await using app = await testApp(new FakeEngine({ info: { defaultMode: "full", trainedModes: [], reuseNote } }));
+  const warnings = async (body: object) =>
+    (await post(app, url, { messages, ...body })).json().block_attention.warnings as string[];
+  expect(await warnings({ documents: ["a", "b"] })).toEqual([reuseNote]);
+  expect(await warnings({ documents: ["a", "b"], block_attention: { mode: "full" } })).toEqual([]);
+  expect(await warnings({})).toEqual([]);
+  const models = (await app.inject({ url: "/v1/models" })).json();
+  expect(models.data[0].block_attention).toEqual({ default_mode: "full", trained_modes: [], note: reuseNote });
 });
 
 test("chat completions: comment lines while the engine lets one wait", async () => {

@@ -1,3 +1,4 @@
+import type { RequestOptions } from "../../engine/engine-options.js";
 import type { SamplingInput } from "../../engine/sampling-options.js";
 import { fieldError } from "../api-error.js";
 import type { CommonBody } from "./fields.js";
@@ -19,6 +20,17 @@ export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput
     maxTokens,
     stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
   };
+}
+
+interface Steering {
+  readonly mode?: RequestOptions["mode"] | null;
+  readonly keep_prefixes?: boolean | null | undefined;
+  readonly explain?: boolean | null | undefined;
+}
+
+/** What `block_attention` says of a request, as the engine takes it, and whose blocks it may use. */
+export function requestOptionsOf({ mode, keep_prefixes, explain }: Steering = {}, salt: string): RequestOptions {
+  return { mode: mode ?? undefined, keepPrefixes: keep_prefixes ?? undefined, explain: explain ?? undefined, salt };
 }
 
 /** How an answer is sent. */

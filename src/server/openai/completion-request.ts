@@ -4,7 +4,7 @@ import type { PromptInput } from "../../engine/prompt.js";
 import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
-import { samplingOf, streamOptions } from "./common-request.js";
+import { requestOptionsOf, samplingOf, streamOptions } from "./common-request.js";
 import { completionFields, completionPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 
@@ -75,8 +75,7 @@ export function completionRequests(
       spell: logprobs,
       // A prompt that came as text is known; its tokens are wanted for their probabilities alone.
       echo: echo && (logprobs || text === undefined),
-      mode: body.block_attention?.mode ?? undefined,
-      salt,
+      ...requestOptionsOf(body.block_attention ?? {}, salt),
       maxLogprobs,
     },
   }));
@@ -109,7 +108,7 @@ function promptsOf({ prompt, block_attention: steering }: CompletionBody): Promp
   if (prompt == null) {
     throw fieldError("prompt", "there is none");
   }
-  const cut = steering?.segment == null ? {} : { cut: steering.segment };
+  const cut = steering?.segment == null || steering.segment === "auto" ? {} : { cut: steering.segment };
   const ofText = (text: string): Prompt => ({ input: { prompt: text, ...cut }, text });
   const ofIds = (ids: readonly number[]): Prompt => ({ input: { blockTokenIds: [ids] }, text: undefined });
   if (typeof prompt === "string") return [ofText(prompt)];

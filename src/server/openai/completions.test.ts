@@ -14,7 +14,10 @@ test("completions: a whole answer in OpenAI's form", async () => {
     system_fingerprint: expect.any(String),
     choices: [{ index: 0, text: "The answer is 42.", logprobs: null, finish_reason: "stop" }],
     usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7, prompt_tokens_details: { cached_tokens: 0 } },
-    block_attention: { mode: "block", blocks: [], warnings: [] },
+    block_attention: {
+      ...{ mode: "block", blocks: [], warnings: [] },
+      ...{ reused: { blocks: 0, prefix: 0, conversation: 0 }, computed: 3 },
+    },
   });
 });
 
@@ -136,9 +139,9 @@ test("completions: what cannot be used is refused by its name", async () => {
     ],
     [{ block_attention: { blocks: ["x"], segment: "rule" } }, "block_attention.segment", /cut already$/],
     [
-      { prompt, block_attention: { segment: "parts" } },
+      { prompt, block_attention: { segment: "lines" } },
       "block_attention.segment",
-      /it is "parts", wanted "rule" or "none"$/,
+      /it is "lines", wanted "auto" or "parts" or "rule" or "none"$/,
     ],
   ];
   for (const [body, param, message] of cases) {

@@ -26,12 +26,32 @@ const stopText = z
   .max(10_000)
   .refine((stop) => stop.isWellFormed(), "wanted whole characters");
 
-const modes = z.enum(attentionModes);
-const numLocalAttentionBlocks = z.int().min(0);
-const numLocalAbout = "Blocks past so many join the final block; 0 is full attention.";
-const modeAbout = "Block attention, or plain full attention. Default: what the model was trained for.";
-const segmentAbout =
-  "How text is cut: `parts`: every content part is a block and plain strings stay whole; `rule`: all text is cut by rule; `none`: nothing is cut. Default: parts are blocks, plain strings are cut by rule.";
+/** What `block_attention` takes of every prompt. */
+const steering = {
+  mode: z
+    .enum(attentionModes)
+    .nullish()
+    .describe("Block attention, or plain full attention. Default: what the model was trained for."),
+  num_local_attention_blocks: z
+    .int()
+    .min(0)
+    .nullish()
+    .describe("Blocks past so many join the final block; 0 is full attention."),
+  segment: z
+    .enum(["auto", "parts", "rule", "none"])
+    .nullish()
+    .describe(
+      "How text is cut in block mode: `auto`: parts are blocks, and in plain strings each passage that is found; `parts`: parts are blocks, plain strings stay whole; `rule`: the paper's rule cuts all text; `none`: nothing is cut. Default `auto`.",
+    ),
+  keep_prefixes: z
+    .boolean()
+    .nullish()
+    .describe("Whether keys and values of this prompt and its answer are kept for prompts that begin as they do."),
+  explain: z.boolean().nullish().describe("Whether the answer has `misses`: where reuse ended, and the likely reason."),
+};
+/** @param others the names of those that the route has beside them. */
+const steeringWanted = (...others: readonly string[]) =>
+  `an object with ${[...Object.keys(steering), ...others].join(", ")}`;
 
 const number = (min: number, max: number, about: string) =>
   readField(z.number().min(min).max(max), `a number from ${min} to ${max}`, about);
@@ -205,7 +225,7 @@ const messageSchema = (limits: ServerLimits) =>
         .union([text, z.array(partSchema).min(1).max(limits.maxBlocks)])
         .nullish()
         .describe(
-          "Text, cut by rule; or a list of parts, each of which is a block. Null in an assistant's message only.",
+          "Text, in which passages are found; or a list of parts, each of which is a block. Null in an assistant's message only.",
         ),
       name: z
         .string()
@@ -235,14 +255,12 @@ export function chatFields(limits: ServerLimits) {
     ),
     block_attention: readField(
       z.strictObject({
-        mode: modes.nullish().describe(modeAbout),
-        num_local_attention_blocks: numLocalAttentionBlocks.nullish().describe(numLocalAbout),
-        segment: z.enum(["parts", "rule", "none"]).nullish().describe(segmentAbout),
+        ...steering,
         rag: ragRequest.nullish().describe("The RAG prompt's own words, in place of the model's. Wants `documents`."),
         split_long: splitLong,
       }),
-      "an object with mode, num_local_attention_blocks, segment, rag, split_long",
-      "How the prompt becomes blocks. Not OpenAI's.",
+      steeringWanted("rag", "split_long"),
+      "How the prompt becomes blocks, and what is kept and told of it. Not OpenAI's.",
     ),
     max_completion_tokens: wholeNumber(
       0,
@@ -294,14 +312,12 @@ export function completionFields(limits: ServerLimits) {
     prompt: readField(
       z.union([text, tokenIds, z.array(text).min(1).max(maxChoices), z.array(tokenIds).min(1).max(maxChoices)]),
       `text, token ids, or a list of up to ${maxChoices} of either`,
-      "What the answer goes on from. Text is cut by rule; token ids are never cut, and nothing is put before them.",
+      "What the answer goes on from. Passages are found in text; token ids are never cut, and nothing is put before them.",
     ),
     ...commonFields(limits),
     block_attention: readField(
       z.strictObject({
-        mode: modes.nullish().describe(modeAbout),
-        num_local_attention_blocks: numLocalAttentionBlocks.nullish().describe(numLocalAbout),
-        segment: z.enum(["rule", "none"]).nullish().describe("Whether text is cut by rule. Default `rule`."),
+        ...steering,
         blocks: z
           .array(text)
           .min(1)
@@ -309,8 +325,8 @@ export function completionFields(limits: ServerLimits) {
           .nullish()
           .describe("The prompt as blocks, in place of `prompt`; the last is the final block."),
       }),
-      "an object with mode, num_local_attention_blocks, segment, blocks",
-      "How the prompt becomes blocks, or the blocks themselves. Not OpenAI's.",
+      steeringWanted("blocks"),
+      "How the prompt becomes blocks, or the blocks themselves, and what is kept and told of it. Not OpenAI's.",
     ),
     max_tokens: wholeNumber(0, maxTokens, "The longest answer. Default 16."),
     logprobs: wholeNumber(

@@ -28,7 +28,11 @@ const modelSchema = z
     created: z.int().describe("When it was loaded, in seconds since 1970."),
     owned_by: z.string(),
     max_model_len: z.int().describe("The longest prompt plus answer, in tokens."),
-    block_attention: z.object({ default_mode: modes, trained_modes: z.array(modes) }),
+    block_attention: z.object({
+      default_mode: modes,
+      trained_modes: z.array(modes),
+      note: z.string().optional().describe("Of a model that was not trained for block attention: what it reuses."),
+    }),
   })
   .describe("The model that is loaded.");
 
@@ -173,6 +177,10 @@ function modelAnswer(model: ModelInfo, id: string): z.output<typeof modelSchema>
     created: Math.floor(model.loadedAt),
     owned_by: "block-attention",
     max_model_len: model.contextLength,
-    block_attention: { default_mode: model.defaultMode, trained_modes: [...model.trainedModes] },
+    block_attention: {
+      default_mode: model.defaultMode,
+      trained_modes: [...model.trainedModes],
+      note: model.reuseNote,
+    },
   };
 }

@@ -1,5 +1,5 @@
 import { setMaxListeners } from "node:events";
-import type { PassageInput } from "../../blocks/passage.js";
+import type { PassageInput, PassageLabel } from "../../blocks/passage.js";
 import type { Engine } from "../../engine/engine.js";
 import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
 import type { PromptInput } from "../../engine/prompt.js";
@@ -62,10 +62,15 @@ export async function* withReport(
   for await (const { index, event } of events) {
     if (event.kind !== "done") yield { index, event };
     else {
-      const blocks = event.result.blocks.map(({ passage, ...block }) =>
-        passage === undefined ? block : { ...block, passage: loadedLabel(passage, documents) },
-      );
-      const result = { ...event.result, blocks, warnings: [...warnings, ...event.result.warnings] };
+      const { blocks, misses, ...rest } = event.result;
+      const loaded = <T extends { passage?: PassageLabel | undefined }>({ passage, ...one }: T) =>
+        passage === undefined ? one : { ...one, passage: loadedLabel(passage, documents) };
+      const result = {
+        ...rest,
+        blocks: blocks.map(loaded),
+        misses: misses?.map(loaded),
+        warnings: [...warnings, ...rest.warnings],
+      };
       yield { index, event: { ...event, result } };
     }
   }

@@ -3,13 +3,17 @@ import { type PassageInput, type PassageLabel, unloadPassage } from "../../block
 import type { GenerateResult, Usage } from "../../engine/results.js";
 import { attentionModes } from "../../model/block-attention-config.js";
 
+const tokens = z.int().min(0);
+
 export const usageSchema = z
   .object({
     prompt_tokens: z.int().min(0),
     completion_tokens: z.int().min(0),
     total_tokens: z.int().min(0),
     prompt_tokens_details: z.object({
-      cached_tokens: z.int().min(0).describe("Prompt tokens whose keys and values came from the block store."),
+      cached_tokens: tokens.describe(
+        "Prompt tokens whose keys and values came from the store, whatever they were part of.",
+      ),
     }),
   })
   .describe("Tokens. A prompt counts once, however many answers it gets.");
@@ -48,23 +52,47 @@ export function loadedLabel(label: PassageLabel, given: readonly PassageInput[])
   return load.id === undefined ? label : { ...label, id: load.id };
 }
 
+/** The passage that something is, where it is one. */
+const passage = passageLabel
+  .extend({ index: z.int().min(0).describe("Its place among `documents`, from 0 on.") })
+  .optional()
+  .describe("The document that it is, where it is one.");
+
+const missSchema = z
+  .object({
+    kind: z.enum(["block", "prefix", "conversation"]),
+    passage,
+    token: tokens.describe("The place of the first token that differs, from the prompt's start."),
+    before: z.string().describe("The text before it, which is alike."),
+    asked: z.string().describe("This prompt's text from there on."),
+    stored: z.string().describe("The stored text from there on."),
+    reason: z.string().describe("The likely reason."),
+  })
+  .describe("Where reuse ended though it could be expected to go on.");
+
 const blockAttentionSchema = z
   .object({
     mode: z.enum(attentionModes),
     blocks: z.array(
       z.object({
         id: z.string(),
-        tokens: z.int().min(0),
+        tokens,
         hit: z.boolean().describe("Whether its keys and values were there already."),
-        passage: passageLabel
-          .extend({ index: z.int().min(0).describe("Its place among `documents`, from 0 on.") })
-          .optional()
-          .describe("The document that it is, where it is one."),
+        passage,
       }),
     ),
+    reused: z
+      .object({
+        blocks: tokens.describe("Local blocks, in any order."),
+        prefix: tokens.describe("What the prompt begins with, as an earlier one did."),
+        conversation: tokens.describe("A conversation that goes on."),
+      })
+      .describe("Prompt tokens from the store, by what they were part of."),
+    computed: tokens.describe("Prompt tokens that were computed."),
     warnings: z.array(z.string()),
+    misses: z.array(missSchema).optional().describe("Where `explain` asked for them."),
   })
-  .describe("The prompt's local blocks as they were served; of several answers, the first's.");
+  .describe("The prompt's local blocks as they were served, and what was reused; of several answers, the first's.");
 
 /** What was done for a request, beside the answer. */
 export const reportSchema = z.object({ timings: timingsSchema, block_attention: blockAttentionSchema });
@@ -84,7 +112,7 @@ export function usageOf(usages: readonly Usage[], n: number): z.output<typeof us
 }
 
 export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
-  const { timings, mode, blocks, warnings } = first;
+  const { timings, mode, blocks, usage, warnings, misses } = first;
   return {
     timings: {
       tokenize_ms: timings.tokenizeMs,
@@ -98,7 +126,10 @@ export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
     block_attention: {
       mode,
       blocks: blocks.map(({ id, tokens, hit, passage }) => ({ id, tokens, hit, ...(passage && { passage }) })),
+      reused: usage.reused,
+      computed: usage.promptTokens - usage.cachedTokens,
       warnings: [...warnings],
+      ...(misses && { misses: [...misses] }),
     },
   };
 }

@@ -70,6 +70,14 @@ interface Part {
 function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly Passage[] }) {
   const parts = promptParts(answer, passages);
   const computed = answer.promptTokens - answer.cachedTokens;
+  const { blocks, prefix, conversation } = answer.reused;
+  const kinds = (
+    [
+      ["in blocks", blocks],
+      ["in the prefix", prefix],
+      ["in the conversation", conversation],
+    ] as const
+  ).filter(([, tokens]) => tokens > 0);
   return (
     <div class="happened">
       <h3>What happened to the prompt</h3>
@@ -77,15 +85,15 @@ function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly
         {answer.cachedTokens > 0 ? (
           <>
             <strong class="figure">{formatShare(answer.cachedTokens / answer.promptTokens)}</strong> came from the
-            store: {formatCount(answer.cachedTokens)} of {formatNoun(answer.promptTokens, "token")} were not computed
-            again, {formatCount(computed)} were.
+            store: {formatCount(answer.cachedTokens)} of {formatNoun(answer.promptTokens, "token")} (
+            {kinds.map(([name, tokens]) => `${formatCount(tokens)} ${name}`).join(", ")}) were not computed again,{" "}
+            {formatCount(computed)} were.
           </>
         ) : (
           <>
-            All {formatNoun(answer.promptTokens, "token")} were computed
-            {answer.mode === "full"
-              ? ", as full attention does every time."
-              : "; the blocks are in the store from now on."}
+            All {formatNoun(answer.promptTokens, "token")} were computed; the next prompt with{" "}
+            {answer.mode === "full" ? "the same beginning" : "the same passages, in any order,"} finds them in the
+            store.
           </>
         )}
       </p>
@@ -110,16 +118,30 @@ function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly
           </li>
         ))}
       </ol>
+      {answer.misses.length > 0 && (
+        <>
+          <h3>Where reuse ended</h3>
+          <ul class="misses">
+            {answer.misses.map(({ kind, asked, stored, reason }, i) => (
+              <li key={String(i)}>
+                {reason} <span class="muted">({kind})</span>: <code>{asked}</code>, in the store <code>{stored}</code>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
     </div>
   );
 }
 
-/** The prompt's blocks in order, named; full mode has one. */
+/** The prompt's blocks, named, then what sees all of them: what the store had of it, and the rest; full mode has these alone. */
 function promptParts(answer: Answer, passages: readonly Passage[]): Part[] {
   const { blocks, promptTokens } = answer;
   const local = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
-  const final = { hit: false, tokens: Math.max(0, promptTokens - local) };
-  if (answer.mode === "full") return [{ name: "The whole prompt", block: { hit: false, tokens: promptTokens } }];
+  const stored = answer.reused.prefix + answer.reused.conversation;
+  const found: Part[] = stored === 0 ? [] : [{ name: "As in an earlier prompt", block: { hit: true, tokens: stored } }];
+  const rest = { hit: false, tokens: Math.max(0, promptTokens - local - stored) };
+  if (answer.mode === "full") return [...found, { name: stored === 0 ? "The whole prompt" : "The rest", block: rest }];
   const numBefore = blocks.length - passages.length;
   const named = blocks.map((block, i): Part => {
     const passage = passages[i - numBefore];
@@ -128,5 +150,5 @@ function promptParts(answer: Answer, passages: readonly Passage[]): Part[] {
     if (passages.length === 0) return { name: `Block ${i + 1}`, block };
     return { name: numBefore === 1 ? "Preamble" : `Preamble ${i + 1}`, detail: "the task, before the passages", block };
   });
-  return [...named, { name: "Question", detail: "always computed", block: final }];
+  return [...named, ...found, { name: "Question", block: rest }];
 }

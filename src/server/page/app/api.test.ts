@@ -10,7 +10,7 @@ const question: Question = {
 };
 const forever = new AbortController().signal;
 const usage =
-  '{"choices":[],"usage":{"prompt_tokens":50,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":40}},"timings":{"ttft_ms":7.5},"block_attention":{"mode":"block","blocks":[{"id":"x","tokens":40,"hit":true}],"warnings":["careful"]}}';
+  '{"choices":[],"usage":{"prompt_tokens":50,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":40}},"timings":{"ttft_ms":7.5},"block_attention":{"mode":"block","blocks":[{"id":"x","tokens":38,"hit":true}],"reused":{"blocks":38,"prefix":0,"conversation":2},"misses":[{"kind":"block","asked":"a","stored":"b","reason":"c"}],"warnings":["careful"]}}';
 const delta = (text: string, finish: string | null = null) =>
   JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: finish }] });
 
@@ -46,7 +46,9 @@ test("ask(): text as it comes, then what was done", async () => {
         cachedTokens: 40,
         completionTokens: 2,
         ttftMs: 7.5,
-        blocks: [{ id: "x", tokens: 40, hit: true }],
+        reused: { blocks: 38, prefix: 0, conversation: 2 },
+        misses: [{ kind: "block", asked: "a", stored: "b", reason: "c" }],
+        blocks: [{ id: "x", tokens: 38, hit: true }],
         warnings: ["careful"],
       },
     },
@@ -56,7 +58,7 @@ test("ask(): text as it comes, then what was done", async () => {
     model: "tiny",
     messages: [{ role: "user", content: "Who?" }],
     documents: [{ title: "A", text: "a" }],
-    block_attention: { mode: "block" },
+    block_attention: { mode: "block", explain: true },
     temperature: 0,
     max_tokens: 9,
     stream: true,
@@ -64,10 +66,10 @@ test("ask(): text as it comes, then what was done", async () => {
   });
 });
 
-test("ask(): a mode that nobody chose is left to the server", async () => {
+test("ask(): a mode that nobody chose is left to the server; a measured question is not kept", async () => {
   const api = apiOf(`data: ${usage}\n\ndata: [DONE]\n\n`);
-  for await (const _ of ask(api, { ...question, mode: undefined }, forever));
-  expect(await api.asked[0]?.json()).not.toHaveProperty("block_attention");
+  for await (const _ of ask(api, { ...question, mode: undefined, isMeasured: true }, forever));
+  expect(await api.asked[0]?.json()).toMatchObject({ block_attention: { keep_prefixes: false } });
 });
 
 test("ask(): an error in the middle is the server's own words", async () => {
@@ -108,13 +110,13 @@ test("ask(): an abort is thrown as its reason", async () => {
 });
 
 test("loadedModel(), forgetBlock(): what the server says, a block that is gone is no error", async () => {
-  const served = '"block_attention":{"default_mode":"full","trained_modes":["full","other"]}';
+  const served = '"block_attention":{"default_mode":"full","note":"careful"}';
   expect(await loadedModel(apiOf(`{"data":[{"id":"tiny-rag",${served}}]}`), forever)).toEqual({
     id: "tiny-rag",
     defaultMode: "full",
-    trainedModes: ["full"],
+    note: "careful",
   });
-  const unsaid = { id: "other", defaultMode: undefined, trainedModes: [] };
+  const unsaid = { id: "other", defaultMode: undefined, note: undefined };
   expect(await loadedModel(apiOf('{"data":[{"id":"other"}]}'), forever)).toEqual(unsaid);
   await expect(loadedModel(apiOf('{"data":[]}'), forever)).rejects.toThrow("it names none");
   const gone = apiOf('{"error":{"message":"There is no such block"}}', 404);

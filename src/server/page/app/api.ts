@@ -29,6 +29,8 @@ export interface Question {
   readonly mode: Mode | undefined;
   readonly model: string;
   readonly maxTokens: number;
+  /** Keeps nothing of the prompt but its blocks, so that the next one like it is computed again. */
+  readonly isMeasured?: boolean;
 }
 
 /** The model that the server has loaded. */
@@ -36,7 +38,8 @@ export interface ServedModel {
   readonly id: string;
   /** The mode of requests that name none. */
   readonly defaultMode: Mode | undefined;
-  readonly trainedModes: readonly Mode[];
+  /** What to know of reuse where it was not trained for block attention. */
+  readonly note: string | undefined;
 }
 
 export interface ServedBlock {
@@ -46,12 +49,24 @@ export interface ServedBlock {
   readonly hit: boolean;
 }
 
+/** Where reuse ended. */
+export interface Miss {
+  /** As "block" or "conversation". */
+  readonly kind: string;
+  readonly asked: string;
+  readonly stored: string;
+  readonly reason: string;
+}
+
 export interface Answer {
   readonly finishReason: string | undefined;
   readonly mode: Mode;
   /** In tokens. */
   readonly promptTokens: number;
   readonly cachedTokens: number;
+  /** Of those from the store, by what they were part of. */
+  readonly reused: { readonly blocks: number; readonly prefix: number; readonly conversation: number };
+  readonly misses: readonly Miss[];
   readonly completionTokens: number;
   /** From the server's taking the request to the first token, in milliseconds. */
   readonly ttftMs: number | undefined;
@@ -77,7 +92,10 @@ export async function* ask(api: Api, question: Question, signal: AbortSignal): A
     messages: [{ role: "user", content: question.question }],
     // Without passages this is a plain question.
     ...(question.documents.length > 0 ? { documents: question.documents } : {}),
-    ...(question.mode === undefined ? {} : { block_attention: { mode: question.mode } }),
+    block_attention: {
+      ...(question.mode === undefined ? {} : { mode: question.mode }),
+      ...(question.isMeasured ? { keep_prefixes: false } : { explain: true }),
+    },
     temperature: 0,
     max_tokens: question.maxTokens,
     stream: true,
@@ -117,11 +135,11 @@ export async function loadedModel(api: Api, signal: AbortSignal): Promise<Served
   if (!isRecord(first) || typeof first.id !== "string") {
     throw new ApiError(undefined, "Cannot read the list of models: it names none");
   }
-  const { default_mode: defaultMode, trained_modes: trainedModes } = record(first.block_attention);
+  const { default_mode: defaultMode, note } = record(first.block_attention);
   return {
     id: first.id,
     defaultMode: isMode(defaultMode) ? defaultMode : undefined,
-    trainedModes: Array.isArray(trainedModes) ? trainedModes.filter(isMode) : [],
+    note: typeof note === "string" ? note : undefined,
   };
 }
 
@@ -193,19 +211,29 @@ function readAnswer(chunk: Record<string, unknown>, asked: Mode | undefined, fin
   const usage = record(chunk.usage);
   const served = record(chunk.block_attention);
   const ttftMs = record(chunk.timings).ttft_ms;
-  const blocks: unknown[] = Array.isArray(served.blocks) ? served.blocks : [];
+  const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+  const reused = record(served.reused);
   return {
     finishReason,
     mode: isMode(served.mode) ? served.mode : (asked ?? "block"),
     promptTokens: count(usage.prompt_tokens),
     cachedTokens: count(record(usage.prompt_tokens_details).cached_tokens),
+    reused: {
+      blocks: count(reused.blocks),
+      prefix: count(reused.prefix),
+      conversation: count(reused.conversation),
+    },
+    misses: list(served.misses).map((value) => {
+      const { kind, asked, stored, reason } = record(value);
+      return { kind: String(kind), asked: String(asked), stored: String(stored), reason: String(reason) };
+    }),
     completionTokens: count(usage.completion_tokens),
     ttftMs: typeof ttftMs === "number" ? ttftMs : undefined,
-    blocks: blocks.map((value) => {
+    blocks: list(served.blocks).map((value) => {
       const block = record(value);
       return { id: String(block.id), tokens: count(block.tokens), hit: block.hit === true };
     }),
-    warnings: (Array.isArray(served.warnings) ? served.warnings : []).map(String),
+    warnings: list(served.warnings).map(String),
   };
 }
 

@@ -131,12 +131,13 @@ export function App() {
   /** In turn: full mode, block mode with nothing in the store, block mode with everything in it; one token each. */
   const onMeasure = async () => {
     const signal = begin();
-    const documents = fillUp(textsOf(used), examples, numMeasuredPassages);
+    // Turned round, so that an earlier question over the same passages is no prefix of it.
+    const documents = fillUp(textsOf(used), examples, numMeasuredPassages).toReversed();
     const question = draft.question.trim() || (examples[0]?.questions[0] ?? "");
     let numDone = 0;
     const once = async (wanted: Mode) => {
       setMeasuring({ kind: "running", numDone });
-      const answer = await askOnce({ question, documents, mode: wanted, maxTokens: 1 }, signal);
+      const answer = await askOnce({ question, documents, mode: wanted, maxTokens: 1, isMeasured: true }, signal);
       numDone += 1;
       return answer;
     };

@@ -83,12 +83,7 @@ export function AskPanel(props: AskPanelProps) {
             </label>
           ))}
         </fieldset>
-        {chosen === "block" && model !== undefined && !model.trainedModes.includes("block") && (
-          <p class="warning">
-            <strong>Warning:</strong> {model.id} was not trained for block attention: its answers get worse that way.
-            Full attention is safe.
-          </p>
-        )}
+        {model?.note !== undefined && <p class={chosen === "block" ? "warning" : "note"}>{model.note}</p>}
         <div class="row wrap">
           <button type="submit" class="button button-main" aria-disabled={isRunning}>
             Ask

@@ -7,6 +7,8 @@ const answer = (hits: readonly boolean[], mode: Answer["mode"] = "block"): Answe
   mode,
   promptTokens: 50,
   cachedTokens: 20,
+  reused: { blocks: 20, prefix: 0, conversation: 0 },
+  misses: [],
   completionTokens: 3,
   ttftMs: 12,
   warnings: [],
@@ -17,7 +19,9 @@ test("runKind(): the passages alone decide, not the preamble before them", () =>
   expect(runKind(answer([true, false, false]), 2)).toBe("first");
   expect(runKind(answer([false, true, true]), 2)).toBe("stored");
   expect(runKind(answer([true, true, false]), 2)).toBe("partly");
-  expect(runKind(answer([], "full"), 2)).toBe("full");
+  expect(runKind({ ...answer([], "full"), cachedTokens: 10 }, 2)).toBe("full");
+  // From the store: a full prompt that begins as an earlier one is no measure of full attention.
+  expect(runKind(answer([], "full"), 2)).toBe(undefined);
   expect(runKind(answer([true]), 0)).toBe(undefined);
 });
 

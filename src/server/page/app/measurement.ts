@@ -21,17 +21,19 @@ export type Measurements = { readonly [K in RunKind]?: Measurement };
 
 type Documents = readonly { readonly title: string; readonly text: string }[];
 
-/** Which kind of run an answer over passages was; undefined where there is nothing to compare: no passages. */
+/** Which kind of run an answer over passages was; undefined where there is nothing to compare: no passages, or full
+ * mode that took them from the store. */
 export function runKind(answer: Answer, numPassages: number): RunKind | undefined {
   if (numPassages === 0) return undefined;
-  if (answer.mode === "full") return "full";
+  // What the store had is no full attention, but for what all prompts begin with.
+  if (answer.mode === "full") return answer.cachedTokens < answer.promptTokens / 4 ? "full" : undefined;
   const passages = answer.blocks.slice(-numPassages);
   const numHits = passages.filter(({ hit }) => hit).length;
   if (numHits === 0) return "first";
   return numHits === passages.length ? "stored" : "partly";
 }
 
-/** An answer's measurement; undefined where there is nothing to compare: no passages, or no first token. */
+/** An answer's measurement; undefined where there is nothing to compare, or no first token. */
 export function measurementOf(answer: Answer, documents: Documents): Measurement | undefined {
   const kind = runKind(answer, documents.length);
   if (kind === undefined || answer.ttftMs === undefined) return undefined;

@@ -27,7 +27,9 @@ const metrics = (requests: number, computed: number, stored: number) => `
 block_attention_request_duration_seconds_count{mode="block"} ${requests}
 block_attention_request_duration_seconds_count{mode="full"} 1
 block_attention_prompt_tokens_total{mode="block",source="computed"} ${computed}
-block_attention_prompt_tokens_total{mode="block",source="store"} ${stored}
+block_attention_prompt_tokens_total{mode="block",source="blocks"} ${stored - 10}
+block_attention_prompt_tokens_total{mode="block",source="prefix"} 4
+block_attention_prompt_tokens_total{mode="full",source="conversation"} 6
 block_attention_store_bytes{state="idle"} 100
 block_attention_store_bytes{state="leased"} 20
 block_attention_store_bytes{state="free"} 3000

@@ -69,20 +69,16 @@ function readValue(text: string): number | undefined {
 /** What the page draws of a server's metrics. */
 export function readMetrics(text: string, atMs: number): Reading {
   const samples = parseMetrics(text);
-  const sum = (name: string, wanted: Readonly<Record<string, string>> = {}) => {
-    const found = samples.filter(
-      (sample) =>
-        sample.name === name && Object.entries(wanted).every(([label, value]) => sample.labels[label] === value),
-    );
+  const sum = (name: string, isWanted: (labels: Sample["labels"]) => boolean = () => true) => {
+    const found = samples.filter((sample) => sample.name === name && isWanted(sample.labels));
     return found.length === 0 ? undefined : found.reduce((total, { value }) => total + value, 0);
   };
-  const [leased, idle] = ["leased", "idle"].map((state) => sum("block_attention_store_bytes", { state }));
   return {
     atMs,
     requests: sum("block_attention_request_duration_seconds_count"),
-    computedTokens: sum("block_attention_prompt_tokens_total", { source: "computed" }),
-    storedTokens: sum("block_attention_prompt_tokens_total", { source: "store" }),
-    storeBytes: leased === undefined && idle === undefined ? undefined : (leased ?? 0) + (idle ?? 0),
+    computedTokens: sum("block_attention_prompt_tokens_total", ({ source }) => source === "computed"),
+    storedTokens: sum("block_attention_prompt_tokens_total", ({ source }) => source !== "computed"),
+    storeBytes: sum("block_attention_store_bytes", ({ state }) => state === "leased" || state === "idle"),
     numBlocks: sum("block_attention_store_blocks"),
   };
 }
