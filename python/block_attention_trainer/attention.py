@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .layout import ContextCall, Layout, SegmentPlan
+from .layout import ContextCall, Kind, Layout, SegmentPlan
 
 Attention = Literal["cells", "dense", "flex", "segments"]
 ATTENTIONS: tuple[Attention, ...] = ("cells", "dense", "flex", "segments")
@@ -99,14 +99,14 @@ def attend(
 
 def mask_by_cells(layout: Layout) -> Tensor:
     """The oracle: [B, 1, T, T] of bool, one cell after another, as the rule reads. Slow, for tests."""
-    sample, segment, is_final = (x.tolist() for x in (layout.sample, layout.segment, layout.is_final))
+    sample, segment, kind = (x.tolist() for x in (layout.sample, layout.segment, layout.kind))
     length = layout.shape[1]
     cells = [
         [
             [
                 sample[b][q] == sample[b][k]
                 and k <= q
-                and (segment[b][q] == segment[b][k] or (is_final[b][q] and not is_final[b][k]))
+                and (segment[b][q] == segment[b][k] or (kind[b][q] != Kind.LOCAL and kind[b][k] != Kind.FINAL))
                 for k in range(length)
             ]
             for q in range(length)
@@ -141,11 +141,12 @@ def block_mask(layout: Layout) -> BlockMask:
     cached = layout.__dict__.get("block_mask")
     if isinstance(cached, BlockMask):
         return cached
-    sample, segment, is_final = layout.sample, layout.segment, layout.is_final
+    sample, segment = layout.sample, layout.segment
+    is_over, is_under = layout.kind != Kind.LOCAL, layout.kind != Kind.FINAL
 
     def sees(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         within = segment[b, q] == segment[b, k]
-        over = is_final[b, q] & ~is_final[b, k]
+        over = is_over[b, q] & is_under[b, k]
         return (sample[b, q] == sample[b, k]) & (k <= q) & (within | over)
 
     rows, length = layout.shape
@@ -254,7 +255,7 @@ def _buckets(plan: SegmentPlan, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]
 
 
 def _spans(call: ContextCall) -> tuple[slice, slice]:
-    """The context's tokens, and those of the final segments."""
+    """The tokens that are seen, and those that see them."""
     border = call.first_key + call.num_keys
     return slice(call.first_key, border), slice(border, border + call.num_queries)
 

@@ -136,8 +136,8 @@ class Collator:
             labels.append(tail if self._loss_on_prompt else tail_labels)
             names.append(sample.sample_id)
         finals = [len(sample.input_ids) - sample.num_context for sample in read]
-        lengths = read[0].block_lengths[:-1].tolist()
-        return shared_context(len(opening), lengths, finals, item.mode, reencodes=self._reencodes)
+        lengths, is_global = (x[:-1].tolist() for x in (read[0].block_lengths, read[0].is_global))
+        return shared_context(len(opening), lengths, finals, item.mode, is_global=is_global, reencodes=self._reencodes)
 
     def _first_tokens(self, ids: Int32s, labels: Int32s) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Where an answer begins: the response's first target, or each target that follows `answer_after`."""

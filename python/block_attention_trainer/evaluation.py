@@ -80,10 +80,7 @@ def greedy_answer(model: nn.Module, batch: Batch, ends: set[int], device: torch.
     batch = batch.to(device)
     prompt = int(batch.predictors[0]) + 1
     layout = batch.layout.__class__(
-        *(
-            x[:, :prompt]
-            for x in (batch.layout.sample, batch.layout.segment, batch.layout.is_final, batch.layout.position)
-        )
+        *(x[:, :prompt] for x in (batch.layout.sample, batch.layout.segment, batch.layout.kind, batch.layout.position))
     )
     out = model(input_ids=batch.input_ids[:, :prompt], position_ids=layout.position, layout=layout, use_cache=True)
     answer: list[int] = []

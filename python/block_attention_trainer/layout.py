@@ -1,14 +1,15 @@
 """What sees what in a row of tokens: the one representation that every attention path and the loss are made from.
 
 A token belongs to a sample, and within it to a segment. Query q sees key k if and only if both are of one sample, k
-stands at or before q in the row, and k is in q's segment, or q is in a final segment and k in one that is not final
-(arXiv:2409.15355v5, section 2). In block mode each local block is a segment that is not final, and the final block
-with its response is a final one. In full mode a sample is one final segment. Questions that share a context are
-several final segments after it, which do not see each other.
+stands at or before q in the row, and k is in q's segment, or q's segment is not local and k's is not final. In block
+mode each span of the prompt is a segment: a local one sees itself, a global one all before it, and the last one, with
+the response, is final (arXiv:2409.15355v5, section 2, is the case without global ones). In full mode a sample is one
+final segment. Questions that share a context are several final segments after it, which do not see each other.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
@@ -24,11 +25,19 @@ PADDING = -1
 """Sample and segment of a token that only fills a row. Such tokens see each other, so no softmax is over nothing."""
 
 
+class Kind(IntEnum):
+    """What a segment sees besides itself: a local one nothing, the others all before them that is not final."""
+
+    LOCAL = 0
+    GLOBAL = 1
+    FINAL = 2
+
+
 class Segment(NamedTuple):
     """A run of tokens of one sample that attends causally within itself."""
 
     length: int
-    is_final: bool
+    kind: Kind
     first_position: int
 
 
@@ -38,38 +47,41 @@ def shared_context(
     final_lengths: Sequence[int],
     mode: Mode,
     *,
+    is_global: Sequence[bool] | None = None,
     reencodes: bool = True,
 ) -> list[Segment]:
     """Segments of several questions over one context; one question is the common case.
 
     `num_opening` counts BOS and prefix: they belong to block 0, which is the final block where there is no other.
-    `final_lengths` count each final block with its response. Each question's positions go on where the context ends.
-    Without `reencodes`, the positions of each local block start at 0 (the paper's ablation of position re-encoding).
+    `is_global` says which spans of the context see all before them, default none. `final_lengths` count each final
+    block with its response. Each question's positions go on where the context ends. Without `reencodes`, the positions
+    of each local block start at 0 (the paper's ablation of position re-encoding).
 
     Raises ValueError for a final block without tokens, or for several questions without a context.
 
     >>> shared_context(1, [2], [3], "block")
-    [Segment(length=3, is_final=False, first_position=0), Segment(length=3, is_final=True, first_position=3)]
+    [Segment(length=3, kind=Kind.LOCAL, first_position=0), Segment(length=3, kind=Kind.FINAL, first_position=3)]
     """
     if not final_lengths or min(final_lengths) < 1:
         raise ValueError("Cannot lay out a sample: its final block has no tokens")
     if not context_lengths:
         if len(final_lengths) > 1:
             raise ValueError(f"Cannot lay out {len(final_lengths)} questions: they share no context")
-        return [Segment(num_opening + final_lengths[0], True, 0)]
+        return [Segment(num_opening + final_lengths[0], Kind.FINAL, 0)]
     blocks = [num_opening + context_lengths[0], *context_lengths[1:]]
     context = sum(blocks)
     if mode == "full":
         if len(final_lengths) == 1:
-            return [Segment(context + final_lengths[0], True, 0)]
-        blocks = [context]
+            return [Segment(context + final_lengths[0], Kind.FINAL, 0)]
+        blocks, is_global = [context], [True]
     segments: list[Segment] = []
     position = 0
-    for length in blocks:
+    for length, sees_all in zip(blocks, is_global or [False] * len(blocks), strict=True):
         if length > 0:
-            segments.append(Segment(length, False, position if reencodes or mode == "full" else 0))
+            kind = Kind.GLOBAL if sees_all else Kind.LOCAL
+            segments.append(Segment(length, kind, position if reencodes or sees_all else 0))
         position += length
-    return segments + [Segment(length, True, context) for length in final_lengths]
+    return segments + [Segment(length, Kind.FINAL, context) for length in final_lengths]
 
 
 class CausalBucket(NamedTuple):
@@ -80,7 +92,7 @@ class CausalBucket(NamedTuple):
 
 
 class ContextCall(NamedTuple):
-    """The final segments of one sample over its context, which stands before them: no mask, all keys are seen."""
+    """A global segment, or the final ones of a sample, over all that stands before it: no mask, all keys are seen."""
 
     first_key: int
     num_keys: int
@@ -91,7 +103,8 @@ class ContextCall(NamedTuple):
 class SegmentPlan:
     """How the `segments` path computes a batch: indices into its tokens, rows laid one after another.
 
-    Every segment attends causally to itself, in a bucket; final segments attend to their context besides, in a call.
+    Every segment attends causally to itself, in a bucket; those that are not local attend to what they see before them
+    besides, in a call.
     `index` lists the tokens of all buckets, padded; `place` says where each token stands in it.
     """
 
@@ -107,7 +120,7 @@ class Layout:
 
     sample: Tensor
     segment: Tensor
-    is_final: Tensor
+    kind: Tensor
     position: Tensor
 
     @classmethod
@@ -117,20 +130,20 @@ class Layout:
         shape = (len(rows), max(multiple, -(-longest // multiple) * multiple))
         sample = np.full(shape, PADDING, np.int32)
         segment = np.full(shape, PADDING, np.int32)
-        is_final = np.zeros(shape, np.bool_)
+        kind = np.full(shape, Kind.LOCAL, np.int8)
         position = np.zeros(shape, np.int64)
         for b, row in enumerate(rows):
             start = number = 0
             for s, segments in enumerate(row):
-                for length, final, first in segments:
+                for length, of_segment, first in segments:
                     end = start + length
                     sample[b, start:end] = s
                     segment[b, start:end] = number
-                    is_final[b, start:end] = final
+                    kind[b, start:end] = of_segment
                     position[b, start:end] = np.arange(first, first + length)
                     start, number = end, number + 1
             position[b, start:] = np.arange(shape[1] - start)
-        return cls(*(torch.from_numpy(x) for x in (sample, segment, is_final, position)))
+        return cls(*(torch.from_numpy(x) for x in (sample, segment, kind, position)))
 
     @property
     def shape(self) -> torch.Size:
@@ -140,14 +153,14 @@ class Layout:
         """The same on a device; what was made from it is made anew there."""
         if torch.device(device) == self.sample.device:
             return self
-        return Layout(*(x.to(device) for x in (self.sample, self.segment, self.is_final, self.position)))
+        return Layout(*(x.to(device) for x in (self.sample, self.segment, self.kind, self.position)))
 
     @cached_property
     def dense_mask(self) -> Tensor:
         """[B, 1, T queries, T keys] of bool, true where the query sees the key."""
         same_sample = self.sample[:, :, None] == self.sample[:, None, :]
         same_segment = self.segment[:, :, None] == self.segment[:, None, :]
-        over_context = self.is_final[:, :, None] & ~self.is_final[:, None, :]
+        over_context = (self.kind != Kind.LOCAL)[:, :, None] & (self.kind != Kind.FINAL)[:, None, :]
         length = self.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.sample.device).tril()
         return (same_sample & causal & (same_segment | over_context))[:, None]
@@ -205,40 +218,39 @@ def plan_segments(layout: Layout) -> SegmentPlan:
 
 def _runs(layout: Layout) -> dict[str, npt.NDArray[np.int64]]:
     """Start, length, sample and kind of each run of equal sample and segment, over all rows laid end to end."""
-    sample, segment, final = (x.cpu().numpy() for x in (layout.sample, layout.segment, layout.is_final))
+    sample, segment, kind = (x.cpu().numpy() for x in (layout.sample, layout.segment, layout.kind))
     row = np.broadcast_to(np.arange(sample.shape[0])[:, None], sample.shape).reshape(-1)
-    sample, segment, final = sample.reshape(-1), segment.reshape(-1), final.reshape(-1)
+    sample, segment, kind = sample.reshape(-1), segment.reshape(-1), kind.reshape(-1)
     changes = np.ones(len(row), np.bool_)
     changes[1:] = (row[1:] != row[:-1]) | (sample[1:] != sample[:-1]) | (segment[1:] != segment[:-1])
     start = np.flatnonzero(changes)
     keys = np.stack([row[start], sample[start], segment[start]], axis=1)
     if len(np.unique(keys, axis=0)) < len(start):
         raise ValueError("Cannot plan attention: the tokens of a segment are not one run")
-    owner = np.cumsum(np.concatenate([[True], np.any(keys[1:, :2] != keys[:-1, :2], axis=1)])) - 1
-    is_final = final[start]
-    has_local = np.zeros(owner[-1] + 1, np.bool_)
-    np.logical_or.at(has_local, owner, ~is_final)
     return {
         "start": start,
         "length": np.diff(np.append(start, len(row))),
-        "owner": owner,
-        "is_final": is_final,
-        "has_context": is_final & has_local[owner],
+        "owner": np.cumsum(np.concatenate([[True], np.any(keys[1:, :2] != keys[:-1, :2], axis=1)])) - 1,
+        "kind": kind[start],
     }
 
 
 def _context_calls(runs: dict[str, npt.NDArray[np.int64]]) -> list[ContextCall]:
-    """A call for each sample that has a context."""
+    """A call for each global segment that has a context, and one for the final segments of each sample that has one."""
     calls: list[ContextCall] = []
     borders = np.flatnonzero(np.append(True, np.diff(runs["owner"]) != 0))
     for first, end in zip(borders, np.append(borders[1:], len(runs["owner"])), strict=True):
-        asks = runs["has_context"][first:end]
-        if not asks.any():
-            continue
-        num_context = int(np.argmax(asks))
-        if not asks[num_context:].all():
+        kind, length = runs["kind"][first:end], runs["length"][first:end]
+        is_final = kind == Kind.FINAL
+        num_context = int(np.argmax(is_final)) if is_final.any() else len(kind)
+        if not is_final[num_context:].all():
             raise ValueError("Cannot plan attention: a sample's context does not stand before all its final segments")
-        lengths = runs["length"][first:end]
-        num_keys, num_queries = int(lengths[:num_context].sum()), int(lengths[num_context:].sum())
-        calls.append(ContextCall(int(runs["start"][first]), num_keys, num_queries))
+        num_keys = np.cumsum(length) - length
+        asks = [(i, int(length[i])) for i in np.flatnonzero(kind == Kind.GLOBAL).tolist()]
+        asks.append((num_context, int(length[num_context:].sum())))
+        calls += [
+            ContextCall(int(runs["start"][first]), int(num_keys[i]), num_queries)
+            for i, num_queries in asks
+            if i > 0 and num_queries > 0
+        ]
     return calls

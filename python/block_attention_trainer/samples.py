@@ -22,8 +22,11 @@ IGNORED = -100
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-COLUMNS = ("input_ids", "labels", "block_lengths", "modes", "sample_id")
+COLUMNS = ("input_ids", "labels", "modes", "sample_id")
+SPAN_COLUMNS = ("span_lengths", "is_global")
+"""In place of `block_lengths`, where others than the last may be global: a reader of blocks alone refuses the file."""
 
 
 class DataError(ValueError):
@@ -31,12 +34,13 @@ class DataError(ValueError):
 
 
 class Sample(NamedTuple):
-    """One prompt with its response: ids of both, unshifted labels, and the lengths of the prompt's blocks."""
+    """One prompt with its response: ids of both, unshifted labels, the prompt's blocks, and which of them see all."""
 
     sample_id: str
     input_ids: Int32s
     labels: Int32s
     block_lengths: Int32s
+    is_global: Bools
 
     @property
     def num_context(self) -> int:
@@ -65,12 +69,20 @@ class RowGroup:
     input_ids: Lists
     labels: Lists
     block_lengths: Lists
+    is_global: Lists
+    """Ones and zeros, one a block."""
     modes: list[list[str]]
     sample_ids: list[str]
     group_ids: list[str | None]
 
     def sample(self, i: int) -> Sample:
-        return Sample(self.sample_ids[i], self.input_ids.row(i), self.labels.row(i), self.block_lengths.row(i))
+        return Sample(
+            self.sample_ids[i],
+            self.input_ids.row(i),
+            self.labels.row(i),
+            self.block_lengths.row(i),
+            self.is_global.row(i).astype(np.bool_),
+        )
 
 
 class Limits(NamedTuple):
@@ -101,11 +113,12 @@ class SampleIndex:
 class SampleFiles:
     """Parquet files of samples, opened, with their row groups numbered through.
 
-    Raises DataError for a file that is none, lacks a column, or was cut with another tokenizer than the others.
+    Raises DataError for a file that is none, lacks a column, is of a later packing, or was cut with another tokenizer
+    than the others.
     """
 
     def __init__(self, paths: Sequence[Path], cached_row_groups: int = 16) -> None:
-        self._files: list[tuple[Path, Any, int, bool]] = []
+        self._files: list[tuple[Path, Any, int, list[str]]] = []
         self._cached: OrderedDict[int, RowGroup] = OrderedDict()
         self._cached_row_groups = cached_row_groups
         self.num_row_groups = 0
@@ -113,17 +126,23 @@ class SampleFiles:
         for path in paths:
             file = _open(path)
             schema = file.schema_arrow
-            for name in COLUMNS:
+            has_spans = any(name in schema.names for name in SPAN_COLUMNS)
+            columns = [*COLUMNS, *(SPAN_COLUMNS if has_spans else ("block_lengths",))]
+            for name in columns:
                 if name not in schema.names:
                     raise DataError(f'Cannot read "{path}": it has no column "{name}"')
             metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if k != b"ARROW:schema"}
+            packing = metadata.get("block_attention_packing")
+            if packing not in (None, "1", "2"):
+                raise DataError(f'Cannot read "{path}": its packing is of version "{packing}", wanted "1" or "2"')
             digest, other = metadata.get("tokenizer_digest"), self.metadata.get("tokenizer_digest")
             if self._files and digest != other:
                 raise DataError(
                     f'Cannot read "{path}": it was cut with tokenizer "{digest}", "{self._files[0][0]}" with "{other}"'
                 )
             self.metadata = self.metadata or metadata
-            self._files.append((path, file, self.num_row_groups, "group_id" in schema.names))
+            columns += ["group_id"] if "group_id" in schema.names else []
+            self._files.append((path, file, self.num_row_groups, columns))
             self.num_row_groups += file.num_row_groups
 
     def read(self, number: int) -> RowGroup:
@@ -174,26 +193,33 @@ class SampleFiles:
         )
 
     def _decode(self, number: int) -> RowGroup:
-        path, file, first, has_groups = next(f for f in reversed(self._files) if f[2] <= number)
-        names = [*COLUMNS, "group_id"] if has_groups else list(COLUMNS)
+        path, file, first, names = next(f for f in reversed(self._files) if f[2] <= number)
         try:
             table = file.read_row_group(number - first, columns=names)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f'Cannot read "{path}": row group {number - first}: {_one_line(error)}') from error
+        lengths = _lists(path, table, "block_lengths" if "block_lengths" in names else "span_lengths")
+        if "is_global" in names:
+            is_global = _lists(path, table, "is_global")
+        else:
+            is_global = lengths._replace(values=np.zeros_like(lengths.values))
+            is_global.values[lengths.offsets[1:][lengths.lengths() > 0] - 1] = 1
         return RowGroup(
             path,
             _lists(path, table, "input_ids"),
             _lists(path, table, "labels"),
-            _lists(path, table, "block_lengths"),
+            lengths,
+            is_global,
             [modes or [] for modes in table.column("modes").to_pylist()],
             [str(x) for x in table.column("sample_id").to_pylist()],
-            table.column("group_id").to_pylist() if has_groups else [None] * table.num_rows,
+            table.column("group_id").to_pylist() if "group_id" in names else [None] * table.num_rows,
         )
 
 
 def check(rows: RowGroup, limits: Limits) -> None:
     """Raises DataError for the first sample that cannot be trained on."""
     num_blocks, lengths = rows.block_lengths.lengths(), rows.input_ids.lengths()
+    num_kinds = rows.is_global.lengths()
     prompts = _sums(rows.block_lengths)
     num_targets = _sums(rows.labels._replace(values=(rows.labels.values != IGNORED).astype(np.int32)))
     least, most = _extremes(rows.input_ids)
@@ -213,6 +239,10 @@ def check(rows: RowGroup, limits: Limits) -> None:
             bad(f"a block has {least_block[i]} tokens")
         if rows.block_lengths.row(i)[-1] == 0:
             bad("its final block has no tokens")
+        if num_kinds[i] != num_blocks[i]:
+            bad(f"it has {num_kinds[i]} values of is_global for {num_blocks[i]} spans")
+        if not rows.is_global.row(i)[-1]:
+            bad("its last span is not global")
         if prompt > length:
             bad(f"its blocks hold {prompt} tokens, it has {length}")
         if prompt == length:
@@ -250,8 +280,9 @@ def _lists(path: Path, table: Any, name: str) -> Lists:
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
     kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
-        raise DataError(f'Cannot read "{path}": column "{name}" is {kind}, wanted a list of integers')
+    is_kind, wanted = (pa.types.is_boolean, "booleans") if name == "is_global" else (pa.types.is_integer, "integers")
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not is_kind(kind.value_type):
+        raise DataError(f'Cannot read "{path}": column "{name}" is {kind}, wanted a list of {wanted}')
     if column.null_count or column.flatten().null_count:
         raise DataError(f'Cannot read "{path}": column "{name}" has nulls')
     values = column.values.to_numpy(zero_copy_only=False)
@@ -287,6 +318,7 @@ def _groups(rows: RowGroup) -> Int64s:
             continue
         sample = rows.sample(i)
         digest = hashlib.blake2b(sample.block_lengths[:-1].tobytes(), digest_size=16)
+        digest.update(sample.is_global[:-1].tobytes())
         digest.update(sample.input_ids[: sample.num_context].tobytes())
         number, context, first = known.setdefault(group, (len(known), digest.digest(), sample.sample_id))
         if context != digest.digest():

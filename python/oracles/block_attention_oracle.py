@@ -5,8 +5,9 @@ the paper defines them (arXiv:2409.15355v5, section 2). Nothing is cached, moved
 
     python block_attention_oracle.py --model FOLDER --cases cases.json --out results.json
 
-cases.json: {"cases": [{"name", "mode": "block" | "full", "positionReencoding": bool,
-"blockTokenIds": [[int]], "continuationTokenIds": [int]}]}, the last block being the final block.
+cases.json: {"cases": [{"name", "mode": "block" | "full", "positionReencoding": bool, "blockTokenIds": [[int]],
+"isGlobal"?: [bool], "continuationTokenIds": [int]}]}. isGlobal says which blocks see all before them, by default the
+last alone, the final block.
 results.json: {"versions", "cases": [{"name", "logprobs": [float], "top": [[[id, logprob], five of them]]}]}.
 """
 
@@ -17,15 +18,15 @@ import torch
 import transformers
 
 
-def visible(block_of_row: list[int], final_block: int, mode: str) -> torch.Tensor:
+def visible(block_of_row: list[int], is_global: list[bool], mode: str) -> torch.Tensor:
     """Which column (key) each row (query) sees: [N, N] of bool.
 
-    Causal always. In block mode a row of an earlier block sees its own block only; the final block, and the
-    continuation with it, sees everything. For blocks of 1 and 2 tokens and a final one of 1: 1000 / 0100 / 0110 / 1111.
+    Causal always. In block mode a row of a local block sees its own block only; a global one, such as the final block
+    with the continuation, sees everything. For blocks of 1 and 2 tokens and a final one of 1: 1000 / 0100 / 0110 / 1111.
     """
     cells = [
         [
-            column <= row and (mode == "full" or block in (final_block, block_of_row[column]))
+            column <= row and (mode == "full" or is_global[block] or block == block_of_row[column])
             for column in range(len(block_of_row))
         ]
         for row, block in enumerate(block_of_row)
@@ -33,26 +34,26 @@ def visible(block_of_row: list[int], final_block: int, mode: str) -> torch.Tenso
     return torch.tensor(cells, dtype=torch.bool)
 
 
-def positions(block_of_row: list[int], final_block: int, mode: str, reencoding: bool) -> list[int]:
-    """Places 0 to N - 1; without re-encoding each earlier block counts from 0, and the final block keeps its place."""
+def positions(block_of_row: list[int], is_global: list[bool], mode: str, reencoding: bool) -> list[int]:
+    """Places 0 to N - 1; without re-encoding each local block counts from 0, and global ones keep their places."""
     if mode == "full" or reencoding:
         return list(range(len(block_of_row)))
     first_row: dict[int, int] = {}
     for row, block in enumerate(block_of_row):
         first_row.setdefault(block, row)
-    return [row if block == final_block else row - first_row[block] for row, block in enumerate(block_of_row)]
+    return [row if is_global[block] else row - first_row[block] for row, block in enumerate(block_of_row)]
 
 
 def score(model: transformers.PreTrainedModel, case: dict) -> dict:
     """The log-probability of each continuation token given all before it, and the five likeliest at each step."""
     blocks, continuation = case["blockTokenIds"], case["continuationTokenIds"]
-    final_block = len(blocks) - 1
+    is_global = case.get("isGlobal") or [False] * (len(blocks) - 1) + [True]
     rows = [*blocks[:-1], [*blocks[-1], *continuation]]
     ids = [token for block in rows for token in block]
     block_of_row = [index for index, block in enumerate(rows) for _ in block]
 
-    seen = visible(block_of_row, final_block, case["mode"])
-    places = positions(block_of_row, final_block, case["mode"], case["positionReencoding"])
+    seen = visible(block_of_row, is_global, case["mode"])
+    places = positions(block_of_row, is_global, case["mode"], case["positionReencoding"])
     # Added to the scores before the softmax; one mask for the batch's single prompt and all heads.
     mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
     with torch.no_grad():
@@ -81,7 +82,7 @@ def check_mask_is_used(model: transformers.PreTrainedModel) -> None:
     logits = []
     for other in (3, 4):
         ids = [other, 5, 6, 7, 8, 9]
-        mask = torch.where(visible([0, 0, 1, 1, 1, 2], 2, "block"), 0.0, torch.finfo(torch.float32).min)
+        mask = torch.where(visible([0, 0, 1, 1, 1, 2], [False, False, True], "block"), 0.0, torch.finfo(torch.float32).min)
         with torch.no_grad():
             logits.append(model(input_ids=torch.tensor([ids]), attention_mask=mask[None, None], use_cache=False).logits[0])
     if not torch.equal(logits[0][2:5], logits[1][2:5]) or torch.equal(logits[0][5], logits[1][5]):

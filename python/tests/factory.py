@@ -14,11 +14,13 @@ VOCAB_SIZE = 64
 
 
 def sample(sample_id: str, blocks: Sequence[Sequence[int]], response: Sequence[int], **fields: Any) -> dict[str, Any]:
+    """A row; with `is_global` among the fields, of a file of spans."""
     prompt = [i for block in blocks for i in block]
+    lengths = "span_lengths" if "is_global" in fields else "block_lengths"
     return {
         "input_ids": [*prompt, *response],
         "labels": [-100] * len(prompt) + list(response),
-        "block_lengths": [len(block) for block in blocks],
+        lengths: [len(block) for block in blocks],
         "modes": ["block", "full"],
         "sample_id": sample_id,
         "group_id": None,
@@ -26,8 +28,8 @@ def sample(sample_id: str, blocks: Sequence[Sequence[int]], response: Sequence[i
     }
 
 
-def random_samples(seed: int, count: int, group_size: int = 1) -> list[dict[str, Any]]:
-    """Samples of 1 to 4 local blocks; `group_size` samples in a row share a context."""
+def random_samples(seed: int, count: int, group_size: int = 1, spans: bool = False) -> list[dict[str, Any]]:
+    """Samples of 1 to 4 blocks, local or, of spans, of either kind; `group_size` samples in a row share a context."""
     rng = np.random.default_rng(seed)
 
     def ids(least: int, most: int) -> list[int]:
@@ -37,17 +39,21 @@ def random_samples(seed: int, count: int, group_size: int = 1) -> list[dict[str,
     while len(samples) < count:
         context = [ids(1, 9) for _ in range(int(rng.integers(1, 5)))]
         group = f"g{len(samples)}" if group_size > 1 else None
+        kinds = {"is_global": [*(bool(x) for x in rng.integers(0, 2, len(context))), True]} if spans else {}
         for _ in range(min(group_size, count - len(samples))):
-            samples.append(sample(f"s{len(samples)}", [*context, ids(1, 6)], ids(1, 5), group_id=group))
+            samples.append(sample(f"s{len(samples)}", [*context, ids(1, 6)], ids(1, 5), group_id=group, **kinds))
     return samples
 
 
 def write(path: Path, samples: Sequence[dict[str, Any]], row_group_size: int = 8, **metadata: str) -> Path:
+    ints = pa.list_(pa.int32())
+    has_spans = any("is_global" in sample for sample in samples)
+    lengths = {"span_lengths": ints, "is_global": pa.list_(pa.bool_())} if has_spans else {"block_lengths": ints}
     schema = pa.schema(
         [
-            ("input_ids", pa.list_(pa.int32())),
-            ("labels", pa.list_(pa.int32())),
-            ("block_lengths", pa.list_(pa.int32())),
+            ("input_ids", ints),
+            ("labels", ints),
+            *lengths.items(),
             ("modes", pa.list_(pa.string())),
             ("sample_id", pa.string()),
             ("group_id", pa.string()),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import create_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from block_attention_trainer.attention import Attention, attend, block_mask, mask_by_cells
 from block_attention_trainer.layout import Layout, Mode, Segment, shared_context
@@ -22,7 +23,8 @@ def random_row(rng: np.random.Generator, num_samples: int) -> list[list[Segment]
         context = [int(n) for n in rng.integers(0, 9, rng.integers(0, 5))]
         num_questions = int(rng.integers(1, 4)) if sum(context) else 1
         finals = [int(n) for n in rng.integers(1, 7, num_questions)]
-        row.append(shared_context(int(rng.integers(0, 3)), context, finals, mode))
+        is_global = [bool(x) for x in rng.integers(0, 2, len(context))]
+        row.append(shared_context(int(rng.integers(0, 3)), context, finals, mode, is_global=is_global))
     return row
 
 
@@ -43,6 +45,46 @@ def test_layout_of_rows_gives_the_masks_of_the_paper() -> None:
     layout = Layout.of_rows([[shared_context(0, [1, 2], [1], "block")]])
     assert layout.dense_mask[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1]]
     assert layout.position.tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_way_of_attending_follows_the_spans(seed: int) -> None:
+    """Against the rule said of spans, without a layout: who sees whom, and where each token stands."""
+    rng = np.random.default_rng(seed)
+    num_spans, num_questions = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+    spans = [(bool(rng.integers(0, 2)), int(n)) for n in rng.integers(1, 6, num_spans)]
+    finals = [int(n) for n in rng.integers(1, 6, num_questions)]
+    opening = int(rng.integers(0, 3))
+    is_global, lengths = [list(x) for x in zip(*spans, strict=True)]
+    segments = shared_context(opening, lengths, finals, "block", is_global=is_global)
+    layout = Layout.of_rows([[segments]])
+    # Of each token: its span, whether that sees all before it, and whose it is: a question's, or all questions' (-1).
+    tokens = [(s, kind, -1) for s, (kind, n) in enumerate(spans) for _ in range(n + (opening if s == 0 else 0))]
+    context = len(tokens)
+    tokens += [(num_spans + i, True, i) for i, n in enumerate(finals) for _ in range(n)]
+    places = [*range(context), *(context + place for n in finals for place in range(n))]
+    expected = torch.tensor(
+        [
+            [
+                k <= q and (span == other or (sees_all and asked in (-1, question)))
+                for k, (other, _, asked) in enumerate(tokens)
+            ]
+            for q, (span, sees_all, question) in enumerate(tokens)
+        ]
+    )
+    assert torch.equal(layout.dense_mask[0, 0], expected)
+    flex = create_mask(block_mask(layout).mask_mod, 1, 1, len(tokens), len(tokens), device="cpu")
+    assert torch.equal(flex[0, 0], expected)
+    assert layout.position[0].tolist() == places
+    q, k, v = (x.detach() for x in random_qkv(layout, 4, 2, seed))
+    by_mask = scaled_dot_product_attention(q, k, v, attn_mask=expected, enable_gqa=True)
+    assert (attend("segments", q, k, v, layout) - by_mask).abs().max() < BOUND
+
+
+def test_a_global_span_sees_earlier_local_ones_and_a_local_one_sees_no_global_one() -> None:
+    spans = shared_context(0, [1, 1, 1], [1], "block", is_global=[False, True, False])
+    layout = Layout.of_rows([[spans]])
+    assert layout.dense_mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1]]
 
 
 def test_layout_of_rows_restarts_positions_for_each_sample_and_each_question() -> None:

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models")
     word_tokenizer(path / "tokenizer", bos=True)
     write(path / "train.parquet", random_samples(1, 12, group_size=3))
+    write(path / "spans.parquet", random_samples(1, 12, group_size=3, spans=True))
     return path
 
 
@@ -48,8 +49,8 @@ def model_of(folder: Path, kind: str, attention: Attention, **architecture: Any)
     return load_model(settings, attention, lora=None, dtype=torch.float32, tokenizer=tokenizer)
 
 
-def collator(folder: Path) -> Collator:
-    files = SampleFiles([folder / "train.parquet"])
+def collator(folder: Path, name: str = "train") -> Collator:
+    files = SampleFiles([folder / f"{name}.parquet"])
     return Collator(files, files.index(Limits(VOCAB_SIZE, 99, OPENING.lengths())), OPENING)
 
 
@@ -76,10 +77,11 @@ def assert_equal(one: tuple[float, dict[str, Tensor]], two: tuple[float, dict[st
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["dense", "segments"])
+@pytest.mark.parametrize("name", ["train", "spans"])
 def test_packed_rows_give_the_loss_and_gradients_of_single_samples_by_cells(
-    folder: Path, kind: str, attention: Attention
+    folder: Path, kind: str, attention: Attention, name: str
 ) -> None:
-    collate = collator(folder)
+    collate = collator(folder, name)
     expected = loss_and_gradients(model_of(folder, kind, "cells"), [collate(row) for row in UNPACKED])
     assert_equal(loss_and_gradients(model_of(folder, kind, attention), [collate(PACKED)]), expected)
 

@@ -85,6 +85,26 @@ def test_collator_lays_out_opening_context_and_questions(tmp_path: Path) -> None
     assert batch.num_tokens == 17
 
 
+def test_collator_lays_out_global_spans_of_a_shared_context(tmp_path: Path) -> None:
+    """A question, its answer and a later passage, then two questions over them; in a run beside a file of blocks."""
+    kinds = {"is_global": [False, True, False, True], "group_id": "g"}
+    context = [[11], [12, 13], [14]]
+    spans = [sample("a", [*context, [15]], [16], **kinds), sample("b", [*context, [17, 18]], [19], **kinds)]
+    paths = [
+        write(tmp_path / "blocks", [sample("c", [[11], [12]], [13])]),
+        write(tmp_path / "spans", spans, block_attention_packing="2"),
+    ]
+    files = SampleFiles(paths)
+    batch = Collator(files, index_of(files), OPENING)((Item("block", (1, 2), 12), Item("block", (0,), 6)))
+    assert batch.input_ids.tolist() == [[0, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 0, 7, 8, 11, 12, 13]]
+    assert batch.layout.position.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9, 0, 1, 2, 3, 4, 5]]
+    assert batch.layout.segment.tolist() == [[0] * 4 + [1] * 2 + [2] + [3] * 2 + [4] * 3 + [5] * 4 + [6] * 2]
+    assert batch.layout.kind.tolist() == [[0] * 4 + [1] * 2 + [0] + [2] * 5 + [0] * 4 + [2] * 2]
+    assert batch.targets.tolist() == [16, 19, 13]
+    kept = Collator(files, index_of(files), OPENING, reencodes=False)((Item("block", (1,), 9),))
+    assert kept.layout.position.tolist() == [[0, 1, 2, 3, 4, 5, 0, 7, 8]], "a global span keeps its place"
+
+
 def test_collator_never_adds_bos_twice(tmp_path: Path) -> None:
     files = SampleFiles([write(tmp_path / "a", [sample("a", [[0, 11], [13]], [14])])])
     batch = Collator(files, index_of(files), Opening(bos=0, prefix=()))((Item("full", (0,), 4),))

@@ -35,8 +35,30 @@ def test_index_names_the_sample_and_what_is_wrong(tmp_path: Path, fields: dict[s
         SampleFiles([path]).index(LIMITS)
 
 
-def test_index_refuses_a_group_whose_contexts_differ(tmp_path: Path) -> None:
-    samples = [{**GOOD, "group_id": "g"}, sample("other", [[1, 9], [3]], [4], group_id="g")]
+@pytest.mark.parametrize(
+    ("is_global", "message"),
+    [
+        ([True], "it has 1 values of is_global for 2 spans"),
+        ([False, True, True], "it has 3 values of is_global for 2 spans"),
+        ([True, False], "its last span is not global"),
+    ],
+)
+def test_index_checks_the_kinds_of_spans(tmp_path: Path, is_global: list[bool], message: str) -> None:
+    bad = sample("bad", [[1, 2], [3]], [4, 5], is_global=is_global)
+    path = write(tmp_path / "train.parquet", [bad])
+    with pytest.raises(DataError, match=f'^Cannot train on sample "bad" of ".*train.parquet": {message}'):
+        SampleFiles([path]).index(LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kinds"), [([1, 9], {}), ([1, 2], {"is_global": [True, True]})], ids=["tokens", "kinds of spans"]
+)
+def test_index_refuses_a_group_whose_contexts_differ(tmp_path: Path, ids: list[int], kinds: dict[str, Any]) -> None:
+    first = {"is_global": [False, True]} if kinds else {}
+    samples = [
+        sample("good", [[1, 2], [3]], [4, 5], group_id="g", **first),
+        sample("other", [ids, [3]], [4], group_id="g", **kinds),
+    ]
     with pytest.raises(DataError, match='it is in group "g", but its blocks before the last are not those of "good"'):
         SampleFiles([write(tmp_path / "a.parquet", samples)]).index(LIMITS)
 
@@ -53,6 +75,15 @@ def test_sample_files_refuse_what_is_no_parquet_and_what_lacks_a_column(tmp_path
     pq.write_table(pa.table({"input_ids": [[1]]}), tmp_path / "half.parquet")
     with pytest.raises(DataError, match='it has no column "labels"'):
         SampleFiles([tmp_path / "half.parquet"])
+    spans = pq.read_table(write(tmp_path / "spans.parquet", [sample("a", [[1]], [2], is_global=[True])]))
+    pq.write_table(spans.drop_columns("is_global"), tmp_path / "lengths.parquet")
+    with pytest.raises(DataError, match='it has no column "is_global"'):
+        SampleFiles([tmp_path / "lengths.parquet"])
+    pq.write_table(spans.drop_columns("span_lengths"), tmp_path / "kinds.parquet")
+    with pytest.raises(DataError, match='it has no column "span_lengths"'):
+        SampleFiles([tmp_path / "kinds.parquet"])
+    with pytest.raises(DataError, match='its packing is of version "3", wanted "1" or "2"'):
+        SampleFiles([write(tmp_path / "later.parquet", [GOOD], block_attention_packing="3")])
 
 
 def test_sample_files_refuse_files_of_two_tokenizers(tmp_path: Path) -> None:

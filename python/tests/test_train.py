@@ -1,20 +1,25 @@
 """Whole runs of models of a few thousand weights."""
 
 import json
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from factory import ARCHITECTURE, run_settings
+from factory import ARCHITECTURE, random_samples, run_settings, write
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from block_attention_trainer.checkpoints import UNFINISHED, publish
+from block_attention_trainer.layout import MODES
 from block_attention_trainer.models import ModelError
 from block_attention_trainer.settings import SettingsError, parse_settings
 from block_attention_trainer.train import train
@@ -157,6 +162,56 @@ def test_evaluation_shows_both_modes_and_their_difference(tmp_path: Path, capsys
     assert {"block_token_accuracy", "full_first_token_accuracy", "block_answer_accuracy"} <= m.keys()
     assert evaluations[-1]["metrics"]["block_loss"] != evaluations[0]["metrics"]["block_loss"]
     assert len([e for e in events if e["event"] == "answer"]) == 12
+
+
+def test_training_on_spans_learns_and_its_loss_is_the_oracles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_settings(tmp_path)
+    samples = random_samples(3, 24, group_size=2, spans=True)
+    path = str(write(tmp_path / "spans.parquet", samples, block_attention_packing="2"))
+    settings = run_settings(
+        tmp_path,
+        data={"train": [path], "evaluation": [path]},
+        training={"steps": 40},
+        evaluation={"at_start": True},
+        export={"dtype": "float32"},
+    )
+    first, last = (e["metrics"] for e in run(capsys, settings) if e["event"] == "evaluation")
+    assert last["block_loss"] < first["block_loss"] / 2
+
+    oracle = runpy.run_path(str(ROOT / "oracles" / "block_attention_oracle.py"))
+    folder = tmp_path / "runs" / "run" / "export"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def loss(mode: str) -> float:
+        logprobs: list[float] = []
+        for row in samples:
+            ends = np.cumsum([0, *row["span_lengths"]])
+            blocks = [row["input_ids"][start:end] for start, end in pairwise(ends)]
+            blocks[0] = [0, *([7, 8] if mode == "block" else []), *blocks[0]]
+            case = {"name": row["sample_id"], "mode": mode, "positionReencoding": True, "blockTokenIds": blocks}
+            case |= {"isGlobal": row["is_global"], "continuationTokenIds": row["input_ids"][ends[-1] :]}
+            logprobs += oracle["score"](model, case)["logprobs"]
+        return -sum(logprobs) / len(logprobs)
+
+    for mode in MODES:
+        assert abs(last[f"{mode}_loss"] - loss(mode)) < 1e-5
+
+    # A wrong mask is far from it: earlier global spans without the local ones, local spans with the global ones.
+    visible = oracle["visible"]
+
+    def blind(span: list[int], is_global: list[bool], mode: str) -> Tensor:
+        passed_over = [[is_global[q] and q != span[-1] and not is_global[k] for k in span] for q in span]
+        return visible(span, is_global, mode) & ~torch.tensor(passed_over)
+
+    def leaking(span: list[int], is_global: list[bool], mode: str) -> Tensor:
+        added = [[k < q and is_global[k] for k in span] for q in span]
+        return visible(span, is_global, mode) | torch.tensor(added)
+
+    for wrong in (blind, leaking):
+        oracle["score"].__globals__["visible"] = wrong
+        assert abs(last["block_loss"] - loss("block")) > 1e-2
 
 
 def test_training_learns_and_the_answers_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
