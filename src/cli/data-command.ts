@@ -48,6 +48,13 @@ export function templateFlag(fallback: TemplateName) {
   return flag("<name>", about, oneOfTexts(["own", "tulu"] as const));
 }
 
+export const conversationsFlag = flag(
+  "<how>",
+  "how conversations are cut: rule: all before the last user message is local, as in the paper; spans: earlier " +
+    "questions and answers see all before them, as they are served (default: rule)",
+  oneOfTexts(["rule", "spans"] as const),
+);
+
 /** What cutting and tokenizing samples goes by, beside the model. */
 export function cuttingFlags(template: TemplateName) {
   return {

@@ -17,7 +17,16 @@ import { UsageError } from "../files/usage-error.js";
 import { checkModelFolder } from "../train/check-run.js";
 import { PythonEmbedder } from "../train/text-embedder.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, operand, toggle } from "./command.js";
-import { inputFlag, inputsFlag, outputFlag, prepareData, tellRows, templateFlag, workersFlag } from "./data-command.js";
+import {
+  conversationsFlag,
+  inputFlag,
+  inputsFlag,
+  outputFlag,
+  prepareData,
+  tellRows,
+  templateFlag,
+  workersFlag,
+} from "./data-command.js";
 import { mergeCommand, mixCommand, sampleCommand } from "./data-rows.js";
 import { engineFlag, forceFlag } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
@@ -255,6 +264,7 @@ const inspectFlags = {
   row: flag("<n>", "which row, from 1 on (default: 1)", wholeNumber(1, maxCount)),
   model: engineFlag("model"),
   template: templateFlag("own"),
+  conversations: conversationsFlag,
   json: toggle("one line of JSON for each sample"),
 };
 
@@ -276,6 +286,7 @@ async function runInspect(flags: FlagsOf<typeof inspectFlags>, terminal: Termina
     row: flags.row ?? 1,
     model: flags.model ?? embeddedModelPath(),
     template: flags.template ?? "own",
+    conversations: flags.conversations,
     signal: terminal.signal,
   });
   for (const sample of samples) {

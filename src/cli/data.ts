@@ -13,6 +13,7 @@ import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./com
 import {
   aProbability,
   badLines,
+  conversationsFlag,
   cuttingFlags,
   cuttingSettings,
   inputsFlag,
@@ -32,6 +33,7 @@ const packFlags = {
   output: outputFlag("the Parquet file to write"),
   force: forceFlag,
   ...cuttingFlags("own"),
+  conversations: conversationsFlag,
   respell: flag(
     "<p>",
     "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
@@ -60,6 +62,7 @@ async function runPack(flags: FlagsOf<typeof packFlags>, terminal: Terminal): Pr
   const bar = new ProgressBar(terminal, "Packing rows");
   const report = await packTrainingData({
     ...cuttingSettings(flags, "own"),
+    conversations: flags.conversations,
     respelledShare: flags.respell,
     inputs: input,
     output,

@@ -2,7 +2,7 @@ import type { Terminal } from "./terminal.js";
 
 /** A stretch of text that is painted in one colour, under a head. */
 export interface PaintedPart {
-  readonly kind: "local" | "final" | "response";
+  readonly kind: "local" | "global" | "final" | "response";
   readonly text: string;
   readonly tokens: number;
 }
@@ -10,7 +10,7 @@ export interface PaintedPart {
 /** Blocks in turning colours, each under its name and number of tokens, then their sum. Lines end in a newline. */
 export function paintBlocks(parts: readonly PaintedPart[], { colors }: Pick<Terminal, "colors">): string {
   const inks = [colors.cyan, colors.green, colors.yellow, colors.magenta, colors.blue];
-  const names = { final: "final block", response: "response" };
+  const names = { global: "global block", final: "final block", response: "response" };
   const painted = parts.map(({ kind, text, tokens }, i) => {
     const ink = kind === "local" ? (inks[i % inks.length] as (text: string) => string) : colors.bold;
     const name = kind === "local" ? `block ${i + 1}` : names[kind];

@@ -16,6 +16,17 @@ const signal = new AbortController().signal;
 const inspect = (name: string, more: Partial<InspectOptions> = {}) =>
   inspectRow({ path: at(name), row: 1, model, template: "own", signal, ...more });
 
+const packing = {
+  model,
+  template: "own",
+  prefix: undefined,
+  maxTokens: 4096,
+  singleProbability: 1,
+  seed: "1",
+  numWorkers: 0,
+  signal,
+} as const;
+
 const documents = [
   { title: "Ada", text: "Ada was born in Oslo.", score: 2.5 },
   { title: "Oslo", text: "A city.", score: 1 },
@@ -43,18 +54,7 @@ test("inspectRow(): a RAG line, the training line and the packed row of it are t
   expect(train).toMatchObject({ format: "train", id: "x", notes: ["trained in block and full mode"] });
   expect(train?.parts).toEqual(shown?.parts);
 
-  await packTrainingData({
-    model,
-    inputs: [at("train.jsonl")],
-    output: at("packed.parquet"),
-    template: "own",
-    prefix: undefined,
-    maxTokens: 4096,
-    singleProbability: 1,
-    seed: "1",
-    numWorkers: 0,
-    signal,
-  });
+  await packTrainingData({ ...packing, inputs: [at("train.jsonl")], output: at("packed.parquet") });
   const [packed] = await inspect("packed.parquet");
   expect(packed).toMatchObject({ format: "packed", id: "x", notes: ["trained in block and full mode"] });
   const texts = packed?.parts.map(({ text }) => text) ?? [];
@@ -85,6 +85,44 @@ test("inspectRow(): a conversation has a sample for each answer", async () => {
     "Two?\n<|assistant|>\n",
     "First.<|end_of_text|>\n",
   ]);
+});
+
+test("inspectRow(), packTrainingData(): a conversation in spans, cut and packed; another turn changes no block", async () => {
+  const messages = [
+    { role: "system", content: "Be\n\nbrief." },
+    { role: "user", content: "One?" },
+    { role: "assistant", content: "First." },
+    { role: "system", content: "It rained." },
+    { role: "user", content: "Two?" },
+    { role: "assistant", content: "Second." },
+  ];
+  writeFileSync(at("spans.jsonl"), `${JSON.stringify({ id: "c", messages })}\n`);
+  const [first, second] = await inspect("spans.jsonl", { template: "tulu", conversations: "spans" });
+  expect(second?.parts.map(({ kind, text }) => [kind, text])).toEqual([
+    ["local", "<|system|>\nBe\n\nbrief.\n"],
+    ["global", "<|user|>\nOne?\n<|assistant|>\n"],
+    ["global", "First."],
+    ["global", "<|end_of_text|>\n<|system|>\n"],
+    ["local", "It rained."],
+    ["final", "\n<|user|>\nTwo?\n<|assistant|>\n"],
+    ["response", "Second.<|end_of_text|>\n"],
+  ]);
+  expect(first?.parts.slice(0, 2).map(({ text }) => text)).toEqual(second?.parts.slice(0, 2).map(({ text }) => text));
+
+  const spans = { ...packing, template: "tulu", conversations: "spans" } as const;
+  await packTrainingData({ ...spans, inputs: [at("spans.jsonl")], output: at("spans.parquet") });
+  const packed = [await inspect("spans.parquet"), await inspect("spans.parquet", { row: 2 })].flat();
+  expect(packed.map(({ id, parts }) => [id, ...parts.map(({ kind }) => kind)])).toEqual([
+    ["c#2", "local", "final", "response"],
+    ["c#5", "local", "global", "local", "final", "response"],
+  ]);
+  // Global blocks side by side are one span; each is tokenized alone.
+  const tokens = second?.parts.map((part) => part.tokens) ?? [];
+  expect(packed[1]?.parts[1]).toEqual({
+    kind: "global",
+    text: "<|user|>\nOne?\n<|assistant|>\nFirst.<|end_of_text|>\n<|system|>\n",
+    tokens: (tokens[1] ?? 0) + (tokens[2] ?? 0) + (tokens[3] ?? 0),
+  });
 });
 
 test("inspectRow(): tells what is wrong with a file or a row", async () => {

@@ -8,11 +8,11 @@ import { openDatabase } from "./duckdb.js";
 import { type ModelPrompt, modelPrompt } from "./rag/model-prompt.js";
 import { parseRagRow } from "./rag/rag-row.js";
 import { readRows } from "./rows.js";
-import { trainingSamples } from "./training-sample.js";
+import { type SampleOptions, trainingSamples } from "./training-sample.js";
 
 /** A stretch of a sample: a block of its prompt, or its response. */
 export interface InspectedPart {
-  readonly kind: "local" | "final" | "response";
+  readonly kind: "local" | "global" | "final" | "response";
   readonly text: string;
   readonly tokens: number;
 }
@@ -33,6 +33,7 @@ export interface InspectOptions {
   /** A model folder, a tokenizer folder or a .gguf file: what cuts and counts. */
   readonly model: string;
   readonly template: "own" | "tulu";
+  readonly conversations?: SampleOptions["conversations"];
   readonly signal: AbortSignal;
 }
 
@@ -43,7 +44,7 @@ export interface InspectOptions {
  * @throws Error if the file cannot be read, ends before the row, or the row is none of these; the signal's reason.
  */
 export async function inspectRow(options: InspectOptions): Promise<InspectedSample[]> {
-  const { path, model, template } = options;
+  const { path, model, template, conversations } = options;
   const { where, value } = await rowOf(options);
   const prompt = await modelPrompt(model, template);
   try {
@@ -52,7 +53,7 @@ export async function inspectRow(options: InspectOptions): Promise<InspectedSamp
       return [packedSample(value, prompt.tokenizer, digest)];
     }
     if (Object.hasOwn(value, "question") && Object.hasOwn(value, "documents")) return [ragSample(value, where, prompt)];
-    return trainSamples(value, where, prompt);
+    return trainSamples(value, where, prompt, conversations);
   } catch (error) {
     throw new Error(`Cannot show ${where}: ${(error as Error).message}`, { cause: error });
   }
@@ -95,9 +96,14 @@ function ragSample(value: JsonObject, where: string, { tokenizer, rag }: ModelPr
   };
 }
 
-function trainSamples(value: JsonObject, where: string, { tokenizer, rag }: ModelPrompt): InspectedSample[] {
+function trainSamples(
+  value: JsonObject,
+  where: string,
+  { tokenizer, rag: { template } }: ModelPrompt,
+  conversations: SampleOptions["conversations"],
+): InspectedSample[] {
   // Every single message is shown as it would be in block mode.
-  const outcomes = trainingSamples(value, where, { template: rag.template, seed: "", singleProbability: 1 });
+  const outcomes = trainingSamples(value, where, { template, seed: "", singleProbability: 1, conversations });
   const format = Object.hasOwn(value, "messages") ? "conversation" : "train";
   if (outcomes.length === 0) throw new InputTypeError("it has no answer to learn");
   return outcomes.map((outcome): InspectedSample => {
@@ -115,8 +121,8 @@ function trainSamples(value: JsonObject, where: string, { tokenizer, rag }: Mode
 }
 
 function promptParts(blocks: readonly TextBlock[], tokenizer: Tokenizer): InspectedPart[] {
-  return blocks.map(({ text, trusted }, i) => ({
-    kind: i === blocks.length - 1 ? "final" : "local",
+  return blocks.map(({ text, trusted, isGlobal }, i) => ({
+    kind: i === blocks.length - 1 ? "final" : isGlobal ? "global" : "local",
     text,
     tokens: tokenizer.encode(text, trusted).length,
   }));
@@ -128,7 +134,9 @@ function response(text: string, tokenizer: Tokenizer): InspectedPart {
 
 function packedSample(value: JsonObject, tokenizer: Tokenizer, digest: string | undefined): InspectedSample {
   const ids = numbersOf(value, "input_ids");
-  const lengths = numbersOf(value, "block_lengths");
+  const hasSpans = Object.hasOwn(value, "span_lengths");
+  const lengths = numbersOf(value, hasSpans ? "span_lengths" : "block_lengths");
+  const isGlobal = Array.isArray(value.is_global) ? value.is_global : [];
   const modes = Array.isArray(value.modes) ? value.modes.map(String) : [];
   const promptLength = lengths.reduce((sum, length) => sum + length, 0);
   if (promptLength > ids.length) {
@@ -136,7 +144,7 @@ function packedSample(value: JsonObject, tokenizer: Tokenizer, digest: string | 
   }
   let start = 0;
   const parts = lengths.map((length, i): InspectedPart => {
-    const kind = i === lengths.length - 1 ? "final" : "local";
+    const kind = i === lengths.length - 1 ? "final" : isGlobal[i] ? "global" : "local";
     const part = { kind, text: spell(ids.slice(start, start + length), tokenizer), tokens: length } as const;
     start += length;
     return part;

@@ -5,7 +5,7 @@ import { modelPrompt } from "./rag/model-prompt.js";
 import { Respeller } from "./respeller.js";
 import type { Row } from "./rows.js";
 import type { Work } from "./serve-work.js";
-import { trainingSamples } from "./training-sample.js";
+import { type SampleOptions, trainingSamples } from "./training-sample.js";
 
 /** What packing goes by; plain data, for it is sent to workers. */
 export interface PackSettings {
@@ -18,6 +18,8 @@ export interface PackSettings {
   readonly maxTokens: number;
   readonly singleProbability: number;
   readonly seed: string;
+  /** How conversations are cut: by the paper's rule, or into spans, as they are served. Default "rule". */
+  readonly conversations?: SampleOptions["conversations"];
   /** The share of names that a context spells by smaller tokens; default none. @see Respeller */
   readonly respelledShare?: number | undefined;
 }
@@ -87,12 +89,12 @@ export async function packWork(settings: PackSettings): Promise<Work<readonly Ro
             drop(packed.reason);
             continue;
           }
-          const { input_ids, labels, block_lengths, modes } = packed.packed;
+          const { input_ids, labels, span_lengths, modes } = packed.packed;
           lines.push({
             json: JSON.stringify(packed.packed),
             numTokens: input_ids.length,
             numResponseTokens: labels.reduce((sum, label) => sum + (label < 0 ? 0 : 1), 0),
-            numBlocks: block_lengths.length,
+            numBlocks: span_lengths.length,
             isBlock: modes.includes("block"),
           });
         }

@@ -127,6 +127,52 @@ test("packTrainingData(): rows that cannot be used and samples that are too long
   expect(readFileSync(join(folder, "mixed.parquet.lengths.svg"), "utf8")).toMatch(/^<svg.*1 samples/s);
 });
 
+test("packTrainingData(): files of spans have columns that a reader of blocks alone lacks; the rule's are as they were", async () => {
+  const [system, user, assistant] = [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "One?" },
+    { role: "assistant", content: "First." },
+  ];
+  const messages = [system, user, assistant, user, assistant];
+  writeFileSync(join(folder, "chat.jsonl"), JSON.stringify({ id: "c", messages }));
+  const pack = async (output: string, conversations: PackOptions["conversations"]) => {
+    await packTrainingData(options("chat.jsonl", output, { template: "tulu", conversations }));
+    const [settings] = await query(
+      "SELECT decode(value) AS version FROM parquet_kv_metadata($path) WHERE decode(key) = 'block_attention_packing'",
+      join(folder, output),
+    );
+    return [settings, ...(await rowsOf(join(folder, output)))];
+  };
+  const [rule, , byRule] = await pack("rule.parquet", "rule");
+  expect(rule).toEqual({ version: "1" });
+  expect(Object.keys(byRule ?? {})).toEqual(["sample_id", "group_id", "input_ids", "labels", "block_lengths", "modes"]);
+  await packTrainingData(options("chat.jsonl", "default.parquet", { template: "tulu" }));
+  const bytes = (name: string) => readFileSync(join(folder, name));
+  expect(bytes("default.parquet").equals(bytes("rule.parquet"))).toBe(true);
+  expect(bytes("default.parquet.manifest.json").includes("conversations")).toBe(false);
+
+  const [spans, first, second] = (await pack("spans.parquet", "spans")) as Record<string, number[]>[];
+  expect(spans).toEqual({ version: "2" });
+  expect(Object.keys(first ?? {})).toEqual([
+    "sample_id",
+    "group_id",
+    "input_ids",
+    "labels",
+    "span_lengths",
+    "is_global",
+    "modes",
+  ]);
+  expect([first?.is_global, second?.is_global]).toEqual([
+    [false, true],
+    [false, true],
+  ]);
+  expect(JSON.parse(bytes("spans.parquet.manifest.json").toString()).options.conversations).toBe("spans");
+  // The earlier prompt and its answer, but for the end of that, begin the later prompt: what was served is found again.
+  const end = first?.span_lengths?.reduce((sum, length) => sum + length, 0) ?? 0;
+  expect(end).toBeGreaterThan(0);
+  expect(second?.input_ids?.slice(0, end)).toEqual(first?.input_ids?.slice(0, end));
+});
+
 test("packTrainingData(): what fails leaves the old file and no half one", async () => {
   const before = readFileSync(join(folder, "mixed.parquet"));
   writeFileSync(join(folder, "bad.jsonl"), "{no json");

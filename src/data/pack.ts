@@ -64,6 +64,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     maxTokens: options.maxTokens,
     singleProbability: options.singleProbability,
     seed: options.seed,
+    conversations: options.conversations,
     respelledShare: options.respelledShare ?? 0,
   } satisfies PackSettings;
   const files = (await Promise.all(inputs.map(dataFiles))).flat();
@@ -80,7 +81,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
         throw new Error(`Cannot pack: no sample is left of ${counts.rows} rows; ${why}`);
       }
       signal.throwIfAborted();
-      await writeParquet(rowsPath, partial, digest);
+      await writeParquet(rowsPath, partial, digest, settings);
     } finally {
       await rm(rowsPath, { force: true });
     }
@@ -92,7 +93,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   await writeAtomically(`${output}.report.json`, (partial) =>
     writeFile(partial, `${JSON.stringify(report, null, 2)}\n`),
   );
-  const { template, maxTokens, singleProbability, seed, respelledShare } = settings;
+  const { template, maxTokens, singleProbability, seed, conversations, respelledShare } = settings;
   const { rows, bad, samples, kept, keptBlock, dropped, tokens, responseTokens, blocks } = report;
   const manifest = {
     command: "data pack",
@@ -103,6 +104,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
       max_tokens: maxTokens,
       single_probability: singleProbability,
       seed,
+      ...(conversations && { conversations }),
       respelled_share: respelledShare,
     },
     inputs: manifestInputs,
@@ -177,18 +179,30 @@ async function* packedTexts(
   }
 }
 
-/** One thread, so that the bytes do not depend on the machine. */
-async function writeParquet(rows: string, path: string, digest: string): Promise<void> {
+/**
+ * One thread, so that the bytes do not depend on the machine.
+ *
+ * Where only the last span of a prompt is global, the spans are its blocks, and lengths say all. Otherwise the lengths
+ * have another name, so that a reader of blocks alone refuses the file instead of taking every span for a local one.
+ */
+async function writeParquet(
+  rows: string,
+  path: string,
+  digest: string,
+  { conversations }: Pick<PackSettings, "conversations">,
+): Promise<void> {
+  const [packing, lengths] =
+    conversations === "spans" ? ["2", "span_lengths, is_global"] : ["1", "span_lengths AS block_lengths"];
   const instance = await openDatabase({ threads: "1", memory_limit: "1GB" });
   try {
     const connection = await instance.connect();
     try {
       const columns =
-        "{sample_id: 'VARCHAR', group_id: 'VARCHAR', input_ids: 'INTEGER[]', labels: 'INTEGER[]', block_lengths: 'INTEGER[]', modes: 'VARCHAR[]'}";
+        "{sample_id: 'VARCHAR', group_id: 'VARCHAR', input_ids: 'INTEGER[]', labels: 'INTEGER[]', span_lengths: 'INTEGER[]', is_global: 'BOOLEAN[]', modes: 'VARCHAR[]'}";
       const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
       await connection.run(
-        `COPY (SELECT * FROM read_ndjson(${literal(rows)}, columns = ${columns}, maximum_object_size = ${2 ** 28})) TO ${literal(path)} ` +
-          `(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${rowGroupSize}, KV_METADATA {tokenizer_digest: ${literal(digest)}, block_attention_packing: '1'})`,
+        `COPY (SELECT sample_id, group_id, input_ids, labels, ${lengths}, modes FROM read_ndjson(${literal(rows)}, columns = ${columns}, maximum_object_size = ${2 ** 28})) TO ${literal(path)} ` +
+          `(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${rowGroupSize}, KV_METADATA {tokenizer_digest: ${literal(digest)}, block_attention_packing: '${packing}'})`,
       );
     } finally {
       connection.closeSync();

@@ -1,3 +1,4 @@
+import { promptSpans } from "../engine/prompt.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { Respeller } from "./respeller.js";
@@ -7,12 +8,14 @@ import type { TrainingSample } from "./training-sample.js";
 export interface PackedSample {
   readonly sample_id: string;
   readonly group_id: string | null;
-  /** The prompt's blocks, each tokenized alone, then the response; no BOS and no prefix. */
+  /** The prompt's spans, then the response; each block is tokenized alone; no BOS and no prefix. */
   readonly input_ids: readonly number[];
   /** As long, unshifted: the response's ids at their places, -100 elsewhere. */
   readonly labels: readonly number[];
-  /** Of the prompt; the response belongs to the final block. */
-  readonly block_lengths: readonly number[];
+  /** Of the prompt; the response belongs to the last. */
+  readonly span_lengths: readonly number[];
+  /** Which spans see all before them; the last does. */
+  readonly is_global: readonly boolean[];
   readonly modes: readonly AttentionMode[];
 }
 
@@ -50,13 +53,12 @@ export function packSample(
   const blocks = sample.blocks.map(({ text, trusted }) => spelled(tokenizer.encode(text, trusted)));
   // The tokenizer's BOS is the trainer's to add, once.
   if (blocks[0] && tokenizer.bosTokenId !== undefined && blocks[0][0] === tokenizer.bosTokenId) blocks[0].shift();
-  const filled = blocks.filter((ids) => ids.length > 0);
-  if (filled.length === 0 || blocks.at(-1)?.length === 0)
-    return { kind: "dropped", id, reason: "the final block has no tokens" };
+  if (!blocks.at(-1)?.length) return { kind: "dropped", id, reason: "the final block has no tokens" };
+  const spans = promptSpans(blocks, undefined, sample.blocks);
   const response = untilEnd(spelled(tokenizer.encode(sample.response, "all")), tokenizer.endTokenIds);
   if (response.length === 0) return { kind: "dropped", id, reason: "the response has no tokens" };
   if (endTokenId !== undefined && !tokenizer.endTokenIds.has(response.at(-1) as number)) response.push(endTokenId);
-  const prompt = filled.flat();
+  const prompt = spans.flatMap(({ tokenIds }) => [...tokenIds]);
   if (limits.numOpeningTokens + prompt.length + response.length >= limits.maxTokens) {
     return { kind: "dropped", id, reason: `it has ${limits.maxTokens} tokens or more` };
   }
@@ -67,8 +69,9 @@ export function packSample(
       group_id: group ?? null,
       input_ids: [...prompt, ...response],
       labels: [...prompt.map(() => IGNORED_LABEL), ...response],
-      block_lengths: filled.map(({ length }) => length),
-      modes: filled.length > 1 ? modes : ["full"],
+      span_lengths: spans.map(({ tokenIds }) => tokenIds.length),
+      is_global: spans.map(({ kind }) => kind === "global"),
+      modes: spans.length > 1 ? modes : ["full"],
     },
   };
 }

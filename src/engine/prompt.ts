@@ -390,10 +390,10 @@ function fromTokenIds(
 }
 
 /** The spans that blocks' ids make: empty ones add nothing, and blocks past the number of local ones are global. */
-function promptSpans(
+export function promptSpans(
   ids: readonly (readonly number[])[],
   numLocal = Number.POSITIVE_INFINITY,
-  texts: readonly TextBlock[] = [],
+  texts: readonly Pick<TextBlock, "isGlobal" | "passage">[] = [],
 ): PromptSpan[] {
   const spans: { kind: PromptSpan["kind"]; tokenIds: number[]; passage?: PassageLabel | undefined }[] = [];
   for (const [i, block] of ids.entries()) {

@@ -142,14 +142,16 @@ async function readObject(path: string): Promise<JsonObject> {
   return value;
 }
 
-/** What the trainer reads of samples: COLUMNS of python/block_attention_trainer/samples.py. */
-const sampleColumns = ["input_ids", "labels", "block_lengths", "modes", "sample_id"];
+/** What the trainer reads of samples: COLUMNS and SPAN_COLUMNS of python/block_attention_trainer/samples.py. */
+const sampleColumns = ["input_ids", "labels", "modes", "sample_id"];
+const spanColumns = ["span_lengths", "is_global"];
 
 /** Checks files of samples by what stands at their ends: the rows are the trainer's to read. */
 async function checkSamples(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
     const columns = await parquetColumns(path);
-    const lacking = sampleColumns.find((name) => !columns.includes(name));
+    const lengths = spanColumns.some((name) => columns.includes(name)) ? spanColumns : ["block_lengths"];
+    const lacking = [...sampleColumns, ...lengths].find((name) => !columns.includes(name));
     if (lacking !== undefined)
       throw new Error(`Cannot read ${quote(path)}: it has no column ${quote(lacking)}, wanted what "data pack" writes`);
   }

@@ -52,7 +52,9 @@ export class PackedRows {
 
 interface CheckedSample {
   readonly ids: readonly number[];
-  readonly blockLengths: readonly number[];
+  readonly lengths: readonly number[];
+  /** Undefined in a file of blocks: the last alone is. */
+  readonly isGlobal: readonly boolean[] | undefined;
   readonly group: string | undefined;
 }
 
@@ -62,13 +64,19 @@ function checkedSample(row: JsonValue, where: string): CheckedSample {
   required(fields, "sample_id", readText(fields, "sample_id"));
   const ids = wholeNumbers(fields, "input_ids", 0);
   const labels = wholeNumbers(fields, "labels", IGNORED_LABEL);
-  const blockLengths = wholeNumbers(fields, "block_lengths", 0);
+  const hasSpans = fields.get("span_lengths") !== undefined || fields.get("is_global") !== undefined;
+  const lengthsKey = hasSpans ? "span_lengths" : "block_lengths";
+  const lengths = wholeNumbers(fields, lengthsKey, 0);
   const wrong = (what: string): Error => new Error(`Cannot use ${where}: ${what}`);
   if (labels.length !== ids.length) {
     throw wrong(`"labels" has ${labels.length} values, "input_ids" ${ids.length}, wanted as many`);
   }
-  if ((blockLengths.at(-1) ?? 0) < 1) throw wrong('"block_lengths" does not end in a final block of 1 token or more');
-  const promptLength = blockLengths.reduce((sum, length) => sum + length, 0);
+  if ((lengths.at(-1) ?? 0) < 1) throw wrong(`"${lengthsKey}" does not end in a final block of 1 token or more`);
+  const isGlobal = hasSpans ? required(fields, "is_global", fields.get("is_global") ?? undefined) : undefined;
+  if (isGlobal !== undefined && !isKinds(isGlobal, lengths.length)) {
+    throw wrongValue(fields, "is_global", `${lengths.length} of true or false, the last true`);
+  }
+  const promptLength = lengths.reduce((sum, length) => sum + length, 0);
   if (promptLength >= ids.length) {
     throw wrong(`the blocks have ${promptLength} tokens of ${ids.length}, which leaves none for the response`);
   }
@@ -79,7 +87,12 @@ function checkedSample(row: JsonValue, where: string): CheckedSample {
   }
   if (!labels.some((label) => label !== IGNORED_LABEL)) throw wrong("no label is to be learned");
   readModes(fields);
-  return { ids, blockLengths, group: readText(fields, "group_id") };
+  return { ids, lengths, isGlobal, group: readText(fields, "group_id") };
+}
+
+function isKinds(value: unknown, length: number): value is boolean[] {
+  if (!Array.isArray(value) || value.length !== length || value.at(-1) !== true) return false;
+  return value.every((kind) => typeof kind === "boolean");
 }
 
 function wholeNumbers(fields: Fields, key: string, min: number): readonly number[] {
@@ -95,10 +108,10 @@ function wholeNumbers(fields: Fields, key: string, min: number): readonly number
 }
 
 /** Of a prompt's blocks but the last. */
-function contextDigest({ ids, blockLengths }: CheckedSample): string {
-  const local = blockLengths.slice(0, -1);
-  const numLocal = local.reduce((sum, length) => sum + length, 0);
+function contextDigest({ ids, lengths, isGlobal }: CheckedSample): string {
+  const context = lengths.slice(0, -1);
+  const numTokens = context.reduce((sum, length) => sum + length, 0);
   return createHash("sha256")
-    .update(JSON.stringify([local, ids.slice(0, numLocal)]))
+    .update(JSON.stringify([context, isGlobal, ids.slice(0, numTokens)]))
     .digest("hex");
 }

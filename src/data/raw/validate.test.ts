@@ -182,10 +182,30 @@ test.each<[object, RegExp]>([
   expect(() => new PackedRows([1]).check(sample, "row 1")).not.toThrow();
 });
 
+const { block_lengths: lengths, ...rest } = sample;
+const spans = { ...rest, span_lengths: lengths, is_global: [false, true, true] };
+
+test.each<[object, RegExp]>([
+  [{ span_lengths: null }, /"span_lengths" is missing/],
+  [{ is_global: null }, /"is_global" is missing/],
+  [{ is_global: [false, true] }, /"is_global" is a list, 3 of true or false, the last true is wanted/],
+  [{ is_global: [true, true, false] }, /"is_global" is a list, 3 of true or false, the last true/],
+  [{ is_global: [0, 0, true] }, /"is_global"/],
+  [{ span_lengths: [3, 0, 0] }, /"span_lengths" does not end in a final block/],
+])("PackedRows: %j of a row of spans is told", (change, message) => {
+  expect(() => new PackedRows([1]).check({ ...spans, ...change } as never, "row 1")).toThrow(message);
+  expect(() => new PackedRows([1]).check(spans, "row 1")).not.toThrow();
+});
+
 test("PackedRows: samples of a group share all blocks but the last, inside one row group", () => {
   const first = { ...sample, group_id: "g" };
   const question = { ...first, input_ids: [5, 6, 3, 8, 9] };
   const other = { ...first, input_ids: [4, 6, 7, 8, 9] };
+  const bySpans = new PackedRows([2]);
+  bySpans.check({ ...spans, group_id: "g" }, "row 1");
+  expect(() => bySpans.check({ ...spans, group_id: "g", is_global: [false, false, true] }, "row 2")).toThrow(
+    'Cannot use row 2: its blocks before the last are not those of its group "g"',
+  );
   const rows = new PackedRows([3, 2]);
   rows.check(first, "row 1");
   rows.check(question, "row 2");
