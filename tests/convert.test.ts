@@ -27,8 +27,11 @@ const models: Readonly<Record<string, RandomModelOptions>> = {
   qwen2: { architecture: "qwen2", theta: 1_000_000, shards: 2, seed: 53 },
   qwen3: { architecture: "qwen3", headSize: 32, rope: "yarn", tied: true, seed: 54 },
 };
-/** Sums run in another order where rows of a head change places. Written down before it was measured. */
-const bound = 1e-4;
+/**
+ * Sums run in another order where rows of a head change places; processors without products of BF16 round what is multiplied
+ * with such weights to 8 bits first, so that a last bit may turn.
+ */
+const bounds = { F32: 1e-4, F16: 1e-3, BF16: 5e-3 };
 
 function convert(...args: readonly string[]) {
   const main = join(projectRoot, "dist", "cli", "main.js");
@@ -58,7 +61,7 @@ for (const [name, options] of Object.entries(models)) {
     expect(after.config.blockAttention).toEqual(before.config.blockAttention);
     expect(after.config.contextLength).toBe(before.config.contextLength);
     expect([...after.endTokenIds].sort()).toEqual([...before.endTokenIds].sort());
-    await expectSameLogprobs(bound, await scores(output, "keep"), (how) => scores(source, "keep", how));
+    await expectSameLogprobs(bounds[options.dtype ?? "F32"], await scores(output, "keep"), (how) => scores(source, "keep", how));
   });
 
   test(`convert: llama.cpp equals the folder that ${name} came from`, { timeout: 120_000 }, async ({ skip }) => {
@@ -101,7 +104,7 @@ test("convert: a head of its own beside a tied embedding is used here and there,
   const { status, stdout, stderr } = convert("--model", source, "--output", output, "--json");
   expect({ status, warnings: JSON.parse(stdout).warnings }).toEqual({ status: 0, warnings });
   expect(stderr).toContain("Warning: ");
-  await expectSameLogprobs(bound, await scores(output, "keep"), (how) => scores(source, "keep", how));
+  await expectSameLogprobs(bounds.F32, await scores(output, "keep"), (how) => scores(source, "keep", how));
 });
 
 test("convert: a tokenizer that GGUF cannot say is refused with a text that would get other ids", () => {
