@@ -53,12 +53,15 @@ await using store = new MemoryStore({ capBytes: 100_000 * byteLength });
 let held = 0;
 for (const numBlocks of [100, 1000, 10_000, 100_000]) {
   for (; held < numBlocks; held++) {
-    const [acquired] = await store.acquire([{ id: id(held), shape, owner: "" }]);
+    const [acquired] = await store.acquire([{ id: id(held), shape, owner: "", tokenIds: Int32Array.of(held) }]);
     if (acquired?.kind !== "miss") throw new Error(`Cannot fill the store: block ${held} is there already`);
     acquired.commit(new BlockKV(shape, memory()))[Symbol.dispose]();
   }
   // Ids are made before: what is measured is the store.
-  const wanted = Array.from({ length: 5000 }, (_, i) => ({ id: id((i * 7919) % numBlocks), shape, owner: "" }));
+  const wanted = Array.from({ length: 5000 }, (_, i) => ({
+    id: id((i * 7919) % numBlocks),
+    ...{ shape, owner: "", tokenIds: Int32Array.of((i * 7919) % numBlocks) },
+  }));
   const before = process.memoryUsage().heapUsed;
   const times: number[] = [];
   for (let round = 0; round < 5; round++) {

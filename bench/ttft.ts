@@ -32,14 +32,16 @@ async function kernelTimes(
   const blocks = [];
   const scheduler = new Scheduler(backend, decoder, engine.kvType);
   using context = new AssembledContext(scheduler.memory, rows + question);
-  for await (const block of scheduler.encode(passages.map((ids) => Int32Array.from(ids)))) blocks.push(block);
-  await assemble(
-    scheduler.runnerOf(),
-    decoder,
-    context,
-    blocks,
-    Int32Array.from({ length: rows }, (_, i) => i),
-  );
+  for await (const block of scheduler.encode(passages.map((ids) => ({ tokenIds: Int32Array.from(ids) }))))
+    blocks.push(block);
+  let place = 0;
+  const laid = blocks.map((block) => {
+    const { numTokens } = block.shape;
+    place += numTokens;
+    return { block, numRows: numTokens, place: place - numTokens, position: place - numTokens };
+  });
+  await assemble(scheduler.runnerOf(), decoder, context, laid);
+  context.length = rows;
   for (const block of blocks) block[Symbol.dispose]();
 
   const time = async (build: (graph: Graph) => void): Promise<number> => {

@@ -61,7 +61,9 @@ for (const [name, options] of Object.entries(models)) {
     expect(after.config.blockAttention).toEqual(before.config.blockAttention);
     expect(after.config.contextLength).toBe(before.config.contextLength);
     expect([...after.endTokenIds].sort()).toEqual([...before.endTokenIds].sort());
-    await expectSameLogprobs(bounds[options.dtype ?? "F32"], await scores(output, "keep"), (how) => scores(source, "keep", how));
+    await expectSameLogprobs(bounds[options.dtype ?? "F32"], await scores(output, "keep"), (how) =>
+      scores(source, "keep", how),
+    );
   });
 
   test(`convert: llama.cpp equals the folder that ${name} came from`, { timeout: 120_000 }, async ({ skip }) => {

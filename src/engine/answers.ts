@@ -32,8 +32,10 @@ interface Answering {
   /** Emits an answer's `done` event, once. */
   readonly end: (index: number) => void;
   prompt: TokenizedPrompt | undefined;
-  prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused"> | undefined;
+  prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused" | "misses"> | undefined;
 }
+
+type PromptStart = AnswerStart & { readonly prompt: TokenizedPrompt };
 
 /** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
 export class Answers {
@@ -125,13 +127,12 @@ export class Answers {
     answering.prompt = prompt;
     timings.tokenizeMs = performance.now() - startedAt;
     const { isContinued } = prompt;
-    const blocks = prompt.spans.map(({ tokenIds }) => tokenIds);
-    const promptIds = blocks.flatMap((block) => [...block]);
+    const promptIds = prompt.spans.flatMap(({ tokenIds }) => [...tokenIds]);
     const maxTokens = Math.min(sampling.maxTokens, this.tokens.contextLength - promptIds.length);
     // The last token's key and value are never read.
     const answerRows = Math.max(0, maxTokens - 1);
     const scoresPrompt = echo && logprobs;
-    const needs = this.contexts.needs(blocks, {
+    const needs = this.contexts.needs(prompt, {
       answerRows,
       numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
       scoresPrompt,
@@ -144,7 +145,7 @@ export class Answers {
     });
     timings.waitMs = waitMs;
     timings.queueMs -= waitMs;
-    using prepared = await this.contexts.prepare(prompt, needs, room, terms, timings);
+    using prepared = await this.contexts.prepare(prompt, needs, room, terms, timings, scoresPrompt);
     answering.prepared = prepared;
     const { cachedTokens, reused, finalTokens, context } = prepared;
     const emitPrompt = (echoed: readonly LikelyToken[]) => {
@@ -157,13 +158,13 @@ export class Answers {
     if (scorer === undefined) emitPrompt(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
     const prefillFrom = performance.now();
     const rows = scorer
-      ? this.contexts.promptRows(blocks, prepared, terms)
+      ? this.contexts.promptRows(prompt, prepared, terms)
       : this.contexts.lastRows(prepared, finalTokens.length - 1, terms);
     let logits: Float32Array | undefined;
     for await (logits of rows) scorer?.take(logits);
-    timings.prefillMs = performance.now() - prefillFrom;
+    timings.prefillMs += performance.now() - prefillFrom;
     if (scorer) emitPrompt(scorer.scores);
-    const start = { promptIds, isContinued, maxTokens, logits: logits as Float32Array };
+    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array };
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
     for (const [index, sequence] of sequences.entries()) {
@@ -174,20 +175,26 @@ export class Answers {
   /** Decodes an answer, and notes what was computed of it, however it ends. @param before tokens that its place computed already. */
   async #decode(
     sequence: Sequence,
-    start: AnswerStart,
+    start: PromptStart,
     terms: AskedAnswers["terms"],
     ticket: Ticket,
     before: number,
   ): Promise<void> {
+    const { prompt, context } = start;
     try {
-      if (sequence.begin(start)) await this.scheduler.decode(sequence, terms);
+      if (sequence.begin(start)) {
+        // After the first token is out. Answers side by side keep their prompt once: the others find its pages.
+        await this.contexts.keep(prompt, context, [], terms, false);
+        await this.scheduler.decode(sequence, terms);
+      }
+      await this.contexts.keep(prompt, context, sequence.tokenIds, terms, true);
     } finally {
       ticket.numTokens = before + sequence.tokenIds.length;
     }
   }
 
   /** Decodes each answer in a fork of the prompt's context, `numForks` at a time. The first answer has its place already. */
-  async #fork(answering: Answering, start: AnswerStart, numForks: number, computed: number): Promise<void> {
+  async #fork(answering: Answering, start: PromptStart, numForks: number, computed: number): Promise<void> {
     const { asked, sequences, tickets, fail, end } = answering;
     const { terms } = asked;
     const answer = async (index: number): Promise<void> => {
@@ -240,12 +247,12 @@ export class Answers {
     const sequence = sequences[index] as Sequence;
     const text = sequence.end();
     const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
-    const { cachedTokens = 0, reused = nothingReused, blocks = [] } = prepared ?? {};
+    const { cachedTokens = 0, reused = nothingReused, blocks = [], misses } = prepared ?? {};
     const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, reused, completionTokens: tokenIds.length };
     const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
     const result = {
       ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },
-      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, seed, warnings: prompt?.warnings ?? [] },
+      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, misses, seed, warnings: prompt?.warnings ?? [] },
     };
     return { kind: "done", index, text, result };
   }

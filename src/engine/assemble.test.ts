@@ -16,7 +16,7 @@ async function smallModel(): Promise<LoadedModel> {
   return loadModel({ model: folder, threads: 1 });
 }
 
-const blocks = [5, 1, 33].map((length) => Int32Array.from({ length }, (_, i) => (i * 7) % 250));
+const blocks = [5, 1, 33].map((length) => ({ tokenIds: Int32Array.from({ length }, (_, i) => (i * 7) % 250) }));
 
 test("Scheduler.encode(): what was not given goes back, on an early end and on an abort", async () => {
   using model = await smallModel();
@@ -44,14 +44,13 @@ test("assemble(): keys turned once to their places, values as they are", async (
   expect(context.capacity).toBe(64);
   expect(contextBytes(scheduler.memory, 50, "prefill")).toBe(2 * 4 * 64 * numLayers * numKvHeads * headSize);
   const order = [2, 0, 1].map((i) => encoded[i]!);
-  await assemble(
-    scheduler.runnerOf(),
-    decoder,
-    context,
-    order,
-    Int32Array.from({ length: 39 }, (_, i) => i),
-  );
-  expect(context.length).toBe(39);
+  const at = (place: number, ...some: typeof order) =>
+    some.map((block) => {
+      const { numTokens } = block.shape;
+      place += numTokens;
+      return { block, numRows: numTokens, place: place - numTokens, position: place - numTokens };
+    });
+  await assemble(scheduler.runnerOf(), decoder, context, at(0, ...order));
   const read = ({ tensor, offset }: KVRows) => backend.readFloats(tensor).subarray(offset);
   const [keys, values] = [read(context.keys), read(context.values)];
   let first = 0;
@@ -74,15 +73,13 @@ test("assemble(): keys turned once to their places, values as they are", async (
     }
     first += numTokens;
   }
-  await expect(assemble(scheduler.runnerOf(), decoder, context, order, new Int32Array(39))).rejects.toThrow(
-    "Cannot assemble 39 rows",
+  const twice = [...at(0, ...order), ...at(38, ...order)];
+  await expect(assemble(scheduler.runnerOf(), decoder, context, twice)).rejects.toThrow(
+    "Cannot assemble 33 rows at 38: rows before 39 are taken",
   );
   using small = new AssembledContext(scheduler.memory, 1);
-  await expect(assemble(scheduler.runnerOf(), decoder, small, order, new Int32Array(38))).rejects.toThrow(
-    "at 38 positions",
+  await expect(assemble(scheduler.runnerOf(), decoder, small, at(26, ...order))).rejects.toThrow(
+    "the context has room for 64",
   );
-  await expect(
-    assemble(scheduler.runnerOf(), decoder, small, [...order, ...order], new Int32Array(78)),
-  ).rejects.toThrow("the context has room for 64");
   for (const block of encoded) block[Symbol.dispose]();
 });

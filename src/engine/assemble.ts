@@ -3,8 +3,8 @@ import type { Graph, RopeParameters } from "../ggml/graph.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { partsOfGraphs } from "../model/graph-sizes.js";
-import { type KVRows, rowElements } from "../model/kv-rows.js";
-import { type ContextRows, sharedLength } from "../model/rows.js";
+import { copyValues, type KVRows, rowElements } from "../model/kv-rows.js";
+import { type ContextRows, type SharedRows, sharedLength } from "../model/rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { type GraphRunner, HeldRows, roundCapacity } from "./held-rows.js";
@@ -72,6 +72,11 @@ export class AssembledContext implements ContextRows, Disposable {
 
   get ownLength(): number {
     return this.#own?.length ?? 0;
+  }
+
+  /** All its rows, those that others hold too first. */
+  get segments(): readonly SharedRows[] {
+    return this.#own === undefined ? this.#shared : [...this.#shared, this.#own];
   }
 
   /** In a slot, its own rows up to here are finite. */
@@ -180,57 +185,120 @@ export function contextBytes({ shape, contextType }: KVMemory, capacity: number,
   return elementTypes[contextType].typeSize * rowElements(shape, held[use]);
 }
 
+/** Rows of a block or a page, and where they go. */
+export interface LaidRows {
+  readonly block: BlockKV<DeviceBlockMemory>;
+  /** How many of its first rows. */
+  readonly numRows: number;
+  /** Where the first one is laid in the context's own rows. */
+  readonly place: number;
+  /** To which position its key is turned; the others follow. Undefined for a page, whose keys are turned already. */
+  readonly position?: number | undefined;
+}
+
 /**
- * Lays blocks into an empty context, one after another from row 0 on, and turns their keys to their places: once, from
- * the stored copy, so that no rounding adds up.
+ * Lays blocks and pages into a context, and turns the blocks' keys to their places: once, from the stored copy, so that no
+ * rounding adds up. The context's length is the caller's to set.
  *
- * @param positions of every row; rows of a block follow each other.
+ * @param pieces in the order of their places.
+ * @throws RangeError for places that the context has no room for, or that are taken twice.
  */
 export async function assemble(
   runner: GraphRunner,
   decoder: Decoder,
   context: AssembledContext,
-  blocks: readonly BlockKV<DeviceBlockMemory>[],
-  positions: Int32Array,
+  pieces: readonly LaidRows[],
   signal?: AbortSignal,
 ): Promise<void> {
   const { config, device } = decoder;
-  const numRows = blocks.reduce((sum, { shape }) => sum + shape.numTokens, 0);
-  if (context.length !== 0 || numRows !== positions.length || numRows > context.capacity) {
-    throw new RangeError(
-      `Cannot assemble ${numRows} rows at ${positions.length} positions: the context has room for ${context.capacity} and holds ${context.length}`,
-    );
+  let end = 0;
+  let isTurning = false;
+  /** Rows to turn that follow each other, with their positions. */
+  const stretches: { readonly first: number; readonly positions: number[] }[] = [];
+  for (const { numRows, place, position } of pieces) {
+    if (place < end || place + numRows > context.capacity) {
+      throw new RangeError(
+        `Cannot assemble ${numRows} rows at ${place}: rows before ${end} are taken, and the context has room for ${context.capacity}`,
+      );
+    }
+    if (!isTurning || place > end) stretches.push({ first: place, positions: [] });
+    isTurning = position !== undefined;
+    if (position !== undefined)
+      for (let row = 0; row < numRows; row++) stretches.at(-1)?.positions.push(position + row);
+    end = place + numRows;
   }
-  if (numRows === 0) return;
-  const stepsOfRows = Math.max(1, Math.floor(device.maxNodeElements / rowElements(config, 1)));
+  const numLaid = pieces.reduce((sum, { numRows }) => sum + numRows, 0);
+  if (numLaid === 0) return;
+  const parts = pieces.map(({ block, numRows, place }) => (graph: Graph) => {
+    for (const part of ["keys", "values"] as const) {
+      const into = context[part].packed(graph, place, numRows);
+      graph.expand(graph.copy(block.memory[part].packed(graph, 0, numRows), into));
+    }
+  });
+  const stepOfRows = Math.max(1, Math.floor(device.maxNodeElements / rowElements(config, 1)));
   const runs = ropeRuns(decoder);
-  const parts: ((graph: Graph) => void)[] = [];
-  let row = 0;
-  for (const { memory, shape } of blocks) {
-    const { numTokens } = shape;
-    const at = row;
-    parts.push((graph) => {
-      for (const part of ["keys", "values"] as const) {
-        const into = context[part].packed(graph, at, numTokens);
-        graph.expand(graph.copy(memory[part].packed(graph, 0, numTokens), into));
-      }
-    });
-    row += numTokens;
+  for (const { first, positions } of stretches) {
+    for (let row = 0; row < positions.length; row += stepOfRows) {
+      const some = Int32Array.from(positions.slice(row, row + stepOfRows));
+      parts.push((graph) => {
+        const at = graph.input("positions", "I32", [some.length], some);
+        for (const { rope, ...layers } of runs) {
+          if (rope === undefined) continue;
+          const keys = context.keys.asOneLayer(graph, first + row, some.length, layers);
+          graph.expand(graph.rope(keys, at, rope, true));
+        }
+      });
+    }
   }
-  for (let first = 0; first < numRows; first += stepsOfRows) {
-    const count = Math.min(stepsOfRows, numRows - first);
-    parts.push((graph) => {
-      const at = graph.input("positions", "I32", [count], positions.subarray(first, first + count));
-      for (const { rope, ...layers } of runs) {
-        if (rope === undefined) continue;
-        const keys = context.keys.asOneLayer(graph, first, count, layers);
-        graph.expand(graph.rope(keys, at, rope, true));
-      }
-    });
-  }
-  const graphs = partsOfGraphs(decoder.ggml, parts);
+  await runParts(runner, decoder, parts, numLaid, signal);
+}
+
+/** Rows of a context, and the page that they go to. */
+export interface KeptRows {
+  readonly memory: DeviceBlockMemory;
+  /** The first row in the context. */
+  readonly first: number;
+  readonly numRows: number;
+}
+
+/** Copies rows of a context into pages as they are: what `assemble()` lays out again, to the last bit in the context's type. */
+export async function copyRows(
+  runner: GraphRunner,
+  decoder: Decoder,
+  context: AssembledContext,
+  pages: readonly KeptRows[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const parts = pages.flatMap(({ memory, first, numRows }) =>
+    segmentsOf(context, first, numRows).map(({ rows, from, count, into }) => (graph: Graph) => {
+      graph.expand(graph.copy(rows.keys.packed(graph, from, count), memory.keys.packed(graph, into, count)));
+      copyValues(graph, rows.values, from, memory.values, into, count);
+    }),
+  );
+  const numRows = pages.reduce((sum, page) => sum + page.numRows, 0);
+  await runParts(runner, decoder, parts, numRows, signal);
+}
+
+/** Where rows first..first + numRows of a context lie: among those that others hold too, and its own. */
+function segmentsOf(context: AssembledContext, first: number, numRows: number) {
+  let start = 0;
+  return context.segments.flatMap((rows) => {
+    const [from, end] = [Math.max(first, start), Math.min(first + numRows, start + rows.length)];
+    const segment = { rows, from: from - start, count: end - from, into: from - first };
+    start += rows.length;
+    return end > from ? [segment] : [];
+  });
+}
+
+async function runParts(
+  runner: GraphRunner,
+  { ggml }: Decoder,
+  parts: readonly ((graph: Graph) => void)[],
+  numRows: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const graphs = partsOfGraphs(ggml, parts);
   for (const fill of graphs) await runner.run(Math.ceil(numRows / laidRowsPerRow / graphs.length), fill, signal);
-  context.length = numRows;
 }
 
 /** Layers one after another whose queries and keys are turned alike; undefined: not at all. */

@@ -1,22 +1,24 @@
 import type { PassageLabel } from "../blocks/passage.js";
 import type { KVType } from "../files/element-types.js";
-import { blockId } from "../kv/block-id.js";
-import { BLOCK_KV_FORMAT_VERSION } from "../kv/block-kv.js";
-import type { BlockRequest, BlockStore } from "../kv/block-store.js";
+import { blockId, type ModelIdFields } from "../kv/block-id.js";
+import { BLOCK_KV_FORMAT_VERSION, BlockKV, blockKVByteLength } from "../kv/block-kv.js";
+import type { BlockRequest, BlockStore, Match, Reservation } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
-import { AssembledContext, assemble, type ContextUse, contextBytes } from "./assemble.js";
+import { AssembledContext, assemble, type ContextUse, contextBytes, copyRows, type LaidRows } from "./assemble.js";
 import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
-import { blockShape, type DeviceBlockMemory } from "./device-memory.js";
+import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
-import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
-import { nothingReused, type ReusedTokens, type ServedBlock, type Timings } from "./results.js";
+import type { TokenizedPrompt } from "./prompt.js";
+import { localBlockId, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
+import { nothingReused, type ReusedTokens, type ReuseMiss, type ServedBlock, type Timings } from "./results.js";
+import { type Nearest, ReuseMisses } from "./reuse-misses.js";
+import type { BlockTokens } from "./row-queue.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
 import { unlessAborted } from "./task.js";
 
 /** A local block's tokens, and its passage if it is one. */
-export interface LocalBlock {
-  readonly tokenIds: Int32Array;
+export interface LocalBlock extends BlockTokens {
   readonly passage?: PassageLabel | undefined;
 }
 
@@ -28,6 +30,8 @@ export interface RequestOf extends WorkOf {
   readonly owner: string;
   readonly signal: AbortSignal;
   readonly positionReencoding: boolean;
+  readonly keepPrefixes: boolean;
+  readonly explain: boolean;
 }
 
 export type MutableTimings = { -readonly [K in keyof Timings]: Timings[K] };
@@ -69,18 +73,42 @@ export interface ContextNeeds {
   readonly bytes: number;
 }
 
-/** A prompt's context with its local blocks laid out, and how its blocks were served. Disposing frees the context and its room. */
+/**
+ * A prompt's context with all that was found or encoded laid out, and what stands between computed, but for the end. Disposing
+ * frees the context and its room.
+ */
 export interface Prepared extends Disposable {
   readonly context: AssembledContext;
+  /** The prompt's last tokens, which are to be computed: one or more. */
   readonly finalTokens: Int32Array;
-  /** The position of the final block's first token. */
+  /** The position of the first of them, and its place. */
   readonly finalPosition: number;
   readonly blocks: readonly ServedBlock[];
   readonly cachedTokens: number;
   readonly reused: ReusedTokens;
+  readonly misses: readonly ReuseMiss[] | undefined;
 }
 
-/** Makes prompts' contexts: finds blocks in the store or encodes them, and lays them out. */
+/** Tokens of a prompt that are to be computed. */
+interface Rest {
+  readonly place: number;
+  readonly tokenIds: number[];
+}
+
+/** A page that is copied out of a context. */
+interface PageCopy {
+  readonly reservation: Reservation<DeviceBlockMemory>;
+  readonly block: BlockKV<DeviceBlockMemory>;
+  readonly place: number;
+}
+
+/** Pages that are copied at a time. */
+const pagesAtATime = 16;
+
+/**
+ * Makes prompts' contexts: finds blocks in the store or encodes them, finds pages of what a prompt begins with, lays all of them
+ * out, and keeps pages of what is computed.
+ */
 export class ContextMaker {
   constructor(
     private readonly model: LoadedModel,
@@ -91,14 +119,14 @@ export class ContextMaker {
   ) {}
 
   /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
-  needs(blocks: readonly Int32Array[], work: ContextWork): ContextNeeds {
+  needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork): ContextNeeds {
     const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false } = work;
     const { memory } = this.scheduler;
-    const promptRows = blocks.reduce((sum, { length }) => sum + length, 0) + moreRows;
+    const promptRows = numTokens + moreRows;
     const isForked = wantedForks > 0;
     const capacity = promptRows + (isForked ? 0 : answerRows);
     const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";
-    const longestLocal = longest(blocks.slice(0, -1));
+    const longestLocal = longest(spans.filter(({ kind }) => kind === "local").map(({ tokenIds }) => tokenIds));
     const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, "prefill") : 0;
     const ownBytes = contextBytes(memory, capacity, use) + scratchBytes;
     const forkBytes = isForked ? contextBytes(memory, answerRows, "fork") : 0;
@@ -120,48 +148,164 @@ export class ContextMaker {
   }
 
   /**
-   * Leases or encodes the local blocks and lays them out.
+   * Leases or encodes the local blocks, finds pages of the global text, lays all out and computes what is missing between.
    *
    * @param room for what it needs, which becomes the context's, or goes back.
+   * @param isScored every row's logits are wanted: pages are not looked for, and global text is left to `promptRows()`.
    * @throws the signal's reason; the device's error.
    */
   async prepare(
-    { spans, numTokens }: TokenizedPrompt,
+    prompt: TokenizedPrompt,
     { capacity, use }: ContextNeeds,
     room: Disposable,
     of: RequestOf,
     timings: MutableTimings,
+    isScored = false,
   ): Promise<Prepared> {
-    const { owner, signal, positionReencoding } = of;
-    const local = spans.slice(0, -1);
-    const finalTokens = (spans.at(-1) as PromptSpan).tokenIds;
+    const { owner, signal, positionReencoding, explain } = of;
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
       // The context owns room and slot once it is made.
       for (const owned of context ? [context] : [slot, room]) owned?.[Symbol.dispose]();
     };
+    const matches: Match<DeviceBlockMemory>[] = [];
     try {
       const encodeFrom = performance.now();
+      const local = prompt.spans.filter(({ kind }) => kind === "local");
+      const nearest = explain ? await this.#nearest(local, of) : [];
       using leased = await this.lease(local, of);
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
+      const laid: LaidRows[] = [];
+      const rests: Rest[] = [];
+      const misses = explain ? new ReuseMisses(this.model.tokenizer, prompt) : undefined;
+      const lastPlace = prompt.numTokens - 1;
+      let reusedOfPages = 0;
+      let isFound = !isScored;
+      for (const part of promptParts(prompt, await this.#idFields(of), positionReencoding)) {
+        const { place, tokenIds } = part;
+        if (part.kind === "block") {
+          const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
+          laid.push({ block, numRows: tokenIds.length, place, position: positionReencoding ? place : 0 });
+          if (!fromStore) misses?.ofBlock(part, nearest[part.index]);
+          continue;
+        }
+        const match = isFound ? await this.store.longestMatch({ ...part, owner }, { signal }) : undefined;
+        if (match) matches.push(match);
+        // The last token is computed always: what follows it is asked for.
+        const numRows = Math.min(match?.numShared ?? 0, lastPlace - place);
+        if (match && numRows > 0) laid.push({ block: match.lease.block, numRows, place });
+        reusedOfPages += numRows;
+        if (isFound && numRows < tokenIds.length) {
+          isFound = false;
+          misses?.ofPage(part, match);
+        }
+        if (numRows === tokenIds.length) continue;
+        const after = rests.at(-1);
+        const rest =
+          after && after.place + after.tokenIds.length === place ? after : { place: place + numRows, tokenIds: [] };
+        if (rest !== after) rests.push(rest);
+        rest.tokenIds.push(...tokenIds.subarray(numRows));
+      }
+
       slot = use === "answer" ? this.scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
-      const numLocal = numTokens - finalTokens.length;
-      const positions = positionReencoding
-        ? Int32Array.from({ length: numLocal }, (_, i) => i)
-        : ownPositions(local.map(({ tokenIds }) => tokenIds));
-      const laid = leased.blocks.map(({ block }) => block);
-      await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, positions, signal);
-      timings.assembleMs = performance.now() - assembleFrom;
-      const cachedTokens = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
-      const served = { blocks: leased.served, cachedTokens, reused: { ...nothingReused, blocks: cachedTokens } };
-      return { context, finalTokens, finalPosition: numLocal, ...served, [Symbol.dispose]: giveBack };
+      await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, signal);
+      const prefillFrom = performance.now();
+      timings.assembleMs = prefillFrom - assembleFrom;
+      const { place, tokenIds } = rests.pop() as Rest;
+      for (const rest of isScored ? [] : rests) {
+        context.length = rest.place;
+        const tokens = Int32Array.from(rest.tokenIds);
+        for await (const _ of this.scheduler.prefill(context, tokens, rest.place, tokens.length, of));
+      }
+      context.length = place;
+      timings.prefillMs = performance.now() - prefillFrom;
+      const blocks = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
+      const pages = prompt.isConversation ? "conversation" : "prefix";
+      return {
+        context,
+        ...{ finalTokens: Int32Array.from(tokenIds), finalPosition: place },
+        ...{ blocks: leased.served, misses: misses?.found, cachedTokens: blocks + reusedOfPages },
+        reused: { ...nothingReused, blocks, [pages]: reusedOfPages },
+        [Symbol.dispose]: giveBack,
+      };
     } catch (error) {
       giveBack();
       throw error;
+    } finally {
+      giveBackInReverse(matches);
+    }
+  }
+
+  /**
+   * Keeps pages of a prompt's global text, and of the answer after it, whose rows the context holds. What cannot be kept is not:
+   * no answer fails for it.
+   *
+   * @param answerIds the answer's tokens so far.
+   * @param isEnd whether a last page that is partly filled is kept too: no more of the text comes.
+   */
+  async keep(
+    prompt: TokenizedPrompt,
+    context: AssembledContext,
+    answerIds: readonly number[],
+    of: RequestOf,
+    isEnd: boolean,
+  ): Promise<void> {
+    if (!of.keepPrefixes) return;
+    const { owner, signal, positionReencoding } = of;
+    // What pages stand on is used by them, and goes back after them: so they are evicted first.
+    const held: Disposable[] = [];
+    const copies: PageCopy[] = [];
+    const copyAll = async (): Promise<void> => {
+      const rows = copies.map(({ block, place }) => ({
+        memory: block.memory,
+        first: place,
+        numRows: block.shape.numTokens,
+      }));
+      await copyRows(this.scheduler.runnerOf(owner), this.model.decoder, context, rows, signal);
+      for (let copy = copies.shift(); copy !== undefined; copy = copies.shift()) {
+        held.push(copy.reservation.commit(copy.block));
+      }
+    };
+    try {
+      const fields = await this.#idFields(of);
+      for (const part of promptParts(prompt, fields, positionReencoding, answerIds)) {
+        const numRows = Math.min(part.tokenIds.length, context.length - part.place);
+        const tokenIds = part.tokenIds.subarray(0, numRows);
+        if (numRows <= 0 || (part.isOpen && numRows < PAGE_TOKENS && !isEnd)) break;
+        if (part.kind === "block") {
+          const lease = await this.store.lease(part.id);
+          if (lease) held.push(lease);
+          continue;
+        }
+        const match = await this.store.longestMatch({ ...part, tokenIds, owner }, { signal });
+        if (match?.numShared === numRows) {
+          held.push(match);
+          continue;
+        }
+        match?.[Symbol.dispose]();
+        const shape = blockShape(this.model.decoder, this.kvType, numRows);
+        const { capBytes, leasedBytes } = this.store.stats();
+        if (leasedBytes + (copies.length + 1) * blockKVByteLength(shape) > capBytes) break;
+        const { context: seen, place } = part;
+        const id = blockId({ ...fields, context: seen, tokenIds });
+        const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true };
+        const [reservation] = await this.store.acquire([request], { signal });
+        held.push(reservation as Disposable);
+        if (reservation?.kind !== "miss") continue;
+        const block = new BlockKV(shape, new DeviceBlockMemory(this.scheduler.memory, shape));
+        copies.push({ reservation, block, place });
+        if (copies.length === pagesAtATime) await copyAll();
+      }
+      await copyAll();
+    } catch {
+      // The device failed, or has no memory left: the next graph says so to whom it concerns.
+    } finally {
+      for (const { block } of copies) block[Symbol.dispose]();
+      giveBackInReverse(held);
     }
   }
 
@@ -171,11 +315,7 @@ export class ContextMaker {
     of: Pick<RequestOf, "owner" | "signal">,
   ): Promise<LeasedBlocks<DeviceBlockMemory> & { readonly served: readonly ServedBlock[] }> {
     const requests = blocks.length > 0 ? await this.#requests(blocks, of) : [];
-    const encode = (misses: readonly TokenBlock[]) =>
-      this.scheduler.encode(
-        misses.map(({ tokenIds }) => tokenIds),
-        of,
-      );
+    const encode = (misses: readonly TokenBlock[]) => this.scheduler.encode(misses, of);
     const leased = await leaseBlocks(this.store, requests, encode, { signal: of.signal });
     const served = requests.map(({ id, passage, tokenIds }, i) => {
       const one = { id, tokens: tokenIds.length, hit: leased.blocks[i]?.fromStore === true };
@@ -185,21 +325,21 @@ export class ContextMaker {
   }
 
   /** The logits of every row of a prompt. Rows of a local block see their block alone. */
-  async *promptRows(
-    blocks: readonly Int32Array[],
-    { context, finalTokens, finalPosition }: Prepared,
-    of: WorkOf,
-  ): AsyncGenerator<Float32Array> {
-    const local = blocks.slice(0, -1);
-    if (local.length > 0) {
-      // Its room was taken with the context's.
-      using scratch = this.#scratch(longest(local), context.pin());
-      for (const block of local) {
+  async *promptRows({ spans }: TokenizedPrompt, { context }: Prepared, of: WorkOf): AsyncGenerator<Float32Array> {
+    const local = spans.filter(({ kind }) => kind === "local").map(({ tokenIds }) => tokenIds);
+    // Its room was taken with the context's.
+    using scratch = local.length > 0 ? this.#scratch(longest(local), context.pin()) : undefined;
+    let place = 0;
+    for (const { kind, tokenIds } of spans) {
+      if (kind === "global" || scratch === undefined) {
+        context.length = place;
+        yield* this.scheduler.prefill(context, tokenIds, place, 0, of);
+      } else {
         scratch.length = 0;
-        yield* this.scheduler.prefill(scratch, block, 0, 0, of);
+        yield* this.scheduler.prefill(scratch, tokenIds, 0, 0, of);
       }
+      place += tokenIds.length;
     }
-    yield* this.scheduler.prefill(context, finalTokens, finalPosition, 0, of);
   }
 
   #scratch(rows: number, room: Disposable): AssembledContext {
@@ -216,18 +356,28 @@ export class ContextMaker {
     return this.scheduler.prefill(context, finalTokens, finalPosition, firstWanted, of);
   }
 
-  async #requests(
-    blocks: readonly LocalBlock[],
-    { owner, signal }: Pick<RequestOf, "owner" | "signal">,
-  ): Promise<TokenBlock[]> {
+  /** The kept blocks that begin most like these. */
+  async #nearest(blocks: readonly LocalBlock[], { owner, signal }: RequestOf): Promise<(Nearest | undefined)[]> {
+    const found: (Nearest | undefined)[] = [];
+    for (const { tokenIds } of blocks) {
+      using match = await this.store.longestMatch({ owner, tokenIds }, { signal });
+      found.push(match && { tokenIds: match.tokenIds, numShared: match.numShared });
+    }
+    return found;
+  }
+
+  async #idFields({ owner, signal }: Pick<RequestOf, "owner" | "signal">): Promise<ModelIdFields> {
     const fingerprint = await unlessAborted(this.model.fingerprint, signal);
-    const fields = { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
-    return blocks.map(({ tokenIds, passage }) => ({
-      id: blockId({ ...fields, tokenIds: Uint32Array.from(tokenIds) }),
-      shape: blockShape(this.model.decoder, this.kvType, tokenIds.length),
-      owner,
-      tokenIds,
-      passage,
+    return { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
+  }
+
+  async #requests(blocks: readonly LocalBlock[], of: Pick<RequestOf, "owner" | "signal">): Promise<TokenBlock[]> {
+    const fields = await this.#idFields(of);
+    return blocks.map((block) => ({
+      ...block,
+      id: localBlockId(fields, block),
+      shape: blockShape(this.model.decoder, this.kvType, block.tokenIds.length),
+      owner: of.owner,
     }));
   }
 }
@@ -236,7 +386,6 @@ function longest(blocks: readonly Int32Array[]): number {
   return blocks.reduce((most, { length }) => Math.max(most, length), 0);
 }
 
-/** Each block's positions from 0 on. */
-function ownPositions(blocks: readonly Int32Array[]): Int32Array {
-  return Int32Array.from(blocks.flatMap((block) => Array.from(block, (_, i) => i)));
+function giveBackInReverse(taken: readonly Disposable[]): void {
+  for (const one of taken.toReversed()) one[Symbol.dispose]();
 }

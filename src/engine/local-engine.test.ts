@@ -166,7 +166,7 @@ test("LocalEngine: a device that fails is an EngineError of code failed with its
 });
 
 test("Engine.generate(): n answers go on from one prompt, computed once, and are the answers that each is alone", async () => {
-  await using engine = await smallEngine({ maxRunning: 3, kvType: "f32" });
+  await using engine = await smallEngine({ maxRunning: 3, kvType: "f32", keepPrefixes: false });
   const prompt = { blockTokenIds: [Array.from({ length: 90 }, (_, i) => 5 + (i % 60)), [8, 9, 10]] };
   const sampling = { temperature: 1, seed: 11, logitBias: noEnd, maxTokens: 40 };
   const alone: (readonly number[])[] = [];

@@ -120,6 +120,7 @@ export class LocalEngine implements AsyncDisposable {
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
     this.#checks = new RequestChecks(model, {
       defaultMode: this.defaultMode,
+      keepPrefixes: options.keepPrefixes ?? true,
       ragTexts: words,
       live: this.#live,
     });

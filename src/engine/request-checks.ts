@@ -80,6 +80,7 @@ export class LiveRequests {
 
 export interface CheckOptions {
   readonly defaultMode: AttentionMode;
+  readonly keepPrefixes: boolean;
   readonly ragTexts: RagPromptTexts;
   readonly live: LiveRequests;
 }
@@ -177,10 +178,11 @@ export class RequestChecks {
   }
 
   #terms(
-    { mode, positionReencoding = true, salt = "", signal }: RequestOptions,
+    { mode, positionReencoding = true, salt = "", keepPrefixes, explain = false, signal }: RequestOptions,
     request = new AbortController(),
   ): Terms {
-    const { defaultMode, live } = this.options;
-    return { mode: mode ?? defaultMode, positionReencoding, owner: salt, ...live.begin(request, signal) };
+    const { defaultMode, keepPrefixes: isKept, live } = this.options;
+    const of = { mode: mode ?? defaultMode, positionReencoding, owner: salt };
+    return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };
   }
 }

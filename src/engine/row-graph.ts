@@ -5,7 +5,7 @@ import type { GraphSizes } from "../model/graph-sizes.js";
 import { type Rows, spansFrom } from "../model/rows.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory } from "./kv-memory.js";
-import type { RowWork } from "./row-queue.js";
+import { type RowWork, rowsOfBlock } from "./row-queue.js";
 import type { AnyTask } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
@@ -112,9 +112,10 @@ export class RowGraph {
     const { rowGroup } = this.decoder.device;
     let numRows = 0;
     let count = 0;
-    for (const tokenIds of blocks) {
-      const rows = Math.ceil(tokenIds.length / rowGroup) * rowGroup;
-      const size = this.sizes.ofBlock(tokenIds.length);
+    const all = blocks.map(rowsOfBlock);
+    for (const { length } of all) {
+      const rows = Math.ceil(length / rowGroup) * rowGroup;
+      const size = this.sizes.ofBlock(length);
       const fits = numRows + rows <= maxRows && size <= this.#roomLeft();
       if (!fits && !(isFirst && count === 0)) break;
       numRows += rows;
@@ -128,8 +129,8 @@ export class RowGraph {
       if (!isGiven) for (const block of made) block[Symbol.dispose]();
     };
     try {
-      for (const { length } of blocks.slice(0, count)) {
-        const shape = blockShape(this.decoder, this.memory.kvType, length);
+      for (const { tokenIds } of blocks.slice(0, count)) {
+        const shape = blockShape(this.decoder, this.memory.kvType, tokenIds.length);
         made.push(new BlockKV(shape, new DeviceBlockMemory(this.memory, shape)));
       }
     } catch (error) {
@@ -138,7 +139,10 @@ export class RowGraph {
     }
     return {
       task,
-      rows: made.map(({ memory }, i) => ({ tokenIds: blocks[i] as Int32Array, positions: 0, block: memory })),
+      rows: made.map(({ memory: { keys, values } }, i) => {
+        const from = blocks[i]?.preamble?.length ?? 0;
+        return { tokenIds: all[i] as Int32Array, positions: 0, block: { keys, values, from } };
+      }),
       numRows,
       numWanted: 0,
       deliver: () => {
@@ -172,6 +176,12 @@ export class RowGraph {
       count = Math.ceil(count / 2 / pieceStep) * pieceStep;
     }
     if (!isFirst && sizeOf(count) > this.#roomLeft()) return undefined;
+    let into: Rows["block"];
+    if (block !== undefined && first + count > block.numBefore) {
+      const { keys, values } = block.kv.memory;
+      const from = Math.max(0, block.numBefore - first);
+      into = { keys, values, first: first + from - block.numBefore, from };
+    }
     const pin = context.pin();
     this.#uncounted.push(() => sizeOf(count));
     return {
@@ -183,7 +193,7 @@ export class RowGraph {
           spans: spans && spansFrom(spans, 0, count),
           context,
           places: first,
-          block: block && { keys: block.memory.keys, values: block.memory.values, first },
+          block: into,
         },
       ],
       numRows: Math.ceil(count / rowGroup) * rowGroup,

@@ -5,13 +5,25 @@ import type { AssembledContext } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import type { AnyTask, Task } from "./task.js";
 
+/** What a block is encoded from. */
+export interface BlockTokens {
+  readonly tokenIds: Int32Array;
+  /** What stands right before the block while it is encoded, and is thrown away. */
+  readonly preamble?: Int32Array | undefined;
+}
+
+/** The rows that a block takes to encode: its preamble's and its own. */
+export function rowsOfBlock({ tokenIds, preamble }: BlockTokens): Int32Array {
+  return preamble === undefined ? tokenIds : Int32Array.from([...preamble, ...tokenIds]);
+}
+
 /** A request's work of more than one token. A graph takes what it has room for, and the request hands the rest in again. */
 export type RowWork =
   | {
       readonly kind: "encode";
       readonly owner: string;
       readonly task: Task<BlockKV<DeviceBlockMemory>[]>;
-      readonly blocks: readonly Int32Array[];
+      readonly blocks: readonly BlockTokens[];
     }
   | {
       readonly kind: "prefill";
@@ -24,8 +36,8 @@ export type RowWork =
       /** What the tokens see. Default: each token sees all before it. */
       readonly spans?: readonly RowSpan[];
       readonly firstWanted: number;
-      /** The long block that these tokens are a piece of. */
-      readonly block?: BlockKV<DeviceBlockMemory>;
+      /** The long block that these tokens are a piece of, and how many tokens of a preamble stand before it. */
+      readonly block?: { readonly kv: BlockKV<DeviceBlockMemory>; readonly numBefore: number };
     }
   | {
       readonly kind: "graph";
@@ -46,7 +58,7 @@ export interface PrefillPart {
 function rowsLeft(work: RowWork): number {
   switch (work.kind) {
     case "encode":
-      return work.blocks.reduce((sum, { length }) => sum + length, 0);
+      return work.blocks.reduce((sum, { tokenIds, preamble }) => sum + tokenIds.length + (preamble?.length ?? 0), 0);
     case "prefill":
       return work.tokenIds.length;
     case "graph":

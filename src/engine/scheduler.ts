@@ -14,7 +14,7 @@ import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { GraphRunner } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
 import { RowGraph } from "./row-graph.js";
-import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
+import { type BlockTokens, type PrefillPart, RowQueue, type RowWork, rowsOfBlock } from "./row-queue.js";
 import { type AnyTask, Task } from "./task.js";
 
 /** The most rows of prompts and blocks in one graph while others decode, so that their tokens keep flowing. */
@@ -145,18 +145,18 @@ export class Scheduler implements Disposable {
   }
 
   /**
-   * Encodes blocks, each attending to itself alone: its keys and values depend on its tokens and the model alone, byte
-   * for byte (invariant I2), whatever stands in the graph beside it.
+   * Encodes blocks, each attending to itself alone, and to its preamble: its keys and values depend on their tokens and the
+   * model alone, byte for byte (invariant I2), whatever stands in the graph beside it.
    *
-   * @param blocks the ids of each block, none empty.
+   * @param blocks none empty.
    * @yields the blocks, in order, as they are done; each belongs to the caller from then on.
    * @throws the signal's reason, or the device's error; blocks that were not yielded are freed.
    */
-  async *encode(blocks: readonly Int32Array[], of: WorkOf = {}): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
-    const isLong = (block: Int32Array | undefined) => block !== undefined && block.length > longBlockRows;
+  async *encode(blocks: readonly BlockTokens[], of: WorkOf = {}): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
+    const isLong = (block: BlockTokens | undefined) => block !== undefined && rowsOfBlock(block).length > longBlockRows;
     for (let next = 0; next < blocks.length; ) {
       if (isLong(blocks[next])) {
-        yield await this.#encodeLong(blocks[next] as Int32Array, of);
+        yield await this.#encodeLong(blocks[next] as BlockTokens, of);
         next += 1;
         continue;
       }
@@ -257,13 +257,15 @@ export class Scheduler implements Disposable {
   }
 
   /** Encodes a block in pieces, so that it delays others' tokens by no more than a prompt does. */
-  async #encodeLong(tokenIds: Int32Array, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
+  async #encodeLong(of: BlockTokens, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
-    const shape = blockShape(this.decoder, this.memory.kvType, tokenIds.length);
-    const block = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
+    const shape = blockShape(this.decoder, this.memory.kvType, of.tokenIds.length);
+    const kv = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
+    const tokenIds = rowsOfBlock(of);
+    const block = { kv, numBefore: of.preamble?.length ?? 0 };
     let isDone = false;
     // Freed with the context, and so not while a graph writes it.
-    const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : block[Symbol.dispose]()) };
+    const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : kv[Symbol.dispose]()) };
     let context: AssembledContext;
     try {
       context = new AssembledContext(this.memory, tokenIds.length, { room: unlessDone });
@@ -280,7 +282,7 @@ export class Scheduler implements Disposable {
       await task.promise;
     }
     isDone = true;
-    return block;
+    return kv;
   }
 
   #task<T>(signal: AbortSignal | undefined): Task<T> {

@@ -2,11 +2,15 @@ import type { KVType } from "../files/element-types.js";
 import { hashFields } from "./hash-fields.js";
 
 declare const blockIdBrand: unique symbol;
+declare const contextIdBrand: unique symbol;
 
 /** The name of a block KV: 64 hexadecimal digits, lower case. */
 export type BlockId = string & { readonly [blockIdBrand]: true };
+/** The name of all that some text saw before itself: 64 hexadecimal digits, lower case. */
+export type ContextId = string & { readonly [contextIdBrand]: true };
 
-export interface BlockIdFields {
+/** What every id of a model, in one form and for one tenant, has in common. */
+export interface ModelIdFields {
   /** Of the model: weights, config, tokenizer, adapter (`modelFingerprint`). */
   readonly fingerprint: string;
   readonly kvType: KVType;
@@ -14,8 +18,33 @@ export interface BlockIdFields {
   readonly formatVersion: number;
   /** Keeps tenants apart: no two salts share a block. "" where there is one tenant. */
   readonly salt: string;
+}
+
+export interface BlockIdFields extends ModelIdFields {
   /** The ids of the block's tokens, one or more. */
-  readonly tokenIds: readonly number[] | Uint32Array;
+  readonly tokenIds: readonly number[] | Uint32Array | Int32Array;
+  /** What it saw beside itself. Default: nothing, as plain blocks. */
+  readonly context?: ContextId | undefined;
+}
+
+/** How text sees what stands before it: whatever changes an attended key or value. */
+export interface ContextIdFields extends ModelIdFields {
+  readonly mode: "block" | "full" | "preamble";
+  /** Whether the keys of local blocks are turned to their places. */
+  readonly positionReencoding: boolean;
+}
+
+/** The id of an empty context: what the first global text of a prompt saw. */
+export function contextId(fields: ContextIdFields): ContextId {
+  const { fingerprint, kvType, formatVersion, salt, mode, positionReencoding } = fields;
+  const version = u32Bytes([formatVersion], "format version");
+  const settings = [mode, positionReencoding ? "turned to their places" : "at their own positions"];
+  return hashFields("block-attention context id", [fingerprint, kvType, version, salt, ...settings]) as ContextId;
+}
+
+/** The id of a context and what follows it: SHA-256 over the chain of all ids that were seen, in order. */
+export function extendContext(context: ContextId, seen: BlockId): ContextId {
+  return hashFields("block-attention context", [context, seen]) as ContextId;
 }
 
 /**
@@ -25,14 +54,15 @@ export interface BlockIdFields {
  * @throws RangeError if there is no token, or a token id or the version is not a whole number from 0 to 2^32 - 1.
  */
 export function blockId(fields: BlockIdFields): BlockId {
-  const { fingerprint, kvType, formatVersion, salt, tokenIds } = fields;
+  const { fingerprint, kvType, formatVersion, salt, tokenIds, context } = fields;
   if (tokenIds.length === 0) throw new RangeError("Cannot make a block id: the block has no tokens");
   const version = u32Bytes([formatVersion], "format version");
   const tokens = u32Bytes(tokenIds, "token id");
-  return hashFields("block-attention block id", [fingerprint, kvType, version, salt, tokens]) as BlockId;
+  const seen = context === undefined ? [] : [context];
+  return hashFields("block-attention block id", [fingerprint, kvType, version, salt, tokens, ...seen]) as BlockId;
 }
 
-function u32Bytes(values: readonly number[] | Uint32Array, name: string): Uint8Array {
+function u32Bytes(values: readonly number[] | Uint32Array | Int32Array, name: string): Uint8Array {
   const bytes = Buffer.alloc(4 * values.length);
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!;

@@ -3,7 +3,11 @@ import { elementTypeOf, elementTypes, KV_TYPES, type KVType } from "../files/ele
 /** The version of the layout below. Part of every block id: another layout is another block. */
 export const BLOCK_KV_FORMAT_VERSION = 1;
 
-/** What a block KV holds: keys before RoPE [L, Hkv, T, D], then values [L, Hkv, T, D], contiguous, in one piece of memory. */
+/**
+ * What a block KV holds: keys [L, Hkv, T, D], then values [L, Hkv, T, D], contiguous, in one piece of memory. A block's keys are
+ * those before RoPE, since it may stand anywhere. A page's are turned to its place, the only one that it has: so they are laid
+ * out again to the last bit.
+ */
 export interface BlockKVShape {
   /** L. */
   readonly numLayers: number;

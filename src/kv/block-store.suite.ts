@@ -12,7 +12,7 @@ export const BYTES_PER_TOKEN = 16;
 export function testRequest(n: number, numTokens = 1, owner = ""): BlockRequest {
   const shape: BlockKVShape = { numLayers: 1, numKvHeads: 1, headSize: 4, numTokens, type: "f16" };
   const id: BlockId = blockId({ fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner, tokenIds: [n] });
-  return { id, shape, owner };
+  return { id, shape, owner, tokenIds: Int32Array.from({ length: numTokens }, () => n) };
 }
 
 function reservationOf(acquisition: Acquisition | undefined): Reservation {

@@ -1,4 +1,4 @@
-import type { BlockId } from "./block-id.js";
+import type { BlockId, ContextId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 
 /** A block that a request needs: its name, and what its KV must look like. */
@@ -7,6 +7,22 @@ export interface BlockRequest {
   readonly shape: BlockKVShape;
   /** Whose block it is, as the id's salt says: only they may look it up or delete it by its id. */
   readonly owner: string;
+  readonly tokenIds: Int32Array;
+  /** What it saw beside itself: then it is a page, or a block behind a preamble. */
+  readonly context?: ContextId | undefined;
+  /**
+   * Part of a longer text, whose first rows are of use alone: a page that has them and more takes its place. Its keys are
+   * turned to their places, which its context tells.
+   */
+  readonly isPage?: boolean | undefined;
+}
+
+/** The block that begins most like some tokens, of those that saw the same. */
+export interface Match<M extends BlockMemory = BlockMemory> extends Disposable {
+  readonly lease: Lease<M>;
+  readonly tokenIds: Int32Array;
+  /** How many tokens it has in common with what was asked for, from the first on: 1 or more. */
+  readonly numShared: number;
 }
 
 /** A block that is there, as its owner sees it. */
@@ -76,7 +92,7 @@ export interface BlockStoreStats {
   readonly numBlocks: number;
   /** Encodings under way. Their memory is their request's until it commits, and not part of the cap. */
   readonly numEncoding: number;
-  /** Acquisitions by how they were answered: hits + misses + waits is all of them. */
+  /** Acquisitions of blocks, pages left out, by how they were answered: hits + misses + waits is all of them. */
   readonly hits: number;
   readonly misses: number;
   readonly waits: number;
@@ -84,8 +100,8 @@ export interface BlockStoreStats {
   readonly takeovers: number;
   /** Blocks forgotten to make room for others. */
   readonly evictions: number;
-  /** Blocks that left the store before its end: for room, or deleted. */
-  readonly evictionsByReason: { readonly room: number; readonly deleted: number };
+  /** Blocks that left the store before its end: for room, deleted, or because a page holds all of theirs and more. */
+  readonly evictionsByReason: { readonly room: number; readonly deleted: number; readonly replaced: number };
 }
 
 /**
@@ -112,6 +128,17 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     requests: readonly BlockRequest[],
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<readonly Acquisition<M>[]>;
+  /**
+   * The block that begins most like some tokens, of those that saw the same, leased; undefined where none has the first
+   * token. A page's rows depend on what stands before them alone, so those in common may be used. Never waits for a block
+   * that is being encoded. For plain blocks it goes through all of them.
+   */
+  longestMatch(
+    wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,
+    options?: { readonly signal?: AbortSignal | undefined },
+  ): Promise<Match<M> | undefined>;
+  /** The use of a block if it is there: it counts as used, and as no acquisition. */
+  lease(id: BlockId): Promise<Lease<M> | undefined>;
   /**
    * Forgets a block: it is not found from now on, and its memory is freed at the end of its last lease. One that is being
    * encoded goes to those who asked before, and is not kept.

@@ -33,7 +33,10 @@ test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second"
   const store = new MemoryStore({ capBytes: numBlocks * BYTES_PER_TOKEN });
   const ledger = new MemoryLedger();
   const { shape } = testRequest(0);
-  const requestAt = (n: number) => ({ id: n.toString(16).padStart(64, "0") as BlockId, shape, owner: "" });
+  const requestAt = (n: number) => ({
+    ...{ id: n.toString(16).padStart(64, "0") as BlockId, shape, owner: "" },
+    tokenIds: Int32Array.of(n),
+  });
   const put = async (from: number) => {
     const start = performance.now();
     const acquired = await store.acquire(Array.from({ length: numBlocks }, (_, i) => requestAt(from + i)));

@@ -196,8 +196,8 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 
 /** What the rows of a stage leave in each layer, and what they see. */
 function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRows: total }: Stage): LayerAttention {
-  const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows) =>
-    graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
+  const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows, from = 0) =>
+    graph.permute(rowsOf(graph, x, firstRow + from, numRows - from), [0, 2, 1, 3]);
   const ids = placed.map(({ context, chosen, allPlaces }) => {
     if (context === undefined) return undefined;
     const places = chosen.map((row) => (allPlaces[row] as number) - sharedLength(context));
@@ -207,8 +207,8 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRo
     write: (layer, rows) => {
       for (const [i, place] of placed.entries()) {
         const { context, block, numRows } = place;
-        const copy = (x: Tensor, into: KVRows, first: number) =>
-          graph.expand(graph.copy(byHead(x, place), into.layer(graph, layer, first, numRows)));
+        const copy = (x: Tensor, into: KVRows, first: number, from = 0) =>
+          graph.expand(graph.copy(byHead(x, place, from), into.layer(graph, layer, first, numRows - from)));
         if (context !== undefined) {
           const at = ids[i] as Tensor | number;
           for (const [x, into] of [[rows.turnedKeys, context.keys] as const, [rows.values, context.values] as const]) {
@@ -217,8 +217,8 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRo
           }
         }
         if (block === undefined) continue;
-        copy(rows.keys, block.keys, block.first ?? 0);
-        copy(rows.values, block.values, block.first ?? 0);
+        copy(rows.keys, block.keys, block.first ?? 0, block.from);
+        copy(rows.values, block.values, block.first ?? 0, block.from);
       }
     },
     attend: (layer, { queries, turnedKeys, values }) => {
@@ -302,7 +302,11 @@ function requireComplete({ tokenIds, positions, context, places = 0, spans, bloc
     if (start < shared) throw refuse(`row ${start} is one of ${shared} that others hold too`);
     requireRoom(end(places) - shared, context.keys.capacity);
   }
-  if (block) requireRoom((block.first ?? 0) + numRows, block.keys.capacity);
+  if (block) {
+    const { first = 0, from = 0 } = block;
+    if (from >= numRows) throw refuse(`a block has none of ${numRows} rows`);
+    requireRoom(first + numRows - from, block.keys.capacity);
+  }
 }
 
 function requireRoom(end: number, room: number): void {

@@ -171,3 +171,22 @@ export function transposeValues(
     }
   }
 }
+
+/** Adds nodes to a graph that copy values of all layers, as rows or transposed, to rows. */
+export function copyValues(
+  graph: Graph,
+  values: KVRows,
+  from: number,
+  into: KVRows,
+  first: number,
+  count: number,
+): void {
+  if (!values.isTransposed) {
+    graph.expand(graph.copy(values.packed(graph, from, count), into.packed(graph, first, count)));
+    return;
+  }
+  for (let layer = 0; layer < values.shape.numLayers; layer++) {
+    const rows = graph.permute(values.layer(graph, layer, from, count), [1, 0, 2, 3]);
+    graph.expand(graph.copy(rows, into.layer(graph, layer, first, count)));
+  }
+}

@@ -39,6 +39,7 @@ export type RowSpan = {
  * Rows of tokens that one attention call computes, and what becomes of their keys and values.
  *
  * @example a block that is encoded alone: { tokenIds, positions: 0, block }
+ * @example one behind a preamble of 20 tokens, which is thrown away: { tokenIds, positions: 0, block: { keys, values, from: 20 } }
  * @example a piece of a prompt: { tokenIds, positions: 70, context, places: 70 }
  * @example rows 3 and 9 of a context computed again: { tokenIds, positions: [3, 9], context, places: [3, 9] }
  * @example continuations of 2 and 3 tokens after a prompt of 70: { tokenIds, positions: [70, 71, 70, 71, 72], context,
@@ -57,8 +58,10 @@ export interface Rows {
   readonly places?: number | Int32Array | undefined;
   /** Spans of all rows, in order. Default: one global span. */
   readonly spans?: readonly RowSpan[] | undefined;
-  /** Where their keys before RoPE and their values are written, from row `first` on. */
-  readonly block?: { readonly keys: KVRows; readonly values: KVRows; readonly first?: number } | undefined;
+  /** Where their keys before RoPE and their values are written, from row `first` on. Rows before `from` are left out. */
+  readonly block?:
+    | { readonly keys: KVRows; readonly values: KVRows; readonly first?: number; readonly from?: number }
+    | undefined;
   /** The rows, by their index here, that layers from `fromLayer` on compute; other rows' keys and values there stay as they are. */
   readonly kept?: { readonly fromLayer: number; readonly rows: Int32Array } | undefined;
 }

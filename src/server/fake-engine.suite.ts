@@ -302,7 +302,7 @@ export class FakeEngine implements Engine {
         waits: 0,
         takeovers: 0,
         evictions: 0,
-        evictionsByReason: { room: 0, deleted },
+        evictionsByReason: { room: 0, deleted, replaced: 0 },
       },
       contexts: { capBytes: 2 ** 30, usedBytes: 0 },
       weightBytes: 1000,

@@ -15,7 +15,7 @@ export interface BlockBytesSize {
 /** The stored bytes of each block, encoded together in this order. */
 async function encode(engine: LocalEngine, blocks: readonly (readonly number[])[]): Promise<Buffer[]> {
   const { backend, decoder } = engine.model;
-  const ids = blocks.map((block) => Int32Array.from(block));
+  const ids = blocks.map((block) => ({ tokenIds: Int32Array.from(block) }));
   const bytes: Buffer[] = [];
   for await (const block of new Scheduler(backend, decoder, engine.kvType).encode(ids)) {
     using made = block;

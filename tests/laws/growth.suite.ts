@@ -28,7 +28,7 @@ export function growthSuite(size: GrowthSize): void {
     const before = await liveCounts();
     {
       const random = new Random(5, "growth");
-      await using engine = await lawEngine(model, { kvType: "f16", storeBytes: 1 << 19 });
+      await using engine = await lawEngine(model, { kvType: "f16", storeBytes: 1 << 17 });
       const idle = await liveCounts();
       const passages = drawBlocks(random, 40, 60);
       // Tokens are spelled once each and remembered.

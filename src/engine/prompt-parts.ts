@@ -1,0 +1,69 @@
+import { type BlockId, blockId, type ContextId, contextId, extendContext, type ModelIdFields } from "../kv/block-id.js";
+import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
+import type { BlockTokens } from "./row-queue.js";
+
+/** Tokens of a page: a piece of a prompt's global text, or of its answer. */
+export const PAGE_TOKENS = 64;
+
+/** What a prompt's keys and values are kept by. */
+export type PromptPart =
+  /** A local block; `index` counts them. */
+  | (PartTokens & { readonly kind: "block"; readonly index: number; readonly isOpen: false })
+  /** So many tokens of global text, from the start of its span on: all of a page, or what is left of the span. */
+  | (PartTokens & {
+      readonly kind: "page";
+      /** All that stands before it. */
+      readonly context: ContextId;
+      /** Whether the answer goes on in it. */
+      readonly isOpen: boolean;
+    });
+
+interface PartTokens {
+  readonly id: BlockId;
+  /** Of the first token, from the prompt's start. */
+  readonly place: number;
+  readonly tokenIds: Int32Array;
+  readonly span: PromptSpan;
+}
+
+/** The id of a local block. What stands before a block while it is encoded is what it saw. */
+export function localBlockId(fields: ModelIdFields, { tokenIds, preamble }: BlockTokens): BlockId {
+  if (preamble === undefined) return blockId({ ...fields, tokenIds });
+  const nothing = contextId({ ...fields, mode: "preamble", positionReencoding: true });
+  return blockId({ ...fields, tokenIds, context: extendContext(nothing, blockId({ ...fields, tokenIds: preamble })) });
+}
+
+/**
+ * The parts of a prompt and its answer, in order. A part's id is a chain: it depends on every token before it, and on how that
+ * is seen, so that one prompt's page is another's only where all before it is the same.
+ */
+export function* promptParts(
+  { mode, spans }: TokenizedPrompt,
+  fields: ModelIdFields,
+  positionReencoding: boolean,
+  answerIds: readonly number[] = [],
+): Generator<PromptPart, void> {
+  let context = contextId({ ...fields, mode, positionReencoding });
+  let place = 0;
+  let index = 0;
+  for (const span of spans) {
+    if (span.kind === "local") {
+      const { tokenIds } = span;
+      const id = localBlockId(fields, span);
+      yield { kind: "block", id, place, tokenIds, span, index, isOpen: false };
+      index += 1;
+      place += tokenIds.length;
+      context = extendContext(context, id);
+      continue;
+    }
+    const isLast = span === spans.at(-1);
+    const all = isLast && answerIds.length > 0 ? Int32Array.from([...span.tokenIds, ...answerIds]) : span.tokenIds;
+    for (let first = 0; first < all.length; first += PAGE_TOKENS) {
+      const tokenIds = all.subarray(first, first + PAGE_TOKENS);
+      const id = blockId({ ...fields, tokenIds, context });
+      yield { kind: "page", id, place, tokenIds, span, context, isOpen: isLast && first + PAGE_TOKENS >= all.length };
+      place += tokenIds.length;
+      context = extendContext(context, id);
+    }
+  }
+}

@@ -1,0 +1,75 @@
+import type { Match } from "../kv/block-store.js";
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import type { TokenizedPrompt } from "./prompt.js";
+import type { PromptPart } from "./prompt-parts.js";
+import type { ReuseMiss } from "./results.js";
+
+/** Tokens of text that a miss shows, before and after the first that differs. */
+const numShown = 12;
+/** A block that has this share of its tokens in common with a stored one was expected to be there. */
+const expectedShare = 1 / 4;
+
+export type Nearest = Pick<Match, "tokenIds" | "numShared">;
+
+/** Finds out why parts of a prompt were computed though something like them is stored. */
+export class ReuseMisses {
+  readonly found: ReuseMiss[] = [];
+
+  constructor(
+    private readonly tokenizer: Tokenizer,
+    private readonly prompt: TokenizedPrompt,
+  ) {}
+
+  /** A block that had to be encoded. @param match the block that began most like it before. */
+  ofBlock(part: PromptPart, match: Nearest | undefined): void {
+    if (match === undefined || match.numShared < expectedShare * part.tokenIds.length) return;
+    this.#add("block", part, match.tokenIds, match.numShared);
+  }
+
+  /** A page from which on global text is computed. @param match the page that begins most like it. */
+  ofPage(part: PromptPart, match: Nearest | undefined): void {
+    const numShared = match?.numShared ?? 0;
+    const kind = this.prompt.isConversation ? "conversation" : "prefix";
+    const stored = match?.tokenIds ?? new Int32Array();
+    // All that is stored was used: what follows is new.
+    const isNew = stored.length === numShared;
+    if (isNew && (numShared > 0 || part.place === 0 || !this.prompt.isConversation)) return;
+    this.#add(kind, part, stored, numShared);
+  }
+
+  #add(
+    kind: ReuseMiss["kind"],
+    { tokenIds, place, span: { passage } }: PromptPart,
+    stored: Int32Array,
+    at: number,
+  ): void {
+    const text = (ids: Int32Array) => this.tokenizer.decode([...ids]);
+    const texts = {
+      before: text(tokenIds.subarray(Math.max(0, at - numShown), at)),
+      asked: text(tokenIds.subarray(at, at + numShown)),
+      stored: text(stored.subarray(at, at + numShown)),
+    };
+    const reason = reasonOf(texts, this.tokenizer.specialTokenIds, tokenIds[at], stored[at]);
+    this.found.push({ kind, ...(passage && { passage }), token: place + at, ...texts, reason });
+  }
+}
+
+function reasonOf(
+  { asked, stored }: Pick<ReuseMiss, "asked" | "stored">,
+  special: ReadonlySet<number>,
+  askedId: number | undefined,
+  storedId: number | undefined,
+): string {
+  if (storedId === undefined && askedId !== undefined && stored === "" && asked.trim() !== "") {
+    return "nothing is stored from here on: it was evicted, was never computed, or belongs to another key";
+  }
+  const bare = (text: string) => text.replace(/\s+/g, "");
+  if (bare(asked) === "" || bare(stored) === "")
+    return "white space stands here in one of the two alone, for instance a trailing space";
+  if (bare(asked) === bare(stored) && asked !== stored) return "only white space differs";
+  if (asked === stored) return "the same text is other tokens: an answer is read back otherwise than it was drawn";
+  if ((askedId !== undefined && special.has(askedId)) || (storedId !== undefined && special.has(storedId))) {
+    return "the chat template writes this place otherwise, for instance an earlier answer or a system text of its own";
+  }
+  return "the text differs from here on: what changes with each request, such as a date, belongs behind what stays";
+}
