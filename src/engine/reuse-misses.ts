@@ -7,7 +7,7 @@ import type { ReuseMiss } from "./results.js";
 /** Tokens of text that a miss shows, before and after the first that differs. */
 const numShown = 12;
 /** A block that has this share of its tokens in common with a stored one was expected to be there. */
-const expectedShare = 1 / 4;
+const expectedShare = 1 / 2;
 
 export type Nearest = Pick<Match, "tokenIds" | "numShared">;
 
@@ -43,7 +43,10 @@ export class ReuseMisses {
     stored: Int32Array,
     at: number,
   ): void {
-    const text = (ids: Int32Array) => this.tokenizer.decode([...ids]);
+    const { vocabSize } = this.tokenizer;
+    const known = (ids: Int32Array) => [...ids].filter((id) => id < vocabSize);
+    // With control tokens, which are the template's.
+    const text = (ids: Int32Array) => Buffer.concat(known(ids).map((id) => this.tokenizer.tokenBytes(id))).toString();
     const texts = {
       before: text(tokenIds.subarray(Math.max(0, at - numShown), at)),
       asked: text(tokenIds.subarray(at, at + numShown)),
