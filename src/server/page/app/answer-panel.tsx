@@ -124,7 +124,13 @@ function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly
           <ul class="misses">
             {answer.misses.map(({ kind, asked, stored, reason }, i) => (
               <li key={String(i)}>
-                {reason} <span class="muted">({kind})</span>: <code>{asked}</code>, in the store <code>{stored}</code>
+                <span class="muted">{kind}</span> <code>{asked}</code>
+                {stored !== "" && (
+                  <>
+                    , in the store <code>{stored}</code>
+                  </>
+                )}
+                : {reason}
               </li>
             ))}
           </ul>
