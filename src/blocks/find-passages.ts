@@ -65,7 +65,8 @@ const readOptions = optionsOf({ maxCharacters: wholeNumber(200) });
  *   "Ann …", the label "\n[2] ", the passage "Bo …" and the text "\n\nWho?"
  */
 export function findPassages(text: string, options: FindPassagesOptions = {}): FoundPiece[] {
-  if (typeof text !== "string") throw new InputTypeError(`Cannot find passages: the text is ${show(text)}, wanted text`);
+  if (typeof text !== "string")
+    throw new InputTypeError(`Cannot find passages: the text is ${show(text)}, wanted text`);
   const { maxCharacters = defaultMaxCharacters } = readOptions("find passages", options);
   const lines = linesOf(text);
   const pieces: FoundPiece[] = [];
@@ -134,4 +135,3 @@ function rankOf(text: string, at: number): number {
   if (/\s/.test(before)) return /[.!?]/.test(text[at - 2] ?? "") ? 2 : 1;
   return 0;
 }
-

@@ -248,7 +248,8 @@ function markAt(text: string, at: number): Mark | undefined {
     const isField = sign.endsWith(":") && open === "" && !/^(?:id|index|idx|rank|no|number)$/i.test(word!);
     const isOrdinal = word === undefined && open === "" && /^[.)]/.test(close + trail) && /\s/.test(next);
     const isNamed = word === undefined ? !isOrdinal : isNoun(word);
-    const isWord = word !== undefined && !isField && !/^end /i.test(word) && (close + trail !== "" || /[\n\r(]/.test(next));
+    const isWord =
+      word !== undefined && !isField && !/^end /i.test(word) && (close + trail !== "" || /[\n\r(]/.test(next));
     // "## Windows 11" is a heading.
     const isLabel = isNamed || isOrdinal || (!label.startsWith("#") && /[ #№]\d/.test(label));
     if (isLabel && (isOrdinal || isWord || (word === undefined && isBracketed))) {
