@@ -152,7 +152,7 @@ function promptParts(answer: Answer, passages: readonly Passage[]): Part[] {
   const named = blocks.map((block, i): Part => {
     const passage = passages[i - numBefore];
     if (passage !== undefined) return { name: `${i - numBefore + 1}. ${passage.title.trim() || "Passage"}`, block };
-    // Without passages the text was cut by rule.
+    // Without documents, blocks are what the text was cut into.
     if (passages.length === 0) return { name: `Block ${i + 1}`, block };
     return { name: numBefore === 1 ? "Preamble" : `Preamble ${i + 1}`, detail: "the task, before the passages", block };
   });
