@@ -193,6 +193,24 @@ test("ragPrompt(): documents, then turns by the same rule", () => {
     "G <|im_end|>\n<|im_start|>user\nAnswer Q2<|im_end|>\n<|im_start|>assistant\n",
   ]);
   expect(prompt.isConversation).toBe(true);
+  // Passages of a later turn are local in the turn that they come in, too.
+  const later = ragPrompt(
+    {
+      documents: ["d1\n"],
+      messages: [
+        { role: "user", content: [] },
+        { role: "user", content: ["p", "Q2"] },
+      ],
+    },
+    { template: chatml, texts: { preamble, final }, spans: "auto" },
+  );
+  expect(shown(later.blocks)).toEqual([
+    "L <|im_start|>user\nRead.\n",
+    "L d1\n",
+    "G <|im_end|>\n<|im_start|>user\n",
+    "L p",
+    "G Answer Q2<|im_end|>\n<|im_start|>assistant\n",
+  ]);
   // An answer before all questions is global, and no part of the opening.
   const greeted = ragPrompt(
     { documents: ["d1\n"], messages: [{ role: "assistant", content: "Hi" }, messages[2]!] },
