@@ -18,16 +18,10 @@ console.log(`Growth, ${describeRun()}\n`);
   for (const tokens of [1024, 2048, 4096, 8192, 16_384]) {
     const passages = source.passages(tokens);
     const final = source.take(4);
-    await engine.complete(
-      { blockTokenIds: [...passages, final] },
-      { mode: "block", maxTokens: 1, keepPrefixes: false },
-    );
+    await engine.complete({ blockTokenIds: [...passages, final] }, { mode: "block", maxTokens: 1 });
     const times: number[] = [];
     for (let i = 0; i < 5; i++) {
-      const again = await engine.complete(
-        { blockTokenIds: [...passages, final] },
-        { mode: "block", maxTokens: 1, keepPrefixes: false },
-      );
+      const again = await engine.complete({ blockTokenIds: [...passages, final] }, { mode: "block", maxTokens: 1 });
       times.push(again.timings.assembleMs);
     }
     const stored = engine.stats().store;

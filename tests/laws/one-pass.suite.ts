@@ -20,7 +20,7 @@ const architectures: Readonly<Record<string, RandomModelOptions>> = {
 };
 
 type Prompt = Omit<OraclePrompt, "continuationTokenIds"> & Pick<ScoreOptions, "mode">;
-type Case = readonly [name: string, blocks: number[][], options?: ScoreOptions];
+type Case = readonly [name: string, blocks: number[][], options?: ScoreOptions & Pick<OraclePrompt, "isGlobal">];
 
 function cases(seed: number, size: OnePassSize): Case[] {
   const random = new Random(seed, "one pass");
@@ -29,6 +29,8 @@ function cases(seed: number, size: OnePassSize): Case[] {
   const question = draw(20);
   const shuffled = random.order(passages.length).map((i) => passages[i]!);
   const [a, b, c] = passages as [number[], number[], number[]];
+  const turn = [a, draw(90), draw(14), b, c];
+  const kinds = (letters: string): boolean[] => [...letters].map((letter) => letter === "G");
   return [
     ["one block", [draw(40)]],
     ["six passages", [...passages, question]],
@@ -41,6 +43,18 @@ function cases(seed: number, size: OnePassSize): Case[] {
     ["stepwise", [...passages, question], { stepwise: true }],
     ["full mode", [...passages, question], { mode: "full" }],
     ["no position re-encoding", [...shuffled, question], { positionReencoding: false }],
+    ["a conversation", [...turn, question], { isGlobal: kinds("LGGLLG") }],
+    // More global text than a page holds, behind the spans of the turn before.
+    ["its next turn", [...turn, question, draw(70), c, draw(9)], { isGlobal: kinds("LGGLLGGLG") }],
+    [
+      "its last turn",
+      [...turn, question, draw(70), c, draw(9), a, draw(5)],
+      {
+        isGlobal: kinds("LGGLLGGLGLG"),
+        stepwise: true,
+      },
+    ],
+    ["spans, no position re-encoding", [...turn, question], { isGlobal: kinds("LGGLLG"), positionReencoding: false }],
   ];
 }
 
@@ -123,17 +137,18 @@ export function onePassSuite(size: OnePassSize): void {
       expectBound(logprobBounds.f32, bounded, { everyCaseUpTo: size.everyCaseUpTo });
     });
 
-    test("equals one pass for random block lengths", async () => {
+    test.each(["blocks", "spans"])("equals one pass for random lengths of %s", async (form) => {
       await using engine = await lawEngine(folder);
       const lengths = fc.array(fc.integer({ min: 0, max: 40 }), { maxLength: 9 });
       await fc.assert(
         fc.asyncProperty(lengths, fc.integer({ min: 1, max: 70 }), fc.nat(1000), fc.boolean(), fc.boolean(), run),
         { numRuns: size.numRuns, seed: 7 },
       );
-      async function run(local: number[], last: number, seed: number, stepwise: boolean, positionReencoding: boolean) {
+      async function run(first: number[], last: number, seed: number, stepwise: boolean, positionReencoding: boolean) {
         const random = new Random(seed, "lengths");
-        const blockTokenIds = [...local, last].map((length) => drawIds(random, length));
-        const { distance } = await ask(engine, "", { blockTokenIds, positionReencoding }, stepwise);
+        const blockTokenIds = [...first, last].map((length) => drawIds(random, length));
+        const isGlobal = form === "spans" ? [...first.map(() => random.below(2) === 0), true] : undefined;
+        const { distance } = await ask(engine, "", { blockTokenIds, isGlobal, positionReencoding }, stepwise);
         expect(distance()).toBeLessThan(logprobBounds.f32);
       }
     });

@@ -1,6 +1,7 @@
 import { expect } from "vitest";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
+import { promptSpans, TokenizedPrompt } from "../../src/engine/prompt.js";
 import type { ScoreResult } from "../../src/engine/results.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
@@ -18,11 +19,15 @@ export interface OracleAnswer {
 /** The engine's answer to a prompt, with the whole vocabulary's log-probabilities at each step. */
 export function askEngine(
   engine: LocalEngine,
-  { blockTokenIds, continuationTokenIds, positionReencoding }: OraclePrompt,
+  { blockTokenIds, isGlobal, continuationTokenIds, positionReencoding }: OraclePrompt,
   options: ScoreOptions & { readonly vocabSize: number },
 ): Promise<ScoreResult> {
   const { vocabSize, ...scoreOptions } = options;
-  return engine.score({ blockTokenIds }, continuationTokenIds, { positionReencoding, top: vocabSize, ...scoreOptions });
+  // No form of a prompt gives ids with their kinds.
+  const kinds = isGlobal?.map((kind) => ({ isGlobal: kind }));
+  const spans = kinds && promptSpans(blockTokenIds, undefined, kinds);
+  const prompt = spans ? new TokenizedPrompt("block", spans, blockTokenIds, [], true) : { blockTokenIds };
+  return engine.score(prompt, continuationTokenIds, { positionReencoding, top: vocabSize, ...scoreOptions });
 }
 
 /** How far an answer is from the oracle's at most, over the continuation's tokens and over those that the oracle names. */

@@ -1,5 +1,14 @@
 import { expect, test } from "vitest";
-import { allFaults, expectBound, expectOnlyRight, type Fault, oneBlockFaults, readPrompt, shows } from "./faults.js";
+import {
+  allFaults,
+  expectBound,
+  expectOnlyRight,
+  type Fault,
+  oneBlockFaults,
+  oneQuestionFaults,
+  readPrompt,
+  shows,
+} from "./faults.js";
 
 const table = (seen: (query: number, key: number) => unknown, numRows: number) =>
   Array.from({ length: numRows }, (_, query) =>
@@ -28,6 +37,25 @@ test.each<readonly [Fault, string]>([
   expect(table(readPrompt(prompt, fault).sees, 5)).toBe(mask);
 });
 
+// A local block, a question of 1 with its answer, an empty block, a later passage, and a final block.
+const spans = {
+  blockTokenIds: [[5], [6], [7], [], [8], [9]],
+  isGlobal: [false, true, true, true, false, true],
+  continuationTokenIds: [10],
+};
+
+test.each<readonly [Fault | undefined, string]>([
+  [undefined, "10000 / 11000 / 11100 / 00010 / 11111"],
+  ["local blocks see global ones before", "10000 / 11000 / 11100 / 01110 / 11111"],
+  ["earlier global blocks do not see local ones", "10000 / 01000 / 01100 / 00010 / 11111"],
+  ["the final block does not see earlier global ones", "10000 / 11000 / 11100 / 00010 / 10011"],
+  ["local blocks see the block before", "10000 / 11000 / 11100 / 00110 / 11111"],
+])("readPrompt(): global blocks see everything before them, and %s", (fault, mask) => {
+  expect(table(readPrompt(spans, fault).sees, 5)).toBe(mask);
+  const { keyPosition } = readPrompt({ ...spans, positionReencoding: false });
+  expect([0, 1, 2, 3, 4].map(keyPosition)).toEqual([0, 1, 2, 0, 4]);
+});
+
 test("readPrompt(): positions and values with a fault", () => {
   const read = (fault: Fault, what: "queryPosition" | "keyPosition" | "valueRow", asked: object = {}) =>
     [0, 1, 2, 3, 4].map((row) => readPrompt({ ...prompt, ...asked }, fault)[what](row));
@@ -52,7 +80,15 @@ test("shows(): a prompt of one block shows no fault of local blocks, and of one 
     "rows have the values of the row before",
   ]);
   expect(allFaults.filter((fault) => shows(fault, { blockTokenIds: [[5]], continuationTokenIds: [8] }))).toEqual([]);
-  expect(allFaults.filter((fault) => !shows(fault, prompt))).toEqual([]);
+  expect(oneQuestionFaults).toEqual(allFaults.filter((fault) => shows(fault, prompt)));
+  expect(allFaults.filter((fault) => !oneQuestionFaults.includes(fault))).toEqual([
+    "local blocks see global ones before",
+    "earlier global blocks do not see local ones",
+    "the final block does not see earlier global ones",
+  ]);
+  expect(
+    allFaults.filter((fault) => !shows(fault, { ...spans, blockTokenIds: [[5], [6, 7], [8, 9], [], [10, 11], [12]] })),
+  ).toEqual([]);
 });
 
 test("expectBound(): fails for an answer too far, for a fault within the bound, and for one that no prompt shows", () => {

@@ -3,8 +3,10 @@ import { expect } from "vitest";
 /** One prompt with what it continues with, as token ids. The last block is the final block, which sees everything. */
 export interface OraclePrompt {
   readonly blockTokenIds: readonly (readonly number[])[];
+  /** Which blocks see everything before them, the last among them. Default: the last alone. */
+  readonly isGlobal?: readonly boolean[] | undefined;
   readonly continuationTokenIds: readonly number[];
-  /** False: the other blocks keep positions 0 and on. Default true. */
+  /** False: local blocks keep positions 0 and on. Default true. */
   readonly positionReencoding?: boolean | undefined;
 }
 
@@ -27,21 +29,40 @@ interface Place {
 interface Layout {
   readonly places: readonly Place[];
   readonly firstRows: readonly number[];
-  readonly finalBlock: number;
+  readonly isGlobal: readonly boolean[];
 }
 
 /** What an engine may get wrong. Each takes the right reading and gives a wrong one. */
 const wrongReadings = {
-  "local blocks see the block before": (right, { places, finalBlock }) => ({
+  "local blocks see the block before": (right, { places }) => ({
     ...right,
-    sees: (query, key) =>
-      right.sees(query, key) || (places[query]!.block < finalBlock && places[key]!.block === places[query]!.block - 1),
+    sees: (query, key) => right.sees(query, key) || places[key]!.block === places[query]!.block - 1,
   }),
   "local blocks see everything before": (right) => ({ ...right, sees: (query, key) => key <= query }),
-  "the final block does not see the first": (right, { places, finalBlock }) => ({
+  "local blocks see global ones before": (right, { places, isGlobal }) => ({
     ...right,
-    sees: (query, key) =>
-      right.sees(query, key) && (places[query]!.block < finalBlock || places[key]!.block > 0 || finalBlock === 0),
+    sees: (query, key) => right.sees(query, key) || (key <= query && isGlobal[places[key]!.block]!),
+  }),
+  "the final block does not see the first": (right, { places, isGlobal }) => ({
+    ...right,
+    sees: (query, key) => {
+      const [from, to] = [places[query]!.block, places[key]!.block];
+      return right.sees(query, key) && (from < isGlobal.length - 1 || to > 0 || from === to);
+    },
+  }),
+  "earlier global blocks do not see local ones": (right, { places, isGlobal }) => ({
+    ...right,
+    sees: (query, key) => {
+      const [from, to] = [places[query]!.block, places[key]!.block];
+      return right.sees(query, key) && (from === to || from === isGlobal.length - 1 || isGlobal[to]!);
+    },
+  }),
+  "the final block does not see earlier global ones": (right, { places, isGlobal }) => ({
+    ...right,
+    sees: (query, key) => {
+      const [from, to] = [places[query]!.block, places[key]!.block];
+      return right.sees(query, key) && (from === to || from < isGlobal.length - 1 || !isGlobal[to]);
+    },
   }),
   "rows see the row after them": (right, { places }) => ({
     ...right,
@@ -55,10 +76,10 @@ const wrongReadings = {
       (key !== query || query === 0 || (places[query]!.offset === 0 && !right.sees(query, query - 1))),
   }),
   "blocks keep the positions that they should not": (right, layout) => {
-    const { places, firstRows, finalBlock } = layout;
+    const { places, firstRows, isGlobal } = layout;
     const moved = (row: number, position: number): number => {
       const { block, offset } = places[row]!;
-      if (block === finalBlock) return position;
+      if (isGlobal[block]) return position;
       return position === row ? offset : firstRows[block]! + offset;
     };
     return {
@@ -67,16 +88,16 @@ const wrongReadings = {
       keyPosition: (row) => moved(row, right.keyPosition(row)),
     };
   },
-  "the final block is a position too far": (right, { places, finalBlock }) =>
-    shifted(right, (row) => (places[row]!.block === finalBlock ? 1 : 0)),
+  "the final block is a position too far": (right, { places, isGlobal }) =>
+    shifted(right, (row) => (places[row]!.block === isGlobal.length - 1 ? 1 : 0)),
   "a position is left out after each block": (right, { places }) => shifted(right, (row) => places[row]!.block),
   "keys are not turned": (right) => ({ ...right, keyPosition: () => 0 }),
   "keys are turned twice": (right) => ({ ...right, keyPosition: (row) => 2 * right.keyPosition(row) }),
-  "blocks have the values of the block before": (right, { places, firstRows, finalBlock }) => ({
+  "blocks have the values of the block before": (right, { places, firstRows, isGlobal }) => ({
     ...right,
     valueRow: (key) => {
       const { block, offset } = places[key]!;
-      if (block === 0 || block === finalBlock) return key;
+      if (block === 0 || isGlobal[block]) return key;
       return Math.min(firstRows[block - 1]! + offset, firstRows[block]! - 1);
     },
   }),
@@ -97,29 +118,30 @@ export const allFaults = Object.keys(wrongReadings) as readonly Fault[];
 /** How a prompt is read: rightly, or with a fault. */
 export function readPrompt(prompt: OraclePrompt, fault?: Fault): Reading {
   const { blockTokenIds, continuationTokenIds, positionReencoding = true } = prompt;
+  const kinds = prompt.isGlobal ?? blockTokenIds.map((_, i) => i === blockTokenIds.length - 1);
   const whole = [
     ...blockTokenIds.slice(0, -1),
     [...(blockTokenIds.at(-1) ?? []), ...continuationTokenIds.slice(0, -1)],
   ];
   const blocks = whole.filter((ids) => ids.length > 0);
-  const finalBlock = blocks.length - 1;
+  const isGlobal = kinds.filter((_, i) => whole[i]!.length > 0);
   const places = blocks.flatMap((ids, block) => ids.map((_, offset): Place => ({ block, offset })));
   const firstRows = blocks.map((_, block) => places.findIndex((place) => place.block === block));
   const position = (row: number): number => {
     const { block, offset } = places[row]!;
-    return positionReencoding || block === finalBlock ? row : offset;
+    return positionReencoding || isGlobal[block] ? row : offset;
   };
   const right: Reading = {
     tokenIds: blocks.flat(),
     sees: (query, key) => {
       const { block } = places[query]!;
-      return key <= query && (block === finalBlock || block === places[key]!.block);
+      return key <= query && (isGlobal[block]! || block === places[key]!.block);
     },
     queryPosition: position,
     keyPosition: position,
     valueRow: (key) => key,
   };
-  return fault === undefined ? right : wrongReadings[fault](right, { places, firstRows, finalBlock });
+  return fault === undefined ? right : wrongReadings[fault](right, { places, firstRows, isGlobal });
 }
 
 /**
@@ -137,9 +159,14 @@ export function shows(fault: Fault, prompt: OraclePrompt): boolean {
 }
 
 /** What prompts of one block can show, as in full mode. */
-export const oneBlockFaults = allFaults.filter((fault) =>
-  shows(fault, { blockTokenIds: [[1, 2, 3]], continuationTokenIds: [4, 5] }),
-);
+export const oneBlockFaults = faultsShownBy([[1, 2, 3]]);
+
+/** What prompts can show in which the last block alone is global. */
+export const oneQuestionFaults = faultsShownBy([[1, 2], [3, 4], [5]]);
+
+function faultsShownBy(blockTokenIds: readonly (readonly number[])[]): readonly Fault[] {
+  return allFaults.filter((fault) => shows(fault, { blockTokenIds, continuationTokenIds: [6, 7] }));
+}
 
 /**
  * Expects what is right nearer than the bound, and what is wrong farther: a bound that a wrong oracle meets cannot fail.
@@ -169,14 +196,15 @@ export interface BoundCase {
 /**
  * Expects every answer within the bound, and every fault beyond it.
  *
- * @param faults what the prompts must show, each in one case at least. Prompts of one block show no fault of local blocks.
+ * @param faults what the prompts must show, each in one case at least. Default: what prompts of their kind can show, with or
+ *   without global blocks before the last.
  * @param everyCaseUpTo tries a fault on all prompts up to so many tokens that show it; default: on the shortest.
  */
 export function expectBound(
   bound: number,
   cases: readonly BoundCase[],
   {
-    faults = allFaults,
+    faults = cases.some(({ prompt }) => prompt.isGlobal) ? allFaults : oneQuestionFaults,
     everyCaseUpTo = 0,
   }: { readonly faults?: readonly Fault[]; readonly everyCaseUpTo?: number } = {},
 ): void {

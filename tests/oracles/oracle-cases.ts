@@ -66,7 +66,7 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
   const make = (
     name: string,
     blockTokenIds: number[][],
-    options: Partial<Pick<OracleCase, "mode" | "positionReencoding">> = {},
+    options: Partial<Pick<OracleCase, "mode" | "positionReencoding" | "isGlobal">> = {},
   ): OracleCase => ({
     name,
     mode: "block",
@@ -80,6 +80,8 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
   const longBlocks = [210, 77, 140, 33, 190, 128, 64, 256, 11, 159, 170];
   const numLongTokens = longBlocks.reduce((sum, n) => sum + n, continuationLength);
   const long = [...longBlocks, maxTokens - numLongTokens].map(draw);
+  const conversation = () => [a, draw(9), draw(14), b, c, draw(5), draw(33), c, question];
+  const kinds = (letters: string): boolean[] => [...letters].map((letter) => letter === "G");
   return [
     make("one block", [draw(40)]),
     make("two blocks", [draw(17), draw(9)]),
@@ -93,5 +95,21 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
     make("full mode", [...passages, question], { mode: "full" }),
     make("full mode, 1,500 tokens", long, { mode: "full" }),
     make("no position re-encoding", [...shuffled, question], { positionReencoding: false }),
+    make("a conversation", conversation(), { isGlobal: kinds("LGGLLGGLG") }),
+    make("a conversation, no position re-encoding", conversation(), {
+      isGlobal: kinds("LGGLLGGLG"),
+      positionReencoding: false,
+    }),
+    make("a question before all passages", [question, a, b, c, draw(7)], { isGlobal: kinds("GLLLG") }),
+    make(
+      "spans of one token",
+      Array.from({ length: 41 }, () => draw(1)),
+      {
+        isGlobal: Array.from({ length: 41 }, (_, i) => i === 40 || random.below(2) === 0),
+      },
+    ),
+    make("a long conversation", [a, draw(150), draw(270), b, c, draw(300), [], draw(180), a, question], {
+      isGlobal: kinds("LGGLLGLGLG"),
+    }),
   ];
 }

@@ -81,7 +81,8 @@ function fileDigest(path: string): string {
 }
 
 function caseDigest(oracleCase: OracleCase): string {
-  const { mode, positionReencoding, blockTokenIds, continuationTokenIds } = oracleCase;
-  const text = JSON.stringify([mode, positionReencoding, blockTokenIds, continuationTokenIds]);
+  const { mode, positionReencoding, blockTokenIds, isGlobal, continuationTokenIds } = oracleCase;
+  const kinds = isGlobal === undefined ? [] : [isGlobal];
+  const text = JSON.stringify([mode, positionReencoding, blockTokenIds, continuationTokenIds, ...kinds]);
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
