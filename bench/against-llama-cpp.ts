@@ -16,7 +16,7 @@ const theirs = { prefill: [] as number[], decode: [] as number[], final: [] as n
 let threads = 0;
 for (let round = 0; round < Number(roundsText); round++) {
   {
-    await using engine = await Engine.load({ model: path, storeBytes: 2 ** 32 });
+    await using engine = await Engine.load({ model: path, storeBytes: 2 ** 32, keepPrefixes: false });
     threads = engine.model.backend.threads;
     const source = new TokenSource(engine.model.source.config.vocabSize, round + 1);
     await engine.complete({ blockTokenIds: [source.take(64)] }, { mode: "full", maxTokens: 2 });

@@ -1,4 +1,4 @@
-// Builds llama.cpp's llama-server, the peer of the bench/serve-* benchmarks, in the user's cache folder:
+// Builds llama.cpp's llama-server, the peer of the bench/serve-* benchmarks, and llama-quantize in the user's cache folder:
 //   node bench/build-llama-server.mjs [SOURCE] [--jobs N]
 // SOURCE is a folder of llama.cpp's source, a folder of llama-cpp-python's source, or its sdist (.tar.gz). Without it,
 // pip downloads the sdist. Wanted: cmake, a C++ compiler, and, for the sdist, tar and Python's pip.
@@ -111,6 +111,7 @@ run("build llama-server", "cmake", [
   "Release",
   "--target",
   "llama-server",
+  "llama-quantize",
   "--parallel",
   String(jobs),
 ]);

@@ -41,6 +41,7 @@ function noEnd(engine: LocalEngine): Record<string, number> {
 console.log(`Decoding, ${describeRun()}\n`);
 for (const name of names.split(",") as BenchModel[]) {
   await using engine = await Engine.load({
+    keepPrefixes: false,
     model: await benchModel(name),
     ...(threads !== undefined && { threads: Number(threads) }),
   });

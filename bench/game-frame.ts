@@ -20,7 +20,8 @@ const question = "\nIt is your turn. Name one action: fold, call or raise.\nActi
 await using engine = await Engine.load({ model: await benchModel("135m") });
 console.log(`Game frame, ${engine.model.backend.threads} threads, ${describeRun()}\n`);
 const blocksOf = () => [...jsonStateBlocks(state, { paths: ["table", "players.*"] }), question];
-const ask = (mode: "full" | "block") => engine.complete({ blocks: blocksOf() }, { mode, maxTokens: 1 });
+const ask = (mode: "full" | "block") =>
+  engine.complete({ blocks: blocksOf() }, { mode, maxTokens: 1, keepPrefixes: false });
 
 const first = await ask("block");
 const rows: (string | number)[][] = [

@@ -18,10 +18,16 @@ console.log(`Growth, ${describeRun()}\n`);
   for (const tokens of [1024, 2048, 4096, 8192, 16_384]) {
     const passages = source.passages(tokens);
     const final = source.take(4);
-    await engine.complete({ blockTokenIds: [...passages, final] }, { mode: "block", maxTokens: 1 });
+    await engine.complete(
+      { blockTokenIds: [...passages, final] },
+      { mode: "block", maxTokens: 1, keepPrefixes: false },
+    );
     const times: number[] = [];
     for (let i = 0; i < 5; i++) {
-      const again = await engine.complete({ blockTokenIds: [...passages, final] }, { mode: "block", maxTokens: 1 });
+      const again = await engine.complete(
+        { blockTokenIds: [...passages, final] },
+        { mode: "block", maxTokens: 1, keepPrefixes: false },
+      );
       times.push(again.timings.assembleMs);
     }
     const stored = engine.stats().store;

@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 import { Engine } from "../src/engine/engine.js";
 import { embeddedModelPath } from "../src/engine/model.js";
 import { benchModel } from "./shared/models.js";
-import { describeRun, median, printTable } from "./shared/report.js";
+import { describeRun, median, percentile, printTable } from "./shared/report.js";
 import { ServingProcess, startBlockAttention } from "./shared/serving-process.js";
 import { postStream } from "./shared/stream-client.js";
 
@@ -107,8 +107,6 @@ for (let i = 0; i < numWarmUp + numRequests; i += runLength) {
 }
 
 console.log(`${describeRun()}\n${numRequests} requests each way, ${modelName} model, ${threads} thread(s), in ms\n`);
-const percentile = (values: readonly number[], share: number): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(share * (values.length - 1))] ?? Number.NaN;
 printTable(
   ["way", "first token p50", "p95", "added p50", "added p95"],
   ways.map(([name, , measured]) => {

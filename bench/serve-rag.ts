@@ -3,23 +3,23 @@
 // tokens an answer; both sides start cold, with the same model file, threads and token ids, and take turns.
 // `npm run bench -- serve-rag [requests] [clients,…] [threads]`, for instance `npm run bench -- serve-rag 50 4`
 // The client shares the cores with the server that it asks. The peer: `node bench/build-llama-server.mjs`.
-import { spawnSync } from "node:child_process";
 import { makeTokenizer } from "../tests/models/random-tokenizer.js";
 import { benchModel } from "./shared/models.js";
 import { makeRagTraffic, type RagRequest, ragTokenIds, ragTraffic } from "./shared/rag-traffic.js";
-import { describeRun, printTable } from "./shared/report.js";
+import { countArgument, describeRun, percentile, printTable } from "./shared/report.js";
 import {
+  describeLlamaServer,
   findLlamaServer,
   type ServingProcess,
   startBlockAttention,
   startLlamaServer,
 } from "./shared/serving-process.js";
-import { postStream, runClients, type StreamedAnswer } from "./shared/stream-client.js";
+import { fetchText, postStream, runClients, type StreamedAnswer } from "./shared/stream-client.js";
 
 const [requestsText = "200", clientsText = "1,4,16", threadsText = "2"] = process.argv.slice(2);
-const numRequests = wholeNumber("requests", requestsText);
-const clientCounts = clientsText.split(",").map((text) => wholeNumber("clients", text));
-const threads = wholeNumber("threads", threadsText);
+const numRequests = countArgument("requests", requestsText);
+const clientCounts = clientsText.split(",").map((text) => countArgument("clients", text));
+const threads = countArgument("threads", threadsText);
 const answerTokens = 32;
 const storeBytes = 2 ** 31;
 const peerSlots = { numSlots: 16, slotTokens: 2048 };
@@ -60,7 +60,9 @@ const here: Side = {
       stream_options: { include_usage: true },
     }),
   tokenize: async (server, text) => {
-    const { tokens } = (await postJson(`${server.url}/v1/tokenize`, { text })) as { tokens: { id: number }[] };
+    const { tokens } = JSON.parse(await fetchText(`${server.url}/v1/tokenize`, { text })) as {
+      tokens: { id: number }[];
+    };
     return tokens.map(({ id }) => id);
   },
   count: ({ events }) => {
@@ -88,7 +90,7 @@ const peer = (program: string): Side => ({
       stream: true,
     }),
   tokenize: async (server, text) => {
-    const { tokens } = (await postJson(`${server.url}/tokenize`, { content: text })) as { tokens: number[] };
+    const { tokens } = JSON.parse(await fetchText(`${server.url}/tokenize`, { content: text })) as { tokens: number[] };
     return tokens;
   },
   count: ({ events }) => {
@@ -102,11 +104,7 @@ const program = findLlamaServer();
 const sides = program === undefined ? [here] : [here, peer(program)];
 console.log(`RAG traffic, 135m in Q4_0, ${threads} threads, ${describeRun()}\n`);
 console.log(`${numRequests} requests: ${JSON.stringify(ragTraffic)}, ${answerTokens} greedy tokens an answer`);
-if (program === undefined) {
-  console.log("llama-server is absent (build it with: node bench/build-llama-server.mjs), so that nothing is compared");
-} else {
-  console.log(`llama-server: ${versionOf(program)}`);
-}
+console.log(describeLlamaServer(program));
 
 const runs: { readonly numClients: number; readonly bySide: ReadonlyMap<Side, Run> }[] = [];
 for (const [i, numClients] of clientCounts.entries()) {
@@ -209,29 +207,4 @@ async function checkTokenizer(side: Side, server: ServingProcess, request: RagRe
       throw new Error(`Cannot compare "${side.name}": it reads "${text}" as ${ids.join()}, wanted ${wanted.join()}`);
     }
   }
-}
-
-async function postJson(url: string, body: unknown): Promise<unknown> {
-  const headers = { "content-type": "application/json" };
-  const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`Cannot use the answer of "${url}": status ${answer.status}: ${text.slice(0, 500)}`);
-  return JSON.parse(text);
-}
-
-/** The value that `share` of all stay at or under: the nearest rank. */
-function percentile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] as number;
-}
-
-function versionOf(file: string): string {
-  const { stdout, stderr } = spawnSync(file, ["--version"], { encoding: "utf8" });
-  return `${stdout}${stderr}`.split("\n").find((line) => line.startsWith("version")) ?? file;
-}
-
-function wholeNumber(what: string, text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 1) return value;
-  throw new RangeError(`Cannot run the benchmark: ${what} is "${text}", a whole number from 1 is wanted`);
 }

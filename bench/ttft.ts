@@ -17,7 +17,7 @@ const question = 50;
 const lengths = [50, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 
 async function ttft(engine: LocalEngine, blocks: number[][], mode: "full" | "block"): Promise<number> {
-  const result = await engine.complete({ blockTokenIds: blocks }, { mode, maxTokens: 1 });
+  const result = await engine.complete({ blockTokenIds: blocks }, { mode, maxTokens: 1, keepPrefixes: false });
   return result.timings.ttftMs ?? Number.NaN;
 }
 

@@ -139,6 +139,26 @@ test("generate: streams the answer, and sums up on standard error", async () => 
   );
 });
 
+test("generate --explain: what was reused of an earlier line, and where reuse ended; nothing without --keep-prefixes", async () => {
+  const blocks = ["Emma lives in Oslo by the sea.\n", "The lamp is red.\n", "Where does Emma live?"];
+  const edited = [blocks[0]!.replace("sea", "lake"), ...blocks.slice(1)];
+  const lines = [blocks, blocks, edited].map((texts) => JSON.stringify({ blocks: texts })).join("\n");
+  const ask = (...flags: string[]) => cli(["generate", "--input", "-", "--max-tokens", "2", ...flags], lines);
+  const { stderr } = await ask("--explain");
+  const summaries = stderr.split("\n").filter((line) => line.startsWith("block mode: "));
+  expect(summaries[0]).toContain("(0 from the store)");
+  expect(summaries[1]).toMatch(/\(\d+ from the store: \d+ documents, \d+ prefix\)/);
+  expect(summaries[2]).toMatch(/\(\d+ from the store: \d+ documents\)/);
+  expect(stderr).toMatch(
+    /\nNot reused: the block from token \d+ on: after ".*" stands " lake.*, the store has " sea.*: the text differs/,
+  );
+  const json = parseLines((await ask("--json", "--mode", "full", "--keep-prefixes", "false")).stdout);
+  for (const { usage, misses } of json as (Answer & { misses?: unknown })[]) {
+    expect(usage).toMatchObject({ cached_tokens: 0, reused: { blocks: 0, prefix: 0, conversation: 0 } });
+    expect(misses).toBeUndefined();
+  }
+});
+
 test("generate: bytes that are no UTF-8 and a line past 64 MiB are errors in their place", async () => {
   const child = start(["generate", "--input", "-", "--json", "--max-tokens", "1"]);
   const outcome = finish(child);

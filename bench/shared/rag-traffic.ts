@@ -35,27 +35,31 @@ export function makeRagTraffic({ numRequests, seed, name }: RagTrafficOptions): 
   const { numPassages, zipfExponent, questionTokens } = ragTraffic;
   const between = ([least, most]: readonly [number, number]) => least + random.below(most - least + 1);
   const passages = Array.from({ length: numPassages }, () => letters(random, between(ragTraffic.passageTokens)));
-  // The sums of the weights up to each rank: a random share of the last one falls to a passage.
+  const drawRanks = zipf(random, numPassages, zipfExponent);
+  return Array.from({ length: numRequests }, () => ({
+    passages: drawRanks(between(ragTraffic.passagesPerQuestion)).map((rank) => passages[rank] as string),
+    question: letters(random, questionTokens),
+  }));
+}
+
+/** Draws `count` different ranks below `numRanks`, rank r in proportion to 1 / (r + 1)^exponent, in random order. */
+export function zipf(random: Random, numRanks: number, exponent: number): (count: number) => number[] {
+  // The sums of the weights up to each rank: a random share of the last one falls to a rank.
   let sum = 0;
-  const sums = passages.map((_, rank) => {
-    sum += 1 / (rank + 1) ** zipfExponent;
+  const sums = Array.from({ length: numRanks }, (_, rank) => {
+    sum += 1 / (rank + 1) ** exponent;
     return sum;
   });
-  return Array.from({ length: numRequests }, () => {
-    const wanted = between(ragTraffic.passagesPerQuestion);
+  return (count) => {
     const chosen = new Set<number>();
-    while (chosen.size < wanted) {
+    while (chosen.size < count) {
       const share = (random.bits() / 2 ** 32) * sum;
       chosen.add(sums.findIndex((upTo) => share < upTo));
     }
     const ranks = [...chosen];
-    // Drawn one after another the wanted ones come first: retrieval knows no such order.
-    const order = random.order(ranks.length);
-    return {
-      passages: order.map((i) => passages[ranks[i] as number] as string),
-      question: letters(random, questionTokens),
-    };
-  });
+    // Drawn one after another, the likely ranks come first: retrieval knows no such order.
+    return random.order(ranks.length).map((i) => ranks[i] as number);
+  };
 }
 
 /**
@@ -67,7 +71,7 @@ export function ragTokenIds({ passages, question }: RagRequest): number[] {
 }
 
 /** Words of capital letters, `length` characters in all. */
-function letters(random: Random, length: number): string {
+export function letters(random: Random, length: number): string {
   let text = "";
   while (text.length < length) {
     const word = Array.from({ length: 2 + random.below(7) }, () => String.fromCharCode(65 + random.below(26)));

@@ -33,6 +33,19 @@ export function median(values: readonly number[]): number {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
+/** The value that `share` of all stay at or under: the nearest rank. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
+}
+
+/** A number among the benchmark's arguments. @throws RangeError for what is no whole number from 1 on. */
+export function countArgument(name: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new RangeError(`Cannot run the benchmark: ${name} is "${text}", wanted a whole number from 1`);
+}
+
 /** Ids that differ from call to call and look like nothing, the same in every run. */
 export class TokenSource {
   #state: number;

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -131,4 +131,14 @@ export function findLlamaServer(): string | undefined {
   return [["bin"], ["bin", "Release"]]
     .map((place) => join(cache, "llama-server", "build", ...place, name))
     .find((path) => existsSync(path));
+}
+
+/** What the head of a result says of the peer. */
+export function describeLlamaServer(program: string | undefined): string {
+  if (program === undefined) {
+    return "llama-server is absent (build it with: node bench/build-llama-server.mjs), so that nothing is compared";
+  }
+  const { stdout, stderr } = spawnSync(program, ["--version"], { encoding: "utf8" });
+  const version = `${stdout}${stderr}`.split("\n").find((line) => line.startsWith("version"));
+  return `llama-server: ${version ?? program}`;
 }

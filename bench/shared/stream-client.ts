@@ -2,7 +2,7 @@ import { type Agent, type IncomingMessage, request } from "node:http";
 
 /** A streamed answer, as its client saw it. */
 export interface StreamedAnswer {
-  /** From the request to the first event, in ms. */
+  /** From the request to the first event of the answer, in ms; one that opens a chat's answer with its role is none. */
   readonly ttftMs: number;
   readonly totalMs: number;
   /** The events' JSON in order, without `[DONE]`. */
@@ -11,6 +11,8 @@ export interface StreamedAnswer {
 
 /** A server that sends nothing for so long has failed, in ms. */
 const silenceLimitMs = 600_000;
+
+const answerEvent = /^data: \{(?!.*"role":)/m;
 
 /**
  * Asks a server for an event stream. It shares the cores with the server, so it does little: it notes when the first event
@@ -32,8 +34,8 @@ export async function postStream(url: string, body: unknown, agent: Agent | fals
     sent.end(payload);
   });
   for await (const chunk of response as AsyncIterable<Buffer>) {
-    // A comment line while waiting is no event.
-    if (ttftMs === undefined && chunk.includes("data: ")) ttftMs = performance.now() - startedMs;
+    // Neither a comment line while waiting nor the role, which comes before the prompt is computed, is a token.
+    if (ttftMs === undefined && answerEvent.test(chunk.toString("latin1"))) ttftMs = performance.now() - startedMs;
     chunks.push(chunk);
   }
   const totalMs = performance.now() - startedMs;
@@ -61,4 +63,14 @@ export async function runClients<T>(
     }
   };
   await Promise.all(Array.from({ length: numClients }, client));
+}
+
+/** @param body left out for a GET. @throws Error unless the status is 2xx. */
+export async function fetchText(url: string, body?: unknown): Promise<string> {
+  const headers = { "content-type": "application/json" };
+  const init = body === undefined ? {} : { method: "POST", headers, body: JSON.stringify(body) };
+  const answer = await fetch(url, init);
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(`Cannot use the answer of "${url}": status ${answer.status}: ${text.slice(0, 500)}`);
+  return text;
 }

@@ -30,7 +30,7 @@ export interface ChatMessage {
   readonly role: string;
   /** Who of that role speaks, for templates that read it. */
   readonly name?: string;
-  /** Text parts: each part of an array is a block. A plain string is cut by rule. */
+  /** Text parts: each part of an array is a block. A plain string is cut, at its passages or by rule. */
   readonly content: string | readonly string[];
 }
 

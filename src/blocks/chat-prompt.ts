@@ -10,10 +10,12 @@ import {
 } from "./block.js";
 import { type LaidTurn, layoutChat } from "./chat-layout.js";
 import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
+import { findPassages } from "./find-passages.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
 import type { PassageLabel } from "./passage.js";
 import {
   countCharacters,
+  cutAtPassages,
   cutText,
   type SegmentOptions,
   type SegmentRule,
@@ -27,15 +29,15 @@ export const NUM_MESSAGES_UNCUT = 12;
 export interface ChatPromptOptions extends SegmentOptions, RenderOptions {
   /**
    * Makes spans, as conversations are served, in place of the paper's cut, which the options of `SegmentOptions` belong to.
-   * "parts": content parts are spans, strings stay whole.
+   * "parts": content parts are spans, strings stay whole. "auto": strings are cut at the passages in them, too.
    */
-  readonly spans?: "parts" | undefined;
+  readonly spans?: "auto" | "parts" | undefined;
 }
 
 export const chatPromptFields = {
   ...segmentFields,
   ...renderFields,
-  spans: oneOfTexts(["parts"]),
+  spans: oneOfTexts(["auto", "parts"]),
 } satisfies FieldsOf<ChatPromptOptions>;
 const readChatPromptOptions = optionsOf(chatPromptFields);
 const readMessage = optionsOf(
@@ -48,9 +50,9 @@ export interface MessagePart {
   readonly runs: readonly TextRun[];
   /**
    * "rule": cut by rule; "whole": one piece; template text beside either goes with it. "given": a block of its own that
-   * nothing is glued to, for instance a passage.
+   * nothing is glued to, for instance a passage. "passages": cut at the passages in it, each as one that is given.
    */
-  readonly cut: "rule" | "whole" | "given";
+  readonly cut: "rule" | "whole" | "given" | "passages";
   /** The passage that it is, where it is one. */
   readonly passage?: PassageLabel;
 }
@@ -77,8 +79,9 @@ export interface PartedMessage {
  *   messages on each earlier message is one block, and the limit does not apply, so that a growing conversation keeps its blocks.
  *
  * As spans, appending turns leaves the earlier ones as they are:
- * - Local: each part of a user message but its last, and messages of all roles but "user" and "assistant" (or "model").
- *   Parts are as by the rule. Before the first question, template text beside a string is local with it.
+ * - Local: each part of a user message but its last, or each passage in its text, and messages of all roles but "user"
+ *   and "assistant" (or "model"), in parts or cut at their passages. Parts are as by the rule. Before the first question, text around
+ *   passages is local, and template text beside text goes with it.
  * - Global: everything else. An answer is a block of its own, since it is tokenized as it was drawn; what stands before
  *   it ends with the text that opens it, as the prompt did that it answered.
  *
@@ -101,10 +104,14 @@ export function segmentMessages(
   const isCut = messages.length < NUM_MESSAGES_UNCUT;
   const parted = messages.map(({ role, name, content }, i): PartedMessage => {
     if (typeof content !== "string") return { role, name, parts: content.map((text) => partOf(text, "given")) };
-    const isByRule = checked.spans === undefined && (i === final ? isSingle : isCut);
-    return { role, name, parts: [partOf(content, isByRule ? "rule" : "whole")] };
+    return { role, name, parts: [partOf(content, cutOfString(checked, i === final ? isSingle : isCut))] };
   });
   return cutPartedMessages(parted, template, checked);
+}
+
+/** @param isByRule whether the rule, where it is asked for, cuts the string. */
+export function cutOfString({ spans }: ChatPromptOptions, isByRule: boolean): MessagePart["cut"] {
+  return spans === "auto" ? "passages" : spans === undefined && isByRule ? "rule" : "whole";
 }
 
 /** A part of somebody's text: never trusted. */
@@ -209,7 +216,7 @@ export function cutPartedMessages(
       open = [];
     };
     open.push({ text: turn.prefix, trusted: true });
-    const pieces = piecesOfTurn(turn, messages[message]!.parts, sight, rule);
+    const pieces = piecesOfTurn(turn, messages[message]!.parts, sight, rule, !hasGlobal);
     for (const piece of pieces) {
       hasGlobal ||= piece.isGlobal;
       // An answer is tokenized as it was drawn; what is local after a question holds nothing of the text around it.
@@ -248,6 +255,7 @@ function piecesOfTurn(
   parts: readonly MessagePart[],
   sight: Sight,
   rule: SegmentRule,
+  isFirst: boolean,
 ): TurnPiece[] {
   const printed = printedParts(turn, parts, sight);
   if (turn.rewritten || sight === "answer" || sight === "global") {
@@ -258,6 +266,16 @@ function piecesOfTurn(
     const text = textOf({ runs });
     const isQuestion = sight === "question" && i === printed.length - 1;
     if (cut === "given" && !isQuestion) return text === "" ? [] : [{ runs, kind: "given", isGlobal: false, passage }];
+    if (cut === "passages" && text !== "") {
+      const found = isQuestion
+        ? cutAtPassages(text, isFirst)
+        : findPassages(text).map((piece) => ({ ...piece, isGlobal: false }));
+      return found.map((piece) => ({
+        runs: [{ text: piece.text, trusted: false }],
+        kind: piece.kind === "text" ? "whole" : "given",
+        isGlobal: piece.isGlobal,
+      }));
+    }
     if (cut !== "rule" || (isQuestion && rule.limit === 1)) return [{ runs, kind: "whole", isGlobal: isQuestion }];
     const pieces = text === "" ? [""] : cutText(text, rule);
     return pieces.map((piece, k) => ({

@@ -24,8 +24,8 @@ const smol = compile(
 /** [L] local, [G] global: the spans' texts. */
 const shown = (blocks: readonly TextBlock[]) =>
   blocks.map(({ isGlobal, text }) => `${isGlobal === true ? "G" : "L"} ${text}`);
-const cut = (messages: readonly ChatMessage[], template = chatml) =>
-  segmentMessages(messages, template, { spans: "parts", now });
+const cut = (messages: readonly ChatMessage[], template = chatml, spans: "auto" | "parts" = "auto") =>
+  segmentMessages(messages, template, { spans, now });
 const spansOf = (messages: readonly ChatMessage[], template = chatml) => shown(cut(messages, template).blocks);
 
 const words = fc
@@ -33,8 +33,18 @@ const words = fc
     maxLength: 8,
   })
   .map((pieces) => pieces.join(""));
-const contents = fc.oneof(words, fc.array(words, { maxLength: 4 }));
+const people = ["Ann was born in Rome.", "Bo was born in Oslo, and lives there.", "Cy is a cat 😀."];
+/** Text that holds passages, with or without text around them. */
+const found = fc
+  .tuple(
+    fc.constantFrom("", "Read this.\n\n"),
+    fc.subarray(people, { minLength: 2 }),
+    fc.constantFrom("", "\n", "\n\nWho?"),
+  )
+  .map(([before, all, after]) => before + all.map((text, i) => `[${i + 1}] ${text}`).join("\n") + after);
+const contents = fc.oneof(words, found, fc.array(words, { maxLength: 4 }));
 const question = fc.oneof(
+  found,
   words.map((text) => `${text}x`),
   fc.tuple(fc.array(words, { maxLength: 4 }), words).map(([parts, text]) => [...parts, `${text}x`]),
 );
@@ -72,11 +82,11 @@ for (const [name, template, conversations] of TEMPLATES) {
   test(`segmentMessages(): appending an answer and turns leaves all earlier spans as they are (${name})`, () => {
     let numCompared = 0;
     fc.assert(
-      fc.property(conversations, (messages) => {
+      fc.property(conversations, fc.constantFrom("auto", "parts"), (messages, spans) => {
         const prompts = messages.flatMap((message, i) => {
           if (!isAnswer(message)) return [];
           try {
-            return [{ blocks: cut(messages.slice(0, i), template).blocks, answer: message.content }];
+            return [{ blocks: cut(messages.slice(0, i), template, spans).blocks, answer: message.content }];
           } catch (error) {
             // It has no question yet, or an empty one.
             if (isInputError(error)) return [];
@@ -126,6 +136,35 @@ test("segmentMessages(): system text, parts but the last and tools' results are 
   expect(cut(messages.slice(0, 4)).isConversation).toBe(false);
 });
 
+test("segmentMessages(): passages in a string are local; text around them is until the first question; the last is global where nothing follows", () => {
+  const passages = "[1] Ann was born in Rome.\n[2] Bo was born in Oslo.";
+  const local = ["L [1] ", "L Ann was born in Rome.", "L \n[2] "];
+  expect(
+    spansOf([
+      { role: "system", content: `Rules.\n${passages}` },
+      { role: "user", content: `Read.\n${passages}\n\nWho?` },
+      { role: "assistant", content: passages },
+      { role: "tool", content: passages },
+      { role: "user", content: `Read.\n${passages}` },
+    ]),
+  ).toEqual([
+    "L <|im_start|>system\nRules.\n",
+    ...local,
+    "L Bo was born in Oslo.",
+    "L <|im_end|>\n<|im_start|>user\nRead.\n",
+    ...local,
+    "L Bo was born in Oslo.",
+    "G \n\nWho?<|im_end|>\n<|im_start|>assistant\n",
+    `G ${passages}`,
+    "G <|im_end|>\n<|im_start|>tool\n",
+    ...local,
+    "L Bo was born in Oslo.",
+    "G <|im_end|>\n<|im_start|>user\nRead.\n",
+    ...local,
+    "G Bo was born in Oslo.<|im_end|>\n<|im_start|>assistant\n",
+  ]);
+});
+
 test("segmentMessages(): spans end with a global one whatever the prompt ends with", () => {
   const bare = compile("{% for m in messages %}{{ m.content }}{% endfor %}");
   const asked: ChatMessage[] = [{ role: "user", content: ["p", "Q"] }];
@@ -154,4 +193,35 @@ test("ragPrompt(): documents, then turns by the same rule", () => {
     "G <|im_end|>\n<|im_start|>user\nAnswer Q2<|im_end|>\n<|im_start|>assistant\n",
   ]);
   expect(prompt.isConversation).toBe(true);
+  // Passages of a later turn are local in the turn that they come in, too.
+  const later = ragPrompt(
+    {
+      documents: ["d1\n"],
+      messages: [
+        { role: "user", content: [] },
+        { role: "user", content: ["p", "Q2"] },
+      ],
+    },
+    { template: chatml, texts: { preamble, final }, spans: "auto" },
+  );
+  expect(shown(later.blocks)).toEqual([
+    "L <|im_start|>user\nRead.\n",
+    "L d1\n",
+    "G <|im_end|>\n<|im_start|>user\n",
+    "L p",
+    "G Answer Q2<|im_end|>\n<|im_start|>assistant\n",
+  ]);
+  // An answer before all questions is global, and no part of the opening.
+  const greeted = ragPrompt(
+    { documents: ["d1\n"], messages: [{ role: "assistant", content: "Hi" }, messages[2]!] },
+    { template: chatml, texts: { preamble, final }, spans: "auto" },
+  );
+  expect(shown(greeted.blocks)).toEqual([
+    "G <|im_start|>assistant\n",
+    "G Hi",
+    "G <|im_end|>\n<|im_start|>user\n",
+    "L Read.\n",
+    "L d1\n",
+    "G Answer Q2<|im_end|>\n<|im_start|>assistant\n",
+  ]);
 });

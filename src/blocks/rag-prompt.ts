@@ -6,6 +6,7 @@ import {
   type ChatPromptOptions,
   chatPromptFields,
   checkMessages,
+  cutOfString,
   cutPartedMessages,
   lastUserMessage,
   type MessagePart,
@@ -62,7 +63,7 @@ export interface RagPromptOptions extends Omit<ChatPromptOptions, "limit"> {
   readonly maxDocuments?: number | undefined;
   /** The passages that a long one is laid as. Default: itself. */
   readonly partsOf?: ((passage: Passage) => readonly Passage[]) | undefined;
-  /** The limit on blocks of earlier turns, which are cut by rule. */
+  /** The limit on blocks of earlier turns, where they are cut by rule. */
   readonly limit?: number | undefined;
 }
 
@@ -106,7 +107,8 @@ const readRagOptions = optionsOf(ragFields);
  *
  * With a chat template the three stand in the first user message, and block 0 is all that stands before the passages. From messages
  * with documents: a system message takes the preamble's place; the passages open the first user message, earlier turns
- * follow them, cut by rule; the last user message, after the task sentence, is the final block.
+ * follow them, cut as `segmentMessages` does; the last user message, after the task sentence, is the final block, or with `spans`
+ * its last part.
  * Passages and question are not trusted; the fixed texts are.
  *
  * Passages' blocks tell which document each is.
@@ -138,8 +140,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     if (template === undefined)
       throw new InputRangeError("Cannot make a RAG prompt of messages: there is no chat template");
     checkMessages(messages);
-    const isByRule = checked.spans === undefined && messages.length < NUM_MESSAGES_UNCUT;
-    const parted = partMessages(messages, passages, texts, isByRule);
+    const parted = partMessages(messages, passages, texts, checked);
     return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
   }
   if (question === undefined) throw new InputTypeError("Cannot make a RAG prompt: there is no question, wanted text");
@@ -153,7 +154,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     ];
     return { blocks, warnings: [] };
   }
-  const parted = partMessages([{ role: "user", content: question }], passages, texts, false);
+  const parted = partMessages([{ role: "user", content: question }], passages, texts, checked);
   return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
 }
 
@@ -168,8 +169,9 @@ function partMessages(
   messages: readonly ChatMessage[],
   passages: readonly LabelledText[],
   texts: RagPromptTexts,
-  isByRule: boolean,
+  options: ChatPromptOptions,
 ): PartedMessage[] {
+  const cut = cutOfString(options, messages.length < NUM_MESSAGES_UNCUT);
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
   const hasSystem = messages.some((message) => message.role === "system");
@@ -181,16 +183,19 @@ function partMessages(
       }
       parts.push(...passages.map(({ text, passage }) => ({ ...partOf(text, "given"), passage })));
     }
-    const text = typeof content === "string" ? content : content.join("");
+    const own = typeof content === "string" ? [content] : content.length === 0 ? [""] : content;
     if (i === question) {
+      const given = options.spans === undefined ? [] : own.slice(0, -1);
+      parts.push(...given.map((part) => partOf(part, "given")));
+      const text = own.slice(given.length).join("");
       if (text.trim() === "") throw new InputRangeError("Cannot make a RAG prompt: the last user message is empty");
       // Blank lines set the task sentence off from the passages before it; in a message of its own there are none.
       const final = i === firstUser ? texts.final : texts.final.replace(/^\n+/, "");
       parts.push({ runs: finalRuns(final, text), cut: "whole" });
     } else if (typeof content === "string") {
-      parts.push(partOf(content, isByRule && role !== "system" ? "rule" : "whole"));
+      parts.push(partOf(content, role === "system" ? "whole" : cut));
     } else {
-      parts.push(...content.map((part) => partOf(part, "given")));
+      parts.push(...own.map((part) => partOf(part, "given")));
     }
     return { role, name, parts };
   });

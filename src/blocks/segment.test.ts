@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { countCharacters, cutText, segmentRule, segmentText } from "./segment.js";
+import { countCharacters, cutAtPassages, cutText, segmentRule, segmentText } from "./segment.js";
 
 const texts = fc
   .array(fc.constantFrom("a", "bb", "😀", "\n", "\n\n", "\t", "---", "===", " ", "-", "="), { maxLength: 60 })
@@ -106,4 +106,18 @@ test("cutText(): a text of a million lines is cut in some thousand places, its l
   expect(segmentText(text).at(-1)).toBe("a\n");
   // Who wants no limit gets every line.
   expect(cutText(text, segmentRule({ limit: Infinity }))).toHaveLength(2 ** 20);
+});
+
+test("cutAtPassages(): what follows the last passage is global; white space is no question", () => {
+  const passages = ["Ann was born in Rome.", "Bo was born in Oslo."];
+  const globals = (text: string, isFirst = true) => {
+    const pieces = cutAtPassages(text, isFirst);
+    expect(pieces.map((piece) => piece.text).join("")).toBe(text);
+    return pieces.filter((piece) => piece.isGlobal).map((piece) => piece.text);
+  };
+  const text = `Read.\n<doc>${passages[0]}</doc>\n<doc>${passages[1]}</doc>`;
+  expect(globals(`${text}\nWho?`)).toEqual([expect.stringMatching(/^\s*Who\?$/)]);
+  for (const end of ["", "\n", "\n \n\n"]) expect(globals(text + end).join("")).toContain(passages[1]);
+  expect(globals(`${text}\nWho?`, false)).toEqual(["Read.\n", expect.stringMatching(/^\s*Who\?$/)]);
+  for (const plain of ["", " ", "Who?", "One.\n\nTwo?"]) expect(globals(plain)).toEqual([plain]);
 });

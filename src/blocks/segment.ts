@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, type FieldsOf, optionsOf, show } from "../files/options.js";
+import { type FoundPiece, findPassages } from "./find-passages.js";
 import { mergePieces } from "./merge-pieces.js";
 
 /** Tried in this order: the first that occurs in a text cuts it. */
@@ -65,6 +66,32 @@ export function segmentText(text: string, options: SegmentOptions = {}): string[
   }));
   const merged = mergePieces(lengths, rule.limit - 1).map(([first, end]) => pieces.slice(first, end).join(""));
   return [...merged, final];
+}
+
+/** A piece of a text that holds a question, and whether it is a global span, which sees all before it. */
+export interface AskedPiece extends FoundPiece {
+  readonly isGlobal: boolean;
+}
+
+/**
+ * Cuts a text at the passages in it: they and their labels are local, what follows the last one is the question, global.
+ * Where nothing follows, the question is the last passage; where there is no passage, all of the text.
+ *
+ * @param isFirst no question came before: the text around the passages is local too. Else it is global.
+ * @returns one or more; put together they are the text.
+ * @see DESIGN §8 "Spans, local or global".
+ */
+export function cutAtPassages(text: string, isFirst: boolean): AskedPiece[] {
+  const pieces = findPassages(text);
+  const last = pieces.findLastIndex(({ kind }) => kind === "passage");
+  const textFrom = (start: number) =>
+    pieces
+      .slice(start)
+      .map((piece) => piece.text)
+      .join("");
+  const start = textFrom(last + 1).trim() === "" ? Math.max(last, 0) : last + 1;
+  const local = pieces.slice(0, start).map((piece) => ({ ...piece, isGlobal: piece.kind === "text" && !isFirst }));
+  return [...local, { text: textFrom(start), kind: "text", isGlobal: true }];
 }
 
 /** The rule with its defaults filled in. */

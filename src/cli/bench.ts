@@ -93,7 +93,7 @@ async function firstToken(
   signal: AbortSignal,
 ): Promise<number> {
   const startedAt = performance.now();
-  const result = await engine.complete({ blockTokenIds }, { mode, maxTokens: 1, signal });
+  const result = await engine.complete({ blockTokenIds }, { mode, maxTokens: 1, keepPrefixes: false, signal });
   signal.throwIfAborted();
   return result.timings.ttftMs ?? performance.now() - startedAt;
 }

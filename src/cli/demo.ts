@@ -156,7 +156,7 @@ async function compare(
       let result: GenerateResult | undefined;
       // The first run warms up, and puts the preamble into the store.
       for (let run = 0; run <= numRuns; run += 1) {
-        result = await runner.complete(input, { mode, maxTokens: 1, signal });
+        result = await runner.complete(input, { mode, maxTokens: 1, keepPrefixes: false, signal });
         signal.throwIfAborted();
         if (run > 0) times.push(result.timings.ttftMs ?? 0);
       }

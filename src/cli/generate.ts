@@ -155,6 +155,6 @@ function summary({ usage, timings, finishReason, mode }: GenerateResult): string
 /** Where reuse ended, for a person. */
 function missLine({ kind, passage, token, before, asked, stored, reason }: ReuseMiss): string {
   const what = passage === undefined ? kind : `document ${passage.index + 1}`;
-  const texts = `after ${quote(before, 40)} stands ${quote(asked, 40)}, the store has ${quote(stored, 40)}`;
-  return `Not reused: the ${what} from token ${token} on: ${texts}: ${reason}`;
+  const kept = stored && `, the store has ${quote(stored, 40)}`;
+  return `Not reused: the ${what} from token ${token} on: after ${quote(before, 40)} stands ${quote(asked, 40)}${kept}: ${reason}`;
 }

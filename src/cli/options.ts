@@ -82,7 +82,7 @@ export function linesFlag(line = "a prompt") {
 /** The prompt, from lines of JSON or from the command itself. */
 export const inputFlags = {
   input: linesFlag(),
-  prompt: { takes: "<text>", about: "one prompt, cut by rule in block mode" } as Flag<string | undefined>,
+  prompt: { takes: "<text>", about: "one prompt, cut at its passages in block mode" } as Flag<string | undefined>,
   question: { takes: "<text>", about: "one question over the passages of --documents" } as Flag<string | undefined>,
   documents: flag("<file>", 'passages as JSON lines {"title","text"} or {"text"}, best first', someWords),
 };
@@ -99,7 +99,7 @@ A line of input is one of
   {"blocks": ["…", "…"], "num_local_attention_blocks"?: 1}    the last block is the final one
   {"messages": [{"role": "user", "name"?: "…", "content": "…" or ["…", "…"]}], "documents"?: […]}
   {"question": "…", "documents": [{"title": "…", "text": "…"}]}
-  {"prompt": "…"}                                             cut by rule in block mode
+  {"prompt": "…"}                                             cut at its passages in block mode
 Lines of evaluations are prompts too: keys that no prompt is made of, as "id" and "answers", are passed over and told on standard
 error; a key that is nearly one of these, or that is an option, is an error.
 A line that cannot be used gives {"error": "…"} in its place, the others go on, and the exit code is 1. Lines of white

@@ -4,13 +4,14 @@ import { cleanText, paintBlocks } from "./paint-blocks.js";
 
 const parts = [
   { kind: "local", text: "one\ntwo\n", tokens: 4 },
+  { kind: "global", text: "2\n", tokens: 1 },
   { kind: "final", text: "three", tokens: 1 },
   { kind: "response", text: "four", tokens: 2 },
 ] as const;
 
 test("paintBlocks(): each block under its name and number of tokens, then their sum", () => {
   expect(paintBlocks(parts, { colors: pc.createColors(false) })).toBe(
-    "[block 1: 4 tokens]\none\ntwo\n\n[final block: 1 token]\nthree\n[response: 2 tokens]\nfour\n2 blocks, 7 tokens\n",
+    "[block 1: 4 tokens]\none\ntwo\n\n[global block: 1 token]\n2\n\n[final block: 1 token]\nthree\n[response: 2 tokens]\nfour\n3 blocks, 8 tokens\n",
   );
 });
 

@@ -106,7 +106,7 @@ function samplesOfMessages(row: JsonObject, id: string, options: SampleOptions):
     let blocks: readonly TextBlock[];
     let response: string;
     try {
-      blocks = segmentMessages(before, template, options.conversations === "spans" ? { spans: "parts" } : {}).blocks;
+      blocks = segmentMessages(before, template, options.conversations === "spans" ? { spans: "auto" } : {}).blocks;
       const rendered = template.render(messages.slice(0, i + 1), { addGenerationPrompt: false });
       const prompt = joinTextBlocks(blocks).text;
       // The prompt's text is without the BOS text that the tokenizer puts there by id.

@@ -80,41 +80,85 @@ test("tokenizePrompt(): token ids are taken as they are, below the embedding's r
   expect(lists(tokenizePrompt(last, "block", { ...context, vocabSize: vocabSize + 1 }).spans)).toEqual([[vocabSize]]);
 });
 
+const passages = "Context:\n[1] Ann was born in Rome.\n[2] Bo was born in Oslo.\n\n";
+const pieces = ["Context:\n", "[1] ", "Ann was born in Rome.", "\n[2] ", "Bo was born in Oslo."];
+
 test("cutPrompt(): cut says where prompts and messages are cut", async () => {
   const context = await contextOf("qwen2");
   const texts = (input: Exclude<PromptInput, { blockTokenIds: unknown }>) =>
     cutPrompt(input, context).blocks.map(({ text }) => text);
   const prompt = "one\ntwo\nthree";
-  expect(texts({ prompt })).toEqual(["one\n", "two\n", "three"]);
   expect(texts({ prompt, cut: "rule" })).toEqual(["one\n", "two\n", "three"]);
-  for (const cut of ["parts", "none"] as const) expect(texts({ prompt, cut })).toEqual([prompt]);
+  expect(texts({ prompt, segment: { limit: 2 } })).toEqual(["one\ntwo\n", "three"]);
+  for (const cut of ["auto", "parts", "none"] as const) expect(texts({ prompt, cut })).toEqual([prompt]);
+  const asked = `${passages}Who?`;
+  for (const cut of [undefined, "auto"] as const)
+    expect(texts({ prompt: asked, cut })).toEqual([...pieces, "\n\nWho?"]);
+  for (const cut of ["parts", "none"] as const) expect(texts({ prompt: asked, cut })).toEqual([asked]);
 
   const messages = [
-    { role: "system", content: "be\nbrief" },
+    { role: "system", content: `be\nbrief\n${passages}` },
     { role: "user", content: ["first\n", "second\n", "ask\nme"] },
   ];
   const whole = texts({ messages, cut: "none" });
   expect(whole).toHaveLength(1);
   const parts = texts({ messages, cut: "parts" });
   expect(parts.filter((text) => ["first\n", "second\n"].includes(text))).toHaveLength(2);
-  expect(parts.some((text) => text.includes("be\nbrief"))).toBe(true);
-  expect(texts({ messages }).some((text) => text.includes("be\nbrief"))).toBe(false);
+  expect(parts.some((text) => text.includes(passages))).toBe(true);
+  const auto = texts({ messages });
+  expect(auto).toEqual(expect.arrayContaining(["first\n", "second\n", pieces[2], pieces[4]]));
   // The last user message stays whole: joined, its parts are the final block.
   const joined = texts({ messages, cut: "rule" });
   expect(joined.at(-1)).toContain("first\nsecond\nask\nme");
   expect(texts({ messages: messages.slice(1), cut: "rule" }).at(-1)).not.toContain("second");
-  for (const cut of [parts, joined, texts({ messages })]) expect(cut.join("")).toBe(whole[0]);
+  for (const cut of [parts, joined, auto]) expect(cut.join("")).toBe(whole[0]);
 
   const documents = [{ title: "t", text: "x" }, "y"];
   expect(texts({ messages, documents, cut: "none" })).toHaveLength(1);
-  const passages = texts({ messages, documents }).filter((text) => text.startsWith("- Title: t"));
-  for (const cut of ["parts", "rule"] as const) expect(texts({ messages, documents, cut })).toContain(passages[0]);
+  const [document] = texts({ messages, documents }).filter((text) => text.startsWith("- Title: t"));
+  for (const cut of ["parts", "rule"] as const) expect(texts({ messages, documents, cut })).toContain(document);
+});
+
+test("tokenizePrompt(): passages in a string are local, what follows them is global; so are answers", async () => {
+  const context = await contextOf("qwen2");
+  const kinds = (input: PromptInput) => tokenizePrompt(input, "block", context).spans.map(({ kind }) => kind);
+  expect(kinds({ prompt: `${passages}Who?` })).toEqual([...pieces.map(() => "local"), "global"]);
+  expect(kinds({ prompt: passages })).toEqual([...pieces.slice(1).map(() => "local"), "global"]);
+  const messages = [
+    { role: "user", content: "Hello" },
+    { role: "assistant", content: "Hi" },
+    { role: "user", content: ["passage", "Who?"] },
+  ];
+  expect(kinds({ messages: messages.slice(0, 1) })).toEqual(["global"]);
+  expect(kinds({ messages })).toEqual(["global", "local", "global"]);
+  const prompt = tokenizePrompt({ messages }, "block", context);
+  expect(prompt.isConversation).toBe(true);
+  expect(prompt.cutTokenIds[1]).toEqual(context.tokenizer.encode("Hi", "none"));
+});
+
+test("tokenizePrompt(): in full mode cut changes no ids", async () => {
+  for (const architecture of ["llama", "qwen2"] as const) {
+    const context = await contextOf(architecture);
+    const messages = [
+      { role: "user", content: `${passages}Who?` },
+      { role: "assistant", content: "Ann" },
+      { role: "user", content: `${passages}And who was born in Oslo?` },
+    ];
+    for (const input of [{ prompt: messages[0]!.content }, { messages }]) {
+      const ids = (cut: PromptInput & { cut?: unknown }) => lists(tokenizePrompt(cut, "full", context).spans);
+      for (const cut of ["auto", "parts", "rule", "none"] as const) expect(ids({ ...input, cut })).toEqual(ids(input));
+    }
+    // With documents ids are joined, never text: passages that are found nowhere cut none.
+    const asked = { messages, documents: ["d"] };
+    const ids = tokenizePrompt(asked, "full", context).cutTokenIds;
+    expect(ids).toEqual(tokenizePrompt({ ...asked, cut: "parts" }, "full", context).cutTokenIds);
+  }
 });
 
 test("tokenizePrompt(): cut none is one block with the ids of full mode", async () => {
   const context = await contextOf("llama");
   const messages = [{ role: "user", content: ["a\n", "b"] }];
-  for (const input of [{ prompt: "a\n\nb" }, { messages }]) {
+  for (const input of [{ prompt: `${passages}Who?` }, { messages }]) {
     const whole = lists(tokenizePrompt({ ...input, cut: "none" }, "block", context).spans);
     expect(whole).toEqual(lists(tokenizePrompt(input, "full", context).spans));
   }
@@ -125,7 +169,8 @@ test("tokenizePrompt(): every form takes numLocalAttentionBlocks", async () => {
   const forms: PromptInput[] = [
     { blocks: ["a", "b", "c"] },
     { blockTokenIds: [[1], [2], [3]] },
-    { prompt: "a\n\nb\n\nc" },
+    { prompt: "a\n\nb\n\nc", cut: "rule" },
+    { prompt: `${passages}Who?` },
     { messages: [{ role: "user", content: ["a\n", "b\n", "c"] }] },
     { question: "c", documents: ["a", "b"] },
   ];

@@ -11,7 +11,7 @@ import { type ChatPromptOptions, chatPromptFields, segmentMessages } from "../bl
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
 import { type GivenRagTexts, type RagPromptOptions, ragFields, ragPrompt, ragTexts } from "../blocks/rag-prompt.js";
-import { type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
+import { cutAtPassages, type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
 import { MIN_PART_TOKENS, splitPassage } from "../blocks/split-passage.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
@@ -20,12 +20,14 @@ import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { EngineError } from "./engine-error.js";
 
+export const promptCuts = ["auto", "parts", "rule", "none"] as const;
 /**
- * Where a `prompt` or `messages` are cut. "parts": where the caller cut them: parts of a message are blocks, strings stay
- * whole. "rule": by rule, parts joined first. "none": nowhere, one block, as in full mode. Left out: parts are blocks,
- * strings are cut by rule. Documents' passages are blocks with each but "none".
+ * Where a `prompt` or `messages` are cut in block mode. "auto": where the caller cut them, parts of a message being blocks,
+ * and at the passages that strings hold. "parts": parts alone, strings stay whole. "rule": by the paper's rule, parts joined first.
+ * "none": nowhere, one block, as in full mode. Default "auto", or "rule" where `segment` says how. Documents' passages are
+ * blocks with each but "none".
  */
-export type PromptCut = "parts" | "rule" | "none";
+export type PromptCut = (typeof promptCuts)[number];
 
 /** What a caller asks: one of five forms. Blocks past numLocalAttentionBlocks join the final block. */
 export type PromptInput = {
@@ -34,7 +36,7 @@ export type PromptInput = {
   | { readonly blocks: readonly string[] }
   /** The same as token ids: nothing is added to them, no BOS and no prefix. */
   | { readonly blockTokenIds: readonly (readonly number[])[] }
-  /** One text, cut by rule in block mode. */
+  /** One text, cut in block mode. */
   | ({ readonly prompt: string } & CutOptions)
   /** A conversation, through the model's chat template; with documents, they are the passages of a RAG prompt. */
   | ({
@@ -53,6 +55,7 @@ export type PromptInput = {
 
 interface CutOptions {
   readonly cut?: PromptCut | undefined;
+  /** The rule's own. */
   readonly segment?: SegmentOptions | undefined;
 }
 
@@ -223,9 +226,15 @@ function cutForm(
   if ("prompt" in input) {
     if (typeof input.prompt !== "string")
       throw new InputTypeError(`Cannot use the prompt: it is ${show(input.prompt)}, wanted text`);
-    const texts = segmentText(input.prompt, segmentOptions(input));
-    if (texts.length === 0) throw new InputRangeError("Cannot use the prompt: it is empty");
-    return { ...joinIf(input.cut === "none", blocksFromStrings(texts)), isWhole: true };
+    const { cut, segment } = readCut(input);
+    if (input.prompt === "") throw new InputRangeError("Cannot use the prompt: it is empty");
+    if (cut !== "auto") {
+      const texts = cut === "rule" ? segmentText(input.prompt, segment) : [input.prompt];
+      return { ...blocksFromStrings(texts), isWhole: true };
+    }
+    const pieces = cutAtPassages(input.prompt, true);
+    const blocks = pieces.map(({ text, isGlobal }): TextBlock => ({ text, isGlobal, trusted: "all" }));
+    return { blocks, warnings: [], isWhole: true };
   }
   const template = context.chatTemplate;
   const ofDocuments = (documentsInput: DocumentsInput) => {
@@ -237,15 +246,16 @@ function cutForm(
     return { ...ragPrompt({ documents, question }, ofDocuments(input)), isWhole: false };
   }
   if (template === undefined) throw new InputRangeError("Cannot use messages: the model has no chat template");
-  const segment = segmentOptions(input);
-  const messages = input.cut === "rule" ? joinParts(input.messages) : input.messages;
+  const { cut: by, segment } = readCut(input);
+  const messages = by === "rule" ? joinParts(input.messages) : input.messages;
+  const options = by === "rule" ? segment : { spans: by === "auto" ? by : ("parts" as const) };
   if (input.documents !== undefined) {
-    const cut = ragPrompt({ documents: input.documents, messages }, { ...segment, ...ofDocuments(input) });
-    return { ...joinIf(input.cut === "none", cut), isWhole: false };
+    const cut = ragPrompt({ documents: input.documents, messages }, { ...options, ...ofDocuments(input) });
+    return { ...joinIf(by === "none", cut), isWhole: false };
   }
   if (input.rag !== undefined) throw new InputTypeError('Cannot use "rag" of the prompt: there are no documents');
-  const cut = segmentMessages(messages, template, segment);
-  return { ...joinIf(input.cut === "none", cut), isWhole: true };
+  const cut = segmentMessages(messages, template, options);
+  return { ...joinIf(by === "none", cut), isWhole: true };
 }
 
 type DocumentsInput = Extract<PromptInput, { documents?: unknown }>;
@@ -283,19 +293,17 @@ function* splitDocuments(
 }
 
 /** How strings are cut. @throws RangeError for a cut that is none, or a rule beside a cut that has no use for it. */
-function segmentOptions({ cut, segment }: CutOptions): SegmentOptions | undefined {
-  if (cut === undefined || cut === "rule") {
-    return segment === undefined ? undefined : readSegmentOptions('use "segment" of the prompt', segment);
+function readCut(given: CutOptions): { readonly cut: PromptCut; readonly segment: SegmentOptions } {
+  const { segment = {}, cut = given.segment === undefined ? "auto" : "rule" } = given;
+  if (!promptCuts.includes(cut)) {
+    throw new InputRangeError(`Cannot cut the prompt: cut is ${show(cut)}, wanted "auto", "parts", "rule" or "none"`);
   }
-  if (cut !== "parts" && cut !== "none") {
-    throw new InputRangeError(`Cannot cut the prompt: cut is ${show(cut)}, wanted "parts", "rule" or "none"`);
-  }
-  if (segment !== undefined) {
+  if (cut !== "rule" && given.segment !== undefined) {
     throw new InputRangeError(
       `Cannot cut the prompt by the rule of "segment": cut is "${cut}", wanted "rule" beside it`,
     );
   }
-  return { cut: (text) => [text], limit: Number.POSITIVE_INFINITY };
+  return { cut, segment: readSegmentOptions('use "segment" of the prompt', segment) };
 }
 
 function joinIf(isJoined: boolean, cut: SegmentedPrompt): SegmentedPrompt {
@@ -332,7 +340,10 @@ export function* tokenizePromptInSteps(
   const form = formOf(input);
   if ("blockTokenIds" in form) return fromTokenIds(form, mode, context, count);
   const parts = yield* splitDocuments(form, context, limit);
-  const cut = cutPrompt(form, context, (passage) => parts.get(passage.label.index) ?? [passage]);
+  // In full mode it makes no difference where passages are.
+  const isUncut = mode === "full" && ("prompt" in form || "messages" in form) && readCut(form).cut === "auto";
+  const asked = isUncut ? { ...form, cut: "parts" as const } : form;
+  const cut = cutPrompt(asked, context, (passage) => parts.get(passage.label.index) ?? [passage]);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
   const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;

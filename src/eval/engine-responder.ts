@@ -41,7 +41,7 @@ export function engineResponder(options: EngineResponderOptions): Responder {
       try {
         const result = await engine.complete(
           { question, documents, rag },
-          { mode, positionReencoding, maxTokens, temperature: 0, logprobs: false, salt, signal },
+          { mode, positionReencoding, maxTokens, temperature: 0, logprobs: false, keepPrefixes: false, salt, signal },
         );
         if (result.finishReason === "cancelled") throw signal.reason;
         return replyOf(result);

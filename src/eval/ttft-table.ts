@@ -163,7 +163,10 @@ async function firstToken(
   mode: AttentionMode,
   salt: string,
 ): Promise<number> {
-  const result = await engine.complete({ blockTokenIds }, { mode, maxTokens: 1, temperature: 0, salt, signal });
+  const result = await engine.complete(
+    { blockTokenIds },
+    { mode, maxTokens: 1, temperature: 0, keepPrefixes: false, salt, signal },
+  );
   signal.throwIfAborted();
   if (result.timings.ttftMs === undefined) throw new Error("Cannot measure: the engine gave no token");
   return result.timings.ttftMs;

@@ -14,9 +14,14 @@ export interface TenantsSize {
 
 interface Chunk {
   readonly usage?: { readonly prompt_tokens_details: { readonly cached_tokens: number } } | null;
-  readonly block_attention?: { readonly blocks: readonly { readonly id: string; readonly hit: boolean }[] };
+  readonly block_attention?: {
+    readonly blocks: readonly { readonly id: string; readonly hit: boolean }[];
+    readonly reused: object;
+    readonly misses?: readonly object[];
+  };
 }
 
+const noTokens = { blocks: 0, prefix: 0, conversation: 0 };
 const words = "amber birch cedar delta ember fjord grove heron inlet jetty kelp lotus maple north otter pearl".split(
   " ",
 );
@@ -71,6 +76,20 @@ export function tenantsSuite(size: TenantsSize): void {
     }
     expect((await nobody.ask({ path: "/health" })).status).toBe(200);
     expect((await nobody.ask({ path: "/ready" })).status).toBe(200);
+
+    // What explains a miss is text of the same tenant, or none.
+    const begin = "The vault of the bank by the river opens with the number ";
+    for (const mode of ["block", "full"]) {
+      const explained = async (client: HttpClient, text: string) => {
+        const content = [`${begin}${text}.\n`, "Which?"].map((part) => ({ type: "text", text: part }));
+        const body = { messages: [{ role: "user", content }], max_tokens: 1, block_attention: { mode, explain: true } };
+        return (await client.json<Chunk>({ path: "/v1/chat/completions", body })).block_attention;
+      };
+      expect((await explained(first, "4711"))?.misses).toEqual([]);
+      expect(await explained(other, "1234")).toMatchObject({ reused: noTokens, misses: [] });
+      const { misses } = (await explained(first, "5678")) ?? {};
+      expect(misses).toEqual([expect.objectContaining({ stored: expect.stringContaining("4") })]);
+    }
 
     const random = new Random(7, "tenants");
     let numPassages = 0;

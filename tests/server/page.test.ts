@@ -213,7 +213,9 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.getByLabel("Block attention").check();
       await note.locator(".warning").waitFor();
       await ask(page);
-      expect(await page.locator(".happened .misses").textContent()).toContain("The text has changed (block)");
+      expect(await page.locator(".happened .misses").textContent()).toBe(
+        "block b, in the store c: The text has changed",
+      );
       expect(questions.at(-1)).toMatchObject({ block_attention: { mode: "block" } });
       behaviour.warnings = ['Field "keep_alive" is not used', "The template leaves out message 1"];
       await ask(page);

@@ -124,7 +124,13 @@ function WhatHappened({ answer, passages }: { answer: Answer; passages: readonly
           <ul class="misses">
             {answer.misses.map(({ kind, asked, stored, reason }, i) => (
               <li key={String(i)}>
-                {reason} <span class="muted">({kind})</span>: <code>{asked}</code>, in the store <code>{stored}</code>
+                <span class="muted">{kind}</span> <code>{asked}</code>
+                {stored !== "" && (
+                  <>
+                    , in the store <code>{stored}</code>
+                  </>
+                )}
+                : {reason}
               </li>
             ))}
           </ul>
@@ -146,7 +152,7 @@ function promptParts(answer: Answer, passages: readonly Passage[]): Part[] {
   const named = blocks.map((block, i): Part => {
     const passage = passages[i - numBefore];
     if (passage !== undefined) return { name: `${i - numBefore + 1}. ${passage.title.trim() || "Passage"}`, block };
-    // Without passages the text was cut by rule.
+    // Without documents, blocks are what the text was cut into.
     if (passages.length === 0) return { name: `Block ${i + 1}`, block };
     return { name: numBefore === 1 ? "Preamble" : `Preamble ${i + 1}`, detail: "the task, before the passages", block };
   });
