@@ -38,11 +38,16 @@ export class BlockIndex<T extends { readonly request: Wanted }> {
   shorter({ request }: T): T[] {
     const list = this.#lists.get(request.context) ?? [];
     const shorter: T[] = [];
-    for (let place = placeOf(list, request.tokenIds) - 1; place >= 0; place--) {
-      const entry = list[place] as T;
-      const { length } = entry.request.tokenIds;
-      if (length >= request.tokenIds.length || commonLength(entry.request.tokenIds, request.tokenIds) < length) break;
-      shorter.push(entry);
+    for (let length = request.tokenIds.length - 1; length > 0; ) {
+      const first = request.tokenIds.subarray(0, length);
+      const place = placeOf(list, first);
+      const entry = list[place];
+      const isThere =
+        entry?.request.tokenIds.length === length && commonLength(entry.request.tokenIds, first) === length;
+      if (isThere) shorter.push(entry);
+      // What has fewer of these tokens, and them alone, stands before; others may stand between.
+      const before = list[place - 1];
+      length = before === undefined ? 0 : commonLength(before.request.tokenIds, first);
     }
     return shorter;
   }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type BlockId, blockId } from "./block-id.js";
+import { type BlockId, blockId, contextId } from "./block-id.js";
 import type { BlockKVShape } from "./block-kv.js";
 import type { Acquisition, BlockRequest, BlockStore, Lease, Reservation, Wait } from "./block-store.js";
 import { leaseBlocks } from "./lease-blocks.js";
@@ -13,6 +13,15 @@ export function testRequest(n: number, numTokens = 1, owner = ""): BlockRequest 
   const shape: BlockKVShape = { numLayers: 1, numKvHeads: 1, headSize: 4, numTokens, type: "f16" };
   const id: BlockId = blockId({ fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner, tokenIds: [n] });
   return { id, shape, owner, tokenIds: Int32Array.from({ length: numTokens }, () => n) };
+}
+
+/** The request for a page, or for a block behind a preamble, by what it saw and its tokens. */
+export function testPage(context: string, tokenIds: readonly number[], owner = "", isPage = true): BlockRequest {
+  const shape: BlockKVShape = { ...testRequest(0).shape, numTokens: tokenIds.length };
+  const fields = { fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner } as const;
+  const seen = contextId({ ...fields, mode: context as "full", positionReencoding: true });
+  const id = blockId({ ...fields, tokenIds, context: seen });
+  return { id, shape, owner, tokenIds: Int32Array.from(tokenIds), context: seen, isPage };
 }
 
 function reservationOf(acquisition: Acquisition | undefined): Reservation {
@@ -41,6 +50,11 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
         reservationOf(acquisition).commit(ledger.block(requests[0]!.shape))[Symbol.dispose]();
       }
     };
+    /** What begins most like a request's tokens, given back at once. */
+    const alike = async (wanted: BlockRequest) => {
+      using match = await store.longestMatch(wanted);
+      return match && { id: match.lease.id, tokenIds: [...match.tokenIds], numShared: match.numShared };
+    };
     /** Whether a block is there; leases it for a moment. */
     const has = async (request: BlockRequest): Promise<boolean> => {
       const [acquisition] = await store.acquire([request]);
@@ -52,7 +66,7 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
       expect(leasedBytes + idleBytes + freeBytes).toBe(capBytes);
       expect(Math.min(leasedBytes, idleBytes, freeBytes)).toBeGreaterThanOrEqual(0);
     };
-    return { store, ledger, put, has, expectExact };
+    return { store, ledger, put, has, alike, expectExact };
   };
   const a = testRequest(1);
   const b = testRequest(2);
@@ -307,6 +321,147 @@ export function blockStoreSuite(name: string, makeStore: (capBytes: number) => B
     late[Symbol.dispose]();
     await store[Symbol.asyncDispose]();
     expect(ledger.numLive).toBe(0);
+  });
+
+  test(`${name}: longestMatch() leases the page that begins most alike, of those that saw the same`, async () => {
+    const { store, ledger, put, alike, expectExact } = setUp(40);
+    const long = testPage("full", [1, 2, 3, 4]);
+    const fork = testPage("full", [1, 2, 5]);
+    const elsewhere = testPage("block", [1, 2, 3, 9]);
+    for (const page of [long, fork, elsewhere]) await put(page);
+    const shared = async (context: string, ...tokenIds: number[]) => {
+      const found = await alike(testPage(context, tokenIds));
+      return found && [found.id, found.numShared];
+    };
+    expect(await shared("full", 1, 2, 3, 9)).toEqual([long.id, 3]);
+    expect(await shared("full", 1, 2, 5)).toEqual([fork.id, 3]);
+    expect(await shared("full", 1, 2, 5, 6)).toEqual([fork.id, 3]);
+    expect(await shared("full", 1)).toEqual([expect.anything(), 1]);
+    expect(await shared("block", 1, 2, 3, 4)).toEqual([elsewhere.id, 3]);
+    expect(await shared("full", 2, 2)).toBeUndefined();
+    expect(await shared("preamble", 1, 2)).toBeUndefined();
+    {
+      using match = await store.longestMatch(testPage("full", [1, 2, 3]));
+      expect(match?.lease.block.read()).toHaveLength(4 * BYTES_PER_TOKEN);
+      expect(store.stats().leasedBytes).toBe(4 * BYTES_PER_TOKEN);
+      await store.delete(long.id, "");
+      expect(match?.lease.block.read()).toHaveLength(4 * BYTES_PER_TOKEN);
+      expect(await shared("full", 1, 2, 3, 4)).toEqual([fork.id, 2]);
+    }
+    expect(ledger.liveBytes).toBe(7 * BYTES_PER_TOKEN);
+    expectExact();
+  });
+
+  test(`${name}: longestMatch() of plain blocks keeps to their owner, and to plain ones`, async () => {
+    const { put, alike } = setUp(40);
+    const own = testRequest(3, 2);
+    const theirs = testRequest(3, 4, "them");
+    const behind = testPage("preamble", [3, 3, 3, 3], "", false);
+    for (const request of [own, theirs, behind]) await put(request);
+    const wanted = { owner: "", tokenIds: Int32Array.of(3, 3, 3) } as BlockRequest;
+    expect(await alike(wanted)).toEqual({ id: own.id, tokenIds: [3, 3], numShared: 2 });
+    expect(await alike({ ...wanted, owner: "them" })).toMatchObject({ id: theirs.id, numShared: 3 });
+    expect(await alike({ ...wanted, owner: "nobody" })).toBeUndefined();
+    expect(await alike({ ...wanted, context: behind.context })).toMatchObject({ id: behind.id, numShared: 3 });
+  });
+
+  test(`${name}: longestMatch() waits for no encoding, counts as use, and ends with the signal and the store`, async () => {
+    const { store, ledger, put, alike, has } = setUp(4);
+    const [first, second] = [testPage("full", [1, 1]), testPage("full", [2, 2])];
+    const [encoding] = await store.acquire([first]);
+    expect(await alike(first)).toBeUndefined();
+    reservationOf(encoding).commit(ledger.block(first.shape))[Symbol.dispose]();
+    await put(second);
+    expect(await alike(first)).toMatchObject({ id: first.id, numShared: 2 });
+    await put(testPage("full", [3, 3]));
+    expect(await has(second)).toBe(false);
+    expect((await alike(first))?.id).toBe(first.id);
+    const signal = AbortSignal.abort(new Error("gone"));
+    await expect(store.longestMatch(first, { signal })).rejects.toThrow("gone");
+    await store[Symbol.asyncDispose]();
+    await expect(store.longestMatch(first)).rejects.toThrow("the store was disposed");
+    expect(ledger.numLive).toBe(0);
+  });
+
+  test(`${name}: lease() finds what is kept alone, counts as use, and as no acquisition`, async () => {
+    const { store, ledger, put, has } = setUp(2);
+    expect(await store.lease(a.id)).toBeUndefined();
+    await put(a, b);
+    const counted = { hits: 0, misses: 2, waits: 0 };
+    {
+      using lease = await store.lease(a.id);
+      expect(lease?.block.read()).toHaveLength(BYTES_PER_TOKEN);
+      expect(store.stats()).toMatchObject({ ...counted, leasedBytes: BYTES_PER_TOKEN });
+    }
+    await put(c);
+    expect(await has(b)).toBe(false);
+    expect(await has(a)).toBe(true);
+    // One that does not fit goes with its users: nothing may stand on it.
+    const large = testRequest(9, 3);
+    const [miss] = await store.acquire([large]);
+    expect(await store.lease(large.id)).toBeUndefined();
+    using _ = reservationOf(miss).commit(ledger.block(large.shape));
+    expect(await store.lease(large.id)).toBeUndefined();
+  });
+
+  test(`${name}: a page takes the place of those that it goes on from, unless they are in use`, async () => {
+    const { store, ledger, put, alike, expectExact } = setUp(40);
+    const [one, two, three] = [[1], [1, 2], [1, 2, 3]].map((ids) => testPage("full", ids)) as [
+      BlockRequest,
+      BlockRequest,
+      BlockRequest,
+    ];
+    // Stands between them in the order of tokens.
+    const fork = testPage("full", [1, 1, 1]);
+    const others = [fork, testPage("block", [1, 2]), testPage("full", [1, 2, 3, 4], "", false), testRequest(1, 2)];
+    await put(one);
+    using used = await store.lease(one.id);
+    for (const request of [two, ...others]) await put(request);
+    const { numBlocks } = store.stats();
+    await put(three);
+    expect(await store.find(two.id, "")).toBeUndefined();
+    expect(used?.block.read()).toHaveLength(BYTES_PER_TOKEN);
+    expect(await store.find(one.id, "")).toBeDefined();
+    for (const { id } of others) expect(await store.find(id, "")).toBeDefined();
+    expect(await alike(two)).toMatchObject({ numShared: 2 });
+    expect(store.stats()).toMatchObject({
+      numBlocks,
+      evictions: 0,
+      evictionsByReason: { room: 0, deleted: 0, replaced: 1 },
+    });
+    used?.[Symbol.dispose]();
+    // Longer ones take the place of what is no longer used.
+    await put(testPage("full", [1, 2, 3, 5]));
+    expect(await store.find(one.id, "")).toBeUndefined();
+    expect(store.stats().evictionsByReason.replaced).toBe(3);
+    expect(ledger.liveBytes).toBe(store.stats().idleBytes);
+    expectExact();
+  });
+
+  test(`${name}: a page that is not kept takes nobody's place`, async () => {
+    const { store, ledger, put } = setUp(3);
+    const short = testPage("full", [1, 2]);
+    await put(short);
+    const long = testPage("full", [1, 2, 3, 4]);
+    const [miss] = await store.acquire([long]);
+    reservationOf(miss).commit(ledger.block(long.shape))[Symbol.dispose]();
+    expect(await store.find(short.id, "")).toBeDefined();
+    expect(store.stats().evictionsByReason).toEqual({ room: 0, deleted: 0, replaced: 0 });
+  });
+
+  test(`${name}: pages are no hits, misses or waits; blocks behind a preamble are`, async () => {
+    const { store, ledger } = setUp(20);
+    for (const [request, counted] of [
+      [testPage("full", [1, 2]), 0],
+      [testPage("preamble", [1, 2], "", false), 1],
+    ] as const) {
+      const [miss, wait] = await store.acquire([request, request]);
+      using _ = reservationOf(miss).commit(ledger.block(request.shape));
+      using __ = await waitOf(wait).settled;
+      const [hit] = await store.acquire([request]);
+      leaseOf(hit)[Symbol.dispose]();
+      expect(store.stats()).toMatchObject({ hits: counted, misses: counted, waits: counted });
+    }
   });
 
   test(`${name}: leaseBlocks() in opposite orders over shared misses stands never still`, async () => {

@@ -205,7 +205,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
     const entry = this.#found.get(id);
-    return entry?.kind === "resident" ? this.#lease(entry) : undefined;
+    return entry?.kind === "resident" && entry.kept ? this.#lease(entry) : undefined;
   }
 
   #lease(resident: Resident<M>): Lease<M> {
