@@ -2,7 +2,7 @@ import type { PassageLabel } from "../blocks/passage.js";
 import type { KVType } from "../files/element-types.js";
 import { blockId, type ModelIdFields } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, BlockKV, blockKVByteLength } from "../kv/block-kv.js";
-import type { BlockRequest, BlockStore, Match, Reservation } from "../kv/block-store.js";
+import type { Acquisition, BlockRequest, BlockStore, Match, Reservation } from "../kv/block-store.js";
 import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
 import { AssembledContext, assemble, type ContextUse, contextBytes, copyRows, type LaidRows } from "./assemble.js";
 import type { ByteBudget } from "./byte-budget.js";
@@ -10,7 +10,7 @@ import type { DecodeSlot } from "./decode-slots.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
-import { localBlockId, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
+import { localBlock, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
 import { nothingReused, type ReusedTokens, type ReuseMiss, type ServedBlock, type Timings } from "./results.js";
 import { type Nearest, ReuseMisses } from "./reuse-misses.js";
 import type { BlockTokens } from "./row-queue.js";
@@ -98,6 +98,8 @@ interface Rest {
 /** A page that is copied out of a context. */
 interface PageCopy {
   readonly reservation: Reservation<DeviceBlockMemory>;
+  /** Its place among what is held. */
+  readonly order: number;
   readonly block: BlockKV<DeviceBlockMemory>;
   readonly place: number;
 }
@@ -169,12 +171,14 @@ export class ContextMaker {
       // The context owns room and slot once it is made.
       for (const owned of context ? [context] : [slot, room]) owned?.[Symbol.dispose]();
     };
-    const matches: Match<DeviceBlockMemory>[] = [];
     try {
       const encodeFrom = performance.now();
       const local = prompt.spans.filter(({ kind }) => kind === "local");
       const nearest = explain ? await this.#nearest(local, of) : [];
       using leased = await this.lease(local, of);
+      // Pages go back before the blocks that they stand on: so they are evicted first.
+      const matches: Match<DeviceBlockMemory>[] = [];
+      using _ = inReverse(matches);
       const assembleFrom = performance.now();
       timings.encodeMs = assembleFrom - encodeFrom;
 
@@ -235,8 +239,6 @@ export class ContextMaker {
     } catch (error) {
       giveBack();
       throw error;
-    } finally {
-      giveBackInReverse(matches);
     }
   }
 
@@ -258,6 +260,7 @@ export class ContextMaker {
     const { owner, signal, positionReencoding } = of;
     // What pages stand on is used by them, and goes back after them: so they are evicted first.
     const held: Disposable[] = [];
+    using _ = inReverse(held);
     const copies: PageCopy[] = [];
     const copyAll = async (): Promise<void> => {
       const rows = copies.map(({ block, place }) => ({
@@ -266,8 +269,11 @@ export class ContextMaker {
         numRows: block.shape.numTokens,
       }));
       await copyRows(this.scheduler.runnerOf(owner), this.model.decoder, context, rows, signal);
-      for (let copy = copies.shift(); copy !== undefined; copy = copies.shift()) {
-        held.push(copy.reservation.commit(copy.block));
+      for (let [copy] = copies; copy !== undefined; [copy] = copies) {
+        // A page that is not kept would leave those that stand on it.
+        if (!this.#hasRoom(copy.block.byteLength)) throw new Error("Cannot keep a page: others took its room");
+        held[copy.order] = copy.reservation.commit(copy.block);
+        copies.shift();
       }
     };
     try {
@@ -278,7 +284,8 @@ export class ContextMaker {
         if (numRows <= 0 || (part.isOpen && numRows < PAGE_TOKENS && !isEnd)) break;
         if (part.kind === "block") {
           const lease = await this.store.lease(part.id);
-          if (lease) held.push(lease);
+          if (lease === undefined) break;
+          held.push(lease);
           continue;
         }
         const match = await this.store.longestMatch({ ...part, tokenIds, owner }, { signal });
@@ -288,16 +295,19 @@ export class ContextMaker {
         }
         match?.[Symbol.dispose]();
         const shape = blockShape(this.model.decoder, this.kvType, numRows);
-        const { capBytes, leasedBytes } = this.store.stats();
-        if (leasedBytes + (copies.length + 1) * blockKVByteLength(shape) > capBytes) break;
+        const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
+        if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
         const { context: seen, place } = part;
         const id = blockId({ ...fields, context: seen, tokenIds });
         const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true };
-        const [reservation] = await this.store.acquire([request], { signal });
-        held.push(reservation as Disposable);
-        if (reservation?.kind !== "miss") continue;
+        const [asked] = (await this.store.acquire([request], { signal })) as [Acquisition<DeviceBlockMemory>];
+        const order = held.push(asked) - 1;
+        // Another answer's copy of the same rows. Own ones come first, so that no two wait for each other.
+        if (asked.kind === "pending") await copyAll();
+        const reservation = asked.kind === "pending" ? await asked.settled : asked;
+        if (reservation.kind !== "miss") continue;
         const block = new BlockKV(shape, new DeviceBlockMemory(this.scheduler.memory, shape));
-        copies.push({ reservation, block, place });
+        copies.push({ reservation, order, block, place });
         if (copies.length === pagesAtATime) await copyAll();
       }
       await copyAll();
@@ -305,8 +315,13 @@ export class ContextMaker {
       // The device failed, or has no memory left: the next graph says so to whom it concerns.
     } finally {
       for (const { block } of copies) block[Symbol.dispose]();
-      giveBackInReverse(held);
     }
+  }
+
+  /** Whether the store would keep so many bytes more. */
+  #hasRoom(bytes: number): boolean {
+    const { capBytes, leasedBytes } = this.store.stats();
+    return leasedBytes + bytes <= capBytes;
   }
 
   /** Leases blocks from the store, encodes those that it lacks, and reports how each was served. */
@@ -375,7 +390,7 @@ export class ContextMaker {
     const fields = await this.#idFields(of);
     return blocks.map((block) => ({
       ...block,
-      id: localBlockId(fields, block),
+      ...localBlock(fields, block),
       shape: blockShape(this.model.decoder, this.kvType, block.tokenIds.length),
       owner: of.owner,
     }));
@@ -386,6 +401,11 @@ function longest(blocks: readonly Int32Array[]): number {
   return blocks.reduce((most, { length }) => Math.max(most, length), 0);
 }
 
-function giveBackInReverse(taken: readonly Disposable[]): void {
-  for (const one of taken.toReversed()) one[Symbol.dispose]();
+/** Gives all back that is held by then, what was taken last first. */
+function inReverse(held: readonly Disposable[]): Disposable {
+  return {
+    [Symbol.dispose]: () => {
+      for (const one of held.toReversed()) one[Symbol.dispose]();
+    },
+  };
 }

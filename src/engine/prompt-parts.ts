@@ -26,11 +26,15 @@ interface PartTokens {
   readonly span: PromptSpan;
 }
 
-/** The id of a local block. What stands before a block while it is encoded is what it saw. */
-export function localBlockId(fields: ModelIdFields, { tokenIds, preamble }: BlockTokens): BlockId {
-  if (preamble === undefined) return blockId({ ...fields, tokenIds });
+/** What names a local block: what stands before it while it is encoded is what it saw. */
+export function localBlock(
+  fields: ModelIdFields,
+  { tokenIds, preamble }: BlockTokens,
+): { readonly id: BlockId; readonly context: ContextId | undefined } {
+  if (preamble === undefined) return { id: blockId({ ...fields, tokenIds }), context: undefined };
   const nothing = contextId({ ...fields, mode: "preamble", positionReencoding: true });
-  return blockId({ ...fields, tokenIds, context: extendContext(nothing, blockId({ ...fields, tokenIds: preamble })) });
+  const context = extendContext(nothing, blockId({ ...fields, tokenIds: preamble }));
+  return { id: blockId({ ...fields, tokenIds, context }), context };
 }
 
 /**
@@ -49,7 +53,7 @@ export function* promptParts(
   for (const span of spans) {
     if (span.kind === "local") {
       const { tokenIds } = span;
-      const id = localBlockId(fields, span);
+      const { id } = localBlock(fields, span);
       yield { kind: "block", id, place, tokenIds, span, index, isOpen: false };
       index += 1;
       place += tokenIds.length;

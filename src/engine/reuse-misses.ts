@@ -31,6 +31,8 @@ export class ReuseMisses {
     const numShared = match?.numShared ?? 0;
     const kind = this.prompt.isConversation ? "conversation" : "prefix";
     const stored = match?.tokenIds ?? new Int32Array();
+    // All was found, but its last token is computed always.
+    if (numShared === part.tokenIds.length) return;
     // All that is stored was used: what follows is new.
     const isNew = stored.length === numShared;
     if (isNew && (numShared > 0 || part.place === 0 || !this.prompt.isConversation)) return;

@@ -1,0 +1,3 @@
+import { conversationsSuite } from "./conversations.suite.js";
+
+conversationsSuite({ numConversations: 60 });
