@@ -1,8 +1,16 @@
 import { expect, test } from "vitest";
+import { ByteBudget } from "../../src/engine/byte-budget.js";
+import { ContextMaker } from "../../src/engine/context-maker.js";
+import type { DeviceBlockMemory } from "../../src/engine/device-memory.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
+import { type BlockTokens, rowsOfBlock } from "../../src/engine/row-queue.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
 import { type KVType, tensorTypes } from "../../src/files/element-types.js";
+import { MemoryStore } from "../../src/kv/memory-store.js";
+import { openModel } from "../../src/model/open-model.js";
 import { Random } from "../models/random.js";
+import { expectOnlyRight } from "../oracles/faults.js";
+import { OnePassModel } from "../oracles/one-pass.js";
 import { drawIds, LawModels, lawEngine } from "./law-models.js";
 
 export interface BlockBytesSize {
@@ -12,19 +20,23 @@ export interface BlockBytesSize {
   readonly threads: readonly number[];
 }
 
+function draw(random: Random, length: number, preamble = 0): BlockTokens {
+  const ids = (count: number) => Int32Array.from(drawIds(random, count));
+  return preamble === 0 ? { tokenIds: ids(length) } : { tokenIds: ids(length), preamble: ids(preamble) };
+}
+
 /** The stored bytes of each block, encoded together in this order. */
-async function encode(engine: LocalEngine, blocks: readonly (readonly number[])[]): Promise<Buffer[]> {
+async function encode(engine: LocalEngine, blocks: readonly BlockTokens[]): Promise<Buffer[]> {
   const { backend, decoder } = engine.model;
-  const ids = blocks.map((block) => ({ tokenIds: Int32Array.from(block) }));
   const bytes: Buffer[] = [];
-  for await (const block of new Scheduler(backend, decoder, engine.kvType).encode(ids)) {
+  for await (const block of new Scheduler(backend, decoder, engine.kvType).encode(blocks)) {
     using made = block;
     bytes.push(Buffer.from(made.memory.read()));
   }
   return bytes;
 }
 
-/** Invariant I2: a block's bytes depend on its tokens and the model alone. */
+/** Invariant I2: a block's bytes depend on its tokens, its preamble, and the model alone. */
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
   test.each(tensorTypes)(
@@ -35,28 +47,114 @@ export function blockBytesSuite(size: BlockBytesSize): void {
       for (const threads of size.threads) {
         for (const kvType of size.kvTypes) {
           await using engine = await lawEngine(model, { kvType, threads });
-          // The last one is encoded in pieces.
           const lengths = [1, 2, 3, 4, 5, 7, 16, 63, 64, 65, 512, 549];
           while (lengths.length < size.numBlocks) lengths.push(1 + random.below(90));
-          const blocks = lengths.map((length) => drawIds(random, length));
+          // Those of more than 512 rows are encoded in pieces; a preamble may end in any of them.
+          const behind = [
+            [1, 1],
+            [40, 24],
+            [500, 12],
+            [500, 13],
+            [9, 530],
+            [140, 400],
+          ] as const;
+          const blocks = [
+            ...lengths.map((length) => draw(random, length)),
+            ...behind.map(([preamble, length]) => draw(random, length, preamble)),
+          ];
           const alone: Buffer[] = [];
           for (const block of blocks) alone.push(...(await encode(engine, [block])));
           for (let i = 0; i < size.numShuffles; i++) {
             const order = random.order(blocks.length);
             const together = await encode(
               engine,
-              order.map((index) => blocks[index] as number[]),
+              order.map((index) => blocks[index] as BlockTokens),
             );
             for (const [place, index] of order.entries()) {
               const same = (alone[index] as Buffer).equals(together[place] as Buffer);
-              expect(
-                same,
-                `block of ${lengths[index]} tokens at place ${place}, KV ${kvType}, ${threads} threads`,
-              ).toBe(true);
+              const { tokenIds, preamble } = blocks[index] as BlockTokens;
+              const what = `${tokenIds.length} tokens behind ${preamble?.length ?? 0}`;
+              expect(same, `block of ${what} at place ${place}, KV ${kvType}, ${threads} threads`).toBe(true);
             }
           }
         }
       }
     },
   );
+
+  test.each([
+    [20, 30],
+    [9, 530],
+    [530, 9],
+  ])(
+    "Scheduler.encode(): behind a preamble of %d tokens, %d have the rows of one pass over both",
+    async (before, own) => {
+      const model = models.huggingFace({ architecture: "qwen3", rope: "yarn", seed: 52 });
+      await using engine = await lawEngine(model);
+      const { numLayers, numKvHeads, headSize } = engine.model.source.config;
+      const random = new Random(before, "preamble");
+      const block = draw(random, own, before);
+      const [bytes] = (await encode(engine, [block])) as [Buffer];
+      const stored = new Float32Array(new Uint8Array(bytes).buffer);
+      const oracle = new OnePassModel(await openModel(model));
+      /** Of the last rows of a text. */
+      const distanceTo = (tokenIds: Int32Array): number => {
+        let [worst, at] = [0, 0];
+        const layers = oracle.keysAndValues([...tokenIds]);
+        for (const part of ["keys", "values"] as const) {
+          for (let head = 0; head < numLayers * numKvHeads; head++) {
+            const rows = layers[Math.floor(head / numKvHeads)]?.[part].slice(-own) ?? [];
+            for (const row of rows) {
+              for (const wanted of row[head % numKvHeads]?.subarray(0, headSize) ?? []) {
+                worst = Math.max(worst, Math.abs(wanted - (stored[at] as number)));
+                at += 1;
+              }
+            }
+          }
+        }
+        expect(at).toBe(stored.length);
+        return worst;
+      };
+      const wrong = { ...block, preamble: Int32Array.from(drawIds(random, before)) };
+      expectOnlyRight(1e-4, distanceTo(rowsOfBlock(block)), {
+        "there is no preamble": distanceTo(block.tokenIds),
+        "the preamble is another": distanceTo(rowsOfBlock(wrong)),
+      });
+    },
+  );
+
+  test("ContextMaker.lease(): a block behind a preamble is stored and found by its tokens and its preamble", async () => {
+    await using engine = await lawEngine(models.huggingFace({ architecture: "llama", seed: 53 }));
+    const { backend, decoder } = engine.model;
+    const store = new MemoryStore<DeviceBlockMemory>({ capBytes: 1 << 24 });
+    const scheduler = new Scheduler(backend, decoder, engine.kvType);
+    const maker = new ContextMaker(engine.model, engine.kvType, store, new ByteBudget(1 << 24), scheduler);
+    const of = { owner: "", signal: new AbortController().signal };
+    const random = new Random(3, "lease");
+    const { tokenIds } = draw(random, 30);
+    const blocks = [0, 7, 7, 600].map((before) => ({ ...draw(random, 1, before), tokenIds }));
+    const alone: Buffer[] = [];
+    for (const block of blocks) alone.push(...(await encode(engine, [block])));
+    const ids: string[][] = [];
+    for (const hit of [false, true]) {
+      // In any order, the same bytes under the same names.
+      const order = hit ? [2, 0, 3, 1] : [0, 1, 2, 3];
+      using leased = await maker.lease(
+        order.map((i) => blocks[i] as BlockTokens),
+        of,
+      );
+      expect(leased.served.map((served) => served.hit)).toEqual(order.map(() => hit));
+      for (const [place, i] of order.entries()) {
+        const read = leased.blocks[place]?.block.memory.read() as Uint8Array;
+        expect(Buffer.from(read).equals(alone[i] as Buffer)).toBe(true);
+      }
+      ids.push([...order.keys()].map((i) => leased.served[order.indexOf(i)]?.id as string));
+    }
+    expect(new Set(ids[0]).size).toBe(blocks.length);
+    expect(ids[1]).toEqual(ids[0]);
+    // What is encoded behind a preamble is no plain block's neighbour.
+    using match = await store.longestMatch({ owner: "", tokenIds });
+    expect(match?.lease.id).toBe(ids[0]?.[0]);
+    await store[Symbol.asyncDispose]();
+  });
 }

@@ -47,7 +47,16 @@ export class OnePassModel {
     return this.#hiddenStates(readPrompt(prompt, fault)).map((row) => this.#logprobs(row));
   }
 
-  #hiddenStates(reading: Reading): Floats[] {
+  /** A text's keys before RoPE and its values, layer by layer: [layers][tokens][KV heads][head size] each. */
+  keysAndValues(tokenIds: readonly number[]): readonly { readonly keys: Floats[][]; readonly values: Floats[][] }[] {
+    const layers: { keys: Floats[][]; values: Floats[][] }[] = [];
+    const reading = readPrompt({ blockTokenIds: [tokenIds], continuationTokenIds: [0] });
+    this.#hiddenStates(reading, (keys, values) => layers.push({ keys, values }));
+    return layers;
+  }
+
+  /** @param onLayer gets each layer's keys before RoPE, and its values: [tokens][KV heads][head size]. */
+  #hiddenStates(reading: Reading, onLayer?: (keys: Floats[][], values: Floats[][]) => void): Floats[] {
     const { architecture, config } = this.#source;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
     const embedding = this.#weight("token_embd.weight");
@@ -62,19 +71,23 @@ export class OnePassModel {
       const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key) && query - key < window));
       const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
       const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
-        normed.map((row, t) => {
+        normed.map((row) => {
           const all = this.#linear(`${blk}.attn_${name}`, row);
           return Array.from({ length: count }, (_, h) => {
             let head = all.slice(h * headSize, (h + 1) * headSize);
             if (name === "v") return head;
             const norm = this.#weights.get(`${blk}.attn_${name}_norm.weight`);
             if (norm) head = rmsNorm(head, norm, rmsNormEps);
-            return turn(head, name === "q" ? reading.queryPosition(t) : reading.keyPosition(t), rope);
+            return head;
           });
         });
-      const queries = heads("q", numHeads);
-      const keys = heads("k", numKvHeads);
+      const turned = (rows: Floats[][], position: (row: number) => number) =>
+        rows.map((row, t) => row.map((head) => turn(head, position(t), rope)));
+      const queries = turned(heads("q", numHeads), reading.queryPosition);
+      const bareKeys = heads("k", numKvHeads);
+      const keys = turned(bareKeys, reading.keyPosition);
       const values = heads("v", numKvHeads);
+      onLayer?.(bareKeys, values);
       x = x.map((row, t) => {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
