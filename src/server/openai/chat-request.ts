@@ -68,7 +68,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
     messages: messages.map(messageOf),
     ...(documents != null && { documents: documents.map((document) => unloadPassage(document)[0]) }),
     ...(name !== undefined && { rag: { texts: given(rag ?? {}), splitLong: splitLong ?? undefined } }),
-    ...(steering?.segment != null && steering.segment !== "auto" && { cut: steering.segment }),
+    ...(steering?.segment != null && { cut: steering.segment }),
     ...(steering?.num_local_attention_blocks != null && {
       numLocalAttentionBlocks: steering.num_local_attention_blocks,
     }),

@@ -108,7 +108,7 @@ function promptsOf({ prompt, block_attention: steering }: CompletionBody): Promp
   if (prompt == null) {
     throw fieldError("prompt", "there is none");
   }
-  const cut = steering?.segment == null || steering.segment === "auto" ? {} : { cut: steering.segment };
+  const cut = steering?.segment == null ? {} : { cut: steering.segment };
   const ofText = (text: string): Prompt => ({ input: { prompt: text, ...cut }, text });
   const ofIds = (ids: readonly number[]): Prompt => ({ input: { blockTokenIds: [ids] }, text: undefined });
   if (typeof prompt === "string") return [ofText(prompt)];

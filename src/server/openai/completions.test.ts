@@ -47,7 +47,9 @@ test("completions: every form of prompt, and blocks in its place", async () => {
   expect(await ask({ prompt: ["a", "b"] })).toEqual([{ prompt: "a" }, { prompt: "b" }]);
   expect(await ask({ prompt: [1, 2] })).toEqual([{ blockTokenIds: [[1, 2]] }]);
   expect(await ask({ prompt: [[1, 2], [3]] })).toEqual([{ blockTokenIds: [[1, 2]] }, { blockTokenIds: [[3]] }]);
-  expect(await ask({ prompt: "a", block_attention: { segment: "none" } })).toEqual([{ prompt: "a", cut: "none" }]);
+  for (const segment of ["auto", "parts", "rule", "none"]) {
+    expect(await ask({ prompt: "a", block_attention: { segment } })).toEqual([{ prompt: "a", cut: segment }]);
+  }
   const blocks = ["one ", "two"];
   expect(await ask({ block_attention: { blocks, num_local_attention_blocks: 0, mode: "full" } })).toEqual([
     { blocks, numLocalAttentionBlocks: 0 },
