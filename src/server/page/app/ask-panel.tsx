@@ -22,7 +22,11 @@ const modes: readonly { mode: Mode; name: string; explanation: string }[] = [
     name: "Block attention",
     explanation: "passages come from the store, only the question is computed",
   },
-  { mode: "full", name: "Full attention", explanation: "only what the prompt begins with as before comes from the store" },
+  {
+    mode: "full",
+    name: "Full attention",
+    explanation: "only what the prompt begins with as before comes from the store",
+  },
 ];
 
 /** The question, how it is to be computed, and the buttons. */
