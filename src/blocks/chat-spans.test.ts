@@ -188,11 +188,15 @@ test("ragPrompt(): documents, then turns by the same rule", () => {
     "L <|im_start|>user\nRead.\n",
     "L d1\n",
     "L d2\n",
-    "G Q1<|im_end|>\n<|im_start|>assistant\n",
+    "G Answer Q1<|im_end|>\n<|im_start|>assistant\n",
     "G A1",
     "G <|im_end|>\n<|im_start|>user\nAnswer Q2<|im_end|>\n<|im_start|>assistant\n",
   ]);
   expect(prompt.isConversation).toBe(true);
+  const documents = ["d1\n", "d2\n"];
+  const options = { template: chatml, texts: { preamble, final }, spans: "parts" } as const;
+  const before = ragPrompt({ documents, messages: messages.slice(0, 1) }, options).blocks;
+  expect(prompt.blocks.slice(0, before.length)).toEqual(before);
   // Passages of a later turn are local in the turn that they come in, too.
   const later = ragPrompt(
     {

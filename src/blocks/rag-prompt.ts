@@ -107,8 +107,8 @@ const readRagOptions = optionsOf(ragFields);
  *
  * With a chat template the three stand in the first user message, and block 0 is all that stands before the passages. From messages
  * with documents: a system message takes the preamble's place; the passages open the first user message, earlier turns
- * follow them, cut as `segmentMessages` does; the last user message, after the task sentence, is the final block, or with `spans`
- * its last part.
+ * follow them, cut as `segmentMessages` does; the last user message, after the task sentence, is the final block. With `spans`
+ * every user message has the task sentence before its last part, as it had when it was the last one.
  * Passages and question are not trusted; the fixed texts are.
  *
  * Passages' blocks tell which document each is.
@@ -184,7 +184,9 @@ function partMessages(
       parts.push(...passages.map(({ text, passage }) => ({ ...partOf(text, "given"), passage })));
     }
     const own = typeof content === "string" ? [content] : content.length === 0 ? [""] : content;
-    if (i === question) {
+    // As spans, every question is written as it was when it was asked, so that its keys and values are found again.
+    const isEarlier = i !== question && role === "user" && options.spans !== undefined && own.at(-1)?.trim() !== "";
+    if (i === question || isEarlier) {
       const given = options.spans === undefined ? [] : own.slice(0, -1);
       parts.push(...given.map((part) => partOf(part, "given")));
       const text = own.slice(given.length).join("");
