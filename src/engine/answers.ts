@@ -123,7 +123,7 @@ export class Answers {
     const { terms, sampling, echo, maxLogprobs } = asked;
     const { mode, signal } = terms;
     const { logprobs, topLogprobs } = sampling;
-    const prompt = await this.tokens.prompt(input, mode, signal);
+    const prompt = await this.tokens.prompt(input, terms);
     answering.prompt = prompt;
     timings.tokenizeMs = performance.now() - startedAt;
     const { isContinued } = prompt;

@@ -269,16 +269,16 @@ export class LocalEngine implements AsyncDisposable {
     input: PromptInput | TokenizedPrompt,
     options: Pick<RequestOptions, "mode" | "signal"> = {},
   ): Promise<TokenizedPrompt> {
-    const { mode, signal, end } = checkInput(() => this.#checks.tokenizePrompt(options));
+    const terms = checkInput(() => this.#checks.tokenizePrompt(options));
     try {
       using ticket = this.#admission.join("")[0] as Ticket;
       // Not counted: the prompt is for a request, which is.
       ticket.outcome = undefined;
-      return await this.#tokens.prompt(input, mode, signal);
+      return await this.#tokens.prompt(input, terms);
     } catch (error) {
-      throw signal.aborted ? signal.reason : asEngineError(error);
+      throw terms.signal.aborted ? terms.signal.reason : asEngineError(error);
     } finally {
-      end();
+      terms.end();
     }
   }
 

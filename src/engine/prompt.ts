@@ -80,6 +80,8 @@ export interface PromptContext {
   readonly ragTexts: GivenRagTexts | undefined;
   /** Text before block 0 in block mode. */
   readonly prefix: string;
+  /** What a prompt in full mode that holds passages is warned of. */
+  readonly reuseNote?: string | undefined;
 }
 
 /** How many tokens something may have. */
@@ -358,11 +360,14 @@ export function* tokenizePromptInSteps(
   else count.add(bos.length);
   ids[0] = [...bos, ...prefix, ...first];
   const numLocal = mode === "full" ? 0 : cut.numLocalAttentionBlocks;
+  // One local block may be the system's text alone.
+  const holdsPassages = cut.blocks.slice(0, -1).filter(({ isGlobal }) => isGlobal !== true).length > 1;
+  const notes = mode === "full" && holdsPassages && context.reuseNote !== undefined ? [context.reuseNote] : [];
   return new TokenizedPrompt(
     mode,
     promptSpans(ids, numLocal, texts),
     ids,
-    cut.warnings,
+    [...cut.warnings, ...notes],
     "prompt" in input || "blocks" in input,
     cut.isConversation,
   );

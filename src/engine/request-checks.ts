@@ -19,13 +19,15 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
-import type { LoadedModel } from "./model.js";
+import { type LoadedModel, reuseNote } from "./model.js";
 import { createSampler, type Sampler } from "./sampler.js";
 import { type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
 
 /** What holds for a request as a whole, checked. */
 export interface Terms extends RequestOf {
   readonly mode: AttentionMode;
+  /** What to tell of reuse where nobody chose the mode and it is full for lack of training. */
+  readonly reuseNote: string | undefined;
   /** Called when the request has ended; again does nothing. */
   readonly end: () => void;
 }
@@ -182,7 +184,8 @@ export class RequestChecks {
     request = new AbortController(),
   ): Terms {
     const { defaultMode, keepPrefixes: isKept, live } = this.options;
-    const of = { mode: mode ?? defaultMode, positionReencoding, owner: salt };
+    const note = mode === undefined ? reuseNote(this.model.source.config.blockAttention?.modes) : undefined;
+    const of = { mode: mode ?? defaultMode, reuseNote: note, positionReencoding, owner: salt };
     return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };
   }
 }

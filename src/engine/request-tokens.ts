@@ -3,7 +3,6 @@ import { type Passage, type PassageInput, passageBlock, readPassages } from "../
 import { splitPassage } from "../blocks/split-passage.js";
 import { InputRangeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
-import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { LocalBlock } from "./context-maker.js";
@@ -19,6 +18,7 @@ import {
   type TokenLimit,
   tokenizePromptInSteps,
 } from "./prompt.js";
+import type { Terms } from "./request-checks.js";
 import type { FailedPassage } from "./results.js";
 import { SlicedWork } from "./sliced-work.js";
 
@@ -39,11 +39,11 @@ export class RequestTokens {
   /** A prompt's tokens, within the limit on prompts. */
   async prompt(
     input: PromptInput | TokenizedPrompt,
-    mode: AttentionMode,
-    signal: AbortSignal,
+    { mode, reuseNote, signal }: Pick<Terms, "mode" | "reuseNote" | "signal">,
   ): Promise<TokenizedPrompt> {
     if (!(input instanceof TokenizedPrompt)) {
-      return await this.#inSlices(tokenizePromptInSteps(input, mode, this.context, this.promptLimit), signal);
+      const context = { ...this.context, reuseNote };
+      return await this.#inSlices(tokenizePromptInSteps(input, mode, context, this.promptLimit), signal);
     }
     if (input.mode === mode) return input;
     throw new EngineError("invalid", `Cannot use the prompt: its tokens are of ${input.mode} mode, wanted ${mode}`);

@@ -54,7 +54,7 @@ export class Scores {
   ): Promise<ScoreResult[]> {
     const { mode, signal } = terms;
     return this.admission.run(terms, async (ticket) => {
-      const prompt = await this.tokens.prompt(input, mode, signal);
+      const prompt = await this.tokens.prompt(input, terms);
       const promptTokens = prompt.numTokens;
       const texts: ScoredText[] = [];
       for (const continuation of continuations) {

@@ -119,8 +119,15 @@ test("Engine.generate(): tokens one by one have the log-probabilities that score
 
 test("Engine.load(): one warning, in the words of `info`, where the model was not trained for block attention", async () => {
   const warnings: string[] = [];
-  await using engine = await lawEngine(model(), { onWarning: (warning) => warnings.push(warning) });
+  await using engine = await lawEngine(model(), { mode: undefined, onWarning: (warning) => warnings.push(warning) });
   for (let i = 0; i < 3; i++) await engine.complete(input, { maxTokens: 1 });
   expect(warnings).toEqual([engine.info.reuseNote]);
   expect(warnings[0]).toContain("71.3 to 49.9");
+  // An answer says so too, where it has passages that another mode would find in any order, and nobody chose full mode.
+  const { blocks } = input;
+  const warningsOf = async (texts: readonly string[], mode?: "block" | "full") =>
+    (await engine.complete({ blocks: texts }, { mode, maxTokens: 1 })).warnings;
+  expect(await warningsOf(blocks)).toEqual(warnings);
+  expect(await warningsOf(blocks.slice(1))).toEqual([]);
+  expect([await warningsOf(blocks, "full"), await warningsOf(blocks, "block")]).toEqual([[], []]);
 });
