@@ -99,6 +99,8 @@ test("ContextMaker.keep(): pages go before what they stand on, also those that w
     expect(await made.there()).toEqual([0, 1, 2, 3, 4, 5]);
     // The page after it is found, and this one copied.
     await made.store.delete((made.parts[1] as { id: BlockId }).id, "");
+    using again = await made.compute();
+    expect(again.reused).toEqual({ blocks: 50, prefix: 0, conversation: 0 });
     await made.keep(prepared);
     expect(await made.there()).toEqual([0, 1, 2, 3, 4, 5]);
   }

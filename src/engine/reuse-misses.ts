@@ -65,14 +65,17 @@ function reasonOf(
   askedId: number | undefined,
   storedId: number | undefined,
 ): string {
-  if (storedId === undefined && askedId !== undefined && stored === "" && asked.trim() !== "") {
+  const [bareAsked, bareStored] = [asked, stored].map((text) => text.replace(/\s+/g, "")) as [string, string];
+  if (storedId === undefined && bareAsked !== "") {
     return "nothing is stored from here on: it was evicted, was never computed, or belongs to another key";
   }
-  const bare = (text: string) => text.replace(/\s+/g, "");
-  if (bare(asked) === "" || bare(stored) === "")
+  if (askedId === undefined && bareStored !== "") return "the text ends here, and the stored one goes on";
+  if (bareAsked === "" || bareStored === "")
     return "white space stands here in one of the two alone, for instance a trailing space";
-  if (bare(asked) === bare(stored) && asked !== stored) return "only white space differs";
-  if (asked === stored) return "the same text is other tokens: an answer is read back otherwise than it was drawn";
+  // As many tokens of both are shown, and so not as much text.
+  const isSame = (one: string, other: string) => one.startsWith(other) || other.startsWith(one);
+  if (isSame(asked, stored)) return "the same text is other tokens: an answer is read back otherwise than it was drawn";
+  if (isSame(bareAsked, bareStored)) return "only white space differs";
   if ((askedId !== undefined && special.has(askedId)) || (storedId !== undefined && special.has(storedId))) {
     return "the chat template writes this place otherwise, for instance an earlier answer or a system text of its own";
   }
