@@ -1,6 +1,7 @@
 import { getEventListeners } from "node:events";
 import { queryObjects } from "node:v8";
 import { expect, test } from "vitest";
+import { type PromptSpan, TokenizedPrompt } from "../../src/engine/prompt.js";
 import { Random } from "../models/random.js";
 import {
   drawBlocks,
@@ -15,6 +16,7 @@ import {
 
 export interface GrowthSize {
   readonly numRequests: number;
+  readonly numTurns: number;
   /** What the process's resident memory may grow by after the first tenth of the requests, where that is judged: what no count sees. */
   readonly marginBytes?: number;
 }
@@ -71,6 +73,59 @@ export function growthSuite(size: GrowthSize): void {
       }
       await growth.expectNone(size.numRequests - warmUp, size.marginBytes);
       expect(getEventListeners(controller.signal, "abort")).toEqual([]);
+      await expectOnlyBlocks(idle, engine);
+    }
+    expect(await liveCounts()).toEqual(before);
+  });
+
+  test("Engine: nothing grows with the number of turns of conversations", async () => {
+    const model = models.huggingFace({ architecture: "llama", contextLength: 1024, seed: 93 });
+    const before = await liveCounts();
+    {
+      const random = new Random(6, "turns");
+      await using engine = await lawEngine(model, { kvType: "f16", storeBytes: 1 << 17 });
+      const idle = await liveCounts();
+      const passages = drawBlocks(random, 20, 60);
+      const { tokenizer } = engine.model;
+      tokenizer.decode(Array.from({ length: tokenizer.vocabSize }, (_, id) => id));
+      /** Conversations that go on side by side, each until it is long. */
+      const conversations: PromptSpan[][] = [[], [], [], []];
+      const span = (kind: PromptSpan["kind"], ids: readonly number[]) => ({ kind, tokenIds: Int32Array.from(ids) });
+      const turn = async (i: number) => {
+        const at = random.below(conversations.length);
+        const turns = conversations[at] as PromptSpan[];
+        if (random.below(8) === 0 || turns.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0) > 500)
+          turns.length = 0;
+        if (turns.length === 0 || random.below(3) === 0)
+          turns.push(span("local", passages[random.below(20)] as number[]));
+        // A turn's question goes on with the answer before it.
+        const last = turns.at(-1)?.kind === "global" ? (turns.pop() as PromptSpan).tokenIds : [];
+        turns.push(span("global", [...last, ...drawIds(random, 1 + random.below(30))]));
+        const mode = at === 0 ? "full" : "block";
+        const whole = turns.flatMap(({ tokenIds }) => [...tokenIds]);
+        const spans = mode === "full" ? [span("global", whole)] : [...turns];
+        const prompt = new TokenizedPrompt(mode, spans, [], [], true, true);
+        const options = { mode, salt: `${at % 2}`, explain: i % 5 === 0 } as const;
+        if (i % 9 === 0) await engine.score(prompt, [1, 2], options);
+        const abort = new AbortController();
+        if (i % 7 === 0) setTimeout(() => abort.abort(), random.below(6));
+        const { tokenIds } = await engine.complete(prompt, {
+          ...options,
+          maxTokens: random.below(12),
+          signal: abort.signal,
+        });
+        turns.push(span("global", [...(turns.pop() as PromptSpan).tokenIds, ...tokenIds]));
+      };
+      const warmUp = Math.ceil(size.numTurns / 3);
+      const growth = new Growth();
+      for (let i = 0; i < size.numTurns; i++) {
+        await turn(i);
+        expectIdle(engine);
+        if (i === warmUp) await growth.begin();
+      }
+      await growth.expectNone(size.numTurns - warmUp, size.marginBytes);
+      const { room, replaced } = engine.stats().store.evictionsByReason;
+      expect(Math.min(room, replaced)).toBeGreaterThan(size.numTurns / 20);
       await expectOnlyBlocks(idle, engine);
     }
     expect(await liveCounts()).toEqual(before);
