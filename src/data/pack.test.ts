@@ -6,6 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
 import { tokenizePrompt } from "../engine/prompt.js";
 import { type PackOptions, packTrainingData } from "./pack.js";
+import { modelPrompt } from "./rag/model-prompt.js";
 import { synthesizeContext } from "./synth/context.js";
 import { type SynthFileOptions, writeSynthFile } from "./synth/synth-file.js";
 
@@ -133,7 +134,7 @@ test("packTrainingData(): files of spans have columns that a reader of blocks al
     { role: "user", content: "One?" },
     { role: "assistant", content: "First." },
   ];
-  const messages = [system, user, assistant, user, assistant];
+  const messages = [system, user, assistant, system, user, assistant];
   writeFileSync(join(folder, "chat.jsonl"), JSON.stringify({ id: "c", messages }));
   const pack = async (output: string, conversations: PackOptions["conversations"]) => {
     await packTrainingData(options("chat.jsonl", output, { template: "tulu", conversations }));
@@ -164,13 +165,23 @@ test("packTrainingData(): files of spans have columns that a reader of blocks al
   ]);
   expect([first?.is_global, second?.is_global]).toEqual([
     [false, true],
-    [false, true],
+    [false, true, false, true],
   ]);
   expect(JSON.parse(bytes("spans.parquet.manifest.json").toString()).options.conversations).toBe("spans");
-  // The earlier prompt and its answer, but for the end of that, begin the later prompt: what was served is found again.
-  const end = first?.span_lengths?.reduce((sum, length) => sum + length, 0) ?? 0;
-  expect(end).toBeGreaterThan(0);
-  expect(second?.input_ids?.slice(0, end)).toEqual(first?.input_ids?.slice(0, end));
+  // What serving computes of the earlier prompt, then of the later one, which begins with it.
+  const { tokenizer, rag } = await modelPrompt(embeddedModelPath(), "tulu");
+  const context = { tokenizer, chatTemplate: rag.template, ragTexts: undefined, prefix: "" };
+  for (const [row, numBefore] of [
+    [first, 2],
+    [second, 5],
+  ] as const) {
+    const served = tokenizePrompt({ messages: messages.slice(0, numBefore) }, "block", context).spans;
+    expect(row?.is_global).toEqual(served.map(({ kind }) => kind === "global"));
+    expect(row?.span_lengths).toEqual(served.map(({ tokenIds }) => tokenIds.length));
+    const prompt = served.flatMap(({ tokenIds }) => [...tokenIds]);
+    expect(row?.input_ids?.slice(0, prompt.length)).toEqual(prompt);
+    expect(second?.input_ids?.slice(0, prompt.length)).toEqual(prompt);
+  }
 });
 
 test("packTrainingData(): what fails leaves the old file and no half one", async () => {
