@@ -208,6 +208,9 @@ test("promptParts(): mode, position re-encoding, kinds and bounds of spans, salt
     },
     { spans: [["global", [1, 2, 3, 4, 5, 6]]] },
   ];
+  // What the first tokens of a prompt saw tells apart as well: pages are looked for by it.
+  const first = others.slice(0, 7).map((given) => contextsOf({ ...given, spans: [["global", [1]]] })[0]);
+  expect(new Set(first).size).toBe(first.length);
   const names = others.map((given) => [partsOf(given).at(-1)?.id, contextsOf(given).at(-1)]);
   expect(new Set(names.map(([id]) => id)).size).toBe(others.length);
   expect(new Set(names.map(([, context]) => context)).size).toBe(others.length);

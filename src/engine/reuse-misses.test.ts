@@ -39,12 +39,8 @@ test.each([
     "the text ends here, and the stored one goes on",
   ],
   ["more than what is stored", "one two three four", "one two three", "nothing is stored from here on"],
-  [
-    "the template",
-    "one two three<|end_of_text|>",
-    "one two three<|user|>",
-    "the chat template writes this place otherwise",
-  ],
+  ["the template", "one two three<|end_of_text|>", "one two three four", "the chat template writes this"],
+  ["the stored one's template", "one two three four", "one two three<|user|>", "the chat template writes this"],
 ])("ReuseMisses.ofBlock(): %s", async (_, asked, stored, reason) => {
   const { explain } = await setUp({ place: 100 });
   const miss = explain("block", asked, stored);

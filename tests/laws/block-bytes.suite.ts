@@ -25,15 +25,19 @@ function draw(random: Random, length: number, preamble = 0): BlockTokens {
   return preamble === 0 ? { tokenIds: ids(length) } : { tokenIds: ids(length), preamble: ids(preamble) };
 }
 
-/** The stored bytes of each block, encoded together in this order. */
-async function encode(engine: LocalEngine, blocks: readonly BlockTokens[]): Promise<Buffer[]> {
+/** The stored bytes of each block, encoded in this order by several requests at the same time. */
+async function encode(engine: LocalEngine, ...requests: readonly (readonly BlockTokens[])[]): Promise<Buffer[]> {
   const { backend, decoder } = engine.model;
-  const bytes: Buffer[] = [];
-  for await (const block of new Scheduler(backend, decoder, engine.kvType).encode(blocks)) {
-    using made = block;
-    bytes.push(Buffer.from(made.memory.read()));
-  }
-  return bytes;
+  const scheduler = new Scheduler(backend, decoder, engine.kvType);
+  const encodeAll = async (blocks: readonly BlockTokens[], i: number): Promise<Buffer[]> => {
+    const bytes: Buffer[] = [];
+    for await (const block of scheduler.encode(blocks, { owner: `${i % 2}` })) {
+      using made = block;
+      bytes.push(Buffer.from(made.memory.read()));
+    }
+    return bytes;
+  };
+  return (await Promise.all(requests.map(encodeAll))).flat();
 }
 
 /** Invariant I2: a block's bytes depend on its tokens, its preamble, and the model alone. */
@@ -66,10 +70,10 @@ export function blockBytesSuite(size: BlockBytesSize): void {
           for (const block of blocks) alone.push(...(await encode(engine, [block])));
           for (let i = 0; i < size.numShuffles; i++) {
             const order = random.order(blocks.length);
-            const together = await encode(
-              engine,
-              order.map((index) => blocks[index] as BlockTokens),
-            );
+            const shuffled = order.map((index) => blocks[index] as BlockTokens);
+            const [third, half] = [3, 2].map((part) => Math.floor(blocks.length / part));
+            const requests = [[0, third], [third, half], [half]].map((bounds) => shuffled.slice(...bounds));
+            const together = await encode(engine, ...(i === 0 ? [shuffled] : requests));
             for (const [place, index] of order.entries()) {
               const same = (alone[index] as Buffer).equals(together[place] as Buffer);
               const { tokenIds, preamble } = blocks[index] as BlockTokens;
