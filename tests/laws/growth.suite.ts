@@ -123,7 +123,8 @@ export function growthSuite(size: GrowthSize): void {
         expectIdle(engine);
         if (i === warmUp) await growth.begin();
       }
-      await growth.expectNone(size.numTurns - warmUp, size.marginBytes);
+      // A page is evicted every second turn or so: of those, too, not every fourth may leave an object.
+      await growth.expectNone((size.numTurns - warmUp) / 4, size.marginBytes);
       const { room, replaced } = engine.stats().store.evictionsByReason;
       expect(Math.min(room, replaced)).toBeGreaterThan(size.numTurns / 20);
       await expectOnlyBlocks(idle, engine);
