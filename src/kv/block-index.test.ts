@@ -5,12 +5,19 @@ import { BlockIndex, commonLength } from "./block-index.js";
 import type { BlockRequest } from "./block-store.js";
 
 const tokens = fc.array(fc.nat(2), { minLength: 1, maxLength: 6 });
-const block = fc.record({ context: fc.constantFrom("a", "b"), tokens });
+const block = fc.record({ context: fc.constantFrom("a", "b", undefined), tokens });
 const blocks = fc.uniqueArray(block, { maxLength: 30, selector: (one) => `${one.context} ${one.tokens}` });
 const leaving = fc.array(fc.nat(29));
 
-function entryOf({ context, tokens: ids }: { readonly context: string; readonly tokens: readonly number[] }) {
-  const request: Pick<BlockRequest, "context" | "tokenIds"> = {
+function entryOf({
+  context,
+  tokens: ids,
+}: {
+  readonly context: string | undefined;
+  readonly tokens: readonly number[];
+}) {
+  const request: Pick<BlockRequest, "owner" | "context" | "tokenIds"> = {
+    owner: "",
     context: context as ContextId,
     tokenIds: Int32Array.from(ids),
   };
@@ -20,7 +27,7 @@ function entryOf({ context, tokens: ids }: { readonly context: string; readonly 
 test("BlockIndex: finds what a search through all finds, also after entries left", () => {
   fc.assert(
     fc.property(blocks, leaving, block, (given, places, asked) => {
-      const index = new BlockIndex<ReturnType<typeof entryOf>>();
+      const index = new BlockIndex<ReturnType<typeof entryOf>>(3);
       const all = given.map(entryOf);
       for (const entry of all) index.add(entry);
       const left = new Set(places.map((place) => all[place]).filter((entry) => entry !== undefined));

@@ -131,7 +131,7 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
   /**
    * The block that begins most like some tokens, of those that saw the same, leased; undefined where none has the first
    * token. A page's rows depend on what stands before them alone, so those in common may be used. Never waits for a block
-   * that is being encoded. For plain blocks it goes through all of them.
+   * that is being encoded.
    */
   longestMatch(
     wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,

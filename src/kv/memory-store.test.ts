@@ -58,6 +58,26 @@ test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second"
   expect(lookUpMs).toBeLessThan(1_000);
 });
 
+test("MemoryStore.longestMatch(): among a thousand plain blocks it reads the tokens of a few", async () => {
+  const store = new MemoryStore({ capBytes: 1000 * BYTES_PER_TOKEN });
+  const ledger = new MemoryLedger();
+  const { shape } = testRequest(0);
+  let numReads = 0;
+  const requests = Array.from({ length: 1000 }, (_, n) => ({
+    ...{ id: n.toString(16).padStart(64, "0") as BlockId, shape, owner: "" },
+    get tokenIds() {
+      numReads += 1;
+      return Int32Array.of(n);
+    },
+  }));
+  const acquired = await store.acquire(requests);
+  for (const reservation of acquired as Reservation[]) reservation.commit(ledger.block(shape))[Symbol.dispose]();
+  numReads = 0;
+  using match = await store.longestMatch({ owner: "", tokenIds: Int32Array.of(700, 1) });
+  expect(match?.numShared).toBe(1);
+  expect(numReads).toBeLessThan(50);
+});
+
 /** The store as a list that is searched from its start, oldest use first. */
 class SlowStore {
   readonly blocks: { n: number; size: number; numLeases: number; kept: boolean; found: boolean }[] = [];

@@ -1,5 +1,5 @@
 import type { BlockId } from "./block-id.js";
-import { BlockIndex, commonLength } from "./block-index.js";
+import { BlockIndex } from "./block-index.js";
 import { type BlockKV, type BlockKVShape, type BlockMemory, describeShape, sameShape } from "./block-kv.js";
 import type {
   Acquisition,
@@ -34,8 +34,8 @@ interface Resident<M extends BlockMemory> extends LruNode<Resident<M>> {
 }
 
 /**
- * Block KV in this process's memory: a byte cap, the least recently used idle blocks evicted first, constant time for
- * every block.
+ * Block KV in this process's memory: a byte cap, the least recently used idle blocks evicted first. Blocks are found by id in
+ * constant time, and by their tokens in logarithmic time.
  *
  * Encodings in flight are not counted: their memory is their request's until it commits, so an encoding that fails evicts
  * nothing. A block counts as used when it is leased and when its last lease goes back.
@@ -45,7 +45,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   /** What a request would find. A deleted resident or encoding lives on outside it until its users are done. */
   readonly #found = new Map<BlockId, Encoding<M> | Resident<M>>();
   readonly #encodings = new Set<Encoding<M>>();
-  /** The residents that saw more than themselves, and that a request would find. */
+  /** The residents that a request would find. */
   readonly #index = new BlockIndex<Resident<M>>();
   readonly #idle = new LruList<Resident<M>>();
   #leasedBytes = 0;
@@ -160,7 +160,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     // One that does not fit is found as well while it is used: whoever needs it now need not encode it again.
     if (isFound) {
       this.#found.set(id, resident);
-      if (request.context !== undefined) this.#index.add(resident);
+      this.#index.add(resident);
       if (kept && request.isPage) this.#replaceShorter(resident);
     }
     this.#encodings.delete(encoding);
@@ -184,23 +184,12 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<Match<M> | undefined> {
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
-    const found = wanted.context === undefined ? this.#mostAlike(wanted) : this.#index.mostAlike(wanted);
+    const found = this.#index.mostAlike(wanted);
     if (found === undefined) return undefined;
     const { entry, numShared } = found;
     const lease = this.#lease(entry);
     const { tokenIds } = entry.request;
     return { lease, tokenIds, numShared, [Symbol.dispose]: () => lease[Symbol.dispose]() };
-  }
-
-  #mostAlike({ owner, tokenIds }: Pick<BlockRequest, "owner" | "tokenIds">) {
-    let best: { entry: Resident<M>; numShared: number } | undefined;
-    for (const entry of this.#found.values()) {
-      const { request } = entry;
-      if (entry.kind !== "resident" || request.owner !== owner || request.context !== undefined) continue;
-      const numShared = commonLength(request.tokenIds, tokenIds);
-      if (numShared > (best?.numShared ?? 0)) best = { entry, numShared };
-    }
-    return best;
   }
 
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
@@ -251,7 +240,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   #forget(id: BlockId, entry: Encoding<M> | Resident<M>): void {
     if (this.#found.get(id) !== entry) return;
     this.#found.delete(id);
-    if (entry.kind === "resident" && entry.request.context !== undefined) this.#index.remove(entry);
+    if (entry.kind === "resident") this.#index.remove(entry);
   }
 
   async delete(
