@@ -34,3 +34,18 @@ test("examples/game-state.mjs: only the values that changed are computed", async
   const output = await example("game-state.mjs");
   expect(output.match(/\d+ of 12 blocks/g)).toEqual(["12 of 12 blocks", "1 of 12 blocks", "2 of 12 blocks"]);
 });
+
+// docs/reuse.md and its pictures show these numbers.
+test.each([
+  ["turns", "block", [0, 306]],
+  ["turns", "full", [0, 306]],
+  ["order", "block", [0, 129]],
+  ["order", "full", [0, 29]],
+  ["misses", "block", [0, 51, 20]],
+  ["misses", "full", [0, 6, 68]],
+])("examples/reuse/%s.jsonl: what %s mode takes from the store", async (name, mode, expected) => {
+  const input = join(projectRoot, "examples/reuse", `${name}.jsonl`);
+  const args = ["generate", "--input", input, "--mode", mode, "--threads", "1", "--json"];
+  const { stdout } = await run(process.execPath, [join(projectRoot, "dist/cli/main.js"), ...args]);
+  expect(stdout.match(/(?<="cached_tokens":)\d+/g)?.map(Number)).toEqual(expected);
+});
