@@ -12,13 +12,15 @@ async function setUp({ isConversation = false, place = 0 } = {}) {
   writeRandomModel(folder, { architecture: "llama" });
   const tokenizer = await loadTokenizer(folder);
   const ids = (text: string) => Int32Array.from(tokenizer.encode(text, "all"));
-  const prompt = new TokenizedPrompt("block", [], [], [], true, isConversation);
   /** What is said of a part where something else is stored. */
   const explain = (what: "block" | "page", asked: string | Int32Array, stored?: string | Int32Array) => {
     const [tokenIds, others] = [asked, stored].map((one) => (typeof one === "string" ? ids(one) : one));
     const part = { kind: what, place, tokenIds, span: { passage: { index: 3 } } } as unknown as PromptPart;
     const match = others && { tokenIds: others, numShared: commonLength(tokenIds as Int32Array, others) };
-    const misses = new ReuseMisses(tokenizer, prompt);
+    const spans = [new Int32Array(place), tokenIds as Int32Array].map(
+      (ids) => ({ kind: "global", tokenIds: ids }) as const,
+    );
+    const misses = new ReuseMisses(tokenizer, new TokenizedPrompt("block", spans, [], [], true, isConversation));
     if (what === "block") misses.ofBlock(part, match);
     else misses.ofPage(part, match);
     expect(misses.found.length).toBeLessThan(2);
@@ -38,8 +40,14 @@ test.each([
     "one two three four",
     "the text ends here, and the stored one goes on",
   ],
-  ["more than what is stored", "one two three four", "one two three", "nothing is stored from here on"],
-  ["the template", "one two three<|end_of_text|>", "one two three four", "the chat template writes this"],
+  [
+    "more than what is stored",
+    "one two three four",
+    "one two three",
+    "nothing is stored that saw exactly what stands before it",
+  ],
+  ["an earlier text that ends", "one two three<|end_of_text|>", "one two three four", "the text ends here"],
+  ["the template", "one two three<|end_of_text|>", "one two three<|user|>", "the chat template writes this"],
   ["the stored one's template", "one two three four", "one two three<|user|>", "the chat template writes this"],
 ])("ReuseMisses.ofBlock(): %s", async (_, asked, stored, reason) => {
   const { explain } = await setUp({ place: 100 });
@@ -93,6 +101,6 @@ test("ReuseMisses.ofPage(): nothing stored is a miss in the midst of a conversat
     const { explain } = await setUp({ isConversation, place });
     const miss = explain("page", "one two");
     expect(miss !== undefined).toBe(isMiss);
-    if (miss) expect(miss.reason).toContain("nothing is stored from here on");
+    if (miss) expect(miss.reason).toContain("nothing is stored that saw exactly what stands before it");
   }
 });

@@ -6,8 +6,10 @@ import type { ReuseMiss } from "./results.js";
 
 /** Tokens of text that a miss shows, before and after the first that differs. */
 const numShown = 12;
-/** A block that has this share of its tokens in common with a stored one was expected to be there. */
-const expectedShare = 1 / 2;
+/** A block that has so many of its first tokens in common with a stored one, or half of them, was expected to be there. */
+const numExpected = 8;
+/** Texts that are the same over so many characters differ by what is left out there: white space, or how it became tokens. */
+const numCompared = 8;
 
 export type Nearest = Pick<Match, "tokenIds" | "numShared">;
 
@@ -22,7 +24,7 @@ export class ReuseMisses {
 
   /** A block that had to be encoded. @param match the block that began most like it before. */
   ofBlock(part: PromptPart, match: Nearest | undefined): void {
-    if (match === undefined || match.numShared < expectedShare * part.tokenIds.length) return;
+    if (match === undefined || match.numShared < Math.min(numExpected, part.tokenIds.length / 2)) return;
     this.#add("block", part, match.tokenIds, match.numShared);
   }
 
@@ -49,8 +51,9 @@ export class ReuseMisses {
     const known = (ids: Int32Array) => [...ids].filter((id) => id < vocabSize);
     // With control tokens, which are the template's.
     const text = (ids: Int32Array) => Buffer.concat(known(ids).map((id) => this.tokenizer.tokenBytes(id))).toString();
+    const before = this.prompt.spans.flatMap((span) => [...span.tokenIds]).slice(0, place + at);
     const texts = {
-      before: text(tokenIds.subarray(Math.max(0, at - numShown), at)),
+      before: text(Int32Array.from(before.slice(-numShown))),
       asked: text(tokenIds.subarray(at, at + numShown)),
       stored: text(stored.subarray(at, at + numShown)),
     };
@@ -67,16 +70,21 @@ function reasonOf(
 ): string {
   const [bareAsked, bareStored] = [asked, stored].map((text) => text.replace(/\s+/g, "")) as [string, string];
   if (storedId === undefined && bareAsked !== "") {
-    return "nothing is stored from here on: it was evicted, was never computed, or belongs to another key";
+    return "nothing is stored that saw exactly what stands before it: documents or text there changed or moved, or it was never kept, evicted, or another key's";
   }
-  if (askedId === undefined && bareStored !== "") return "the text ends here, and the stored one goes on";
+  const isSpecial = (id: number | undefined) => id !== undefined && special.has(id);
+  if (bareStored !== "" && (askedId === undefined || (isSpecial(askedId) && !isSpecial(storedId)))) {
+    return "the text ends here, and the stored one goes on";
+  }
   if (bareAsked === "" || bareStored === "")
     return "white space stands here in one of the two alone, for instance a trailing space";
-  // As many tokens of both are shown, and so not as much text.
-  const isSame = (one: string, other: string) => one.startsWith(other) || other.startsWith(one);
+  const isSame = (one: string, other: string) => {
+    const length = Math.min(one.length, other.length, numCompared);
+    return one.slice(0, length) === other.slice(0, length);
+  };
   if (isSame(asked, stored)) return "the same text is other tokens: an answer is read back otherwise than it was drawn";
   if (isSame(bareAsked, bareStored)) return "only white space differs";
-  if ((askedId !== undefined && special.has(askedId)) || (storedId !== undefined && special.has(storedId))) {
+  if (isSpecial(askedId) || isSpecial(storedId)) {
     return "the chat template writes this place otherwise, for instance an earlier answer or a system text of its own";
   }
   return "the text differs from here on: what changes with each request, such as a date, belongs behind what stays";
