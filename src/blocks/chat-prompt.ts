@@ -1,5 +1,6 @@
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, oneOfTexts, optionsOf, show } from "../files/options.js";
+import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import {
   blockOfRuns,
   type ChatMessage,
@@ -97,6 +98,15 @@ export function segmentMessages(
   template: ChatTemplate,
   options: ChatPromptOptions = {},
 ): SegmentedPrompt {
+  return runToEnd(segmentMessagesInSteps(messages, template, options));
+}
+
+/** The same in steps. */
+export function* segmentMessagesInSteps(
+  messages: readonly ChatMessage[],
+  template: ChatTemplate,
+  options: ChatPromptOptions = {},
+): Steps<SegmentedPrompt> {
   const checked = readChatPromptOptions("use messages", options);
   checkMessages(messages);
   const final = lastUserMessage(messages);
@@ -106,7 +116,7 @@ export function segmentMessages(
     if (typeof content !== "string") return { role, name, parts: content.map((text) => partOf(text, "given")) };
     return { role, name, parts: [partOf(content, cutOfString(checked, i === final ? isSingle : isCut))] };
   });
-  return cutPartedMessages(parted, template, checked);
+  return yield* cutPartedMessages(parted, template, checked);
 }
 
 /** @param isByRule whether the rule, where it is asked for, cuts the string. */
@@ -179,11 +189,11 @@ export function isAnswer({ role }: { readonly role: string }): boolean {
  *
  * @param options.joinOpening puts all that stands before the first given part into one block, as a RAG prompt wants it.
  */
-export function cutPartedMessages(
+export function* cutPartedMessages(
   messages: readonly PartedMessage[],
   template: ChatTemplate,
   options: ChatPromptOptions & { readonly joinOpening?: boolean } = {},
-): SegmentedPrompt {
+): Steps<SegmentedPrompt> {
   const rule = segmentRule(options);
   const final = lastUserMessage(messages);
   const finalPart = messages[final]!.parts.at(-1);
@@ -216,7 +226,7 @@ export function cutPartedMessages(
       open = [];
     };
     open.push({ text: turn.prefix, trusted: true });
-    const pieces = piecesOfTurn(turn, messages[message]!.parts, sight, rule, !hasGlobal);
+    const pieces: readonly TurnPiece[] = yield* piecesOfTurn(turn, messages[message]!.parts, sight, rule, !hasGlobal);
     for (const piece of pieces) {
       hasGlobal ||= piece.isGlobal;
       // An answer is tokenized as it was drawn; what is local after a question holds nothing of the text around it.
@@ -250,40 +260,50 @@ function textOf(part: Pick<MessagePart, "runs">): string {
 type TurnPiece = Pick<Item, "runs" | "kind" | "isGlobal" | "passage">;
 
 /** A printed message as the pieces that its parts make. */
-function piecesOfTurn(
+function* piecesOfTurn(
   turn: Omit<LaidTurn, "message">,
   parts: readonly MessagePart[],
   sight: Sight,
   rule: SegmentRule,
   isFirst: boolean,
-): TurnPiece[] {
+): Steps<TurnPiece[]> {
   const printed = printedParts(turn, parts, sight);
   if (turn.rewritten || sight === "answer" || sight === "global") {
     const runs = turn.rewritten ? [{ text: turn.content, trusted: false }] : printed.flatMap((part) => part.runs);
     return [{ runs, kind: "whole", isGlobal: sight !== "local" }];
   }
-  return printed.flatMap(({ runs, cut, passage }, i): TurnPiece[] => {
-    const text = textOf({ runs });
-    const isQuestion = sight === "question" && i === printed.length - 1;
-    if (cut === "given" && !isQuestion) return text === "" ? [] : [{ runs, kind: "given", isGlobal: false, passage }];
-    if (cut === "passages" && text !== "") {
-      const found = isQuestion
-        ? cutAtPassages(text, isFirst)
-        : findPassages(text).map((piece) => ({ ...piece, isGlobal: false }));
-      return found.map((piece) => ({
-        runs: [{ text: piece.text, trusted: false }],
-        kind: piece.kind === "text" ? "whole" : "given",
-        isGlobal: piece.isGlobal,
-      }));
-    }
-    if (cut !== "rule" || (isQuestion && rule.limit === 1)) return [{ runs, kind: "whole", isGlobal: isQuestion }];
-    const pieces = text === "" ? [""] : cutText(text, rule);
-    return pieces.map((piece, k) => ({
-      runs: [{ text: piece, trusted: false }],
-      kind: "rule",
-      isGlobal: isQuestion && k === pieces.length - 1,
+  const pieces: (readonly TurnPiece[])[] = [];
+  for (const [i, part] of printed.entries()) {
+    pieces.push(yield* piecesOfPart(part, sight === "question" && i === printed.length - 1, rule, isFirst));
+  }
+  return pieces.flat();
+}
+
+function* piecesOfPart(
+  { runs, cut, passage }: MessagePart,
+  isQuestion: boolean,
+  rule: SegmentRule,
+  isFirst: boolean,
+): Steps<readonly TurnPiece[]> {
+  const text = textOf({ runs });
+  if (cut === "given" && !isQuestion) return text === "" ? [] : [{ runs, kind: "given", isGlobal: false, passage }];
+  if (cut === "passages" && text !== "") {
+    const found = isQuestion
+      ? yield* cutAtPassages(text, isFirst)
+      : (yield* findPassages(text)).map((piece) => ({ ...piece, isGlobal: false }));
+    return found.map((piece) => ({
+      runs: [{ text: piece.text, trusted: false }],
+      kind: piece.kind === "text" ? "whole" : "given",
+      isGlobal: piece.isGlobal,
     }));
-  });
+  }
+  if (cut !== "rule" || (isQuestion && rule.limit === 1)) return [{ runs, kind: "whole", isGlobal: isQuestion }];
+  const pieces = text === "" ? [""] : cutText(text, rule);
+  return pieces.map((piece, k) => ({
+    runs: [{ text: piece, trusted: false }],
+    kind: "rule",
+    isGlobal: isQuestion && k === pieces.length - 1,
+  }));
 }
 
 /** A message's parts as printed: trimmed at its edges where the template trims, but never at a given part's edge. */

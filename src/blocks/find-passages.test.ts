@@ -1,7 +1,13 @@
+import { existsSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type FoundPiece, findPassages } from "./find-passages.js";
+import { runToEnd } from "../tokenizer/steps.js";
+import { type FoundPiece, findPassages as findPassagesInSteps } from "./find-passages.js";
 import { passageBlock } from "./passage.js";
+
+function findPassages(text: string, maxCharacters?: number): FoundPiece[] {
+  return runToEnd(findPassagesInSteps(text, maxCharacters));
+}
 
 interface Doc {
   readonly title: string;
@@ -41,8 +47,10 @@ function passagesOf(pieces: readonly FoundPiece[]): string[] {
 
 const join = (pieces: readonly FoundPiece[]): string => pieces.map(({ text }) => text).join("");
 
+const realPassages = "../shared/data/2wiki_passages.jsonl";
+
 /** Of the documents' characters, the share in passages that are the same in the reversed order. */
-function sharedOf(form: Form): number {
+function sharedOf(form: Form, docs: readonly Doc[]): number {
   const reversed = new Set(passagesOf(findPassages(form(docs.toReversed()))));
   const shared = passagesOf(findPassages(form(docs))).filter((passage) => reversed.has(passage));
   const total = docs.reduce((sum, { text }) => sum + text.length, 0);
@@ -181,21 +189,46 @@ const others: Readonly<Record<string, Form>> = {
     `已知信息：\n${lines(docs, ({ text }, i) => `资料 ${i + 1}：${text}`)}\n\n问题：${question}`,
 };
 
+const forms = Object.entries({ ...frameworks, ...others });
+
 describe("findPassages(): reversed, at least 90% of the passages' characters are in the same passages", () => {
-  for (const [name, form] of Object.entries({ ...frameworks, ...others })) {
+  for (const [name, form] of forms) {
     test(name, () => {
       const pieces = findPassages(form(docs));
       expect(join(pieces)).toBe(form(docs));
       expect(passagesOf(pieces)).toHaveLength(docs.length + (name.includes("citation") ? 2 : 0));
-      expect(sharedOf(form)).toBeGreaterThanOrEqual(0.9);
+      expect(sharedOf(form, docs)).toBeGreaterThanOrEqual(0.9);
     });
   }
 });
 
+const realDocs: readonly Doc[] = existsSync(realPassages)
+  ? readFileSync(realPassages, "utf8")
+      .trim()
+      .split("\n")
+      .filter((_, i) => i % 10 === 0)
+      .map((line) => JSON.parse(line))
+  : [];
+
+// `npx vitest run src/blocks/find-passages.test.ts -t "real passages" --reporter verbose` prints the shares.
+describe.skipIf(realDocs.length === 0)(
+  `findPassages(): the same of real passages (skipped without ${realPassages})`,
+  () => {
+    for (const [name, form] of forms) {
+      test(name, async ({ annotate }) => {
+        const shares = Array.from({ length: 100 }, (_, i) => sharedOf(form, realDocs.slice(5 * i, 5 * i + 5)));
+        const mean = shares.reduce((sum, share) => sum + share, 0) / shares.length;
+        await annotate(`${(100 * mean).toFixed(1)}%`);
+        expect(mean).toBeGreaterThanOrEqual(0.9);
+      });
+    }
+  },
+);
+
 test("findPassages(): a passage alone is what it is among others", () => {
   /** One alone is no list where neither its form nor a line before it says so. */
   const unannounced = /tool|guide|^references|Title and|^JSON|Chinese/;
-  for (const [name, form] of Object.entries({ ...frameworks, ...others })) {
+  for (const [name, form] of forms) {
     const [first, ...more] = passagesOf(findPassages(form(docs.slice(0, 1)))).slice(name.includes("citation") ? 2 : 0);
     expect(more, name).toEqual([]);
     if (unannounced.test(name)) expect(first, name).toBeUndefined();
@@ -219,7 +252,7 @@ const docsOf = (text: fc.Arbitrary<string>) =>
 /** Forms without marks: each paragraph is a passage. */
 const unmarked = /no marks|rag-prompt|no metadata|Haystack|cookbook|Dify|German|bullets|joined/;
 /** Each form with documents that it can hold, and another order of them. */
-const prompts = fc.constantFrom(...Object.entries({ ...frameworks, ...others })).chain(([name, form]) =>
+const prompts = fc.constantFrom(...forms).chain(([name, form]) =>
   docsOf(unmarked.test(name) ? paragraph : paragraphs).chain((docs) =>
     fc.record({
       form: fc.constant(form),
@@ -230,7 +263,7 @@ const prompts = fc.constantFrom(...Object.entries({ ...frameworks, ...others }))
 );
 
 /** So that passages are cut. */
-const short = { maxCharacters: 1000 };
+const short = 1000;
 
 test("findPassages(): in another order the passages are the same", () => {
   fc.assert(
@@ -336,7 +369,7 @@ const soup = fc
 test("findPassages(): whatever the text, the pieces are the text, whole characters, none empty, no two of text side by side", () => {
   fc.assert(
     fc.property(soup, (text) => {
-      const pieces = findPassages(text, { maxCharacters: 200 });
+      const pieces = findPassages(text, 200);
       expect(join(pieces)).toBe(text);
       expect(pieces.every((piece) => piece.text !== "" && piece.text.isWellFormed())).toBe(true);
       expect(pieces.filter(({ kind }, i) => kind === "text" && pieces[i + 1]?.kind === "text")).toEqual([]);
@@ -345,31 +378,66 @@ test("findPassages(): whatever the text, the pieces are the text, whole characte
   );
 });
 
+/** What texts of one thing again and again are made of. */
+const units = [
+  "[1] ",
+  "[1]\n",
+  "<",
+  "<\n",
+  "\n",
+  "\n\n",
+  "```",
+  "```\n",
+  '["",',
+  '[{"a":',
+  "---\n",
+  "a\n------\n",
+  "# a\n",
+  "a\n",
+  "| a\n",
+  "Context:\n",
+  "</b> x",
+  "Use only this\n",
+  "- Title: the title of something\nand its text, as long as it must be\n",
+  '<source id="1">\n',
+  "<context>\n",
+];
+
 test("findPassages(): a megabyte of anything gives at most 8,192 pieces that are the text", () => {
-  const units = [
-    "[1] ",
-    "[1]\n",
-    "<",
-    "<\n",
-    "\n\n",
-    "```",
-    "```\n",
-    '["",',
-    '[{"a":',
-    "---\n",
-    "a\n------\n",
-    "# a\n",
-  ];
-  const items = [
-    "- Title: the title of something\nand its text, as long as it must be\n",
-    '<source id="1">\n',
-    "<context>\n",
-  ];
-  for (const unit of [...units, ...items]) {
+  for (const unit of units) {
     const text = unit.repeat(Math.ceil(1e6 / unit.length));
     const pieces = findPassages(text);
     expect(join(pieces) === text).toBe(true);
     expect(pieces.length).toBeLessThanOrEqual(8192);
+  }
+});
+
+test("findPassages(): between two steps expressions look at a bounded part of the text, whatever it is", () => {
+  const exec = RegExp.prototype.exec;
+  let looked = 0;
+  // The string methods call it, too. One that is anchored fails where it begins.
+  RegExp.prototype.exec = function (text) {
+    const { lastIndex, source } = this;
+    const found = exec.call(this, text);
+    const end = found === null ? (source.startsWith("^") ? 0 : text.length) : found.index + found[0].length;
+    looked += Math.max(0, end - lastIndex);
+    return found;
+  };
+  try {
+    const passage = "x".repeat(5e5);
+    for (const text of [
+      ...units.map((unit) => unit.repeat(1e6 / unit.length)),
+      passage,
+      `["${passage}`,
+      `[1] ${passage}\n[2] ${passage}`,
+    ]) {
+      const steps = findPassagesInSteps(text);
+      do looked = 0;
+      while (steps.next().done !== true && looked < 6 * 65_536);
+      expect(looked, text.slice(0, 40)).toBeLessThan(6 * 65_536);
+    }
+  } finally {
+    RegExp.prototype.exec = exec;
   }
 });
 
@@ -455,9 +523,7 @@ test("findPassages(): two lists, and one document alone", () => {
 test("findPassages(): code fences and tables stay whole, and what is in them marks nothing", () => {
   const table = `| a | b |\n${"| 1 | a row that is longer than a hundred characters, as rows of tables are, and then somewhat longer than that |\n".repeat(30)}`;
   const code = `\`\`\`\n[1] not a label\n\n------\n<doc>\n${"let x = 1;\n".repeat(100)}\`\`\``;
-  const pieces = findPassages(`[1] A table:\n\n${table}\n[2] Code:\n\n${code}\n\n[3] ${docs[0]!.text}${ask}`, {
-    maxCharacters: 500,
-  });
+  const pieces = findPassages(`[1] A table:\n\n${table}\n[2] Code:\n\n${code}\n\n[3] ${docs[0]!.text}${ask}`, 500);
   for (const kept of [table.trim(), code]) expect(pieces.filter(({ text }) => text.includes(kept))).toHaveLength(1);
   expect(pieces.filter(({ kind }) => kind === "label").map(({ text }) => text.trim())).toEqual(["[1]", "[2]", "[3]"]);
 });
@@ -469,7 +535,7 @@ test("findPassages(): a long passage is cut after sentences, in parts that are n
       fc.integer({ min: 600, max: 2000 }),
       (list, maxCharacters) => {
         const text = list.join(" ");
-        const parts = passagesOf(findPassages(`<document>${text}</document>`, { maxCharacters }));
+        const parts = passagesOf(findPassages(`<document>${text}</document>`, maxCharacters));
         for (const part of parts) expect(part.length).toBeLessThanOrEqual(maxCharacters);
         if (parts.length > 1)
           for (const part of parts) expect(part.length).toBeGreaterThanOrEqual(maxCharacters / 3 - 1);
@@ -478,13 +544,6 @@ test("findPassages(): a long passage is cut after sentences, in parts that are n
     ),
   );
   expect(
-    passagesOf(findPassages(`<document>${"😀".repeat(500)}</document>`, { maxCharacters: 201 })).every((part) =>
-      part.isWellFormed(),
-    ),
+    passagesOf(findPassages(`<document>${"😀".repeat(500)}</document>`, 201)).every((part) => part.isWellFormed()),
   ).toBe(true);
-});
-
-test("findPassages(): refuses what is no text, and sizes out of range", () => {
-  expect(() => findPassages(7 as never)).toThrow(new TypeError("Cannot find passages: the text is 7, wanted text"));
-  expect(() => findPassages("a", { maxCharacters: 10 })).toThrow(RangeError);
 });

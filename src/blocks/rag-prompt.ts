@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
+import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import { blockOfRuns, type ChatMessage, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
 import {
   type ChatPromptOptions,
@@ -119,6 +120,11 @@ const readRagOptions = optionsOf(ragFields);
  * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
  */
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
+  return runToEnd(ragPromptInSteps(input, options));
+}
+
+/** The same in steps. */
+export function* ragPromptInSteps(input: RagPromptInput, options: RagPromptOptions = {}): Steps<SegmentedPrompt> {
   const checked = readRagOptions("make a RAG prompt", options);
   const { template, order = "best-first", maxDocuments = Infinity, partsOf = (passage) => [passage] } = checked;
   const texts = ragTexts(checked.texts);
@@ -141,7 +147,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
       throw new InputRangeError("Cannot make a RAG prompt of messages: there is no chat template");
     checkMessages(messages);
     const parted = partMessages(messages, passages, texts, checked);
-    return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
+    return yield* cutPartedMessages(parted, template, { ...checked, joinOpening: true });
   }
   if (question === undefined) throw new InputTypeError("Cannot make a RAG prompt: there is no question, wanted text");
   if (question.trim() === "") throw new InputRangeError("Cannot make a RAG prompt: the question is empty");
@@ -155,7 +161,7 @@ export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {})
     return { blocks, warnings: [] };
   }
   const parted = partMessages([{ role: "user", content: question }], passages, texts, checked);
-  return cutPartedMessages(parted, template, { ...checked, joinOpening: true });
+  return yield* cutPartedMessages(parted, template, { ...checked, joinOpening: true });
 }
 
 /** One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time. */

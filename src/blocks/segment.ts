@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, type FieldsOf, optionsOf, show } from "../files/options.js";
+import type { Steps } from "../tokenizer/steps.js";
 import { type FoundPiece, findPassages } from "./find-passages.js";
 import { mergePieces } from "./merge-pieces.js";
 
@@ -81,8 +82,8 @@ export interface AskedPiece extends FoundPiece {
  * @returns one or more; put together they are the text.
  * @see DESIGN §8 "Spans, local or global".
  */
-export function cutAtPassages(text: string, isFirst: boolean): AskedPiece[] {
-  const pieces = findPassages(text);
+export function* cutAtPassages(text: string, isFirst: boolean): Steps<AskedPiece[]> {
+  const pieces = yield* findPassages(text);
   const last = pieces.findLastIndex(({ kind }) => kind === "passage");
   const textFrom = (start: number) =>
     pieces

@@ -4,6 +4,7 @@ import { cutPrompt, type PromptContext, type PromptInput, promptCuts, tokenizePr
 import { oneOfTexts } from "../files/options.js";
 import { overrideBlockAttention } from "../model/block-attention-config.js";
 import { readBlockAttention } from "../model/open-model.js";
+import { runToEnd } from "../tokenizer/steps.js";
 import { command, type FlagsOf, flag, toggle } from "./command.js";
 import { engineFlag, inputFlags, inputHelp } from "./options.js";
 import { paintBlocks } from "./paint-blocks.js";
@@ -62,7 +63,7 @@ function cutForShow(
   input: PromptInput,
   context: PromptContext,
 ): { readonly blocks: readonly ShownBlock[]; readonly warnings: readonly string[] } {
-  const cut = cutPrompt(input as Exclude<PromptInput, { blockTokenIds: unknown }>, context);
+  const cut = runToEnd(cutPrompt(input as Exclude<PromptInput, { blockTokenIds: unknown }>, context));
   const { cutTokenIds } = tokenizePrompt(input, "block", context);
   const groups = joinLocalBlocks(cut.blocks.length, cut.numLocalAttentionBlocks);
   const blocks = groups.map(

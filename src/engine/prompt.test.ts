@@ -86,7 +86,7 @@ const pieces = ["Context:\n", "[1] ", "Ann was born in Rome.", "\n[2] ", "Bo was
 test("cutPrompt(): cut says where prompts and messages are cut", async () => {
   const context = await contextOf("qwen2");
   const texts = (input: Exclude<PromptInput, { blockTokenIds: unknown }>) =>
-    cutPrompt(input, context).blocks.map(({ text }) => text);
+    runToEnd(cutPrompt(input, context)).blocks.map(({ text }) => text);
   const prompt = "one\ntwo\nthree";
   expect(texts({ prompt, cut: "rule" })).toEqual(["one\n", "two\n", "three"]);
   expect(texts({ prompt, segment: { limit: 2 } })).toEqual(["one\ntwo\n", "three"]);
@@ -190,8 +190,8 @@ test("tokenizePrompt(): every form takes numLocalAttentionBlocks", async () => {
 test("tokenizePromptInSteps(): ends a few steps after the limit, however long the text or its one word is", async () => {
   const context = await contextOf("llama");
   const limit = { maxTokens: 512, of: "the model's context" };
-  const stepsUntilRefused = (input: PromptInput): number => {
-    const steps = tokenizePromptInSteps(input, "full", context, limit);
+  const stepsUntilRefused = (input: PromptInput, mode: "full" | "block" = "full"): number => {
+    const steps = tokenizePromptInSteps(input, mode, context, limit);
     for (let numSteps = 1; ; numSteps++) {
       try {
         if (steps.next().done === true) throw new Error("it was not refused");
@@ -202,6 +202,11 @@ test("tokenizePromptInSteps(): ends a few steps after the limit, however long th
     }
   };
   expect(stepsUntilRefused({ prompt: "one two ".repeat(2 ** 17) })).toBeLessThan(8);
+  // Before its passages are looked for.
+  const content = "[1] one two\n".repeat(2 ** 16);
+  for (const input of [{ prompt: content }, { messages: [{ role: "user", content }] }]) {
+    expect(stepsUntilRefused(input, "block")).toBeLessThan(8);
+  }
   expect(stepsUntilRefused({ blocks: new Array(2 ** 16).fill("one two ") })).toBeLessThan(600);
   expect(stepsUntilRefused({ blockTokenIds: [new Array(5_000_000).fill(1)] })).toBe(1);
   expect(stepsUntilRefused({ blockTokenIds: new Array(5_000_000).fill([]) })).toBe(1);

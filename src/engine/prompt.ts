@@ -7,10 +7,16 @@ import {
   type SegmentedPrompt,
   type TextBlock,
 } from "../blocks/block.js";
-import { type ChatPromptOptions, chatPromptFields, segmentMessages } from "../blocks/chat-prompt.js";
+import { type ChatPromptOptions, chatPromptFields, segmentMessagesInSteps } from "../blocks/chat-prompt.js";
 import type { ChatTemplate } from "../blocks/chat-template.js";
 import { type Passage, type PassageInput, type PassageLabel, passageBlock, readPassages } from "../blocks/passage.js";
-import { type GivenRagTexts, type RagPromptOptions, ragFields, ragPrompt, ragTexts } from "../blocks/rag-prompt.js";
+import {
+  type GivenRagTexts,
+  type RagPromptOptions,
+  ragFields,
+  ragPromptInSteps,
+  ragTexts,
+} from "../blocks/rag-prompt.js";
 import { cutAtPassages, type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
 import { MIN_PART_TOKENS, splitPassage } from "../blocks/split-passage.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
@@ -166,17 +172,17 @@ export interface CutPrompt extends SegmentedPrompt {
 }
 
 /**
- * Cuts a prompt into blocks.
+ * Cuts a prompt into blocks, in steps.
  *
  * @throws TypeError or RangeError for a prompt that is none of the forms, is empty, or does not fit the chat template.
  */
-export function cutPrompt(
+export function* cutPrompt(
   input: Exclude<PromptInput, { blockTokenIds: unknown }>,
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
   partsOf?: RagPromptOptions["partsOf"],
-): CutPrompt {
+): Steps<CutPrompt> {
   const { numLocalAttentionBlocks } = input;
-  const cut = cutForm(formOf(input) as typeof input, context, partsOf);
+  const cut = yield* cutForm(formOf(input) as typeof input, context, partsOf);
   // Full mode joins all blocks whatever the number, but says so if it is none.
   joinLocalBlocks(cut.blocks.length, numLocalAttentionBlocks);
   return { ...cut, numLocalAttentionBlocks };
@@ -219,11 +225,11 @@ function formOf(input: unknown): PromptInput {
   return forms[form]("use the prompt", given) as PromptInput;
 }
 
-function cutForm(
+function* cutForm(
   input: Exclude<PromptInput, { blockTokenIds: unknown }>,
   context: Pick<PromptContext, "chatTemplate" | "ragTexts">,
   partsOf: RagPromptOptions["partsOf"],
-): Omit<CutPrompt, "numLocalAttentionBlocks"> {
+): Steps<Omit<CutPrompt, "numLocalAttentionBlocks">> {
   if ("blocks" in input) return { ...blocksFromStrings(input.blocks), isWhole: false };
   if ("prompt" in input) {
     if (typeof input.prompt !== "string")
@@ -234,7 +240,7 @@ function cutForm(
       const texts = cut === "rule" ? segmentText(input.prompt, segment) : [input.prompt];
       return { ...blocksFromStrings(texts), isWhole: true };
     }
-    const pieces = cutAtPassages(input.prompt, true);
+    const pieces = yield* cutAtPassages(input.prompt, true);
     const blocks = pieces.map(({ text, isGlobal }): TextBlock => ({ text, isGlobal, trusted: "all" }));
     return { blocks, warnings: [], isWhole: true };
   }
@@ -245,18 +251,21 @@ function cutForm(
   };
   if ("question" in input) {
     const { documents, question } = input;
-    return { ...ragPrompt({ documents, question }, ofDocuments(input)), isWhole: false };
+    return { ...(yield* ragPromptInSteps({ documents, question }, ofDocuments(input))), isWhole: false };
   }
   if (template === undefined) throw new InputRangeError("Cannot use messages: the model has no chat template");
   const { cut: by, segment } = readCut(input);
   const messages = by === "rule" ? joinParts(input.messages) : input.messages;
   const options = by === "rule" ? segment : { spans: by === "auto" ? by : ("parts" as const) };
   if (input.documents !== undefined) {
-    const cut = ragPrompt({ documents: input.documents, messages }, { ...options, ...ofDocuments(input) });
+    const cut = yield* ragPromptInSteps(
+      { documents: input.documents, messages },
+      { ...options, ...ofDocuments(input) },
+    );
     return { ...joinIf(by === "none", cut), isWhole: false };
   }
   if (input.rag !== undefined) throw new InputTypeError('Cannot use "rag" of the prompt: there are no documents');
-  const cut = segmentMessages(messages, template, options);
+  const cut = yield* segmentMessagesInSteps(messages, template, options);
   return { ...joinIf(by === "none", cut), isWhole: true };
 }
 
@@ -342,10 +351,17 @@ export function* tokenizePromptInSteps(
   const form = formOf(input);
   if ("blockTokenIds" in form) return fromTokenIds(form, mode, context, count);
   const parts = yield* splitDocuments(form, context, limit);
+  const isAuto = ("prompt" in form || "messages" in form) && readCut(form).cut === "auto";
   // In full mode it makes no difference where passages are.
-  const isUncut = mode === "full" && ("prompt" in form || "messages" in form) && readCut(form).cut === "auto";
-  const asked = isUncut ? { ...form, cut: "parts" as const } : form;
-  const cut = cutPrompt(asked, context, (passage) => parts.get(passage.label.index) ?? [passage]);
+  const asked = isAuto && mode === "full" ? { ...form, cut: "parts" as const } : form;
+  const strings =
+    "prompt" in form
+      ? [form.prompt]
+      : "messages" in form
+        ? [form.messages].flat().map((message) => message?.content)
+        : [];
+  if (isAuto && mode === "block") yield* countLong(strings, context, limit);
+  const cut = yield* cutPrompt(asked, context, (passage) => parts.get(passage.label.index) ?? [passage]);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
   const texts = mode === "full" && cut.isWhole ? [joinTextBlocks(cut.blocks)] : cut.blocks;
@@ -371,6 +387,14 @@ export function* tokenizePromptInSteps(
     "prompt" in input || "blocks" in input,
     cut.isConversation,
   );
+}
+
+/** Refuses a string that has too many tokens itself, where to count them is likely to take less time than to find its passages. */
+function* countLong(texts: readonly unknown[], { tokenizer }: PromptContext, limit: TokenLimit): Steps<void> {
+  for (const text of texts) {
+    if (typeof text !== "string" || text.length <= 8 * limit.maxTokens) continue;
+    yield* encodeCounted(tokenizer, { text: text.trim(), trusted: "all" }, new TokenCount(limit));
+  }
 }
 
 /** The same at once, of whatever length. */
