@@ -86,7 +86,7 @@ async function setUp(capTokens: number, asked = spans) {
     model[Symbol.dispose]();
   };
   return {
-    ...{ store, maker, of, parts, shape, compute, keep, there, put, expectLastFirst },
+    ...{ store, maker, of, backend, parts, shape, compute, keep, there, put, expectLastFirst },
     [Symbol.asyncDispose]: close,
   };
 }
@@ -167,5 +167,19 @@ test("ContextMaker.keep(): pages that another gives up are copied in its place",
   expect(isKept).toBe(false);
   theirs?.[Symbol.dispose]();
   await keeping;
+  expect(await made.there()).toEqual([0, 1, 2, 3, 4, 5]);
+});
+
+test("ContextMaker.keep(): a device that fails or has no memory left ends what is kept, and all goes back", async () => {
+  await using made = await setUp(300);
+  using prepared = await made.compute();
+  const { backend } = made;
+  const compute = backend.compute.bind(backend);
+  backend.compute = () => Promise.reject(new Error("the device is gone"));
+  await made.keep(prepared);
+  expect(await made.there()).toEqual([0, 4]);
+  expect(made.store.stats().numEncoding).toBe(0);
+  backend.compute = compute;
+  await made.keep(prepared);
   expect(await made.there()).toEqual([0, 1, 2, 3, 4, 5]);
 });
