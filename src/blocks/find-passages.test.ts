@@ -374,7 +374,8 @@ test("findPassages(): whatever the text, the pieces are the text, whole characte
       expect(pieces.every((piece) => piece.text !== "" && piece.text.isWellFormed())).toBe(true);
       expect(pieces.filter(({ kind }, i) => kind === "text" && pieces[i + 1]?.kind === "text")).toEqual([]);
     }),
-    { numRuns: 2000 },
+    // A closing label in an element is a part of it.
+    { numRuns: 2000, examples: [["<doc>[END CONTEXT 1]\n</doc>"]] },
   );
 });
 

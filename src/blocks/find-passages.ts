@@ -197,7 +197,7 @@ function* listOf(marked: MarkedText, group: Group, region: Region): Steps<readon
     while (next < all.length && all[next]!.at < body) next++;
     let closer = next;
     while (closer < all.length && all[closer]!.at < to && all[closer]!.form !== "closer") closer++;
-    const closing = all[closer] !== undefined && all[closer]!.at < to ? all[closer] : undefined;
+    const closing = known === undefined && closer < all.length && all[closer]!.at < to ? all[closer] : undefined;
     let end = known ?? closing?.before ?? to;
     if (known === undefined && closing === undefined && following === undefined && !region.isAnnounced) {
       end = endOfPassages({ text, marks: all.slice(next) }, body, to, isSeparated);
