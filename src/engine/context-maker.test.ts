@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { type BlockId, blockId } from "../kv/block-id.js";
@@ -182,4 +182,26 @@ test("ContextMaker.keep(): a device that fails or has no memory left ends what i
   backend.compute = compute;
   await made.keep(prepared);
   expect(await made.there()).toEqual([0, 1, 2, 3, 4, 5]);
+});
+
+test("ContextMaker: others have turns of the event loop while a prompt's pages are looked for", async () => {
+  await using made = await setUp(2000, [span("global", 1500)]);
+  using prepared = await made.compute();
+  await made.keep(prepared);
+  // Everything is there: nothing but the search takes time, a millisecond a page.
+  let now = 0;
+  const clock = vi.spyOn(performance, "now").mockImplementation(() => now++);
+  let numTurns = 0;
+  const count = () => {
+    numTurns += 1;
+    turn = setImmediate(count);
+  };
+  let turn = setImmediate(count);
+  try {
+    await made.keep(prepared);
+  } finally {
+    clock.mockRestore();
+    clearImmediate(turn);
+  }
+  expect(numTurns).toBeGreaterThan(1);
 });

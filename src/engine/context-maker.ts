@@ -15,7 +15,7 @@ import { nothingReused, type ReusedTokens, type ReuseMiss, type ServedBlock, typ
 import { type Nearest, ReuseMisses } from "./reuse-misses.js";
 import type { BlockTokens } from "./row-queue.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
-import { unlessAborted } from "./task.js";
+import { inTurns, unlessAborted } from "./task.js";
 
 /** A local block's tokens, and its passage if it is one. */
 export interface LocalBlock extends BlockTokens {
@@ -188,7 +188,7 @@ export class ContextMaker {
       const lastPlace = prompt.numTokens - 1;
       let reusedOfPages = 0;
       let isFound = !isScored;
-      for (const part of promptParts(prompt, await this.#idFields(of), positionReencoding)) {
+      for await (const part of inTurns(promptParts(prompt, await this.#idFields(of), positionReencoding))) {
         const { place, tokenIds } = part;
         if (part.kind === "block") {
           const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
@@ -278,7 +278,7 @@ export class ContextMaker {
     };
     try {
       const fields = await this.#idFields(of);
-      for (const part of promptParts(prompt, fields, positionReencoding, answerIds)) {
+      for await (const part of inTurns(promptParts(prompt, fields, positionReencoding, answerIds))) {
         const numRows = Math.min(part.tokenIds.length, context.length - part.place);
         const tokenIds = part.tokenIds.subarray(0, numRows);
         if (numRows <= 0 || (part.isOpen && numRows < PAGE_TOKENS && !isEnd)) break;

@@ -15,14 +15,12 @@ import type { GraphRunner } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
 import { RowGraph } from "./row-graph.js";
 import { type BlockTokens, type PrefillPart, RowQueue, type RowWork, rowsOfBlock } from "./row-queue.js";
-import { type AnyTask, Task } from "./task.js";
+import { type AnyTask, inTurns, Task } from "./task.js";
 
 /** The most rows of prompts and blocks in one graph while others decode, so that their tokens keep flowing. */
 const maxRowsBesideDecoding = 128;
 /** Longer blocks are encoded in pieces (`RowGraph`), so that they stop others' tokens for no longer than a prompt does. */
 const longBlockRows = 512;
-/** Whoever goes through many rows' logits yields to the event loop after so long. */
-const maxReadingMs = 10;
 
 /** What is decoded token by token: an answer, or a text that is scored. */
 export interface Stepped {
@@ -217,13 +215,7 @@ export class Scheduler implements Disposable {
       });
       const { count, logits } = await task.promise;
       first += count;
-      let turnFrom = performance.now();
-      for (const row of logits) {
-        yield row;
-        if (performance.now() - turnFrom < maxReadingMs) continue;
-        await nextTurn();
-        turnFrom = performance.now();
-      }
+      yield* inTurns(logits);
     }
   }
 
@@ -367,17 +359,13 @@ export class Scheduler implements Disposable {
 
   /** Hands each sequence its logits, from which it chooses its next token; those that have enough end. */
   async #sample(decoded: readonly Decoded[]): Promise<void> {
-    let turnFrom = performance.now();
-    for (const { task, sequence, logits } of decoded) {
+    for await (const { task, sequence, logits } of inTurns(decoded)) {
       if (task.isOver) continue;
       try {
         if (!sequence.take(logits)) task.resolve();
       } catch (error) {
         task.fail(error);
       }
-      if (performance.now() - turnFrom < maxReadingMs) continue;
-      await nextTurn();
-      turnFrom = performance.now();
     }
     this.#forgetEnded();
   }

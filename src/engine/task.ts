@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 /** Queued, in a graph, cancelled while its graph goes on, or over. */
 type TaskState = "queued" | "running" | "left" | "ended";
 
@@ -97,5 +99,19 @@ export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal)
     return await Promise.race([promise, aborted]);
   } finally {
     signal.removeEventListener("abort", abort);
+  }
+}
+
+/** Whoever goes through much yields to the event loop after so long. */
+const maxTurnMs = 10;
+
+/** The items; whenever they have taken long enough, others have a turn of the event loop. */
+export async function* inTurns<T>(items: Iterable<T>): AsyncGenerator<T, void> {
+  let turnFrom = performance.now();
+  for (const item of items) {
+    yield item;
+    if (performance.now() - turnFrom < maxTurnMs) continue;
+    await nextTurn();
+    turnFrom = performance.now();
   }
 }
