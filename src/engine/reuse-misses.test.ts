@@ -40,12 +40,7 @@ test.each([
     "one two three four",
     "the text ends here, and the stored one goes on",
   ],
-  [
-    "more than what is stored",
-    "one two three four",
-    "one two three",
-    "nothing is stored that saw exactly what stands before it",
-  ],
+  ["more than what is stored", "one two three four", "one two three", "the text goes on here, and the stored one ends"],
   ["an earlier text that ends", "one two three<|end_of_text|>", "one two three four", "the text ends here"],
   ["the template", "one two three<|end_of_text|>", "one two three<|user|>", "the chat template writes this"],
   ["the stored one's template", "one two three four", "one two three<|user|>", "the chat template writes this"],

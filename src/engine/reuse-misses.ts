@@ -16,6 +16,7 @@ export type Nearest = Pick<Match, "tokenIds" | "numShared">;
 /** Finds out why parts of a prompt were computed though something like them is stored. */
 export class ReuseMisses {
   readonly found: ReuseMiss[] = [];
+  #promptIds: Int32Array | undefined;
 
   constructor(
     private readonly tokenizer: Tokenizer,
@@ -51,25 +52,27 @@ export class ReuseMisses {
     const known = (ids: Int32Array) => [...ids].filter((id) => id < vocabSize);
     // With control tokens, which are the template's.
     const text = (ids: Int32Array) => Buffer.concat(known(ids).map((id) => this.tokenizer.tokenBytes(id))).toString();
-    const before = this.prompt.spans.flatMap((span) => [...span.tokenIds]).slice(0, place + at);
+    this.#promptIds ??= Int32Array.from(this.prompt.spans.flatMap((span) => [...span.tokenIds]));
     const texts = {
-      before: text(Int32Array.from(before.slice(-numShown))),
+      before: text(this.#promptIds.subarray(Math.max(0, place + at - numShown), place + at)),
       asked: text(tokenIds.subarray(at, at + numShown)),
       stored: text(stored.subarray(at, at + numShown)),
     };
-    const reason = reasonOf(texts, this.tokenizer.specialTokenIds, tokenIds[at], stored[at]);
+    const reason = reasonOf(texts, kind === "block", this.tokenizer.specialTokenIds, tokenIds[at], stored[at]);
     this.found.push({ kind, ...(passage && { passage }), token: place + at, ...texts, reason });
   }
 }
 
 function reasonOf(
   { asked, stored }: Pick<ReuseMiss, "asked" | "stored">,
+  isBlock: boolean,
   special: ReadonlySet<number>,
   askedId: number | undefined,
   storedId: number | undefined,
 ): string {
   const [bareAsked, bareStored] = [asked, stored].map((text) => text.replace(/\s+/g, "")) as [string, string];
   if (storedId === undefined && bareAsked !== "") {
+    if (isBlock) return "the text goes on here, and the stored one ends";
     return "nothing is stored that saw exactly what stands before it: documents or text there changed or moved, or it was never kept, evicted, or another key's";
   }
   const isSpecial = (id: number | undefined) => id !== undefined && special.has(id);
