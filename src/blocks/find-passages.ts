@@ -33,16 +33,15 @@ const mostUnmarkedQuestion = 300;
 /**
  * Finds the passages in a prompt that was written as one string, so that each can be a block of its own.
  *
- * The text's own structure decides. Of these forms, the list that begins first in the text is taken, then the next one after it:
- * - tags at a line's start: elements named as retrieved texts are (`<document>`, `<source id="3">`) or with a number as an
- *   attribute, side by side. What is in an element such as `<context>`, `<documents>` or `<search_results>` is a list always.
+ * The text's own structure decides. Of these forms, the list that begins first is taken, then the next one after it:
+ * - elements at a line's start that are named as retrieved texts are (`<document>`) or have a number as an attribute, side by
+ *   side. What is in an element such as `<context>`, `<documents>` or `<search_results>` is a list always.
  * - numbered labels at a line's start, with brackets or a noun: `[3]`, `[CONTEXT 0]:`, `Document 3:`, `Document [1](Title: …`,
- *   `### Source 2`, `ID: 0`. A bare `3.` only where the list is announced. A number that comes again begins another list.
- * - fields: `- Title: …`, `Source: …`; an item runs to the next line with the key of the first. `Name:`, `Content:` and other
- *   keys that more than passages have only where announced.
+ *   `### Source 2`, `ID: 0`. A bare `3.` only where announced. A number that comes again begins another list.
+ * - fields: `- Title: …`, `Source: …`; an item runs to the next line that begins so. `Name:`, `Content:` and other keys that more
+ *   than passages have only where announced.
  * - elements of JSON arrays, and JSON objects on a line each.
- * - separators: lines of six or more of one of `-=*_~#`; of three or more where the list is announced. Two with one text
- *   between them are the borders of a list.
+ * - separators: lines of six or more of one of `-=*_~#`; of three or more where announced. Two are the borders of a list.
  * - Markdown headings of one level, where announced.
  * - paragraphs, where announced: they end at empty lines, and at line ends after a punctuation mark or 100 characters. One
  *   of fewer than 60 characters without a punctuation mark at its end is a title and joins the next.
@@ -52,20 +51,18 @@ const mostUnmarkedQuestion = 300;
  * tag, a long separator or a numbered noun says what they are. One item alone is a list where it is announced, or its noun is a
  * document's. All else is text: prose, code, poems, instructions, an answer with headings and lists.
  *
- * A passage begins and ends with a character that is not white space. All between two passages is one label: white space,
- * separators, a closing label, the next number. Only the model's own form, `- Title: …`, keeps the end of its last line, so that
- * its block is that of the same passage given as a document. Of a tag or a JSON object with a number the label takes what reaches
- * up to it: `<source id="3" ` and `name="a.pdf">…</source>`.
+ * A passage begins and ends with a character that is not white space; the model's own form, `- Title: …`, keeps the end of its last
+ * line, so that its block is that of the same passage given as a document. All between two passages is one label. Of a tag or a
+ * JSON object with a number the label takes what reaches up to it: `<source id="3" ` and `name="a.pdf">…</source>`.
  *
  * The last passage ends with what holds the list (closing tag, separator), before the question (`Question:`, `<query>`, "The
  * above …") and the instructions or sentences that end in "?" right before it. Where nothing of that is found and no other item of
  * three or more has an empty line in it, it ends at its first empty line if fewer than 300 characters follow. What follows is text.
  *
- * A passage longer than the most is cut after paragraphs, sentences or words, into parts of at least a third of the most; never
- * in a code point, a code fence or a table, so that one of these may be longer. There are at most 8,192 pieces, made from the first
- * 16,384 marks: what follows is text. Takes time in proportion to the text, in steps that look at some 65,536 characters each.
+ * A passage longer than `maxCharacters` (UTF-16 units, 200 or more) is cut after paragraphs, sentences or words, into parts of at
+ * least a third of that; never in a code point, a code fence or a table, so that one of these may be longer. What follows 8,191
+ * pieces or 16,384 marks is text. A step looks at some 65,536 characters, and all of them take time in proportion to the text.
  *
- * @param maxCharacters the most characters (UTF-16 units) of one piece of a passage, 200 or more.
  * @returns [] for an empty text; one "text" piece where nothing is found.
  * @example findPassages("Context:\n[1] Ann …\n[2] Bo …\n\nWho?") is the text "Context:\n", the label "[1] ", the passage
  *   "Ann …", the label "\n[2] ", the passage "Bo …" and the text "\n\nWho?"
@@ -76,7 +73,8 @@ export function* findPassages(text: string, maxCharacters = defaultMaxCharacters
   const pieces: FoundPiece[] = [];
   let end = 0;
   const push = (kind: FoundPiece["kind"], to: number): void => {
-    if (to > end) pieces.push({ text: text.slice(end, to), kind });
+    if (to <= end || (pieces.length >= maxPieces - 1 && to < text.length)) return;
+    pieces.push({ text: text.slice(end, to), kind });
     end = to;
   };
   for (const items of yield* listsIn({ text, marks }, { from: 0, to, isAnnounced: false }, 0)) {
@@ -87,15 +85,11 @@ export function* findPassages(text: string, maxCharacters = defaultMaxCharacters
         push("passage", cut);
         yield;
       }
-      if (pieces.length > maxPieces) break;
     }
     push("label", items.at(-1)!.closed ?? end);
   }
   push("text", text.length);
-  if (pieces.length <= maxPieces) return pieces;
-  const kept = pieces.slice(0, maxPieces - 1);
-  const length = kept.reduce((sum, piece) => sum + piece.text.length, 0);
-  return [...kept, { text: text.slice(length), kind: "text" }];
+  return pieces;
 }
 
 /** Where lists are looked for: `isAnnounced` where all of it is a list, as what stands in `<context>` is. */
@@ -115,16 +109,11 @@ interface Item {
   readonly closed?: number | undefined;
 }
 
-/** Marks of one form, and where the last one's item ends at the latest. */
-interface Group {
-  readonly marks: Mark[];
-  to: number;
-}
-
 /** The lists of a region, in the regions that hold them. None is empty. */
 function* listsIn({ text, marks: all }: MarkedText, region: Region, depth: number): Steps<(readonly Item[])[]> {
   const lists: (readonly Item[])[] = [];
-  for (let { from } = region; lists.length < maxLists && from < region.to; ) {
+  let { from } = region;
+  for (let numLists = 0; numLists < maxLists && from < region.to; numLists++) {
     yield;
     const marked = { text, marks: all.filter(({ at }) => at >= from && at < region.to) };
     const rest = { ...region, from };
@@ -147,59 +136,62 @@ function* listsIn({ text, marks: all }: MarkedText, region: Region, depth: numbe
 }
 
 /** Marks that may be of one list: those of the list that begins first stand first. */
-function groupsOf(marks: readonly Mark[], region: Region): Group[] {
-  const groups: Group[] = [];
-  const groupOf = new Map<string, Group>();
+function groupsOf(marks: readonly Mark[], region: Region): (readonly Mark[])[] {
+  const groups: Mark[][] = [];
+  const groupOf = new Map<string, Mark[]>();
   let announced = region.isAnnounced ? region.from : undefined;
   for (const mark of marks) {
     const { form, begins, number, at, before, body, end = 0 } = mark;
     if (!region.isAnnounced && isAnnouncement(mark)) announced = body;
     let group = groupOf.get(form);
-    const [first, last] = [group?.marks[0], group?.marks.at(-1)];
+    const [first, last] = [group?.[0], group?.at(-1)];
     if (begins === undefined || end > region.to || at < (last?.end ?? 0)) continue;
     // Elements are side by side, and a number that comes again begins another list.
     const goesOn = begins !== "region" && (number === undefined || number !== first?.number);
     if (group === undefined || !goesOn || before !== (last?.end ?? before)) {
-      if (group !== undefined) group.to = before;
-      group = { marks: [], to: region.to };
+      group = [];
       groups.push(group);
       groupOf.set(form, group);
       // What stands between an announcement and the first separator is an item.
       if (separator.test(form) && announced !== undefined && announced < before)
-        group.marks.push({ ...mark, at: announced, before: announced, body: announced });
+        group.push({ ...mark, at: announced, before: announced, body: announced });
     }
-    group.marks.push(mark);
+    group.push(mark);
   }
   // Of a label right after a separator the label.
-  const startOf = ({ marks: [first] }: Group) => (separator.test(first!.form) ? first!.body + 0.5 : first!.at);
+  const startOf = ([first]: readonly Mark[]) => (separator.test(first!.form) ? first!.body + 0.5 : first!.at);
   return groups.sort((a, b) => startOf(a) - startOf(b));
 }
 
 /** The items that marks begin, if they are a list, or the region that they hold. */
-function* listOf(marked: MarkedText, group: Group, region: Region): Steps<readonly Item[] | Region | undefined> {
-  const { text, marks: all } = marked;
-  const [first, second] = group.marks as [Mark, Mark | undefined];
+function* listOf(
+  { text, marks: all }: MarkedText,
+  group: readonly Mark[],
+  region: Region,
+): Steps<readonly Item[] | Region | undefined> {
+  const [first, second] = group as [Mark, Mark | undefined];
   const { begins, form, number, at, body, end } = first;
   if (begins === "region") return { from: body, to: end!, isAnnounced: true };
   const isSeparated = separator.test(form);
   const isAnnounced = region.isAnnounced || (isSeparated && at === body) || isAnnouncedAt(text, region.from, first);
   const isEnough = begins === "one" || (begins === "several" && second !== undefined);
   if (!isEnough && !(isAnnounced && (second !== undefined || begins === "several" || number === 1))) return undefined;
-  if (isSeparated && group.marks.length === 2 && at < body && body < second!.before)
+  if (isSeparated && group.length === 2 && at < body && body < second!.before)
     return { from: body, to: second!.before, isAnnounced: true };
   const items: Item[] = [];
-  let areParagraphs = group.marks.length > 2;
+  let areParagraphs = group.length > 2;
   let next = 0;
-  for (const [i, { at, body, end: known }] of group.marks.entries()) {
+  for (const [i, { at, body, end: known }] of group.entries()) {
     yield;
-    const following = group.marks[i + 1];
-    const to = following?.before ?? group.to;
+    const following = group[i + 1];
+    // Another list of the form may begin.
+    const to = (following ?? all.find((mark) => mark.form === form && mark.at > at))?.before ?? region.to;
     while (next < all.length && all[next]!.at < body) next++;
-    let closer = next;
-    while (closer < all.length && all[closer]!.at < to && all[closer]!.form !== "closer") closer++;
-    const closing = known === undefined && closer < all.length && all[closer]!.at < to ? all[closer] : undefined;
+    let found = next;
+    while (found < all.length && all[found]!.at < to && all[found]!.form !== "closer") found++;
+    const closing = known === undefined && (all[found]?.at ?? to) < to ? all[found] : undefined;
     let end = known ?? closing?.before ?? to;
-    if (known === undefined && closing === undefined && following === undefined && !region.isAnnounced) {
+    if (end === to && following === undefined && !region.isAnnounced) {
       end = endOfPassages({ text, marks: all.slice(next) }, body, to, isSeparated);
       const paragraph = endOfParagraph(text, body, end);
       if (end === to && areParagraphs && end - paragraph < mostUnmarkedQuestion) end = paragraph;

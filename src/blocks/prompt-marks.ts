@@ -26,7 +26,7 @@ export interface MarkedText {
 /** So many characters at most are looked at in one step, */
 export const stepCharacters = 65_536;
 /** and a line counts as so many more. */
-const lineCharacters = 64;
+const lineCharacters = 128;
 /** What stands after so many marks is text. */
 const maxMarks = 16_384;
 
@@ -150,6 +150,12 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
   let kept: { form: string; at: number; numMarks: number } | undefined;
   let [at, before, work, noArrayBefore] = [0, 0, 0, 0];
   let [isLineStart, isTagStart] = [true, true];
+  function* pause(numCharacters: number): Steps<void> {
+    work += numCharacters;
+    if (work < stepCharacters) return;
+    yield;
+    work = 0;
+  }
   const push = (form: string, given: Partial<Mark> = {}): Mark => {
     const mark = { form, at, before, body: text.length, ...given };
     marks.push(mark);
@@ -174,11 +180,7 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
       const [character = ""] = found ?? [];
       const length = found === null ? window.length : found.index + (character === "\\" ? 2 : 1);
       to += length;
-      work += length + lineCharacters;
-      if (work >= stepCharacters) {
-        yield;
-        work = 0;
-      }
+      yield* pause(length + lineCharacters);
       if (character === '"') isText = !isText;
       if (isText || character === '"' || character === "") continue;
       if (character === "[" || character === "{") open.push(character);
@@ -196,17 +198,13 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
   }
 
   while (at < text.length && marks.length < maxMarks) {
-    if (work >= stepCharacters) {
-      yield;
-      work = 0;
-    }
     const window = text.slice(at, at + stepCharacters);
     const start = window.search(/\S/);
     if (start !== 0) {
       const space = start < 0 ? window : window.slice(0, start);
       if (space.includes("\n")) isLineStart = isTagStart = true;
       at += space.length;
-      work += space.length;
+      yield* pause(space.length);
       continue;
     }
     for (const mark of waiting) mark.body = at;
@@ -227,8 +225,8 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
       if (!unclosed.has(name)) unclosed.set(name, []);
       unclosed.get(name)!.push({ mark, begins, inner });
       before = at = inner;
-      work += tag.length + lineCharacters;
       isLineStart = true;
+      yield* pause(tag.length + lineCharacters);
       continue;
     }
 
@@ -237,12 +235,14 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
     if (isLineStart) {
       const line = /^[^\n]*/.exec(window)![0].trimEnd();
       const end = at + line.length;
+      // Of one character, as many lines of texts of megabytes are.
+      const isShort = line.length < 2;
       const form = /^(?:`{3,}|~{3,}|\|)/.exec(line)?.[0];
       if (kept?.form === "|" && form !== "|") keep(at);
       if (kept === undefined && form !== undefined) kept = { form, at, numMarks: marks.length };
       else if (kept !== undefined && form !== "|" && form?.startsWith(kept.form) === true) keep(end);
 
-      for (const [begins, pattern] of line.length < 2 || form !== undefined ? [] : rules) {
+      for (const [begins, pattern] of isShort ? [] : rules) {
         const found = pattern.exec(line);
         if (found === null) continue;
         const { label = "", number, one } = found.groups ?? {};
@@ -255,9 +255,9 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
         });
         break;
       }
-      if (question.test(line)) push("question");
-      const isBlankNext = /^\s*(?:\n[^\S\n]*\n|$)/.test(window.slice(line.length, line.length + 64));
-      const length = lengthOfAnnouncement(line.slice(0, 2000), announcesParagraphs, isBlankNext);
+      if (!isShort && question.test(line)) push("question");
+      const isBlankNext = !isShort && /^\s*(?:\n[^\S\n]*\n|$)/.test(window.slice(line.length, line.length + 64));
+      const length = isShort ? 0 : lengthOfAnnouncement(line.slice(0, 2000), announcesParagraphs, isBlankNext);
       const isSection = length === line.length && announcesParagraphs[0].test(line);
       if (length > 0) push(isSection ? "section" : "announcement", length < line.length ? after(at + length, end) : {});
     }
@@ -266,8 +266,8 @@ export function* marksOf(text: string): Steps<MarkedText & { readonly end: numbe
     // Another tag may begin where the window ends.
     const length = found?.index ?? (window.length < stepCharacters ? window.length : window.length - 100);
     if (length > 0 && !isSeparator) before = trimmedEnd(text, at, at + length);
-    work += length + lineCharacters;
     at += length;
+    yield* pause(length + lineCharacters);
     isLineStart = isTagStart = false;
     if (found?.[1] !== undefined) {
       const opened = unclosed.get(found[1]) ?? [];
