@@ -158,6 +158,8 @@ export class TokenizedPrompt {
     readonly isContinued: boolean,
     /** It goes on with a conversation: it holds earlier answers. */
     readonly isConversation = false,
+    /** UTF-16 units of its last block, such as the question, where it has several: no earlier prompt need have had it. */
+    readonly finalLength = 0,
   ) {}
 
   get numTokens(): number {
@@ -352,15 +354,16 @@ export function* tokenizePromptInSteps(
   if ("blockTokenIds" in form) return fromTokenIds(form, mode, context, count);
   const parts = yield* splitDocuments(form, context, limit);
   const isAuto = ("prompt" in form || "messages" in form) && readCut(form).cut === "auto";
-  // In full mode it makes no difference where passages are.
-  const asked = isAuto && mode === "full" ? { ...form, cut: "parts" as const } : form;
+  // In full mode it makes no difference where passages are, but for a note that they are not reused in any order.
+  const isSearched = isAuto && (mode === "block" || (context.reuseNote !== undefined && !hasDocuments(form)));
+  const asked = isAuto && !isSearched ? { ...form, cut: "parts" as const } : form;
   const strings =
     "prompt" in form
       ? [form.prompt]
       : "messages" in form
         ? [form.messages].flat().map((message) => message?.content)
         : [];
-  if (isAuto && mode === "block") yield* countLong(strings, context, limit);
+  if (isSearched) yield* countLong(strings, context, limit);
   const cut = yield* cutPrompt(asked, context, (passage) => parts.get(passage.label.index) ?? [passage]);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
@@ -386,7 +389,12 @@ export function* tokenizePromptInSteps(
     [...cut.warnings, ...notes],
     "prompt" in input || "blocks" in input,
     cut.isConversation,
+    cut.blocks.length > 1 ? cut.blocks.at(-1)?.text.length : 0,
   );
+}
+
+function hasDocuments(input: PromptInput): boolean {
+  return "documents" in input && input.documents !== undefined;
 }
 
 /** Refuses a string that has too many tokens itself, where to count them is likely to take less time than to find its passages. */

@@ -6,7 +6,7 @@ import type { ReuseMiss } from "./results.js";
 
 /** Tokens of text that a miss shows, before and after the first that differs. */
 const numShown = 12;
-/** A block that has so many of its first tokens in common with a stored one, or half of them, was expected to be there. */
+/** A block of at least so many tokens that has as many in common with a stored one, or half of its own, was expected to be there. */
 const numExpected = 8;
 /** Texts that are the same over so many characters differ by what is left out there: white space, or how it became tokens. */
 const numCompared = 8;
@@ -25,7 +25,8 @@ export class ReuseMisses {
 
   /** A block that had to be encoded. @param match the block that began most like it before. */
   ofBlock(part: PromptPart, match: Nearest | undefined): void {
-    if (match === undefined || match.numShared < Math.min(numExpected, part.tokenIds.length / 2)) return;
+    const { length } = part.tokenIds;
+    if (match === undefined || length < numExpected || match.numShared < Math.min(numExpected, length / 2)) return;
     this.#add("block", part, match.tokenIds, match.numShared);
   }
 
@@ -39,7 +40,21 @@ export class ReuseMisses {
     // All that is stored was used: what follows is new.
     const isNew = stored.length === numShared;
     if (isNew && (numShared > 0 || part.place === 0 || !this.prompt.isConversation)) return;
+    // A question of its own.
+    const rest = this.#text(this.#ids.subarray(part.place + numShared));
+    if (rest.length <= this.prompt.finalLength) return;
     this.#add(kind, part, stored, numShared);
+  }
+
+  get #ids(): Int32Array {
+    this.#promptIds ??= Int32Array.from(this.prompt.spans.flatMap((span) => [...span.tokenIds]));
+    return this.#promptIds;
+  }
+
+  /** With control tokens, which are the template's. */
+  #text(ids: Int32Array): string {
+    const known = [...ids].filter((id) => id < this.tokenizer.vocabSize);
+    return Buffer.concat(known.map((id) => this.tokenizer.tokenBytes(id))).toString();
   }
 
   #add(
@@ -48,15 +63,10 @@ export class ReuseMisses {
     stored: Int32Array,
     at: number,
   ): void {
-    const { vocabSize } = this.tokenizer;
-    const known = (ids: Int32Array) => [...ids].filter((id) => id < vocabSize);
-    // With control tokens, which are the template's.
-    const text = (ids: Int32Array) => Buffer.concat(known(ids).map((id) => this.tokenizer.tokenBytes(id))).toString();
-    this.#promptIds ??= Int32Array.from(this.prompt.spans.flatMap((span) => [...span.tokenIds]));
     const texts = {
-      before: text(this.#promptIds.subarray(Math.max(0, place + at - numShown), place + at)),
-      asked: text(tokenIds.subarray(at, at + numShown)),
-      stored: text(stored.subarray(at, at + numShown)),
+      before: this.#text(this.#ids.subarray(Math.max(0, place + at - numShown), place + at)),
+      asked: this.#text(tokenIds.subarray(at, at + numShown)),
+      stored: this.#text(stored.subarray(at, at + numShown)),
     };
     const reason = reasonOf(texts, kind === "block", this.tokenizer.specialTokenIds, tokenIds[at], stored[at]);
     this.found.push({ kind, ...(passage && { passage }), token: place + at, ...texts, reason });
@@ -73,7 +83,7 @@ function reasonOf(
   const [bareAsked, bareStored] = [asked, stored].map((text) => text.replace(/\s+/g, "")) as [string, string];
   if (storedId === undefined && bareAsked !== "") {
     if (isBlock) return "the text goes on here, and the stored one ends";
-    return "nothing is stored that saw exactly what stands before it: documents or text there changed or moved, or it was never kept, evicted, or another key's";
+    return "nothing is stored that saw exactly what stands before it: documents or text there changed or moved, or it was never kept (keep_prefixes), evicted, or another key's";
   }
   const isSpecial = (id: number | undefined) => id !== undefined && special.has(id);
   if (bareStored !== "" && (askedId === undefined || (isSpecial(askedId) && !isSpecial(storedId)))) {
@@ -90,5 +100,7 @@ function reasonOf(
   if (isSpecial(askedId) || isSpecial(storedId)) {
     return "the chat template writes this place otherwise, for instance an earlier answer or a system text of its own";
   }
-  return "the text differs from here on: what changes with each request, such as a date, belongs behind what stays";
+  if (isBlock)
+    return "the text differs from here on: what changes with each request, such as a date, belongs outside of it";
+  return "the text differs from here on: system text, documents in their order and earlier turns as they were belong before what changes, such as a date";
 }

@@ -28,8 +28,10 @@ test("MemoryStore: a request of 300 waits adds one listener to its signal", asyn
   for (const acquisition of [...held, ...waits]) acquisition[Symbol.dispose]();
 });
 
-test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second", { timeout: 20_000 }, async () => {
-  const numBlocks = 100_000;
+test("MemoryStore: 30,000 blocks are looked up, leased and evicted, not each by going through all", {
+  timeout: 20_000,
+}, async () => {
+  const numBlocks = 30_000;
   const store = new MemoryStore({ capBytes: numBlocks * BYTES_PER_TOKEN });
   const ledger = new MemoryLedger();
   const { shape } = testRequest(0);
@@ -47,7 +49,7 @@ test("MemoryStore: 100,000 blocks are looked up, leased and evicted in a second"
   const evictMs = await put(numBlocks);
   const start = performance.now();
   for (let n = 0; n < 1000; n++) {
-    const [hit] = await store.acquire([requestAt(numBlocks + n * 99)]);
+    const [hit] = await store.acquire([requestAt(numBlocks + n * 29)]);
     expect(hit!.kind).toBe("hit");
     hit![Symbol.dispose]();
   }
