@@ -355,15 +355,13 @@ export function* tokenizePromptInSteps(
   const parts = yield* splitDocuments(form, context, limit);
   const isAuto = ("prompt" in form || "messages" in form) && readCut(form).cut === "auto";
   // In full mode it makes no difference where passages are, but for a note that they are not reused in any order.
-  const isSearched = isAuto && (mode === "block" || (context.reuseNote !== undefined && !hasDocuments(form)));
+  const hasDocuments = "documents" in form && form.documents !== undefined;
+  const isSearched = isAuto && (mode === "block" || (context.reuseNote !== undefined && !hasDocuments));
   const asked = isAuto && !isSearched ? { ...form, cut: "parts" as const } : form;
-  const strings =
-    "prompt" in form
-      ? [form.prompt]
-      : "messages" in form
-        ? [form.messages].flat().map((message) => message?.content)
-        : [];
-  if (isSearched) yield* countLong(strings, context, limit);
+  if (isSearched) {
+    const strings = "messages" in form ? [form.messages].flat().map((message) => message?.content) : [form.prompt];
+    yield* countLong(strings, context, limit);
+  }
   const cut = yield* cutPrompt(asked, context, (passage) => parts.get(passage.label.index) ?? [passage]);
   const { tokenizer } = context;
   const { bosTokenId } = tokenizer;
@@ -391,10 +389,6 @@ export function* tokenizePromptInSteps(
     cut.isConversation,
     cut.blocks.length > 1 ? cut.blocks.at(-1)?.text.length : 0,
   );
-}
-
-function hasDocuments(input: PromptInput): boolean {
-  return "documents" in input && input.documents !== undefined;
 }
 
 /** Refuses a string that has too many tokens itself, where to count them is likely to take less time than to find its passages. */
