@@ -245,7 +245,8 @@ export function chatFields(limits: ServerLimits) {
       schema: z.array(messageSchema(limits)).min(1).max(maxBlocks),
       use: "read" as const,
       wanted: `a list of 1 to ${maxBlocks} messages`,
-      about: "The conversation. Role `developer` is `system`. Every text part of a content list is a block.",
+      about:
+        "The conversation. Role `developer` is `system`. Every text part of a content list is a block, but a user message's last.",
     },
     ...commonFields(limits),
     documents: readField(
