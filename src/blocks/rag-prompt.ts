@@ -191,8 +191,8 @@ function partMessages(
     }
     const own = typeof content === "string" ? [content] : content.length === 0 ? [""] : content;
     // As spans, every question is written as it was when it was asked, so that its keys and values are found again.
-    const isEarlier = i !== question && role === "user" && options.spans !== undefined && own.at(-1)?.trim() !== "";
-    if (i === question || isEarlier) {
+    const isAsked = role === "user" && options.spans !== undefined && own.at(-1)?.trim() !== "";
+    if (i === question || isAsked) {
       const given = options.spans === undefined ? [] : own.slice(0, -1);
       parts.push(...given.map((part) => partOf(part, "given")));
       const text = own.slice(given.length).join("");

@@ -212,7 +212,6 @@ export async function assemble(
 ): Promise<void> {
   const { config, device } = decoder;
   let end = 0;
-  let isTurning = false;
   /** Rows to turn that follow each other, with their positions. */
   const stretches: { readonly first: number; readonly positions: number[] }[] = [];
   for (const { numRows, place, position } of pieces) {
@@ -221,11 +220,12 @@ export async function assemble(
         `Cannot assemble ${numRows} rows at ${place}: rows before ${end} are taken, and the context has room for ${context.capacity}`,
       );
     }
-    if (!isTurning || place > end) stretches.push({ first: place, positions: [] });
-    isTurning = position !== undefined;
-    if (position !== undefined)
-      for (let row = 0; row < numRows; row++) stretches.at(-1)?.positions.push(position + row);
     end = place + numRows;
+    if (position === undefined) continue;
+    const last = stretches.at(-1);
+    const stretch = last && last.first + last.positions.length === place ? last : { first: place, positions: [] };
+    if (stretch !== last) stretches.push(stretch);
+    for (let row = 0; row < numRows; row++) stretch.positions.push(position + row);
   }
   const numLaid = pieces.reduce((sum, { numRows }) => sum + numRows, 0);
   if (numLaid === 0) return;

@@ -128,8 +128,8 @@ export class ContextMaker {
     const isForked = wantedForks > 0;
     const capacity = promptRows + (isForked ? 0 : answerRows);
     const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";
-    const longestLocal = longest(spans.filter(({ kind }) => kind === "local").map(({ tokenIds }) => tokenIds));
-    const scratchBytes = scoresPrompt && longestLocal > 0 ? contextBytes(memory, longestLocal, "prefill") : 0;
+    const scratchRows = scoresPrompt ? longestLocal(spans) : 0;
+    const scratchBytes = scratchRows > 0 ? contextBytes(memory, scratchRows, "prefill") : 0;
     const ownBytes = contextBytes(memory, capacity, use) + scratchBytes;
     const forkBytes = isForked ? contextBytes(memory, answerRows, "fork") : 0;
     this.budget.requireFit(ownBytes + forkBytes);
@@ -298,7 +298,7 @@ export class ContextMaker {
         const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
         if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
         const { context: seen, place } = part;
-        const id = blockId({ ...fields, context: seen, tokenIds });
+        const id = numRows === part.tokenIds.length ? part.id : blockId({ ...fields, context: seen, tokenIds });
         const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true };
         const [asked] = (await this.store.acquire([request], { signal })) as [Acquisition<DeviceBlockMemory>];
         const order = held.push(asked) - 1;
@@ -341,9 +341,9 @@ export class ContextMaker {
 
   /** The logits of every row of a prompt. Rows of a local block see their block alone. */
   async *promptRows({ spans }: TokenizedPrompt, { context }: Prepared, of: WorkOf): AsyncGenerator<Float32Array> {
-    const local = spans.filter(({ kind }) => kind === "local").map(({ tokenIds }) => tokenIds);
+    const scratchRows = longestLocal(spans);
     // Its room was taken with the context's.
-    using scratch = local.length > 0 ? this.#scratch(longest(local), context.pin()) : undefined;
+    using scratch = scratchRows > 0 ? this.#scratch(scratchRows, context.pin()) : undefined;
     let place = 0;
     for (const { kind, tokenIds } of spans) {
       if (kind === "global" || scratch === undefined) {
@@ -397,8 +397,9 @@ export class ContextMaker {
   }
 }
 
-function longest(blocks: readonly Int32Array[]): number {
-  return blocks.reduce((most, { length }) => Math.max(most, length), 0);
+/** Tokens of the longest local span; 0 where there is none. */
+function longestLocal(spans: TokenizedPrompt["spans"]): number {
+  return spans.reduce((most, { kind, tokenIds }) => (kind === "local" ? Math.max(most, tokenIds.length) : most), 0);
 }
 
 /** Gives all back that is held by then, what was taken last first. */

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
 import { ragTextFields } from "../../blocks/rag-prompt.js";
-import { splitLongField } from "../../engine/prompt.js";
+import { promptCuts, splitLongField } from "../../engine/prompt.js";
 import { attentionModes } from "../../model/block-attention-config.js";
 import type { ServerLimits } from "../server-config.js";
 import {
@@ -38,7 +38,7 @@ const steering = {
     .nullish()
     .describe("Blocks past so many join the final block; 0 is full attention."),
   segment: z
-    .enum(["auto", "parts", "rule", "none"])
+    .enum(promptCuts)
     .nullish()
     .describe(
       "How text is cut in block mode: `auto`: parts are blocks, and in plain strings each passage that is found; `parts`: parts are blocks, plain strings stay whole; `rule`: the paper's rule cuts all text; `none`: nothing is cut. Default `auto`.",
