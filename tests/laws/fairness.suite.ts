@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
+import type { EncodedPassage } from "../../src/engine/results.js";
 import { Random } from "../models/random.js";
 import { drawIds, expectIdle, LawModels, lawEngine, noEnd } from "./law-models.js";
 
@@ -26,12 +27,17 @@ export function fairnessSuite(size: FairnessSize): void {
   const model = () => models.huggingFace({ architecture: "llama", seed: 141 });
 
   /** Has eight callers of one owner, and later one of another, ask again and again, and expects as many tokens of each. */
-  async function expectFair(engine: LocalEngine, graphs: "decodeGraphs" | "rowGraphs", ask: Ask): Promise<void> {
+  async function expectFair(
+    engine: LocalEngine,
+    graphs: "decodeGraphs" | "rowGraphs",
+    width: number,
+    ask: Ask,
+  ): Promise<void> {
     const numGraphs = graphs === "rowGraphs" ? size.numRowGraphs : size.numSteps;
     const over = new AbortController();
     let counted: Record<string, number> = {};
     const callers = (count: number, owner: string) =>
-      Array.from({ length: count * size.width }, async () => {
+      Array.from({ length: count * width }, async () => {
         while (!over.signal.aborted) {
           await ask(owner, over.signal, (numTokens) => {
             counted[owner] = (counted[owner] ?? 0) + numTokens;
@@ -45,7 +51,8 @@ export function fairnessSuite(size: FairnessSize): void {
     const all = callers(8, busy);
     await passGraphs(numGraphs / 20);
     all.push(...callers(1, modest));
-    // What ran before the other came has ended.
+    // The other's first texts are tokenized, and what ran before has ended.
+    while (counted[modest] === undefined) await new Promise(setImmediate);
     await passGraphs(numGraphs / 20);
     counted = {};
     await passGraphs(numGraphs);
@@ -66,7 +73,7 @@ export function fairnessSuite(size: FairnessSize): void {
       // Far fewer places than requests: each owner waits for more.
       await using engine = await lawEngine(model(), { maxRunning: 8, maxQueued: 9 * size.width, mode: "full" });
       const random = new Random(7, "fair answers");
-      await expectFair(engine, "decodeGraphs", async (owner, signal, onComputed) => {
+      await expectFair(engine, "decodeGraphs", size.width, async (owner, signal, onComputed) => {
         const maxTokens = owner === busy ? ofBusy : ofModest;
         const options = { salt: owner, maxTokens, logitBias: noEnd, logprobs: false, signal };
         for await (const event of engine.generate({ blockTokenIds: [drawIds(random, 4)] }, options)) {
@@ -78,16 +85,15 @@ export function fairnessSuite(size: FairnessSize): void {
   );
 
   test("Engine.encode(): eight callers have as many rows computed as another owner's one", async () => {
-    // A place for every request: what is shared are the graphs.
-    await using engine = await lawEngine(model(), { maxRunning: 9 * size.width });
+    // A place for every request: what is shared are the graphs. Each has one passage, so that what is told is what was
+    // computed, and there are many: a line that runs empty while texts are tokenized would leave its share to the other.
+    const width = 8 * size.width;
+    await using engine = await lawEngine(model(), { maxRunning: 9 * width });
     const random = new Random(8, "fair encoding");
-    await expectFair(engine, "rowGraphs", (owner, signal, onComputed) => {
-      const passages = Array.from({ length: 4 }, () => Array.from({ length: 20 }, () => random.below(1000)).join(" "));
-      return engine.encode(passages, {
-        salt: owner,
-        signal,
-        onBlock: (block) => onComputed(block.error ? 0 : block.tokens),
-      });
+    await expectFair(engine, "rowGraphs", width, (owner, signal, onComputed) => {
+      const passage = Array.from({ length: 20 }, () => random.below(1000)).join(" ");
+      const onBlock = (block: EncodedPassage) => onComputed(block.error ? 0 : block.tokens);
+      return engine.encode([passage], { salt: owner, signal, onBlock });
     });
   });
 
