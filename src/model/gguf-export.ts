@@ -3,12 +3,11 @@ import { elementTypes, rowBytes, type TensorType, type WeightsConversion } from 
 import type { GgufEntry, GgufTensorToWrite } from "../files/gguf-writer.js";
 import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
-import type { TensorEntry } from "../files/tensor-source.js";
 import type { Ggml } from "../ggml/library.js";
 import { convertRows } from "../ggml/quantize.js";
 import { architectures } from "./architectures/registry.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
-import type { ModelSource } from "./model-source.js";
+import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
 import { frequencyFactors } from "./rope.js";
 import { convertedType } from "./weights.js";
 
@@ -109,7 +108,7 @@ export function ggufTensors(
   const { architecture, config, tensors } = source;
   const isPaired = architecture.gguf.pairs === "adjacent" && config.rope.pairs === "half";
   const written = [...architecture.tensors(config)].map(({ name, rotated }): GgufTensorToWrite => {
-    const entry = tensors.get(name) as TensorEntry;
+    const entry = tensors.get(name) as WeightEntry;
     const type = convertedType(entry, conversion);
     const [rowLength, numRows] = rowsOf(entry);
     const headSize = isPaired && rotated ? config.headSize : undefined;
@@ -144,13 +143,13 @@ function fileType({ tensors }: ModelSource, conversion: WeightsConversion): numb
   return elementTypes[type].fileType;
 }
 
-function rowsOf({ shape }: TensorEntry): [rowLength: number, numRows: number] {
+function rowsOf({ shape }: WeightEntry): [rowLength: number, numRows: number] {
   return [shape.at(-1) ?? 1, shape.slice(0, -1).reduce((product, size) => product * size, 1)];
 }
 
 async function* piecesOf(
   ggml: Ggml,
-  entry: TensorEntry,
+  entry: WeightEntry,
   type: TensorType,
   headSize: number | undefined,
   signal: AbortSignal | undefined,
@@ -163,7 +162,11 @@ async function* piecesOf(
   for (let first = 0; first < numRows; first += rowsAtOnce) {
     signal?.throwIfAborted();
     const count = Math.min(rowsAtOnce, numRows - first);
-    const read = await readRange(entry.path, entry.offset + first * sourceRow, count * sourceRow);
+    const parts: Uint8Array[] = [];
+    for (const { path, offset, byteLength } of partsWithin(entry, first * sourceRow, count * sourceRow)) {
+      parts.push(await readRange(path, offset, byteLength));
+    }
+    const read = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
     // A bias is one row: its elements change places as the rows of its matrix do.
     const unit = numRows > 1 ? sourceRow : rowBytes(entry.type, 1);
     const bytes = headSize === undefined ? read : pairsSideBySide(read, unit, headSize);

@@ -1,8 +1,9 @@
 import { elementTypes, tensorTypes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
-import type { FileTensor, TensorEntry } from "../files/tensor-source.js";
+import type { FileTensor } from "../files/tensor-source.js";
 import type { Architecture, NeededTensor } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
+import type { WeightEntry } from "./model-source.js";
 
 /**
  * Picks the weights that a model needs out of a file's tensors.
@@ -21,8 +22,8 @@ export function pickTensors(
   nameInFile: "name" | "huggingFaceName",
   isHarmless: (nameInFile: string) => boolean,
   where: string,
-): ReadonlyMap<string, TensorEntry> {
-  const picked = new Map<string, TensorEntry>();
+): ReadonlyMap<string, WeightEntry> {
+  const picked = new Map<string, WeightEntry>();
   const used = new Set<string>();
   for (const needed of architecture.tensors(config)) {
     const found = needed[nameInFile];
@@ -41,7 +42,7 @@ export function pickTensors(
   return picked;
 }
 
-function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): TensorEntry {
+function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): WeightEntry {
   const { name, shape } = tensor.kind === "readable" ? tensor.entry : tensor;
   if (shape.length !== needed.shape.length || shape.some((size, i) => size !== needed.shape[i])) {
     throw new Error(
@@ -57,5 +58,6 @@ function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): T
       `Cannot read ${where}: the type of tensor ${quote(name)} is ${quote(type, 40)}, supported are ${supported.join(", ")}`,
     );
   }
-  return tensor.entry;
+  const { path, offset, ...entry } = tensor.entry;
+  return { ...entry, parts: [{ path, offset, byteLength: entry.byteLength }] };
 }

@@ -64,7 +64,7 @@ test.each(weightsConversions)(
 );
 
 test("convertedType(): rows that do not fill a type's blocks get the next best type", () => {
-  const entry = { name: "w", type: "F32", path: "", offset: 0, byteLength: 0 } as const;
+  const entry = { name: "w", type: "F32", byteLength: 0, parts: [] } as const;
   expect(convertedType({ ...entry, shape: [8, 256] }, "q4_k")).toBe("Q4_K");
   expect(convertedType({ ...entry, shape: [8, 96] }, "q4_k")).toBe("Q8_0");
   expect(convertedType({ ...entry, shape: [8, 40] }, "q4_k")).toBe("F16");

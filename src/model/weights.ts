@@ -6,14 +6,13 @@ import {
   type TensorType,
   type WeightsConversion,
 } from "../files/element-types.js";
-import type { TensorEntry } from "../files/tensor-source.js";
 import type { Backend } from "../ggml/backend.js";
 import type { WeightPlace } from "../ggml/device-policy.js";
 import type { RopeParameters } from "../ggml/graph.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
-import type { ModelSource } from "./model-source.js";
+import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
 import { attentionFactor, frequencyFactors, type RopeConfig } from "./rope.js";
 
 /** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
@@ -39,7 +38,7 @@ export interface LoadWeightsOptions {
 interface PlannedTensor {
   /** The name in memory; the tied head of a device that is no CPU is the embedding under another name. */
   readonly name: string;
-  readonly entry: TensorEntry;
+  readonly entry: WeightEntry;
   readonly type: TensorType;
   readonly ne: readonly number[];
   readonly place: WeightPlace;
@@ -50,7 +49,7 @@ const conversionChunk = 1 << 19;
 const readChunkBytes = 1 << 22;
 
 /** The type a matrix has in memory: as asked, or Q8_0 or F16 where its rows do not fill the blocks of the type asked for. */
-export function convertedType(entry: TensorEntry, conversion: WeightsConversion): TensorType {
+export function convertedType(entry: WeightEntry, conversion: WeightsConversion): TensorType {
   if (entry.shape.length < 2) return "F32";
   const wanted = conversion === "keep" ? entry.type : elementTypeOf(conversion);
   const rowLength = entry.shape.at(-1) as number;
@@ -108,10 +107,10 @@ export async function loadWeights(
     let loadedBytes = 0;
     for (const planned of plan) {
       options.signal?.throwIfAborted();
-      const { path } = planned.entry;
-      const file = files.get(path) ?? (await open(path, "r"));
-      files.set(path, file);
-      await loadTensor(backend, file, planned, tensors.get(planned.name) as Tensor, buffers, options.signal);
+      for (const { path } of planned.entry.parts) {
+        if (!files.has(path)) files.set(path, await open(path, "r"));
+      }
+      await loadTensor(backend, files, planned, tensors.get(planned.name) as Tensor, buffers, options.signal);
       loadedBytes += planned.entry.byteLength;
       options.onProgress?.({ loadedBytes, totalBytes });
     }
@@ -160,7 +159,7 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
 
 async function loadTensor(
   backend: Backend,
-  file: FileHandle,
+  files: OpenFiles,
   planned: PlannedTensor,
   target: Tensor,
   buffers: LoadBuffers,
@@ -168,12 +167,12 @@ async function loadTensor(
 ): Promise<void> {
   const { entry, type, place } = planned;
   if (entry.type !== type) {
-    await convert(backend, file, planned, target, buffers, signal);
+    await convert(backend, files, planned, target, buffers, signal);
     return;
   }
   if (place.isWrittenWhole) {
     const bytes = buffers.get("whole", entry.byteLength);
-    await readExactly(file, bytes, entry, 0);
+    await readExactly(files, bytes, entry, 0);
     await backend.write(target, bytes);
     return;
   }
@@ -181,7 +180,7 @@ async function loadTensor(
   for (let done = 0; done < entry.byteLength; done += readChunkBytes) {
     signal?.throwIfAborted();
     const part = buffers.get("chunk", Math.min(readChunkBytes, entry.byteLength - done));
-    await readExactly(file, part, entry, done);
+    await readExactly(files, part, entry, done);
     await backend.write(target, part, done);
   }
 }
@@ -189,7 +188,7 @@ async function loadTensor(
 /** Reads, converts and writes whole rows, several chunks of them side by side. */
 async function convert(
   backend: Backend,
-  file: FileHandle,
+  files: OpenFiles,
   { entry, type, ne, place }: PlannedTensor,
   target: Tensor,
   buffers: LoadBuffers,
@@ -214,7 +213,7 @@ async function convert(
       const out =
         whole?.subarray(first * targetRow, (first + count) * targetRow) ??
         buffers.get(`target ${index}`, count * targetRow);
-      await readExactly(file, rows, entry, first * sourceRow);
+      await readExactly(files, rows, entry, first * sourceRow);
       await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out);
       if (whole === undefined) await backend.write(target, out, first * targetRow);
     }
@@ -240,16 +239,24 @@ class LoadBuffers {
   }
 }
 
-async function readExactly(file: FileHandle, into: Uint8Array, entry: TensorEntry, offset: number): Promise<void> {
+/** By path. */
+type OpenFiles = ReadonlyMap<string, FileHandle>;
+
+async function readExactly(files: OpenFiles, into: Uint8Array, entry: WeightEntry, offset: number): Promise<void> {
   let done = 0;
-  while (done < into.byteLength) {
-    const { bytesRead } = await file.read(into, done, into.byteLength - done, entry.offset + offset + done);
-    if (bytesRead === 0) {
-      throw new Error(
-        `Cannot load tensor "${entry.name}" of "${entry.path}": the file ends at byte ${entry.offset + offset + done}, ${entry.offset + entry.byteLength} are wanted`,
-      );
+  for (const part of partsWithin(entry, offset, into.byteLength)) {
+    const file = files.get(part.path) as FileHandle;
+    const end = part.offset + part.byteLength;
+    for (let at = part.offset; at < end; ) {
+      const { bytesRead } = await file.read(into, done, end - at, at);
+      if (bytesRead === 0) {
+        throw new Error(
+          `Cannot load tensor "${entry.name}" of "${part.path}": the file ends at byte ${at}, ${end} are wanted`,
+        );
+      }
+      at += bytesRead;
+      done += bytesRead;
     }
-    done += bytesRead;
   }
 }
 

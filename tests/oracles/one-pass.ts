@@ -139,9 +139,13 @@ export class OnePassModel {
 /** A model's weights, which must be F32. */
 export function readWeights({ tensors }: ModelSource): Map<string, Float32Array> {
   const weights = new Map<string, Float32Array>();
-  for (const [name, { type, path, offset, byteLength }] of tensors) {
+  for (const [name, { type, parts }] of tensors) {
     if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
-    const bytes = new Uint8Array(readFileSync(path).subarray(offset, offset + byteLength));
+    const bytes = Uint8Array.from(
+      Buffer.concat(
+        parts.map(({ path, offset, byteLength }) => readFileSync(path).subarray(offset, offset + byteLength)),
+      ),
+    );
     weights.set(name, new Float32Array(bytes.buffer));
   }
   return weights;
