@@ -1,4 +1,4 @@
-// Makes tests/fixtures/oracle anew: `node scripts/oracle-fixtures.mjs`, about a minute.
+// Makes tests/fixtures/oracle anew: `node scripts/oracle-fixtures.mjs`, about a minute; with names behind it, only these models'.
 // Needs a Python with python/requirements.txt installed; the variable PYTHON names it, default python3.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -19,7 +19,7 @@ const vite = await createViteServer({
 });
 try {
   const { writeOracleCases, writeOracleFixture } = await vite.ssrLoadModule("/tests/oracles/oracle-fixtures.ts");
-  for (const name of writeOracleCases(folder)) {
+  for (const name of writeOracleCases(folder, process.argv.slice(2))) {
     const model = join(folder, name);
     const { status } = spawnSync(
       process.env.PYTHON ?? "python3",

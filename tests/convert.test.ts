@@ -26,6 +26,8 @@ const models: Readonly<Record<string, RandomModelOptions>> = {
   mistral: { architecture: "mistral", headSize: 32, dtype: "BF16", seed: 52 },
   qwen2: { architecture: "qwen2", theta: 1_000_000, shards: 2, seed: 53 },
   qwen3: { architecture: "qwen3", headSize: 32, rope: "yarn", tied: true, seed: 54 },
+  smollm3: { architecture: "smollm3", numLayers: 5, tied: true, seed: 55 },
+  olmo2: { architecture: "olmo2", dtype: "F16", seed: 56 },
 };
 /**
  * Sums run in another order where rows of a head change places; processors without products of BF16 round what is multiplied

@@ -20,6 +20,10 @@ const pairs: readonly (readonly [string, TensorType])[] = [
   ["qwen2", "Q5_K"],
   ["qwen3", "Q8_0"],
   ["qwen3", "Q6_K"],
+  ["smollm3", "F32"],
+  ["smollm3", "Q4_K"],
+  ["olmo2", "F32"],
+  ["olmo2", "Q8_0"],
 ];
 
 for (const [name, type] of pairs) {

@@ -49,6 +49,10 @@ export interface HuggingFaceTraits<C extends ModelConfig> {
   readonly numKvHeads?: number;
   /** `head_dim`, where it is absent. Default: `hidden_size` over `num_attention_heads`. */
   readonly headSize?: number;
+  /** `rms_norm_eps`, where it is absent. Default 1e-6. */
+  readonly rmsNormEps?: number;
+  /** `tie_word_embeddings`, where it is absent. Default false. */
+  readonly tiedHead?: boolean;
   /** Settings that `read()` reads. Others that could change the arithmetic are refused. */
   readonly reads?: readonly string[];
   /** Biases that Transformers does not give these models: a file that asks for them means another model. */

@@ -55,10 +55,10 @@ export function parseHuggingFaceConfig(
     numHeads,
     numKvHeads: readNumKvHeads(fields, numHeads, traits.numKvHeads),
     headSize,
-    rmsNormEps: readPositive(fields, "rms_norm_eps") ?? 1e-6,
+    rmsNormEps: readPositive(fields, "rms_norm_eps") ?? traits.rmsNormEps ?? 1e-6,
     ...parseHuggingFaceRope(json, where, headSize, maxPositions),
     slidingWindow: traits.slidingWindow(fields, numLayers, readLayerTypes(fields, numLayers)),
-    tiedHead: readBoolean(fields, "tie_word_embeddings") ?? false,
+    tiedHead: readBoolean(fields, "tie_word_embeddings") ?? traits.tiedHead ?? false,
     blockAttention: parseBlockAttentionConfig(json.block_attention, where),
   };
   checkModelConfig(config, where);

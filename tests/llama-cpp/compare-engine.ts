@@ -42,6 +42,16 @@ export const comparedModels: Readonly<Record<string, RandomGgufOptions>> = {
   mistral: { architecture: "mistral", hiddenSize: 256, headSize: 64, numHeads: 8, theta: 1_000_000, seed: 32 },
   qwen2: { architecture: "qwen2", hiddenSize: 256, numHeads: 4, theta: 1_000_000, seed: 33 },
   qwen3: { architecture: "qwen3", hiddenSize: 256, headSize: 64, numHeads: 4, rope: "yarn", tied: true, seed: 34 },
+  smollm3: {
+    architecture: "smollm3",
+    hiddenSize: 256,
+    numHeads: 8,
+    numLayers: 4,
+    theta: 500_000,
+    tied: true,
+    seed: 35,
+  },
+  olmo2: { architecture: "olmo2", hiddenSize: 256, numHeads: 4, theta: 500_000, seed: 36 },
 };
 
 /**

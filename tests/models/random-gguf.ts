@@ -46,7 +46,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
   const shape = resolveShape(options);
   const { type = "F32", cheap = false } = options;
   const headType = options.headType ?? (["Q4_0", "Q4_K", "Q5_K"].includes(type) ? "Q6_K" : type);
-  const { architecture, tensors: needed } = listTensors(shape);
+  const { architecture, config, tensors: needed } = listTensors(shape);
   const tensors = needed.map((tensor) => ({
     ...tensor,
     rotated: architecture.gguf.pairs === "adjacent" && tensor.rotated === true,
@@ -74,6 +74,10 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
 
   const header = new GgufBytes();
   const metadata = makeMetadata(shape, type, architecture.gguf.name);
+  // What one architecture alone has is as the product writes it: llama.cpp reads these files too, and must give the same.
+  for (const [key, { kind, value }] of architecture.gguf.write?.(config) ?? []) {
+    metadata.push([`${architecture.gguf.name}.${key}`, { [kind]: value } as unknown as Value]);
+  }
   header.bytes(Buffer.from("GGUF"));
   header.u32(3);
   header.u64(infos.length);
@@ -222,8 +226,8 @@ type Value =
   | { readonly i32s: readonly number[] }
   | { readonly f32: number }
   | { readonly bool: boolean }
-  | { readonly string: string }
-  | { readonly strings: readonly string[] };
+  | { readonly text: string }
+  | { readonly texts: readonly string[] };
 
 function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [string, Value][] {
   const tokenizer = makeTokenizer();
@@ -234,7 +238,7 @@ function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [st
     scaling === undefined || shape.rope === "llama3"
       ? []
       : [
-          [`${arch}.rope.scaling.type`, { string: shape.rope }],
+          [`${arch}.rope.scaling.type`, { text: shape.rope }],
           [`${arch}.rope.scaling.factor`, { f32: Number(scaling.factor) }],
           ...(shape.rope === "yarn"
             ? [
@@ -250,12 +254,12 @@ function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [st
       ? []
       : [
           ["block_attention.version", { u32: shape.blockAttention.version }],
-          ["block_attention.prefix", { string: shape.blockAttention.prefix }],
-          ["block_attention.modes", { strings: shape.blockAttention.modes }],
+          ["block_attention.prefix", { text: shape.blockAttention.prefix }],
+          ["block_attention.modes", { texts: shape.blockAttention.modes }],
         ];
   return [
-    ["general.architecture", { string: arch }],
-    ["general.name", { string: `random ${shape.architecture}` }],
+    ["general.architecture", { text: arch }],
+    ["general.name", { text: `random ${shape.architecture}` }],
     ["general.alignment", { u32: alignment }],
     ["general.file_type", { u32: elementTypes[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
@@ -276,18 +280,18 @@ function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [st
       : ([[`${arch}.attention.sliding_window`, { u32: shape.slidingWindow }]] as [string, Value][])),
     ...scalingEntries,
     ...blockAttention,
-    ["tokenizer.ggml.model", { string: "gpt2" }],
-    ["tokenizer.ggml.pre", { string: "gpt-2" }],
-    ["tokenizer.ggml.tokens", { strings: [...tokenizer.tokens.map(({ text }) => text), ...padding] }],
+    ["tokenizer.ggml.model", { text: "gpt2" }],
+    ["tokenizer.ggml.pre", { text: "gpt-2" }],
+    ["tokenizer.ggml.tokens", { texts: [...tokenizer.tokens.map(({ text }) => text), ...padding] }],
     ["tokenizer.ggml.token_type", { i32s: [...tokenTypes, ...padding.map(() => 5)] }],
-    ["tokenizer.ggml.merges", { strings: tokenizer.merges.map(([left, right]) => `${left} ${right}`) }],
+    ["tokenizer.ggml.merges", { texts: tokenizer.merges.map(([left, right]) => `${left} ${right}`) }],
     ["tokenizer.ggml.bos_token_id", { u32: tokenizer.bosTokenId }],
     ["tokenizer.ggml.eos_token_id", { u32: tokenizer.eosTokenId }],
     ["tokenizer.ggml.eot_token_id", { u32: tokenizer.endOfTurnTokenId }],
     ["tokenizer.ggml.padding_token_id", { u32: tokenizer.eosTokenId }],
     ["tokenizer.ggml.add_bos_token", { bool: shape.addsBos }],
     ["tokenizer.ggml.add_eos_token", { bool: false }],
-    ["tokenizer.chat_template", { string: tokenizer.chatTemplate }],
+    ["tokenizer.chat_template", { text: tokenizer.chatTemplate }],
   ];
 }
 
@@ -335,14 +339,14 @@ class GgufBytes {
     } else if ("bool" in value) {
       this.u32(7);
       this.bytes(Uint8Array.of(value.bool ? 1 : 0));
-    } else if ("string" in value) {
+    } else if ("text" in value) {
       this.u32(8);
-      this.string(value.string);
-    } else if ("strings" in value) {
+      this.string(value.text);
+    } else if ("texts" in value) {
       this.u32(9);
       this.u32(8);
-      this.u64(value.strings.length);
-      for (const text of value.strings) this.string(text);
+      this.u64(value.texts.length);
+      for (const text of value.texts) this.string(text);
     } else {
       this.u32(9);
       this.u32(5);

@@ -2,6 +2,7 @@ import type { JsonObject, JsonValue } from "../../src/files/bounded-json.js";
 import type { Architecture, NeededTensor } from "../../src/model/architecture.js";
 import { architectures } from "../../src/model/architectures/registry.js";
 import type { BlockAttentionConfig } from "../../src/model/block-attention-config.js";
+import type { ModelConfig } from "../../src/model/config.js";
 import { parseHuggingFaceConfig } from "../../src/model/hugging-face-config.js";
 import { countTokens, makeTokenizer } from "./random-tokenizer.js";
 
@@ -108,6 +109,8 @@ export function makeConfig(shape: ResolvedShape): JsonObject {
     vocab_size: shape.vocabSize,
     bos_token_id: tokenizer.bosTokenId,
     eos_token_id: tokenizer.eosTokenId,
+    // Transformers wants it in the vocabulary; the default of some architectures is far outside.
+    pad_token_id: tokenizer.eosTokenId,
     attention_dropout: 0,
     initializer_range: 0.02,
     use_cache: true,
@@ -129,8 +132,12 @@ function defaultHeadSize({ architecture, hiddenSize, numHeads }: ResolvedShape):
   return traits?.headSize ?? hiddenSize / numHeads;
 }
 
-/** The architecture of a random model, and every weight, in the order in which Hugging Face lists them. */
-export function listTensors(shape: ResolvedShape): { architecture: Architecture; tensors: RandomTensor[] } {
+/** The architecture and config of a random model, and every weight, in the order in which Hugging Face lists them. */
+export function listTensors(shape: ResolvedShape): {
+  architecture: Architecture;
+  config: ModelConfig;
+  tensors: RandomTensor[];
+} {
   const { architecture, config } = parseHuggingFaceConfig(makeConfig(shape), "a random model's config.json");
   const place = ({ name }: NeededTensor): number => {
     const [, layer, part] = /^blk\.(\d+)\.(\w+)/.exec(name) ?? [];
@@ -139,7 +146,7 @@ export function listTensors(shape: ResolvedShape): { architecture: Architecture;
     return Number(layer) * 100 + (found === -1 ? partsInOrder.length : found);
   };
   const tensors = [...architecture.tensors(config)].map((tensor) => ({ ...tensor, ...drawing(tensor, shape) }));
-  return { architecture, tensors: tensors.sort((a, b) => place(a) - place(b)) };
+  return { architecture, config, tensors: tensors.sort((a, b) => place(a) - place(b)) };
 }
 
 /** Those of a layer up to the MLP. */

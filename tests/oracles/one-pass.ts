@@ -6,11 +6,16 @@ import { type Fault, type OraclePrompt, type Reading, readPrompt } from "./fault
 
 type Floats = Float64Array<ArrayBuffer>;
 
+/** What only some architectures' configs have. */
+type OracleConfig = ModelConfig &
+  Partial<Record<"embeddingMultiplier" | "residualMultiplier" | "logitsScaling", number>>;
+
 /**
  * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
  * floats, the block mask written cell by cell. What the engine computes in pieces must equal it (invariant I1).
  *
- * RoPE and windows are as the architecture says, layer by layer.
+ * RoPE, windows and the scale of scores are as the architecture says, layer by layer. What a layer is made of, its weights tell:
+ * norms before or after its halves, over heads or over whole rows, stand where they have a weight.
  */
 export class OnePassModel {
   readonly config: ModelConfig;
@@ -58,28 +63,27 @@ export class OnePassModel {
   /** @param onLayer gets each layer's keys before RoPE, and its values: [tokens][KV heads][head size]. */
   #hiddenStates(reading: Reading, onLayer?: (keys: Floats[][], values: Floats[][]) => void): Floats[] {
     const { architecture, config } = this.#source;
-    const { hiddenSize, numHeads, numKvHeads, headSize, numLayers, rmsNormEps } = config;
+    const { hiddenSize, numHeads, numKvHeads, headSize, numLayers } = config;
+    const { embeddingMultiplier = 1, residualMultiplier = 1 }: OracleConfig = config;
+    const scale = architecture.attentionScale(config);
     const embedding = this.#weight("token_embd.weight");
     const rows = [...reading.tokenIds.keys()];
     let x = reading.tokenIds.map((tokenId) =>
-      Float64Array.from(embedding.subarray(tokenId * hiddenSize, (tokenId + 1) * hiddenSize)),
+      Float64Array.from(
+        embedding.subarray(tokenId * hiddenSize, (tokenId + 1) * hiddenSize),
+        (value) => value * embeddingMultiplier,
+      ),
     );
     for (let layer = 0; layer < numLayers; layer++) {
       const blk = `blk.${layer}`;
       const rope = architecture.rope(config, layer);
       const window = architecture.window(config, layer) ?? rows.length;
       const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key) && query - key < window));
-      const normed = x.map((row) => rmsNorm(row, this.#weight(`${blk}.attn_norm.weight`), rmsNormEps));
+      const normed = x.map((row) => this.#norm(`${blk}.attn_norm`, row));
       const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
         normed.map((row) => {
-          const all = this.#linear(`${blk}.attn_${name}`, row);
-          return Array.from({ length: count }, (_, h) => {
-            let head = all.slice(h * headSize, (h + 1) * headSize);
-            if (name === "v") return head;
-            const norm = this.#weights.get(`${blk}.attn_${name}_norm.weight`);
-            if (norm) head = rmsNorm(head, norm, rmsNormEps);
-            return head;
-          });
+          const all = this.#norm(`${blk}.attn_${name}_norm`, this.#linear(`${blk}.attn_${name}`, row));
+          return Array.from({ length: count }, (_, h) => all.slice(h * headSize, (h + 1) * headSize));
         });
       const turned = (rows: Floats[][], position: (row: number) => number) =>
         rows.map((row, t) => row.map((head) => turn(head, position(t), rope)));
@@ -94,7 +98,7 @@ export class OnePassModel {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
           const query = queries[t]![h]!;
           const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!));
-          const weights = softmax(scores.map((score) => score / Math.sqrt(headSize)));
+          const weights = softmax(scores.map((score) => score * scale));
           for (const [i, s] of seen[t]!.entries()) {
             const value = values[reading.valueRow(s)]![kvHead]!;
             for (let d = 0; d < headSize; d++) {
@@ -102,12 +106,15 @@ export class OnePassModel {
             }
           }
         }
-        const afterAttention = sum(row, this.#linear(`${blk}.attn_output`, attended));
-        const mlpInput = rmsNorm(afterAttention, this.#weight(`${blk}.ffn_norm.weight`), rmsNormEps);
+        const after = (name: string, out: Floats) =>
+          this.#norm(`${blk}.${name}`, out).map((value) => value * residualMultiplier);
+        const output = this.#linear(`${blk}.attn_output`, attended);
+        const afterAttention = sum(row, after("post_attention_norm", output));
+        const mlpInput = this.#norm(`${blk}.ffn_norm`, afterAttention);
         const gate = this.#linear(`${blk}.ffn_gate`, mlpInput);
         const up = this.#linear(`${blk}.ffn_up`, mlpInput);
         const gated = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]!);
-        return sum(afterAttention, this.#linear(`${blk}.ffn_down`, gated));
+        return sum(afterAttention, after("post_ffw_norm", this.#linear(`${blk}.ffn_down`, gated)));
       });
     }
     return x;
@@ -115,12 +122,25 @@ export class OnePassModel {
 
   #logprobs(hidden: Floats): Floats {
     const { config } = this;
-    const normed = rmsNorm(hidden, this.#weight("output_norm.weight"), config.rmsNormEps);
+    const { logitsScaling = 1 }: OracleConfig = config;
     const head = this.#weight(config.tiedHead ? "token_embd.weight" : "output.weight");
-    const logits = multiply(head, normed);
+    const logits = multiply(head, this.#norm("output_norm", hidden)).map((logit) => logit / logitsScaling);
     const max = logits.reduce((most, logit) => Math.max(most, logit), Number.NEGATIVE_INFINITY);
     const logSum = max + Math.log(logits.reduce((total, logit) => total + Math.exp(logit - max), 0));
     return logits.map((logit) => logit - logSum);
+  }
+
+  /** x over its root mean square, times the weight; part by part of the weight's length. x where the model has no such norm. */
+  #norm(name: string, x: Floats): Floats {
+    const weight = this.#weights.get(`${name}.weight`);
+    if (weight === undefined) return x;
+    const normed = new Float64Array(x.length);
+    for (let first = 0; first < x.length; first += weight.length) {
+      const part = x.subarray(first, first + weight.length);
+      const scale = 1 / Math.sqrt(dot(part, part) / part.length + this.config.rmsNormEps);
+      for (const [i, value] of part.entries()) normed[first + i] = value * scale * weight[i]!;
+    }
+    return normed;
   }
 
   #linear(name: string, x: Floats): Floats {
@@ -160,11 +180,6 @@ function multiply(matrix: Float32Array, x: Floats): Floats {
     out[row] = total;
   }
   return out;
-}
-
-function rmsNorm(x: Floats, weight: Float32Array, eps: number): Floats {
-  const scale = 1 / Math.sqrt(dot(x, x) / x.length + eps);
-  return x.map((value, i) => value * scale * weight[i]!);
 }
 
 /** RoPE: pair i turned by position times its angle, and grown by YaRN's factor. */

@@ -51,6 +51,18 @@ export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
     configStyle: "transformers-4",
     seed: 20,
   },
+  "smollm3-gqa-tied": { architecture: "smollm3", numLayers: 5, tied: true, theta: 500_000, seed: 21 },
+  "smollm3-layers-biases": {
+    architecture: "smollm3",
+    numLayers: 3,
+    numKvHeads: 4,
+    attentionBias: true,
+    mlpBias: true,
+    settings: { no_rope_layers: [0, 1, 1, 0] },
+    seed: 22,
+  },
+  "olmo2-mha": { architecture: "olmo2", numKvHeads: 4, theta: 500_000, seed: 23 },
+  "olmo2-gqa-yarn": { architecture: "olmo2", hiddenSize: 96, numHeads: 6, rope: "yarn", numLayers: 3, seed: 24 },
 };
 
 const continuationLength = 12;

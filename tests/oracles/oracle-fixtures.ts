@@ -23,9 +23,9 @@ export function writeOracleModel(name: string, folder: string): OracleCase[] {
   return makeOracleCases(countTokens(), resolveShape(options).seed);
 }
 
-/** Writes every model and its prompts under a folder, for the Python oracle: NAME/config.json …, NAME/cases.json. */
-export function writeOracleCases(folder: string): string[] {
-  const names = Object.keys(oracleModels);
+/** Writes models and their prompts under a folder, for the Python oracle: NAME/config.json …, NAME/cases.json. Default: every model. */
+export function writeOracleCases(folder: string, wanted: readonly string[]): string[] {
+  const names = wanted.length > 0 ? [...wanted] : Object.keys(oracleModels);
   for (const name of names) {
     const cases = writeOracleModel(name, join(folder, name));
     writeFileSync(join(folder, name, "cases.json"), JSON.stringify({ cases }));

@@ -6,10 +6,10 @@ import {
   embedding,
   layerTensors,
   linear,
-  norm,
   normedHead,
   outerTensors,
   preNormLayer,
+  preNorms,
   swiglu,
 } from "./parts.js";
 
@@ -23,6 +23,8 @@ export interface LlamaConfig extends ModelConfig {
   readonly mlpBias: boolean;
   /** RMS norm over each head of the queries and keys, before RoPE (qwen3). */
   readonly qkNorm: boolean;
+  /** Layers that turn no queries and keys (smollm3, some of granite). Absent: none. */
+  readonly layersWithoutRope?: readonly number[];
 }
 
 /** @see Transformers, models/llama; llama.cpp, src/models/llama.cpp */
@@ -46,7 +48,7 @@ export const llama: Architecture<LlamaConfig> = {
     read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: false }),
   },
   tensors: (config) => llamaTensors(config),
-  rope: ({ rope }) => rope,
+  rope: ({ rope, layersWithoutRope }, layer) => (layersWithoutRope?.includes(layer) ? undefined : rope),
   window: ({ slidingWindow }) => slidingWindow,
   attentionScale: ({ headSize }) => 1 / Math.sqrt(headSize),
   embed: embedding,
@@ -63,16 +65,17 @@ export function biasesIn(hasTensor: (name: string) => boolean) {
   };
 }
 
-/** Llama's weights. @param more what each layer of another architecture has beside them. */
-export function* llamaTensors(config: LlamaConfig, more: readonly NeededTensor[] = []): Generator<NeededTensor> {
+/** Llama's weights. @param norms each layer's. */
+export function* llamaTensors(
+  config: LlamaConfig,
+  norms: readonly NeededTensor[] = preNorms(config),
+): Generator<NeededTensor> {
   const { hiddenSize, intermediateSize, headSize, qkvBias, outputBias, mlpBias } = config;
   const queryRows = config.numHeads * headSize;
   const kvRows = config.numKvHeads * headSize;
   yield* outerTensors(config);
   yield* layerTensors(config, [
-    norm("attn_norm", "input_layernorm", hiddenSize),
-    norm("ffn_norm", "post_attention_layernorm", hiddenSize),
-    ...more,
+    ...norms,
     ...linear("attn_q", "self_attn.q_proj", [queryRows, hiddenSize], { hasBias: qkvBias, rotated: true }),
     ...linear("attn_k", "self_attn.k_proj", [kvRows, hiddenSize], { hasBias: qkvBias, rotated: true }),
     ...linear("attn_v", "self_attn.v_proj", [kvRows, hiddenSize], { hasBias: qkvBias }),

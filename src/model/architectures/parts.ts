@@ -9,9 +9,14 @@ export function rmsNorm({ graph, config, weight }: ModelBuild, name: string, x: 
   return graph.mul(graph.rmsNorm(x, config.rmsNormEps), weight(`${name}.weight`));
 }
 
-/** A product's rows as heads, [D, count, rows]. */
-export function heads({ graph, config, product }: LayerBuild, name: string, x: Tensor, count: number): Tensor {
-  return graph.reshape(product(name, x), [config.headSize, count, x.ne[1]]);
+/** Rows [D * count, rows] as heads, [D, count, rows]. */
+export function asHeads({ graph, config }: LayerBuild, rows: Tensor, count: number): Tensor {
+  return graph.reshape(rows, [config.headSize, count, rows.ne[1]]);
+}
+
+/** A product's rows as heads. */
+export function heads(build: LayerBuild, name: string, x: Tensor, count: number): Tensor {
+  return asHeads(build, build.product(name, x), count);
 }
 
 /** down(silu(gate(x)) * up(x)). */
@@ -42,6 +47,11 @@ export function preNormLayer<B extends LayerBuild>(
   if (attended === undefined) return undefined;
   const after = graph.add(x, attended);
   return graph.add(after, mlp(build, rmsNorm(build, "ffn_norm", after)));
+}
+
+/** The weights of `preNormLayer()`'s norms. */
+export function preNorms({ hiddenSize }: ModelConfig): NeededTensor[] {
+  return [norm("attn_norm", "input_layernorm", hiddenSize), norm("ffn_norm", "post_attention_layernorm", hiddenSize)];
 }
 
 /** Looks the tokens' rows of the embedding up. */

@@ -2,7 +2,7 @@ import { readBoolean } from "../../files/fields.js";
 import type { Tensor } from "../../ggml/tensor.js";
 import type { Architecture, LayerBuild } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama, llamaTensors } from "./llama.js";
-import { heads, norm, preNormLayer, rmsNorm, swiglu } from "./parts.js";
+import { heads, norm, preNormLayer, preNorms, rmsNorm, swiglu } from "./parts.js";
 import { qwen2 } from "./qwen2.js";
 
 /**
@@ -28,6 +28,7 @@ export const qwen3: Architecture<LlamaConfig> = {
   },
   tensors: (config) =>
     llamaTensors(config, [
+      ...preNorms(config),
       norm("attn_q_norm", "self_attn.q_norm", config.headSize),
       norm("attn_k_norm", "self_attn.k_norm", config.headSize),
     ]),
