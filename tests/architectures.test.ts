@@ -12,11 +12,10 @@ import type { ModelSource } from "../src/model/model-source.js";
 import { openModel } from "../src/model/open-model.js";
 import { ggufTokenizerEntries } from "../src/tokenizer/gguf-export.js";
 import { readHuggingFaceFiles } from "../src/tokenizer/load-tokenizer.js";
-import { asLlama, type FusedScaledConfig } from "./models/fused-scaled.js";
 import { Random } from "./models/random.js";
 import { writeRandomModel } from "./models/random-model.js";
 import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "./oracles/compare-engine.js";
-import { OnePassModel, readWeights } from "./oracles/one-pass.js";
+import { OnePassModel } from "./oracles/one-pass.js";
 
 // What adding an architecture takes: a line in the table.
 vi.mock("../src/model/architectures/registry.js", async (importOriginal) => {
@@ -54,7 +53,7 @@ const continuationTokenIds = draw(6);
 
 /** What each of the oracle's answers to the prompt is, the source changed or not. */
 function answer(source: ModelSource, mode: "block" | "full") {
-  const model = new OnePassModel(source, asLlama(readWeights(source), source.config as FusedScaledConfig));
+  const model = new OnePassModel(source);
   const blocks = mode === "full" ? [blockTokenIds.flat()] : blockTokenIds;
   return oracleAnswer(model.score({ blockTokenIds: blocks, continuationTokenIds }), { continuationTokenIds });
 }

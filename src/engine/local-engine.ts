@@ -85,12 +85,15 @@ export class LocalEngine implements AsyncDisposable {
   readonly #scores: Scores;
 
   private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
-    const { contextLength, slidingWindow, vocabSize } = model.source.config;
+    const { contextLength, rope, vocabSize } = model.source.config;
     this.model = model;
     this.kvType = options.kvType;
-    this.contextLength = Math.min(contextLength, slidingWindow ?? contextLength);
+    this.contextLength = contextLength;
     const { maxPromptTokens = this.contextLength } = options;
-    const ofModel = this.contextLength < contextLength ? "the model's sliding window" : "the model's context";
+    const ofModel =
+      rope.scaling.kind === "longrope"
+        ? "the model's original context (past it, longrope turns all keys otherwise, and stored ones could not be used)"
+        : "the model's context";
     const own = model.source.config.blockAttention;
     const { tokenizer, chatTemplate } = model;
     const words = ragTexts(options.ragTexts, own?.ragPrompt);

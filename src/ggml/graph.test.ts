@@ -58,6 +58,17 @@ test("Graph: products, sums, norms and gates are what they say", async () => {
     ),
   );
   expect(gated[0]).toBeCloseTo((2 / (1 + Math.exp(-2))) * 3, 3);
+  const halves = await run((g) => g.swigluHalves(floats(g, [2, 2], (i) => 2 + i)));
+  expect(halves[1]).toBeCloseTo((4 / (1 + Math.exp(-4))) * 5, 3);
+  expect(
+    await run((g) =>
+      g.div(
+        floats(g, [2, 2]),
+        floats(g, [2], (i) => 1 + i),
+      ),
+    ),
+  ).toEqual([0, 0.5, 2, 1.5]);
+  expect(await run((g) => g.scale(floats(g, [3]), 2, -1))).toEqual([-1, 1, 3]);
   expect(await run((g) => g.getRows(floats(g, [2, 3]), g.input("ids", "I32", [2], Int32Array.of(2, 0))))).toEqual([
     4, 5, 0, 1,
   ]);
@@ -74,7 +85,14 @@ test("Graph: views, permutations, padding and concatenation move the elements th
 });
 
 test("Graph.rope(): keys [1, 0] at position 1 are [cos 1, sin 1]", async () => {
-  const rope = { headSize: 2, theta: 10_000, pairs: "half", frequencyFactors: undefined, attentionFactor: 1 } as const;
+  const rope = {
+    headSize: 2,
+    rotatedSize: 2,
+    theta: 10_000,
+    pairs: "half",
+    frequencyFactors: undefined,
+    attentionFactor: 1,
+  } as const;
   const [x, y] = await run((g) =>
     g.rope(
       floats(g, [2, 1, 1], (i) => 1 - i),
@@ -86,7 +104,27 @@ test("Graph.rope(): keys [1, 0] at position 1 are [cos 1, sin 1]", async () => {
   expect(y).toBeCloseTo(Math.sin(1), 6);
 });
 
-const rope = { headSize: 4, theta: 10_000, pairs: "half", frequencyFactors: undefined, attentionFactor: 1 } as const;
+test("Graph.rope(): what lies past the turned elements stays", async () => {
+  const rope = {
+    headSize: 4,
+    rotatedSize: 2,
+    theta: 10_000,
+    pairs: "half",
+    frequencyFactors: undefined,
+    attentionFactor: 1,
+  } as const;
+  const found = await run((g) => g.rope(floats(g, [4, 1, 1]), g.input("at", "I32", [1], Int32Array.of(1)), rope));
+  expect(found.map((x) => x.toFixed(5))).toEqual([-Math.sin(1), Math.cos(1), 2, 3].map((x) => x.toFixed(5)));
+});
+
+const rope = {
+  headSize: 4,
+  rotatedSize: 4,
+  theta: 10_000,
+  pairs: "half",
+  frequencyFactors: undefined,
+  attentionFactor: 1,
+} as const;
 const ids = (g: Graph, ...ne: number[]) => zeros(g, "I32", ne, 4 * ne.reduce((product, n) => product * n, 1));
 const turned = (g: Graph) => g.permute(floats(g, [4, 2]), [1, 0, 2, 3]);
 const strided = (g: Graph) => g.view(floats(g, [4, 4]), [2, 4], [16]);
@@ -107,6 +145,11 @@ test.each<readonly [string, (g: Graph) => unknown, string]>([
   ["rmsNorm of turned rows", (g) => g.rmsNorm(turned(g), 1e-5), "side by side"],
   ["swiglu of other sizes", (g) => g.swiglu(floats(g, [2]), floats(g, [3])), "shapes or types differ"],
   ["swiglu with gaps", (g) => g.swiglu(strided(g), floats(g, [2, 4])), "gaps"],
+  ["swigluHalves of odd rows", (g) => g.swigluHalves(floats(g, [3])), "even size"],
+  ["swigluHalves with gaps", (g) => g.swigluHalves(strided(g)), "gaps"],
+  ["scale with gaps", (g) => g.scale(strided(g), 2), "gaps"],
+  ["scale of F16", (g) => g.scale(zeros(g, "F16", [2], 4), 2), "F32 is wanted"],
+  ["div by other sizes", (g) => g.div(floats(g, [2, 2]), floats(g, [3])), "does not repeat"],
   ["getRows by floats", (g) => g.getRows(floats(g, [2, 2]), floats(g, [2])), "I32 is wanted"],
   ["getRows by a matrix", (g) => g.getRows(floats(g, [2, 2]), ids(g, 2, 2)), "a list and a matrix"],
   ["getRows of a cube", (g) => g.getRows(floats(g, [2, 2, 2]), ids(g, 2)), "a list and a matrix"],

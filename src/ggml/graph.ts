@@ -1,6 +1,6 @@
 import { elementTypes, type GgmlType } from "../files/element-types.js";
 import type { Ggml } from "./library.js";
-import type { Pointer } from "./symbols.js";
+import type { Operation, Pointer } from "./symbols.js";
 import {
   byteLength,
   contiguousStrides,
@@ -20,10 +20,12 @@ import {
 /** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */
 export interface RopeParameters {
   readonly headSize: number;
+  /** Of a head's elements, so many of the first are turned; even. The others stay. */
+  readonly rotatedSize: number;
   readonly theta: number;
-  /** ggml's GGML_ROPE_TYPE_NEOX pairs (i, i + D/2); "adjacent" is GGML_ROPE_TYPE_NORMAL, (2i, 2i + 1). */
+  /** Of R turned elements, ggml's GGML_ROPE_TYPE_NEOX pairs (i, i + R/2); "adjacent" is GGML_ROPE_TYPE_NORMAL, (2i, 2i + 1). */
   readonly pairs: "half" | "adjacent";
-  /** D/2 divisors of the plain frequencies, F32; undefined for plain RoPE. */
+  /** R/2 divisors of the plain frequencies, F32; undefined for plain RoPE. */
   readonly frequencyFactors: Tensor | undefined;
   /** Multiplies cos and sin (YaRN's attention factor). */
   readonly attentionFactor: number;
@@ -132,6 +134,18 @@ export class Graph implements Disposable {
     return this.#elementwise("ggml_mul", a, b);
   }
 
+  /** Divides a by b element by element; b is repeated over a's outer sizes. */
+  div(a: Tensor, b: Tensor): Tensor {
+    return this.#elementwise("ggml_div", a, b);
+  }
+
+  /** x * factor + offset. */
+  scale(x: Tensor, factor: number, offset = 0): Tensor {
+    requireType(x, "scale", "F32");
+    requireContiguous(x, "scale");
+    return this.#op("ggml_scale_bias", "F32", x.ne, x.pointer, factor, offset);
+  }
+
   /** Divides each row by its root mean square, in F32. */
   rmsNorm(x: Tensor, eps: number): Tensor {
     requireType(x, "normalize", "F32");
@@ -145,6 +159,14 @@ export class Graph implements Disposable {
     requireContiguous(gate, "gate");
     requireContiguous(up, "gate");
     return this.#op("ggml_swiglu_split", "F32", gate.ne, gate.pointer, up.pointer);
+  }
+
+  /** The same where gates and what they let through are the halves of each row, [2 N, R, …]: [N, R, …]. */
+  swigluHalves(x: Tensor): Tensor {
+    requireType(x, "gate", "F32");
+    requireContiguous(x, "gate");
+    if (x.ne[0] % 2 !== 0) throw new RangeError(`Cannot gate ${describe(x)}: rows of an even size are wanted`);
+    return this.#op("ggml_swiglu", "F32", [x.ne[0] / 2, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
   }
 
   /** Rows of a table [K, N] by ids [R]: [K, R] in F32. The ids must lie below N: the caller checks them. */
@@ -177,14 +199,14 @@ export class Graph implements Disposable {
       throw new RangeError(`Cannot turn heads to ${describe(positions)}: a list is wanted`);
     }
     if (rope.frequencyFactors) requireType(rope.frequencyFactors, "scale RoPE by", "F32");
-    if (rope.frequencyFactors && rope.frequencyFactors.ne[0] !== rope.headSize / 2) {
+    if (rope.frequencyFactors && rope.frequencyFactors.ne[0] !== rope.rotatedSize / 2) {
       throw new RangeError(
-        `Cannot turn ${describe(x)}: ${describe(rope.frequencyFactors)} should hold ${rope.headSize / 2} factors`,
+        `Cannot turn ${describe(x)}: ${describe(rope.frequencyFactors)} should hold ${rope.rotatedSize / 2} factors`,
       );
     }
     const factors = rope.frequencyFactors?.pointer ?? null;
     // Frequency scale 1 and extrapolation factor 0 leave all scaling to the factors and the attention factor.
-    const rest = [rope.headSize, ropeModes[rope.pairs], 0, rope.theta, 1, 0, rope.attentionFactor, 32, 1] as const;
+    const rest = [rope.rotatedSize, ropeModes[rope.pairs], 0, rope.theta, 1, 0, rope.attentionFactor, 32, 1] as const;
     if (inPlace) {
       const pointer = this.#call("ggml_rope_ext_inplace", x.pointer, positions.pointer, factors, ...rest);
       return { ...x, pointer };
@@ -389,7 +411,7 @@ export class Graph implements Disposable {
     this.#numTensors += 1;
   }
 
-  #elementwise(name: "ggml_add" | "ggml_mul", a: Tensor, b: Tensor): Tensor {
+  #elementwise(name: "ggml_add" | "ggml_mul" | "ggml_div", a: Tensor, b: Tensor): Tensor {
     requireType(a, "combine", "F32");
     requireType(b, "combine", "F32");
     requirePackedRows(a, "combine");
@@ -411,24 +433,3 @@ export class Graph implements Disposable {
     return this.#native ? this.ggml.symbols[name](this.#native.context.pointer, ...args) : 0n;
   }
 }
-
-type Operation =
-  | "ggml_mul_mat"
-  | "ggml_add"
-  | "ggml_mul"
-  | "ggml_rms_norm"
-  | "ggml_swiglu_split"
-  | "ggml_get_rows"
-  | "ggml_rope_ext"
-  | "ggml_rope_ext_inplace"
-  | "ggml_soft_max_ext"
-  | "ggml_flash_attn_ext"
-  | "ggml_reshape_4d"
-  | "ggml_view_4d"
-  | "ggml_permute"
-  | "ggml_cont"
-  | "ggml_cast"
-  | "ggml_cpy"
-  | "ggml_set_rows"
-  | "ggml_concat"
-  | "ggml_pad";

@@ -24,6 +24,7 @@ function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: F
  * @param bytes whole rows of rowLength elements.
  * @param values room for as many F32 elements.
  * @param out the rows' bytes in the other type.
+ * @param added to every number.
  * @throws RangeError if the three are not of one number of rows.
  */
 export async function convertRows(
@@ -34,6 +35,7 @@ export async function convertRows(
   rowLength: number,
   values: Float32Array,
   out: Uint8Array,
+  added = 0,
 ): Promise<void> {
   const numRows = values.length / rowLength;
   if (
@@ -45,6 +47,7 @@ export async function convertRows(
     );
   }
   dequantizeInto(ggml, from, bytes, values);
+  if (added !== 0) for (const [i, value] of values.entries()) values[i] = value + added;
   await new Promise<void>((resolve, reject) => {
     ggml.symbols.ggml_quantize_chunk.async(elementTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
       error ? reject(error) : resolve(),

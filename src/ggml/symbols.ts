@@ -5,12 +5,45 @@ export type Pointer = bigint;
 
 type NativeFunction = ((...args: never[]) => unknown) & { async?: unknown };
 
+/** Functions that take a context, tensors and numbers, and add a tensor to a graph. */
+const operations = {
+  ggml_view_4d:
+    "void *ggml_view_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset)",
+  ggml_reshape_4d: "void *ggml_reshape_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)",
+  ggml_permute: "void *ggml_permute(void *ctx, void *a, int axis0, int axis1, int axis2, int axis3)",
+  ggml_cont: "void *ggml_cont(void *ctx, void *a)",
+  ggml_cast: "void *ggml_cast(void *ctx, void *a, int type)",
+  ggml_cpy: "void *ggml_cpy(void *ctx, void *a, void *b)",
+  ggml_add: "void *ggml_add(void *ctx, void *a, void *b)",
+  ggml_mul: "void *ggml_mul(void *ctx, void *a, void *b)",
+  ggml_div: "void *ggml_div(void *ctx, void *a, void *b)",
+  ggml_scale_bias: "void *ggml_scale_bias(void *ctx, void *a, float s, float b)",
+  ggml_rms_norm: "void *ggml_rms_norm(void *ctx, void *a, float eps)",
+  ggml_mul_mat: "void *ggml_mul_mat(void *ctx, void *a, void *b)",
+  ggml_swiglu_split: "void *ggml_swiglu_split(void *ctx, void *a, void *b)",
+  ggml_swiglu: "void *ggml_swiglu(void *ctx, void *a)",
+  ggml_get_rows: "void *ggml_get_rows(void *ctx, void *a, void *b)",
+  ggml_set_rows: "void *ggml_set_rows(void *ctx, void *a, void *b, void *c)",
+  ggml_concat: "void *ggml_concat(void *ctx, void *a, void *b, int dim)",
+  ggml_pad: "void *ggml_pad(void *ctx, void *a, int p0, int p1, int p2, int p3)",
+  ggml_soft_max_ext: "void *ggml_soft_max_ext(void *ctx, void *a, void *mask, float scale, float max_bias)",
+  ggml_flash_attn_ext:
+    "void *ggml_flash_attn_ext(void *ctx, void *q, void *k, void *v, void *mask, float scale, float max_bias, float logit_softcap)",
+  ggml_rope_ext:
+    "void *ggml_rope_ext(void *ctx, void *a, void *b, void *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow)",
+  ggml_rope_ext_inplace:
+    "void *ggml_rope_ext_inplace(void *ctx, void *a, void *b, void *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow)",
+} as const;
+
+export type Operation = keyof typeof operations;
+
 /**
  * The C functions that the project calls, by the library that holds them. Types are spelled as koffi reads them;
  * every pointer is opaque (`void *`), so shapes and types are checked in tensor.ts and graph.ts before a call.
  * @see ggml.h, ggml-backend.h of ggml 0.25.
  */
 const baseFunctions = {
+  ...operations,
   ggml_log_set: "void ggml_log_set(void *callback, void *data)",
   ggml_version: "str ggml_version()",
   ggml_commit: "str ggml_commit()",
@@ -25,29 +58,6 @@ const baseFunctions = {
   ggml_nbytes: "size_t ggml_nbytes(void *tensor)",
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
-  ggml_view_4d:
-    "void *ggml_view_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset)",
-  ggml_reshape_4d: "void *ggml_reshape_4d(void *ctx, void *a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)",
-  ggml_permute: "void *ggml_permute(void *ctx, void *a, int axis0, int axis1, int axis2, int axis3)",
-  ggml_cont: "void *ggml_cont(void *ctx, void *a)",
-  ggml_cast: "void *ggml_cast(void *ctx, void *a, int type)",
-  ggml_cpy: "void *ggml_cpy(void *ctx, void *a, void *b)",
-  ggml_add: "void *ggml_add(void *ctx, void *a, void *b)",
-  ggml_mul: "void *ggml_mul(void *ctx, void *a, void *b)",
-  ggml_rms_norm: "void *ggml_rms_norm(void *ctx, void *a, float eps)",
-  ggml_mul_mat: "void *ggml_mul_mat(void *ctx, void *a, void *b)",
-  ggml_swiglu_split: "void *ggml_swiglu_split(void *ctx, void *a, void *b)",
-  ggml_get_rows: "void *ggml_get_rows(void *ctx, void *a, void *b)",
-  ggml_set_rows: "void *ggml_set_rows(void *ctx, void *a, void *b, void *c)",
-  ggml_concat: "void *ggml_concat(void *ctx, void *a, void *b, int dim)",
-  ggml_pad: "void *ggml_pad(void *ctx, void *a, int p0, int p1, int p2, int p3)",
-  ggml_soft_max_ext: "void *ggml_soft_max_ext(void *ctx, void *a, void *mask, float scale, float max_bias)",
-  ggml_flash_attn_ext:
-    "void *ggml_flash_attn_ext(void *ctx, void *q, void *k, void *v, void *mask, float scale, float max_bias, float logit_softcap)",
-  ggml_rope_ext:
-    "void *ggml_rope_ext(void *ctx, void *a, void *b, void *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow)",
-  ggml_rope_ext_inplace:
-    "void *ggml_rope_ext_inplace(void *ctx, void *a, void *b, void *c, int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow)",
   ggml_quantize_chunk:
     "size_t ggml_quantize_chunk(int type, const void *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const void *imatrix)",
   ggml_get_type_traits: "void *ggml_get_type_traits(int type)",

@@ -14,6 +14,16 @@ export interface NeededTensor {
   readonly shape: readonly number[];
   /** Rows of queries or keys, which RoPE turns in pairs: some GGUF files have the pairs side by side. */
   readonly rotated?: boolean;
+  /** What Hugging Face's numbers lack of the weight's, in a vector: Gemma's norms multiply by 1 + w. */
+  readonly huggingFaceLacks?: number;
+}
+
+/** Layers that see only some places back. */
+export interface SlidingWindow {
+  /** How many places back their rows see, their own among them. */
+  readonly size: number;
+  /** Which layers. Default: all. */
+  readonly layers?: readonly boolean[] | undefined;
 }
 
 /** A graph under construction, as an architecture sees it. */
@@ -53,12 +63,20 @@ export interface HuggingFaceTraits<C extends ModelConfig> {
   readonly rmsNormEps?: number;
   /** `tie_word_embeddings`, where it is absent. Default false. */
   readonly tiedHead?: boolean;
+  /** `rope_theta`, where it is absent. Default 10,000. */
+  readonly theta?: number;
+  /** Where config.json names the MLP's activation, and the one that the graph computes. Default: `hidden_act`, silu. */
+  readonly activation?: { readonly key: string; readonly name: string };
   /** Settings that `read()` reads. Others that could change the arithmetic are refused. */
   readonly reads?: readonly string[];
   /** Biases that Transformers does not give these models: a file that asks for them means another model. */
   readonly noBiases?: readonly string[];
-  /** In tokens; prompts longer than it are refused. @param layerTypes `layer_types`, one for each layer. */
-  slidingWindow(fields: Fields, numLayers: number, layerTypes: readonly string[] | undefined): number | undefined;
+  /** Undefined: no layer slides. @param layerTypes `layer_types`, one for each layer. */
+  slidingWindow(
+    fields: Fields,
+    numLayers: number,
+    layerTypes: readonly string[] | undefined,
+  ): SlidingWindow | undefined;
   /** Adds the architecture's own to what all have. */
   read(config: ModelConfig, fields: Fields): C;
 }
@@ -71,6 +89,10 @@ export interface GgufTraits<C extends ModelConfig> {
   readonly pairs: RopeConfig["pairs"];
   /** Whether llama.cpp reads `rope_freqs.weight`, which llama3 scaling becomes. */
   readonly hasFactors: boolean;
+  /** Whether it reads `rope_factors_short.weight` and `rope_factors_long.weight`, which longrope becomes. */
+  readonly hasLongRope?: boolean;
+  /** Of so many layers the last does not slide, where the file does not say which do. Default: all slide. */
+  readonly slidingPattern?: number;
   /** Metadata that `read()` reads, such as "residual_scale". Other metadata that could change the arithmetic is refused. */
   readonly reads?: readonly string[];
   /** Adds the architecture's own to what all have. @param fields keys with the architecture's name before them. */
@@ -83,6 +105,10 @@ export interface GgufTraits<C extends ModelConfig> {
 export interface Architecture<C extends ModelConfig = ModelConfig> {
   /** As `model_type` of config.json has it. */
   readonly name: string;
+  /** Layers that slide turn by a RoPE of their own, without scaling: its theta, where the files do not say it. */
+  readonly localTheta?: number;
+  /** RoPE may turn the first elements of a head alone. */
+  readonly hasPartialRope?: boolean;
   readonly huggingFace: HuggingFaceTraits<C>;
   readonly gguf: GgufTraits<C>;
   /** Every weight, one after the other: a config from outside may claim any number of layers. */

@@ -21,8 +21,12 @@ export interface ModelConfig {
   readonly rope: RopeConfig;
   /** The longest prompt plus answer, in tokens. */
   readonly contextLength: number;
-  /** In tokens; prompts longer than it are refused. Undefined: every layer sees everything. */
+  /** How many places back the rows of sliding layers see, their own among them. Undefined: every layer sees everything. */
   readonly slidingWindow: number | undefined;
+  /** Which layers slide. Absent: all, where there is a window. */
+  readonly slidingLayers?: readonly boolean[];
+  /** RoPE of layers that slide. Absent: as all others have it. */
+  readonly localRope?: RopeConfig;
   /** The embedding matrix is the head too. */
   readonly tiedHead: boolean;
   /** What the model's own files say of its block-attention training; undefined where they say nothing. */
@@ -47,16 +51,18 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
       `Cannot read ${where}: the head size is ${headSize}, RoPE wants an even number of ${maxHeadSize} or less`,
     );
   }
-  const angles = describeAngles(config, where);
-  if (!angles.every((angle) => Number.isFinite(angle) && angle > 0)) {
-    throw new Error(`Cannot read ${where}: its RoPE settings give angles that are no finite numbers above 0`);
+  for (const rope of [config.rope, config.localRope]) {
+    const angles = rope ? describeAngles(rope, where) : new Float64Array();
+    if (!angles.every((angle) => Number.isFinite(angle) && angle > 0)) {
+      throw new Error(`Cannot read ${where}: its RoPE settings give angles that are no finite numbers above 0`);
+    }
   }
 }
 
 /** Models have heads of 64 to 256. */
 const maxHeadSize = 8192;
 
-function describeAngles({ rope }: ModelConfig, where: string): Float64Array {
+function describeAngles(rope: RopeConfig, where: string): Float64Array {
   try {
     return inverseFrequencies(rope);
   } catch (error) {

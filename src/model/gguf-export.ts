@@ -5,10 +5,12 @@ import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import type { Ggml } from "../ggml/library.js";
 import { convertRows } from "../ggml/quantize.js";
+import type { Architecture } from "./architecture.js";
 import { architectures } from "./architectures/registry.js";
+import { localThetaKey, longFactorsName, ropeFactorsName, shortFactorsName } from "./gguf-model.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
-import { frequencyFactors } from "./rope.js";
+import { frequencyFactors, rotatedSize } from "./rope.js";
 import { convertedType } from "./weights.js";
 
 /** Elements read, converted and written at a time. */
@@ -23,6 +25,7 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
   const { architecture, config } = source;
   const { gguf } = architecture;
   const arch = gguf.name;
+  const { scaling } = config.rope;
   const u32 = (value: number): GgufEntry => ({ kind: "u32", value });
   const f32 = (value: number): GgufEntry => ({ kind: "f32", value });
   const text = (value: string): GgufEntry => ({ kind: "text", value });
@@ -31,7 +34,7 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     ["general.name", text(basename(source.path))],
     ["general.file_type", u32(fileType(source, conversion))],
     ["general.quantization_version", u32(2)],
-    [`${arch}.context_length`, u32(config.contextLength)],
+    [`${arch}.context_length`, u32(scaling.kind === "longrope" ? scaling.longContextLength : config.contextLength)],
     [`${arch}.embedding_length`, u32(config.hiddenSize)],
     [`${arch}.block_count`, u32(config.numLayers)],
     [`${arch}.feed_forward_length`, u32(config.intermediateSize)],
@@ -40,12 +43,20 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     [`${arch}.attention.key_length`, u32(config.headSize)],
     [`${arch}.attention.value_length`, u32(config.headSize)],
     [`${arch}.attention.layer_norm_rms_epsilon`, f32(config.rmsNormEps)],
-    [`${arch}.rope.dimension_count`, u32(config.headSize)],
+    [`${arch}.rope.dimension_count`, u32(rotatedSize(config.rope))],
     [`${arch}.rope.freq_base`, f32(config.rope.theta)],
     [`${arch}.vocab_size`, u32(config.vocabSize)],
   ]);
-  if (config.slidingWindow !== undefined) entries.set(`${arch}.attention.sliding_window`, u32(config.slidingWindow));
-  const { scaling } = config.rope;
+  if (config.slidingWindow !== undefined) {
+    entries.set(`${arch}.attention.sliding_window`, u32(config.slidingWindow));
+    if (config.slidingLayers !== undefined || gguf.slidingPattern !== undefined) {
+      const layers = Array.from({ length: config.numLayers }, (_, layer) =>
+        Number(config.slidingLayers?.[layer] ?? true),
+      );
+      entries.set(`${arch}.attention.sliding_window_pattern`, { kind: "i32s", value: layers });
+    }
+  }
+  if (config.localRope !== undefined) entries.set(`${arch}.${localThetaKey}`, f32(config.localRope.theta));
   const scale = (name: string, entry: GgufEntry) => entries.set(`${arch}.rope.scaling.${name}`, entry);
   switch (scaling.kind) {
     case "none":
@@ -53,12 +64,13 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     case "llama3":
     case "factors":
       // They become a tensor.
-      if (!gguf.hasFactors) {
-        const others = architectures.filter((other) => other.gguf.hasFactors).map(({ name }) => name);
-        throw new Error(
-          `Cannot convert ${quote(source.path)}: GGUF has no ${scaling.kind} RoPE scaling for ${arch}, only for ${others.join(", ")}`,
-        );
-      }
+      if (!gguf.hasFactors) throw unsaid(source, scaling.kind, ({ gguf }) => gguf.hasFactors);
+      break;
+    case "longrope":
+      if (!gguf.hasLongRope) throw unsaid(source, scaling.kind, ({ gguf }) => gguf.hasLongRope === true);
+      scale("type", text("longrope"));
+      scale("attn_factor", f32(scaling.attentionFactor));
+      scale("original_context_length", u32(scaling.originalContextLength));
       break;
     case "linear":
       scale("type", text("linear"));
@@ -120,20 +132,37 @@ export function ggufTensors(
       pieces: () => piecesOf(ggml, entry, type, headSize, signal),
     };
   });
-  const { kind } = config.rope.scaling;
-  if (kind !== "llama3" && kind !== "factors") return written;
-  const factors = Float32Array.from(frequencyFactors(config.rope));
-  const bytes = new Uint8Array(factors.buffer);
-  const freqs: GgufTensorToWrite = {
-    name: "rope_freqs.weight",
+  const { scaling } = config.rope;
+  const factors =
+    scaling.kind === "longrope"
+      ? [
+          vector(longFactorsName, Float32Array.from(scaling.longFactors)),
+          vector(shortFactorsName, Float32Array.from(scaling.factors)),
+        ]
+      : scaling.kind === "llama3" || scaling.kind === "factors"
+        ? [vector(ropeFactorsName, Float32Array.from(frequencyFactors(config.rope)))]
+        : [];
+  return [...factors, ...written];
+}
+
+function vector(name: string, numbers: Float32Array<ArrayBuffer>): GgufTensorToWrite {
+  const bytes = new Uint8Array(numbers.buffer);
+  return {
+    name,
     type: "F32",
-    shape: [factors.length],
+    shape: [numbers.length],
     byteLength: bytes.byteLength,
     async *pieces() {
       yield bytes;
     },
   };
-  return [freqs, ...written];
+}
+
+function unsaid({ path, architecture }: ModelSource, scaling: string, says: (one: Architecture) => boolean): Error {
+  const others = architectures.filter(says).map(({ name }) => name);
+  return new Error(
+    `Cannot convert ${quote(path)}: GGUF has no ${scaling} RoPE scaling for ${architecture.gguf.name}, only for ${others.join(", ")}`,
+  );
 }
 
 /** llama.cpp's number for what most of the file is. @see include/llama.h, enum llama_ftype */
@@ -170,12 +199,13 @@ async function* piecesOf(
     // A bias is one row: its elements change places as the rows of its matrix do.
     const unit = numRows > 1 ? sourceRow : rowBytes(entry.type, 1);
     const bytes = headSize === undefined ? read : pairsSideBySide(read, unit, headSize);
-    if (entry.type === type) {
+    if (entry.type === type && entry.added === undefined) {
       yield bytes;
       continue;
     }
     const out = new Uint8Array(count * rowBytes(type, rowLength));
-    await convertRows(ggml, entry.type, type, bytes, rowLength, new Float32Array(count * rowLength), out);
+    const values = new Float32Array(count * rowLength);
+    await convertRows(ggml, entry.type, type, bytes, rowLength, values, out, entry.added);
     yield out;
   }
 }

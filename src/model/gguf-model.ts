@@ -4,20 +4,22 @@ import { type GgufFile, type GgufMetadata, readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
 import type { FileTensor } from "../files/tensor-source.js";
-import type { Architecture } from "./architecture.js";
+import type { Architecture, SlidingWindow } from "./architecture.js";
+import { unsupported } from "./architectures/refused.js";
 import { architectures } from "./architectures/registry.js";
 import { readGgufBlockAttention } from "./block-attention-config.js";
 import { checkModelConfig, type ModelConfig } from "./config.js";
-import { yarnMagnitude } from "./hugging-face-rope.js";
+import { slidingFields } from "./hugging-face-config.js";
+import { reachOf, yarnMagnitude } from "./hugging-face-rope.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./pick-tensors.js";
-import type { RopeScaling } from "./rope.js";
+import type { RopeConfig, RopeScaling } from "./rope.js";
 
 /**
- * Reads a GGUF model as far as its headers, and the few numbers of `rope_freqs.weight`.
+ * Reads a GGUF model as far as its headers, and the few numbers of RoPE's factors.
  *
  * @throws Error of one line for whatever is missing, not sound or not supported.
- * @see llama.cpp, src/llama-model.cpp (load_hparams), src/llama-context.cpp (YaRN), src/models/{llama,qwen2,qwen3}.cpp
+ * @see llama.cpp, src/llama-model.cpp (load_hparams), src/llama-context.cpp (YaRN), src/models/*.cpp
  */
 export async function openGgufModel(path: string): Promise<ModelSource> {
   const file = await readGguf(resolve(path));
@@ -29,11 +31,12 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
     config,
     file.tensors,
     "name",
-    // Old files carry angles that nothing reads; rope_freqs was read above, if at all.
+    // Old files carry angles that nothing reads; RoPE's factors were read above, if at all.
     (name) =>
       name.endsWith(".attn_rot_embd.weight") ||
       name.endsWith(".attn_rot_embd") ||
-      (architecture.gguf.hasFactors && name === ropeFactorsName),
+      (architecture.gguf.hasFactors && name === ropeFactorsName) ||
+      (architecture.gguf.hasLongRope === true && [shortFactorsName, longFactorsName].includes(name)),
     where,
   );
   return {
@@ -48,7 +51,10 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
   };
 }
 
-const ropeFactorsName = "rope_freqs.weight";
+export const localThetaKey = "rope.freq_base_swa";
+export const ropeFactorsName = "rope_freqs.weight";
+export const shortFactorsName = "rope_factors_short.weight";
+export const longFactorsName = "rope_factors_long.weight";
 
 async function readConfig(
   file: GgufFile,
@@ -69,15 +75,30 @@ async function readConfig(
       `Cannot read ${where}: the embedding length ${hiddenSize} is no multiple of the ${numHeads} heads, and ${quote(key("attention.key_length"))} is missing`,
     );
   }
-  for (const name of ["attention.value_length", "rope.dimension_count"]) {
-    const size =
-      readInteger(fields, key(name), 1) ?? (name === "rope.dimension_count" ? headSize : hiddenSize / numHeads);
-    if (size !== headSize) {
-      throw new Error(`Cannot read ${where}: ${quote(key(name))} is ${size}, the head size ${headSize} is wanted`);
-    }
+  const valueSize = readInteger(fields, key("attention.value_length"), 1) ?? hiddenSize / numHeads;
+  const rotatedSize = readInteger(fields, key("rope.dimension_count"), 1) ?? headSize;
+  const wrong =
+    valueSize !== headSize
+      ? (["attention.value_length", valueSize] as const)
+      : rotatedSize > headSize || (rotatedSize < headSize && !architecture.hasPartialRope)
+        ? (["rope.dimension_count", rotatedSize] as const)
+        : undefined;
+  if (wrong !== undefined) {
+    throw new Error(
+      `Cannot read ${where}: ${quote(key(wrong[0]))} is ${wrong[1]}, the head size ${headSize} is wanted`,
+    );
   }
-  const scaling = await readScaling(file, fields, architecture, headSize);
+  const numLayers = need("block_count");
   const contextLength = need("context_length");
+  const scaling = await readScaling(file, fields, architecture, rotatedSize, contextLength);
+  const { localTheta } = architecture;
+  const rope: RopeConfig = {
+    headSize,
+    ...(rotatedSize !== headSize && { rotatedSize }),
+    theta: readPositive(fields, key("rope.freq_base")) ?? 10_000,
+    scaling,
+    pairs: gguf.pairs,
+  };
   const shapeOf = (name: string) => {
     const tensor = tensors.get(name);
     return tensor?.kind === "readable" ? tensor.entry.shape : tensor?.shape;
@@ -85,7 +106,7 @@ async function readConfig(
   const config: ModelConfig = {
     architecture: architecture.name,
     vocabSize: required(fields, "token_embd.weight", shapeOf("token_embd.weight")?.[0]),
-    numLayers: need("block_count"),
+    numLayers,
     hiddenSize,
     intermediateSize: need("feed_forward_length"),
     numHeads,
@@ -96,18 +117,17 @@ async function readConfig(
       key("attention.layer_norm_rms_epsilon"),
       readPositive(fields, key("attention.layer_norm_rms_epsilon")),
     ),
-    rope: {
-      headSize,
-      theta: readPositive(fields, key("rope.freq_base")) ?? 10_000,
-      scaling,
-      pairs: gguf.pairs,
-    },
+    rope,
+    ...(localTheta !== undefined && {
+      localRope: {
+        ...rope,
+        theta: readPositive(fields, key(localThetaKey)) ?? localTheta,
+        scaling: { kind: "none" },
+      },
+    }),
     // As for config.json, a stated original context is stretched by its factor.
-    contextLength:
-      scaling.kind === "yarn" && !isAbsent(fields, key("rope.scaling.original_context_length"))
-        ? Math.max(contextLength, Math.floor(scaling.factor * scaling.originalContextLength))
-        : contextLength,
-    slidingWindow: readInteger(fields, key("attention.sliding_window"), 0) || undefined,
+    contextLength: reachOf(scaling, contextLength, !isAbsent(fields, key("rope.scaling.original_context_length"))),
+    ...slidingFields(readWindow(fields, key, numLayers, gguf.slidingPattern)),
     tiedHead: !tensors.has("output.weight"),
     blockAttention: readGgufBlockAttention(metadata, where),
   };
@@ -122,8 +142,11 @@ function readArchitecture(fields: Fields): Architecture {
   const name = required(fields, "general.architecture", readText(fields, "general.architecture"));
   const architecture = architectures.find(({ gguf }) => gguf.name === name);
   if (architecture === undefined) {
-    throw new Error(
-      `Cannot read ${fields.where}: its architecture is ${quote(name, 60)}, supported are ${architectures.map((known) => known.name).join(", ")}`,
+    throw unsupported(
+      fields.where,
+      "its architecture",
+      name,
+      architectures.map(({ gguf }) => gguf.name),
     );
   }
   return architecture;
@@ -143,6 +166,7 @@ const knownKeys: ReadonlySet<string> = new Set([
   "attention.value_length",
   "attention.layer_norm_rms_epsilon",
   "attention.sliding_window",
+  "attention.sliding_window_pattern",
   "rope.dimension_count",
   "rope.freq_base",
   "rope.scale_linear",
@@ -159,11 +183,13 @@ const knownKeys: ReadonlySet<string> = new Set([
 ]);
 
 /** Every key of the architecture's own is arithmetic, so one that nothing reads is refused unless it says no: 0, false or "". */
-function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, { gguf }: Architecture): void {
+function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, { gguf, localTheta }: Architecture): void {
   const start = `${gguf.name}.`;
   for (const [key, value] of metadata) {
     const name = key.slice(start.length);
-    const isUnread = key.startsWith(start) && !knownKeys.has(name) && !gguf.reads?.includes(name);
+    const isRead =
+      knownKeys.has(name) || gguf.reads?.includes(name) || (name === localThetaKey && localTheta !== undefined);
+    const isUnread = key.startsWith(start) && !isRead;
     const isNeutral = !value || (key === `${start}attention.causal` && value === true);
     if (isUnread && !isNeutral) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} may change the arithmetic and is not supported`);
@@ -178,7 +204,36 @@ function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, { gguf }: Arch
 }
 
 /**
- * Reads `rope.scaling.*` and `rope_freqs.weight`.
+ * Which layers slide: `sliding_window_pattern` is a list of them, or a number of layers of which the last does not.
+ *
+ * llama.cpp passes over the window of llama, qwen2 and phi3; here what the file says holds, as in Transformers.
+ *
+ * @see llama_model_base::load_swa_pattern()
+ */
+function readWindow(
+  fields: Fields,
+  key: (name: string) => string,
+  numLayers: number,
+  defaultPattern = 0,
+): SlidingWindow | undefined {
+  const size = readInteger(fields, key("attention.sliding_window"), 0);
+  if (!size) return undefined;
+  const name = key("attention.sliding_window_pattern");
+  const value = fields.get(name);
+  if (typeof value !== "object") {
+    const pattern = readInteger(fields, name, 0) ?? defaultPattern;
+    return {
+      size,
+      layers: Array.from({ length: numLayers }, (_, layer) => pattern === 0 || (layer + 1) % pattern !== 0),
+    };
+  }
+  const layers = Array.from(value as ArrayLike<unknown>, Boolean);
+  if (layers.length !== numLayers) throw wrongValue(fields, name, `a list of ${numLayers}, one for each layer,`);
+  return { size, layers };
+}
+
+/**
+ * Reads `rope.scaling.*`, `rope_freqs.weight` and longrope's two lists of factors.
  *
  * llama.cpp multiplies cos and sin by 1 + 0.1 ln(factor) in ggml's kernel and takes that out again in its own attention
  * factor, so that all told it is YaRN's magnitude times `attn_factor`. The `yarn_*` keys are what its converter copies from
@@ -188,7 +243,8 @@ async function readScaling(
   file: GgufFile,
   fields: Fields,
   { gguf }: Architecture,
-  headSize: number,
+  rotatedSize: number,
+  contextLength: number,
 ): Promise<RopeScaling> {
   const key = (name: string) => `${gguf.name}.rope.scaling.${name}`;
   const type = readText(fields, key("type")) ?? "linear";
@@ -196,7 +252,24 @@ async function readScaling(
   // llama.cpp reads 0 as not scaled.
   const factor = stated === undefined || fields.get(stated) === 0 ? 1 : (readPositive(fields, stated) ?? 1);
   const attnFactor = readPositive(fields, key("attn_factor")) ?? 1;
-  const factors = gguf.hasFactors ? await readFactors(file, headSize) : undefined;
+  const factors = gguf.hasFactors ? await readFactors(file, ropeFactorsName, rotatedSize) : undefined;
+  // The factors alone say it: llama.cpp's converter writes no type.
+  if (gguf.hasLongRope && (file.tensors.has(shortFactorsName) || type === "longrope")) {
+    const [short, long] = await Promise.all(
+      [shortFactorsName, longFactorsName].map(async (name) =>
+        required(fields, name, await readFactors(file, name, rotatedSize)),
+      ),
+    );
+    const originalContextLength = readInteger(fields, key("original_context_length"), 1);
+    return {
+      kind: "longrope",
+      factors: short as readonly number[],
+      longFactors: long as readonly number[],
+      attentionFactor: attnFactor,
+      originalContextLength: required(fields, key("original_context_length"), originalContextLength),
+      longContextLength: contextLength,
+    };
+  }
   switch (type) {
     case "none":
     case "linear": {
@@ -216,12 +289,12 @@ async function readScaling(
         );
       }
       return readYarn(fields, key, gguf.name, factor, attnFactor);
-    case "longrope":
-      throw new Error(
-        `Cannot read ${fields.where}: the RoPE type "longrope" is refused, its angles depend on the prompt's whole length, so stored keys cannot be moved`,
-      );
     default:
-      throw wrongValue(fields, key("type"), "none, linear or yarn");
+      throw wrongValue(
+        fields,
+        key("type"),
+        gguf.hasLongRope ? "none, linear, yarn or longrope" : "none, linear or yarn",
+      );
   }
 }
 
@@ -252,24 +325,24 @@ function readYarn(
   };
 }
 
-/** The numbers of `rope_freqs.weight`, which llama3 scaling becomes in GGUF; undefined where there is none. */
-async function readFactors(file: GgufFile, headSize: number): Promise<readonly number[] | undefined> {
-  const tensor: FileTensor | undefined = file.tensors.get(ropeFactorsName);
+/** The numbers of such a tensor; undefined where there is none. Llama3 scaling becomes `rope_freqs.weight` in GGUF. */
+async function readFactors(file: GgufFile, name: string, rotatedSize: number): Promise<readonly number[] | undefined> {
+  const tensor: FileTensor | undefined = file.tensors.get(name);
   if (tensor === undefined) return undefined;
   const where = quote(file.path);
   if (tensor.kind === "unreadable" || tensor.entry.type !== "F32") {
-    throw new Error(`Cannot read ${where}: the type of tensor ${quote(ropeFactorsName)} is not F32`);
+    throw new Error(`Cannot read ${where}: the type of tensor ${quote(name)} is not F32`);
   }
   const { shape, offset, byteLength } = tensor.entry;
-  if (shape.length !== 1 || shape[0] !== headSize / 2) {
+  if (shape.length !== 1 || shape[0] !== rotatedSize / 2) {
     throw new Error(
-      `Cannot read ${where}: the shape of tensor ${quote(ropeFactorsName)} is [${shape.join(", ")}], [${headSize / 2}] is wanted`,
+      `Cannot read ${where}: the shape of tensor ${quote(name)} is [${shape.join(", ")}], [${rotatedSize / 2}] is wanted`,
     );
   }
   const bytes = await readRange(file.path, offset, byteLength);
   const factors = Array.from(new Float32Array(bytes.buffer));
   if (!factors.every((factor) => Number.isFinite(factor) && factor > 0)) {
-    throw new Error(`Cannot read ${where}: ${quote(ropeFactorsName)} holds a factor that is no finite number above 0`);
+    throw new Error(`Cannot read ${where}: ${quote(name)} holds a factor that is no finite number above 0`);
   }
   return factors;
 }

@@ -77,11 +77,15 @@ test("parseHuggingFaceConfig(): sliding windows where they apply", () => {
   const windowOf = (value: unknown) => parse(value).slidingWindow;
   expect(windowOf({ ...mistral, sliding_window: null })).toBeUndefined();
   expect(windowOf({ ...mistral, sliding_window: 512 })).toBe(512);
-  expect(windowOf({ ...llama, sliding_window: 512 })).toBe(512);
+  expect(windowOf({ ...llama, sliding_window: 512 })).toBeUndefined(); // Transformers has none there
   const used = { ...qwen2, use_sliding_window: true, sliding_window: 256 };
   expect(windowOf({ ...qwen2, sliding_window: 256 })).toBeUndefined();
   expect(windowOf(used)).toBeUndefined(); // layers from 28 on slide, there are three
-  expect(windowOf({ ...used, max_window_layers: 2 })).toBe(256);
+  expect(parse({ ...used, max_window_layers: 2 })).toMatchObject({
+    slidingWindow: 256,
+    slidingLayers: [false, false, true],
+  });
+  expect(parse({ ...used, max_window_layers: 0 }).slidingLayers).toBeUndefined();
   const types = ["full_attention", "sliding_attention", "full_attention"];
   expect(windowOf({ ...used, layer_types: types })).toBe(256);
   expect(windowOf({ ...used, max_window_layers: 0, layer_types: types.fill("full_attention") })).toBeUndefined();
@@ -89,6 +93,76 @@ test("parseHuggingFaceConfig(): sliding windows where they apply", () => {
     /give no window/,
   );
   expect(() => windowOf({ ...used, layer_types: ["full_attention"] })).toThrow(/a list of 3 times/);
+});
+
+const phi3 = {
+  ...sizes,
+  model_type: "phi3",
+  partial_rotary_factor: 0.75,
+  hidden_size: 128,
+  max_position_embeddings: 131_072,
+  original_max_position_embeddings: 4096,
+  sliding_window: 262_144,
+};
+const longRope = { type: "longrope", short_factor: Array(12).fill(1), long_factor: Array(12).fill(3) };
+const gemma3 = {
+  ...sizes,
+  model_type: "gemma3_text",
+  head_dim: 32,
+  sliding_window: 512,
+  max_position_embeddings: 32_768,
+};
+
+test("parseHuggingFaceConfig(): longrope ends with its original context", () => {
+  expect(parse({ ...phi3, rope_scaling: longRope })).toMatchObject({
+    contextLength: 4096,
+    slidingWindow: 262_144,
+    rope: {
+      headSize: 32,
+      rotatedSize: 24,
+      scaling: {
+        kind: "longrope",
+        factors: longRope.short_factor,
+        longFactors: longRope.long_factor,
+        attentionFactor: Math.sqrt(1 + Math.log(32) / Math.log(4096)),
+        originalContextLength: 4096,
+        longContextLength: 131_072,
+      },
+    },
+  });
+  const { type, ...rest } = longRope;
+  const modern = {
+    ...phi3,
+    partial_rotary_factor: undefined,
+    rope_parameters: { rope_type: type, rope_theta: 10_000, partial_rotary_factor: 0.75, ...rest },
+  };
+  expect(parse(modern)).toEqual(parse({ ...phi3, rope_scaling: longRope }));
+  expect(parse({ ...phi3, rope_scaling: null }).contextLength).toBe(131_072);
+});
+
+test("parseHuggingFaceConfig(): gemma3's layers, as Transformers 4 and 5 write them", () => {
+  const six = { ...gemma3, num_hidden_layers: 7 };
+  const old = parse({ ...six, sliding_window_pattern: 3, rope_scaling: { rope_type: "linear", factor: 8 } });
+  expect(old).toMatchObject({
+    slidingWindow: 512,
+    slidingLayers: [true, true, false, true, true, false, true],
+    queryScalar: 256,
+    tiedHead: true,
+    rope: { theta: 1_000_000, scaling: { kind: "linear", factor: 8 } },
+    localRope: { theta: 10_000, scaling: { kind: "none" } },
+  });
+  const [slides, sees] = ["sliding_attention", "full_attention"];
+  const modern = {
+    ...six,
+    layer_types: [slides, slides, sees, slides, slides, sees, slides],
+    rope_parameters: {
+      full_attention: { rope_type: "linear", factor: 8, rope_theta: 1_000_000 },
+      sliding_attention: { rope_type: "default", rope_theta: 10_000 },
+    },
+  };
+  expect(parse(modern)).toEqual(old);
+  expect(parse({ ...six, rope_local_base_freq: 500 }).localRope?.theta).toBe(500);
+  expect(parse(six).slidingLayers).toEqual([true, true, true, true, true, false, true]);
 });
 
 test.each([
@@ -106,7 +180,7 @@ test.each([
 test.each([
   [[], /it is no object/],
   [sizes, /"model_type" is missing/],
-  [{ ...llama, model_type: "gpt2" }, /"model_type" is "gpt2", supported are llama, mistral, qwen2, qwen3/],
+  [{ ...llama, model_type: "gpt2" }, /"model_type" is "gpt2", supported are llama, mistral, qwen2, qwen3, phi3/],
   [{ ...llama, model_type: "constructor" }, /"model_type" is "constructor"/],
   [{ ...llama, architectures: ["LlamaForSequenceClassification"] }, /only "LlamaForCausalLM" is supported/],
   [{ ...llama, hidden_size: undefined }, /"hidden_size" is missing/],
@@ -123,7 +197,18 @@ test.each([
   [{ ...llama, hidden_act: "gelu" }, /"hidden_act" is "gelu", "silu" is wanted/],
   [{ ...llama, rope_theta: -1 }, /"rope_theta" is -1/],
   [{ ...llama, rope_scaling: { type: "dynamic", factor: 2 } }, /"dynamic" is refused, its angles depend on/],
-  [{ ...llama, rope_scaling: { rope_type: "longrope" } }, /"longrope" is refused, its angles depend on/],
+  [{ ...llama, rope_scaling: { rope_type: "longrope" } }, /"short_factor" is undefined, a list of numbers above 0/],
+  [{ ...phi3, rope_scaling: { ...longRope, short_factor: [1, 2] } }, /2 frequency factors are given, 24 turned/],
+  [{ ...phi3, rope_scaling: { ...longRope, long_factor: [1, 0] } }, /"long_factor" is a list, a list of numbers/],
+  [{ ...phi3, partial_rotary_factor: 1.5 }, /"partial_rotary_factor" is 1.5, only whole heads/],
+  [{ ...gemma3, hidden_activation: "gelu" }, /"hidden_activation" is "gelu", "gelu_pytorch_tanh" is wanted/],
+  [{ ...gemma3, final_logit_softcapping: 30 }, /"final_logit_softcapping" changes the arithmetic/],
+  [{ ...gemma3, use_bidirectional_attention: true }, /"use_bidirectional_attention" changes the arithmetic/],
+  [{ ...gemma3, rope_parameters: { full_attention: 3 } }, /"full_attention" is 3, an object is wanted/],
+  [{ ...gemma3, model_type: "gemma3" }, /"gemma3", which is refused: it takes pictures or sound/],
+  [{ ...llama, model_type: "qwen3_next" }, /"qwen3_next", which is refused: its recurrent or linear-attention layers/],
+  [{ ...llama, model_type: "deepseek_v3" }, /which is refused: its multi-head latent attention/],
+  [{ ...llama, model_type: "bert" }, /which is refused: it is an encoder/],
   [{ ...llama, rope_scaling: { rope_type: "mrope" } }, /"mrope" is refused, only default/],
   [{ ...llama, rope_scaling: { rope_type: "linear" } }, /"factor" is missing/],
   [{ ...llama, rope_scaling: { rope_type: "linear", factor: 0 } }, /"factor" is 0/],
@@ -134,7 +219,7 @@ test.each([
   [{ ...llama, rope_scaling: "linear" }, /"rope_scaling" is "linear", an object is wanted/],
   [{ ...llama, rope_parameters: { full_attention: {}, rope_type: "default" } }, /"full_attention" is not read/],
   [{ ...llama, rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } }, /only whole heads are rotated/],
-  [{ ...llama, partial_rotary_factor: 0.5 }, /"partial_rotary_factor" changes the arithmetic/],
+  [{ ...llama, partial_rotary_factor: 0.5 }, /"partial_rotary_factor" is 0.5, only whole heads/],
   [{ ...llama, quantization_config: { quant_method: "fp8" } }, /"quantization_config" changes the arithmetic/],
   [{ ...llama, num_local_experts: 8 }, /"num_local_experts" changes the arithmetic/],
   [{ ...llama, residual_multiplier: 0.22 }, /"residual_multiplier" changes the arithmetic/],

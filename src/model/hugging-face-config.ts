@@ -11,7 +11,8 @@ import {
   wrongValue,
 } from "../files/fields.js";
 import { quote } from "../files/quote.js";
-import type { Architecture } from "./architecture.js";
+import type { Architecture, SlidingWindow } from "./architecture.js";
+import { unsupported } from "./architectures/refused.js";
 import { architectures } from "./architectures/registry.js";
 import { parseBlockAttentionConfig } from "./block-attention-config.js";
 import { checkModelConfig, type ModelConfig } from "./config.js";
@@ -56,13 +57,20 @@ export function parseHuggingFaceConfig(
     numKvHeads: readNumKvHeads(fields, numHeads, traits.numKvHeads),
     headSize,
     rmsNormEps: readPositive(fields, "rms_norm_eps") ?? traits.rmsNormEps ?? 1e-6,
-    ...parseHuggingFaceRope(json, where, headSize, maxPositions),
-    slidingWindow: traits.slidingWindow(fields, numLayers, readLayerTypes(fields, numLayers)),
+    ...parseHuggingFaceRope(json, where, { headSize, maxPositions, architecture }),
+    ...slidingFields(traits.slidingWindow(fields, numLayers, readLayerTypes(fields, numLayers))),
     tiedHead: readBoolean(fields, "tie_word_embeddings") ?? traits.tiedHead ?? false,
     blockAttention: parseBlockAttentionConfig(json.block_attention, where),
   };
   checkModelConfig(config, where);
   return { architecture, config: traits.read(config, fields) };
+}
+
+/** A window as the config has it: said as shortly as it can be, for it decides block ids. */
+export function slidingFields(window: SlidingWindow | undefined): Pick<ModelConfig, "slidingWindow" | "slidingLayers"> {
+  const { size, layers } = window ?? {};
+  if (size === undefined || layers?.every((slides) => !slides)) return { slidingWindow: undefined };
+  return { slidingWindow: size, ...(layers?.includes(false) && { slidingLayers: layers }) };
 }
 
 /**
@@ -84,8 +92,11 @@ function readArchitecture(fields: Fields): Architecture {
   const modelType = required(fields, "model_type", readText(fields, "model_type"));
   const architecture = architectures.find(({ name }) => name === modelType);
   if (architecture === undefined) {
-    throw new Error(
-      `Cannot read ${fields.where}: "model_type" is ${quote(modelType, 60)}, supported are ${architectures.map(({ name }) => name).join(", ")}`,
+    throw unsupported(
+      fields.where,
+      '"model_type"',
+      modelType,
+      architectures.map(({ name }) => name),
     );
   }
   const { className } = architecture.huggingFace;
@@ -160,6 +171,7 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
   ["normalize_embedding", [false]],
   // other attention, other places
   ["is_causal", [true]],
+  ["use_bidirectional_attention", [false]],
   ["alibi", [false]],
   ["clip_qkv", []],
   ["use_qk_norm", [false]],
@@ -172,7 +184,6 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
   ["attn_temperature_tuning", [false]],
   ["no_rope_layers", []],
   ["no_rope_layer_interval", []],
-  ["partial_rotary_factor", [1]],
   ["rotary_pct", [1]],
   ["rope_interleaved", [false]],
   ["rope_interleave", [false]],
@@ -181,9 +192,11 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
 ]);
 
 function refuseUnreadSettings(fields: Fields, { name, huggingFace }: Architecture): void {
-  const { reads = [], noBiases = [] } = huggingFace;
-  const activation = readText(fields, "hidden_act") ?? "silu";
-  if (activation !== "silu" && !reads.includes("hidden_act")) throw wrongValue(fields, "hidden_act", '"silu"');
+  const { reads = [], noBiases = [], activation = { key: "hidden_act", name: "silu" } } = huggingFace;
+  const named = readText(fields, activation.key) ?? activation.name;
+  if (named !== activation.name && !reads.includes(activation.key)) {
+    throw wrongValue(fields, activation.key, quote(activation.name));
+  }
   for (const [key, harmless] of unreadSettings) {
     const value = fields.get(key) as JsonValue | undefined;
     const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;

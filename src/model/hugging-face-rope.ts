@@ -11,60 +11,66 @@ import {
   wrongValue,
 } from "../files/fields.js";
 import { quote } from "../files/quote.js";
+import type { Architecture } from "./architecture.js";
+import type { ModelConfig } from "./config.js";
 import type { RopeConfig, RopeScaling } from "./rope.js";
 
 /** RoPE as config.json describes it, and how long a context it reaches. */
-export interface HuggingFaceRope {
-  readonly rope: RopeConfig;
+export interface HuggingFaceRope extends Pick<ModelConfig, "rope" | "localRope"> {
   /** In tokens. */
   readonly contextLength: number;
 }
 
+/** What the RoPE parameters are read beside. */
+interface RopeReading {
+  readonly headSize: number;
+  /** `max_position_embeddings`, the default filled in. */
+  readonly maxPositions: number;
+  readonly architecture: Pick<Architecture, "localTheta" | "hasPartialRope" | "huggingFace">;
+}
+
 /**
  * Reads RoPE from config.json: `rope_parameters` (Transformers 5), or `rope_theta` and `rope_scaling` (Transformers 4, whose
- * older files name the kind `type`).
+ * older files name the kind `type`). Where sliding layers turn otherwise, `rope_parameters` has an object for each kind of
+ * layer, and Transformers 4 wrote `rope_local_base_freq`.
  *
- * The context is `max_position_embeddings` as given, but for YaRN over a stated original context at least factor times
- * that: the recipe of Qwen 2.5 adds YaRN to a config whose `max_position_embeddings` still is the original.
+ * The context is `max_position_embeddings` as given, but for longrope the original context, and for YaRN over a stated original
+ * context at least factor times that: the recipe of Qwen 2.5 adds YaRN to a config whose `max_position_embeddings` still is the
+ * original.
  *
- * @param maxPositions `max_position_embeddings`, the default filled in.
  * @throws Error for a kind whose angles are not linear in the position, and for settings that no code reads.
  * @see Transformers 5.23, modeling_rope_utils.py, RotaryEmbeddingConfigMixin
  */
-export function parseHuggingFaceRope(
-  config: JsonObject,
-  where: string,
-  headSize: number,
-  maxPositions: number,
-): HuggingFaceRope {
+export function parseHuggingFaceRope(config: JsonObject, where: string, reading: RopeReading): HuggingFaceRope {
+  const { architecture } = reading;
   const top = objectFields(where, config);
-  const found = ["rope_scaling", "rope_parameters"]
-    .map((key) => ({ key, value: top.get(key) as JsonValue | undefined }))
-    .filter(
-      ({ value }) => value !== undefined && value !== null && !(isJsonObject(value) && Object.keys(value).length === 0),
-    );
-  const read = found.map(({ key, value }) => {
-    if (!isJsonObject(value)) throw wrongValue(top, key, "an object");
-    return parseParameters(
-      objectFields(`${quote(key)} of ${where}`, value),
-      Object.keys(value),
-      top,
-      headSize,
-      maxPositions,
-    );
+  const object = (fields: Fields, key: string): JsonObject | undefined => {
+    const value = (fields.get(key) ?? undefined) as JsonValue | undefined;
+    if (value !== undefined && !isJsonObject(value)) throw wrongValue(fields, key, "an object");
+    return value === undefined || Object.keys(value).length === 0 ? undefined : value;
+  };
+  const { localTheta } = architecture;
+  const read = ["rope_scaling", "rope_parameters"].flatMap((key): HuggingFaceRope[] => {
+    const found = object(top, key);
+    if (found === undefined) return [];
+    const parse = (value: JsonObject) =>
+      parseParameters(objectFields(`${quote(key)} of ${where}`, value), Object.keys(value), top, reading);
+    const isByLayer = localTheta !== undefined && ["full_attention", "sliding_attention"].some((kind) => kind in found);
+    if (!isByLayer) return [parse(found)];
+    const byLayer = objectFields(`${quote(key)} of ${where}`, found);
+    const local = parse({ rope_theta: localTheta, ...object(byLayer, "sliding_attention") });
+    return [{ ...parse(object(byLayer, "full_attention") ?? {}), localRope: local.rope }];
   });
-  const [first, second] = read;
-  if (first === undefined) {
-    const theta = readPositive(top, "rope_theta") ?? defaultTheta;
-    return { rope: { headSize, theta, scaling: { kind: "none" }, pairs: "half" }, contextLength: maxPositions };
-  }
+  const [first = parseParameters(objectFields(where, {}), [], top, reading), second] = read;
   if (second !== undefined && JSON.stringify(first) !== JSON.stringify(second)) {
     throw new Error(`Cannot read ${where}: "rope_scaling" and "rope_parameters" say different things`);
   }
-  return first;
+  if (localTheta === undefined || first.localRope !== undefined) return first;
+  const theta = readPositive(top, "rope_local_base_freq") ?? localTheta;
+  return { ...first, localRope: { ...first.rope, theta, scaling: { kind: "none" } } };
 }
 
-/** Transformers' default of all four architectures. */
+/** Transformers' default of most architectures. */
 const defaultTheta = 10_000;
 
 const yarnKeys = [
@@ -78,12 +84,16 @@ const yarnKeys = [
   "truncate",
 ];
 
+const longRopeKeys = ["short_factor", "long_factor", "factor", "attention_factor", "original_max_position_embeddings"];
+
 /** What each kind reads, beside what all have. */
 const keysOfKind: ReadonlyMap<string, readonly string[]> = new Map([
   ["default", []],
   ["linear", ["factor"]],
   ["llama3", ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]],
   ["yarn", yarnKeys],
+  ["longrope", longRopeKeys],
+  ["su", longRopeKeys],
 ]);
 /** `finetuned` is only information. */
 const commonKeys = ["rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned"];
@@ -92,36 +102,49 @@ function parseParameters(
   fields: Fields,
   keys: readonly string[],
   top: Fields,
-  headSize: number,
-  maxPositions: number,
+  { headSize, maxPositions, architecture }: RopeReading,
 ): HuggingFaceRope {
   const kind = readText(fields, "rope_type") ?? readText(fields, "type") ?? "default";
   const known = keysOfKind.get(kind);
   if (known === undefined) {
-    const reason = totalLengthKinds.has(kind)
-      ? "its angles depend on the prompt's whole length, so stored keys cannot be moved"
-      : "only default, linear, llama3 and yarn are read";
+    const reason =
+      kind === "dynamic"
+        ? "its angles depend on the prompt's whole length, so stored keys cannot be moved"
+        : `only ${[...keysOfKind.keys()].join(", ")} are read`;
     throw new Error(`Cannot read ${fields.where}: the RoPE type ${quote(kind, 60)} is refused, ${reason}`);
   }
   const unread = keys.find((key) => !isAbsent(fields, key) && !commonKeys.includes(key) && !known.includes(key));
   if (unread !== undefined) {
     throw new Error(`Cannot read ${fields.where}: ${quote(unread)} is not read for the RoPE type ${quote(kind)}`);
   }
-  const partial = readPositive(fields, "partial_rotary_factor") ?? 1;
-  if (partial !== 1) {
+  const partial = readPositive(fields, "partial_rotary_factor") ?? readPositive(top, "partial_rotary_factor") ?? 1;
+  const rotatedSize = Math.floor(headSize * partial);
+  if (rotatedSize !== headSize && (architecture.hasPartialRope !== true || partial > 1)) {
     throw new Error(`Cannot read ${fields.where}: "partial_rotary_factor" is ${partial}, only whole heads are rotated`);
   }
-  const theta = readPositive(fields, "rope_theta") ?? readPositive(top, "rope_theta") ?? defaultTheta;
+  const theta =
+    readPositive(fields, "rope_theta") ??
+    readPositive(top, "rope_theta") ??
+    architecture.huggingFace.theta ??
+    defaultTheta;
   const scaling = parseScaling(kind, fields, top, maxPositions);
   const statesOriginal = [fields, top].some((from) => !isAbsent(from, "original_max_position_embeddings"));
-  const contextLength =
-    scaling.kind === "yarn" && statesOriginal
-      ? Math.max(maxPositions, Math.floor(scaling.factor * scaling.originalContextLength))
-      : maxPositions;
-  return { rope: { headSize, theta, scaling, pairs: "half" }, contextLength };
+  const rope: RopeConfig = {
+    headSize,
+    ...(rotatedSize !== headSize && { rotatedSize }),
+    theta,
+    scaling,
+    pairs: "half",
+  };
+  return { rope, contextLength: reachOf(scaling, maxPositions, statesOriginal) };
 }
 
-const totalLengthKinds: ReadonlySet<string> = new Set(["dynamic", "longrope", "su"]);
+/** The longest context, of a model whose files say `contextLength` and may state the original one. */
+export function reachOf(scaling: RopeScaling, contextLength: number, statesOriginal: boolean): number {
+  if (scaling.kind === "longrope") return Math.min(contextLength, scaling.originalContextLength);
+  if (scaling.kind !== "yarn" || !statesOriginal) return contextLength;
+  return Math.max(contextLength, Math.floor(scaling.factor * scaling.originalContextLength));
+}
 
 function parseScaling(kind: string, fields: Fields, top: Fields, maxPositions: number): RopeScaling {
   if (kind === "default") return { kind: "none" };
@@ -131,6 +154,12 @@ function parseScaling(kind: string, fields: Fields, top: Fields, maxPositions: n
     readInteger(fields, "original_max_position_embeddings", 1) ??
     maxPositions;
   const givenFactor = readPositive(fields, "factor");
+  if (kind === "longrope" || kind === "su") {
+    return parseLongRope(fields, givenFactor ?? maxPositions / originalContextLength, {
+      originalContextLength,
+      longContextLength: maxPositions,
+    });
+  }
   if (kind === "yarn") {
     return parseYarn(fields, givenFactor ?? maxPositions / originalContextLength, originalContextLength);
   }
@@ -161,6 +190,28 @@ function parseYarn(fields: Fields, factor: number, originalContextLength: number
     betaSlow: readPositive(fields, "beta_slow") ?? 1,
     attentionFactor: readPositive(fields, "attention_factor") ?? recommended,
     truncate: readBoolean(fields, "truncate") ?? true,
+  };
+}
+
+function parseLongRope(
+  fields: Fields,
+  factor: number,
+  lengths: { readonly originalContextLength: number; readonly longContextLength: number },
+): RopeScaling {
+  const factorsOf = (key: string): readonly number[] => {
+    const value: unknown = fields.get(key);
+    if (!Array.isArray(value) || !value.every((x) => Number.isFinite(x) && x > 0)) {
+      throw wrongValue(fields, key, "a list of numbers above 0");
+    }
+    return value;
+  };
+  const recommended = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(lengths.originalContextLength));
+  return {
+    kind: "longrope",
+    factors: factorsOf("short_factor"),
+    longFactors: factorsOf("long_factor"),
+    attentionFactor: readPositive(fields, "attention_factor") ?? recommended,
+    ...lengths,
   };
 }
 

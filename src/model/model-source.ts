@@ -9,6 +9,8 @@ export type FilePart = Pick<TensorEntry, "path" | "offset" | "byteLength">;
 export interface WeightEntry extends Omit<TensorEntry, "path" | "offset"> {
   /** Its bytes, one part after the other: more than one where a file holds experts one by one, or fused with others. */
   readonly parts: readonly FilePart[];
+  /** What is added to every number when it is read. Absent: nothing. */
+  readonly added?: number;
 }
 
 /** The parts that hold bytes `offset` to `offset + byteLength` of a weight, cut to them. */

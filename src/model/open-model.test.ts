@@ -194,6 +194,18 @@ test("openModel(): a GGUF file", async () => {
   expect(qwen.config).toMatchObject({ architecture: "qwen2", qkvBias: false, rope: { pairs: "half" } });
   const window = await openGguf({ more: { "llama.attention.sliding_window": { u32: 99 } } });
   expect(window.config.slidingWindow).toBe(99);
+  expect(window.config.slidingLayers).toBeUndefined();
+  const pattern = (value: TestGgufValue, architecture = "llama") =>
+    openGguf({
+      architecture,
+      more: {
+        [`${architecture}.attention.sliding_window`]: { u32: 99 },
+        [`${architecture}.attention.sliding_window_pattern`]: value,
+      },
+    });
+  expect((await pattern({ u32: 2 })).config.slidingLayers).toEqual([true, false]);
+  expect((await pattern({ i32s: [0, 1] })).config.slidingLayers).toEqual([false, true]);
+  await expectError(pattern({ i32s: [0, 1, 1] }), "a list of 2, one for each layer");
 });
 
 test("openModel(): RoPE scaling of GGUF files", async () => {
@@ -226,7 +238,7 @@ test("openModel(): RoPE scaling of GGUF files", async () => {
   const grown = await scalingOf({ ...yarn, "llama.rope.scaling.attn_factor": { f32: 0.5 } });
   expect(grown.rope.scaling).toMatchObject({ attentionFactor: (0.1 * Math.log(4) + 1) / 2 });
   await expectError(scalingOf(yarn, [1, 8]), "only one of them is read");
-  await expectError(scalingOf(type("longrope")), "depend on the prompt's whole length");
+  await expectError(scalingOf(type("longrope")), "none, linear or yarn");
   await expectError(scalingOf(type("dynamic")), "none, linear or yarn");
   await expectError(scalingOf({}, [1, 8, 8]), /is \[3\], \[2\] is wanted/);
   await expectError(scalingOf({}, [1, 0]), "no finite number above 0");

@@ -29,7 +29,9 @@ export function pickTensors(
     const found = needed[nameInFile];
     const tensor = inFile.get(found);
     if (tensor === undefined) throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);
-    picked.set(needed.name, checkTensor(tensor, needed, where));
+    const entry = checkTensor(tensor, needed, where);
+    const added = nameInFile === "huggingFaceName" ? needed.huggingFaceLacks : undefined;
+    picked.set(needed.name, added === undefined ? entry : { ...entry, added });
     used.add(found);
   }
   for (const name of inFile.keys()) {

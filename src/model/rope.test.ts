@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { rotateKeys } from "../../tests/oracles/rotate-keys.js";
 import { isJsonObject, parseJson } from "../files/bounded-json.js";
+import { llama } from "./architectures/llama.js";
 import { parseHuggingFaceRope } from "./hugging-face-rope.js";
 import { attentionFactor, frequencyFactors, inverseFrequencies, type RopeConfig } from "./rope.js";
 
@@ -28,7 +29,11 @@ test.each(cases.map((one, i) => [`${i}: ${one.rope_parameters.rope_type}`, one] 
     if (!isJsonObject(json)) {
       throw new Error("the fixture's case is no object");
     }
-    const { rope } = parseHuggingFaceRope(json, "the fixture", one.head_dim, one.max_position_embeddings);
+    const { rope } = parseHuggingFaceRope(json, "the fixture", {
+      headSize: one.head_dim,
+      maxPositions: one.max_position_embeddings,
+      architecture: llama,
+    });
     const found = inverseFrequencies(rope);
     expect(found).toHaveLength(one.head_dim / 2);
     const unscaled = found.map((_, i) => rope.theta ** ((-2 * i) / one.head_dim));
@@ -61,7 +66,7 @@ test("inverseFrequencies(): factors divide the plain frequencies, and must fit t
   expect([...frequencyFactors(rope)]).toEqual([1, 4]);
   const short: RopeConfig = { ...rope, scaling: { kind: "factors", factors: [1] } };
   expect(() => inverseFrequencies(short)).toThrow(RangeError);
-  expect(() => inverseFrequencies(plain(3, "half"))).toThrow(/head size is 3/);
+  expect(() => inverseFrequencies(plain(3, "half"))).toThrow(/3 elements of a head/);
 });
 
 test("rotateKeys(): keys [1, 0], one token, one head, at position 1 become [cos 1, sin 1]", () => {

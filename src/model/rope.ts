@@ -20,22 +20,38 @@ export type RopeScaling =
       /** Whether the correction range is rounded outward to whole dimensions (Transformers' `truncate`, default true). */
       readonly truncate: boolean;
     }
-  /** GGUF's tensor `rope_freqs.weight`: each pair's plain frequency is divided by its factor. D/2 values. */
-  | { readonly kind: "factors"; readonly factors: readonly number[] };
+  /** GGUF's tensor `rope_freqs.weight`: each pair's plain frequency is divided by its factor. R/2 values. */
+  | { readonly kind: "factors"; readonly factors: readonly number[] }
+  /**
+   * Two lists of such factors: the short ones for prompts up to the original context, the long ones for longer ones. Which of
+   * them hold depends on the prompt's whole length, so only the short ones are used, and prompts end with the original context.
+   */
+  | {
+      readonly kind: "longrope";
+      readonly factors: readonly number[];
+      readonly longFactors: readonly number[];
+      /** The same for both. */
+      readonly attentionFactor: number;
+      readonly originalContextLength: number;
+      /** What the long factors reach. */
+      readonly longContextLength: number;
+    };
 
 export interface RopeConfig {
   /** D, in elements; even. */
   readonly headSize: number;
+  /** R: of a head's elements, so many of the first are turned; even. Absent: all. */
+  readonly rotatedSize?: number;
   readonly theta: number;
   readonly scaling: RopeScaling;
-  /** Which elements make a pair: "half" is (i, i + D/2) as Transformers has it, "adjacent" is (2i, 2i + 1) as llama.cpp permutes Llama's rows. */
+  /** Which elements make a pair: "half" is (i, i + R/2) as Transformers has it, "adjacent" is (2i, 2i + 1) as llama.cpp permutes Llama's rows. */
   readonly pairs: "half" | "adjacent";
 }
 
 /**
- * How far each pair turns per position, in radians: D/2 numbers, the fastest pair first.
+ * How far each pair turns per position, in radians: R/2 numbers, the fastest pair first.
  *
- * The pair's plain frequency is theta^(-2i/D); scaling slows pairs down. All kinds are linear in the position.
+ * The pair's plain frequency is theta^(-2i/R); scaling slows pairs down. All kinds are linear in the position.
  *
  * @throws RangeError if the config's factors do not fit its head size.
  * @see Transformers, modeling_rope_utils.py, ROPE_INIT_FUNCTIONS
@@ -58,11 +74,12 @@ export function inverseFrequencies(rope: RopeConfig): Float64Array {
         return (frequency / scaling.factor) * interpolated + frequency * (1 - interpolated);
       });
     }
-    case "factors": {
+    case "factors":
+    case "longrope": {
       const { factors } = scaling;
       if (factors.length !== plain.length) {
         throw new RangeError(
-          `Cannot scale RoPE: ${factors.length} frequency factors are given, the head size ${rope.headSize} wants ${plain.length}`,
+          `Cannot scale RoPE: ${factors.length} frequency factors are given, ${rotatedSize(rope)} turned elements want ${plain.length}`,
         );
       }
       return plain.map((frequency, i) => frequency / (factors[i] ?? 1));
@@ -73,7 +90,7 @@ export function inverseFrequencies(rope: RopeConfig): Float64Array {
 }
 
 /**
- * The D/2 numbers by which a plain frequency theta^(-2i/D) must be divided to give inverseFrequencies(): what
+ * The R/2 numbers by which a plain frequency theta^(-2i/R) must be divided to give inverseFrequencies(): what
  * ggml_rope_ext takes as `freq_factors`. With them `freq_scale` is 1 and `ext_factor` 0, whatever the kind of scaling.
  *
  * @throws RangeError as inverseFrequencies() does.
@@ -83,18 +100,24 @@ export function frequencyFactors(rope: RopeConfig): Float64Array {
   return plainFrequencies(rope).map((plain, i) => plain / (wanted[i] ?? plain));
 }
 
-/** By how much queries and keys grow when they are turned (YaRN): cos and sin are multiplied by it, once. 1 for all other kinds. */
-export function attentionFactor(rope: RopeConfig): number {
-  return rope.scaling.kind === "yarn" ? rope.scaling.attentionFactor : 1;
+/** By how much queries and keys grow when they are turned (YaRN, longrope): cos and sin are multiplied by it, once. Else 1. */
+export function attentionFactor({ scaling }: RopeConfig): number {
+  return "attentionFactor" in scaling ? scaling.attentionFactor : 1;
 }
 
-function plainFrequencies({ headSize, theta }: RopeConfig): Float64Array {
-  if (!Number.isSafeInteger(headSize) || headSize < 2 || headSize % 2 !== 0 || headSize > 2 ** 16) {
+/** R, how many of a head's elements are turned. */
+export function rotatedSize({ headSize, rotatedSize = headSize }: RopeConfig): number {
+  return rotatedSize;
+}
+
+function plainFrequencies(rope: RopeConfig): Float64Array {
+  const size = rotatedSize(rope);
+  if (!Number.isSafeInteger(size) || size < 2 || size % 2 !== 0 || size > 2 ** 16) {
     throw new RangeError(
-      `Cannot compute RoPE's angles: the head size is ${headSize}, an even number from 2 to 65536 is wanted`,
+      `Cannot compute RoPE's angles: ${size} elements of a head are turned, an even number from 2 to 65536 is wanted`,
     );
   }
-  return Float64Array.from({ length: headSize / 2 }, (_, i) => theta ** ((-2 * i) / headSize));
+  return Float64Array.from({ length: size / 2 }, (_, i) => rope.theta ** ((-2 * i) / size));
 }
 
 /** Slow pairs are slowed down, fast ones stay, those between are blended. */
@@ -110,16 +133,17 @@ function scaleLlama3(frequency: number, scaling: Extract<RopeScaling, { kind: "l
 
 /** Between which pairs YaRN blends: below the first all stay, above the second all are slowed down. */
 function yarnCorrectionRange(
-  { headSize, theta }: RopeConfig,
+  rope: RopeConfig,
   { betaFast, betaSlow, originalContextLength, truncate }: Extract<RopeScaling, { kind: "yarn" }>,
 ): [number, number] {
+  const size = rotatedSize(rope);
   /** The pair, as a fraction, that turns `numTurns` times over the original context. */
   const pairOf = (numTurns: number) =>
-    (headSize * Math.log(originalContextLength / (numTurns * 2 * Math.PI))) / (2 * Math.log(theta));
+    (size * Math.log(originalContextLength / (numTurns * 2 * Math.PI))) / (2 * Math.log(rope.theta));
   const fast = pairOf(betaFast);
   const slow = pairOf(betaSlow);
   const low = Math.max(truncate ? Math.floor(fast) : fast, 0);
-  const high = Math.min(truncate ? Math.ceil(slow) : slow, headSize - 1);
+  const high = Math.min(truncate ? Math.ceil(slow) : slow, size - 1);
   if (!(low <= high)) {
     throw new RangeError(
       `Cannot scale RoPE: YaRN's correction range is ${low} to ${high}, its start must not lie past its end`,

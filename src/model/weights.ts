@@ -13,7 +13,7 @@ import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
-import { attentionFactor, frequencyFactors, type RopeConfig } from "./rope.js";
+import { attentionFactor, frequencyFactors, type RopeConfig, rotatedSize } from "./rope.js";
 
 /** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
 export interface ModelWeights extends Disposable {
@@ -121,7 +121,14 @@ export async function loadWeights(
     const turns = ropes.map((rope, i): RopeParameters => {
       const { headSize, theta, pairs } = rope;
       const frequencyFactors = tensors.get(`rope_factors.${i}`);
-      return { headSize, theta, pairs, frequencyFactors, attentionFactor: attentionFactor(rope) };
+      return {
+        headSize,
+        rotatedSize: rotatedSize(rope),
+        theta,
+        pairs,
+        frequencyFactors,
+        attentionFactor: attentionFactor(rope),
+      };
     });
     return {
       tensors,
@@ -166,7 +173,7 @@ async function loadTensor(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const { entry, type, place } = planned;
-  if (entry.type !== type) {
+  if (entry.type !== type || entry.added !== undefined) {
     await convert(backend, files, planned, target, buffers, signal);
     return;
   }
@@ -214,7 +221,7 @@ async function convert(
         whole?.subarray(first * targetRow, (first + count) * targetRow) ??
         buffers.get(`target ${index}`, count * targetRow);
       await readExactly(files, rows, entry, first * sourceRow);
-      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out);
+      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out, entry.added);
       if (whole === undefined) await backend.write(target, out, first * targetRow);
     }
   };

@@ -498,14 +498,17 @@ export function badInputSuite(numCuts: number): void {
     expect(full.blocks).toEqual([]);
   });
 
-  test("Engine: a sliding window holds the prompt, and not a token more", async () => {
-    const model = models.huggingFace({ ...base, slidingWindow: 64 });
+  test("Engine: longrope's original context holds the prompt, and not a token more", async () => {
+    const factors = new Array(8).fill(2);
+    const rope_scaling = { type: "longrope", short_factor: factors, long_factor: factors };
+    const settings = { original_max_position_embeddings: 64, rope_parameters: rope_scaling };
+    const model = models.huggingFace({ architecture: "phi3", settings });
     await using engine = await lawEngine(model);
     const result = await engine.complete({ blockTokenIds: [new Array(60).fill(5), [6, 7]] }, { maxTokens: 100 });
     expect(result.usage.promptTokens + result.usage.completionTokens).toBeLessThanOrEqual(64);
     await expectRefusal(
       engine.complete({ blockTokenIds: [new Array(60).fill(5), [6, 7, 8, 9, 1]] }),
-      /more than the 64 tokens that the model's sliding window allows/,
+      /more than the 64 tokens that the model's original context .* longrope/,
     );
     expectIdle(engine);
   });

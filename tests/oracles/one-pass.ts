@@ -23,11 +23,10 @@ export class OnePassModel {
   readonly #weights: ReadonlyMap<string, Float32Array>;
   readonly #scores = new Map<string, readonly Floats[]>();
 
-  /** @param weights under llama's names; those of another architecture are given as weights of llama that compute the same. */
-  constructor(source: ModelSource, weights = readWeights(source)) {
+  constructor(source: ModelSource) {
     this.config = source.config;
     this.#source = source;
-    this.#weights = weights;
+    this.#weights = readWeights(source);
   }
 
   /**
@@ -64,7 +63,8 @@ export class OnePassModel {
   #hiddenStates(reading: Reading, onLayer?: (keys: Floats[][], values: Floats[][]) => void): Floats[] {
     const { architecture, config } = this.#source;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers } = config;
-    const { embeddingMultiplier = 1, residualMultiplier = 1 }: OracleConfig = config;
+    const isGemma = config.architecture.startsWith("gemma");
+    const { embeddingMultiplier = isGemma ? Math.sqrt(hiddenSize) : 1, residualMultiplier = 1 }: OracleConfig = config;
     const scale = architecture.attentionScale(config);
     const embedding = this.#weight("token_embd.weight");
     const rows = [...reading.tokenIds.keys()];
@@ -113,7 +113,7 @@ export class OnePassModel {
         const mlpInput = this.#norm(`${blk}.ffn_norm`, afterAttention);
         const gate = this.#linear(`${blk}.ffn_gate`, mlpInput);
         const up = this.#linear(`${blk}.ffn_up`, mlpInput);
-        const gated = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]!);
+        const gated = gate.map((g, i) => (isGemma ? gelu(g) : g / (1 + Math.exp(-g))) * up[i]!);
         return sum(afterAttention, after("post_ffw_norm", this.#linear(`${blk}.ffn_down`, gated)));
       });
     }
@@ -156,17 +156,31 @@ export class OnePassModel {
   }
 }
 
-/** A model's weights, which must be F32. */
-export function readWeights({ tensors }: ModelSource): Map<string, Float32Array> {
+/** A model's weights, which must be F32. Fused ones are cut. */
+function readWeights({ tensors, config }: ModelSource): Map<string, Float32Array> {
   const weights = new Map<string, Float32Array>();
-  for (const [name, { type, parts }] of tensors) {
+  const { headSize, numHeads, numKvHeads, intermediateSize } = config;
+  const kvRows = numKvHeads * headSize;
+  for (const [name, { type, shape, parts, added = 0 }] of tensors) {
     if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
     const bytes = Uint8Array.from(
       Buffer.concat(
         parts.map(({ path, offset, byteLength }) => readFileSync(path).subarray(offset, offset + byteLength)),
       ),
     );
-    weights.set(name, new Float32Array(bytes.buffer));
+    const numbers = new Float32Array(bytes.buffer).map((value) => value + added);
+    const cuts = name.includes("attn_qkv")
+      ? { attn_q: numHeads * headSize, attn_k: kvRows, attn_v: kvRows }
+      : name.includes("ffn_up") && shape[0] === 2 * intermediateSize
+        ? { ffn_gate: intermediateSize, ffn_up: intermediateSize }
+        : undefined;
+    if (cuts === undefined) weights.set(name, numbers);
+    let first = 0;
+    for (const [part, numRows] of Object.entries(cuts ?? {})) {
+      const end = first + numRows * shape[1]!;
+      weights.set(name.replace(/attn_qkv|ffn_up/, part), numbers.slice(first, end));
+      first = end;
+    }
   }
   return weights;
 }
@@ -182,15 +196,20 @@ function multiply(matrix: Float32Array, x: Floats): Floats {
   return out;
 }
 
+function gelu(x: number): number {
+  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+}
+
 /** RoPE: pair i turned by position times its angle, and grown by YaRN's factor. */
 function turn(head: Floats, position: number, rope: RopeConfig | undefined): Floats {
   if (rope === undefined) return head;
   const angles = inverseFrequencies(rope);
   const growth = attentionFactor(rope);
-  const turned = new Float64Array(head.length);
+  // Elements past the turned ones stay.
+  const turned = head.slice();
   for (const [i, angle] of angles.entries()) {
     const first = rope.pairs === "half" ? i : 2 * i;
-    const second = rope.pairs === "half" ? i + head.length / 2 : 2 * i + 1;
+    const second = rope.pairs === "half" ? i + angles.length : 2 * i + 1;
     const [cos, sin] = [Math.cos(position * angle), Math.sin(position * angle)];
     turned[first] = growth * (head[first]! * cos - head[second]! * sin);
     turned[second] = growth * (head[first]! * sin + head[second]! * cos);

@@ -1,10 +1,12 @@
-import { readBoolean, readInteger } from "../../files/fields.js";
+import { readBoolean } from "../../files/fields.js";
 import type { Architecture, NeededTensor } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
 import {
   attention,
   embedding,
+  layerRope,
   layerTensors,
+  layerWindow,
   linear,
   normedHead,
   outerTensors,
@@ -33,8 +35,8 @@ export const llama: Architecture<LlamaConfig> = {
   huggingFace: {
     className: "LlamaForCausalLM",
     maxPositions: 2048,
-    // Transformers passes over it here; within the window both readings agree, past it the prompt is refused.
-    slidingWindow: (fields) => readInteger(fields, "sliding_window", 1),
+    // Transformers passes over it here.
+    slidingWindow: () => undefined,
     read: (config, fields) => {
       const attentionBias = readBoolean(fields, "attention_bias") ?? false;
       const mlpBias = readBoolean(fields, "mlp_bias") ?? false;
@@ -48,8 +50,8 @@ export const llama: Architecture<LlamaConfig> = {
     read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: false }),
   },
   tensors: (config) => llamaTensors(config),
-  rope: ({ rope, layersWithoutRope }, layer) => (layersWithoutRope?.includes(layer) ? undefined : rope),
-  window: ({ slidingWindow }) => slidingWindow,
+  rope: (config, layer) => (config.layersWithoutRope?.includes(layer) ? undefined : layerRope(config, layer)),
+  window: layerWindow,
   attentionScale: ({ headSize }) => 1 / Math.sqrt(headSize),
   embed: embedding,
   layer: (build, x) => preNormLayer(build, x, attention, swiglu),

@@ -12,8 +12,10 @@ export const mistral: Architecture<LlamaConfig> = {
     numKvHeads: 8,
     noBiases: ["attention_bias", "mlp_bias"],
     // null has a meaning of its own: no window.
-    slidingWindow: (fields) =>
-      fields.get("sliding_window") === undefined ? 4096 : readInteger(fields, "sliding_window", 1),
+    slidingWindow: (fields) => {
+      const size = fields.get("sliding_window") === undefined ? 4096 : readInteger(fields, "sliding_window", 1);
+      return size === undefined ? undefined : { size };
+    },
     read: (config) => ({ ...config, qkvBias: false, outputBias: false, mlpBias: false, qkNorm: false }),
   },
 };

@@ -1,6 +1,8 @@
+import type { Graph } from "../../ggml/graph.js";
 import type { Tensor } from "../../ggml/tensor.js";
 import type { LayerBuild, ModelBuild, NeededTensor } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
+import type { RopeConfig } from "../rope.js";
 
 /** Parts that several architectures are made of. */
 
@@ -15,13 +17,35 @@ export function asHeads({ graph, config }: LayerBuild, rows: Tensor, count: numb
 }
 
 /** A product's rows as heads. */
-export function heads(build: LayerBuild, name: string, x: Tensor, count: number): Tensor {
+function heads(build: LayerBuild, name: string, x: Tensor, count: number): Tensor {
   return asHeads(build, build.product(name, x), count);
 }
 
 /** down(silu(gate(x)) * up(x)). */
 export function swiglu({ graph, product }: LayerBuild, x: Tensor): Tensor {
   return product("ffn_down", graph.swiglu(product("ffn_gate", x), product("ffn_up", x)));
+}
+
+/** The same with one product for gate and up, whose rows are the gate's and then up's. */
+export function fusedSwiglu({ graph, product }: LayerBuild, x: Tensor): Tensor {
+  return product("ffn_down", graph.swigluHalves(product("ffn_up", x)));
+}
+
+/** down(gelu(gate(x)) * up(x)). */
+export function gegluMlp({ graph, product }: LayerBuild, x: Tensor): Tensor {
+  return product("ffn_down", geglu(graph, product("ffn_gate", x), product("ffn_up", x)));
+}
+
+/**
+ * gelu(gate) * up, by the approximation of GELU with tanh.
+ *
+ * That is gate * sigmoid(gate * t) * up with t = 2 sqrt(2/pi) (1 + 0.044715 gate²), and so silu(gate * t) * up / t. ggml's own
+ * operation looks it up on the CPU, in a table of 16-bit floats, which costs three digits.
+ */
+export function geglu(graph: Graph, gate: Tensor, up: Tensor): Tensor {
+  const slope = 2 * Math.sqrt(2 / Math.PI);
+  const t = graph.scale(graph.mul(gate, gate), 0.044715 * slope, slope);
+  return graph.swiglu(graph.mul(gate, t), graph.div(up, t));
 }
 
 /** Attention over normed rows, with one product each for queries, keys and values. */
@@ -33,6 +57,32 @@ export function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
     values: heads(build, "attn_v", x, numKvHeads),
   });
   return attended && build.product("attn_output", attended);
+}
+
+/** The same with an RMS norm over each head of the queries and keys, before RoPE. */
+export function normedAttention(build: LayerBuild, x: Tensor): Tensor | undefined {
+  const { numHeads, numKvHeads } = build.config;
+  const attended = build.attend({
+    queries: rmsNorm(build, "attn_q_norm", heads(build, "attn_q", x, numHeads)),
+    keys: rmsNorm(build, "attn_k_norm", heads(build, "attn_k", x, numKvHeads)),
+    values: heads(build, "attn_v", x, numKvHeads),
+  });
+  return attended && build.product("attn_output", attended);
+}
+
+/** Attention with one product, whose rows are the queries', the keys' and the values'. */
+export function fusedAttention(build: LayerBuild, x: Tensor): Tensor | undefined {
+  const { graph, config, product } = build;
+  const { headSize, numHeads, numKvHeads } = config;
+  const fused = product("attn_qkv", x);
+  const heads = (first: number, count: number) =>
+    graph.view(fused, [headSize, count, fused.ne[1]], [4 * headSize, fused.nb[1]], 4 * first * headSize);
+  const attended = build.attend({
+    queries: heads(0, numHeads),
+    keys: heads(numHeads, numKvHeads),
+    values: heads(numHeads + numKvHeads, numKvHeads),
+  });
+  return attended && product("attn_output", attended);
 }
 
 /** A layer of two halves, attention and MLP: each takes normed rows, and its result is added to the rows. */
@@ -52,6 +102,16 @@ export function preNormLayer<B extends LayerBuild>(
 /** The weights of `preNormLayer()`'s norms. */
 export function preNorms({ hiddenSize }: ModelConfig): NeededTensor[] {
   return [norm("attn_norm", "input_layernorm", hiddenSize), norm("ffn_norm", "post_attention_layernorm", hiddenSize)];
+}
+
+/** How far back a layer's rows see. */
+export function layerWindow({ slidingWindow, slidingLayers }: ModelConfig, layer: number): number | undefined {
+  return slidingLayers?.[layer] === false ? undefined : slidingWindow;
+}
+
+/** By which RoPE a layer turns. */
+export function layerRope(config: ModelConfig, layer: number): RopeConfig {
+  return (layerWindow(config, layer) === undefined ? undefined : config.localRope) ?? config.rope;
 }
 
 /** Looks the tokens' rows of the embedding up. */

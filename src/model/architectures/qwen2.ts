@@ -1,5 +1,5 @@
 import { type Fields, readBoolean, readInteger } from "../../files/fields.js";
-import type { Architecture } from "../architecture.js";
+import type { Architecture, SlidingWindow } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama } from "./llama.js";
 
 /** Llama with biases on queries, keys and values. @see Transformers, models/qwen2; llama.cpp, src/models/qwen2.cpp */
@@ -23,18 +23,25 @@ export const qwen2: Architecture<LlamaConfig> = {
   },
 };
 
-/** The window of Qwen's models: they have one only where `use_sliding_window` says so and a layer slides. */
-function qwenWindow(fields: Fields, numLayers: number, layerTypes: readonly string[] | undefined): number | undefined {
+/** Qwen's models have a window only where `use_sliding_window` says so, and slide from layer `max_window_layers` on. */
+function qwenWindow(
+  fields: Fields,
+  numLayers: number,
+  layerTypes: readonly string[] | undefined,
+): SlidingWindow | undefined {
   const window = readInteger(fields, "sliding_window", 1);
   // null has a meaning of its own: no window.
   const given = fields.get("sliding_window") === undefined ? 4096 : window;
-  const used = readBoolean(fields, "use_sliding_window") ? given : undefined;
+  const size = readBoolean(fields, "use_sliding_window") ? given : undefined;
   const firstSliding = readInteger(fields, "max_window_layers", 0) ?? 28;
-  const slides = layerTypes?.includes("sliding_attention") ?? (used !== undefined && firstSliding < numLayers);
-  if (slides && used === undefined) {
+  if (size !== undefined) {
+    const layers = layerTypes?.map((type) => type === "sliding_attention");
+    return { size, layers: layers ?? Array.from({ length: numLayers }, (_, layer) => layer >= firstSliding) };
+  }
+  if (layerTypes?.includes("sliding_attention")) {
     throw new Error(
       `Cannot read ${fields.where}: "layer_types" names sliding layers, but "use_sliding_window" and "sliding_window" give no window`,
     );
   }
-  return slides ? used : undefined;
+  return undefined;
 }

@@ -1,8 +1,7 @@
 import { readBoolean } from "../../files/fields.js";
-import type { Tensor } from "../../ggml/tensor.js";
-import type { Architecture, LayerBuild } from "../architecture.js";
+import type { Architecture } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama, llamaTensors } from "./llama.js";
-import { heads, norm, preNormLayer, preNorms, rmsNorm, swiglu } from "./parts.js";
+import { norm, normedAttention, preNormLayer, preNorms, swiglu } from "./parts.js";
 import { qwen2 } from "./qwen2.js";
 
 /**
@@ -34,13 +33,3 @@ export const qwen3: Architecture<LlamaConfig> = {
     ]),
   layer: (build, x) => preNormLayer(build, x, normedAttention, swiglu),
 };
-
-function normedAttention(build: LayerBuild, x: Tensor): Tensor | undefined {
-  const { numHeads, numKvHeads } = build.config;
-  const attended = build.attend({
-    queries: rmsNorm(build, "attn_q_norm", heads(build, "attn_q", x, numHeads)),
-    keys: rmsNorm(build, "attn_k_norm", heads(build, "attn_k", x, numKvHeads)),
-    values: heads(build, "attn_v", x, numKvHeads),
-  });
-  return attended && build.product("attn_output", attended);
-}

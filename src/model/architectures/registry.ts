@@ -1,10 +1,12 @@
 import type { Architecture } from "../architecture.js";
+import { gemma3 } from "./gemma3.js";
 import { llama } from "./llama.js";
 import { mistral } from "./mistral.js";
 import { olmo2 } from "./olmo2.js";
+import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 import { smollm3 } from "./smollm3.js";
 
 /** Every architecture that is run. Of those that share a name in GGUF the first reads its files. */
-export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3, smollm3, olmo2];
+export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3, phi3, gemma3, smollm3, olmo2];
