@@ -1,5 +1,6 @@
 // Checks what documents say: relative links lead somewhere, names in code spans are there, and in the file said, the README's library call is
-// examples/library.mjs, its tree names every folder of the project and of src/, and the server's settings are those of src/.
+// examples/library.mjs, its tree names every folder of the project and of src/, and what is supported and the server's settings are
+// those of src/.
 //
 // Names: files, functions, classes, fields, options and scripts, of the documents that tell how things are. What tells how things
 // were is left out: docs/log.md, CHANGELOG.md, and a decision's "Context". Names of other projects stand in a document's
@@ -127,12 +128,15 @@ function lostName(span) {
   return [...span.matchAll(/(?<![\w-])--[a-z][a-z0-9-]*/g)].map(([flag]) => flag).find((flag) => !words.has(flag));
 }
 
-// The settings, as the table in src/ has them: --write prints them anew.
-const bundle = join(root, "tmp", "server-config.mjs");
+// The settings, and what is supported, as the tables in src/ have them: --write prints them anew.
+const bundle = join(root, "tmp", "tables.mjs");
 try {
-  const entryPoints = [join(root, "src/server/server-config.ts")];
+  const contents = `
+export { serverSettings } from "./src/server/server-config.ts";
+export { architectures } from "./src/model/architectures/registry.ts";
+export { KV_TYPES, tensorTypes, weightsConversions } from "./src/files/element-types.ts";`;
   await build({
-    entryPoints,
+    stdin: { contents, resolveDir: root },
     outfile: bundle,
     bundle: true,
     platform: "node",
@@ -140,18 +144,32 @@ try {
     format: "esm",
     packages: "external",
   });
-  const { serverSettings } = await import(pathToFileURL(bundle).href);
+  const { serverSettings, architectures, ...types } = await import(pathToFileURL(bundle).href);
   const cell = (text) => text.replaceAll("|", "\\|");
   const rows = serverSettings.map(
     ({ flag, setting: { value, about, fallback } }) =>
       `| \`${flag} <${value}>\` | ${cell(about)} | ${cell(fallback)} |`,
   );
-  const printed = ["| Setting | What it is | Default |", "|---|---|---|", ...rows, ""].join("\n");
-  const document = read("docs/server.md");
-  const current = document.replace(/^\| Setting \|.*\n(\|.*\n)*/m, () => printed);
-  if (process.argv.includes("--write")) writeFileSync(join(root, "docs/server.md"), current);
-  else if (current !== document) {
-    wrong.push("docs/server.md has other settings than src/: node scripts/check-docs.mjs --write prints them");
+  const settings = ["| Setting | What it is | Default |", "|---|---|---|", ...rows, ""].join("\n");
+  const supported = {
+    Architectures: architectures.map(({ name }) => name),
+    GGUF: [...types.tensorTypes, "mixed"],
+    "`--weights`": types.weightsConversions,
+    "`--kv-type`": types.KV_TYPES,
+  };
+  const ofReadme = Object.entries(supported).reduce(
+    (text, [name, all]) => text.replace(new RegExp(`^\\| ${name} \\|.*`, "m"), `| ${name} | ${all.join(", ")} |`),
+    readme,
+  );
+  const ofServer = read("docs/server.md").replace(/^\| Setting \|.*\n(\|.*\n)*/m, () => settings);
+  for (const [path, current] of [
+    ["README.md", ofReadme],
+    ["docs/server.md", ofServer],
+  ]) {
+    if (process.argv.includes("--write")) writeFileSync(join(root, path), current);
+    else if (current !== read(path)) {
+      wrong.push(`${path} has another table than src/: node scripts/check-docs.mjs --write prints it`);
+    }
   }
 } finally {
   rmSync(bundle, { force: true });

@@ -10,7 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), "block-attention-i4-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const reason = await whyNoLlamaCpp();
 
-// Each architecture and each type once; the soak test has them all together.
+// Each architecture and each kind of type once; the soak test has them all together.
 const pairs: readonly (readonly [string, TensorType])[] = [
   ["llama", "F32"],
   ["llama", "Q4_K"],
@@ -24,6 +24,12 @@ const pairs: readonly (readonly [string, TensorType])[] = [
   ["smollm3", "Q4_K"],
   ["olmo2", "F32"],
   ["olmo2", "Q8_0"],
+  ["qwen2", "Q5_0"],
+  ["llama", "Q4_1"],
+  ["qwen3", "Q2_K"],
+  ["qwen2", "IQ3_S"],
+  ["llama", "TQ2_0"],
+  ["mistral", "MXFP4"],
 ];
 
 for (const [name, type] of pairs) {

@@ -54,7 +54,7 @@ export async function benchModel(name: BenchModel): Promise<string> {
 }
 
 /**
- * The path of SmolLM2-135M-Instruct (Apache-2.0) in Q8_0. Its package has it in Q4_1, which the engine does not read.
+ * The path of SmolLM2-135M-Instruct (Apache-2.0) in Q8_0. Its package has it in Q4_1.
  *
  * @throws Error with the commands that make it, where it is absent.
  */

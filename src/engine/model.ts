@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
+import { elementTypeOf, type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
@@ -118,7 +118,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const fingerprint = modelFingerprint({
     files: source.files,
     weights: conversion,
-    extra: [canonicalJson(source.config), tokenizer.digest],
+    extra: [canonicalJson(source.config), tokenizer.digest, ...fallbackTypes(source, conversion)],
     cacheDir: userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }),
     signal: hashing.signal,
   });
@@ -126,7 +126,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   fingerprint.catch(() => undefined);
   try {
     const { onProgress } = options;
-    const weights = await loadWeights(backend, source, { conversion, onProgress, signal });
+    const weights = await loadWeights(backend, source, {
+      conversion,
+      onProgress,
+      signal,
+      onWarning: options.onWarning,
+    });
     return {
       source,
       backend,
@@ -155,6 +160,13 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
  */
 function defaultThreads(weightBytes: number): number {
   return weightBytes < 2 ** 26 ? 1 : availableParallelism();
+}
+
+/** The types of rows that do not fill blocks of the type asked for. They are part of ids, but for F16, which all had at first. */
+function fallbackTypes(source: ModelSource, conversion: WeightsConversion): string[] {
+  if (conversion === "keep") return [];
+  const types = [...weightTypes(source, conversion).keys()].sort();
+  return types.filter((type) => type !== elementTypeOf(conversion) && type !== "F16");
 }
 
 /** JSON with sorted keys, so that equal configs are equal texts. */

@@ -121,35 +121,39 @@ test("Backend.compute(): a closed backend says so", async () => {
   await expect(backend.compute(graph, () => undefined)).rejects.toThrow("Cannot compute: the backend is closed");
 });
 
-test("DevicePolicy.weightPlace(): products over repacked weights equal those over plain ones", async () => {
+test("DevicePolicy.weightPlace(): of every type rows are looked up, and products equal those of the numbers, repacked or plain", async () => {
   using backend = new Backend(ggml, { threads: 1 });
+  const { policy } = backend;
+  const cosines = Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i));
+  const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
   for (const type of tensorTypes) {
-    const places = (["lookup", "product"] as const).map((use) => backend.policy.weightPlace(type, [256, 32], use));
-    expect(places[0]).toBe(backend.policy.weightPlace("F32", [256], "other"));
+    const ne = [256, 32] as const;
+    expect((["lookup", "product"] as const).map((use) => policy.takesWeights(type, ne, use))).toEqual([true, true]);
+    const places = (["lookup", "product"] as const).map((use) => policy.weightPlace(type, ne, use));
+    expect(places[0]).toBe(policy.weightPlace("F32", [256], "other"));
     if (type === "F32") expect(places[1]).toBe(places[0]);
-    if (places[1] === places[0]) continue;
-    const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
     const bytes = quantizeRows(ggml, type, values, 256);
-    const results: number[][] = [];
-    for (const place of places) {
-      using storage = backend.allocate([{ name: "w", type, ne: [256, 32] }], place);
-      await backend.write(storage.get("w"), bytes);
+    const exact = dequantizeRows(ggml, type, bytes);
+    for (const place of new Set(places)) {
+      using storage = backend.allocate([{ name: "w", type, ne }], place);
+      const weights = storage.get("w");
+      await backend.write(weights, bytes);
       using graph = new Graph(ggml);
-      const x = graph.input(
-        "x",
-        "F32",
-        [256, 4],
-        Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i)),
+      const products = graph.output(graph.mulMat(weights, graph.input("x", "F32", [256, 4], cosines)));
+      const ids = () => graph.input("ids", "I32", [2], Int32Array.of(31, 7));
+      const rows = place === places[0] ? graph.output(graph.getRows(weights, ids())) : undefined;
+      const [found, looked] = await backend.compute(graph, () =>
+        [products, rows].map((tensor) => tensor && backend.readFloats(tensor)),
       );
-      const out = graph.output(graph.mulMat(storage.get("w"), x));
-      results.push([...(await backend.compute(graph, () => backend.readFloats(out)))]);
-    }
-    const exact = await dequantizeRows(ggml, type, bytes);
-    for (let row = 0; row < 4; row++) {
-      for (let column = 0; column < 32; column++) {
+      if (looked)
+        expect(looked, type).toEqual(
+          Float32Array.from([31, 7].flatMap((row) => [...exact.subarray(row * 256, row * 256 + 256)])),
+        );
+      for (let i = 0; i < 4 * 32; i++) {
+        const [row, column] = [Math.floor(i / 32), i % 32];
         let sum = 0;
-        for (let i = 0; i < 256; i++) sum += exact[column * 256 + i]! * Math.cos(row * 256 + i);
-        for (const result of results) expect(Math.abs(result[row * 32 + column]! - sum), type).toBeLessThan(0.3);
+        for (let k = 0; k < 256; k++) sum += exact[column * 256 + k]! * cosines[row * 256 + k]!;
+        expect(Math.abs(found![i]! - sum), type).toBeLessThan(0.3);
       }
     }
   }

@@ -1,9 +1,10 @@
+import koffi from "koffi";
 import type { GgmlType } from "../files/element-types.js";
 import { type AttentionMask, MaskTensors } from "./attention-mask.js";
 import type { Graph } from "./graph.js";
 import type { Device, Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
-import type { Tensor } from "./tensor.js";
+import { type Tensor, TensorContext } from "./tensor.js";
 import { type TokenHeads, tokenAttention } from "./token-attention.js";
 
 /** A kind of memory that weights are put into. Equal ones are one object. */
@@ -43,9 +44,46 @@ export interface DevicePolicy {
   readonly maxNodeElements: number;
   /** The most rows of one graph. @param largestWeights elements of the largest weights that all rows are multiplied by. */
   graphRows(largestWeights: number): number;
+  /** Whether weights of that type and shape need not become others while loading. @param use products or looking rows up. */
+  takesWeights(type: GgmlType, ne: readonly number[], use: "product" | "lookup"): boolean;
   /** Where weights are put. @param use what they are for: products, looking rows up, or neither. */
   weightPlace(type: GgmlType, ne: readonly number[], use: "product" | "lookup" | "other"): WeightPlace;
   kernels(graph: Graph): Kernels;
+}
+
+/** Offset of the buffer in ggml_tensor, in bytes. */
+const bufferOffset = 8;
+
+/**
+ * Whether a device multiplies by weights of this type and shape, or looks up their rows.
+ *
+ * @param memory the kind of memory that they lie in. Default: any that the device reads.
+ */
+export function supportsWeights(
+  ggml: Ggml,
+  device: Device,
+  type: GgmlType,
+  ne: readonly number[],
+  use: "product" | "lookup",
+  memory?: Pointer,
+): boolean {
+  const { symbols } = ggml;
+  using context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * 4);
+  const weights = context.newTensor("weights", type, ne.slice(0, 2));
+  const [rowLength = 1] = ne;
+  const operation =
+    use === "lookup"
+      ? symbols.ggml_get_rows(context.pointer, weights.pointer, context.newTensor("ids", "I32", [64]).pointer)
+      : symbols.ggml_mul_mat(context.pointer, weights.pointer, context.newTensor("x", "F32", [rowLength, 64]).pointer);
+  // ggml asks for the memory that the weights lie in: an empty buffer of that kind answers.
+  const buffer = memory === undefined ? undefined : symbols.ggml_backend_buft_alloc_buffer(memory, 0);
+  if (memory !== undefined && !buffer) return false;
+  if (buffer) koffi.encode(weights.pointer, bufferOffset, "void *", buffer);
+  try {
+    return Boolean(symbols.ggml_backend_dev_supports_op(device.pointer, operation));
+  } finally {
+    if (buffer) symbols.ggml_backend_buffer_free(buffer);
+  }
 }
 
 /** Rows of one graph: more are no faster, and take more memory. */
@@ -65,6 +103,7 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
     pieceStep: 1,
     maxNodeElements: Number.POSITIVE_INFINITY,
     graphRows: () => maxGraphRows,
+    takesWeights: (type, ne, use) => supportsWeights(ggml, use === "lookup" ? cpu : device, type, ne, use),
     weightPlace: (_type, _ne, use) => (use === "lookup" ? onHost : onDevice),
     kernels: (graph) => {
       const masks = new MaskTensors(graph);

@@ -7,7 +7,8 @@ import type { Bound, Pointer } from "./symbols.js";
 const toFloatOffset = 40;
 const toFloatPrototype = koffi.proto("void (const void *from, void *to, int64_t count)");
 
-function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: Float32Array): void {
+/** The F32 numbers of whole rows, into `values`, at once: nothing happens beside it. */
+export function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, values: Float32Array): void {
   if (type === "F32") {
     new Uint8Array(values.buffer, values.byteOffset, values.byteLength).set(bytes);
     return;

@@ -267,7 +267,7 @@ test("openModel(): GGUF files that are not sound or not supported", async () => 
     openGguf({ tensors: ggufTensors.map((tensor) => (tensor.name === name ? { ...tensor, ...change } : tensor)) });
   await expectError(replaced("blk.1.ffn_up.weight", { name: "blk.1.ffn_up" }), '"blk.1.ffn_up.weight" is missing');
   await expectError(replaced("blk.1.ffn_up.weight", { shape: [8, 12] }), /is \[8, 12\], \[12, 8\] is wanted/);
-  await expectError(replaced("blk.1.ffn_up.weight", { type: 10 }), /"blk.1.ffn_up.weight" is "Q2_K", supported are/);
+  await expectError(replaced("blk.1.ffn_up.weight", { type: 15 }), /"blk.1.ffn_up.weight" is "Q8_K", supported are/);
   const q8 = { shape: [32], type: 8, byteLength: 34 };
   await expectError(replaced("output_norm.weight", q8), /is \[32\], \[8\] is wanted/);
 });

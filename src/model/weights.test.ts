@@ -1,10 +1,11 @@
 import { truncate } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, expect, test } from "vitest";
-import { dequantizeRows } from "../../tests/models/ggml-quantizer.js";
+import { afterEach, expect, test, vi } from "vitest";
+import { dequantizeRows, isSlowlyMade, quantizeRows } from "../../tests/models/ggml-quantizer.js";
+import { writeRandomGguf } from "../../tests/models/random-gguf.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
-import { weightsConversions } from "../files/element-types.js";
+import { type TensorType, type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
@@ -20,10 +21,18 @@ async function smallModel(hiddenSize = 256) {
   return { folder, source: await openModel(folder) };
 }
 
-/** The greatest error of a weight of deviation 1, by type. */
-const errors = { keep: 0, f32: 0, bf16: 0, f16: 1e-2, q8_0: 4e-2, q4_0: 0.6, q4_k: 0.6 };
+/**
+ * The greatest error of a weight of deviation 1. Weights reach 5: types of 4 bits and more round by 5 / 8 and less, those of fewer
+ * bits keep their signs, and less than 4 is lost.
+ */
+function greatestError(conversion: WeightsConversion): number {
+  const exact: Partial<Record<WeightsConversion, number>> = { keep: 0, f32: 0, bf16: 0, f16: 1e-2, q8_0: 4e-2 };
+  return exact[conversion] ?? (/^(i?q[456]|mxfp4|nvfp4)/.test(conversion) ? 0.7 : 4);
+}
 
-test.each(weightsConversions)(
+const quickConversions = weightsConversions.filter((conversion) => !isSlowlyMade(conversion));
+
+test.each(quickConversions)(
   "loadWeights(): --weights %s gives that type, near the file's numbers",
   async (conversion) => {
     const { source } = await smallModel();
@@ -50,12 +59,12 @@ test.each(weightsConversions)(
     expect(weights.byteLength).toBeLessThan(estimate + 64 * 64);
     using plain = await loadWeights(backend, source, { conversion: "f32" });
     const wanted = backend.readFloats(plain.tensors.get("token_embd.weight")!);
-    const found = await dequantizeRows(ggml, embedding.type, backend.read(embedding));
+    const found = dequantizeRows(ggml, embedding.type, backend.read(embedding));
     const [rowLength] = embedding.ne;
     const distance = (elementsOn: number) =>
       wanted.reduce((most, x, i) => Math.max(most, Math.abs(found[(i + elementsOn) % found.length]! - x)), 0);
     // The types that lose nothing have no error at all.
-    const bound = errors[conversion] + Number.MIN_VALUE;
+    const bound = greatestError(conversion) + Number.MIN_VALUE;
     expectOnlyRight(bound, distance(0), {
       "rows are the next ones": distance(rowLength!),
       "a number is left out": distance(1),
@@ -63,13 +72,73 @@ test.each(weightsConversions)(
   },
 );
 
-test("convertedType(): rows that do not fill a type's blocks get the next best type", () => {
-  const entry = { name: "w", type: "F32", byteLength: 0, parts: [] } as const;
-  expect(convertedType({ ...entry, shape: [8, 256] }, "q4_k")).toBe("Q4_K");
-  expect(convertedType({ ...entry, shape: [8, 96] }, "q4_k")).toBe("Q8_0");
-  expect(convertedType({ ...entry, shape: [8, 40] }, "q4_k")).toBe("F16");
-  expect(convertedType({ ...entry, shape: [8, 40] }, "keep")).toBe("F32");
-  expect(convertedType({ ...entry, shape: [256] }, "q4_k")).toBe("F32");
+test("convertedType(): rows that do not fill a type's blocks become what llama.cpp makes of them", () => {
+  const of = (rowLength: number, conversion: WeightsConversion) =>
+    convertedType({ type: "F32", shape: [8, rowLength] }, conversion);
+  expect(of(256, "q4_k")).toBe("Q4_K");
+  expect(of(96, "q4_k")).toBe("Q5_0");
+  expect(of(96, "q6_k")).toBe("Q8_0");
+  expect(of(96, "iq3_s")).toBe("IQ4_NL");
+  expect(of(96, "tq2_0")).toBe("Q4_0");
+  expect(of(40, "q4_k")).toBe("F16");
+  expect(of(40, "q8_0")).toBe("F16");
+  expect(of(96, "q1_0")).toBe("F16");
+  expect(of(40, "keep")).toBe("F32");
+  expect(convertedType({ type: "F32", shape: [256] }, "q4_k")).toBe("F32");
+});
+
+test("convertedType(): what the device does not take becomes a type that loses no more", () => {
+  const without =
+    (...types: readonly string[]) =>
+    (type: string) =>
+      !types.includes(type);
+  const of = (type: TensorType, ...types: readonly string[]) =>
+    convertedType({ type, shape: [8, 256] }, "keep", without(...types));
+  expect(of("TQ1_0", "TQ2_0")).toBe("TQ1_0");
+  expect(of("TQ1_0", "TQ1_0")).toBe("Q8_0");
+  expect(of("Q8_0", "Q8_0")).toBe("F16");
+  expect(of("NVFP4", "NVFP4", "Q8_0", "F16")).toBe("F32");
+  expect(of("BF16", "BF16")).toBe("F32");
+  expect(of("F16", "F16")).toBe("F32");
+});
+
+test("loadWeights(): what the device does not take is converted, and said once a type", async () => {
+  const path = join(await temporaryFolder(), "ternary.gguf");
+  const written = { architecture: "llama", type: "TQ1_0", headType: "Q6_K", hiddenSize: 256 } as const;
+  writeRandomGguf(path, { ...written, quantizeRows: (...of) => quantizeRows(ggml, ...of) });
+  const source = await openModel(path);
+  using backend = new Backend(ggml, { threads: 1 });
+  const taken = vi
+    .spyOn(backend.policy, "takesWeights")
+    .mockImplementation((type, _, use) => type !== "TQ1_0" || use === "lookup");
+  const warnings: string[] = [];
+  const onWarning = (warning: string) => void warnings.push(warning);
+  using weights = await loadWeights(backend, source, { conversion: "keep", onWarning });
+  expect(warnings).toEqual([
+    'Device "CPU" does not compute with weights of type TQ1_0: they become Q8_0 while loading',
+  ]);
+  expect(["token_embd", "blk.0.attn_q", "output"].map((name) => weights.tensors.get(`${name}.weight`)?.type)).toEqual([
+    "TQ1_0",
+    "Q8_0",
+    "Q6_K",
+  ]);
+  taken.mockRestore();
+  using kept = await loadWeights(backend, source, { conversion: "keep", onWarning });
+  expect(warnings).toHaveLength(1);
+  const [exact, converted] = [kept, weights].map(({ tensors }) => {
+    const tensor = tensors.get("blk.0.attn_output.weight")!;
+    return dequantizeRows(ggml, tensor.type, backend.read(tensor));
+  });
+  expectOnlyRight(
+    2e-3,
+    exact!.reduce((most, x, i) => Math.max(most, Math.abs(converted![i]! - x)), 0),
+    {
+      "numbers are the next ones": exact!.reduce(
+        (most, x, i) => Math.max(most, Math.abs((converted![i + 1] ?? 0) - x)),
+        0,
+      ),
+    },
+  );
 });
 
 test("loadWeights(): a file that was cut since its header was read leaves nothing", async () => {
@@ -84,7 +153,7 @@ test("loadWeights(): a file that was cut since its header was read leaves nothin
 test("loadWeights(): an abort leaves nothing", async () => {
   const { source } = await smallModel();
   using backend = new Backend(ggml, { threads: 2 });
-  for (const conversion of weightsConversions) {
+  for (const conversion of quickConversions) {
     const controller = new AbortController();
     const onProgress = () => controller.abort(new Error("Cannot go on: enough"));
     const loading = loadWeights(backend, source, { conversion, onProgress, signal: controller.signal });

@@ -2,10 +2,12 @@ import { type FileHandle, open } from "node:fs/promises";
 import {
   elementTypeOf,
   elementTypes,
+  fittingType,
   rowBytes,
   type TensorType,
   type WeightsConversion,
 } from "../files/element-types.js";
+import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
 import type { WeightPlace } from "../ggml/device-policy.js";
 import type { RopeParameters } from "../ggml/graph.js";
@@ -33,6 +35,8 @@ export interface LoadWeightsOptions {
   readonly conversion: WeightsConversion;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Told once of each type that the device does not compute with: what it becomes. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
 interface PlannedTensor {
@@ -48,13 +52,24 @@ interface PlannedTensor {
 const conversionChunk = 1 << 19;
 const readChunkBytes = 1 << 22;
 
-/** The type a matrix has in memory: as asked, or Q8_0 or F16 where its rows do not fill the blocks of the type asked for. */
-export function convertedType(entry: WeightEntry, conversion: WeightsConversion): TensorType {
+/**
+ * The type a weight has in memory: F32 for vectors, else as asked, or what its rows fit (`fittingType`). Where the device does not
+ * take that, a type that loses no more: Q8_0 for types of blocks, the smallest whose steps are finer than theirs, then F16; else F32.
+ *
+ * @param takes whether the device computes with weights of that type. Default: with all, as the CPU.
+ */
+export function convertedType(
+  entry: Pick<WeightEntry, "shape" | "type">,
+  conversion: WeightsConversion,
+  takes: (type: TensorType) => boolean = () => true,
+): TensorType {
   if (entry.shape.length < 2) return "F32";
-  const wanted = conversion === "keep" ? entry.type : elementTypeOf(conversion);
-  const rowLength = entry.shape.at(-1) as number;
-  const fits = (type: TensorType) => rowLength % elementTypes[type].blockSize === 0;
-  return [wanted, "Q8_0" as const, "F16" as const].find(fits) as TensorType;
+  const type = fittingType(
+    conversion === "keep" ? entry.type : elementTypeOf(conversion),
+    entry.shape.at(-1) as number,
+  );
+  const others = elementTypes[type].blockSize > 1 ? (["Q8_0", "F16"] as const) : [];
+  return [type, ...others].find(takes) ?? "F32";
 }
 
 /** The bytes that the weights will take in memory. */
@@ -80,6 +95,7 @@ export async function loadWeights(
   options: LoadWeightsOptions,
 ): Promise<ModelWeights> {
   const plan = planTensors(backend, source, options.conversion);
+  for (const warning of conversionNotes(backend, plan, options.conversion)) options.onWarning?.(warning);
   const { architecture, config } = source;
   const layerRopes = Array.from({ length: config.numLayers }, (_, layer) => architecture.rope(config, layer));
   const ropes = [...new Set(layerRopes)].filter((rope) => rope !== undefined);
@@ -150,18 +166,38 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
   const { policy } = backend;
   const plan: PlannedTensor[] = [];
   for (const [name, entry] of source.tensors) {
-    const type = convertedType(entry, conversion);
     const ne = [...entry.shape].reverse();
+    const typeFor = (use: "product" | "lookup") =>
+      convertedType(entry, conversion, (candidate) => policy.takesWeights(candidate, ne, use));
     const isEmbedding = name === "token_embd.weight";
+    const type = typeFor(isEmbedding ? "lookup" : "product");
     const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length === 2 ? "product" : "other");
     plan.push({ name, entry, type, ne, place });
     // A tied head is multiplied by: where rows are looked up in other memory than the device's own, it is there twice.
-    const own = policy.weightPlace(type, ne, "other");
+    const headType = typeFor("product");
+    const own = policy.weightPlace(headType, ne, "other");
     if (isEmbedding && place !== own && source.config.tiedHead) {
-      plan.push({ name: "output.weight", entry, type, ne, place: own });
+      plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
     }
   }
   return plan;
+}
+
+/** A sentence for each type that the device does not take. */
+function conversionNotes(
+  { device }: Backend,
+  plan: readonly PlannedTensor[],
+  conversion: WeightsConversion,
+): ReadonlySet<string> {
+  return new Set(
+    plan.flatMap(({ entry, type }) => {
+      const wanted = convertedType(entry, conversion);
+      if (type === wanted) return [];
+      return [
+        `Device ${quote(device.name)} does not compute with weights of type ${wanted}: they become ${type} while loading`,
+      ];
+    }),
+  );
 }
 
 async function loadTensor(

@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 import { Engine } from "../../src/engine/engine.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
-import type { TensorType } from "../../src/files/element-types.js";
+import { elementTypes, type TensorType } from "../../src/files/element-types.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
@@ -16,19 +16,14 @@ import { type LlamaCppStep, llamaCppGreedy, llamaCppScores } from "./llama-cpp-o
  *
  * Both run ggml's kernels over the same file, with graphs of their own. F32: sums run in another order, as for I1. The
  * other products first round their input to the weights' company: F16 to 11 bits, BF16 to 8, the rest to whole 127ths
- * of the largest of 32 numbers, K types of 256, whose largest is 1.4 times as far out. Where the last bits differ, some
+ * of the largest of 32 numbers, types of blocks of 256 of 256, whose largest is 1.4 times as far out. Where the last bits differ, some
  * of it is rounded the other way; each layer adds its own.
  */
-const logprobBoundsPerLayer: Readonly<Record<TensorType, number>> = {
-  F32: 2.5e-4,
-  F16: 5e-3,
-  BF16: 2.5e-2,
-  Q8_0: 5e-2,
-  Q4_0: 5e-2,
-  Q4_K: 7e-2,
-  Q5_K: 7e-2,
-  Q6_K: 7e-2,
-};
+function logprobBoundPerLayer(type: TensorType): number {
+  const floats: Partial<Record<TensorType, number>> = { F32: 2.5e-4, F16: 5e-3, BF16: 2.5e-2 };
+  return floats[type] ?? (elementTypes[type].blockSize === 256 ? 7e-2 : 5e-2);
+}
+
 export interface Agreement {
   /** Steps where llama.cpp's token stood farther before the next than two errors of the bound's size. */
   readonly numCounted: number;
@@ -91,7 +86,7 @@ export async function expectLlamaCpp(
   how: { readonly numSteps: number; readonly threads: number; readonly type: TensorType; readonly moved?: string },
 ): Promise<Agreement> {
   const { numSteps, threads, type, moved } = how;
-  const bound = logprobBoundsPerLayer[type] * engine.model.source.config.numLayers;
+  const bound = logprobBoundPerLayer(type) * engine.model.source.config.numLayers;
   const expected = await llamaCppGreedy(path, prompts, numSteps, { threads }, 600_000);
   const answers: Answer[] = [];
   for (const [i, ids] of prompts.entries()) answers.push(await answer(engine, ids, expected[i]!));

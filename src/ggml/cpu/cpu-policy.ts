@@ -1,17 +1,21 @@
 import koffi from "koffi";
 import type { GgmlType } from "../../files/element-types.js";
 import { MaskTensors } from "../attention-mask.js";
-import type { DevicePolicy, Kernels, WeightPlace } from "../device-policy.js";
+import { type DevicePolicy, type Kernels, supportsWeights, type WeightPlace } from "../device-policy.js";
 import type { Graph } from "../graph.js";
 import type { Device, Ggml } from "../library.js";
 import type { Pointer } from "../symbols.js";
-import { type Tensor, TensorContext } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import { tokenAttention } from "../token-attention.js";
 import { tiledAttention, tileRows } from "./attention.js";
 
 const maxGraphRows = 512;
 /** Up to here a head's keys stay in a core's own cache while the heads that share them take turns. */
 const maxKeysByHead = 1536;
+
+/** From so many rows on, weights of these types are multiplied by another kernel, so that one group takes a second along. @see iqp.cpp */
+const panelRows = 8;
+const panelTypes = /^IQ[1-4]_[XSM]/;
 
 /**
  * The CPU's kernels take long for large nodes, and a graph is stopped between two nodes only: products and attention are
@@ -46,14 +50,15 @@ export class CpuPolicy implements DevicePolicy {
     return Math.min(maxGraphRows, this.#productRows(largestWeights));
   }
 
+  takesWeights(type: GgmlType, ne: readonly number[], use: "product" | "lookup"): boolean {
+    return supportsWeights(this.#ggml, this.#cpu, type, ne, use);
+  }
+
   /** Rows are looked up one by one, which repacked memory cannot do. */
-  weightPlace(
-    type: GgmlType,
-    [rowLength = 1, rows = 1]: readonly number[],
-    use: "product" | "lookup" | "other",
-  ): WeightPlace {
+  weightPlace(type: GgmlType, ne: readonly number[], use: "product" | "lookup" | "other"): WeightPlace {
     const place = use === "product" ? this.#repacked : undefined;
-    return place && repacks(this.#ggml, this.#cpu, place.bufferType, type, [rowLength, rows]) ? place : this.#plain;
+    const isRepacked = place && supportsWeights(this.#ggml, this.#cpu, type, ne, "product", place.bufferType);
+    return isRepacked ? place : this.#plain;
   }
 
   kernels(graph: Graph): Kernels {
@@ -72,19 +77,23 @@ export class CpuPolicy implements DevicePolicy {
     for (let row = 0; row < x.ne[1]; row += maxRows) {
       const count = Math.min(maxRows, x.ne[1] - row);
       const rows = count === x.ne[1] ? x : graph.view(x, [x.ne[0], count], [x.nb[1]], row * x.nb[1]);
-      const part = graph.mulMat(weights, rows);
+      const part = this.#part(graph, weights, rows);
       out = out === undefined ? part : graph.concat(out, part, 1);
     }
     return out as Tensor;
+  }
+
+  #part(graph: Graph, weights: Tensor, x: Tensor): Tensor {
+    const count = x.ne[1];
+    if (count !== this.rowGroup || !panelTypes.test(weights.type)) return graph.mulMat(weights, x);
+    const product = graph.mulMat(weights, graph.pad(x, [0, panelRows - count]));
+    return graph.view(product, [product.ne[0], count], [product.nb[1]], 0);
   }
 
   #productRows(numWeights: number): number {
     return Math.max(tileRows, Math.floor(this.#maxNodeFlops / (2 * numWeights) / tileRows) * tileRows);
   }
 }
-
-/** Offset of the buffer in ggml_tensor, in bytes. */
-const bufferOffset = 8;
 
 /** The memory in which ggml lays weights out anew for this CPU's kernels; undefined where it has none. */
 function repackedMemory(ggml: Ggml, cpu: Device): Pointer | undefined {
@@ -95,23 +104,5 @@ function repackedMemory(ggml: Ggml, cpu: Device): Pointer | undefined {
     const type = koffi.decode(extra, offset, "void *") as Pointer | null;
     if (!type) return undefined;
     if (String(ggml.symbols.ggml_backend_buft_name(type)) === "CPU_REPACK") return type;
-  }
-}
-
-/** Whether that memory takes a product with weights of this type and shape [K, N]. */
-function repacks(ggml: Ggml, cpu: Device, memory: Pointer, type: GgmlType, ne: readonly [number, number]): boolean {
-  const { symbols } = ggml;
-  using context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * 4);
-  const weights = context.newTensor("weights", type, ne);
-  const rows = context.newTensor("rows", "F32", [ne[0], 64]);
-  const product = symbols.ggml_mul_mat(context.pointer, weights.pointer, rows.pointer);
-  // ggml asks for the memory that the weights lie in: an empty buffer of that kind answers.
-  const buffer = symbols.ggml_backend_buft_alloc_buffer(memory, 0);
-  if (!buffer) return false;
-  koffi.encode(weights.pointer, bufferOffset, "void *", buffer);
-  try {
-    return Boolean(symbols.ggml_backend_dev_supports_op(cpu.pointer, product));
-  } finally {
-    symbols.ggml_backend_buffer_free(buffer);
   }
 }
