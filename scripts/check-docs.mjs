@@ -153,7 +153,7 @@ export { KV_TYPES, tensorTypes, weightsConversions } from "./src/files/element-t
   const settings = ["| Setting | What it is | Default |", "|---|---|---|", ...rows, ""].join("\n");
   const supported = {
     Architectures: architectures.map(({ name }) => name),
-    GGUF: [...types.tensorTypes, "mixed"],
+    GGUF: [...types.tensorTypes, "mixed, one file or parts"],
     "`--weights`": types.weightsConversions,
     "`--kv-type`": types.KV_TYPES,
   };

@@ -8,6 +8,7 @@ import type { GenerateResult } from "../engine/results.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { openInput, readJsonLines } from "../files/json-lines.js";
 import { wholeNumber } from "../files/options.js";
+import { architectures } from "../model/architectures/registry.js";
 import { command, type FlagsOf, flag, withDefault } from "./command.js";
 import { formatMs, formatTable, type Terminal, write } from "./terminal.js";
 
@@ -92,7 +93,7 @@ async function runDemo(flags: FlagsOf<typeof demoFlags>, terminal: Terminal): Pr
   );
   await say(await compare(engine, model, sets, flags, terminal));
   await say(`
-${colors.bold("With your own model")}: a Hugging Face folder or a .gguf file (llama, mistral, qwen2, qwen3)
+${colors.bold("With your own model")}: a Hugging Face folder or a .gguf file (${architectures.map(({ name }) => name).join(", ")})
   npx block-attention info --model PATH
   npx block-attention generate --model PATH --question "…" --documents passages.jsonl
   npx block-attention generate --model ./Tulu3-Block-FT --prefix "[Block-Attention]" --question "…" --documents passages.jsonl

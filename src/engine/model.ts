@@ -13,7 +13,7 @@ import { modelFingerprint } from "../kv/fingerprint.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Decoder } from "../model/decoder.js";
-import { modelKind } from "../model/model-path.js";
+import { findModel } from "../model/model-path.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import {
@@ -65,9 +65,10 @@ export interface LoadedModel extends Disposable {
 
 /** The tokenizer of a model folder or .gguf file. */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  return (await modelKind(path, "tokenizer.json")) === "gguf"
-    ? tokenizerFromGguf((await readGguf(path)).metadata)
-    : loadTokenizerFromFolder(path);
+  const found = await findModel(path, "tokenizer.json");
+  return found.kind === "gguf"
+    ? tokenizerFromGguf((await readGguf(found.path)).metadata)
+    : loadTokenizerFromFolder(found.path);
 }
 
 /** Compiles a tokenizer's chat template, if it has one. */
@@ -211,9 +212,9 @@ export function reuseNote(trainedModes: readonly AttentionMode[] = []): string |
   return "This model was not trained for block attention: in full mode it reuses passages only as a prefix, the same ones in the same order; block mode reuses them in any order, but answers get worse (71.3 to 49.9 on average in the paper) until the model is trained for it, see docs/reuse.md";
 }
 
-/** A model's file or folder name, without path and ending. */
+/** A model's file or folder name, without path and ending, nor which part of a split file it is. */
 export function modelName(path: string): string {
-  return basename(resolve(path)).replace(/\.gguf$/i, "");
+  return basename(resolve(path)).replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "");
 }
 
 /** The model that comes with the package. */

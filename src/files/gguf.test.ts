@@ -1,14 +1,16 @@
 import { existsSync } from "node:fs";
-import { truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { copyFile, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { readGguf } from "./gguf.js";
+import { readRange } from "./read-range.js";
 import {
   expectError,
   ggufBytes,
   ggufText,
   placesIn,
+  splitGguf,
   type TestGguf,
   temporaryFolder,
   uint32,
@@ -154,6 +156,65 @@ test("readGguf(): wrong magic, other versions, big-endian, duplicates, bytes tha
   const broken = Buffer.from(ggufBytes({ metadata: { k: { text: "abc" } } }));
   broken[broken.indexOf("abc")] = 0xff;
   await expectError(readGguf(await written(broken)), "not UTF-8");
+});
+
+const tensorNames = (numbers: readonly number[]) =>
+  numbers.map((i) => ({ name: `t${i}`, shape: [4], values: [i, i, i, i] }));
+
+test.each([[[2, 1, 2]], [[0, 5]], [[3, 2]]])(
+  "readGguf(): any part of a file split into %j stands for all",
+  async (groups) => {
+    const whole = await written(ggufBytes({ metadata: { a: { u32: 7 } }, tensors: tensorNames([0, 1, 2, 3, 4]) }));
+    const paths = await splitGguf(whole, join(dirname(whole), "part"), groups);
+    for (const path of paths) {
+      const file = await readGguf(path);
+      expect(file.files).toEqual(paths);
+      expect(file.path).toBe(paths[0]);
+      expect(file.metadata.get("a")).toBe(7);
+      expect([...file.tensors.keys()]).toEqual(["t0", "t1", "t2", "t3", "t4"]);
+      for (const [i, tensor] of [...file.tensors.values()].entries()) {
+        if (tensor.kind !== "readable") throw new Error("unreadable");
+        const bytes = await readRange(tensor.entry.path, tensor.entry.offset, 16);
+        expect(new Float32Array(bytes.buffer)).toEqual(Float32Array.of(i, i, i, i));
+      }
+    }
+  },
+);
+
+test("readGguf(): parts that are missing, elsewhere, twice, or of another file", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  const split = async (name: string, numbers: readonly number[], groups: readonly number[]) => {
+    await writeFile(at(`${name}.gguf`), ggufBytes({ metadata: {}, tensors: tensorNames(numbers) }));
+    return splitGguf(at(`${name}.gguf`), at(name), groups) as Promise<[string, string, string]>;
+  };
+  const [first, second, third] = await split("a", [0, 1, 2], [1, 1, 1]);
+  const [, otherSecond] = await split("b", [0, 1, 2, 3], [1, 1, 2]);
+  const [, ofTwo] = await split("c", [0, 1, 2], [1, 2]);
+  const broken = async (from: string, to: string, part: string | RegExp, opened = [first, second, third]) => {
+    const sound = await readFile(to);
+    await copyFile(from, to);
+    for (const path of opened) await expectError(readGguf(path), part);
+    await writeFile(to, sound);
+    await readGguf(third);
+  };
+  await broken(otherSecond, second, /part [12] of 3 with [34] tensors in all, part [12] of 3 with [34] is wanted$/);
+  await broken(ofTwo, second, /part [23] of 3|one of 2 parts/);
+  await broken(third, second, /00002-of-00003.gguf" is part 3 of 3 /);
+  await broken(at("a.gguf"), second, /is part 1 of 1 with no count of tensors|"t0" too/, [first, third]);
+  // Of a file with as many tensors in all.
+  const [, alien] = await split("d", [0, 2, 5], [1, 1, 1]);
+  await broken(alien, second, /an earlier part has a tensor "t2" too/);
+  await copyFile(first, at("renamed.gguf"));
+  await expectError(
+    readGguf(at("renamed.gguf")),
+    "it is one of 3 parts, NAME-00001-of-00003.gguf and so on are wanted",
+  );
+  await rm(second);
+  for (const path of [first, third])
+    await expectError(readGguf(path), /a-00002-of-00003\.gguf", part 2 of 3, is missing$/);
+  const short = await split("e", [0, 1, 2], [1, 0, 1]);
+  await expectError(readGguf(short[0]), "its 3 parts have 2 tensors, 3 are wanted");
 });
 
 const vocab = "../shared/data/vocab/ggml-vocab-llama-bpe.gguf";

@@ -1,7 +1,8 @@
 import { ByteReader } from "./byte-reader.js";
 import { elementTypeNames, elementTypes, isTensorType } from "./element-types.js";
+import { type Fields, readInteger } from "./fields.js";
 import { quote } from "./quote.js";
-import { openRegularFile } from "./regular-file.js";
+import { openRegularFile, pathExists } from "./regular-file.js";
 import type { FileTensor } from "./tensor-source.js";
 
 /** A value of GGUF metadata. 64-bit numbers are numbers where no digit is lost, else bigints; arrays of them are bigint arrays. */
@@ -25,9 +26,12 @@ export type GgufValue =
 
 export type GgufMetadata = ReadonlyMap<string, GgufValue>;
 
-/** A GGUF file as far as its tensors' data, which is never read here. */
+/** A GGUF file, or all parts of a split one, as far as its tensors' data, which is never read here. */
 export interface GgufFile {
+  /** Of a split one the first part's, whose version, alignment and metadata follow. */
   readonly path: string;
+  /** All parts' paths in their order. */
+  readonly files: readonly string[];
   readonly version: 2 | 3;
   /** Of the tensors' offsets, in bytes; a power of two. */
   readonly alignment: number;
@@ -36,15 +40,85 @@ export interface GgufFile {
   readonly tensors: ReadonlyMap<string, FileTensor>;
 }
 
+/** Name, number and count of a split file's part, as llama.cpp names them. @see llama.cpp, llama_split_path */
+const partName = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/s;
+
+/** What the parts of a split GGUF file have in common; any other path is its own. */
+export function ggufSetName(path: string): string {
+  return path.replace(partName, "$1-of-$3.gguf");
+}
+
 /**
- * Reads the metadata and the list of tensors of a GGUF file, version 2 or 3, little-endian.
+ * Reads the metadata and the list of tensors of a GGUF file, version 2 or 3, little-endian. Any part of a split one stands for all,
+ * which lie beside it.
+ *
+ * @throws Error naming the file and what is wrong with it, or the part that is missing or of another file.
+ * @see llama.cpp, tools/gguf-split: the first part has all metadata, the others say only which part they are
+ */
+export async function readGguf(path: string): Promise<GgufFile> {
+  const opened = await readPart(path);
+  const { count, tensorCount } = splitOf(opened);
+  if (count < 2) return opened;
+  const [, name, , countInName] = partName.exec(path) ?? [];
+  if (name === undefined || Number(countInName) !== count) {
+    throw new Error(
+      `Cannot read ${quote(path)}: it is one of ${count} parts, NAME-00001-of-${digits(count)}.gguf and so on are wanted side by side`,
+    );
+  }
+  const parts: GgufFile[] = [];
+  const tensors = new Map<string, FileTensor>();
+  for (let i = 0; i < count; i++) {
+    const partPath = `${name}-${digits(i + 1)}-of-${countInName}.gguf`;
+    if (!(await pathExists(partPath))) {
+      throw new Error(`Cannot read ${quote(path)}: ${quote(partPath)}, part ${i + 1} of ${count}, is missing`);
+    }
+    const part = partPath === path ? opened : await readPart(partPath);
+    const found = splitOf(part);
+    if (found.count !== count || found.index !== i || found.tensorCount !== tensorCount) {
+      const described = `part ${found.index + 1} of ${found.count} with ${found.tensorCount ?? "no count of"} tensors in all`;
+      throw new Error(
+        `Cannot read ${quote(path)}: beside it ${quote(partPath)} is ${described}, part ${i + 1} of ${count} with ${tensorCount ?? "no count of"} is wanted`,
+      );
+    }
+    parts.push(part);
+    for (const [tensorName, tensor] of part.tensors) {
+      if (tensors.has(tensorName)) {
+        throw new Error(`Cannot read ${quote(partPath)}: an earlier part has a tensor ${quote(tensorName)} too`);
+      }
+      tensors.set(tensorName, tensor);
+    }
+  }
+  if (tensorCount !== undefined && tensors.size !== tensorCount) {
+    throw new Error(
+      `Cannot read ${quote(path)}: its ${count} parts have ${tensors.size} tensors, ${tensorCount} are wanted`,
+    );
+  }
+  return { ...(parts[0] as GgufFile), files: parts.map((part) => part.path), tensors };
+}
+
+function digits(count: number): string {
+  return String(count).padStart(5, "0");
+}
+
+/** Which part of how many a file is: of one, where it says nothing. */
+function splitOf({ path, metadata }: GgufFile): { count: number; index: number; tensorCount: number | undefined } {
+  const fields: Fields = { where: quote(path), get: (key) => metadata.get(key) };
+  return {
+    count: readInteger(fields, "split.count", 0) || 1,
+    index: readInteger(fields, "split.no", 0) ?? 0,
+    tensorCount: readInteger(fields, "split.tensors.count", 0),
+  };
+}
+
+/**
+ * Reads one file.
  *
  * Counts, lengths, shapes and offsets are held against the file's size before anything is allocated. Tensor data is not read.
  *
  * @throws Error naming the file and what is wrong with it.
  * @see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and ggml/src/gguf.cpp
  */
-export async function readGguf(path: string): Promise<GgufFile> {
+async function readPart(path: string): Promise<GgufFile> {
   const { handle, size } = await openRegularFile(path);
   try {
     const reader = new ByteReader(handle, path, Math.min(size, maxHeaderBytes));
@@ -69,7 +143,7 @@ export async function readGguf(path: string): Promise<GgufFile> {
     for (const header of headers) {
       tensors.set(header.name, placeTensor(header, path, dataStart, alignment, size));
     }
-    return { path, version, alignment, metadata, tensors };
+    return { path, files: [path], version, alignment, metadata, tensors };
   } finally {
     await handle.close();
   }

@@ -110,7 +110,7 @@ export async function modelFiles(path: string): Promise<string[]> {
     throw describeFileError(error, path);
   });
   return names
-    .filter((name) => /\.(json|txt|model|jinja|safetensors|bin)$|-of-\d+\.gguf$/i.test(name))
+    .filter((name) => /\.(json|txt|model|jinja|safetensors|bin|gguf)$/i.test(name))
     .sort()
     .map((name) => join(path, name));
 }

@@ -1,8 +1,9 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
-import { findElementType } from "./element-types.js";
+import { elementTypes, findElementType } from "./element-types.js";
+import { readGguf } from "./gguf.js";
 
 /** A folder that is removed when the test that made it is over. */
 export async function temporaryFolder(): Promise<string> {
@@ -106,6 +107,44 @@ export function ggufBytes({ version = 3, metadata, tensors = [] }: TestGguf): Ui
   }
   const header = Buffer.concat(parts);
   return Buffer.concat([header, new Uint8Array((32 - (header.byteLength % 32)) % 32), ...data]);
+}
+
+/**
+ * Writes a sound GGUF file as llama.cpp splits them: the first part has the metadata, and no tensor where `groups` begins with 0.
+ *
+ * @param name of the parts, without "-00001-of-0000N.gguf".
+ * @param groups how many tensors each part has.
+ * @returns the parts' paths.
+ */
+export async function splitGguf(path: string, name: string, groups: readonly number[]): Promise<string[]> {
+  const { tensors } = await readGguf(path);
+  const all = [...tensors.values()].flatMap((tensor) => (tensor.kind === "readable" ? [tensor.entry] : []));
+  const whole = await readFile(path);
+  const metadata = whole.subarray(24, whole.indexOf(ggufText(all[0]?.name ?? "")));
+  const count = String(groups.length).padStart(5, "0");
+  let next = 0;
+  const paths: string[] = [];
+  for (const [no, size] of groups.entries()) {
+    const keys = { "split.no": no, "split.count": groups.length, "split.tensors.count": all.length };
+    const own = Object.entries(keys).flatMap(([key, value]) => [ggufText(key), uint32(4), uint32(value)]);
+    const group = all.slice(next, next + size);
+    next += size;
+    const numKeys = 3 + (no === 0 ? Number(whole.readBigUInt64LE(16)) : 0);
+    const header = [Buffer.from("GGUF"), uint32(3), uint64(group.length), uint64(numKeys)];
+    if (no === 0) header.push(metadata);
+    header.push(...own);
+    const padded = (bytes: Uint8Array) => Buffer.concat([bytes, new Uint8Array((32 - (bytes.byteLength % 32)) % 32)]);
+    const data = group.map(({ offset, byteLength }) => padded(whole.subarray(offset, offset + byteLength)));
+    let at = 0;
+    for (const [i, { name: tensor, shape, type }] of group.entries()) {
+      header.push(ggufText(tensor), uint32(shape.length), ...[...shape].reverse().map(uint64));
+      header.push(uint32(elementTypes[type].id), uint64(at));
+      at += data[i]?.byteLength ?? 0;
+    }
+    paths.push(`${name}-${String(no + 1).padStart(5, "0")}-of-${count}.gguf`);
+    await writeFile(paths.at(-1) as string, Buffer.concat([padded(Buffer.concat(header)), ...data]));
+  }
+  return paths;
 }
 
 function ggufValue(value: TestGgufValue): Uint8Array[] {

@@ -45,7 +45,7 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
     architecture,
     config,
     tensors,
-    files: [file.path],
+    files: file.files,
     endTokenIds: readEndTokenIds(file.metadata, where),
     warnings: [],
   };
@@ -194,12 +194,6 @@ function refuseUnreadKeys(fields: Fields, metadata: GgufMetadata, { gguf, localT
     if (isUnread && !isNeutral) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} may change the arithmetic and is not supported`);
     }
-  }
-  const numFiles = readInteger(fields, "split.count", 0) ?? 0;
-  if (numFiles > 1) {
-    throw new Error(
-      `Cannot read ${fields.where}: it is one of ${numFiles} files of a split model, merge them with llama-gguf-split --merge`,
-    );
   }
 }
 

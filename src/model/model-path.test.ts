@@ -1,12 +1,12 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { loadTokenizer } from "../engine/model.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
-import { modelKind } from "./model-path.js";
+import { findModel } from "./model-path.js";
 import { openModel } from "./open-model.js";
 
-const kindOf = (path: string) => modelKind(path, "config.json");
+const kindOf = (path: string) => findModel(path, "config.json");
 
 test.each([
   ["Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
@@ -18,7 +18,7 @@ test.each([
     "https://huggingface.co/o/n/resolve/main/q/n.Q8_0.gguf?download=true",
     "hf download o/n q/n.Q8_0.gguf --local-dir n",
   ],
-])("modelKind(): %s is no path, and the error says how it gets onto the disk", async (path, command) => {
+])("findModel(): %s is no path, and the error says how it gets onto the disk", async (path, command) => {
   for (const open of [kindOf, openModel, loadTokenizer]) {
     expect(await expectError(open(path), "models are read from disk")).toMatch(/no such file or folder/);
     expect((await expectError(open(path))).endsWith(`: ${command}`)).toBe(true);
@@ -32,11 +32,11 @@ test.each([
   ["models/mine.gguf", /: no such file or folder$/],
   ["owner/na me; rm -rf x", /: no such file or folder$/],
   ["hf:owner/name$(x)", /download it first$/],
-])("modelKind(): %s gets no command", async (path, message) => {
+])("findModel(): %s gets no command", async (path, message) => {
   expect(await expectError(kindOf(path))).toMatch(message);
 });
 
-test("modelKind(): what was meant is named where the path is near it", async () => {
+test("findModel(): what was meant is named where the path is near it", async () => {
   const folder = await temporaryFolder();
   const at = (name: string) => join(folder, name);
   const meant = async (path: string, ...names: readonly string[]) => {
@@ -52,16 +52,34 @@ test("modelKind(): what was meant is named where the path is near it", async () 
     await mkdir(join(at(name), ".."), { recursive: true });
     await writeFile(at(name), "{}");
   }
-  expect(await kindOf(at("base"))).toBe("hugging-face");
-  expect(await kindOf(at("one/m.gguf"))).toBe("gguf");
+  const found = async (path: string, kind: string, model = path) =>
+    expect(await kindOf(at(path))).toEqual({ kind, path: at(model) });
+  await found("base", "hugging-face");
+  await found("one/m.gguf", "gguf");
+  await found("one", "gguf", "one/m.gguf");
   await meant("bsae", "base");
   await meant("base/config.json", "base");
   await meant("base/model.safetensors", "base");
-  await meant("one", "one/m.gguf");
   await meant("cache", "cache/snapshots/0f");
   await meant(".", "base");
+  // A split file is one; projectors and importance matrices are none.
+  for (const name of ["mmproj-m-f16.gguf", "m.imatrix.gguf"]) await writeFile(at(`one/${name}`), "");
+  await found("one", "gguf", "one/m.gguf");
+  await mkdir(at("split"));
+  for (const i of [3, 1, 2]) await writeFile(at(`split/m-0000${i}-of-00003.gguf`), "");
+  await found("split", "gguf", "split/m-00001-of-00003.gguf");
+  await found("split/m-00002-of-00003.gguf", "gguf");
+  await writeFile(at("split/a.gguf"), "");
+  await meant("split", "split/a.gguf", "split/m-00001-of-00003.gguf");
   await writeFile(at("one/n.gguf"), "");
   await meant("one", "one/m.gguf", "one/n.gguf");
+  // A config beside GGUF files alone, as conversions have it.
+  await writeFile(at("one/config.json"), "{}");
+  await meant("one", "one/m.gguf", "one/n.gguf");
+  await rm(at("one/n.gguf"));
+  await found("one", "gguf", "one/m.gguf");
+  await writeFile(at("base/m.gguf"), "");
+  await found("base", "hugging-face");
   // Nothing to name: what is missing is said as before.
   await mkdir(at("empty"));
   await expectError(openModel(at("empty")), /config\.json": no such file or folder$/);

@@ -1,5 +1,6 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { ggufSetName } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, pathExists } from "../files/regular-file.js";
 import { suggestPath } from "../files/suggest-path.js";
@@ -8,47 +9,71 @@ import { suggestPath } from "../files/suggest-path.js";
 const maxEntries = 1_000;
 const maxNamed = 5;
 
+/** A model on the disk: a Hugging Face folder, or a GGUF file, of a split one any part. */
+export interface ModelPath {
+  readonly kind: "hugging-face" | "gguf";
+  readonly path: string;
+}
+
 /**
- * How a model's path is to be read.
+ * How a model's path is to be read: as a Hugging Face folder, as a GGUF file, or as the one GGUF file (or split one) that a folder
+ * without safetensors holds.
  *
  * @param wanted the file of a folder that will be read first.
  * @throws Error, one line, for a path that leads to no model; it names the model that was probably meant, and how one of the
  *   Hugging Face hub gets onto the disk.
  */
-export async function modelKind(
-  path: string,
-  wanted: "config.json" | "tokenizer.json",
-): Promise<"hugging-face" | "gguf"> {
+export async function findModel(path: string, wanted: "config.json" | "tokenizer.json"): Promise<ModelPath> {
   const found = await stat(path).catch(async (error: unknown) => {
     const described = describeFileError(error, path);
     const advice = (error as NodeJS.ErrnoException).code === "ENOENT" ? await adviceOn(path) : "";
     throw advice === "" ? described : new Error(`${described.message}; ${advice}`, { cause: error });
   });
   if (found.isDirectory()) {
-    if (await pathExists(join(path, wanted))) return "hugging-face";
+    const names = await namesIn(path);
+    const files = ggufFiles(path, names);
+    const hasWanted = names.includes(wanted);
+    if (hasWanted && (files.length === 0 || names.some((name) => /\.safetensors$/i.test(name)))) {
+      return { kind: "hugging-face", path };
+    }
+    const [only] = files;
+    if (only !== undefined && files.length === 1) return { kind: "gguf", path: only };
     const models = await modelsIn(path, wanted);
-    if (models.length === 0) return "hugging-face";
+    if (models.length === 0) return { kind: "hugging-face", path };
     const named = models.slice(0, maxNamed).map((model) => quote(model));
     const meant = `${models.length > 1 ? "one of " : ""}${named.join(", ")}${models.length > maxNamed ? ", …" : ""}`;
-    throw new Error(`Cannot read ${quote(path)}: the folder holds no "${wanted}"; did you mean ${meant}?`);
+    const lacks = hasWanted ? "safetensors" : quote(wanted);
+    throw new Error(`Cannot read ${quote(path)}: the folder holds no ${lacks}; did you mean ${meant}?`);
   }
   if (/\.(safetensors|json|bin|pth?)$/i.test(path)) {
     const folder = dirname(path);
     const meant = (await pathExists(join(folder, wanted))) ? `; did you mean ${quote(folder)}?` : "";
     throw new Error(`Cannot read ${quote(path)}: give the model's folder, or a .gguf file${meant}`);
   }
-  return "gguf";
+  return { kind: "gguf", path };
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return (await readdir(folder).catch(() => [])).sort().slice(0, maxEntries);
+}
+
+/** The GGUF files that may be models, of split ones the first part; not what lies beside models: projectors and importance matrices. */
+function ggufFiles(folder: string, names: readonly string[]): string[] {
+  const files = names.filter((name) => /\.gguf$/i.test(name) && !/mmproj|imatrix/i.test(name));
+  const first = new Map(files.toReversed().map((name) => [ggufSetName(name), join(folder, name)]));
+  return [...first.values()].reverse();
 }
 
 /** The models right within a folder, and within the snapshots of one that the Hugging Face cache keeps. */
 async function modelsIn(folder: string, wanted: string): Promise<string[]> {
-  const models: string[] = [];
-  for (const name of (await readdir(folder).catch(() => [])).sort().slice(0, maxEntries)) {
+  const names = await namesIn(folder);
+  const models = ggufFiles(folder, names);
+  for (const name of names) {
     const path = join(folder, name);
-    if (/\.gguf$/i.test(name) || (await pathExists(join(path, wanted)))) models.push(path);
+    if (await pathExists(join(path, wanted))) models.push(path);
     else if (name === "snapshots") models.push(...(await modelsIn(path, wanted)));
   }
-  return models;
+  return models.sort();
 }
 
 /** What to do about a path that leads nowhere and looks like a name or an address of the hub; empty for any other. */

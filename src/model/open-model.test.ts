@@ -261,7 +261,7 @@ test("openModel(): GGUF files that are not sound or not supported", async () => 
   await expectError(more("llama.attention.value_length", { u32: 8 }), "the head size 4 is wanted");
   await expectError(more("llama.attention.head_count_kv", { i32s: [1, 2] }), "is a list");
   await expectError(more("llama.rope.freq_base", { f32: Number.NaN }), "freq_base");
-  await expectError(more("split.count", { u32: 2 }), "split model");
+  await expectError(more("split.count", { u32: 2 }), "it is one of 2 parts");
   await expectError(more("block_attention.version", { u32: 3 }), "its version is 3");
   const replaced = (name: string, change: object) =>
     openGguf({ tensors: ggufTensors.map((tensor) => (tensor.name === name ? { ...tensor, ...change } : tensor)) });

@@ -15,20 +15,20 @@ import {
 } from "./block-attention-config.js";
 import { openGgufModel } from "./gguf-model.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
-import { modelKind } from "./model-path.js";
+import { findModel } from "./model-path.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./pick-tensors.js";
 
 /**
  * Reads a model's headers: what it is, and where each weight lies. No weight is loaded.
  *
- * @param path a Hugging Face folder, or a .gguf file.
+ * @param path a Hugging Face folder, a .gguf file, any part of a split one, or a folder that holds one.
  * @param override the user's word on prefix and trained modes (`--prefix`, `--trained-modes`), over the model's own.
  * @throws Error of one line for whatever is missing, not sound or not supported.
  */
 export async function openModel(path: string, override: BlockAttentionOverride = {}): Promise<ModelSource> {
-  const kind = await modelKind(path, "config.json");
-  const source = await (kind === "gguf" ? openGgufModel(path) : openHuggingFace(path));
+  const found = await findModel(path, "config.json");
+  const source = await (found.kind === "gguf" ? openGgufModel(found.path) : openHuggingFace(found.path));
   const blockAttention = overrideBlockAttention(source.config.blockAttention, override);
   return { ...source, config: { ...source.config, blockAttention } };
 }
@@ -39,9 +39,8 @@ export async function openModel(path: string, override: BlockAttentionOverride =
  * @throws Error of one line for files that cannot be read, or say what is not supported.
  */
 export async function readBlockAttention(path: string): Promise<BlockAttentionConfig | undefined> {
-  if ((await modelKind(path, "tokenizer.json")) === "gguf") {
-    return readGgufBlockAttention((await readGguf(path)).metadata, quote(path));
-  }
+  const found = await findModel(path, "tokenizer.json");
+  if (found.kind === "gguf") return readGgufBlockAttention((await readGguf(found.path)).metadata, quote(found.path));
   const file = join(path, "config.json");
   const json = await readJson(file).catch(undefinedIfMissing);
   if (json === undefined) return undefined;

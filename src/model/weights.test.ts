@@ -1,12 +1,13 @@
-import { truncate } from "node:fs/promises";
+import { mkdir, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { dequantizeRows, isSlowlyMade, quantizeRows } from "../../tests/models/ggml-quantizer.js";
 import { writeRandomGguf } from "../../tests/models/random-gguf.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
+import { loadTokenizer } from "../engine/model.js";
 import { type TensorType, type WeightsConversion, weightsConversions } from "../files/element-types.js";
-import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { expectError, splitGguf, temporaryFolder } from "../files/test-files.suite.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { openModel } from "./open-model.js";
@@ -139,6 +140,27 @@ test("loadWeights(): what the device does not take is converted, and said once a
       ),
     },
   );
+});
+
+test("loadWeights(): of a folder with a split file, the bytes of the whole; the fingerprint's files are all parts", async () => {
+  const folder = await temporaryFolder();
+  const whole = join(folder, "whole.gguf");
+  writeRandomGguf(whole, { architecture: "qwen3", type: "BF16" });
+  const source = await openModel(whole);
+  await mkdir(join(folder, "split"));
+  const parts = await splitGguf(whole, join(folder, "split/m"), [0, 9, source.tensors.size - 9]);
+  using backend = new Backend(ggml, { threads: 1 });
+  using wanted = await loadWeights(backend, source, { conversion: "keep" });
+  for (const path of [join(folder, "split"), ...parts]) {
+    const split = await openModel(path);
+    expect(split.files).toEqual(parts);
+    expect(split.config).toEqual(source.config);
+    expect((await loadTokenizer(path)).digest).toBe((await loadTokenizer(whole)).digest);
+    using weights = await loadWeights(backend, split, { conversion: "keep" });
+    for (const [name, tensor] of wanted.tensors) {
+      expect(Buffer.compare(backend.read(weights.tensors.get(name)!), backend.read(tensor)), name).toBe(0);
+    }
+  }
 });
 
 test("loadWeights(): a file that was cut since its header was read leaves nothing", async () => {
