@@ -44,6 +44,22 @@ def positions(block_of_row: list[int], is_global: list[bool], mode: str, reencod
     return [row if is_global[block] else row - first_row[block] for row, block in enumerate(block_of_row)]
 
 
+def masks(model: transformers.PreTrainedModel, seen: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    """What is added to the scores before the softmax, [1, 1, N, N]: for each kind of layer, where there are kinds.
+
+    Rows of sliding layers see, of what they see, the last places within the window, their own among them.
+    """
+    config = model.config
+    added = lambda cells: torch.where(cells, 0.0, torch.finfo(torch.float32).min)[None, None]
+    if (window := getattr(config, "sliding_window", None)) is None:
+        return added(seen)
+    places = torch.arange(len(seen))
+    near = added(seen & (places[:, None] - places[None, :] < window))
+    if getattr(config, "layer_types", None) is None:
+        return near
+    return {"full_attention": added(seen), "sliding_attention": near}
+
+
 def score(model: transformers.PreTrainedModel, case: dict) -> dict:
     """The log-probability of each continuation token given all before it, and the five likeliest at each step."""
     blocks, continuation = case["blockTokenIds"], case["continuationTokenIds"]
@@ -54,12 +70,10 @@ def score(model: transformers.PreTrainedModel, case: dict) -> dict:
 
     seen = visible(block_of_row, is_global, case["mode"])
     places = positions(block_of_row, is_global, case["mode"], case["positionReencoding"])
-    # Added to the scores before the softmax; one mask for the batch's single prompt and all heads.
-    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
     with torch.no_grad():
         logits = model(
             input_ids=torch.tensor([ids]),
-            attention_mask=mask,
+            attention_mask=masks(model, seen),
             position_ids=torch.tensor([places]),
             use_cache=False,
         ).logits[0]
@@ -82,9 +96,9 @@ def check_mask_is_used(model: transformers.PreTrainedModel) -> None:
     logits = []
     for other in (3, 4):
         ids = [other, 5, 6, 7, 8, 9]
-        mask = torch.where(visible([0, 0, 1, 1, 1, 2], [False, False, True], "block"), 0.0, torch.finfo(torch.float32).min)
+        mask = masks(model, visible([0, 0, 1, 1, 1, 2], [False, False, True], "block"))
         with torch.no_grad():
-            logits.append(model(input_ids=torch.tensor([ids]), attention_mask=mask[None, None], use_cache=False).logits[0])
+            logits.append(model(input_ids=torch.tensor([ids]), attention_mask=mask, use_cache=False).logits[0])
     if not torch.equal(logits[0][2:5], logits[1][2:5]) or torch.equal(logits[0][5], logits[1][5]):
         raise RuntimeError("Cannot score: this version of Transformers does not use the mask it was given")
 

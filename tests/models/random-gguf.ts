@@ -1,6 +1,7 @@
 import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { elementTypes, type TensorType } from "../../src/files/element-types.js";
+import type { ModelConfig } from "../../src/model/config.js";
 import { fromBF16, fromF16, toBF16, toF16 } from "./half-floats.js";
 import { Random } from "./random.js";
 import { drawTensor, encodeFloats } from "./random-model.js";
@@ -11,6 +12,7 @@ import {
   type ResolvedShape,
   resolveShape,
   ropeParameters,
+  rotatedSize,
 } from "./random-shape.js";
 import { makeTokenizer } from "./random-tokenizer.js";
 
@@ -52,18 +54,14 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
     rotated: architecture.gguf.pairs === "adjacent" && tensor.rotated === true,
     type: chooseType(tensor, shape, options, headType),
   }));
-  const factors = shape.rope === "llama3" ? llama3Factors(shape) : undefined;
+  const factors = ropeFactors(shape);
   const infos = [
-    ...(factors === undefined
-      ? []
-      : [
-          {
-            name: "rope_freqs.weight",
-            shape: [factors.length],
-            type: "F32" as TensorType,
-            byteLength: factors.byteLength,
-          },
-        ]),
+    ...factors.map(([name, { length, byteLength }]) => ({
+      name,
+      shape: [length],
+      type: "F32" as TensorType,
+      byteLength,
+    })),
     ...tensors.map((tensor) => ({
       name: tensor.name,
       shape: tensor.shape,
@@ -73,7 +71,7 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
   ];
 
   const header = new GgufBytes();
-  const metadata = makeMetadata(shape, type, architecture.gguf.name);
+  const metadata = makeMetadata(shape, type, architecture.gguf.name, config);
   // What one architecture alone has is as the product writes it: llama.cpp reads these files too, and must give the same.
   for (const [key, { kind, value }] of architecture.gguf.write?.(config) ?? []) {
     metadata.push([`${architecture.gguf.name}.${key}`, { [kind]: value } as unknown as Value]);
@@ -99,9 +97,9 @@ export function writeRandomGguf(path: string, options: RandomGgufOptions): void 
   try {
     writeSync(file, header.take());
     const writePadding = (byteLength: number) => writeSync(file, new Uint8Array(align(byteLength) - byteLength));
-    if (factors !== undefined) {
-      writeSync(file, encodeFloats(factors, "F32"));
-      writePadding(factors.byteLength);
+    for (const [, numbers] of factors) {
+      writeSync(file, encodeFloats(numbers, "F32"));
+      writePadding(numbers.byteLength);
     }
     for (const tensor of tensors) {
       const isDrawn = !cheap || elementTypes[tensor.type].blockSize === 1;
@@ -203,9 +201,19 @@ function pairSideBySide(values: Float32Array, rowLength: number, headSize: numbe
   return laid;
 }
 
-/** What each pair's plain frequency is divided by under llama3 scaling. */
-function llama3Factors(shape: ResolvedShape): Float32Array {
-  const scaling = ropeParameters.llama3!;
+/** The tensors that say what each pair's plain frequency is divided by, where the scaling becomes such. */
+function ropeFactors(shape: ResolvedShape): [name: string, numbers: Float32Array][] {
+  const scaling = ropeParameters(shape);
+  if (shape.rope === "longrope") {
+    return ["long", "short"].map((name) => [
+      `rope_factors_${name}.weight`,
+      Float32Array.from(scaling?.[`${name}_factor`] as number[]),
+    ]);
+  }
+  return scaling !== undefined && shape.rope === "llama3" ? [["rope_freqs.weight", llama3Factors(shape, scaling)]] : [];
+}
+
+function llama3Factors(shape: ResolvedShape, scaling: NonNullable<ReturnType<typeof ropeParameters>>): Float32Array {
   const [factor, low, high, original] = [
     scaling.factor,
     scaling.low_freq_factor,
@@ -229,26 +237,36 @@ type Value =
   | { readonly text: string }
   | { readonly texts: readonly string[] };
 
-function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [string, Value][] {
+function makeMetadata(
+  shape: ResolvedShape,
+  type: TensorType,
+  arch: string,
+  { contextLength, rope, localRope, slidingWindow, slidingLayers }: ModelConfig,
+): [string, Value][] {
   const tokenizer = makeTokenizer();
   const padding = Array.from({ length: shape.vocabSize - tokenizer.tokens.length }, (_, i) => `[PAD${i}]`);
   const tokenTypes = tokenizer.tokens.map(({ kind }) => ({ normal: 1, control: 3, "user-defined": 4 })[kind]);
-  const scaling = ropeParameters[shape.rope];
+  const scaling = ropeParameters(shape);
   const scalingEntries: [string, Value][] =
     scaling === undefined || shape.rope === "llama3"
       ? []
-      : [
-          [`${arch}.rope.scaling.type`, { text: shape.rope }],
-          [`${arch}.rope.scaling.factor`, { f32: Number(scaling.factor) }],
-          ...(shape.rope === "yarn"
-            ? [
-                [
-                  `${arch}.rope.scaling.original_context_length`,
-                  { u32: Number(scaling.original_max_position_embeddings) },
-                ] as [string, Value],
-              ]
-            : []),
-        ];
+      : rope.scaling.kind === "longrope"
+        ? [
+            [`${arch}.rope.scaling.attn_factor`, { f32: rope.scaling.attentionFactor }],
+            [`${arch}.rope.scaling.original_context_length`, { u32: contextLength }],
+          ]
+        : [
+            [`${arch}.rope.scaling.type`, { text: shape.rope }],
+            [`${arch}.rope.scaling.factor`, { f32: Number(scaling.factor) }],
+            ...(shape.rope === "yarn"
+              ? [
+                  [
+                    `${arch}.rope.scaling.original_context_length`,
+                    { u32: Number(scaling.original_max_position_embeddings) },
+                  ] as [string, Value],
+                ]
+              : []),
+          ];
   const blockAttention: [string, Value][] =
     shape.blockAttention === undefined
       ? []
@@ -263,7 +281,10 @@ function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [st
     ["general.alignment", { u32: alignment }],
     ["general.file_type", { u32: elementTypes[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
-    [`${arch}.context_length`, { u32: shape.contextLength }],
+    [
+      `${arch}.context_length`,
+      { u32: rope.scaling.kind === "longrope" ? rope.scaling.longContextLength : shape.contextLength },
+    ],
     [`${arch}.embedding_length`, { u32: shape.hiddenSize }],
     [`${arch}.block_count`, { u32: shape.numLayers }],
     [`${arch}.feed_forward_length`, { u32: shape.intermediateSize }],
@@ -272,12 +293,14 @@ function makeMetadata(shape: ResolvedShape, type: TensorType, arch: string): [st
     [`${arch}.attention.layer_norm_rms_epsilon`, { f32: 1e-5 }],
     [`${arch}.attention.key_length`, { u32: shape.headSize }],
     [`${arch}.attention.value_length`, { u32: shape.headSize }],
-    [`${arch}.rope.dimension_count`, { u32: shape.headSize }],
+    [`${arch}.rope.dimension_count`, { u32: rotatedSize(shape) }],
     [`${arch}.rope.freq_base`, { f32: shape.theta }],
     [`${arch}.vocab_size`, { u32: shape.vocabSize }],
-    ...(shape.slidingWindow === undefined
-      ? []
-      : ([[`${arch}.attention.sliding_window`, { u32: shape.slidingWindow }]] as [string, Value][])),
+    ...(localRope ? ([[`${arch}.rope.freq_base_swa`, { f32: localRope.theta }]] as [string, Value][]) : []),
+    ...(slidingWindow ? ([[`${arch}.attention.sliding_window`, { u32: slidingWindow }]] as [string, Value][]) : []),
+    ...(slidingLayers
+      ? ([[`${arch}.attention.sliding_window_pattern`, { i32s: slidingLayers.map(Number) }]] as [string, Value][])
+      : []),
     ...scalingEntries,
     ...blockAttention,
     ["tokenizer.ggml.model", { text: "gpt2" }],

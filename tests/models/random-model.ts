@@ -37,7 +37,7 @@ export function writeRandomModel(folder: string, options: RandomModelOptions): v
   const tokenizer = makeTokenizer();
   const { architecture, tensors } = listTensors(shape);
   const { rope_parameters: rope, ...others } = makeConfig(shape) as JsonObject & { rope_parameters: JsonObject };
-  const { rope_theta, ...scaling } = rope;
+  const { rope_theta, partial_rotary_factor = 1, ...scaling } = rope;
   const torchType = { F32: "float32", F16: "float16", BF16: "bfloat16" }[dtype];
   const config = {
     architectures: [architecture.huggingFace.className],
@@ -45,6 +45,7 @@ export function writeRandomModel(folder: string, options: RandomModelOptions): v
     ...(configStyle === "transformers-4"
       ? {
           rope_theta,
+          partial_rotary_factor,
           rope_scaling: scaling.rope_type === "default" ? null : scaling,
           torch_dtype: torchType,
           transformers_version: "4.57.0",
@@ -130,7 +131,10 @@ function writeSafetensors(
     writeSync(file, length);
     writeSync(file, padded);
     for (const tensor of tensors) {
-      for (const { values } of drawTensor(tensor, shape.seed)) writeSync(file, encodeFloats(values, dtype));
+      const { huggingFaceLacks: lacks = 0 } = tensor;
+      for (const { values } of drawTensor(tensor, shape.seed)) {
+        writeSync(file, encodeFloats(lacks === 0 ? values : values.map((value) => value - lacks), dtype));
+      }
     }
   } finally {
     closeSync(file);

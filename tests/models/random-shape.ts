@@ -7,7 +7,7 @@ import { parseHuggingFaceConfig } from "../../src/model/hugging-face-config.js";
 import { countTokens, makeTokenizer } from "./random-tokenizer.js";
 
 /** Each with fixed parameters, chosen so that a head of 16 or more has pairs in every band of the scaling. */
-export type RandomRope = "plain" | "linear" | "llama3" | "yarn";
+export type RandomRope = "plain" | "linear" | "llama3" | "yarn" | "longrope";
 
 /** What a random model looks like. All but the architecture have a default; `resolveShape` gives them. */
 export interface RandomModelShape {
@@ -24,9 +24,14 @@ export interface RandomModelShape {
   readonly tied?: boolean;
   readonly rope?: RandomRope;
   readonly theta?: number;
+  /** Longrope's original one, where it has longrope. */
   readonly contextLength?: number;
-  /** In tokens; undefined: none. Mistral only. */
+  /** How much of each head is turned. Phi3 only. */
+  readonly rotatedShare?: number;
+  /** In tokens; undefined: none, but gemma3 always has one. Mistral, phi3 and gemma3. */
   readonly slidingWindow?: number;
+  /** Of so many layers the last does not slide. Gemma3 only. */
+  readonly slidingPattern?: number;
   /** Llama and qwen3: biases on queries, keys, values and the attention's output. Qwen2 always has the first three. */
   readonly attentionBias?: boolean;
   /** Llama: biases on the MLP's three products. */
@@ -70,7 +75,9 @@ export function resolveShape(shape: RandomModelShape): ResolvedShape {
     rope: shape.rope ?? "plain",
     theta: shape.theta ?? 10_000,
     contextLength: shape.contextLength ?? 4096,
-    slidingWindow: shape.slidingWindow,
+    rotatedShare: shape.rotatedShare ?? 1,
+    slidingWindow: shape.slidingWindow ?? (architecture === "gemma3_text" ? 40 : undefined),
+    slidingPattern: shape.slidingPattern ?? 2,
     attentionBias,
     mlpBias,
     attentionScale: shape.attentionScale ?? 1,
@@ -94,16 +101,29 @@ export function resolveShape(shape: RandomModelShape): ResolvedShape {
 /** A random model's config.json, as Transformers 5 writes it. */
 export function makeConfig(shape: ResolvedShape): JsonObject {
   const tokenizer = makeTokenizer();
+  const traits = architectures.find(({ name }) => name === shape.architecture);
+  const { key, name } = traits?.huggingFace.activation ?? { key: "hidden_act", name: "silu" };
+  const rope = {
+    rope_theta: shape.theta,
+    ...(ropeParameters(shape) ?? { rope_type: "default" }),
+    ...(shape.rotatedShare !== 1 && { partial_rotary_factor: shape.rotatedShare }),
+  };
+  const localRope = {
+    rope_type: "default",
+    rope_theta: shape.settings.rope_local_base_freq ?? traits?.localTheta ?? 0,
+  };
+  const isLong = shape.rope === "longrope";
   return {
     model_type: shape.architecture,
-    hidden_act: "silu",
+    [key]: name,
     hidden_size: shape.hiddenSize,
     intermediate_size: shape.intermediateSize,
     num_hidden_layers: shape.numLayers,
     num_attention_heads: shape.numHeads,
     num_key_value_heads: shape.numKvHeads,
     ...(shape.headSize === defaultHeadSize(shape) ? {} : { head_dim: shape.headSize }),
-    max_position_embeddings: shape.contextLength,
+    max_position_embeddings: shape.contextLength * (isLong ? longStretch : 1),
+    ...(isLong && { original_max_position_embeddings: shape.contextLength }),
     rms_norm_eps: 1e-5,
     tie_word_embeddings: shape.tied,
     vocab_size: shape.vocabSize,
@@ -118,7 +138,11 @@ export function makeConfig(shape: ResolvedShape): JsonObject {
     mlp_bias: shape.mlpBias,
     use_sliding_window: false,
     sliding_window: shape.slidingWindow ?? null,
-    rope_parameters: { rope_theta: shape.theta, ...(ropeParameters[shape.rope] ?? { rope_type: "default" }) },
+    ...(shape.architecture === "gemma3_text" && {
+      sliding_window_pattern: shape.slidingPattern,
+      query_pre_attn_scalar: shape.headSize,
+    }),
+    rope_parameters: traits?.localTheta ? { full_attention: rope, sliding_attention: localRope } : rope,
     ...(shape.blockAttention === undefined
       ? {}
       : { block_attention: JSON.parse(JSON.stringify(shape.blockAttention)) as JsonValue }),
@@ -158,14 +182,32 @@ function drawing({ name, shape: size }: NeededTensor, shape: ResolvedShape): { m
   if (name.includes("norm")) return { mean: 1, deviation: 0.1 };
   if (name.endsWith("bias")) return { mean: 0, deviation: /attn_[qkv]\./.test(name) ? 0.5 : 0.2 };
   // A tied embedding is the head too, so its deviation is the head's.
-  if (name === "token_embd.weight" && !shape.tied) return { mean: 0, deviation: 1 };
+  if (name === "token_embd.weight" && !shape.tied) {
+    // Gemma multiplies it by the root of its width.
+    return { mean: 0, deviation: shape.architecture === "gemma3_text" ? 1 / Math.sqrt(shape.hiddenSize) : 1 };
+  }
   if (!name.startsWith("blk.")) return { mean: 0, deviation: shape.logitScale / Math.sqrt(shape.hiddenSize) };
   const gain = /attn_[qk]\./.test(name) ? sharpness : 1;
   return { mean: 0, deviation: (1.5 * gain) / Math.sqrt(size.at(-1) as number) };
 }
 
-/** The parameters of each kind of scaling, as config.json names them. */
-export const ropeParameters: Readonly<Record<RandomRope, Readonly<Record<string, string | number>> | undefined>> = {
+const longStretch = 8;
+
+/** How many of a head's elements are turned. */
+export function rotatedSize({ headSize, rotatedShare }: ResolvedShape): number {
+  return headSize * rotatedShare;
+}
+
+type RopeParameters = Readonly<Record<string, string | number | readonly number[]>>;
+
+/** The parameters of a model's kind of scaling, as config.json names them. */
+export function ropeParameters(shape: ResolvedShape): RopeParameters | undefined {
+  if (shape.rope !== "longrope") return fixedParameters[shape.rope];
+  const factors = (slope: number) => Array.from({ length: rotatedSize(shape) / 2 }, (_, i) => 1 + slope * i);
+  return { rope_type: "longrope", short_factor: factors(0.25), long_factor: factors(2) };
+}
+
+const fixedParameters: Readonly<Record<Exclude<RandomRope, "longrope">, RopeParameters | undefined>> = {
   plain: undefined,
   linear: { rope_type: "linear", factor: 4 },
   llama3: {

@@ -62,6 +62,34 @@ export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
     seed: 22,
   },
   "olmo2-mha": { architecture: "olmo2", numKvHeads: 4, theta: 500_000, seed: 23 },
+  // Every layer slides: the long prompts are longer than the window.
+  "mistral-window": { architecture: "mistral", slidingWindow: 300, seed: 25 },
+  "qwen2-window-layers": {
+    architecture: "qwen2",
+    numLayers: 3,
+    settings: { use_sliding_window: true, sliding_window: 32, max_window_layers: 1 },
+    seed: 26,
+  },
+  "phi3-longrope-partial-tied": {
+    architecture: "phi3",
+    hiddenSize: 128,
+    rope: "longrope",
+    rotatedShare: 0.75,
+    tied: true,
+    configStyle: "transformers-4",
+    seed: 27,
+  },
+  "phi3-window-mha": { architecture: "phi3", numKvHeads: 4, slidingWindow: 300, seed: 28 },
+  "gemma3-windows": {
+    architecture: "gemma3_text",
+    numLayers: 4,
+    headSize: 32,
+    rope: "linear",
+    theta: 1_000_000,
+    tied: true,
+    seed: 29,
+  },
+  "gemma3-pattern-untied": { architecture: "gemma3_text", numLayers: 3, slidingPattern: 3, numKvHeads: 1, seed: 30 },
   "olmo2-gqa-yarn": { architecture: "olmo2", hiddenSize: 96, numHeads: 6, rope: "yarn", numLayers: 3, seed: 24 },
 };
 
