@@ -56,6 +56,15 @@ test("tokenizerFromGguf(): SPM may merge characters that are no tokens", () => {
   expect(tokenizer.decode(tokenizer.encode(" x", "none"))).toBe(" x");
 });
 
+test("tokenizerFromGguf(): Phi 3's special tokens take the white space behind them", () => {
+  const metadata = (name: string) => spm({ "▁": -1, "\n": -1, a: -2 }, { "general.name": name });
+  const encode = (name: string) => tokenizerFromGguf(metadata(name)).encode("<s>\n</s> \na", "all");
+  const [mark, line, a] = [259, 260, 261];
+  expect(encode("Phi 4")).toEqual([1, mark, line, 2, mark, mark, line, a]);
+  expect(encode("Phi-3.5 mini")).toEqual([1, mark, line, 2, mark, a]);
+  expect(tokenizerFromGguf(metadata("phi3")).digest).not.toBe(tokenizerFromGguf(metadata("x")).digest);
+});
+
 test("tokenizerFromGguf(): text never becomes a control token by merging", () => {
   const tokenizer = tokenizerFromGguf(spm({ "<": -1, "/": -1, s: -1, ">": -1, "</": -1, "s>": -1, "▁": -1 }));
   expect(tokenizer.encode("</s>", "none")).toEqual([265, 263, 264]);

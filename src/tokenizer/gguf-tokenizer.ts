@@ -222,6 +222,9 @@ function commonParts(
   const named = ["eot", "eom"].map((name) => file.tokenId(`tokenizer.ggml.${name}_token_id`, tokens.length));
   const addsBos = file.boolean("tokenizer.ggml.add_bos_token") ?? addsBosByDefault;
   const bosTokenId = addsBos ? bos : undefined;
+  // As llama.cpp knows Phi 3, whose special tokens but these take the white space behind them.
+  const isPhi3 = /phi-?3/i.test(file.string("general.name") ?? "");
+  const stripsRight = (content: string) => isPhi3 && !["<unk>", "<s>", "<|endoftext|>"].includes(content);
   const special = new Set<number>();
   const addedTokens: AddedToken[] = [];
   tokens.forEach((content, id) => {
@@ -232,7 +235,8 @@ function commonParts(
         fail(
           `token ${id} is ${control ? "control" : "user-defined"} and has ${content.length} UTF-16 units, not up to ${longest.addedToken}`,
         );
-      addedTokens.push({ id, content, control, lstrip: false, rstrip: false, singleWord: false, normalized: false });
+      const rstrip = stripsRight(content);
+      addedTokens.push({ id, content, control, lstrip: false, rstrip, singleWord: false, normalized: false });
     }
   });
   const text = (id: number | undefined) => (id === undefined ? "" : tokens[id]!);
@@ -251,7 +255,7 @@ function commonParts(
       unk_token: text(file.tokenId("tokenizer.ggml.unknown_token_id", tokens.length)),
     },
     digest: createHash("sha256")
-      .update(JSON.stringify([...digested, bosTokenId ?? null]))
+      .update(JSON.stringify([...digested, bosTokenId ?? null, ...(isPhi3 ? ["rstrip"] : [])]))
       .digest("hex"),
     warnings: [],
   };

@@ -277,7 +277,7 @@ function makeMetadata(
         ];
   return [
     ["general.architecture", { text: arch }],
-    ["general.name", { text: `random ${shape.architecture}` }],
+    ["general.name", { text: "random" }],
     ["general.alignment", { u32: alignment }],
     ["general.file_type", { u32: elementTypes[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
