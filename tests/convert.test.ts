@@ -9,6 +9,7 @@ import { openModel } from "../src/model/open-model.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 import { expectLlamaCpp } from "./llama-cpp/compare-engine.js";
 import { whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
+import { architectureModels } from "./models/architecture-models.js";
 import { Random } from "./models/random.js";
 import { type RandomModelOptions, writeRandomModel } from "./models/random-model.js";
 import { countTokens } from "./models/random-tokenizer.js";
@@ -22,11 +23,10 @@ const noLlamaCpp = await whyNoLlamaCpp();
 
 const blockAttention = { version: 1, prefix: "[Block-Attention]", modes: ["block", "full"] } as const;
 const models: Readonly<Record<string, RandomModelOptions>> = {
+  ...architectureModels,
   llama: { architecture: "llama", rope: "llama3", attentionBias: true, tied: true, blockAttention, seed: 51 },
   mistral: { architecture: "mistral", headSize: 32, dtype: "BF16", seed: 52 },
   qwen2: { architecture: "qwen2", theta: 1_000_000, shards: 2, seed: 53 },
-  qwen3: { architecture: "qwen3", headSize: 32, rope: "yarn", tied: true, seed: 54 },
-  smollm3: { architecture: "smollm3", numLayers: 5, tied: true, seed: 55 },
   olmo2: { architecture: "olmo2", dtype: "F16", seed: 56 },
 };
 /**

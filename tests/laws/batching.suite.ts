@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import {
   drawBlocks,
@@ -66,52 +67,52 @@ async function answer(engine: LocalEngine, asked: Asked): Promise<GenerateResult
 export function batchingSuite(size: BatchingSize): void {
   const models = new LawModels();
 
-  test.each([
-    ["llama", 91],
-    ["qwen3", 92],
-  ] as const)("Engine: many requests at once pick what each would pick alone, %s", async (architecture, seed) => {
-    const model = models.huggingFace({ architecture, seed, contextLength: 2048 });
-    const random = new Random(seed, "batching");
-    const passages = drawBlocks(random, 12, 60);
-    const requests = Array.from({ length: size.numRequests }, () => draw(random, passages, size));
-    const before = await liveCounts();
-    {
-      await using engine = await lawEngine(model, { kvType: "f16", maxRunning: 20 });
-      const idle = await liveCounts();
-      const results: (readonly [Asked, GenerateResult])[] = [];
-      const waiting = [...requests];
-      const client = async () => {
-        for (let asked = waiting.pop(); asked; asked = waiting.pop())
-          results.push([asked, await answer(engine, asked)]);
-      };
-      await Promise.all(Array.from({ length: size.numAtOnce }, client));
-      expect(results).toHaveLength(size.numRequests);
-      expectIdle(engine);
-      const { batching, requests: counts } = engine.stats();
-      await expectOnlyBlocks(idle, engine);
-      expect(counts.finished + counts.cancelled).toBe(size.numRequests);
-      expect(batching.decodeGraphs).toBeLessThan(batching.decodedTokens);
+  test.each(Object.entries(architectureModels))(
+    "Engine: many requests at once pick what each would pick alone, %s",
+    async (name, shape) => {
+      const model = models.huggingFace({ ...shape, contextLength: 2048 });
+      const random = new Random(91, name);
+      const passages = drawBlocks(random, 12, 60);
+      const requests = Array.from({ length: size.numRequests }, () => draw(random, passages, size));
+      const before = await liveCounts();
+      {
+        await using engine = await lawEngine(model, { kvType: "f16", maxRunning: 20 });
+        const idle = await liveCounts();
+        const results: (readonly [Asked, GenerateResult])[] = [];
+        const waiting = [...requests];
+        const client = async () => {
+          for (let asked = waiting.pop(); asked; asked = waiting.pop())
+            results.push([asked, await answer(engine, asked)]);
+        };
+        await Promise.all(Array.from({ length: size.numAtOnce }, client));
+        expect(results).toHaveLength(size.numRequests);
+        expectIdle(engine);
+        const { batching, requests: counts } = engine.stats();
+        await expectOnlyBlocks(idle, engine);
+        expect(counts.finished + counts.cancelled).toBe(size.numRequests);
+        expect(batching.decodeGraphs).toBeLessThan(batching.decodedTokens);
 
-      await using alone = await lawEngine(model, { kvType: "f16" });
-      const banned = new Set(Object.keys(noEnd).map(Number));
-      const { vocabSize } = alone.model.tokenizer;
-      const top = alone.model.source.config.vocabSize;
-      let numClear = 0;
-      for (const [{ blocks, mode, maxTokens, cancelAfterMs }, { tokenIds, finishReason }] of results) {
-        if (cancelAfterMs === undefined) expect(tokenIds).toHaveLength(maxTokens);
-        expect(finishReason === "length" || cancelAfterMs !== undefined).toBe(true);
-        if (tokenIds.length === 0) continue;
-        // All at once, as a prompt is computed: another way than the one that is held against it.
-        const scored = await alone.score({ blockTokenIds: blocks }, tokenIds, { mode, top });
-        for (const [step, id] of tokenIds.entries()) {
-          const [first, second] = scored.top[step]!.filter((token) => token.id < vocabSize && !banned.has(token.id));
-          if (first!.logprob - second!.logprob <= clearMargin) continue;
-          expect(id, `token ${step}`).toBe(first!.id);
-          numClear += 1;
+        await using alone = await lawEngine(model, { kvType: "f16" });
+        const banned = new Set(Object.keys(noEnd).map(Number));
+        const { vocabSize } = alone.model.tokenizer;
+        const top = alone.model.source.config.vocabSize;
+        let numClear = 0;
+        for (const [{ blocks, mode, maxTokens, cancelAfterMs }, { tokenIds, finishReason }] of results) {
+          if (cancelAfterMs === undefined) expect(tokenIds).toHaveLength(maxTokens);
+          expect(finishReason === "length" || cancelAfterMs !== undefined).toBe(true);
+          if (tokenIds.length === 0) continue;
+          // All at once, as a prompt is computed: another way than the one that is held against it.
+          const scored = await alone.score({ blockTokenIds: blocks }, tokenIds, { mode, top });
+          for (const [step, id] of tokenIds.entries()) {
+            const [first, second] = scored.top[step]!.filter((token) => token.id < vocabSize && !banned.has(token.id));
+            if (first!.logprob - second!.logprob <= clearMargin) continue;
+            expect(id, `token ${step}`).toBe(first!.id);
+            numClear += 1;
+          }
         }
+        expect(numClear).toBeGreaterThan(size.numRequests);
       }
-      expect(numClear).toBeGreaterThan(size.numRequests);
-    }
-    expect(await liveCounts()).toEqual(before);
-  });
+      expect(await liveCounts()).toEqual(before);
+    },
+  );
 }

@@ -8,7 +8,9 @@ import { Scheduler } from "../../src/engine/scheduler.js";
 import { type KVType, tensorTypes } from "../../src/files/element-types.js";
 import { MemoryStore } from "../../src/kv/memory-store.js";
 import { openModel } from "../../src/model/open-model.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
+import type { RandomModelShape } from "../models/random-shape.js";
 import { expectOnlyRight } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
 import { drawIds, LawModels, lawEngine } from "./law-models.js";
@@ -43,11 +45,15 @@ async function encode(engine: LocalEngine, ...requests: readonly (readonly Block
 /** Invariant I2: a block's bytes depend on its tokens, its preamble, and the model alone. */
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
-  test.each(tensorTypes)(
-    "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, weights %s",
-    async (type) => {
-      const model = await models.gguf({ architecture: "llama", type, hiddenSize: 256, numHeads: 4, seed: 51 });
-      const random = new Random(9, type);
+  test.each([
+    ...tensorTypes.map((type) => ["llama", type] as const),
+    ...Object.keys(architectureModels).map((name) => [name, "F16"] as const),
+  ])(
+    "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, %s with weights %s",
+    async (name, type) => {
+      const shape = architectureModels[name] as RandomModelShape;
+      const model = await models.gguf({ ...shape, type, hiddenSize: 256, numHeads: 4 });
+      const random = new Random(9, `${name} ${type}`);
       for (const threads of size.threads) {
         for (const kvType of size.kvTypes) {
           await using engine = await lawEngine(model, { kvType, threads });

@@ -3,9 +3,12 @@ import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { type PromptSpan, TokenizedPrompt } from "../../src/engine/prompt.js";
 import { PAGE_TOKENS } from "../../src/engine/prompt-parts.js";
 import { type GenerateResult, nothingReused, type Usage } from "../../src/engine/results.js";
+import { KV_TYPES, type KVType } from "../../src/files/element-types.js";
 import { blockKVByteLength } from "../../src/kv/block-kv.js";
 import type { AttentionMode } from "../../src/model/block-attention-config.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
+import type { RandomModelShape } from "../models/random-shape.js";
 import { logprobBounds } from "../oracles/compare-engine.js";
 import { ChainWatch } from "./chain-watch.js";
 import {
@@ -20,7 +23,7 @@ import {
 } from "./law-models.js";
 
 export interface ConversationsSize {
-  /** Conversations, in worlds of ten each. */
+  /** Conversations, in worlds of ten each; more where each shape would not have a world. */
   readonly numConversations: number;
 }
 
@@ -311,19 +314,17 @@ function expectSum({ usage: { promptTokens, cachedTokens, reused } }: Asked): vo
 /** Answers over what conversations have in common equal those of an engine that knows nothing of them. */
 export function conversationsSuite(size: ConversationsSize): void {
   const models = new LawModels();
-  const shapes = [
-    { architecture: "llama", rope: "llama3", contextLength: 1024, logitScale: 8, seed: 11 },
-    { architecture: "qwen3", rope: "yarn", contextLength: 1024, logitScale: 8, seed: 12 },
-  ] as const;
-  const numWorlds = Math.ceil(size.numConversations / conversationsPerWorld / 2);
+  const shapes = Object.values(architectureModels);
+  const numWorlds = Math.max(shapes.length, Math.ceil(size.numConversations / conversationsPerWorld / 2));
 
   /** Runs a world on an engine of its own, and expects that nothing of it stays. */
   async function inWorld(seed: number, storeTokens: number, run: (world: World, engine: LocalEngine) => Promise<void>) {
-    const model = models.huggingFace(shapes[seed % shapes.length] as (typeof shapes)[number]);
+    const shape = seed % shapes.length;
+    const model = models.huggingFace({ ...(shapes[shape] as RandomModelShape), contextLength: 1024, logitScale: 8 });
     const before = await liveCounts();
     {
-      // Each shape with either.
-      const kvType = seed % 4 < 2 ? "f32" : seed % 8 < 4 ? "f16" : "bf16";
+      // In the next round of shapes each has another.
+      const kvType = KV_TYPES[(shape + Math.floor(seed / shapes.length)) % KV_TYPES.length] as KVType;
       await using fresh = await lawEngine(model, { kvType, storeBytes: 0, keepPrefixes: false });
       const { numLayers, numKvHeads, headSize } = fresh.model.source.config;
       const storeBytes = blockKVByteLength({ numLayers, numKvHeads, headSize, numTokens: storeTokens, type: kvType });

@@ -4,19 +4,17 @@ import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateEvent } from "../../src/engine/results.js";
 import { openModel } from "../../src/model/open-model.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
-import type { RandomModelOptions } from "../models/random-model.js";
+import type { RandomModelShape } from "../models/random-shape.js";
 import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../oracles/compare-engine.js";
 import { type BoundCase, expectBound, type Fault, type OraclePrompt } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
 import { drawBlocks, drawIds, LawModels, lawEngine } from "./law-models.js";
 
-const architectures: Readonly<Record<string, RandomModelOptions>> = {
-  "llama, llama3 RoPE": { architecture: "llama", rope: "llama3", seed: 31 },
+const shapes: Readonly<Record<string, RandomModelShape>> = {
+  ...architectureModels,
   "llama, YaRN, biases": { architecture: "llama", rope: "yarn", attentionBias: true, mlpBias: true, seed: 32 },
-  "mistral, MQA": { architecture: "mistral", numKvHeads: 1, headSize: 32, seed: 33 },
-  "qwen2, tied": { architecture: "qwen2", tied: true, rope: "linear", seed: 34 },
-  "qwen3, YaRN": { architecture: "qwen3", headSize: 32, rope: "yarn", seed: 35 },
 };
 
 type Prompt = Omit<OraclePrompt, "continuationTokenIds"> & Pick<ScoreOptions, "mode">;
@@ -69,7 +67,7 @@ export interface OnePassSize {
 /** Invariant I1: what the engine computes from stored blocks equals one pass over the whole prompt, and no pass with a fault. */
 export function onePassSuite(size: OnePassSize): void {
   const models = new LawModels();
-  describe.each(Object.entries(architectures))("Engine.score() of %s", (_, options) => {
+  describe.each(Object.entries(shapes))("Engine.score() of %s", (_, options) => {
     const folder = models.huggingFace(options);
     const continuation = drawIds(new Random(options.seed ?? 0, "continuation"), 8);
     let loaded: OnePassModel | undefined;

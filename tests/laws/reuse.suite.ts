@@ -1,6 +1,7 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import { expectSameLogprobs } from "../oracles/compare-engine.js";
 import {
@@ -42,8 +43,12 @@ const only = ({ tokenIds, logprobs }: Answer): Answer => ({ tokenIds, logprobs }
 /** The same stored bytes serve any order, any place, and any number of requests (invariants I3 and I6). */
 export function reuseSuite(size: ReuseSize): void {
   const models = new LawModels();
-  const model = () => models.huggingFace({ architecture: "qwen3", rope: "yarn", seed: 61 });
+  for (const [name, shape] of Object.entries(architectureModels)) {
+    describe(name, () => reuseTests(size, () => models.huggingFace(shape)));
+  }
+}
 
+function reuseTests(size: ReuseSize, model: () => string): void {
   test("Engine: the same passages in any order are all taken from the store", async () => {
     await using engine = await lawEngine(model(), { kvType: "f16" });
     const random = new Random(1, "orders");
@@ -67,11 +72,11 @@ export function reuseSuite(size: ReuseSize): void {
       ...random.order(passages.length).map((index) => passages[index] as number[]),
       drawIds(random, 5),
     ]);
-    await using engine = await lawEngine(model(), { kvType: "f16" });
+    await using engine = await lawEngine(model());
     const together = await Promise.all(prompts.map((blocks) => answer(engine, blocks)));
     expect(engine.stats().store.misses).toBe(passages.length);
     expectIdle(engine);
-    await using other = await lawEngine(model(), { kvType: "f16" });
+    await using other = await lawEngine(model());
     for (const [i, blocks] of prompts.entries()) {
       const { tokenIds, logprobs } = together[i] as Answer;
       expect(tokenIds).toEqual((await answer(other, blocks)).tokenIds);

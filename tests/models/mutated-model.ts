@@ -1,5 +1,6 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { architectureModels } from "./architecture-models.js";
 import { Random } from "./random.js";
 import { writeRandomGguf } from "./random-gguf.js";
 import { writeRandomModel } from "./random-model.js";
@@ -18,7 +19,14 @@ export function writeSoundModels(folder: string): string[] {
   writeManySteps(to("steps"));
   writeRandomGguf(to("llama.gguf"), { architecture: "llama", rope: "llama3", blockAttention, seed: 94 });
   writeRandomGguf(to("qwen3.gguf"), { architecture: "qwen3", type: "F16", rope: "yarn", tied: true, seed: 95 });
-  return ["llama", "qwen2", "spm", "steps", "llama.gguf", "qwen3.gguf"].map(to);
+  const seen = ["llama", "mistral", "qwen2", "qwen3"];
+  const others = Object.entries(architectureModels).filter(([name]) => !seen.includes(name));
+  for (const [name, shape] of others) {
+    writeRandomModel(to(name), shape);
+    writeRandomGguf(to(`${name}.gguf`), shape);
+  }
+  const names = ["llama", "qwen2", "spm", "steps", "llama.gguf", "qwen3.gguf"];
+  return [...names, ...others.flatMap(([name]) => [name, `${name}.gguf`])].map(to);
 }
 
 function writeSpmTokenizer(folder: string): void {

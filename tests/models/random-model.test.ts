@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
+import { architectures } from "../../src/model/architectures/registry.js";
+import { architectureModels } from "./architecture-models.js";
 import { fromBF16, fromF16, toBF16, toF16 } from "./half-floats.js";
 import { Random } from "./random.js";
 import { writeRandomGguf } from "./random-gguf.js";
@@ -12,6 +14,13 @@ import { listTensors, resolveShape } from "./random-shape.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-random-model-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test("architectureModels: every architecture has one, and its weights find a shape", () => {
+  expect(Object.keys(architectureModels)).toEqual(architectures.map(({ name }) => name));
+  for (const [name, shape] of Object.entries(architectureModels)) {
+    expect(listTensors(resolveShape(shape)).architecture.name).toBe(name);
+  }
+});
 
 test("Random: numbers with mean 0 and deviation 1, another stream for another name", () => {
   const random = new Random(7, "a");

@@ -1,0 +1,12 @@
+import type { RandomModelShape } from "./random-shape.js";
+
+/** A small random model of every architecture, with what it alone has. What must hold of all models is tried on these. */
+export const architectureModels: Readonly<Record<string, RandomModelShape>> = {
+  llama: { architecture: "llama", rope: "llama3", seed: 31 },
+  mistral: { architecture: "mistral", numKvHeads: 1, headSize: 32, seed: 33 },
+  qwen2: { architecture: "qwen2", tied: true, rope: "linear", seed: 34 },
+  qwen3: { architecture: "qwen3", headSize: 32, rope: "yarn", seed: 35 },
+  // The fourth layer is without RoPE. Each layer adds to what rounding to BF16 does, so attention is less sharp.
+  smollm3: { architecture: "smollm3", numLayers: 4, attentionScale: 0.5, tied: true, seed: 36 },
+  olmo2: { architecture: "olmo2", numKvHeads: 4, theta: 500_000, seed: 37 },
+};
