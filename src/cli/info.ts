@@ -4,6 +4,7 @@ import { formatBytes } from "../files/format-bytes.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
+import { rotatedSize } from "../model/rope.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { command, type FlagsOf, toggle } from "./command.js";
@@ -64,6 +65,7 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
     tied_head: config.tiedHead,
     context_tokens: config.contextLength,
     sliding_window: config.slidingWindow ?? null,
+    sliding_layers: config.slidingWindow ? (config.slidingLayers?.filter(Boolean).length ?? config.numLayers) : 0,
     rope: describeRope(config),
     weights: {
       conversion: weights,
@@ -91,9 +93,16 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
   };
 }
 
-function describeRope({ rope }: ModelConfig) {
+function describeRope({ rope, localRope }: ModelConfig) {
   const factor = "factor" in rope.scaling ? rope.scaling.factor : null;
-  return { scaling: rope.scaling.kind, theta: rope.theta, factor, pairs: rope.pairs };
+  return {
+    scaling: rope.scaling.kind,
+    theta: rope.theta,
+    local_theta: localRope?.theta ?? null,
+    factor,
+    pairs: rope.pairs,
+    rotated_size: rotatedSize(rope),
+  };
 }
 
 function formatInfo(info: ModelInfo, { colors }: Terminal): string {
@@ -120,12 +129,12 @@ function formatInfo(info: ModelInfo, { colors }: Terminal): string {
     ],
     [
       "context",
-      `${info.context_tokens} tokens${info.sliding_window === null ? "" : `, sliding window ${info.sliding_window}`}`,
+      `${info.context_tokens} tokens${info.sliding_window === null ? "" : `, sliding window ${info.sliding_window} in ${info.sliding_layers} of ${info.layers} layers`}`,
     ],
     ["KV a token", kv.join(", ")],
     [
       "RoPE",
-      `${rope.scaling === "none" ? "plain" : rope.scaling}, theta ${rope.theta}${rope.factor === null ? "" : `, factor ${rope.factor}`}`,
+      `${rope.scaling === "none" ? "plain" : rope.scaling}, theta ${rope.theta}${rope.factor === null ? "" : `, factor ${rope.factor}`}${rope.local_theta === null ? "" : `, in sliding layers theta ${rope.local_theta}`}${rope.rotated_size === info.head_size ? "" : `, of ${rope.rotated_size} elements of a head`}`,
     ],
     [
       "tokenizer",

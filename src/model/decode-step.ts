@@ -139,7 +139,8 @@ export class DecodeStep implements Disposable {
             const [size, head, sequence] = turnedKeys.nb;
             const key = window(turnedKeys, [headSize, 1, numKvHeads, count], [head, head, sequence], at);
             graph.expand(graph.setRows(run.keys.scattered(graph, index), key, rows));
-            const value = window(values, [1, 1, headSize * numKvHeads, count], [size, size, sequence], at);
+            // Values may be windows on rows that hold more, with a stride of their own.
+            const value = window(values, [1, 1, headSize * numKvHeads, count], [size, size, values.nb[2]], at);
             graph.expand(graph.setRows(run.valuesTransposed.scattered(graph, index), value, rows));
           }
         },
