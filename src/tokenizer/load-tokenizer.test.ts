@@ -50,6 +50,43 @@ test("loadTokenizerFromFolder(): SPM with a dummy space, byte fallback and added
   expect(tokenizer.decode([1, markA, b, markA, user, 3 + 0xc3, 3 + 0xa9, 2])).toBe("ab a[U]é");
 });
 
+// The expected ids are those of the Python library tokenizers.
+test("loadTokenizerFromFolder(): SPM as Gemma writes it, without a dummy space, cut after spaces", async () => {
+  const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n\n", "<table>"];
+  const tokens = [...special, ...bytes, "▁", "▁▁", "a", "b", "ab", "▁ab", "\n"];
+  const replace = (from: string, content: string) => ({ type: "Replace", pattern: { String: from }, content });
+  const json = {
+    added_tokens: special.map((content, id) => ({ id, content, special: id < 5, normalized: false })),
+    normalizer: replace(" ", "▁"),
+    pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "MergedWithPrevious", invert: false },
+    decoder: { type: "Sequence", decoders: [replace("▁", " "), { type: "ByteFallback" }, { type: "Fuse" }] },
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      fuse_unk: true,
+      byte_fallback: true,
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: [
+        ["a", "b"],
+        ["▁", "ab"],
+        ["▁", "▁"],
+      ],
+    },
+  };
+  const tokenizer = await loadTokenizerFromFolder(await folderWith({ "tokenizer.json": json }));
+  expect(tokenizer.addsDummySpace).toBe(false);
+  for (const [text, ids] of [
+    ["ab ab", [267, 268]],
+    ["  ab\n\nab", [263, 268, 5, 267]],
+    ["é a", [202, 176, 263, 265]],
+    ["<table> a", [6, 263, 265]],
+  ] as const) {
+    expect(tokenizer.encode(text, "all")).toEqual(ids);
+    expect(tokenizer.decode(ids)).toBe(text);
+  }
+});
+
 test("loadTokenizerFromFolder(): BOS as the tokenizer would add it, with a warning where its files differ", async () => {
   const read = async (config: unknown, hasTemplate = true) => {
     const json = { ...smallTokenizer(), ...(hasTemplate ? {} : { post_processor: null }) };
