@@ -1,10 +1,12 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import type { ScoreOptions } from "../src/engine/engine-options.js";
+import { readGguf } from "../src/files/gguf.js";
+import { readRange } from "../src/files/read-range.js";
 import { openModel } from "../src/model/open-model.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 import { expectLlamaCpp } from "./llama-cpp/compare-engine.js";
@@ -99,6 +101,50 @@ test("convert --weights q8_0: the file holds what --weights makes at load", asyn
   const opened = await openModel(output, {});
   expect(opened.tensors.get("blk.0.attn_q.weight")?.type).toBe("Q8_0");
   await expectSameLogprobs(1e-3, await scores(output, "keep"), (how) => scores(source, "q8_0", how));
+});
+
+const quantizer = join(homedir(), ".cache/block-attention/llama-server/build/bin/llama-quantize");
+// llama.cpp's name of a file, ours of a type.
+const quantized = [
+  ["Q8_0", "q8_0"],
+  ["Q6_K", "q6_k"],
+  ["Q5_1", "q5_1"],
+  ["Q4_K_S", "q4_k"],
+  ["Q4_1", "q4_1"],
+  ["Q3_K_S", "q3_k"],
+  ["IQ4_XS", "iq4_xs"],
+  ["IQ3_S", "iq3_s"],
+  ["TQ1_0", "tq1_0"],
+  ["MXFP4_MOE", "mxfp4"],
+] as const;
+
+test("convert --weights: writes llama-quantize's bytes, of rows too that the type does not hold", {
+  timeout: 120_000,
+}, async ({ skip }) => {
+  if (!existsSync(quantizer)) skip(`${quantizer} is not there: node bench/build-llama-server.mjs`);
+  const uneven = join(folder, "uneven");
+  writeRandomModel(uneven, { architecture: "llama", hiddenSize: 256, intermediateSize: 352, seed: 58 });
+  for (const source of [join(projectRoot, "models/tiny-rag"), uneven]) {
+    const [whole, theirs, ours] = ["whole", "theirs", "ours"].map((name) => join(folder, `${name}.gguf`)) as [
+      string,
+      string,
+      string,
+    ];
+    convert("--model", source, "--output", whole, "--force");
+    for (const [name, weights] of quantized) {
+      const { status, stderr } = spawnSync(quantizer, ["--pure", whole, theirs, name, "1"], { encoding: "utf8" });
+      expect(status, stderr).toBe(0);
+      convert("--model", source, "--weights", weights, "--output", ours, "--force");
+      const [wanted, found] = await Promise.all([readGguf(theirs), readGguf(ours)]);
+      expect([...found.tensors.keys()].sort()).toEqual([...wanted.tensors.keys()].sort());
+      for (const [tensor, written] of wanted.tensors) {
+        const both = [written, found.tensors.get(tensor)!].map((of) => (of.kind === "readable" ? of.entry : undefined));
+        expect(both[1]?.type, `${name} ${tensor}`).toBe(both[0]?.type);
+        const [a, b] = await Promise.all(both.map((of) => readRange(of!.path, of!.offset, of!.byteLength)));
+        expect(Buffer.compare(a!, b!), `${name} ${tensor}`).toBe(0);
+      }
+    }
+  }
 });
 
 test("convert: a head of its own beside a tied embedding is used here and there, with a warning", async () => {
