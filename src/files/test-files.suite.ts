@@ -125,8 +125,9 @@ export async function splitGguf(path: string, name: string, groups: readonly num
   let next = 0;
   const paths: string[] = [];
   for (const [no, size] of groups.entries()) {
-    const keys = { "split.no": no, "split.count": groups.length, "split.tensors.count": all.length };
-    const own = Object.entries(keys).flatMap(([key, value]) => [ggufText(key), uint32(4), uint32(value)]);
+    const uint16 = (value: number) => uint32(value).subarray(0, 2);
+    const own = [ggufText("split.no"), uint32(2), uint16(no), ggufText("split.count"), uint32(2), uint16(groups.length)];
+    own.push(ggufText("split.tensors.count"), uint32(5), uint32(all.length));
     const group = all.slice(next, next + size);
     next += size;
     const numKeys = 3 + (no === 0 ? Number(whole.readBigUInt64LE(16)) : 0);
