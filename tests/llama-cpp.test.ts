@@ -28,6 +28,8 @@ const pairs: readonly (readonly [string, TensorType])[] = [
   ["gemma3", "Q4_0"],
   ["olmo2", "F32"],
   ["olmo2", "Q8_0"],
+  ["granite", "F32"],
+  ["granite", "Q5_K"],
   ["qwen2", "Q5_0"],
   ["llama", "Q4_1"],
   ["qwen3", "Q2_K"],

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
-import type { GenerateEvent } from "../../src/engine/results.js";
+import type { GenerateEvent, ScoreResult } from "../../src/engine/results.js";
 import { openModel } from "../../src/model/open-model.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
@@ -133,6 +133,22 @@ export function onePassSuite(size: OnePassSize): void {
         bounded.push({ name: mode, prompt, distance });
       }
       expectBound(logprobBounds.f32, bounded, { everyCaseUpTo: size.everyCaseUpTo });
+    });
+
+    test("Engine.scoreEach(): a continuation beside another equals one pass of its own", async () => {
+      const { vocabSize } = (await onePass()).config;
+      await using engine = await lawEngine(folder);
+      const blockTokenIds = drawBlocks(new Random(options.seed ?? 0, "beside"), 4, 45);
+      for (const mode of ["block", "full"] as const) {
+        const both = [continuation.toReversed(), continuation];
+        const scored = await engine.scoreEach({ blockTokenIds }, both, { mode, top: vocabSize });
+        const blocks = mode === "full" ? [blockTokenIds.flat()] : blockTokenIds;
+        for (const [i, continuationTokenIds] of both.entries()) {
+          const prompt = { blockTokenIds: blocks, continuationTokenIds };
+          const expected = oracleAnswer((await onePass()).score(prompt), prompt);
+          expect(distanceFromOracle(scored[i] as ScoreResult, expected), mode).toBeLessThan(logprobBounds.f32);
+        }
+      }
     });
 
     test.each(["blocks", "spans"])("equals one pass for random lengths of %s", async (form) => {

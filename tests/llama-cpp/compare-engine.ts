@@ -2,6 +2,7 @@ import { expect } from "vitest";
 import { Engine } from "../../src/engine/engine.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { elementTypes, type TensorType } from "../../src/files/element-types.js";
+import { architectureModels } from "../models/architecture-models.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
@@ -68,6 +69,7 @@ export const comparedModels: Readonly<Record<string, RandomGgufOptions>> = {
     seed: 38,
   },
   olmo2: { architecture: "olmo2", hiddenSize: 256, numHeads: 4, theta: 500_000, seed: 36 },
+  granite: { ...architectureModels.granite!, rope: "llama3", hiddenSize: 256, numHeads: 4 },
 };
 
 /**

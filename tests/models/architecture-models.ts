@@ -11,4 +11,11 @@ export const architectureModels: Readonly<Record<string, RandomModelShape>> = {
   // The fourth layer is without RoPE. Each layer adds to what rounding to BF16 does, so attention is less sharp.
   smollm3: { architecture: "smollm3", numLayers: 4, attentionScale: 0.5, tied: true, seed: 36 },
   olmo2: { architecture: "olmo2", numKvHeads: 4, theta: 500_000, seed: 37 },
+  granite: {
+    architecture: "granite",
+    tied: true,
+    logitScale: 2.5,
+    settings: { embedding_multiplier: 3, residual_multiplier: 0.6, attention_multiplier: 0.2, logits_scaling: 1.25 },
+    seed: 38,
+  },
 };

@@ -1,3 +1,4 @@
+import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelOptions } from "../models/random-model.js";
 import type { OracleAnswer } from "./compare-engine.js";
@@ -91,6 +92,23 @@ export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
   },
   "gemma3-pattern-untied": { architecture: "gemma3_text", numLayers: 3, slidingPattern: 3, numKvHeads: 1, seed: 30 },
   "olmo2-gqa-yarn": { architecture: "olmo2", hiddenSize: 96, numHeads: 6, rope: "yarn", numLayers: 3, seed: 24 },
+  "granite-llama3-tied": {
+    ...architectureModels.granite!,
+    rope: "llama3",
+    numLayers: 3,
+    seed: 31,
+  },
+  "granite-biases-mha": {
+    architecture: "granite",
+    numKvHeads: 4,
+    attentionBias: true,
+    mlpBias: true,
+    // Without it Transformers multiplies scores by 1.
+    settings: { embedding_multiplier: 0.5, residual_multiplier: 0.7, logits_scaling: 8 },
+    logitScale: 16,
+    attentionScale: 0.25,
+    seed: 32,
+  },
 };
 
 const continuationLength = 12;
