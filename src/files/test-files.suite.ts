@@ -126,7 +126,14 @@ export async function splitGguf(path: string, name: string, groups: readonly num
   const paths: string[] = [];
   for (const [no, size] of groups.entries()) {
     const uint16 = (value: number) => uint32(value).subarray(0, 2);
-    const own = [ggufText("split.no"), uint32(2), uint16(no), ggufText("split.count"), uint32(2), uint16(groups.length)];
+    const own = [
+      ggufText("split.no"),
+      uint32(2),
+      uint16(no),
+      ggufText("split.count"),
+      uint32(2),
+      uint16(groups.length),
+    ];
     own.push(ggufText("split.tensors.count"), uint32(5), uint32(all.length));
     const group = all.slice(next, next + size);
     next += size;
