@@ -84,39 +84,6 @@ test("Graph: views, permutations, padding and concatenation move the elements th
   expect(await run((g) => g.reshape(g.pad(floats(g, [2, 2]), [0]), [4]))).toEqual([0, 1, 2, 3]);
 });
 
-test("Graph.rope(): keys [1, 0] at position 1 are [cos 1, sin 1]", async () => {
-  const rope = {
-    headSize: 2,
-    rotatedSize: 2,
-    theta: 10_000,
-    pairs: "half",
-    frequencyFactors: undefined,
-    attentionFactor: 1,
-  } as const;
-  const [x, y] = await run((g) =>
-    g.rope(
-      floats(g, [2, 1, 1], (i) => 1 - i),
-      g.input("at", "I32", [1], Int32Array.of(1)),
-      rope,
-    ),
-  );
-  expect(x).toBeCloseTo(Math.cos(1), 6);
-  expect(y).toBeCloseTo(Math.sin(1), 6);
-});
-
-test("Graph.rope(): what lies past the turned elements stays", async () => {
-  const rope = {
-    headSize: 4,
-    rotatedSize: 2,
-    theta: 10_000,
-    pairs: "half",
-    frequencyFactors: undefined,
-    attentionFactor: 1,
-  } as const;
-  const found = await run((g) => g.rope(floats(g, [4, 1, 1]), g.input("at", "I32", [1], Int32Array.of(1)), rope));
-  expect(found.map((x) => x.toFixed(5))).toEqual([-Math.sin(1), Math.cos(1), 2, 3].map((x) => x.toFixed(5)));
-});
-
 const rope = {
   headSize: 4,
   rotatedSize: 4,
@@ -125,6 +92,26 @@ const rope = {
   frequencyFactors: undefined,
   attentionFactor: 1,
 } as const;
+
+test("Graph.rope(): keys [1, 0] at position 1 are [cos 1, sin 1]", async () => {
+  const [x, y] = await run((g) =>
+    g.rope(
+      floats(g, [2, 1, 1], (i) => 1 - i),
+      g.input("at", "I32", [1], Int32Array.of(1)),
+      { ...rope, headSize: 2, rotatedSize: 2 },
+    ),
+  );
+  expect(x).toBeCloseTo(Math.cos(1), 6);
+  expect(y).toBeCloseTo(Math.sin(1), 6);
+});
+
+test("Graph.rope(): what lies past the turned elements stays", async () => {
+  const found = await run((g) =>
+    g.rope(floats(g, [4, 1, 1]), g.input("at", "I32", [1], Int32Array.of(1)), { ...rope, rotatedSize: 2 }),
+  );
+  expect(found.map((x) => x.toFixed(5))).toEqual([-Math.sin(1), Math.cos(1), 2, 3].map((x) => x.toFixed(5)));
+});
+
 const ids = (g: Graph, ...ne: number[]) => zeros(g, "I32", ne, 4 * ne.reduce((product, n) => product * n, 1));
 const turned = (g: Graph) => g.permute(floats(g, [4, 2]), [1, 0, 2, 3]);
 const strided = (g: Graph) => g.view(floats(g, [4, 4]), [2, 4], [16]);

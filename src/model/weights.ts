@@ -173,12 +173,11 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
     const type = typeFor(isEmbedding ? "lookup" : "product");
     const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length === 2 ? "product" : "other");
     plan.push({ name, entry, type, ne, place });
+    if (!isEmbedding || !source.config.tiedHead) continue;
     // A tied head is multiplied by: where rows are looked up in other memory than the device's own, it is there twice.
     const headType = typeFor("product");
     const own = policy.weightPlace(headType, ne, "other");
-    if (isEmbedding && place !== own && source.config.tiedHead) {
-      plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
-    }
+    if (place !== own) plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
   }
   return plan;
 }

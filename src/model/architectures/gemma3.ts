@@ -2,7 +2,7 @@ import { readBoolean, readInteger, readPositive } from "../../files/fields.js";
 import type { Architecture } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
 import { type LlamaConfig, llama, llamaTensors } from "./llama.js";
-import { embedding, gegluMlp, norm, normedAttention, rmsNorm } from "./parts.js";
+import { embedding, gegluMlp, norm, normedAttention, preNormLayer, rmsNorm, statedWindow } from "./parts.js";
 
 export interface Gemma3Config extends LlamaConfig {
   /** Scores of attention are divided by its root: the head size, but of the largest model. */
@@ -28,7 +28,7 @@ export const gemma3: Architecture<Gemma3Config> = {
     reads: ["query_pre_attn_scalar"],
     noBiases: ["mlp_bias"],
     slidingWindow: (fields, numLayers, layerTypes) => {
-      const size = fields.get("sliding_window") === undefined ? 4096 : readInteger(fields, "sliding_window", 1);
+      const size = statedWindow(fields);
       if (size === undefined) return undefined;
       const names = ["sliding_window_pattern", "_sliding_window_pattern"] as const;
       const pattern = names.map((name) => readInteger(fields, name, 1)).find((found) => found !== undefined) ?? 6;
@@ -79,13 +79,16 @@ export const gemma3: Architecture<Gemma3Config> = {
   },
   attentionScale: ({ queryScalar }) => 1 / Math.sqrt(queryScalar),
   embed: (build, tokens) => build.graph.scale(embedding(build, tokens), Math.sqrt(build.config.hiddenSize)),
-  layer(build, x) {
-    const { graph } = build;
-    const attended = normedAttention(build, rmsNorm(build, "attn_norm", x));
-    if (attended === undefined) return undefined;
-    const after = graph.add(x, rmsNorm(build, "post_attention_norm", attended));
-    return graph.add(after, rmsNorm(build, "post_ffw_norm", gegluMlp(build, rmsNorm(build, "ffn_norm", after))));
-  },
+  layer: (build, x) =>
+    preNormLayer(
+      build,
+      x,
+      (_, rows) => {
+        const attended = normedAttention(build, rows);
+        return attended && rmsNorm(build, "post_attention_norm", attended);
+      },
+      (_, rows) => rmsNorm(build, "post_ffw_norm", gegluMlp(build, rows)),
+    ),
 };
 
 const sameInBoth = { mlpBias: false, qkNorm: true } as const;

@@ -1,7 +1,7 @@
 import type { Tensor } from "../../ggml/tensor.js";
 import type { Architecture, LayerBuild } from "../architecture.js";
 import { type LlamaConfig, llama, llamaTensors } from "./llama.js";
-import { asHeads, norm, rmsNorm, swiglu } from "./parts.js";
+import { asHeads, attend, norm, rmsNorm, swiglu } from "./parts.js";
 
 /**
  * Llama whose norms stand behind attention and MLP instead of before them, and over all queries and all keys of a row before
@@ -35,10 +35,9 @@ export const olmo2: Architecture<LlamaConfig> = {
 
 function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
   const { config, product } = build;
-  const attended = build.attend({
+  return attend(build, {
     queries: asHeads(build, rmsNorm(build, "attn_q_norm", product("attn_q", x)), config.numHeads),
     keys: asHeads(build, rmsNorm(build, "attn_k_norm", product("attn_k", x)), config.numKvHeads),
     values: asHeads(build, product("attn_v", x), config.numKvHeads),
   });
-  return attended && product("attn_output", attended);
 }

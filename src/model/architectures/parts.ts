@@ -1,3 +1,4 @@
+import { type Fields, readInteger } from "../../files/fields.js";
 import type { Graph } from "../../ggml/graph.js";
 import type { Tensor } from "../../ggml/tensor.js";
 import type { LayerBuild, ModelBuild, NeededTensor } from "../architecture.js";
@@ -48,26 +49,30 @@ export function geglu(graph: Graph, gate: Tensor, up: Tensor): Tensor {
   return graph.swiglu(graph.mul(gate, t), graph.div(up, t));
 }
 
+/** What a layer's heads attend to, multiplied by its output weights. */
+export function attend(build: LayerBuild, heads: Parameters<LayerBuild["attend"]>[0]): Tensor | undefined {
+  const attended = build.attend(heads);
+  return attended && build.product("attn_output", attended);
+}
+
 /** Attention over normed rows, with one product each for queries, keys and values. */
 export function attention(build: LayerBuild, x: Tensor): Tensor | undefined {
   const { numHeads, numKvHeads } = build.config;
-  const attended = build.attend({
+  return attend(build, {
     queries: heads(build, "attn_q", x, numHeads),
     keys: heads(build, "attn_k", x, numKvHeads),
     values: heads(build, "attn_v", x, numKvHeads),
   });
-  return attended && build.product("attn_output", attended);
 }
 
 /** The same with an RMS norm over each head of the queries and keys, before RoPE. */
 export function normedAttention(build: LayerBuild, x: Tensor): Tensor | undefined {
   const { numHeads, numKvHeads } = build.config;
-  const attended = build.attend({
+  return attend(build, {
     queries: rmsNorm(build, "attn_q_norm", heads(build, "attn_q", x, numHeads)),
     keys: rmsNorm(build, "attn_k_norm", heads(build, "attn_k", x, numKvHeads)),
     values: heads(build, "attn_v", x, numKvHeads),
   });
-  return attended && build.product("attn_output", attended);
 }
 
 /** Attention with one product, whose rows are the queries', the keys' and the values'. */
@@ -77,12 +82,11 @@ export function fusedAttention(build: LayerBuild, x: Tensor): Tensor | undefined
   const fused = product("attn_qkv", x);
   const heads = (first: number, count: number) =>
     graph.view(fused, [headSize, count, fused.ne[1]], [4 * headSize, fused.nb[1]], 4 * first * headSize);
-  const attended = build.attend({
+  return attend(build, {
     queries: heads(0, numHeads),
     keys: heads(numHeads, numKvHeads),
     values: heads(numHeads + numKvHeads, numKvHeads),
   });
-  return attended && product("attn_output", attended);
 }
 
 /** A layer of two halves, attention and MLP: each takes normed rows, and its result is added to the rows. */
@@ -102,6 +106,12 @@ export function preNormLayer<B extends LayerBuild>(
 /** The weights of `preNormLayer()`'s norms. */
 export function preNorms({ hiddenSize }: ModelConfig): NeededTensor[] {
   return [norm("attn_norm", "input_layernorm", hiddenSize), norm("ffn_norm", "post_attention_layernorm", hiddenSize)];
+}
+
+/** `sliding_window`, where its absence means 4,096 places and null no window. */
+export function statedWindow(fields: Fields): number | undefined {
+  const size = readInteger(fields, "sliding_window", 1);
+  return fields.get("sliding_window") === undefined ? 4096 : size;
 }
 
 /** How far back a layer's rows see. */

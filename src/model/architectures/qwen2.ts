@@ -1,6 +1,7 @@
 import { type Fields, readBoolean, readInteger } from "../../files/fields.js";
 import type { Architecture, SlidingWindow } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama } from "./llama.js";
+import { statedWindow } from "./parts.js";
 
 /** Llama with biases on queries, keys and values. @see Transformers, models/qwen2; llama.cpp, src/models/qwen2.cpp */
 export const qwen2: Architecture<LlamaConfig> = {
@@ -29,9 +30,7 @@ function qwenWindow(
   numLayers: number,
   layerTypes: readonly string[] | undefined,
 ): SlidingWindow | undefined {
-  const window = readInteger(fields, "sliding_window", 1);
-  // null has a meaning of its own: no window.
-  const given = fields.get("sliding_window") === undefined ? 4096 : window;
+  const given = statedWindow(fields);
   const size = readBoolean(fields, "use_sliding_window") ? given : undefined;
   const firstSliding = readInteger(fields, "max_window_layers", 0) ?? 28;
   if (size !== undefined) {
