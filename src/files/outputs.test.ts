@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { writeAtomically } from "./outputs.js";
+import { prepareOutputs, writeAtomically } from "./outputs.js";
 
 test("writeAtomically(): a file that is being written is not written by another, nor is its partial file taken away", async () => {
   const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
@@ -52,3 +52,24 @@ test.skipIf(process.platform !== "linux")(
     }
   },
 );
+
+test("prepareOutputs(): another process's lock whose inode another lock gets next is not the same file", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
+  try {
+    const output = join(folder, "a.jsonl");
+    const written = ["", ".manifest.json", ".report.json", ".lengths.svg", ".passages.svg", ".errors.jsonl"];
+    const locks = written.map((ending) => `${ending}.partial.lock`);
+    const writeAndLeave = async (): Promise<void> => {
+      for (const lock of locks) {
+        await writeFile(output + lock, "");
+        await rm(output + lock);
+      }
+    };
+    for (let i = 0; i < 500; i++) {
+      const prepared = prepareOutputs({ inputs: [], outputs: [output] });
+      await Promise.all([expect(prepared).resolves.toBeUndefined(), writeAndLeave()]);
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});

@@ -44,23 +44,27 @@ const writtenBeside = [...lastingEndings, ...passingEndings];
  * made or written.
  */
 export async function prepareOutputs({ inputs, outputs, force = false }: OutputPlan): Promise<void> {
-  /** What each file is used for. */
-  const uses = new Map<string, string>();
+  /** What each file is used for, and the path by which it was found. */
+  const uses = new Map<string, { readonly path: string; readonly use: string }>();
   for (const input of inputs) {
     if (input === "-") continue;
     for (const path of [input, ...lastingEndings.map((ending) => input + ending)]) {
       const found = await stat(path, { bigint: true }).catch(() => undefined);
       const use = path === input ? "which is read" : `which belongs to ${quote(input)}`;
-      if (found !== undefined) uses.set(identityOf(found), `${quote(path)}, ${use}`);
+      if (found !== undefined) uses.set(identityOf(found), { path, use });
     }
   }
   for (const output of outputs) {
     for (const path of [output, ...writtenBeside.map((ending) => output + ending)]) {
       const found = await statOutput(path);
       const identity = found === undefined ? await placeOf(path) : identityOf(found);
-      const use = uses.get(identity);
-      if (use !== undefined) throw new RefusedOutputError(`Cannot write ${quote(path)}: it is the same file as ${use}`);
-      uses.set(identity, `${quote(path)}, which is written too`);
+      const known = uses.get(identity);
+      if (known !== undefined && (found === undefined || (await isStill(known.path, identity)))) {
+        throw new RefusedOutputError(
+          `Cannot write ${quote(path)}: it is the same file as ${quote(known.path)}, ${known.use}`,
+        );
+      }
+      uses.set(identity, { path, use: "which is written too" });
       if (found !== undefined && path === output && !force) {
         throw new RefusedOutputError(
           `Cannot write ${quote(path)}: there is such a file, wanted another name or --force`,
@@ -248,6 +252,12 @@ function kindOf(found: Stats | BigIntStats): string {
   if (found.isSymbolicLink()) return "a symbolic link";
   if (found.isFIFO()) return "a named pipe";
   return found.isSocket() ? "a socket" : "a device";
+}
+
+/** Another process may have removed its lock meanwhile: a new file gets the inode of one that is gone. */
+async function isStill(path: string, identity: string): Promise<boolean> {
+  const found = await stat(path, { bigint: true }).catch(() => undefined);
+  return found !== undefined && identityOf(found) === identity;
 }
 
 function identityOf({ dev, ino }: BigIntStats): string {
