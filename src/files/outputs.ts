@@ -59,7 +59,7 @@ export async function prepareOutputs({ inputs, outputs, force = false }: OutputP
       const found = await statOutput(path);
       const identity = found === undefined ? await placeOf(path) : identityOf(found);
       const known = uses.get(identity);
-      if (known !== undefined && (found === undefined || (await isStill(known.path, identity)))) {
+      if (known !== undefined && (found === undefined || (await isSameFile(path, known.path)))) {
         throw new RefusedOutputError(
           `Cannot write ${quote(path)}: it is the same file as ${quote(known.path)}, ${known.use}`,
         );
@@ -254,10 +254,15 @@ function kindOf(found: Stats | BigIntStats): string {
   return found.isSocket() ? "a socket" : "a device";
 }
 
-/** Another process may have removed its lock meanwhile: a new file gets the inode of one that is gone. */
-async function isStill(path: string, identity: string): Promise<boolean> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found !== undefined && identityOf(found) === identity;
+/**
+ * Whether two paths lead to one file now. The first is held open meanwhile: else another process may remove its lock, and a new
+ * file gets the inode of one that is gone.
+ */
+async function isSameFile(path: string, other: string): Promise<boolean> {
+  await using handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)).catch(() => undefined);
+  const stats = [handle?.stat({ bigint: true }) ?? stat(path, { bigint: true }), stat(other, { bigint: true })];
+  const [one, two] = await Promise.all(stats.map((found) => found.catch(() => undefined)));
+  return one !== undefined && two !== undefined && identityOf(one) === identityOf(two);
 }
 
 function identityOf({ dev, ino }: BigIntStats): string {
