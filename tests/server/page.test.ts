@@ -296,7 +296,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect.poll(() => titles(page)).toEqual([second, third, "Mine"]);
       await tabTo(/^In the prompt: Mine/);
       await page.keyboard.press("Space");
-      expect(await page.locator(".passages").textContent()).toContain("2 of 3 in the prompt");
+      await expect.poll(() => page.locator(".passages").textContent()).toContain("2 of 3 in the prompt");
       await page.locator("#question").focus();
       await page.keyboard.press("Enter");
       await announced(page, "Answer: Värmland");
