@@ -11,12 +11,13 @@ const mayImport = {
   blocks: [...aboveFiles, "jinja"],
   kv: [...lowest, "ggml"],
   model: [...lowest, "ggml"],
+  hub: [...lowest, "kv", "model"],
   engine: belowEngine,
   server: [...belowEngine, "engine"],
   data: [...belowEngine, "engine"],
   eval: [...belowEngine, "engine", "data"],
   train: [...belowEngine, "engine", "data"],
-  cli: [...belowEngine, "engine", "server", "data", "eval", "train"],
+  cli: [...belowEngine, "hub", "engine", "server", "data", "eval", "train"],
 };
 const testFile = "\\.(test|suite)\\.js$";
 

@@ -57,6 +57,7 @@ export type { SamplingInput } from "./engine/sampling-options.js";
 export type { EngineStatus } from "./engine/status-source.js";
 export type { KVType, WeightsConversion } from "./files/element-types.js";
 export type { BackendKind } from "./ggml/library.js";
+export { type PulledFile, type PulledModel, type PullOptions, pull } from "./hub/pull.js";
 export type { BlockId } from "./kv/block-id.js";
 export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
 export type { AttentionMode } from "./model/block-attention-config.js";

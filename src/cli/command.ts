@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type { z } from "zod";
 import type { OptionField } from "../files/options.js";
 import { flagOf, readSetting, type Setting } from "../files/settings.js";
+import { modelOnDisk } from "./pull-model.js";
 import type { Terminal } from "./terminal.js";
 
 /**
@@ -20,6 +21,8 @@ export interface Flag<V> {
   readonly isOperand?: boolean;
   /** --no-name: true where it is not given. */
   readonly isNegated?: boolean;
+  /** Its value names a model: the command gets its path, and one of the hub is fetched first where it is not on the disk. */
+  readonly isModel?: boolean;
 }
 
 export type FlagTable = Readonly<Record<string, Flag<unknown>>>;
@@ -98,7 +101,13 @@ export function addCommand(
   declare(added, "verbose", toggle("errors with their stack"));
   // A command's operands stand among its options: see declare().
   added.allowExcessArguments(false).addHelpText("after", help);
-  added.action(async () => onEnd(await run(added.opts(), terminal)));
+  added.action(async () => {
+    const values = added.opts();
+    for (const [key, { isModel }] of Object.entries(flags)) {
+      if (isModel && typeof values[key] === "string") values[key] = await modelOnDisk(values[key], terminal);
+    }
+    onEnd(await run(values, terminal));
+  });
 }
 
 function declare(command: Command, key: string, flag: Flag<unknown>): void {

@@ -16,7 +16,7 @@ import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const convertFlags = {
-  model: mandatory(flag("<folder>", "a Hugging Face folder", someWords)),
+  model: mandatory({ ...flag("<folder>", "a Hugging Face folder, or hf:OWNER/REPO", someWords), isModel: true }),
   to: mandatory(flag("<format>", "gguf, llama.cpp's", oneOfTexts(["gguf"]))),
   output: mandatory(flag("<file>", "whole or not there", someWords)),
   force: forceFlag,

@@ -93,10 +93,10 @@ async function runDemo(flags: FlagsOf<typeof demoFlags>, terminal: Terminal): Pr
   );
   await say(await compare(engine, model, sets, flags, terminal));
   await say(`
-${colors.bold("With your own model")}: a Hugging Face folder or a .gguf file (${architectures.map(({ name }) => name).join(", ")})
+${colors.bold("With your own model")}: a Hugging Face folder, a .gguf file, or hf:OWNER/REPO (${architectures.map(({ name }) => name).join(", ")})
   npx block-attention info --model PATH
   npx block-attention generate --model PATH --question "…" --documents passages.jsonl
-  npx block-attention generate --model ./Tulu3-Block-FT --prefix "[Block-Attention]" --question "…" --documents passages.jsonl
+  npx block-attention generate --model hf:ldsjmdy/Tulu3-Block-FT --prefix "[Block-Attention]" --question "…" --documents passages.jsonl
   npx block-attention bench --model PATH --tokens 512,1024,2048
 passages.jsonl holds a line {"title": "…", "text": "…"} for each passage. In this folder, "node dist/cli/main.js" stands for
 "npx block-attention".`);

@@ -6,7 +6,8 @@ import { UsageError } from "../files/usage-error.js";
 import { type Flag, type FlagsOf, flag, repeated, settingFlag, toggle } from "./command.js";
 
 export function engineFlag<K extends keyof EngineSettings>(name: K): Flag<EngineSettings[K]> {
-  return settingFlag(engineSettings[name] as Setting) as Flag<EngineSettings[K]>;
+  const isModel = name === "model";
+  return { ...settingFlag(engineSettings[name] as Setting), isModel } as Flag<EngineSettings[K]>;
 }
 
 /** Of every command that writes files. */

@@ -16,6 +16,8 @@ import { evalTableCommand } from "./eval-table.js";
 import { evalTtftCommand } from "./eval-ttft.js";
 import { generateCommand } from "./generate.js";
 import { infoCommand } from "./info.js";
+import { modelsLsCommand, modelsRmCommand } from "./models.js";
+import { pullCommand } from "./pull.js";
 import { scoreCommand } from "./score.js";
 import { segmentCommand } from "./segment.js";
 import { serveCommand } from "./serve.js";
@@ -24,6 +26,7 @@ import { tokenizeCommand } from "./tokenize.js";
 import { exportCommand, trainCommand, trainTokenizerCommand } from "./train.js";
 
 const topCommands: readonly CliCommand[] = [
+  pullCommand,
   generateCommand,
   serveCommand,
   scoreCommand,
@@ -61,12 +64,14 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
     }
   };
   addAll(program, topCommands);
+  const models = program.command("models").description("Lists and removes models on the disk.");
+  addAll(models, [modelsLsCommand, modelsRmCommand]);
   const data = program.command("data").description("Prepares training data.");
   addAll(data, dataCommands);
   const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");
   addAll(evaluation, evaluationCommands);
 
-  for (const command of [program, ...program.commands, ...data.commands, ...evaluation.commands]) {
+  for (const command of [program, ...program.commands, ...models.commands, ...data.commands, ...evaluation.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),

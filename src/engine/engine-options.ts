@@ -119,7 +119,7 @@ const shareOfMemory = "a quarter of what the weights leave of memory";
  * stand here alone. `docs/server.md` is printed from them.
  */
 export const engineSettings = {
-  model: setting(someWords, "path", "a Hugging Face folder or a .gguf file", "the embedded model"),
+  model: setting(someWords, "path", "a Hugging Face folder, a .gguf file, or hf:OWNER/REPO", "the embedded model"),
   weights: defaulted(
     oneOfTexts(weightsConversions),
     "type",

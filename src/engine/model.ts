@@ -212,9 +212,13 @@ export function reuseNote(trainedModes: readonly AttentionMode[] = []): string |
   return "This model was not trained for block attention: in full mode it reuses passages only as a prefix, the same ones in the same order; block mode reuses them in any order, but answers get worse (71.3 to 49.9 on average in the paper) until the model is trained for it, see docs/reuse.md";
 }
 
-/** A model's file or folder name, without path and ending, nor which part of a split file it is. */
+/**
+ * A model's file or folder name, without path and ending, nor which part of a split file it is; of a folder in the Hugging Face
+ * cache, which is named after a commit, the repository's.
+ */
 export function modelName(path: string): string {
-  return basename(resolve(path)).replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "");
+  const [, repo] = /[/\\]models--(?:(?!--).)*--([^/\\]+)[/\\]snapshots[/\\][^/\\]+$/.exec(resolve(path)) ?? [];
+  return (repo ?? basename(resolve(path))).replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "");
 }
 
 /** The model that comes with the package. */

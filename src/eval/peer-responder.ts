@@ -2,9 +2,9 @@ import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { joinTextBlocks } from "../blocks/block.js";
 import { type RagPromptOptions, ragPrompt } from "../blocks/rag-prompt.js";
-import { retryAfterMs } from "../data/answer/chat-client.js";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
 import { readEventStream } from "../files/event-stream.js";
+import { networkFailure, retryAfterMs } from "../files/http-failures.js";
 import { InputRangeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import type { RagLine } from "./rag-line.js";
@@ -107,9 +107,7 @@ export function peerResponder(options: PeerOptions): Responder {
       if (signal.aborted) return { kind: "again", reason: `no answer came in ${timeoutMs} ms`, afterMs: undefined };
       // What fetch throws of itself; its cause has the words.
       if (!(error instanceof TypeError)) throw error;
-      const cause = error.cause instanceof Error ? error.cause : error;
-      const code = "code" in cause && typeof cause.code === "string" ? cause.code : undefined;
-      return { kind: "again", reason: cause.message || code || error.message, afterMs: undefined };
+      return { kind: "again", reason: networkFailure(error).reason, afterMs: undefined };
     } finally {
       // What of the connection is still open is not waited for.
       ended.abort();

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import type { BigIntStats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { describeFileError } from "../files/regular-file.js";
@@ -52,11 +52,12 @@ export function sameState(a: FileState, b: FileState): boolean {
 }
 
 /**
- * SHA-256 of a file's bytes, 64 hexadecimal digits. Reads 1 MiB at a time, two pieces in memory, and lets the event loop
+ * The digest of a file's bytes in hexadecimal digits, SHA-256 by default. Reads 1 MiB at a time, two pieces in memory, and lets the event loop
  * run between them (a piece takes 1 to 3 ms to hash).
  *
  * @param state the file's state as it was looked up: the digest is of that state or it is an error.
  * @param options.onBytes told how many more bytes were hashed.
+ * @param options.hash another hash, which may have taken something before the file.
  * @throws Error if the file cannot be read or changes meanwhile; the signal's reason.
  */
 export async function hashFile(
@@ -65,9 +66,10 @@ export async function hashFile(
   options: {
     readonly signal?: AbortSignal | undefined;
     readonly onBytes?: ((numBytes: number) => void) | undefined;
+    readonly hash?: Hash;
   } = {},
 ): Promise<string> {
-  const { signal, onBytes } = options;
+  const { signal, onBytes, hash = createHash("sha256") } = options;
   let file: FileHandle;
   try {
     file = await open(path, "r");
@@ -75,7 +77,6 @@ export async function hashFile(
     throw hashError(path, error);
   }
   try {
-    const hash = createHash("sha256");
     const pieces = [Buffer.allocUnsafe(CHUNK_BYTES), Buffer.allocUnsafe(CHUNK_BYTES)] as const;
     let numRead = 0;
     let reading = readPiece(path, file, pieces[0]);

@@ -9,19 +9,16 @@ import { openModel } from "./open-model.js";
 const kindOf = (path: string) => findModel(path, "config.json");
 
 test.each([
-  ["Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
-  ["hf:Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
-  ["hf://Qwen/Qwen2.5-0.5B", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
-  ["https://huggingface.co/Qwen/Qwen2.5-0.5B/tree/main", "hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"],
-  ["hf.co/o/n-GGUF:Q4_K_M", 'hf download o/n-GGUF --include "*Q4_K_M*" --local-dir n-GGUF'],
-  [
-    "https://huggingface.co/o/n/resolve/main/q/n.Q8_0.gguf?download=true",
-    "hf download o/n q/n.Q8_0.gguf --local-dir n",
-  ],
-])("findModel(): %s is no path, and the error says how it gets onto the disk", async (path, command) => {
+  ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"],
+  ["hf:Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"],
+  ["hf://Qwen/Qwen2.5-0.5B@v1.0", "Qwen/Qwen2.5-0.5B@v1.0"],
+  ["https://huggingface.co/Qwen/Qwen2.5-0.5B/tree/main", "Qwen/Qwen2.5-0.5B"],
+  ["hf.co/o/n-GGUF:Q4_K_M", "o/n-GGUF:Q4_K_M"],
+  ["https://huggingface.co/o/n/resolve/v2/q/n.Q8_0.gguf?download=true", "o/n@v2:q/n.Q8_0.gguf"],
+])("findModel(): %s is no path, and the error says how it gets onto the disk", async (path, name) => {
   for (const open of [kindOf, openModel, loadTokenizer]) {
     expect(await expectError(open(path), "models are read from disk")).toMatch(/no such file or folder/);
-    expect((await expectError(open(path))).endsWith(`: ${command}`)).toBe(true);
+    expect((await expectError(open(path))).endsWith(`: block-attention pull ${name}`)).toBe(true);
   }
 });
 

@@ -1,9 +1,10 @@
 import { readdir, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { ggufSetName } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, pathExists } from "../files/regular-file.js";
 import { suggestPath } from "../files/suggest-path.js";
+import { hubNameText, parseHubName } from "./hub-name.js";
 
 /** Of a folder that is no model, so many entries are looked at, and so many models in it named. */
 const maxEntries = 1_000;
@@ -79,19 +80,10 @@ async function modelsIn(folder: string, wanted: string): Promise<string[]> {
 /** What to do about a path that leads nowhere and looks like a name or an address of the hub; empty for any other. */
 async function adviceOn(path: string): Promise<string> {
   if (suggestPath(path) !== undefined) return "";
-  const name = path.replace(/^hf:\/{0,2}|^(https?:\/\/)?(www\.)?(huggingface\.co|hf\.co)\//i, "");
-  const isName =
-    name === path && /^\w[\w.-]*\/\w[\w.-]*(:[\w.-]+)?$/.test(path) && !/\.(gguf|json|safetensors)$/i.test(path);
-  const isAddress = name !== path || /^https?:\/\//i.test(path);
-  if (!isName && !isAddress) return "";
-  const [, owner, model, tail = ""] = /^(\w[\w.-]*)\/(\w[\w.-]*)([/:?#].*)?$/.exec(name) ?? [];
-  if (owner === undefined || model === undefined || /^https?:/i.test(name)) {
-    return "models are read from disk, download it first";
-  }
-  if (await pathExists(model)) return `did you mean ${quote(model)}?`;
-  const [, file] = /^\/(?:resolve|blob)\/[^/]+\/([\w./-]+\.gguf)/i.exec(tail) ?? [];
-  const [, type] = /^:([\w.-]+)$/.exec(tail) ?? [];
-  const part = file !== undefined ? ` ${file}` : type !== undefined ? ` --include "*${type}*"` : "";
-  const command = `hf download ${owner}/${model}${part} --local-dir ${model}`;
-  return `models are read from disk, one of the Hugging Face hub is fetched with: ${command}`;
+  const name = parseHubName(path);
+  if (name === undefined) return /^(hf:|https?:\/\/)/i.test(path) ? "models are read from disk, download it first" : "";
+  if (!name.isExplicit && /\.(gguf|json|safetensors)$/i.test(path)) return "";
+  const folder = basename(name.repo);
+  if (await pathExists(folder)) return `did you mean ${quote(folder)}?`;
+  return `models are read from disk, one of the Hugging Face hub is fetched with: block-attention pull ${hubNameText(name)}`;
 }

@@ -1,11 +1,5 @@
 import { expect, test } from "vitest";
-import {
-  ChatClient,
-  type ChatClientDependencies,
-  type ChatSettings,
-  publicAddress,
-  retryAfterMs,
-} from "./chat-client.js";
+import { ChatClient, type ChatClientDependencies, type ChatSettings, publicAddress } from "./chat-client.js";
 import { chatBody, type FakeReply, type FakeRequest, fakeAnswer, fakeChatServer } from "./fake-chat-server.suite.js";
 
 const signal = new AbortController().signal;
@@ -149,15 +143,4 @@ test("ChatClient.ask(): an answer without end is cut off", async () => {
   const error = "the server's answer has more than 16777216 bytes";
   expect(await client(server.baseUrl).chat.ask("a", signal)).toEqual({ kind: "refused", status: 200, error });
   expect(server.requests.length).toBe(1);
-});
-
-test("retryAfterMs(): seconds, dates, and what is neither", () => {
-  const now = Date.parse("2026-01-01T00:00:00Z");
-  expect(retryAfterMs(null, now)).toBeUndefined();
-  expect(retryAfterMs("1.5", now)).toBe(1500);
-  expect(retryAfterMs("0", now)).toBe(0);
-  expect(retryAfterMs("Thu, 01 Jan 2026 00:00:10 GMT", now)).toBe(10_000);
-  expect(retryAfterMs("Thu, 01 Jan 2020 00:00:10 GMT", now)).toBe(0);
-  expect(retryAfterMs("99999999", now)).toBe(600_000);
-  expect(retryAfterMs("soon", now)).toBeUndefined();
 });

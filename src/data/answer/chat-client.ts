@@ -1,4 +1,5 @@
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../../files/bounded-json.js";
+import { networkFailure, retryAfterMs } from "../../files/http-failures.js";
 import { quote } from "../../files/quote.js";
 
 /** What a server is asked with. */
@@ -36,8 +37,6 @@ export type ChatOutcome =
 
 const firstWaitMs = 500;
 const longestWaitMs = 60_000;
-/** What a server may ask for with Retry-After; more is cut. */
-const longestAskedWaitMs = 600_000;
 const maxAnswerBytes = 2 ** 24;
 
 /** Asks one question after another of a server that speaks OpenAI's chat completions. Several may be under way. */
@@ -138,7 +137,8 @@ export class ChatClient {
     } catch (error) {
       signal.throwIfAborted();
       const seconds = this.settings.timeoutMs / 1000;
-      const why = ending.signal.reason === timedOut ? `there is none within ${seconds} s` : describeFailure(error);
+      const why =
+        ending.signal.reason === timedOut ? `there is none within ${seconds} s` : networkFailure(error).reason;
       return { kind: "failed", status: undefined, error: this.#tell(why), waitMs: undefined };
     } finally {
       clearTimeout(timer);
@@ -212,20 +212,4 @@ function serversWords(text: string): string {
     // Then it is told as it is.
   }
   return text.trim() === "" ? "it says nothing" : text;
-}
-
-/** How long a server asks to wait, seconds or a date, in milliseconds; undefined where there is none that can be read. */
-export function retryAfterMs(header: string | null, nowMs: number, longestMs = longestAskedWaitMs): number | undefined {
-  if (header === null) return undefined;
-  const seconds = /^\s*\d+(\.\d+)?\s*$/.test(header) ? Number(header) : (Date.parse(header) - nowMs) / 1000;
-  return Number.isNaN(seconds) ? undefined : Math.min(longestMs, Math.max(0, seconds * 1000));
-}
-
-/** fetch() says "fetch failed" and keeps the reason as its cause. */
-function describeFailure(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  const first = cause instanceof AggregateError ? (cause.errors as unknown[])[0] : cause;
-  if (!(first instanceof Error)) return String(first);
-  const { code } = first as NodeJS.ErrnoException;
-  return first.message || code || first.name;
 }

