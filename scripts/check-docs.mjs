@@ -134,7 +134,9 @@ try {
   const contents = `
 export { serverSettings } from "./src/server/server-config.ts";
 export { architectures } from "./src/model/architectures/registry.ts";
-export { KV_TYPES, tensorTypes, weightsConversions } from "./src/files/element-types.ts";`;
+export { ropeTypes } from "./src/model/hugging-face-rope.ts";
+export { preTokenizers } from "./src/tokenizer/ggml-pre-tokenizers.ts";
+export { elementTypes, KV_TYPES, tensorTypes, weightsConversions } from "./src/files/element-types.ts";`;
   await build({
     stdin: { contents, resolveDir: root },
     outfile: bundle,
@@ -144,18 +146,29 @@ export { KV_TYPES, tensorTypes, weightsConversions } from "./src/files/element-t
     format: "esm",
     packages: "external",
   });
-  const { serverSettings, architectures, ...types } = await import(pathToFileURL(bundle).href);
+  const { serverSettings, architectures, ropeTypes, preTokenizers, ...types } = await import(
+    pathToFileURL(bundle).href
+  );
   const cell = (text) => text.replaceAll("|", "\\|");
   const rows = serverSettings.map(
     ({ flag, setting: { value, about, fallback } }) =>
       `| \`${flag} <${value}>\` | ${cell(about)} | ${cell(fallback)} |`,
   );
   const settings = ["| Setting | What it is | Default |", "|---|---|---|", ...rows, ""].join("\n");
+  const having = (trait) => architectures.filter((one) => one[trait] !== undefined).map(({ name }) => name);
+  const unquantized = types.tensorTypes.filter((type) => types.elementTypes[type].blockSize === 1);
   const supported = {
     Architectures: architectures.map(({ name }) => name),
+    "Hugging Face": [...unquantized, "in safetensors, one file or shards"],
     GGUF: [...types.tensorTypes, "mixed, one file or parts"],
     "`--weights`": types.weightsConversions,
     "`--kv-type`": types.KV_TYPES,
+    RoPE: [
+      ...ropeTypes,
+      `of part of a head (${having("hasPartialRope").join(", ")})`,
+      `another one in sliding layers (${having("localTheta").join(", ")})`,
+    ],
+    Tokenizers: [`\`tokenizer.json\`; GGUF: SPM, and byte-level BPE cut as ${preTokenizers.join(", ")}`],
   };
   const ofReadme = Object.entries(supported).reduce(
     (text, [name, all]) => text.replace(new RegExp(`^\\| ${name} \\|.*`, "m"), `| ${name} | ${all.join(", ")} |`),

@@ -3,6 +3,7 @@
     python python/oracles/chat_templates.py            # writes what each case prints, or how it fails, into the file
     python python/oracles/chat_templates.py --check    # says which cases print something else than the file says
 
+A case has its template as "source", or names a "file" in tests/fixtures/templates, and may have "variables" of its own.
 It needs the packages of the trainer (python/requirements.txt); its tests do the check. A case that Jinja2 renders and the engine refuses has a "refused"
 beside, a part of the engine's words; the rest of a case is made here.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from transformers.utils.chat_template_utils import render_jinja_template
 
 FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "chat-templates.json"
+TEMPLATES = FIXTURE.with_name("templates")
 
 
 def rendered(source, messages, variables):
@@ -32,8 +34,11 @@ def rendered(source, messages, variables):
 def results(fixture):
     """The cases as Jinja2 has them."""
     for case in fixture["cases"]:
+        asked = {key: case[key] for key in ["source", "file", "variables"] if key in case}
         refused = {key: case[key] for key in ["refused"] if key in case}
-        yield {"source": case["source"], **rendered(case["source"], fixture["messages"], fixture["variables"]), **refused}
+        source = case["source"] if "source" in case else (TEMPLATES / case["file"]).read_text(encoding="utf-8")
+        variables = {**fixture["variables"], **case.get("variables", {})}
+        yield {**asked, **rendered(source, fixture["messages"], variables), **refused}
 
 
 def written(fixture, cases):

@@ -54,7 +54,11 @@ test("compileChatTemplate(): what can never be rendered is refused by name and l
 });
 
 interface TemplateCase {
-  readonly source: string;
+  readonly source?: string;
+  /** In tests/fixtures/templates, in place of a source. */
+  readonly file?: string;
+  /** Beside those of all cases. */
+  readonly variables?: object;
   /** What Jinja2 prints, or its error. */
   readonly prints?: string;
   readonly fails?: string;
@@ -66,26 +70,27 @@ test("ChatTemplate.render(): prints what Jinja2 prints, fails where it fails, or
   const url = new URL("../../tests/fixtures/chat-templates.json", import.meta.url);
   const { messages, variables: all, cases } = JSON.parse(readFileSync(url, "utf8"));
   const { bos_token, eos_token, pad_token, unk_token, ...variables } = all;
-  const outcome = (source: string): string => {
+  const outcome = (source: string, own: object): string => {
     try {
       const template = compileChatTemplate(source, {
         tokens: { bos_token, eos_token, pad_token, unk_token },
         addsBos: false,
       });
-      return `prints ${template.render(messages, { variables })}`;
+      return `prints ${template.render(messages, { variables: { ...variables, ...own } })}`;
     } catch (error) {
       return `fails: ${(error as Error).message}`;
     }
   };
-  const wrong = (cases as TemplateCase[]).flatMap(({ source, prints, refused }) => {
-    const ours = outcome(source);
+  const wrong = (cases as TemplateCase[]).flatMap(({ file, variables: own = {}, prints, refused, ...given }) => {
+    const source = given.source ?? readFileSync(new URL(`templates/${file}`, url), "utf8");
+    const ours = outcome(source, own);
     const isRight =
       refused !== undefined
         ? ours.startsWith("fails: Cannot") && ours.endsWith(refused)
         : prints === undefined
           ? /^fails: Cannot (?:read|render) the chat template: [^\n]+$/.test(ours)
           : ours === `prints ${prints}`;
-    return isRight ? [] : [{ source, prints, refused, ours }];
+    return isRight ? [] : [{ source: file ?? source, prints, refused, ours }];
   });
   expect(wrong).toEqual([]);
   expect(cases.length).toBeGreaterThanOrEqual(130);

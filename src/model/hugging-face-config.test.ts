@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { parseJson } from "../files/bounded-json.js";
 import { parseHuggingFaceConfig, readEndTokenIds } from "./hugging-face-config.js";
+import { ropeTypes } from "./hugging-face-rope.js";
 
 const parse = (value: unknown) => parseHuggingFaceConfig(parseJson(JSON.stringify(value), "t"), '"config.json"').config;
 
@@ -209,7 +210,10 @@ test.each([
   [{ ...llama, model_type: "qwen3_next" }, /"qwen3_next", which is refused: its recurrent or linear-attention layers/],
   [{ ...llama, model_type: "deepseek_v3" }, /which is refused: its multi-head latent attention/],
   [{ ...llama, model_type: "bert" }, /which is refused: it is an encoder/],
-  [{ ...llama, rope_scaling: { rope_type: "mrope" } }, /"mrope" is refused, only default/],
+  [
+    { ...llama, rope_scaling: { rope_type: "mrope" } },
+    new RegExp(`"mrope" is refused, only ${ropeTypes.join(", ")} are read`),
+  ],
   [{ ...llama, rope_scaling: { rope_type: "linear" } }, /"factor" is missing/],
   [{ ...llama, rope_scaling: { rope_type: "linear", factor: 0 } }, /"factor" is 0/],
   [{ ...llama, rope_scaling: { rope_type: "default", factor: 8 } }, /"factor" is not read for the RoPE type "default"/],

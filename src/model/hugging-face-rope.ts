@@ -95,6 +95,7 @@ const keysOfKind: ReadonlyMap<string, readonly string[]> = new Map([
   ["longrope", longRopeKeys],
   ["su", longRopeKeys],
 ]);
+export const ropeTypes: readonly string[] = [...keysOfKind.keys()];
 /** `finetuned` is only information. */
 const commonKeys = ["rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned"];
 
@@ -110,7 +111,7 @@ function parseParameters(
     const reason =
       kind === "dynamic"
         ? "its angles depend on the prompt's whole length, so stored keys cannot be moved"
-        : `only ${[...keysOfKind.keys()].join(", ")} are read`;
+        : `only ${ropeTypes.join(", ")} are read`;
     throw new Error(`Cannot read ${fields.where}: the RoPE type ${quote(kind, 60)} is refused, ${reason}`);
   }
   const unread = keys.find((key) => !isAbsent(fields, key) && !commonKeys.includes(key) && !known.includes(key));

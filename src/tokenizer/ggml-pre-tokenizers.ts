@@ -54,8 +54,12 @@ const contractions = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 const lineEnds = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 /** The family of cl100k: words with one sign before them, digits in groups of up to `digits`, signs with the line ends after them. */
-function modernWords(digits: string, letters = "\\p{L}", signs = "[^\\s\\p{L}\\p{N}]"): string {
-  return `${contractions}|[^\\r\\n\\p{L}\\p{N}]?${letters}+|${digits}| ?${signs}+[\\r\\n]*|${lineEnds}`;
+function modernWords(...words: Parameters<typeof modernStart>): string {
+  return modernStart(...words) + lineEnds;
+}
+
+function modernStart(digits: string, letters = "\\p{L}", signs = "[^\\s\\p{L}\\p{N}]"): string {
+  return `${contractions}|[^\\r\\n\\p{L}\\p{N}]?${letters}+|${digits}| ?${signs}+[\\r\\n]*|`;
 }
 
 /** Letters cut by case, a capital before small ones; letters outside ASCII count as either case, as in llama.cpp. */
@@ -66,7 +70,8 @@ const casedWords = (suffix: string) => {
 };
 
 const deepSeek3Words =
-  "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*";
+  "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+";
+const deepSeek3Script = "[\\u4e00-\\u9fa5\\u3040-\\u309f\\u30a0-\\u30ff]+";
 
 /** Letters with case, as DeepSeek LLM lists them. Escaped, for some of them change under Unicode normalization. */
 const deepSeekLetters = [
@@ -100,6 +105,26 @@ const families: readonly Family[] = [
     names: ["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"],
     expressions: [modernWords("\\p{N}")],
   },
+  {
+    names: ["jais-2"],
+    // Runs of white space in powers of two.
+    expressions: [
+      `${modernStart(digitGroups)}\\s*[\\r\\n]+|${[512, 256, 128, 64, 32, 16, 8, 4, "1,2"].map((count) => `\\s{${count}}(?!\\S)`).join("|")}|\\s`,
+    ],
+  },
+  {
+    names: ["ufakzeka"],
+    expressions: [`[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${lineEnds}`],
+  },
+  { names: ["laguna"], expressions: ["[^\\n]+|\\n+", modernWords("\\p{N}")] },
+  {
+    names: ["exaone-moe"],
+    expressions: [
+      `${contractions}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`,
+    ],
+  },
+  // Digits in groups of three, counted from the right; all other text is one word.
+  { names: ["superbpe"], expressions: ["\\p{N}+", "[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))"] },
   {
     names: ["qwen35"],
     expressions: [modernWords("\\p{N}", "[\\p{L}\\p{M}]", "[^\\s\\p{L}\\p{M}\\p{N}]")],
@@ -162,7 +187,11 @@ const families: readonly Family[] = [
   },
   {
     names: ["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
-    expressions: [digitGroups, "[\\u4e00-\\u9fa5\\u3040-\\u309f\\u30a0-\\u30ff]+", `${deepSeek3Words}|${lineEnds}`],
+    expressions: [digitGroups, deepSeek3Script, `${deepSeek3Words}[\\r\\n]*|${lineEnds}`],
+  },
+  {
+    names: ["spark2_5"],
+    expressions: [digitGroups, deepSeek3Script, `${deepSeek3Words}|[\\r\\n]|\\s+(?!\\S)|\\s+`, "\\p{N}"],
   },
   {
     names: ["falcon"],
@@ -188,6 +217,9 @@ const families: readonly Family[] = [
     expressions: [`${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|${lineEnds}`],
   },
 ];
+
+/** Every name that is known. */
+export const preTokenizers: readonly string[] = families.flatMap(({ names }) => names);
 
 const ignoringMerges: readonly string[] = [...llama3Names, "glm4", "glm5", "tekken", "minicpm5"];
 const addingBos: readonly string[] = [...llama3Names, "tekken"];

@@ -2,7 +2,7 @@
 // as the last line of standard output, {"answer":…} or {"error":…}. llama-cpp-oracle.ts says what the requests are.
 import { text } from "node:stream/consumers";
 
-const requests = { info, greedy, scores, timings };
+const requests = { info, tokenize, greedy, scores, timings };
 
 try {
   const request = JSON.parse(await text(process.stdin));
@@ -27,6 +27,12 @@ try {
 
 async function info(llama) {
   return { release: llama.llamaCppRelease.release, threads: llama.cpuMathCores, system: llama.systemInfo };
+}
+
+/** Each text's ids, nothing added; control tokens where `special` says so. */
+async function tokenize(llama, { model, texts, special }) {
+  const loaded = await llama.loadModel({ modelPath: model, gpuLayers: 0, vocabOnly: true });
+  return texts.map((text) => loaded.tokenize(text, special));
 }
 
 /** Each prompt continued by the likeliest token, again and again. */

@@ -58,6 +58,11 @@ export async function whyNoLlamaCpp(): Promise<string | undefined> {
 
 class MissingError extends Error {}
 
+/** The token ids of each text, with nothing added. @param special whether text that spells a control token becomes it. */
+export async function llamaCppTokenize(model: string, texts: readonly string[], special: boolean): Promise<number[][]> {
+  return (await ask({ kind: "tokenize", model, texts, special }, 60_000)) as number[][];
+}
+
 /**
  * Continues each prompt greedily, `numSteps` times.
  *
