@@ -1,7 +1,8 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { embeddedModelPath, modelName } from "../src/engine/model.js";
+import { temporaryFolder } from "../src/files/test-files.suite.js";
 import { fakeCommit, fakeHub } from "../src/hub/fake-hub.suite.js";
 import { runCli } from "./run-cli.js";
 
@@ -80,4 +81,23 @@ test("pull, models ls, models rm: paths, bytes and digests, for people and as JS
   expect(removed.stdout).toMatch(/^Removed o\/tiny: 9\.\d MiB\n$/);
   expect((await runCli(["models", "ls"], env)).stdout).toBe("No models were pulled yet\n");
   expect((await runCli(["pull"], env)).error?.message).toContain("missing required argument");
+});
+
+test("eval table: a row's model may be one of the hub", async () => {
+  const { env } = await tinyHub();
+  const folder = await temporaryFolder();
+  const rows = join(folder, "rows.json");
+  await writeFile(rows, JSON.stringify([{ name: "tiny", model: "hf:o/tiny", mode: "full" }]));
+  const sizes = ["--questions", "1", "--passages", "2", "--max-tokens", "2", "--threads", "1"];
+  const { stderr, error } = await runCli(
+    ["eval", "table", "--rows", rows, "--output", join(folder, "t"), ...sizes],
+    env,
+  );
+  expect(error).toBeUndefined();
+  expect(stderr).toContain("Fetched 100 %");
+  expect(stderr).not.toContain("no model at");
+  // A name is no path from the file's folder.
+  expect(JSON.parse(await readFile(join(folder, "t", "accuracy.json"), "utf8")).sets[0].rows[0].outcome.kind).toBe(
+    "scored",
+  );
 });

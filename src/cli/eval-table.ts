@@ -10,6 +10,7 @@ import { askingOptions, concurrencyFlag, maxTokensFlag } from "./eval-options.js
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
+import { modelOnDisk } from "./pull-model.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const tableFlags = {
@@ -56,6 +57,7 @@ async function runEvalTable(flags: FlagsOf<typeof tableFlags>, terminal: Termina
   const inputs = [flags.rows, flags.noise, flags.hotpot].filter((path) => path !== undefined);
   await prepareReport(flags.output, tableFiles(passages), inputs, flags.force ?? false);
   const rows = await readTableRows(flags.rows);
+  for (const [i, row] of rows.entries()) rows[i] = { ...row, model: await modelOnDisk(row.model, terminal) };
   const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, terminal.signal);
   const isMissing = flags.hotpot !== undefined && !existsSync(flags.hotpot);
   if (isMissing) note(terminal, `Passed over: there is no file "${flags.hotpot}"`);

@@ -9,6 +9,7 @@ import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { issueSentence } from "../files/schema-issue.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
+import { parseHubName } from "../model/hub-name.js";
 import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
 import { folderName } from "./folder-name.js";
 import { heldOutLines } from "./held-out.js";
@@ -58,7 +59,7 @@ const rowSchema = z.strictObject({
 
 /**
  * Reads the table's rows: a JSON array of {name, model, mode, positionReencoding?, paper?, against?}. Models are found from
- * the file's own folder.
+ * the file's own folder; one of the hub, hf:…, keeps its name.
  *
  * @throws Error that names the row and what is wrong with it.
  */
@@ -68,7 +69,7 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
   if (!parsed.success) throw new Error(`Cannot use ${quote(path)}: ${issueSentence(parsed.error, value)}`);
   const rows = parsed.data.rows.map((row) => ({
     ...row,
-    model: resolve(dirname(path), row.model),
+    model: parseHubName(row.model)?.isExplicit ? row.model : resolve(dirname(path), row.model),
     paper: row.paper,
     against: row.against,
   }));
