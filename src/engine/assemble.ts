@@ -1,5 +1,6 @@
 import { elementTypes } from "../files/element-types.js";
-import type { Graph, RopeParameters } from "../ggml/graph.js";
+import type { Graph } from "../ggml/graph.js";
+import type { RopeParameters } from "../ggml/tensor.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { partsOfGraphs } from "../model/graph-sizes.js";

@@ -18,6 +18,8 @@ export interface WeightPlace {
 export interface Kernels {
   /** Weights [in, out] times x [in, rows]: [out, rows]. */
   product(weights: Tensor, x: Tensor): Tensor;
+  /** Weights [in, out, experts] of the experts [U, rows] of each row, times x [in, U or 1, rows]: [out, U, rows]. */
+  expertProduct(weights: Tensor, x: Tensor, experts: Tensor): Tensor;
   /**
    * Attention of some rows over the keys and values of a mask, with sums in 32 bit.
    *
@@ -55,7 +57,7 @@ export interface DevicePolicy {
 const bufferOffset = 8;
 
 /**
- * Whether a device multiplies by weights of this type and shape, or looks up their rows.
+ * Whether a device multiplies by weights of this type and shape, [K, N] or [K, N, E] of experts, or looks up their rows.
  *
  * @param memory the kind of memory that they lie in. Default: any that the device reads.
  */
@@ -68,13 +70,21 @@ export function supportsWeights(
   memory?: Pointer,
 ): boolean {
   const { symbols } = ggml;
-  using context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * 4);
-  const weights = context.newTensor("weights", type, ne.slice(0, 2));
+  using context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * 5);
+  const weights = context.newTensor("weights", type, ne);
   const [rowLength = 1] = ne;
+  const rowsOf = (...sizes: number[]) => context.newTensor("x", "F32", [rowLength, ...sizes]).pointer;
   const operation =
     use === "lookup"
       ? symbols.ggml_get_rows(context.pointer, weights.pointer, context.newTensor("ids", "I32", [64]).pointer)
-      : symbols.ggml_mul_mat(context.pointer, weights.pointer, context.newTensor("x", "F32", [rowLength, 64]).pointer);
+      : ne.length < 3
+        ? symbols.ggml_mul_mat(context.pointer, weights.pointer, rowsOf(64))
+        : symbols.ggml_mul_mat_id(
+            context.pointer,
+            weights.pointer,
+            rowsOf(1, 64),
+            context.newTensor("experts", "I32", [1, 64]).pointer,
+          );
   // ggml asks for the memory that the weights lie in: an empty buffer of that kind answers.
   const buffer = memory === undefined ? undefined : symbols.ggml_backend_buft_alloc_buffer(memory, 0);
   if (memory !== undefined && !buffer) return false;
@@ -109,6 +119,7 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
       const masks = new MaskTensors(graph);
       return {
         product: (weights, x) => graph.mulMat(weights, x),
+        expertProduct: (weights, x, experts) => graph.mulMatId(weights, x, experts),
         attention: (q, k, v, mask, scale) => {
           const seen = masks.tensor(masks.whole(mask));
           const out = graph.flashAttention(graph.permute(q, [0, 2, 1, 3]), k, v, seen, scale);

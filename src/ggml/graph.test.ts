@@ -72,6 +72,8 @@ test("Graph: products, sums, norms and gates are what they say", async () => {
   expect(await run((g) => g.getRows(floats(g, [2, 3]), g.input("ids", "I32", [2], Int32Array.of(2, 0))))).toEqual([
     4, 5, 0, 1,
   ]);
+  const tables = (g: Graph) => g.getRows(floats(g, [2, 2, 2]), g.input("ids", "I32", [1, 2], Int32Array.of(1, 0)));
+  expect(await run(tables)).toEqual([2, 3, 4, 5]);
   const soft = await run((g) => g.softmax(floats(g, [2]), undefined, 1));
   expect(soft[1]).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
 });
@@ -82,6 +84,33 @@ test("Graph: views, permutations, padding and concatenation move the elements th
   expect(await run((g) => g.pad(floats(g, [1, 2]), [1, 1]))).toEqual([0, 0, 1, 0, 0, 0]);
   expect(await run((g) => g.concat(floats(g, [1, 2]), floats(g, [1, 1]), 1))).toEqual([0, 1, 0]);
   expect(await run((g) => g.reshape(g.pad(floats(g, [2, 2]), [0]), [4]))).toEqual([0, 1, 2, 3]);
+});
+
+test("Graph.mulMatId(), topK(): each row by the matrices that its largest numbers name", async () => {
+  const scores = (g: Graph) => g.input("scores", "F32", [3, 2], Float32Array.of(5, 9, 7, 2, 1, 0));
+  const chosen = await run((g) => g.toF32(g.getRows(g.reshape(scores(g), [1, 3, 2]), g.topK(scores(g), 2))));
+  expect([chosen.slice(0, 2).sort(), chosen.slice(2).sort()]).toEqual([
+    [7, 9],
+    [1, 2],
+  ]);
+  const byExpert = (g: Graph, x: Tensor) =>
+    g.mulMatId(floats(g, [1, 2, 3]), x, g.input("ids", "I32", [2, 2], Int32Array.of(2, 0, 1, 2)));
+  expect(
+    await run((g) =>
+      byExpert(
+        g,
+        floats(g, [1, 1, 2], (i) => 10 ** i),
+      ),
+    ),
+  ).toEqual([4, 5, 0, 1, 20, 30, 40, 50]);
+  expect(
+    await run((g) =>
+      byExpert(
+        g,
+        floats(g, [1, 2, 2], (i) => 10 ** i),
+      ),
+    ),
+  ).toEqual([4, 5, 0, 10, 200, 300, 4000, 5000]);
 });
 
 const rope = {
@@ -138,8 +167,30 @@ test.each<readonly [string, (g: Graph) => unknown, string]>([
   ["scale of F16", (g) => g.scale(zeros(g, "F16", [2], 4), 2), "F32 is wanted"],
   ["div by other sizes", (g) => g.div(floats(g, [2, 2]), floats(g, [3])), "does not repeat"],
   ["getRows by floats", (g) => g.getRows(floats(g, [2, 2]), floats(g, [2])), "I32 is wanted"],
-  ["getRows by a matrix", (g) => g.getRows(floats(g, [2, 2]), ids(g, 2, 2)), "a list and a matrix"],
-  ["getRows of a cube", (g) => g.getRows(floats(g, [2, 2, 2]), ids(g, 2)), "a list and a matrix"],
+  ["getRows by a matrix", (g) => g.getRows(floats(g, [2, 2]), ids(g, 2, 2)), "a list for each table"],
+  ["getRows of a cube", (g) => g.getRows(floats(g, [2, 2, 2]), ids(g, 2)), "a list for each table"],
+  [
+    "mulMatId by floats",
+    (g) => g.mulMatId(floats(g, [2, 2, 2]), floats(g, [2, 1, 2]), floats(g, [1, 2])),
+    "I32 is wanted",
+  ],
+  [
+    "mulMatId of other sizes",
+    (g) => g.mulMatId(floats(g, [2, 2, 2]), floats(g, [4, 1, 2]), ids(g, 1, 2)),
+    "sizes differ",
+  ],
+  [
+    "mulMatId of other rows",
+    (g) => g.mulMatId(floats(g, [2, 2, 2]), floats(g, [2, 1, 3]), ids(g, 1, 2)),
+    "sizes differ",
+  ],
+  [
+    "mulMatId of other uses",
+    (g) => g.mulMatId(floats(g, [2, 2, 2]), floats(g, [2, 2, 2]), ids(g, 1, 2)),
+    "sizes differ",
+  ],
+  ["topK of more than there are", (g) => g.topK(floats(g, [2, 2]), 3), "1 to 2 are wanted"],
+  ["topK of none", (g) => g.topK(floats(g, [2, 2]), 0), "1 to 2 are wanted"],
   ["rope to other positions", (g) => g.rope(floats(g, [4, 1, 2]), ids(g, 3), rope), "3 positions of heads of 4"],
   ["rope of other heads", (g) => g.rope(floats(g, [6, 1, 2]), ids(g, 2), rope), "heads of 4 are wanted"],
   ["rope to floats", (g) => g.rope(floats(g, [4, 1, 2]), floats(g, [2]), rope), "I32 is wanted"],

@@ -9,6 +9,7 @@ import {
   isContiguous,
   numElements,
   planTensor,
+  type RopeParameters,
   requireContiguous,
   requirePackedRows,
   requireSame,
@@ -16,20 +17,6 @@ import {
   type Tensor,
   TensorContext,
 } from "./tensor.js";
-
-/** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */
-export interface RopeParameters {
-  readonly headSize: number;
-  /** Of a head's elements, so many of the first are turned; even. The others stay. */
-  readonly rotatedSize: number;
-  readonly theta: number;
-  /** Of R turned elements, ggml's GGML_ROPE_TYPE_NEOX pairs (i, i + R/2); "adjacent" is GGML_ROPE_TYPE_NORMAL, (2i, 2i + 1). */
-  readonly pairs: "half" | "adjacent";
-  /** R/2 divisors of the plain frequencies, F32; undefined for plain RoPE. */
-  readonly frequencyFactors: Tensor | undefined;
-  /** Multiplies cos and sin (YaRN's attention factor). */
-  readonly attentionFactor: number;
-}
 
 /** Types that are copied and converted whatever their strides. */
 const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
@@ -125,7 +112,32 @@ export class Graph implements Disposable {
     return this.#op("ggml_mul_mat", "F32", [w.ne[1], x.ne[1], x.ne[2], x.ne[3]], w.pointer, x.pointer);
   }
 
-  /** Element by element; b is repeated over a's outer sizes. */
+  /**
+   * Each row by the matrices that it names: w [K, N, E] times x [K, U, R], or [K, 1, R], with ids [U, R]: [N, U, R], in F32.
+   * The ids of a row must differ and lie below E: the caller checks them.
+   */
+  mulMatId(w: Tensor, x: Tensor, ids: Tensor): Tensor {
+    requireType(ids, "choose weights by", "I32");
+    requireType(x, "multiply", "F32");
+    for (const t of [w, x, ids]) requirePackedRows(t, "multiply with");
+    const outer = w.ne[3] * x.ne[3] * ids.ne[2] * ids.ne[3];
+    if (w.ne[0] !== x.ne[0] || ids.ne[1] !== x.ne[2] || ids.ne[0] % x.ne[1] !== 0 || outer !== 1) {
+      throw new RangeError(`Cannot multiply ${describe(x)} by ${describe(w)} as ${describe(ids)} says: sizes differ`);
+    }
+    return this.#op("ggml_mul_mat_id", "F32", [w.ne[1], ids.ne[0], x.ne[2], 1], w.pointer, x.pointer, ids.pointer);
+  }
+
+  /** Where the k largest numbers of each row stand, in no stated order: [k, …] I32. Equal rows get equal answers. */
+  topK(x: Tensor, k: number): Tensor {
+    requireType(x, "find the largest of", "F32");
+    requireContiguous(x, "find the largest of");
+    if (!(Number.isSafeInteger(k) && k > 0 && k <= x.ne[0])) {
+      throw new RangeError(`Cannot find the ${k} largest of ${describe(x)}: 1 to ${x.ne[0]} are wanted`);
+    }
+    return this.#op("ggml_top_k", "I32", [k, x.ne[1], x.ne[2], x.ne[3]], x.pointer, k);
+  }
+
+  /** Element by element; b is repeated over a's sizes. */
   add(a: Tensor, b: Tensor): Tensor {
     return this.#elementwise("ggml_add", a, b);
   }
@@ -169,15 +181,15 @@ export class Graph implements Disposable {
     return this.#op("ggml_swiglu", "F32", [x.ne[0] / 2, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
   }
 
-  /** Rows of a table [K, N] by ids [R]: [K, R] in F32. The ids must lie below N: the caller checks them. */
+  /** Rows of tables [K, N, …] by ids [R, …]: [K, R, …] in F32. The ids must lie below N: the caller checks them. */
   getRows(table: Tensor, ids: Tensor): Tensor {
     requireType(ids, "look rows up with", "I32");
     requirePackedRows(ids, "look rows up with");
-    if (ids.ne.slice(1).some((n) => n !== 1) || table.ne[2] !== 1 || table.ne[3] !== 1) {
-      throw new RangeError(`Cannot look up ${describe(ids)} in ${describe(table)}: a list and a matrix are wanted`);
+    if (table.ne[2] !== ids.ne[1] || table.ne[3] !== ids.ne[2] || ids.ne[3] !== 1) {
+      throw new RangeError(`Cannot look up ${describe(ids)} in ${describe(table)}: a list for each table is wanted`);
     }
     requirePackedRows(table, "look rows up in");
-    return this.#op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], 1, 1], table.pointer, ids.pointer);
+    return this.#op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], ids.ne[1], ids.ne[2]], table.pointer, ids.pointer);
   }
 
   /**
@@ -416,7 +428,7 @@ export class Graph implements Disposable {
     requireType(b, "combine", "F32");
     requirePackedRows(a, "combine");
     requirePackedRows(b, "combine");
-    if (a.ne[0] !== b.ne[0] || [1, 2, 3].some((i) => (a.ne[i] as number) % (b.ne[i] as number) !== 0)) {
+    if (a.ne.some((n, i) => n % (b.ne[i] as number) !== 0)) {
       throw new RangeError(
         `Cannot combine ${describe(a)} with ${describe(b)}: the second does not repeat into the first`,
       );

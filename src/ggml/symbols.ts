@@ -20,6 +20,8 @@ const operations = {
   ggml_scale_bias: "void *ggml_scale_bias(void *ctx, void *a, float s, float b)",
   ggml_rms_norm: "void *ggml_rms_norm(void *ctx, void *a, float eps)",
   ggml_mul_mat: "void *ggml_mul_mat(void *ctx, void *a, void *b)",
+  ggml_mul_mat_id: "void *ggml_mul_mat_id(void *ctx, void *as, void *b, void *ids)",
+  ggml_top_k: "void *ggml_top_k(void *ctx, void *a, int k)",
   ggml_swiglu_split: "void *ggml_swiglu_split(void *ctx, void *a, void *b)",
   ggml_swiglu: "void *ggml_swiglu(void *ctx, void *a)",
   ggml_get_rows: "void *ggml_get_rows(void *ctx, void *a, void *b)",

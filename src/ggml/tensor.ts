@@ -16,6 +16,20 @@ export interface Tensor {
   readonly nb: Dims;
 }
 
+/** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */
+export interface RopeParameters {
+  readonly headSize: number;
+  /** Of a head's elements, so many of the first are turned; even. The others stay. */
+  readonly rotatedSize: number;
+  readonly theta: number;
+  /** Of R turned elements, ggml's GGML_ROPE_TYPE_NEOX pairs (i, i + R/2); "adjacent" is GGML_ROPE_TYPE_NORMAL, (2i, 2i + 1). */
+  readonly pairs: "half" | "adjacent";
+  /** R/2 divisors of the plain frequencies, F32; undefined for plain RoPE. */
+  readonly frequencyFactors: Tensor | undefined;
+  /** Multiplies cos and sin (YaRN's attention factor). */
+  readonly attentionFactor: number;
+}
+
 /** Strides of a tensor without gaps. */
 export function contiguousStrides(type: GgmlType, ne: Dims): Dims {
   const row = rowBytes(type, ne[0]);

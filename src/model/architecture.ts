@@ -16,6 +16,13 @@ export interface NeededTensor {
   readonly rotated?: boolean;
   /** What Hugging Face's numbers lack of the weight's, in a vector: Gemma's norms multiply by 1 + w. */
   readonly huggingFaceLacks?: number;
+  /**
+   * A stack of matrices, one for each expert: `huggingFaceName` has "*" for the expert's number. Folders may hold, instead, one
+   * tensor of that name in which part `index` of `of` equal parts of each expert's rows is this one.
+   */
+  readonly fused?: { readonly huggingFaceName: string; readonly index: number; readonly of: number };
+  /** In memory it is F32, whatever type the others are asked to have. */
+  readonly isPrecise?: true;
 }
 
 /** Layers that see only some places back. */
@@ -34,6 +41,8 @@ export interface ModelBuild<C extends ModelConfig = ModelConfig> {
   weight(name: string): Tensor;
   /** x [in, rows] times `${name}.weight`, plus `${name}.bias` where the model has one: [out, rows]. */
   product(name: string, x: Tensor): Tensor;
+  /** x [in, U or 1, rows] times the weights of that name of the experts [U, rows] of each row: [out, U, rows]. */
+  expertProduct(name: string, x: Tensor, experts: Tensor): Tensor;
 }
 
 /** One layer of it. Names of weights are those within the layer: "attn_q" is "blk.3.attn_q". */

@@ -143,6 +143,7 @@ export function startBuild(decoder: Decoder, graph: Graph, kernels: Kernels, pos
       const bias = weights.tensors.get(`${name}.bias`);
       return bias ? graph.add(out, bias) : out;
     },
+    expertProduct: (name, x, experts) => kernels.expertProduct(weight(`${name}.weight`), x, experts),
   };
 }
 
@@ -169,7 +170,7 @@ export function addLayer(
   x: Tensor,
   keysAndValuesOnly: boolean,
 ): Tensor {
-  const { graph, decoder, positions, weight, product } = build;
+  const { graph, decoder, positions, weight, product, expertProduct } = build;
   const rope = decoder.weights.ropes[layer];
   const turn = (heads: Tensor) => (rope ? graph.rope(heads, positions, rope) : heads);
   const out = decoder.architecture.layer(
@@ -178,6 +179,7 @@ export function addLayer(
       layer,
       weight: (name) => weight(`blk.${layer}.${name}`),
       product: (name, rows) => product(`blk.${layer}.${name}`, rows),
+      expertProduct: (name, rows, experts) => expertProduct(`blk.${layer}.${name}`, rows, experts),
       attend: ({ queries, keys, values }) => {
         const rows = { keys, turnedKeys: turn(keys), values };
         attention.write(layer, rows);

@@ -181,7 +181,10 @@ test.each([
 test.each([
   [[], /it is no object/],
   [sizes, /"model_type" is missing/],
-  [{ ...llama, model_type: "gpt2" }, /"model_type" is "gpt2", supported are llama, mistral, qwen2, qwen3, phi3/],
+  [
+    { ...llama, model_type: "gpt2" },
+    /"model_type" is "gpt2", supported are llama, mistral, qwen2, qwen3, qwen3_moe, phi3/,
+  ],
   [{ ...llama, model_type: "constructor" }, /"model_type" is "constructor"/],
   [{ ...llama, architectures: ["LlamaForSequenceClassification"] }, /only "LlamaForCausalLM" is supported/],
   [{ ...llama, hidden_size: undefined }, /"hidden_size" is missing/],

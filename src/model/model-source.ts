@@ -11,6 +11,8 @@ export interface WeightEntry extends Omit<TensorEntry, "path" | "offset"> {
   readonly parts: readonly FilePart[];
   /** What is added to every number when it is read. Absent: nothing. */
   readonly added?: number;
+  /** In memory it is F32, whatever type the others are asked to have. */
+  readonly isPrecise?: true;
 }
 
 /** The parts that hold bytes `offset` to `offset + byteLength` of a weight, cut to them. */

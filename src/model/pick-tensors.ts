@@ -1,6 +1,6 @@
 import { elementTypes, tensorTypes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
-import type { FileTensor } from "../files/tensor-source.js";
+import type { FileTensor, TensorEntry } from "../files/tensor-source.js";
 import type { Architecture, NeededTensor } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
 import type { WeightEntry } from "./model-source.js";
@@ -26,13 +26,23 @@ export function pickTensors(
   const picked = new Map<string, WeightEntry>();
   const used = new Set<string>();
   for (const needed of architecture.tensors(config)) {
-    const found = needed[nameInFile];
-    const tensor = inFile.get(found);
-    if (tensor === undefined) throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);
-    const entry = checkTensor(tensor, needed, where);
-    const added = nameInFile === "huggingFaceName" ? needed.huggingFaceLacks : undefined;
-    picked.set(needed.name, added === undefined ? entry : { ...entry, added });
-    used.add(found);
+    const take = (found: string, shape: readonly number[]): TensorEntry => {
+      const tensor = inFile.get(found);
+      if (tensor === undefined) throw new Error(`Cannot read ${where}: tensor ${quote(found)} is missing`);
+      used.add(found);
+      return checkTensor(tensor, shape, where);
+    };
+    const { name, shape, fused, isPrecise, huggingFaceLacks } = needed;
+    const isStack = nameInFile === "huggingFaceName" && fused !== undefined;
+    const { parts, type } = isStack
+      ? inFile.has(fused.huggingFaceName)
+        ? expertsOfOne(take, shape, fused)
+        : expertsOfMany(take, needed, where)
+      : wholeOf(take(needed[nameInFile], shape));
+    const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
+    const added = nameInFile === "huggingFaceName" ? huggingFaceLacks : undefined;
+    const how = { ...(isPrecise && { isPrecise }), ...(added !== undefined && { added }) };
+    picked.set(name, { name: needed[nameInFile], type, shape, byteLength, parts, ...how });
   }
   for (const name of inFile.keys()) {
     if (!used.has(name) && !isHarmless(name)) {
@@ -44,11 +54,43 @@ export function pickTensors(
   return picked;
 }
 
-function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): WeightEntry {
-  const { name, shape } = tensor.kind === "readable" ? tensor.entry : tensor;
-  if (shape.length !== needed.shape.length || shape.some((size, i) => size !== needed.shape[i])) {
+type Found = Pick<WeightEntry, "type" | "parts">;
+type Take = (found: string, shape: readonly number[]) => TensorEntry;
+
+function wholeOf({ type, path, offset, byteLength }: TensorEntry): Found {
+  return { type, parts: [{ path, offset, byteLength }] };
+}
+
+/** A stack of which the file holds each expert's matrix. */
+function expertsOfMany(take: Take, { huggingFaceName, shape }: NeededTensor, where: string): Found {
+  const [numExperts = 0, ...matrix] = shape;
+  const entries = Array.from({ length: numExperts }, (_, i) => take(huggingFaceName.replace("*", `${i}`), matrix));
+  const { name, type } = entries[0] as TensorEntry;
+  const other = entries.find((entry) => entry.type !== type);
+  if (other !== undefined) {
     throw new Error(
-      `Cannot read ${where}: the shape of tensor ${quote(name)} is [${shape.join(", ")}], [${needed.shape.join(", ")}] is wanted`,
+      `Cannot read ${where}: the type of tensor ${quote(other.name)} is ${other.type}, ${type} is wanted as of ${quote(name)}`,
+    );
+  }
+  return { type, parts: entries.flatMap((entry) => wholeOf(entry).parts) };
+}
+
+/** A stack that the file holds in one tensor, with other rows of the same expert around each. */
+function expertsOfOne(take: Take, shape: readonly number[], fused: NonNullable<NeededTensor["fused"]>): Found {
+  const [numExperts = 0, rows = 0, columns = 0] = shape;
+  const { type, path, offset, byteLength } = take(fused.huggingFaceName, [numExperts, fused.of * rows, columns]);
+  const size = byteLength / numExperts / fused.of;
+  const parts = Array.from({ length: numExperts }, (_, i) => {
+    return { path, offset: offset + (i * fused.of + fused.index) * size, byteLength: size };
+  });
+  return { type, parts };
+}
+
+function checkTensor(tensor: FileTensor, wanted: readonly number[], where: string): TensorEntry {
+  const { name, shape } = tensor.kind === "readable" ? tensor.entry : tensor;
+  if (shape.length !== wanted.length || shape.some((size, i) => size !== wanted[i])) {
+    throw new Error(
+      `Cannot read ${where}: the shape of tensor ${quote(name)} is [${shape.join(", ")}], [${wanted.join(", ")}] is wanted`,
     );
   }
   // Vectors (norms and biases) are never quantized.
@@ -60,6 +102,5 @@ function checkTensor(tensor: FileTensor, needed: NeededTensor, where: string): W
       `Cannot read ${where}: the type of tensor ${quote(name)} is ${quote(type, 40)}, supported are ${supported.join(", ")}`,
     );
   }
-  const { path, offset, ...entry } = tensor.entry;
-  return { ...entry, parts: [{ path, offset, byteLength: entry.byteLength }] };
+  return tensor.entry;
 }

@@ -10,9 +10,9 @@ import {
 import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
 import type { WeightPlace } from "../ggml/device-policy.js";
-import type { RopeParameters } from "../ggml/graph.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
+import type { RopeParameters } from "../ggml/tensor.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
 import { attentionFactor, frequencyFactors, type RopeConfig, rotatedSize } from "./rope.js";
@@ -53,17 +53,17 @@ const conversionChunk = 1 << 19;
 const readChunkBytes = 1 << 22;
 
 /**
- * The type a weight has in memory: F32 for vectors, else as asked, or what its rows fit (`fittingType`). Where the device does not
+ * The type a weight has in memory: F32 for vectors and what must be precise, else as asked, or what its rows fit (`fittingType`). Where the device does not
  * take that, a type that loses no more: Q8_0 for types of blocks, the smallest whose steps are finer than theirs, then F16; else F32.
  *
  * @param takes whether the device computes with weights of that type. Default: with all, as the CPU.
  */
 export function convertedType(
-  entry: Pick<WeightEntry, "shape" | "type">,
+  entry: Pick<WeightEntry, "shape" | "type" | "isPrecise">,
   conversion: WeightsConversion,
   takes: (type: TensorType) => boolean = () => true,
 ): TensorType {
-  if (entry.shape.length < 2) return "F32";
+  if (entry.shape.length < 2 || entry.isPrecise) return "F32";
   const type = fittingType(
     conversion === "keep" ? entry.type : elementTypeOf(conversion),
     entry.shape.at(-1) as number,
@@ -171,7 +171,7 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
       convertedType(entry, conversion, (candidate) => policy.takesWeights(candidate, ne, use));
     const isEmbedding = name === "token_embd.weight";
     const type = typeFor(isEmbedding ? "lookup" : "product");
-    const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length === 2 ? "product" : "other");
+    const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length > 1 ? "product" : "other");
     plan.push({ name, entry, type, ne, place });
     if (!isEmbedding || !source.config.tiedHead) continue;
     // A tied head is multiplied by: where rows are looked up in other memory than the device's own, it is there twice.

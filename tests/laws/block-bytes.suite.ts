@@ -46,7 +46,7 @@ async function encode(engine: LocalEngine, ...requests: readonly (readonly Block
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
   test.each([
-    ...tensorTypes.map((type) => ["llama", type] as const),
+    ...["llama", "qwen3_moe"].flatMap((name) => tensorTypes.map((type) => [name, type] as const)),
     ...Object.keys(architectureModels).map((name) => [name, "F16"] as const),
   ])(
     "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, %s with weights %s",

@@ -121,7 +121,7 @@ function chooseType(
   headType: TensorType,
 ): TensorType {
   const { type = "F32", mixed = false } = options;
-  if (tensor.shape.length === 1) return "F32";
+  if (tensor.shape.length === 1 || tensor.isPrecise) return "F32";
   if (tensor.name === "output.weight") return fitType(headType, tensor);
   if (tensor.name === "token_embd.weight") return fitType(shape.tied ? headType : type, tensor);
   const layer = Number(tensor.name.split(".")[1]);
@@ -146,7 +146,7 @@ function byteLengthOf(tensor: TypedTensor): number {
 
 function* drawPieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
   for (const { values, rowLength } of drawTensor(tensor, shape.seed, shape.headSize)) {
-    const isMatrix = tensor.shape.length === 2;
+    const isMatrix = tensor.shape.length > 1;
     // A bias is one row, but its numbers are permuted as the rows of its matrix are.
     const laid = tensor.rotated ? pairSideBySide(values, isMatrix ? rowLength : 1, shape.headSize) : values;
     if (isMatrix) yield encodeRows(tensor.type, laid, rowLength, options);

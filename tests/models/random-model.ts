@@ -72,7 +72,11 @@ export function writeRandomModel(folder: string, options: RandomModelOptions): v
     const inShard = tensors.filter((_, t) => t % shards === i);
     const name = `model-${String(i + 1).padStart(5, "0")}-of-${String(shards).padStart(5, "0")}.safetensors`;
     totalSize += writeSafetensors(join(folder, name), inShard, shape, dtype);
-    for (const tensor of inShard) weightMap[tensor.huggingFaceName] = name;
+    for (const tensor of inShard) {
+      for (let expert = 0; expert < (tensor.fused ? tensor.shape[0]! : 1); expert++) {
+        weightMap[tensor.huggingFaceName.replace("*", `${expert}`)] = name;
+      }
+    }
   }
   writeFileSync(
     join(folder, "model.safetensors.index.json"),
@@ -91,7 +95,7 @@ export function* drawTensor(
 ): Generator<{ values: Float32Array; numRows: number; rowLength: number }> {
   const random = new Random(seed, tensor.huggingFaceName);
   const rowLength = tensor.shape.at(-1)!;
-  const numRows = tensor.shape.length === 1 ? 1 : tensor.shape[0]!;
+  const numRows = tensor.shape.slice(0, -1).reduce((product, n) => product * n, 1);
   const rowsAtOnce = Math.max(1, Math.floor(2 ** 20 / rowLength / rowMultiple)) * rowMultiple;
   for (let row = 0; row < numRows; row += rowsAtOnce) {
     const count = Math.min(rowsAtOnce, numRows - row);
@@ -118,9 +122,14 @@ function writeSafetensors(
   const bytesPerNumber = dtype === "F32" ? 4 : 2;
   let offset = 0;
   for (const tensor of tensors) {
-    const byteLength = tensor.shape.reduce((product, n) => product * n, bytesPerNumber);
-    header[tensor.huggingFaceName] = { dtype, shape: tensor.shape, data_offsets: [offset, offset + byteLength] };
-    offset += byteLength;
+    // A stack of experts' matrices is a tensor for each.
+    const [numExperts, size] = tensor.fused ? [tensor.shape[0]!, tensor.shape.slice(1)] : [1, tensor.shape];
+    const byteLength = size.reduce((product, n) => product * n, bytesPerNumber);
+    for (let expert = 0; expert < numExperts; expert++) {
+      const name = tensor.huggingFaceName.replace("*", `${expert}`);
+      header[name] = { dtype, shape: size, data_offsets: [offset, offset + byteLength] };
+      offset += byteLength;
+    }
   }
   const text = JSON.stringify(header);
   const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8, " "));

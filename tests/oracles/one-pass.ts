@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import type { ExpertsConfig } from "../../src/model/architectures/parts.js";
 import type { ModelConfig } from "../../src/model/config.js";
 import type { ModelSource } from "../../src/model/model-source.js";
 import { attentionFactor, inverseFrequencies, type RopeConfig } from "../../src/model/rope.js";
@@ -111,13 +112,35 @@ export class OnePassModel {
         const output = this.#linear(`${blk}.attn_output`, attended);
         const afterAttention = sum(row, after("post_attention_norm", output));
         const mlpInput = this.#norm(`${blk}.ffn_norm`, afterAttention);
-        const gate = this.#linear(`${blk}.ffn_gate`, mlpInput);
-        const up = this.#linear(`${blk}.ffn_up`, mlpInput);
-        const gated = gate.map((g, i) => (isGemma ? gelu(g) : g / (1 + Math.exp(-g))) * up[i]!);
-        return sum(afterAttention, after("post_ffw_norm", this.#linear(`${blk}.ffn_down`, gated)));
+        return sum(afterAttention, after("post_ffw_norm", this.#mlp(blk, mlpInput)));
       });
     }
     return x;
+  }
+
+  /** A gated MLP, or the weighed sum of those of the experts with the highest scores. */
+  #mlp(blk: string, x: Floats): Floats {
+    const isGemma = this.config.architecture.startsWith("gemma");
+    const gatedMlp = (suffix: string, product: (name: string, x: Floats) => Floats) => {
+      const [gate, up] = ["gate", "up"].map((part) => product(`${blk}.ffn_${part}${suffix}`, x)) as [Floats, Floats];
+      return product(
+        `${blk}.ffn_down${suffix}`,
+        gate.map((g, i) => (isGemma ? gelu(g) : g / (1 + Math.exp(-g))) * up[i]!),
+      );
+    };
+    if (!this.#weights.has(`${blk}.ffn_gate_inp.weight`)) return gatedMlp("", (name, row) => this.#linear(name, row));
+    const { numExperts, numExpertsUsed, normalizesExperts } = this.config as ModelConfig & ExpertsConfig;
+    const weights = softmax([...this.#linear(`${blk}.ffn_gate_inp`, x)]);
+    const chosen = [...weights.keys()].sort((a, b) => weights[b]! - weights[a]!).slice(0, numExpertsUsed);
+    const total = normalizesExperts ? chosen.reduce((all, expert) => all + weights[expert]!, 0) : 1;
+    const outs = chosen.map((expert) =>
+      gatedMlp("_exps", (name, row) => {
+        const stack = this.#weight(`${name}.weight`);
+        const size = stack.length / numExperts;
+        return multiply(stack.subarray(expert * size, (expert + 1) * size), row);
+      }).map((value) => (value * weights[expert]!) / total),
+    );
+    return outs.reduce(sum);
   }
 
   #logprobs(hidden: Floats): Floats {

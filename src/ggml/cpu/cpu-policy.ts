@@ -10,6 +10,8 @@ import { tokenAttention } from "../token-attention.js";
 import { tiledAttention, tileRows } from "./attention.js";
 
 const maxGraphRows = 512;
+/** A product of rows with experts of their own takes so many times as long as one with shared weights. */
+const expertSlowness = 4;
 /** Up to here a head's keys stay in a core's own cache while the heads that share them take turns. */
 const maxKeysByHead = 1536;
 
@@ -66,6 +68,7 @@ export class CpuPolicy implements DevicePolicy {
     const limits = { threads: this.#threads, maxNodeFlops: this.#maxNodeFlops };
     return {
       product: (weights, x) => this.#product(graph, weights, x),
+      expertProduct: (weights, x, experts) => this.#expertProduct(graph, weights, x, experts),
       attention: (q, k, v, mask, scale) => tiledAttention(masks, q, k, v, mask, scale, limits),
       tokenAttention: (heads) => tokenAttention(graph, heads, heads.keys.ne[1] <= maxKeysByHead),
     };
@@ -88,6 +91,39 @@ export class CpuPolicy implements DevicePolicy {
     if (count !== this.rowGroup || !panelTypes.test(weights.type)) return graph.mulMat(weights, x);
     const product = graph.mulMat(weights, graph.pad(x, [0, panelRows - count]));
     return graph.view(product, [product.ne[0], count], [product.nb[1]], 0);
+  }
+
+  /** Nodes of as many rows as stay below the limit. ggml computes each row alone, whoever else chose the same expert. */
+  #expertProduct(graph: Graph, weights: Tensor, x: Tensor, experts: Tensor): Tensor {
+    const flopsOfRow = 2 * weights.ne[0] * weights.ne[1] * experts.ne[0];
+    const maxRows = Math.max(1, Math.floor(this.#maxNodeFlops / expertSlowness / flopsOfRow));
+    const [size, numUsed, numRows] = x.ne;
+    if (numRows <= maxRows) return this.#expertPart(graph, weights, x, experts);
+    let out: Tensor | undefined;
+    for (let row = 0; row < numRows; row += maxRows) {
+      const count = Math.min(maxRows, numRows - row);
+      const rows = graph.view(x, [size, numUsed, count], [x.nb[1], x.nb[2]], row * x.nb[2]);
+      const chosen = graph.view(experts, [experts.ne[0], count], [experts.nb[1]], row * experts.nb[1]);
+      const part = this.#expertPart(graph, weights, rows, chosen);
+      out = out === undefined ? part : graph.concat(out, part, 2);
+    }
+    return out as Tensor;
+  }
+
+  /**
+   * Weights of some types are multiplied by another kernel where many rows chose the same expert, if they lie side by side: they are
+   * taken in two halves, each a window, so that a row's bytes do not depend on the others.
+   */
+  #expertPart(graph: Graph, weights: Tensor, x: Tensor, experts: Tensor): Tensor {
+    if (!panelTypes.test(weights.type)) return graph.mulMatId(weights, x, experts);
+    const [size, numRows, numExperts] = weights.ne;
+    const half = Math.ceil(numRows / 2);
+    const part = (first: number, count: number): Tensor => {
+      const [, row, expert] = weights.nb;
+      const window = graph.view(weights, [size, count, numExperts], [row, expert], first * row);
+      return graph.mulMatId(window, x, experts);
+    };
+    return numRows === 1 ? part(0, 1) : graph.concat(part(0, half), part(half, numRows - half), 0);
   }
 
   #productRows(numWeights: number): number {

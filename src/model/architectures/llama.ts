@@ -67,23 +67,32 @@ export function biasesIn(hasTensor: (name: string) => boolean) {
   };
 }
 
-/** Llama's weights. @param norms each layer's. */
+/**
+ * Llama's weights.
+ *
+ * @param norms each layer's.
+ * @param mlpOf what a layer of another architecture has in place of the MLP's; undefined: the MLP's.
+ */
 export function* llamaTensors(
   config: LlamaConfig,
   norms: readonly NeededTensor[] = preNorms(config),
+  mlpOf: (layer: number) => readonly NeededTensor[] | undefined = () => undefined,
 ): Generator<NeededTensor> {
   const { hiddenSize, intermediateSize, headSize, qkvBias, outputBias, mlpBias } = config;
   const queryRows = config.numHeads * headSize;
   const kvRows = config.numKvHeads * headSize;
   yield* outerTensors(config);
-  yield* layerTensors(config, [
+  const mlp = [
+    ...linear("ffn_gate", "mlp.gate_proj", [intermediateSize, hiddenSize], { hasBias: mlpBias }),
+    ...linear("ffn_up", "mlp.up_proj", [intermediateSize, hiddenSize], { hasBias: mlpBias }),
+    ...linear("ffn_down", "mlp.down_proj", [hiddenSize, intermediateSize], { hasBias: mlpBias }),
+  ];
+  yield* layerTensors(config, (layer) => [
     ...norms,
     ...linear("attn_q", "self_attn.q_proj", [queryRows, hiddenSize], { hasBias: qkvBias, rotated: true }),
     ...linear("attn_k", "self_attn.k_proj", [kvRows, hiddenSize], { hasBias: qkvBias, rotated: true }),
     ...linear("attn_v", "self_attn.v_proj", [kvRows, hiddenSize], { hasBias: qkvBias }),
     ...linear("attn_output", "self_attn.o_proj", [hiddenSize, queryRows], { hasBias: outputBias }),
-    ...linear("ffn_gate", "mlp.gate_proj", [intermediateSize, hiddenSize], { hasBias: mlpBias }),
-    ...linear("ffn_up", "mlp.up_proj", [intermediateSize, hiddenSize], { hasBias: mlpBias }),
-    ...linear("ffn_down", "mlp.down_proj", [hiddenSize, intermediateSize], { hasBias: mlpBias }),
+    ...(mlpOf(layer) ?? mlp),
   ]);
 }

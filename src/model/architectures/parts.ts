@@ -22,6 +22,21 @@ function heads(build: LayerBuild, name: string, x: Tensor, count: number): Tenso
   return asHeads(build, build.product(name, x), count);
 }
 
+/** What models with a mixture of experts add to the config. */
+export interface ExpertsConfig {
+  readonly numExperts: number;
+  /** Experts that each token goes through. */
+  readonly numExpertsUsed: number;
+  /** The intermediate size of each expert. */
+  readonly expertSize: number;
+  /** Whether the weights of a token's experts add up to 1. */
+  readonly normalizesExperts: boolean;
+  /** Of each so many layers the last has experts; 1: all have. */
+  readonly expertStep: number;
+  /** Layers that have one MLP for all tokens all the same. */
+  readonly denseLayers: readonly number[];
+}
+
 /** down(silu(gate(x)) * up(x)). */
 export function swiglu({ graph, product }: LayerBuild, x: Tensor): Tensor {
   return product("ffn_down", graph.swiglu(product("ffn_gate", x), product("ffn_up", x)));
@@ -53,6 +68,31 @@ export function geglu(graph: Graph, gate: Tensor, up: Tensor): Tensor {
 export function attend(build: LayerBuild, heads: Parameters<LayerBuild["attend"]>[0]): Tensor | undefined {
   const attended = build.attend(heads);
   return attended && build.product("attn_output", attended);
+}
+
+/**
+ * A mixture of experts: each row goes through the MLPs of the experts that its router scores highest, and their results are added,
+ * by the softmax of the scores. Where those weights add up to 1 that is the softmax over the chosen ones' scores alone.
+ */
+export function experts(
+  { graph, config, product, expertProduct }: LayerBuild<ModelConfig & ExpertsConfig>,
+  x: Tensor,
+): Tensor {
+  const { hiddenSize, numExperts, numExpertsUsed, normalizesExperts } = config;
+  const numRows = x.ne[1];
+  const scores = product("ffn_gate_inp", x);
+  const chosen = graph.topK(scores, numExpertsUsed);
+  const softmax = (rows: Tensor) => graph.softmax(rows, undefined, 1);
+  const all = graph.reshape(normalizesExperts ? scores : softmax(scores), [1, numExperts, numRows]);
+  const ofChosen = graph.reshape(graph.getRows(all, chosen), [numExpertsUsed, numRows]);
+  const weights = graph.reshape(normalizesExperts ? softmax(ofChosen) : ofChosen, [1, numExpertsUsed, numRows]);
+  const rows = graph.reshape(x, [hiddenSize, 1, numRows]);
+  const [gate, up] = [expertProduct("ffn_gate_exps", rows, chosen), expertProduct("ffn_up_exps", rows, chosen)];
+  const out = graph.mul(expertProduct("ffn_down_exps", graph.swiglu(gate, up), chosen), weights);
+  const one = (i: number) => graph.view(out, [hiddenSize, numRows], [out.nb[2]], i * out.nb[1]);
+  let sum = one(0);
+  for (let i = 1; i < numExpertsUsed; i++) sum = graph.add(sum, one(i));
+  return sum;
 }
 
 /** Attention over normed rows, with one product each for queries, keys and values. */
@@ -143,11 +183,17 @@ export function* outerTensors({ vocabSize, hiddenSize, tiedHead }: ModelConfig):
 }
 
 /** The weights of all layers. @param inLayer those of one, with their names within it. */
-export function* layerTensors(config: ModelConfig, inLayer: readonly NeededTensor[]): Generator<NeededTensor> {
+export function* layerTensors(
+  config: ModelConfig,
+  inLayer: readonly NeededTensor[] | ((layer: number) => readonly NeededTensor[]),
+): Generator<NeededTensor> {
   for (let layer = 0; layer < config.numLayers; layer += 1) {
-    for (const tensor of inLayer) {
-      const name = `blk.${layer}.${tensor.name}`;
-      yield { ...tensor, name, huggingFaceName: `model.layers.${layer}.${tensor.huggingFaceName}` };
+    const within = <T extends { readonly huggingFaceName: string }>(tensor: T): T => {
+      return { ...tensor, huggingFaceName: `model.layers.${layer}.${tensor.huggingFaceName}` };
+    };
+    for (const tensor of typeof inLayer === "function" ? inLayer(layer) : inLayer) {
+      const { name, fused } = tensor;
+      yield { ...within(tensor), name: `blk.${layer}.${name}`, ...(fused && { fused: within(fused) }) };
     }
   }
 }

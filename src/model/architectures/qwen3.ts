@@ -1,5 +1,5 @@
 import { readBoolean } from "../../files/fields.js";
-import type { Architecture } from "../architecture.js";
+import type { Architecture, NeededTensor } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama, llamaTensors } from "./llama.js";
 import { norm, normedAttention, preNormLayer, preNorms, swiglu } from "./parts.js";
 import { qwen2 } from "./qwen2.js";
@@ -25,11 +25,12 @@ export const qwen3: Architecture<LlamaConfig> = {
     name: "qwen3",
     read: (config, _, hasTensor) => ({ ...config, ...biasesIn(hasTensor), qkNorm: true }),
   },
-  tensors: (config) =>
-    llamaTensors(config, [
-      ...preNorms(config),
-      norm("attn_q_norm", "self_attn.q_norm", config.headSize),
-      norm("attn_k_norm", "self_attn.k_norm", config.headSize),
-    ]),
+  tensors: (config) => qwen3Tensors(config),
   layer: (build, x) => preNormLayer(build, x, normedAttention, swiglu),
 };
+
+/** Its weights. @param mlpOf as `llamaTensors()` takes it. */
+export function qwen3Tensors(config: LlamaConfig, mlpOf?: (layer: number) => readonly NeededTensor[] | undefined) {
+  const norms = ["q", "k"].map((part) => norm(`attn_${part}_norm`, `self_attn.${part}_norm`, config.headSize));
+  return llamaTensors(config, [...preNorms(config), ...norms], mlpOf);
+}
