@@ -196,4 +196,13 @@ test("convert: what cannot be used", () => {
   expect(readFileSync(taken, "utf8")).toBe("mine");
   const nowhere = convert("--model", source, "--output", join(folder, "no", "such", "folder.gguf"), "--prefix", "x");
   expect(nowhere.status).toBe(1);
+  for (const [setting, reason] of [
+    [{ norm_topk_prob: false }, "GGUF has no weights of experts that do not add up to 1 for qwen3moe"],
+    [{ mlp_only_layers: [1] }, "GGUF has no layers without experts for qwen3moe"],
+  ] as const) {
+    const shape = architectureModels.qwen3_moe!;
+    const other = join(folder, Object.keys(setting)[0]!);
+    writeRandomModel(other, { ...shape, settings: { ...shape.settings, ...setting } });
+    expect(convert("--model", other, "--output", `${other}.gguf`).stderr).toContain(reason);
+  }
 });

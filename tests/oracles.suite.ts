@@ -5,7 +5,13 @@ import { afterAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import { openModel } from "../src/model/open-model.js";
 import { writeRandomGguf } from "./models/random-gguf.js";
-import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "./oracles/compare-engine.js";
+import {
+  askEngine,
+  boundedKvTypes,
+  distanceFromOracle,
+  logprobBounds,
+  oracleAnswer,
+} from "./oracles/compare-engine.js";
 import { type BoundCase, expectBound } from "./oracles/faults.js";
 import { OnePassModel } from "./oracles/one-pass.js";
 import { type OracleCase, oracleModels } from "./oracles/oracle-cases.js";
@@ -48,7 +54,7 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
     });
 
     for (const kind of kinds) {
-      for (const kvType of ["f32", "f16"] as const) {
+      for (const kvType of boundedKvTypes(oracleModels[name]!).filter((type) => type !== "bf16")) {
         test(`Engine.score(): ${name} (${kind}) with ${kvType} KV equals PyTorch under the block mask`, async () => {
           const { cases, fixture, onePass } = await setUp();
           const gguf = join(folder, `${name}.gguf`);

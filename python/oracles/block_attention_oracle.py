@@ -99,7 +99,9 @@ def check_mask_is_used(model: transformers.PreTrainedModel) -> None:
         mask = masks(model, visible([0, 0, 1, 1, 1, 2], [False, False, True], "block"))
         with torch.no_grad():
             logits.append(model(input_ids=torch.tensor([ids]), attention_mask=mask, use_cache=False).logits[0])
-    if not torch.equal(logits[0][2:5], logits[1][2:5]) or torch.equal(logits[0][5], logits[1][5]):
+    same = [torch.allclose(logits[0][rows], logits[1][rows], atol=1e-4) for rows in (slice(2, 5), 5)]
+    # Not bit for bit: how many rows an expert gets decides how its product is summed.
+    if same != [True, False]:
         raise RuntimeError("Cannot score: this version of Transformers does not use the mask it was given")
 
 

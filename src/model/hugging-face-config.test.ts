@@ -17,6 +17,7 @@ const llama = { ...sizes, model_type: "llama", architectures: ["LlamaForCausalLM
 const mistral = { ...sizes, model_type: "mistral", architectures: ["MistralForCausalLM"] };
 const qwen2 = { ...sizes, model_type: "qwen2", architectures: ["Qwen2ForCausalLM"] };
 const qwen3 = { ...sizes, model_type: "qwen3" };
+const qwen3Moe = { ...sizes, model_type: "qwen3_moe" };
 
 test("parseHuggingFaceConfig(): defaults are Transformers' own, by architecture", () => {
   expect(parse(llama)).toEqual({
@@ -172,6 +173,17 @@ test.each([
   ["mlp_bias", { ...llama, mlp_bias: true }, { mlpBias: true }],
   ["a tied head", { ...llama, tie_word_embeddings: true }, { tiedHead: true }],
   ["head_dim", { ...llama, head_dim: 32 }, { headSize: 32 }],
+  [
+    "experts' defaults",
+    qwen3Moe,
+    { headSize: 16, numExperts: 128, numExpertsUsed: 8, expertSize: 768, normalizesExperts: false, denseLayers: [] },
+  ],
+  [
+    "experts",
+    { ...qwen3Moe, num_local_experts: 9, decoder_sparse_step: 2, mlp_only_layers: [-1, 1, 7] },
+    { numExperts: 9, expertStep: 2, denseLayers: [1] },
+  ],
+  ["a window of all layers", { ...qwen3Moe, use_sliding_window: true }, { slidingWindow: 4096 }],
   ["harmless keys", { ...llama, torch_dtype: "bfloat16", use_cache: true, attention_dropout: 0.1, num_experts: 0 }, {}],
   ["neutral values", { ...llama, quantization_config: null, partial_rotary_factor: 1, pruned_heads: {} }, {}],
 ])("parseHuggingFaceConfig(): reads %s", (_, value, wanted) => {
@@ -228,6 +240,14 @@ test.each([
   [{ ...llama, rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } }, /only whole heads are rotated/],
   [{ ...llama, partial_rotary_factor: 0.5 }, /"partial_rotary_factor" is 0.5, only whole heads/],
   [{ ...llama, quantization_config: { quant_method: "fp8" } }, /"quantization_config" changes the arithmetic/],
+  [
+    { ...qwen3Moe, num_experts: 8, num_local_experts: 9 },
+    /"num_local_experts" is 9, "num_experts", which is 8, is wanted/,
+  ],
+  [{ ...qwen3Moe, num_experts: 4 }, /a token uses 8 experts of 4/],
+  [{ ...qwen3Moe, num_experts: 0 }, /"num_experts" is 0/],
+  [{ ...qwen3Moe, mlp_only_layers: 3 }, /"mlp_only_layers" is 3, a list of layers is wanted/],
+  [{ ...qwen3Moe, model_type: "granitemoe" }, /"model_type" is "granitemoe", supported are/],
   [{ ...llama, num_local_experts: 8 }, /"num_local_experts" changes the arithmetic/],
   [{ ...llama, residual_multiplier: 0.22 }, /"residual_multiplier" changes the arithmetic/],
   [{ ...llama, attn_logit_softcapping: 50 }, /"attn_logit_softcapping" changes the arithmetic/],

@@ -86,6 +86,7 @@ test("convertedType(): rows that do not fill a type's blocks become what llama.c
   expect(of(96, "q1_0")).toBe("F16");
   expect(of(40, "keep")).toBe("F32");
   expect(convertedType({ type: "F32", shape: [256] }, "q4_k")).toBe("F32");
+  expect(convertedType({ type: "BF16", shape: [8, 256], isPrecise: true }, "q4_k")).toBe("F32");
 });
 
 test("convertedType(): what the device does not take becomes a type that loses no more", () => {

@@ -7,7 +7,13 @@ import { openModel } from "../../src/model/open-model.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
-import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../oracles/compare-engine.js";
+import {
+  askEngine,
+  boundedKvTypes,
+  distanceFromOracle,
+  logprobBounds,
+  oracleAnswer,
+} from "../oracles/compare-engine.js";
 import { type BoundCase, expectBound, type Fault, type OraclePrompt } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
 import { drawBlocks, drawIds, LawModels, lawEngine } from "./law-models.js";
@@ -92,9 +98,7 @@ export function onePassSuite(size: OnePassSize): void {
       };
     };
 
-    // Keys and values in 16 bit give a token here and there other experts, where two were nearly as good, and so another answer.
-    const kvTypes = options.settings?.num_experts ? (["f32"] as const) : (["f32", "f16", "bf16"] as const);
-    test.each(kvTypes)("equals one pass with the block mask, KV %s", async (kvType) => {
+    test.each(boundedKvTypes(options))("equals one pass with the block mask, KV %s", async (kvType) => {
       await using engine = await lawEngine(folder, { kvType });
       const bounded: BoundCase[] = [];
       for (const [name, blockTokenIds, { stepwise, ...how } = {}] of cases(options.seed ?? 0, size)) {

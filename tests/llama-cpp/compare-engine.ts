@@ -40,6 +40,13 @@ export const comparedModels: Readonly<Record<string, RandomGgufOptions>> = {
   mistral: { architecture: "mistral", hiddenSize: 256, headSize: 64, numHeads: 8, theta: 1_000_000, seed: 32 },
   qwen2: { architecture: "qwen2", hiddenSize: 256, numHeads: 4, theta: 1_000_000, seed: 33 },
   qwen3: { architecture: "qwen3", hiddenSize: 256, headSize: 64, numHeads: 4, rope: "yarn", tied: true, seed: 34 },
+  qwen3_moe: {
+    architecture: "qwen3_moe",
+    hiddenSize: 256,
+    numHeads: 4,
+    settings: { num_experts: 8, num_experts_per_tok: 3, moe_intermediate_size: 256, norm_topk_prob: true },
+    seed: 39,
+  },
   smollm3: {
     architecture: "smollm3",
     hiddenSize: 256,

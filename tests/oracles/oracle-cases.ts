@@ -52,6 +52,28 @@ export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
     configStyle: "transformers-4",
     seed: 20,
   },
+  "qwen3-moe-tied": {
+    architecture: "qwen3_moe",
+    numLayers: 3,
+    tied: true,
+    settings: { num_local_experts: 8, num_experts_per_tok: 3, moe_intermediate_size: 48, norm_topk_prob: true },
+    // A seed of which no prompt has a token with two experts as good as each other to the last bits.
+    seed: 37,
+  },
+  "qwen3-moe-dense-layers": {
+    architecture: "qwen3_moe",
+    numLayers: 5,
+    numKvHeads: 1,
+    settings: {
+      num_experts: 6,
+      num_experts_per_tok: 2,
+      moe_intermediate_size: 32,
+      decoder_sparse_step: 2,
+      mlp_only_layers: [3],
+    },
+    configStyle: "transformers-4",
+    seed: 34,
+  },
   "smollm3-gqa-tied": { architecture: "smollm3", numLayers: 5, tied: true, theta: 500_000, seed: 21 },
   "smollm3-layers-biases": {
     architecture: "smollm3",
