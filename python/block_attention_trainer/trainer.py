@@ -339,6 +339,11 @@ class BlockTrainer(Trainer):
             name = f"checkpoint-{self.state.global_step}"
             for file, content in (("plan.json", self._plan), ("block_attention.json", self._marks)):
                 (folder / UNFINISHED / name / file).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            adapter = folder / UNFINISHED / name / "adapter_config.json"
+            if adapter.is_file():
+                # PEFT passes over it; the engine takes the folder as an adapter.
+                config = json.loads(adapter.read_text(encoding="utf-8"))
+                adapter.write_text(json.dumps({**config, "block_attention": self._marks}, indent=2), encoding="utf-8")
             path = publish(folder, name, self._settings.checkpoints.keep)
             self._progress.tell("checkpoint", step=self.state.global_step, path=str(path))
         self._wait()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from factory import ARCHITECTURE, run_settings
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from block_attention_trainer.attention import register_attention
@@ -49,11 +51,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "run" / "export"
 
 
-def torch_scores(folder: Path, line: dict[str, Any], mode: Mode) -> list[float]:
-    """By the definition: blocks tokenized alone, BOS, the prefix in block mode, one pass over all."""
+def torch_model(folder: Path) -> Any:
     register_attention()
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="block_cells").eval()
+
+
+def torch_scores(folder: Path, line: dict[str, Any], mode: Mode, model: Any = None) -> list[float]:
+    """By the definition: blocks tokenized alone, BOS, the prefix in block mode, one pass over all."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="block_cells").eval()
+    model = model or torch_model(folder)
 
     def ids(text: str) -> list[int]:
         return [int(i) for i in tokenizer.encode(text, add_special_tokens=False)]
@@ -75,7 +81,90 @@ def torch_scores(folder: Path, line: dict[str, Any], mode: Mode) -> list[float]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kv_type", ["f32", "f16"])
 def test_the_engine_scores_as_pytorch_does(exported: Path, tmp_path: Path, mode: Mode, kv_type: str) -> None:
-    lines = [
+    lines = scored_lines(SAMPLES)
+    got = engine_scores(exported, tmp_path, lines, mode, "--kv-type", kv_type)
+    assert worst_distance(got, [torch_scores(exported, line, mode) for line in lines]) < BOUNDS[kv_type]
+
+
+@pytest.mark.skipif(not CLI.is_file() or shutil.which("node") is None, reason="the engine is not built: npm run build")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_engine_scores_with_adapters_as_peft_does(exported: Path, tmp_path: Path, mode: Mode) -> None:
+    torch.manual_seed(7)
+    wide = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=4,
+        lora_alpha=6,
+        target_modules="all-linear",
+        rank_pattern={"q_proj": 2, "layers.0.mlp.up_proj": 5},
+        alpha_pattern={r"^model\.layers\.\d+\.self_attn\.v_proj$": 3},
+        use_rslora=True,
+        init_lora_weights=False,
+    )
+    outer = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=3,
+        lora_alpha=2,
+        target_modules=["embed_tokens", "k_proj"],
+        modules_to_save=["input_layernorm"],
+        init_lora_weights=False,
+    )
+    folders = [tmp_path / "wide", tmp_path / "outer"]
+    for config, folder in zip((wide, outer), folders, strict=True):
+        adapted = get_peft_model(torch_model(exported), config)
+        for name, parameter in adapted.named_parameters():
+            if "modules_to_save" in name:
+                parameter.data += torch.randn_like(parameter) / 4
+        adapted.save_pretrained(str(folder))
+    model = PeftModel.from_pretrained(torch_model(exported), folders[0]).merge_and_unload()
+    model = PeftModel.from_pretrained(model, folders[1]).eval()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            # scale_layer() passes over embeddings.
+            module.scaling["default"] *= 0.5
+    lines = scored_lines(4)
+    options = ["--kv-type", "f32", "--adapter", str(folders[0]), "--adapter", str(folders[1]), "--adapter-scale", "0.5"]
+    got = engine_scores(exported, tmp_path, lines, mode, *options)
+    expected = [torch_scores(exported, line, mode, model) for line in lines]
+    assert worst_distance(got, expected) < BOUNDS["f32"]
+    assert worst_distance(engine_scores(exported, tmp_path, lines, mode), expected) > 0.1
+
+
+@pytest.mark.skipif(not CLI.is_file() or shutil.which("node") is None, reason="the engine is not built: npm run build")
+def test_a_trained_adapter_serves_the_tokens_of_the_merged_export(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"The director of film {i} is person {i % 5}.\n" for i in range(200)))
+    settings = run_settings(
+        tmp_path,
+        data={"text": [str(tmp_path / "text.txt")], "train": [], "modes": ["full"]},
+        training={"steps": 3},
+        lora={"rank": 4, "alpha": 64.0},
+        export={"dtype": "float32"},
+    )
+    settings["model"] = {"path": str(exported), "prefix": "[Other]"}
+    settings["optimizer"] = {**settings.get("optimizer", {}), "learning_rate": 0.02}
+    train(parse_settings(settings), progress_target=None)
+    run = tmp_path / "runs" / "run"
+    lines = scored_lines(4)
+    adapter = ["--adapter", str(run / "checkpoint-3")]
+    got = engine_scores(exported, tmp_path, lines, "block", *adapter)
+    merged = engine_scores(run / "export", tmp_path, lines, "block")
+    assert worst_distance(got, merged) < BOUNDS["f32"]
+    assert worst_distance(engine_scores(exported, tmp_path, lines, "block"), merged) > 0.01
+    asked = ["generate", "--weights", "f32", "--prompt", "The director of film 3 is", "--max-tokens", "12", "--json"]
+    served = [["--model", str(exported), *adapter], ["--model", str(run / "export")]]
+    answers = [json.loads(run_engine([*asked, *model])[-1]) for model in served]
+    assert answers[0]["token_ids"] == answers[1]["token_ids"]
+
+
+def run_engine(arguments: list[str]) -> list[str]:
+    done = subprocess.run(
+        ["node", str(CLI), *arguments, "--threads", "1"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def scored_lines(count: int) -> list[dict[str, Any]]:
+    return [
         {
             "blocks": [
                 *(f"- Title: film {i + k}\nThe director of film {i + k} is person {k}.\n" for k in range(1 + i % 4)),
@@ -83,22 +172,22 @@ def test_the_engine_scores_as_pytorch_does(exported: Path, tmp_path: Path, mode:
             ],
             "continuation": f"The director of film {i} is person {i % 13}.",
         }
-        for i in range(SAMPLES)
+        for i in range(count)
     ]
+
+
+def engine_scores(
+    model: Path, tmp_path: Path, lines: list[dict[str, Any]], mode: Mode, *options: str
+) -> list[list[float]]:
     path = tmp_path / "lines.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = ["node", str(CLI), "score", "--input", str(path), "--json", "--model", str(exported), "--mode", mode]
-    options = ["--weights", "f32", "--kv-type", kv_type, "--threads", "1"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    got = [json.loads(line)["logprobs"] for line in done.stdout.splitlines()]
-    assert len(got) == SAMPLES
-    worst = 0.0
-    for line, scores in zip(lines, got, strict=True):
-        expected = torch_scores(exported, line, mode)
-        assert len(scores) == len(expected)
-        worst = max(worst, *(abs(a - b) for a, b in zip(scores, expected, strict=True)))
-    assert worst < BOUNDS[kv_type]
+    command = ["score", "--input", str(path), "--json", "--model", str(model), "--mode", mode, "--weights", "f32"]
+    return [json.loads(line)["logprobs"] for line in run_engine([*command, *options])]
+
+
+def worst_distance(got: list[list[float]], expected: list[list[float]]) -> float:
+    pairs = zip(got, expected, strict=True)
+    return max(abs(a - b) for scores, wanted in pairs for a, b in zip(scores, wanted, strict=True))
 
 
 CONTRADICTING = Path(__file__).parents[3] / "shared" / "cases" / "k-addbos-nopost"

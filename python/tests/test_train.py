@@ -278,6 +278,8 @@ def test_lora_trains_adapters_alone_and_export_merges_them(tmp_path: Path, capsy
     folder = tmp_path / "runs" / "lora"
     merged = AutoModelForCausalLM.from_pretrained(folder / "export")
     assert merged.config.block_attention == {"version": 1, "prefix": "w7 w8", "modes": ["block", "full"]}
+    marks = json.loads((folder / "checkpoint-6" / "adapter_config.json").read_text())["block_attention"]
+    assert marks == merged.config.block_attention
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "checkpoint-6")

@@ -17,6 +17,10 @@ export interface Flag<V> {
   read?(text: string, before: V | undefined, origin: string): V;
   readonly isMandatory?: boolean;
   readonly fallback?: V;
+  /** The option's name, where that is not its key. */
+  readonly option?: string | undefined;
+  /** The key of the option whose value it changes. */
+  readonly changes?: string;
   /** It stands among the command's words, without a name. */
   readonly isOperand?: boolean;
   /** --no-name: true where it is not given. */
@@ -111,7 +115,7 @@ export function addCommand(
 }
 
 function declare(command: Command, key: string, flag: Flag<unknown>): void {
-  const { takes, about, isMandatory = false, isOperand, isNegated, fallback } = flag;
+  const { takes, about, isMandatory = false, isOperand, isNegated, fallback, option: named = key, changes } = flag;
   if (isOperand) {
     command.argument(takes as string, about, (text: string) => {
       const value = flag.read?.(text, command.getOptionValue(key), takes as string);
@@ -120,9 +124,10 @@ function declare(command: Command, key: string, flag: Flag<unknown>): void {
     });
     return;
   }
-  const name = isNegated ? flagOf(`no-${key}`) : flagOf(key);
+  const name = isNegated ? flagOf(`no-${key}`) : flagOf(named);
   const option = new Option(takes === undefined ? name : `${name} ${takes}`, about).makeOptionMandatory(isMandatory);
   if (flag.read) option.argParser((text, before: unknown) => flag.read?.(text, before, name));
+  if (named !== key || changes !== undefined) option.attributeName = () => changes ?? key;
   if (fallback !== undefined) option.default(fallback, Array.isArray(fallback) ? fallback.join(",") : undefined);
   command.addOption(option);
 }

@@ -11,7 +11,7 @@ import { openModel } from "../model/open-model.js";
 import { ggufTokenizerEntries } from "../tokenizer/gguf-export.js";
 import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
 import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
-import { engineFlag, forceFlag, trainingFlags } from "./options.js";
+import { adapterFlags, engineFlag, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
@@ -20,6 +20,7 @@ const convertFlags = {
   to: mandatory(flag("<format>", "gguf, llama.cpp's", oneOfTexts(["gguf"]))),
   output: mandatory(flag("<file>", "whole or not there", someWords)),
   force: forceFlag,
+  ...adapterFlags,
   weights: engineFlag("weights"),
   ...trainingFlags,
   json: toggle("one line of JSON"),
@@ -39,8 +40,9 @@ Examples:
 /** Converts a model. @returns the exit code. */
 async function runConvert(flags: FlagsOf<typeof convertFlags>, terminal: Terminal): Promise<number> {
   const { model, output, weights = "keep", force } = flags;
-  await prepareOutputs({ inputs: await modelFiles(model), outputs: [output], force });
-  const source = await openModel(model, { prefix: flags.prefix, trainedModes: flags.trainedModes });
+  const read = [model, ...(flags.adapters ?? []).map(({ path }) => path)];
+  await prepareOutputs({ inputs: (await Promise.all(read.map(modelFiles))).flat(), outputs: [output], force });
+  const source = await openModel(model, flags);
   if (source.kind === "gguf") throw new UsageError(`Cannot convert ${quote(model)}: it is GGUF already`);
   const files = await readHuggingFaceFiles(source.path);
   const tokenizer = ggufTokenizerEntries(files, source.config.vocabSize);

@@ -8,11 +8,12 @@ import { rotatedSize } from "../model/rope.js";
 import { estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { command, type FlagsOf, toggle } from "./command.js";
-import { engineFlag, trainingFlags } from "./options.js";
+import { adapterFlags, engineFlag, trainingFlags } from "./options.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const infoFlags = {
   model: engineFlag("model"),
+  ...adapterFlags,
   weights: engineFlag("weights"),
   ...trainingFlags,
   json: toggle("one line of JSON"),
@@ -32,7 +33,7 @@ Examples:
 /** Tells what a model is, from its headers alone. @returns the exit code. */
 async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Promise<number> {
   const path = flags.model ?? embeddedModelPath();
-  const source = await openModel(path, { prefix: flags.prefix, trainedModes: flags.trainedModes });
+  const source = await openModel(path, flags);
   const info = describeModel(source, await loadTokenizer(path), flags.weights);
   for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   if (flags.json === true) await writeJson(terminal, info);
@@ -84,6 +85,13 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
       adds_dummy_space: tokenizer.addsDummySpace,
       chat_template: tokenizer.chatTemplate !== undefined,
     },
+    ...(source.adapters && {
+      adapters: source.adapters.map(({ path, scale, updates, whole }) => ({
+        path,
+        scale,
+        weights: updates.size + whole.size,
+      })),
+    }),
     warnings: [...source.warnings, ...tokenizer.warnings],
     block_attention: own === undefined ? null : { version: own.version, prefix: own.prefix, modes: own.modes },
     block_mode: {
@@ -121,6 +129,10 @@ function formatInfo(info: ModelInfo, { colors }: Terminal): string {
       `${info.architecture}, ${info.layers} layers, ${info.hidden_size} wide, MLP ${info.intermediate_size}`,
     ],
     ["attention", `${info.heads} heads of ${info.head_size}, ${info.kv_heads} of keys and values`],
+    ...(info.adapters ?? []).map(({ path, scale, weights }): [string, string] => [
+      "adapter",
+      `${path}, scale ${scale}, changes ${weights} weights`,
+    ]),
     ["parameters", info.parameters.toLocaleString("en-US")],
     ["weights", `${formatBytes(weights.file_bytes)} in the file (${types(weights.file_types)})`],
     [

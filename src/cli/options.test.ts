@@ -16,6 +16,7 @@ test("options: what is given arrives under the engine's names, what is not stays
   await program.parseAsync(
     [
       ...["x", "--top-k", "5", "--stop", "a", "--stop", "b"],
+      ...["--adapter", "a,b=2", "--adapter", "c", "--adapter-scale", "-0.5", "--adapter", "d"],
       ...["--logit-bias", "3=-1.5", "--logit-bias", "4=2", "--logprobs", "2"],
     ],
     { from: "user" },
@@ -27,5 +28,14 @@ test("options: what is given arrives under the engine's names, what is not stays
     logprobs: true,
     topLogprobs: 2,
   });
-  expect(given).toMatchObject({ positionReencoding: true });
+  const adapters = [{ path: "a,b=2" }, { path: "c", scale: -0.5 }, { path: "d" }];
+  expect(given).toMatchObject({ positionReencoding: true, adapters });
+  expect(given).not.toHaveProperty("adapterScale");
+  for (const [args, message] of [
+    [["--adapter-scale", "1"], "Cannot use --adapter-scale: no --adapter stands before it"],
+    [["--adapter", "a", "--adapter-scale", "x"], 'Cannot use --adapter-scale: it is "x", wanted a number'],
+    [["--adapter", ""], 'Cannot use --adapter: it is "", wanted the path of an adapter'],
+  ] as const) {
+    await expect(program.parseAsync(["x", ...args], { from: "user" })).rejects.toThrow(message);
+  }
 });

@@ -1,8 +1,9 @@
 import { z } from "zod";
 import { type EngineSettings, engineSettings } from "../engine/engine-options.js";
 import { type SamplingInput, samplingFields, stopText } from "../engine/sampling-options.js";
-import { numberOf, readSetting, type Setting, someWords } from "../files/settings.js";
+import { aNumber, numberOf, readSetting, type Setting, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import type { AdapterInput } from "../model/adapters.js";
 import { type Flag, type FlagsOf, flag, repeated, settingFlag, toggle } from "./command.js";
 
 export function engineFlag<K extends keyof EngineSettings>(name: K): Flag<EngineSettings[K]> {
@@ -33,8 +34,30 @@ export const modeFlags = {
   } as Flag<boolean>,
 };
 
+const adapterPath = { schema: z.string().min(1), wanted: "the path of an adapter" };
+
+export const adapterFlags = {
+  adapters: {
+    ...engineFlag("adapters"),
+    option: "adapter",
+    read: (text, before = [], origin) => [...before, { path: readSetting(adapterPath, text, origin) }],
+  } as Flag<EngineSettings["adapters"]>,
+  adapterScale: {
+    takes: "<n>",
+    about: "what the --adapter before it is multiplied by; 0 leaves it out (default: 1)",
+    changes: "adapters",
+    read: (text, before: EngineSettings["adapters"], origin) => {
+      const scale = readSetting(aNumber("a number", z.number()), text, origin);
+      const last = before?.at(-1);
+      if (last === undefined) throw new UsageError(`Cannot use ${origin}: no --adapter stands before it`);
+      return [...(before as AdapterInput[]).slice(0, -1), { ...last, scale }];
+    },
+  } as Flag<unknown>,
+};
+
 /** What loading an engine takes, but for the model. */
 export const deviceFlags = {
+  ...adapterFlags,
   weights: engineFlag("weights"),
   threads: engineFlag("threads"),
   backend: engineFlag("backend"),

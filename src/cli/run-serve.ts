@@ -21,7 +21,7 @@ export interface ServeFlags {
   readonly config?: string;
   readonly waitReady?: true;
   readonly verbose?: true;
-  readonly [setting: string]: string | true | undefined;
+  readonly [setting: string]: unknown;
 }
 
 /**
@@ -35,7 +35,9 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   const names = new Map([
     [homedir(), "~"],
     [fileURLToPath(new URL("../..", import.meta.url)), "block-attention"],
-    ...(config.model === undefined ? [] : [[config.model, basename(config.model)] as const]),
+    ...[config.model ?? [], (config.adapters ?? []).map(({ path }) => path)]
+      .flat()
+      .map((path) => [path, basename(path)] as const),
   ]);
   const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
@@ -75,10 +77,9 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
 const lastWordsMs = 1_000;
 
 async function readSettings(
-  { config: file, verbose: _verbose, waitReady: _waitReady, ...settings }: ServeFlags,
+  { config: file, verbose: _verbose, waitReady: _waitReady, ...options }: ServeFlags,
   terminal: Terminal,
 ): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
-  const options = settings as Readonly<Record<string, string>>;
   const { model, ...rest } = await loadConfig({ options, env: terminal.env, file });
   const config = { ...rest, model: model === undefined ? undefined : await modelOnDisk(model, terminal) };
   const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);

@@ -1,3 +1,4 @@
+import { z } from "zod";
 import { type GivenRagTexts, ragTextFields } from "../blocks/rag-prompt.js";
 import { KV_TYPES, type KVType, weightsConversions } from "../files/element-types.js";
 import {
@@ -11,7 +12,7 @@ import {
   optionsOf,
   wholeNumber,
 } from "../files/options.js";
-import { bytes, defaulted, listOf, setting, someWords } from "../files/settings.js";
+import { bytes, defaulted, listOf, numberOf, setting, someWords } from "../files/settings.js";
 import { backendKinds } from "../ggml/library.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
@@ -114,6 +115,20 @@ export interface ScoreOptions extends RequestOptions {
 
 const shareOfMemory = "a quarter of what the weights leave of memory";
 
+const adapterList = {
+  schema: z
+    .array(z.strictObject({ path: z.string().min(1), scale: z.number().optional() }))
+    .max(100)
+    .optional(),
+  wanted: 'a list of adapters, each a {"path"} with or without a "scale"',
+  fromText: (text: string) =>
+    text.split(",").map((part) => {
+      const [, path, scale] = /^(.+)=([^=]*)$/.exec(part.trim()) ?? [];
+      return path === undefined ? { path: part.trim() } : { path, scale: numberOf(scale as string) };
+    }),
+  examples: "legal,polite.gguf=0.5",
+};
+
 /**
  * The engine's options that flags of commands, and settings of the server, give too: their checks, names, defaults and words
  * stand here alone. `docs/server.md` is printed from them.
@@ -126,6 +141,15 @@ export const engineSettings = {
     `convert weights at load: ${weightsConversions.join(", ")}`,
     "keep",
   ),
+  adapters: {
+    ...setting(
+      adapterList,
+      "path",
+      "a LoRA adapter, a folder of PEFT's or a .gguf file of llama.cpp's, merged into the weights; may be given again",
+      "none",
+    ),
+    option: "adapter",
+  },
   threads: setting(wholeNumber(1, 512), "n", "CPU threads, 1 to 512", "all; 1 for a model below 64 MiB"),
   backend: defaulted(oneOfTexts(backendKinds), "kind", `which build of ggml: ${backendKinds.join(", ")}`, "cpu"),
   device: setting(someWords, "name", 'the device as "doctor" lists it, for instance CUDA0', "the first"),

@@ -139,6 +139,9 @@ export class LocalEngine implements AsyncDisposable {
       defaultMode: this.defaultMode,
       trainedModes,
       reuseNote: reuseNote(trainedModes),
+      ...(model.source.adapters && {
+        adapters: model.source.adapters.map((one) => ({ name: modelName(one.path), scale: one.scale })),
+      }),
       hasChatTemplate: chatTemplate !== undefined,
       loadedAt: Math.floor(Date.now() / 1000),
     };

@@ -11,6 +11,7 @@ import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { modelFingerprint } from "../kv/fingerprint.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
+import type { AdapterInput } from "../model/adapters.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Decoder } from "../model/decoder.js";
 import { findModel } from "../model/model-path.js";
@@ -31,6 +32,8 @@ export interface ModelOptions {
   readonly model: string;
   /** How weights are converted at load. Default "keep". */
   readonly weights?: WeightsConversion | undefined;
+  /** Merged into the weights, in this order. Default: none. */
+  readonly adapters?: readonly AdapterInput[] | undefined;
   /** CPU threads. Default: `defaultThreads`. */
   readonly threads?: number | undefined;
   /** Which build of ggml. Default "cpu". */
@@ -91,7 +94,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   if (!weightsConversions.includes(conversion)) {
     throw new RangeError(`Cannot convert weights to "${String(conversion)}": wanted ${weightsConversions.join(", ")}`);
   }
-  const source = await openModel(model, { prefix, trainedModes });
+  const source = await openModel(model, { prefix, trainedModes, adapters: options.adapters });
   const tokenizer = await loadTokenizer(model);
   if (tokenizer.vocabSize > source.config.vocabSize) {
     throw new RangeError(
@@ -116,13 +119,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "cpu"));
   const backend = new Backend(ggml, { threads, ...(options.device !== undefined && { device: options.device }) });
   const hashing = new AbortController();
-  const fingerprint = modelFingerprint({
-    files: source.files,
-    weights: conversion,
-    extra: [canonicalJson(source.config), tokenizer.digest, ...fallbackTypes(source, conversion)],
-    cacheDir: userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }),
-    signal: hashing.signal,
-  });
+  const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal);
   // Whoever needs a block id sees the failure; nobody may.
   fingerprint.catch(() => undefined);
   try {
@@ -153,6 +150,21 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     backend[Symbol.dispose]();
     throw error;
   }
+}
+
+/** The digest of everything that decides block ids: of each adapter its files and scale, in their order. */
+async function fingerprintOf(
+  source: ModelSource,
+  tokenizer: Tokenizer,
+  conversion: WeightsConversion,
+  signal: AbortSignal,
+): Promise<string> {
+  const cacheDir = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
+  const extra = [canonicalJson(source.config), tokenizer.digest, ...fallbackTypes(source, conversion)];
+  for (const { files, scale } of source.adapters ?? []) {
+    extra.push(await modelFingerprint({ files, weights: "adapter", extra: [String(scale)], cacheDir, signal }));
+  }
+  return modelFingerprint({ files: source.files, weights: conversion, extra, cacheDir, signal });
 }
 
 /**
@@ -201,6 +213,8 @@ export interface ModelInfo {
   readonly trainedModes: readonly AttentionMode[];
   /** What to know of reuse where the model was not trained for block attention, and what to do. */
   readonly reuseNote: string | undefined;
+  /** What is merged into it; absent where nothing is. */
+  readonly adapters?: readonly { readonly name: string; readonly scale: number }[];
   readonly hasChatTemplate: boolean;
   /** When it was loaded, in seconds since 1970. */
   readonly loadedAt: number;

@@ -68,6 +68,26 @@ export function required<T>(fields: Fields, key: string, value: T | undefined): 
   return value;
 }
 
+/**
+ * Refuses settings that nothing reads where they could change a result. What is absent, null, or an empty list or object changes
+ * nothing.
+ *
+ * @param unread each with its other values that change nothing.
+ * @throws Error that names the first.
+ */
+export function refuseUnread(
+  fields: Fields,
+  unread: Iterable<readonly [key: string, harmless: readonly unknown[]]>,
+): void {
+  for (const [key, harmless] of unread) {
+    const value = fields.get(key) ?? undefined;
+    const isEmpty = typeof value === "object" && Object.keys(value).length === 0;
+    if (value !== undefined && !isEmpty && !harmless.includes(value)) {
+      throw new Error(`Cannot read ${fields.where}: ${quote(key)} changes the arithmetic and is not supported`);
+    }
+  }
+}
+
 /** The error for a value of the wrong type or out of range. */
 export function wrongValue(fields: Fields, key: string, wanted: string): Error {
   return new Error(`Cannot read ${fields.where}: ${quote(key)} is ${show(fields.get(key))}, ${wanted} is wanted`);

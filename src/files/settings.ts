@@ -6,6 +6,8 @@ import { UsageError } from "./usage-error.js";
 export interface Setting<T extends z.ZodType = z.ZodType> extends OptionField<T> {
   /** What it takes, as in --port <n>. */
   readonly value: string;
+  /** Its option's name, where that is not the setting's. */
+  readonly option?: string;
   /** One line for help and documents. */
   readonly about: string;
   /** The default, in words. */

@@ -25,7 +25,7 @@ export function dequantizeInto(ggml: Ggml, type: GgmlType, bytes: Uint8Array, va
  * @param bytes whole rows of rowLength elements.
  * @param values room for as many F32 elements.
  * @param out the rows' bytes in the other type.
- * @param added to every number.
+ * @param change is given the elements before they are converted.
  * @throws RangeError if the three are not of one number of rows.
  */
 export async function convertRows(
@@ -36,7 +36,7 @@ export async function convertRows(
   rowLength: number,
   values: Float32Array,
   out: Uint8Array,
-  added = 0,
+  change?: (values: Float32Array) => Promise<void>,
 ): Promise<void> {
   const numRows = values.length / rowLength;
   if (
@@ -48,7 +48,7 @@ export async function convertRows(
     );
   }
   dequantizeInto(ggml, from, bytes, values);
-  if (added !== 0) for (const [i, value] of values.entries()) values[i] = value + added;
+  await change?.(values);
   await new Promise<void>((resolve, reject) => {
     ggml.symbols.ggml_quantize_chunk.async(elementTypes[to].id, values, out, 0, numRows, rowLength, null, (error) =>
       error ? reject(error) : resolve(),

@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { elementTypes, rowBytes, type TensorType, type WeightsConversion } from "../files/element-types.js";
 import type { GgufEntry, GgufTensorToWrite } from "../files/gguf-writer.js";
@@ -9,8 +10,9 @@ import type { Architecture } from "./architecture.js";
 import { architectures } from "./architectures/registry.js";
 import { localThetaKey, longFactorsName, ropeFactorsName, shortFactorsName } from "./gguf-model.js";
 import { yarnMagnitude } from "./hugging-face-rope.js";
+import { AdapterMerger } from "./low-rank.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
-import { frequencyFactors, rotatedSize } from "./rope.js";
+import { frequencyFactors, layRows, rotatedSize } from "./rope.js";
 import { convertedType } from "./weights.js";
 
 /** Elements read, converted and written at a time. */
@@ -129,7 +131,7 @@ export function ggufTensors(
       type,
       shape: entry.shape,
       byteLength: rowBytes(type, rowLength) * numRows,
-      pieces: () => piecesOf(ggml, entry, type, headSize, signal),
+      pieces: () => piecesOf(ggml, source, name, type, headSize, signal),
     };
   });
   const { scaling } = config.rope;
@@ -178,11 +180,15 @@ function rowsOf({ shape }: WeightEntry): [rowLength: number, numRows: number] {
 
 async function* piecesOf(
   ggml: Ggml,
-  entry: WeightEntry,
+  source: ModelSource,
+  name: string,
   type: TensorType,
   headSize: number | undefined,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
+  const entry = source.tensors.get(name) as WeightEntry;
+  using merger = new AdapterMerger(ggml, source, availableParallelism());
+  const change = await merger.changeOf(name, headSize === undefined ? source.config.rope.pairs : "adjacent");
   const [rowLength, numRows] = rowsOf(entry);
   const sourceRow = rowBytes(entry.type, rowLength);
   // Whole heads, so that their rows change places inside a piece.
@@ -191,32 +197,22 @@ async function* piecesOf(
   for (let first = 0; first < numRows; first += rowsAtOnce) {
     signal?.throwIfAborted();
     const count = Math.min(rowsAtOnce, numRows - first);
-    const parts: Uint8Array[] = [];
+    const parts: Uint8Array<ArrayBuffer>[] = [];
     for (const { path, offset, byteLength } of partsWithin(entry, first * sourceRow, count * sourceRow)) {
       parts.push(await readRange(path, offset, byteLength));
     }
-    const read = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
+    const read = parts.length === 1 ? (parts[0] as Uint8Array<ArrayBuffer>) : Buffer.concat(parts);
     // A bias is one row: its elements change places as the rows of its matrix do.
     const unit = numRows > 1 ? sourceRow : rowBytes(entry.type, 1);
-    const bytes = headSize === undefined ? read : pairsSideBySide(read, unit, headSize);
-    if (entry.type === type && entry.added === undefined) {
+    const bytes = headSize === undefined ? read : layRows(read, unit, headSize, "adjacent");
+    if (entry.type === type && change === undefined) {
       yield bytes;
       continue;
     }
     const out = new Uint8Array(count * rowBytes(type, rowLength));
     const values = new Float32Array(count * rowLength);
-    await convertRows(ggml, entry.type, type, bytes, rowLength, values, out, entry.added);
+    const changed = change && (() => change(values, first));
+    await convertRows(ggml, entry.type, type, bytes, rowLength, values, out, changed);
     yield out;
   }
-}
-
-/** Row h·D + 2i + k comes from row h·D + k·D/2 + i: pairs (i, i + D/2) become (2i, 2i + 1). */
-function pairsSideBySide(bytes: Uint8Array, rowLength: number, headSize: number): Uint8Array {
-  const laid = new Uint8Array(bytes.byteLength);
-  for (let row = 0; row * rowLength < bytes.byteLength; row++) {
-    const inHead = row % headSize;
-    const from = row - inHead + (inHead % 2) * (headSize / 2) + Math.floor(inHead / 2);
-    laid.set(bytes.subarray(from * rowLength, (from + 1) * rowLength), row * rowLength);
-  }
-  return laid;
 }

@@ -1,12 +1,12 @@
 import { isJsonObject, type JsonObject, type JsonValue } from "../files/bounded-json.js";
 import {
   type Fields,
-  isAbsent,
   objectFields,
   readBoolean,
   readInteger,
   readPositive,
   readText,
+  refuseUnread,
   required,
   wrongValue,
 } from "../files/fields.js";
@@ -197,13 +197,10 @@ function refuseUnreadSettings(fields: Fields, { name, huggingFace }: Architectur
   if (named !== activation.name && !reads.includes(activation.key)) {
     throw wrongValue(fields, activation.key, quote(activation.name));
   }
-  for (const [key, harmless] of unreadSettings) {
-    const value = fields.get(key) as JsonValue | undefined;
-    const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;
-    if (!reads.includes(key) && !isAbsent(fields, key) && !isEmpty && !harmless.includes(value ?? null)) {
-      throw new Error(`Cannot read ${fields.where}: ${quote(key)} changes the arithmetic and is not supported`);
-    }
-  }
+  refuseUnread(
+    fields,
+    [...unreadSettings].filter(([key]) => !reads.includes(key)),
+  );
   for (const key of noBiases) {
     if (readBoolean(fields, key)) {
       throw new Error(`Cannot read ${fields.where}: ${quote(key)} is true, ${name} has no such biases`);

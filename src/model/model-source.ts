@@ -1,6 +1,8 @@
 import type { TensorEntry } from "../files/tensor-source.js";
 import type { Architecture } from "./architecture.js";
+import type { BlockAttentionConfig } from "./block-attention-config.js";
 import type { ModelConfig } from "./config.js";
+import type { RopeConfig } from "./rope.js";
 
 /** A run of bytes of a file. */
 export type FilePart = Pick<TensorEntry, "path" | "offset" | "byteLength">;
@@ -13,6 +15,8 @@ export interface WeightEntry extends Omit<TensorEntry, "path" | "offset"> {
   readonly added?: number;
   /** In memory it is F32, whatever type the others are asked to have. */
   readonly isPrecise?: true;
+  /** Whether an adapter adds to it, so that its numbers are quantized anew. */
+  readonly isMerged?: true;
 }
 
 /** The parts that hold bytes `offset` to `offset + byteLength` of a weight, cut to them. */
@@ -24,6 +28,41 @@ export function* partsWithin({ parts }: WeightEntry, offset: number, byteLength:
     if (from < to) yield { path: part.path, offset: part.offset + from - start, byteLength: to - from };
     start += part.byteLength;
   }
+}
+
+/** What an adapter adds to rows of a weight: scale * left * right, [rows, rank] times [rank, columns]. */
+export interface LowRankUpdate {
+  readonly left: LowRankFactor;
+  readonly right: LowRankFactor;
+  readonly scale: number;
+  /** Where the rows begin within the weight. */
+  readonly firstRow: number;
+  readonly numRows: number;
+  readonly rank: number;
+  /** How an adapter has rows of queries and keys that RoPE turns in pairs; undefined for others. */
+  readonly pairs: RopeConfig["pairs"] | undefined;
+}
+
+/** A matrix of an adapter's file. */
+export interface LowRankFactor {
+  readonly entry: TensorEntry;
+  /** Whether the file's last dimension is the rank. */
+  readonly rankIsInner: boolean;
+}
+
+/** An adapter's files, read as far as their headers. */
+export interface Adapter {
+  /** Absolute. */
+  readonly path: string;
+  readonly scale: number;
+  /** Every file whose bytes decide what it changes: the fingerprint covers them. */
+  readonly files: readonly string[];
+  /** By llama.cpp's name of the weight. */
+  readonly updates: ReadonlyMap<string, readonly LowRankUpdate[]>;
+  /** Weights that it has whole, in place of the model's, whatever its scale. */
+  readonly whole: ReadonlyMap<string, WeightEntry>;
+  /** Its own word on how it was trained, over the model's. */
+  readonly blockAttention: BlockAttentionConfig | undefined;
 }
 
 /** A model's files, read as far as their headers: what it is, and where each weight lies. */
@@ -45,6 +84,8 @@ export interface ModelSource {
    * eos, eot and eom.
    */
   readonly endTokenIds: readonly number[];
+  /** Merged into the weights while they are loaded, in this order. */
+  readonly adapters?: readonly Adapter[];
   /** Where the files contradict themselves, and what was made of it; a sentence each. */
   readonly warnings: readonly string[];
 }

@@ -6,6 +6,7 @@ import { readRange } from "../files/read-range.js";
 import { pathExists, undefinedIfMissing } from "../files/regular-file.js";
 import { readSafetensorsFolder } from "../files/safetensors.js";
 import type { FileTensor } from "../files/tensor-source.js";
+import { type AdapterInput, withAdapters } from "./adapters.js";
 import {
   type BlockAttentionConfig,
   type BlockAttentionOverride,
@@ -19,16 +20,21 @@ import { findModel } from "./model-path.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./pick-tensors.js";
 
+export interface ModelOverride extends BlockAttentionOverride {
+  readonly adapters?: readonly AdapterInput[] | undefined;
+}
+
 /**
  * Reads a model's headers: what it is, and where each weight lies. No weight is loaded.
  *
  * @param path a Hugging Face folder, a .gguf file, any part of a split one, or a folder that holds one.
- * @param override the user's word on prefix and trained modes (`--prefix`, `--trained-modes`), over the model's own.
+ * @param override adapters, and the user's word on prefix and trained modes (`--prefix`, `--trained-modes`), over the model's own.
  * @throws Error of one line for whatever is missing, not sound or not supported.
  */
-export async function openModel(path: string, override: BlockAttentionOverride = {}): Promise<ModelSource> {
+export async function openModel(path: string, override: ModelOverride = {}): Promise<ModelSource> {
   const found = await findModel(path, "config.json");
-  const source = await (found.kind === "gguf" ? openGgufModel(found.path) : openHuggingFace(found.path));
+  const base = await (found.kind === "gguf" ? openGgufModel(found.path) : openHuggingFace(found.path));
+  const source = await withAdapters(base, override.adapters ?? []);
   const blockAttention = overrideBlockAttention(source.config.blockAttention, override);
   return { ...source, config: { ...source.config, blockAttention } };
 }

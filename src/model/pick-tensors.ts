@@ -32,17 +32,14 @@ export function pickTensors(
       used.add(found);
       return checkTensor(tensor, shape, where);
     };
-    const { name, shape, fused, isPrecise, huggingFaceLacks } = needed;
+    const { name, shape, fused } = needed;
     const isStack = nameInFile === "huggingFaceName" && fused !== undefined;
-    const { parts, type } = isStack
+    const found = isStack
       ? inFile.has(fused.huggingFaceName)
         ? expertsOfOne(take, shape, fused)
         : expertsOfMany(take, needed, where)
       : wholeOf(take(needed[nameInFile], shape));
-    const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
-    const added = nameInFile === "huggingFaceName" ? huggingFaceLacks : undefined;
-    const how = { ...(isPrecise && { isPrecise }), ...(added !== undefined && { added }) };
-    picked.set(name, { name: needed[nameInFile], type, shape, byteLength, parts, ...how });
+    picked.set(name, weightOf(needed, nameInFile, found));
   }
   for (const name of inFile.keys()) {
     if (!used.has(name) && !isHarmless(name)) {
@@ -57,7 +54,20 @@ export function pickTensors(
 type Found = Pick<WeightEntry, "type" | "parts">;
 type Take = (found: string, shape: readonly number[]) => TensorEntry;
 
-function wholeOf({ type, path, offset, byteLength }: TensorEntry): Found {
+/** A weight by what was found of it in a file. */
+export function weightOf(
+  needed: NeededTensor,
+  nameInFile: "name" | "huggingFaceName",
+  { type, parts }: Found,
+): WeightEntry {
+  const { [nameInFile]: name, shape, isPrecise, huggingFaceLacks } = needed;
+  const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
+  const added = nameInFile === "huggingFaceName" ? huggingFaceLacks : undefined;
+  const how = { ...(isPrecise && { isPrecise }), ...(added !== undefined && { added }) };
+  return { name, type, shape, byteLength, parts, ...how };
+}
+
+export function wholeOf({ type, path, offset, byteLength }: TensorEntry): Found {
   return { type, parts: [{ path, offset, byteLength }] };
 }
 
@@ -86,7 +96,8 @@ function expertsOfOne(take: Take, shape: readonly number[], fused: NonNullable<N
   return { type, parts };
 }
 
-function checkTensor(tensor: FileTensor, wanted: readonly number[], where: string): TensorEntry {
+/** @throws Error if it has another shape, or a type that is not read. */
+export function checkTensor(tensor: FileTensor, wanted: readonly number[], where: string): TensorEntry {
   const { name, shape } = tensor.kind === "readable" ? tensor.entry : tensor;
   if (shape.length !== wanted.length || shape.some((size, i) => size !== wanted[i])) {
     throw new Error(

@@ -152,3 +152,26 @@ function yarnCorrectionRange(
   // Transformers and ggml both part equal ends by this much.
   return [low, low === high ? high + 0.001 : high];
 }
+
+/**
+ * Rows of queries or keys, heads of D rows each, with RoPE's pairs laid the other way: row h·D + 2i + k of adjacent pairs is row
+ * h·D + k·D/2 + i of halves.
+ *
+ * @param rowLength of a row, in bytes.
+ * @param pairs as they are wanted.
+ */
+export function layRows(
+  bytes: Uint8Array<ArrayBuffer>,
+  rowLength: number,
+  headSize: number,
+  pairs: RopeConfig["pairs"],
+): Uint8Array<ArrayBuffer> {
+  const laid = new Uint8Array(bytes.byteLength);
+  for (let row = 0; row * rowLength < bytes.byteLength; row++) {
+    const inHead = row % headSize;
+    const half = row - inHead + (inHead % 2) * (headSize / 2) + Math.floor(inHead / 2);
+    const [from, to] = pairs === "adjacent" ? [half, row] : [row, half];
+    laid.set(bytes.subarray(from * rowLength, (from + 1) * rowLength), to * rowLength);
+  }
+  return laid;
+}

@@ -14,6 +14,7 @@ import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
 import type { RopeParameters } from "../ggml/tensor.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
+import { AdapterMerger, type RowChange } from "./low-rank.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
 import { attentionFactor, frequencyFactors, type RopeConfig, rotatedSize } from "./rope.js";
 
@@ -59,15 +60,14 @@ const readChunkBytes = 1 << 22;
  * @param takes whether the device computes with weights of that type. Default: with all, as the CPU.
  */
 export function convertedType(
-  entry: Pick<WeightEntry, "shape" | "type" | "isPrecise">,
+  entry: Pick<WeightEntry, "shape" | "type" | "isPrecise" | "isMerged">,
   conversion: WeightsConversion,
   takes: (type: TensorType) => boolean = () => true,
 ): TensorType {
   if (entry.shape.length < 2 || entry.isPrecise) return "F32";
-  const type = fittingType(
-    conversion === "keep" ? entry.type : elementTypeOf(conversion),
-    entry.shape.at(-1) as number,
-  );
+  // Some types of files take an importance matrix to make.
+  const kept = entry.isMerged && !("isConversion" in elementTypes[entry.type]) ? "Q2_K" : entry.type;
+  const type = fittingType(conversion === "keep" ? kept : elementTypeOf(conversion), entry.shape.at(-1) as number);
   const others = elementTypes[type].blockSize > 1 ? (["Q8_0", "F16"] as const) : [];
   return [type, ...others].find(takes) ?? "F32";
 }
@@ -102,6 +102,7 @@ export async function loadWeights(
   const factors = ropes.map((rope, i) => ({ name: `rope_factors.${i}`, numbers: ropeFactors(rope) }));
   const storages: TensorStorage[] = [];
   const files = new Map<string, FileHandle>();
+  using merger = new AdapterMerger(backend.ggml, source, backend.threads);
   const buffers = new LoadBuffers();
   try {
     const factorTensors = factors.flatMap(({ name, numbers }) => {
@@ -126,7 +127,8 @@ export async function loadWeights(
       for (const { path } of planned.entry.parts) {
         if (!files.has(path)) files.set(path, await open(path, "r"));
       }
-      await loadTensor(backend, files, planned, tensors.get(planned.name) as Tensor, buffers, options.signal);
+      const change = await merger.changeOf(planned.name, config.rope.pairs);
+      await loadTensor(backend, files, planned, change, tensors.get(planned.name) as Tensor, buffers, options.signal);
       loadedBytes += planned.entry.byteLength;
       options.onProgress?.({ loadedBytes, totalBytes });
     }
@@ -203,13 +205,14 @@ async function loadTensor(
   backend: Backend,
   files: OpenFiles,
   planned: PlannedTensor,
+  change: RowChange | undefined,
   target: Tensor,
   buffers: LoadBuffers,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const { entry, type, place } = planned;
-  if (entry.type !== type || entry.added !== undefined) {
-    await convert(backend, files, planned, target, buffers, signal);
+  if (entry.type !== type || change !== undefined) {
+    await convert(backend, files, planned, change, target, buffers, signal);
     return;
   }
   if (place.isWrittenWhole) {
@@ -227,11 +230,12 @@ async function loadTensor(
   }
 }
 
-/** Reads, converts and writes whole rows, several chunks of them side by side. */
+/** Reads, changes, converts and writes whole rows, several chunks of them side by side. */
 async function convert(
   backend: Backend,
   files: OpenFiles,
   { entry, type, ne, place }: PlannedTensor,
+  change: RowChange | undefined,
   target: Tensor,
   buffers: LoadBuffers,
   signal: AbortSignal | undefined,
@@ -256,7 +260,8 @@ async function convert(
         whole?.subarray(first * targetRow, (first + count) * targetRow) ??
         buffers.get(`target ${index}`, count * targetRow);
       await readExactly(files, rows, entry, first * sourceRow);
-      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out, entry.added);
+      const changed = change && (() => change(floats, first));
+      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out, changed);
       if (whole === undefined) await backend.write(target, out, first * targetRow);
     }
   };

@@ -26,6 +26,18 @@ test("loadConfig(): an option wins over the environment, that over the file, tha
   expect((await loadConfig({ options: {}, env, file: file("{}") })).maxBlocks).toBe(1024);
 });
 
+test("loadConfig(): adapters from the options, the environment and the file", async () => {
+  const both = [{ path: "a" }, { path: "b.gguf", scale: -0.5 }];
+  const env = { BLOCK_ATTENTION_ADAPTERS: "a, b.gguf=-0.5" };
+  expect((await loadConfig({ options: {}, env })).adapters).toEqual(both);
+  expect((await loadConfig({ options: { adapters: [{ path: "c=1" }] }, env })).adapters).toEqual([{ path: "c=1" }]);
+  expect((await loadConfig({ options: {}, env: {}, file: file(JSON.stringify({ adapters: both })) })).adapters).toEqual(
+    both,
+  );
+  const bad = loadConfig({ options: {}, env: { BLOCK_ATTENTION_ADAPTERS: "a=x" } });
+  await expect(bad).rejects.toThrow(/^Cannot use BLOCK_ATTENTION_ADAPTERS: it is "a=x", wanted a list of adapters/);
+});
+
 test("loadConfig(): names the source, the setting, its value and what was wanted", async () => {
   const bad = (options: Record<string, string>, env: Record<string, string> = {}, text?: string): Promise<string> =>
     loadConfig({ options, env, file: text === undefined ? undefined : file(text) }).then(

@@ -154,14 +154,14 @@ export interface NamedSetting {
 const prefix = "BLOCK_ATTENTION_";
 
 /** In the order in which help tells them. */
-export const serverSettings: readonly NamedSetting[] = Object.entries(settings).map(([name, one]) => {
+export const serverSettings: readonly NamedSetting[] = Object.entries<Setting>(settings).map(([name, one]) => {
   const key = snakeCase(name);
-  return { name, flag: flagOf(name), variable: prefix + key.toUpperCase(), key, setting: one };
+  return { name, flag: flagOf(one.option ?? name), variable: prefix + key.toUpperCase(), key, setting: one };
 });
 
 export interface ConfigSources {
-  /** Options of the command by their name ("storeBytes"), values as text. */
-  readonly options: Readonly<Record<string, string>>;
+  /** Options of the command by their name ("storeBytes"), values as text or as the config file has them. */
+  readonly options: Readonly<Record<string, unknown>>;
   /** process.env: every variable that starts with BLOCK_ATTENTION_ must be one of ours. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** A file's path; default: BLOCK_ATTENTION_CONFIG. */

@@ -114,7 +114,10 @@ async function timings(llama, request) {
   };
 }
 
-function contextOptions(numTokens, { threads = 2, batchSize = 512, flashAttention = false, kvType = "F32" }) {
+function contextOptions(
+  numTokens,
+  { threads = 2, batchSize = 512, flashAttention = false, kvType = "F32", adapters = [] },
+) {
   // llama.cpp rounds contexts up to 256 cells; one token of room, since it refuses a context filled to the brim.
   return {
     contextSize: Math.ceil((numTokens + 1) / 256) * 256,
@@ -123,6 +126,7 @@ function contextOptions(numTokens, { threads = 2, batchSize = 512, flashAttentio
     flashAttention,
     experimentalKvCacheKeyType: kvType,
     experimentalKvCacheValueType: kvType,
+    lora: { adapters: adapters.map(({ path, scale }) => ({ filePath: path, scale })) },
   };
 }
 

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import type { AdapterInput } from "../../src/model/adapters.js";
 
 /** How llama.cpp runs. The defaults are those of the comparison: F32 keys and values, no flash attention. */
 export interface LlamaCppOptions {
@@ -8,6 +9,8 @@ export interface LlamaCppOptions {
   readonly batchSize?: number;
   readonly flashAttention?: boolean;
   readonly kvType?: "F32" | "F16" | "BF16";
+  /** GGUF files of LoRA adapters. */
+  readonly adapters?: readonly AdapterInput[];
 }
 
 export interface LlamaCppStep {

@@ -31,6 +31,10 @@ const modelSchema = z
     block_attention: z.object({
       default_mode: modes,
       trained_modes: z.array(modes),
+      adapters: z
+        .array(z.object({ name: z.string(), scale: z.number() }))
+        .optional()
+        .describe("Merged into its weights."),
       note: z.string().optional().describe("Of a model that was not trained for block attention: what it reuses."),
     }),
   })
@@ -180,6 +184,7 @@ function modelAnswer(model: ModelInfo, id: string): z.output<typeof modelSchema>
     block_attention: {
       default_mode: model.defaultMode,
       trained_modes: [...model.trainedModes],
+      ...(model.adapters && { adapters: model.adapters.map((one) => ({ ...one })) }),
       note: model.reuseNote,
     },
   };
