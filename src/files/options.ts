@@ -32,6 +32,10 @@ export const anySignal = optionOf<AbortSignal>((value) => {
   return isObject(value) && typeof value.aborted === "boolean" && typeof value.addEventListener === "function";
 }, "an AbortSignal");
 
+export function anObject<T extends object>(wanted: string) {
+  return optionOf<T>(isOptions, wanted);
+}
+
 export function aFunction<F>() {
   return optionOf<NonNullable<F>>((value) => typeof value === "function", "a function");
 }

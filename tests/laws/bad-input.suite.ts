@@ -52,6 +52,7 @@ function optionCalls(engine: LocalEngine): [name: string, call: (options: unknow
     ["inContextPrompt.input", of((asked: never) => library.inContextPrompt(asked, chat))],
     ["demonstration", of((one: never) => library.inContextPrompt({ demonstrations: [one], query: "q" }, chat))],
     ["message", of((message: never) => library.segmentMessages([message], chat))],
+    ["pull", of((options: object) => library.pull("no name", options))],
   ];
 }
 
@@ -71,6 +72,7 @@ function argumentCalls(engine: LocalEngine): [name: string, call: (value: never)
     ["scoreEach([continuation])", (value) => engine.scoreEach(input, [value])],
     ["encode(passages)", (value) => engine.encode(value), ["array"]],
     ["encode([passage])", (value) => engine.encode([value])],
+    ["pull(name)", (value) => library.pull(value)],
     ["tokenize(text)", (value) => engine.tokenize(value)],
     ["block(id)", (value) => engine.block(value)],
     ["deleteBlock(id)", (value) => engine.deleteBlock(value)],

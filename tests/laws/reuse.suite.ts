@@ -93,10 +93,9 @@ function reuseTests(size: ReuseSize, model: () => string): void {
     const before = await liveCounts();
     {
       await using probe = await lawEngine(model(), { kvType: "f16" });
+      // As many tokens as ten passages.
       await probe.complete({ blockTokenIds: [drawIds(random, 300), [1]] }, { maxTokens: 0 });
-      const bytesPerToken = probe.stats().store.idleBytes / 300;
-      // Ten passages of 30 tokens.
-      await using engine = await lawEngine(model(), { kvType: "f16", storeBytes: bytesPerToken * 300 });
+      await using engine = await lawEngine(model(), { kvType: "f16", storeBytes: probe.stats().store.idleBytes });
       await using keeper = await lawEngine(model(), { kvType: "f16" });
       const idle = await liveCounts();
       for (let i = 0; i < size.numRequests; i++) {
