@@ -14,9 +14,10 @@ export async function temporaryFolder(): Promise<string> {
 
 /** Expects an Error of one line that holds `part`, and gives its message. */
 export async function expectError(promise: Promise<unknown>, part: string | RegExp = /^Cannot /): Promise<string> {
-  const error: unknown = await promise.then(
-    () => undefined,
-    (reason: unknown) => reason,
+  // Wrapped: an error that is a promise, which someone forgot to await, would be awaited here.
+  const { error } = await promise.then(
+    () => ({ error: undefined }),
+    (reason: unknown) => ({ error: reason }),
   );
   expect(error).toBeInstanceOf(Error);
   const message = error instanceof Error ? error.message : "";

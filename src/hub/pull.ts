@@ -76,8 +76,8 @@ export async function pull(name: string, options: PullOptions = {}): Promise<Pul
       `Cannot pull ${quote(name)}: wanted OWNER/REPO[@REVISION][:FILE or QUANT], or ${packagedNames.join(", ")}`,
     );
   }
-  return await pullFromHub(parsed, place, options).catch((error: unknown) => {
-    throw error instanceof HubError ? explain(error, parsed, place) : error;
+  return await pullFromHub(parsed, place, options).catch(async (error: unknown) => {
+    throw error instanceof HubError ? await explain(error, parsed, place) : error;
   });
 }
 
