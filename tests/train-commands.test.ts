@@ -117,6 +117,10 @@ test.each<[args: readonly string[], says: string]>([
     [...train, ...set("training.distributed=deepspeed", `training.deepspeed_config=${at("list.json")}`)],
     `Cannot read ${path("list.json")}: it is no JSON object`,
   ],
+  [
+    [...train, ...set("model.tokenizer=hf:o/n")],
+    'Cannot load a tokenizer from "hf:o/n": wanted a folder, or OWNER/REPO',
+  ],
   [[...train, ...set(`model.tokenizer=${at("none")}`)], `Cannot load a tokenizer from ${path("none")}: no such file`],
   [
     [...train, ...set(`export.mean_with={"path":${path("none")},"share":0.5}`)],

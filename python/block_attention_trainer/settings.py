@@ -29,10 +29,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+MODEL_PATH = (
+    "A Hugging Face folder; `hf:OWNER/REPO`, which `block-attention train` fetches first and checks; or a name that "
+    "Transformers finds."
+)
+
+
 class MeanSettings(Section):
     """Another model of the same architecture and tokenizer, whose weights are averaged with the first one's."""
 
-    path: str = Field(description="A Hugging Face folder, or a name that Transformers finds.")
+    path: str = Field(description=MODEL_PATH)
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="The other's share in the mean; the rest is the first's."
     )
@@ -41,7 +47,7 @@ class MeanSettings(Section):
 class ModelSettings(Section):
     """Which model is trained: a folder, or an architecture made anew."""
 
-    path: str | None = Field(None, description="A Hugging Face folder, or a name that Transformers finds.")
+    path: str | None = Field(None, description=MODEL_PATH)
     mean_with: MeanSettings | None = Field(
         None,
         description="Start from the mean of two models' weights (arXiv:2203.05482), both fine-tuned from one: what "

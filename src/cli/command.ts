@@ -2,7 +2,6 @@ import { type Command, Option } from "commander";
 import type { z } from "zod";
 import type { OptionField } from "../files/options.js";
 import { flagOf, readSetting, type Setting } from "../files/settings.js";
-import { modelOnDisk } from "./pull-model.js";
 import type { Terminal } from "./terminal.js";
 
 /**
@@ -25,8 +24,8 @@ export interface Flag<V> {
   readonly isOperand?: boolean;
   /** --no-name: true where it is not given. */
   readonly isNegated?: boolean;
-  /** Its value names a model: the command gets its path, and one of the hub is fetched first where it is not on the disk. */
-  readonly isModel?: boolean;
+  /** What the command gets in place of the value: the paths of models that it names, fetched first where they are not on the disk. */
+  locate?(value: NonNullable<V>, terminal: Terminal): Promise<V>;
 }
 
 export type FlagTable = Readonly<Record<string, Flag<unknown>>>;
@@ -107,8 +106,8 @@ export function addCommand(
   added.allowExcessArguments(false).addHelpText("after", help);
   added.action(async () => {
     const values = added.opts();
-    for (const [key, { isModel }] of Object.entries(flags)) {
-      if (isModel && typeof values[key] === "string") values[key] = await modelOnDisk(values[key], terminal);
+    for (const [key, { locate }] of Object.entries(flags)) {
+      if (locate && values[key] !== undefined) values[key] = await locate(values[key], terminal);
     }
     onEnd(await run(values, terminal));
   });

@@ -13,10 +13,11 @@ import { readHuggingFaceFiles } from "../tokenizer/load-tokenizer.js";
 import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { adapterFlags, engineFlag, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
+import { modelOnDisk } from "./pull-model.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const convertFlags = {
-  model: mandatory({ ...flag("<folder>", "a Hugging Face folder, or hf:OWNER/REPO", someWords), isModel: true }),
+  model: mandatory({ ...flag("<folder>", "a Hugging Face folder, or hf:OWNER/REPO", someWords), locate: modelOnDisk }),
   to: mandatory(flag("<format>", "gguf, llama.cpp's", oneOfTexts(["gguf"]))),
   output: mandatory(flag("<file>", "whole or not there", someWords)),
   force: forceFlag,

@@ -31,6 +31,7 @@ import { mergeCommand, mixCommand, sampleCommand } from "./data-rows.js";
 import { engineFlag, forceFlag } from "./options.js";
 import { cleanText, paintBlocks } from "./paint-blocks.js";
 import { ProgressBar } from "./progress-bar.js";
+import { otherOnDisk } from "./pull-model.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 import { commandPython, pythonFlag } from "./trainer-python.js";
 
@@ -41,7 +42,11 @@ const retrieveFlags = {
   output: outputFlag("the file of RAG lines to write"),
   force: forceFlag,
   method: flag("<name>", "bm25: words; dense: embeddings (default: bm25)", oneOfTexts(["bm25", "dense"] as const)),
-  embeddingModel: flag("<folder>", "a Hugging Face encoder, for instance contriever-msmarco", someWords),
+  embeddingModel: flag(
+    "<folder>",
+    "a Hugging Face encoder, or hf:OWNER/REPO, for instance hf:facebook/contriever-msmarco",
+    someWords,
+  ),
   withTitle: toggle("score title and text (default: the text alone)"),
   scores: flag("<file>", "choose by scores that --scores-output wrote, not by a method", someWords),
   scoresOutput: flag("<file>", 'also write the scores of all passages, {"id","scores"} a line', someWords),
@@ -64,7 +69,7 @@ const retrieveCommand = command({
   help: `
 Examples:
   block-attention data retrieve --input all.jsonl --output best.jsonl
-  block-attention data retrieve --input all.jsonl --method dense --embedding-model ./contriever-msmarco \\
+  block-attention data retrieve --input all.jsonl --method dense --embedding-model hf:facebook/contriever-msmarco \\
     --scores-output scores.jsonl --output best.jsonl
   block-attention data retrieve --input all.jsonl --scores scores.jsonl --passages 5 --output five.jsonl`,
 });
@@ -72,9 +77,10 @@ Examples:
 /** Keeps the best passages of RAG lines. @returns the exit code. */
 async function runRetrieve(flags: FlagsOf<typeof retrieveFlags>, terminal: Terminal): Promise<number> {
   checkRetrieveFlags(flags);
+  const model = flags.embeddingModel && (await otherOnDisk(flags.embeddingModel, terminal, "transformers"));
   const others = [
     ...(flags.scores === undefined ? [] : [flags.scores]),
-    ...(flags.embeddingModel === undefined ? [] : await modelFiles(flags.embeddingModel)),
+    ...(model === undefined ? [] : await modelFiles(model)),
   ];
   const outputs = [flags.output, ...(flags.scoresOutput === undefined ? [] : [flags.scoresOutput])];
   await prepareData([flags.input], others, outputs, flags.force);
@@ -95,8 +101,7 @@ async function runRetrieve(flags: FlagsOf<typeof retrieveFlags>, terminal: Termi
   };
   const withTitle = flags.withTitle ?? false;
   if (flags.scores !== undefined) return retrieve({ kind: "file", path: flags.scores });
-  if (flags.method !== "dense") return retrieve({ kind: "bm25", withTitle });
-  const model = flags.embeddingModel as string;
+  if (flags.method !== "dense" || model === undefined) return retrieve({ kind: "bm25", withTitle });
   await checkModelFolder(model);
   const { python, folder } = await commandPython(flags.python, terminal);
   await using embedder = await PythonEmbedder.start({

@@ -5,10 +5,13 @@ import { aNumber, numberOf, readSetting, type Setting, someWords } from "../file
 import { UsageError } from "../files/usage-error.js";
 import type { AdapterInput } from "../model/adapters.js";
 import { type Flag, type FlagsOf, flag, repeated, settingFlag, toggle } from "./command.js";
+import { adaptersOnDisk, modelOnDisk } from "./pull-model.js";
 
 export function engineFlag<K extends keyof EngineSettings>(name: K): Flag<EngineSettings[K]> {
-  const isModel = name === "model";
-  return { ...settingFlag(engineSettings[name] as Setting), isModel } as Flag<EngineSettings[K]>;
+  const locate = name === "model" ? modelOnDisk : undefined;
+  return { ...settingFlag(engineSettings[name] as Setting), ...(locate && { locate }) } as unknown as Flag<
+    EngineSettings[K]
+  >;
 }
 
 /** Of every command that writes files. */
@@ -34,12 +37,13 @@ export const modeFlags = {
   } as Flag<boolean>,
 };
 
-const adapterPath = { schema: z.string().min(1), wanted: "the path of an adapter" };
+const adapterPath = { schema: z.string().min(1), wanted: "the path of an adapter, or hf:OWNER/REPO" };
 
 export const adapterFlags = {
   adapters: {
     ...engineFlag("adapters"),
     option: "adapter",
+    locate: adaptersOnDisk,
     read: (text, before = [], origin) => [...before, { path: readSetting(adapterPath, text, origin) }],
   } as Flag<EngineSettings["adapters"]>,
   adapterScale: {

@@ -13,7 +13,7 @@ import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { loadConfig, type ServerConfig } from "../server/server-config.js";
 import { serverLogger } from "../server/server-logger.js";
-import { modelOnDisk } from "./pull-model.js";
+import { adaptersOnDisk, modelOnDisk } from "./pull-model.js";
 import { note, type Terminal } from "./terminal.js";
 
 /** Settings by their name, as text, and where the others are. */
@@ -80,8 +80,12 @@ async function readSettings(
   { config: file, verbose: _verbose, waitReady: _waitReady, ...options }: ServeFlags,
   terminal: Terminal,
 ): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
-  const { model, ...rest } = await loadConfig({ options, env: terminal.env, file });
-  const config = { ...rest, model: model === undefined ? undefined : await modelOnDisk(model, terminal) };
+  const named = await loadConfig({ options, env: terminal.env, file });
+  const config = {
+    ...named,
+    model: named.model && (await modelOnDisk(named.model, terminal)),
+    adapters: named.adapters && [...(await adaptersOnDisk(named.adapters, terminal))],
+  };
   const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
   refusePublicWithoutKeys(config, keys);

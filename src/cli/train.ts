@@ -12,6 +12,7 @@ import { readSettings, type TrainerSettings } from "../train/settings.js";
 import type { TrainerEvent } from "../train/trainer-event.js";
 import { command, type FlagsOf, flag, mandatory, repeated, toggle } from "./command.js";
 import { forceFlag } from "./options.js";
+import { otherOnDisk } from "./pull-model.js";
 import { note, type Terminal } from "./terminal.js";
 import { commandPython, pythonFlag } from "./trainer-python.js";
 import { TrainingDisplay } from "./training-display.js";
@@ -85,7 +86,9 @@ interface TrainerFlags {
 }
 
 /** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
-async function runTrain(flags: FlagsOf<typeof trainFlags>, terminal: Terminal): Promise<number> {
+async function runTrain(given: FlagsOf<typeof trainFlags>, terminal: Terminal): Promise<number> {
+  const set = [...(given.set ?? []), ...(await modelsOnDisk(await settingsOf(given), terminal))];
+  const flags = { ...given, set };
   const settings = await settingsOf(flags);
   const processes = flags.processes ?? 1;
   await checkRun(settings, processes, flags.new ?? false);
@@ -103,6 +106,21 @@ async function runTrain(flags: FlagsOf<typeof trainFlags>, terminal: Terminal): 
   });
   if (code === 0 && run !== undefined) await drawCurve(run, terminal);
   return code;
+}
+
+/** Settings for the trainer, which knows nothing of hf: the paths of the hub's models that its settings name so. */
+async function modelsOnDisk({ model, export: written }: TrainerSettings, terminal: Terminal): Promise<string[]> {
+  const named = {
+    "model.path": model.path,
+    "model.mean_with.path": model.mean_with?.path,
+    "export.mean_with.path": written?.mean_with?.path,
+  };
+  const settings: string[] = [];
+  for (const [key, name] of Object.entries(named)) {
+    const path = name && (await otherOnDisk(name, terminal, "transformers"));
+    if (path !== name) settings.push(`${key}=${JSON.stringify(path)}`);
+  }
+  return settings;
 }
 
 /** The run's evaluations as a picture in its folder, if there were any. */

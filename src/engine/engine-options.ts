@@ -145,7 +145,7 @@ export const engineSettings = {
     ...setting(
       adapterList,
       "path",
-      "a LoRA adapter, a folder of PEFT's or a .gguf file of llama.cpp's, merged into the weights; may be given again",
+      "a LoRA adapter, a folder of PEFT's, a .gguf file of llama.cpp's, or hf:OWNER/REPO, merged into the weights; may be given again",
       "none",
     ),
     option: "adapter",

@@ -42,7 +42,8 @@ async function modelsOf(repo: KeptRepo): Promise<KeptModel[]> {
   const whole = repo.snapshots.flatMap(({ folder, commit, names, refs }) => {
     const isMain = refs.includes("main");
     const models = modelsAmong(names);
-    const all: ModelFiles[] = models.length > 0 ? [...models] : [{ path: "", names, isWhole: repo.parts.length === 0 }];
+    const all: ModelFiles[] =
+      models.length > 0 ? [...models] : [{ path: "", names, isWhole: repo.parts.length === 0, use: undefined }];
     return all.map((model) => {
       const part = model.path === "" ? undefined : model.path;
       const name = hubNameText({ repo: repo.repo, revision: isMain ? undefined : (refs[0] ?? commit), part });

@@ -3,12 +3,21 @@ import { join } from "node:path";
 import { listFiles, listModels, modelInfo } from "@huggingface/hub";
 import { formatBytes } from "../files/format-bytes.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
-import { aFunction, anObject, anySignal, type FieldsOf, optionsOf, show, wholeNumber } from "../files/options.js";
+import {
+  aFunction,
+  anObject,
+  anySignal,
+  type FieldsOf,
+  oneOfTexts,
+  optionsOf,
+  show,
+  wholeNumber,
+} from "../files/options.js";
 import { makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { type HubName, hubNameText, parseHubName } from "../model/hub-name.js";
-import { chooseModel } from "./choose-files.js";
+import { chooseModel, type ModelUse } from "./choose-files.js";
 import { download, type FileDigest, partOf } from "./download.js";
 import { findSnapshot, linkBlob, repoFolder, writeRef } from "./hub-cache.js";
 import { HubError, hubFetch } from "./hub-fetch.js";
@@ -16,6 +25,8 @@ import { type Env, type HubPlace, hubPlace } from "./hub-place.js";
 import { fetchFromWheel, findPackaged, type PackagedModel, packagedNames, packagedPath } from "./packaged-models.js";
 
 export interface PullOptions {
+  /** What it is for, which decides on the files: "model", an "adapter" over one, or "transformers". Default: a model, else an adapter. */
+  readonly use?: ModelUse | undefined;
   /** HF_HOME, HF_TOKEN and so on. Default: the process's own. */
   readonly env?: Env | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -47,6 +58,7 @@ export interface PulledModel {
 }
 
 const pullOptions: FieldsOf<PullOptions> = {
+  use: oneOfTexts(["model", "adapter", "transformers"]),
   env: anObject<Env>("an object of texts"),
   signal: anySignal,
   onNote: aFunction(),
@@ -87,7 +99,7 @@ export async function pull(name: string, options: PullOptions = {}): Promise<Pul
  * @param name as pull() takes it.
  * @returns undefined where it is not there, or not whole.
  */
-export async function findPulled(name: string, env: Env = process.env): Promise<string | undefined> {
+export async function findPulled(name: string, env: Env = process.env, use?: ModelUse): Promise<string | undefined> {
   const place = await hubPlace(env);
   const packaged = findPackaged(name);
   if (packaged !== undefined) {
@@ -98,7 +110,7 @@ export async function findPulled(name: string, env: Env = process.env): Promise<
   const snapshot = parsed && (await findSnapshot(place, parsed));
   if (snapshot === undefined) return undefined;
   try {
-    return join(snapshot.folder, chooseModel(snapshot.names, parsed?.part, parsed?.repo ?? "").path);
+    return join(snapshot.folder, chooseModel(snapshot.names, parsed?.part, parsed?.repo ?? "", use).path);
   } catch (error) {
     // Another model of the repository is there, or a part of this one.
     if (error instanceof InputRangeError) return undefined;
@@ -108,7 +120,7 @@ export async function findPulled(name: string, env: Env = process.env): Promise<
 
 async function pullFromHub(name: HubName, place: HubPlace, options: PullOptions): Promise<PulledModel> {
   refuseOffline(hubNameText(name), place);
-  const { signal, onNote, onProgress, retryWaitMs } = options;
+  const { use, signal, onNote, onProgress, retryWaitMs } = options;
   const fetch = hubFetch({ ...place, signal, retryWaitMs });
   const { repo, revision = "main", part } = name;
   // The package asks with our fetch(), which has retries, the proxy and the token.
@@ -120,7 +132,7 @@ async function pullFromHub(name: HubName, place: HubPlace, options: PullOptions)
   for await (const entry of listFiles({ ...api, repo, revision: commit, recursive: true })) {
     if (entry.type === "file" && isSafePath(entry.path)) entries.set(entry.path, entry);
   }
-  const chosen = chooseModel([...entries.keys()], part, repo);
+  const chosen = chooseModel([...entries.keys()], part, repo, use);
   const folder = repoFolder(place, repo);
   const snapshot = join(folder, "snapshots", commit);
   const files = chosen.names.map((path) => planFile(entries.get(path) as RepoEntry, folder, snapshot));

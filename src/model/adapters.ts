@@ -1,4 +1,4 @@
-import { readdir, stat } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { isJsonObject, type JsonValue, readJson } from "../files/bounded-json.js";
 import {
@@ -13,11 +13,11 @@ import {
 } from "../files/fields.js";
 import { readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
-import { describeFileError } from "../files/regular-file.js";
 import { readSafetensors } from "../files/safetensors.js";
 import type { FileTensor } from "../files/tensor-source.js";
 import type { NeededTensor } from "./architecture.js";
 import { parseBlockAttentionConfig, readGgufBlockAttention } from "./block-attention-config.js";
+import { statModel } from "./model-path.js";
 import type { Adapter, LowRankFactor, LowRankUpdate, ModelSource, WeightEntry } from "./model-source.js";
 import { checkTensor, weightOf, wholeOf } from "./pick-tensors.js";
 
@@ -61,10 +61,7 @@ export async function withAdapters(source: ModelSource, inputs: readonly Adapter
 }
 
 async function openAdapter(source: ModelSource, path: string, scale: number): Promise<Adapter> {
-  const found = await stat(path).catch((error: unknown) => {
-    throw describeFileError(error, path);
-  });
-  if (found.isDirectory()) return openPeftAdapter(source, resolve(path), scale);
+  if ((await statModel(path)).isDirectory()) return openPeftAdapter(source, resolve(path), scale);
   if (/\.(safetensors|json|bin|pth?)$/i.test(path)) {
     throw new Error(`Cannot read ${quote(path)}: give the adapter's folder, or a .gguf file`);
   }

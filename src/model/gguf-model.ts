@@ -11,6 +11,7 @@ import { readGgufBlockAttention } from "./block-attention-config.js";
 import { checkModelConfig, type ModelConfig } from "./config.js";
 import { slidingFields } from "./hugging-face-config.js";
 import { reachOf, yarnMagnitude } from "./hugging-face-rope.js";
+import { adapterAsModel } from "./model-path.js";
 import type { ModelSource } from "./model-source.js";
 import { pickTensors } from "./pick-tensors.js";
 import type { RopeConfig, RopeScaling } from "./rope.js";
@@ -139,6 +140,7 @@ async function readConfig(
 const maxCount = 2 ** 24;
 
 function readArchitecture(fields: Fields): Architecture {
+  if (readText(fields, "general.type") === "adapter") throw adapterAsModel(fields.where);
   const name = required(fields, "general.architecture", readText(fields, "general.architecture"));
   const architecture = architectures.find(({ gguf }) => gguf.name === name);
   if (architecture === undefined) {

@@ -11,9 +11,9 @@ export interface HubName {
 }
 
 const prefix = /^(hf:(\/\/)?|(https?:\/\/)?(www\.)?(huggingface\.co|hf\.co)\/)/i;
-const short = /^(?<repo>\w[\w.-]*\/\w[\w.-]*)(@(?<revision>\w[\w./-]*))?(:(?<part>\w[\w./-]*))?\/?$/;
+const short = /^(?<repo>\w[\w.-]*\/\w[\w.-]*)(@(?<revision>\w[\w./-]*))?(:(?<part>[^\s/:\\][^:\\\p{Cc}]*))?$/u;
 const address =
-  /^(?<repo>\w[\w.-]*\/\w[\w.-]*)\/(resolve|blob|tree)\/(?<revision>\w[\w.-]*)(\/(?<part>\w[\w./-]*))?([?#].*)?$/;
+  /^(?<repo>\w[\w.-]*\/\w[\w.-]*)\/(resolve|blob|tree)\/(?<revision>[^/?#]+)(\/(?<part>[^?#]+))?([?#].*)?$/;
 
 /**
  * Reads OWNER/REPO[@REVISION][:FILE or QUANT], with or without hf: before it, or the hub's own address of it.
@@ -24,10 +24,23 @@ const address =
 export function parseHubName(text: string): HubName | undefined {
   const name = text.replace(prefix, "");
   const isExplicit = name !== text;
-  const { repo, revision, part } = (short.exec(name) ?? (isExplicit ? address.exec(name) : undefined))?.groups ?? {};
+  const { repo, revision, part } =
+    short.exec(name.replace(/\/$/, ""))?.groups ?? (isExplicit ? parseAddress(name) : {});
   // Names and paths become paths on the disk.
   if (repo === undefined || [repo, revision, part].some((path) => path?.includes(".."))) return undefined;
   return { repo, revision: revision === "main" ? undefined : revision, part, isExplicit };
+}
+
+/** What follows the hub's host: in it a branch's "/" and a file's odd characters are escaped. */
+function parseAddress(text: string): Partial<HubName> {
+  const { repo, revision = "", part } = address.exec(text)?.groups ?? {};
+  try {
+    const name = `${repo}@${decodeURIComponent(revision)}${part ? `:${decodeURIComponent(part.replace(/\/$/, ""))}` : ""}`;
+    return short.exec(name)?.groups ?? {};
+  } catch {
+    // No UTF-8.
+    return {};
+  }
 }
 
 /** The shortest text that parseHubName() reads as this name. */

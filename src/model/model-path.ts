@@ -1,3 +1,4 @@
+import type { Stats } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ggufSetName } from "../files/gguf.js";
@@ -25,15 +26,12 @@ export interface ModelPath {
  *   Hugging Face hub gets onto the disk.
  */
 export async function findModel(path: string, wanted: "config.json" | "tokenizer.json"): Promise<ModelPath> {
-  const found = await stat(path).catch(async (error: unknown) => {
-    const described = describeFileError(error, path);
-    const advice = (error as NodeJS.ErrnoException).code === "ENOENT" ? await adviceOn(path) : "";
-    throw advice === "" ? described : new Error(`${described.message}; ${advice}`, { cause: error });
-  });
+  const found = await statModel(path);
   if (found.isDirectory()) {
     const names = await namesIn(path);
     const files = ggufFiles(path, names);
     const hasWanted = names.includes(wanted);
+    if (!hasWanted && names.includes("adapter_config.json")) throw adapterAsModel(quote(path));
     if (hasWanted && (files.length === 0 || names.some((name) => /\.safetensors$/i.test(name)))) {
       return { kind: "hugging-face", path };
     }
@@ -52,6 +50,20 @@ export async function findModel(path: string, wanted: "config.json" | "tokenizer
     throw new Error(`Cannot read ${quote(path)}: give the model's folder, or a .gguf file${meant}`);
   }
   return { kind: "gguf", path };
+}
+
+/** @throws Error of one line, which says how a model, or an adapter, of the Hugging Face hub gets onto the disk. */
+export async function statModel(path: string): Promise<Stats> {
+  return await stat(path).catch(async (error: unknown) => {
+    const described = describeFileError(error, path);
+    const advice = (error as NodeJS.ErrnoException).code === "ENOENT" ? await adviceOn(path) : "";
+    throw advice === "" ? described : new Error(`${described.message}; ${advice}`, { cause: error });
+  });
+}
+
+/** @param where the quoted path. */
+export function adapterAsModel(where: string): Error {
+  return new Error(`Cannot read ${where}: it is an adapter, which is given beside its model: --adapter`);
 }
 
 async function namesIn(folder: string): Promise<string[]> {

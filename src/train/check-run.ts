@@ -24,6 +24,11 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
     if (typeof each?.path === "string" && !(await isHubName(each.path))) await checkModelFolder(each.path);
   }
   const tokenizerFolder = model.tokenizer ?? model.path;
+  if (tokenizerFolder?.startsWith("hf:")) {
+    throw new Error(
+      `Cannot load a tokenizer from ${quote(tokenizerFolder)}: wanted a folder, or OWNER/REPO without hf:, which Transformers fetches`,
+    );
+  }
   if (tokenizerFolder !== null && !(await isHubName(tokenizerFolder)))
     await checkFolder(tokenizerFolder, "a tokenizer", tokenizerParts);
   const samples = [...data.train, ...data.evaluation];
