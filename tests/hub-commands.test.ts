@@ -63,6 +63,8 @@ test("--model hf:…: fetched first where it is not on the disk, then read from 
   expect(JSON.parse(info.stdout).path).toContain(fakeCommit);
   const path = await runCli(["info", "--model", "o/tiny"], offline);
   expect(path.error?.message).toMatch(/is fetched with: block-attention pull o\/tiny$/);
+  const noName = await runCli(["info", "--model", "hf:tiny"], offline);
+  expect(noName.error?.message).toMatch(/^Cannot pull "hf:tiny": wanted OWNER\/REPO/);
 });
 
 test("--adapter hf:…: fetched as a model is, its two files alone; a model is none, and it is no model", async () => {

@@ -43,7 +43,7 @@ export function refuseName(error: unknown): never {
  * where it is not there. Any other text is a path already.
  */
 export async function modelOnDisk(text: string, terminal: Terminal): Promise<string> {
-  if (parseHubName(text)?.isExplicit) return onDisk(text, terminal, "model");
+  if (isHubName(text)) return onDisk(text, terminal, "model");
   if (/[/\\.]/.test(text) || (await pathExists(text))) return text;
   const { findPackaged } = await import("../hub/packaged-models.js");
   return findPackaged(text) === undefined ? text : onDisk(text, terminal, "model");
@@ -51,7 +51,7 @@ export async function modelOnDisk(text: string, terminal: Terminal): Promise<str
 
 /** modelOnDisk() for what is no model of the engine: names of the hub are those that begin with hf: or its address. */
 export async function otherOnDisk(text: string, terminal: Terminal, use: ModelUse): Promise<string> {
-  return parseHubName(text)?.isExplicit ? onDisk(text, terminal, use) : text;
+  return isHubName(text) ? onDisk(text, terminal, use) : text;
 }
 
 /** modelOnDisk() for adapters. */
@@ -62,6 +62,11 @@ export async function adaptersOnDisk(
   const found: AdapterInput[] = [];
   for (const one of adapters) found.push({ ...one, path: await otherOnDisk(one.path, terminal, "adapter") });
   return found;
+}
+
+/** Whether a text is nothing but a name of the hub, be it a right one or not. */
+function isHubName(text: string): boolean {
+  return /^hf:/i.test(text) || parseHubName(text)?.isExplicit === true;
 }
 
 async function onDisk(name: string, terminal: Terminal, use: ModelUse): Promise<string> {

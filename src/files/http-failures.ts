@@ -8,9 +8,10 @@ export function retryAfterMs(header: string | null, nowMs: number, longestMs = l
   return Number.isNaN(seconds) ? undefined : Math.min(longestMs, Math.max(0, seconds * 1000));
 }
 
-/** Why fetch() failed: it says "fetch failed" or "terminated" and keeps the reason as its cause. */
+/** Why fetch() failed: it says "fetch failed" or "terminated" and keeps the reason as its cause, or as the cause of that. */
 export function networkFailure(error: unknown): { readonly reason: string; readonly code: string | undefined } {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  let cause = error;
+  while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause;
   const first = cause instanceof AggregateError ? (cause.errors as unknown[])[0] : cause;
   if (!(first instanceof Error)) return { reason: String(first), code: undefined };
   const code = "code" in first && typeof first.code === "string" ? first.code : undefined;

@@ -114,7 +114,9 @@ async function fill(part: string, file: RemoteFile, { fetch, signal, onBytes }: 
     }
     await handle.sync();
   } finally {
+    const { size } = await handle.stat();
     await handle.close();
+    if (size === 0 && file.numBytes > 0) await rm(part, { force: true });
   }
 }
 

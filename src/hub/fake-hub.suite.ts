@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
+import type { Duplex } from "node:stream";
 import { onTestFinished } from "vitest";
 import { temporaryFolder } from "../files/test-files.suite.js";
 
@@ -33,6 +34,8 @@ export interface FakeRepo {
   readonly revisions?: readonly string[];
   readonly license?: string;
   readonly isGated?: boolean;
+  /** No file is sent to anybody. */
+  readonly isForbidden?: boolean;
   /** Wrong sizes and digests of the list, by path. */
   readonly says?: Readonly<Record<string, { readonly size?: number; readonly oid?: string; readonly path?: string }>>;
 }
@@ -79,6 +82,7 @@ export async function fakeHub(repos: Readonly<Record<string, FakeRepo>>): Promis
     const refuse = (status: number, code: string) => response.writeHead(status, { "x-error-code": code }).end("{}");
     const json = (value: unknown) =>
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
+    if (request.headers.authorization === "Bearer unknown") return response.writeHead(401).end("{}");
     if (path === "/api/models") return json(Object.keys(repos).map((id) => ({ id, _id: id })));
     const repo = repos[name ?? ""];
     if (repo === undefined) return refuse(request.headers.authorization ? 404 : 401, "RepoNotFound");
@@ -90,6 +94,7 @@ export async function fakeHub(repos: Readonly<Record<string, FakeRepo>>): Promis
       return json({ _id: "1", id: name, sha: commit, gated: repo.isGated, cardData: { license: repo.license } });
     }
     if (rest.startsWith("/tree/")) return json(Object.keys(repo.files).map((file) => listed(repo, file)));
+    if (repo.isForbidden) return response.writeHead(403).end("{}");
     if (repo.isGated && !request.headers.authorization) return refuse(403, "GatedRepo");
     const file = findFile(repos, path);
     if (file === undefined) return refuse(404, "EntryNotFound");
@@ -153,8 +158,38 @@ async function sendFile(request: IncomingMessage, response: ServerResponse, whol
   else response.end(body);
 }
 
-async function listen(handler: RequestListener): Promise<string> {
+/**
+ * A proxy, which is asked for tunnels. It ends with the test.
+ *
+ * @param login NAME:PASSWORD that it wants.
+ * @param log told each host that it leads to.
+ */
+export async function fakeProxy(login: string | undefined, log: string[]): Promise<string> {
+  return await listen(
+    (_, response) => response.writeHead(501).end(),
+    (request, socket) => {
+      const given = request.headers["proxy-authorization"];
+      if (login !== undefined && given !== `Basic ${Buffer.from(login).toString("base64")}`) {
+        return void socket.end("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+      }
+      log.push(request.url ?? "");
+      const [host = "", port] = (request.url ?? "").split(":");
+      const server = connect(Number(port), host, () => {
+        socket.write("HTTP/1.1 200 OK\r\n\r\n");
+        server.pipe(socket).pipe(server);
+      });
+      for (const one of [server, socket]) one.on("error", () => [server, socket].map((each) => each.destroy()));
+      onTestFinished(() => void server.destroy());
+    },
+  );
+}
+
+async function listen(
+  handler: RequestListener,
+  onConnect?: (request: IncomingMessage, socket: Duplex) => void,
+): Promise<string> {
   const server = createServer(handler);
+  if (onConnect) server.on("connect", onConnect);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   onTestFinished(() => {
     server.closeAllConnections();

@@ -74,11 +74,14 @@ export async function linkBlob(blob: string, path: string): Promise<void> {
     });
 }
 
-/** Writes down which commit a branch or a tag was. */
+/** Writes down which commit a branch or a tag was, where that is not known: the folder may be one that is read alone. */
 export async function writeRef(repoFolder: string, revision: string, commit: string): Promise<void> {
   const path = join(repoFolder, "refs", revision);
+  if ((await readFile(path, "utf8").catch(() => undefined))?.trim() === commit) return;
   await makeFolder(dirname(path));
-  await writeFile(path, commit);
+  await writeFile(path, commit).catch((error: unknown) => {
+    throw describeWriteError(error, path);
+  });
 }
 
 /** A repository that has a folder here. */
@@ -89,7 +92,7 @@ export interface KeptRepo {
     /** Branches and tags that were this commit. */
     readonly refs: readonly string[];
   })[];
-  /** Files that were not fetched to their end. */
+  /** What was fetched of files that are not there whole, by this program or by hf. */
   readonly parts: readonly string[];
 }
 
@@ -116,14 +119,16 @@ async function readRepo(folder: string): Promise<KeptRepo> {
   );
   const folders = await readdir(join(folder, "snapshots")).catch(() => []);
   const snapshots = await Promise.all(folders.map((commit) => readSnapshot(folder, commit)));
-  const blobs = await readdir(join(folder, "blobs")).catch(() => []);
+  const blobs: string[] = await readdir(join(folder, "blobs")).catch(() => []);
   return {
     repo,
     folder,
     snapshots: snapshots
       .filter(({ names }) => names.length > 0)
       .map((one) => ({ ...one, refs: revisions.filter((_, i) => commits[i] === one.commit) })),
-    parts: blobs.filter((name) => name.endsWith(".incomplete")).map((name) => join(folder, "blobs", name)),
+    parts: blobs
+      .filter((name) => name.endsWith(".incomplete") && !blobs.includes(name.split(".")[0] as string))
+      .map((name) => join(folder, "blobs", name)),
   };
 }
 

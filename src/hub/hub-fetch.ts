@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { EnvHttpProxyAgent, fetch, Headers, type RequestInit, type Response } from "undici";
 import { networkFailure, retryAfterMs } from "../files/http-failures.js";
 import { quote } from "../files/quote.js";
+import type { HubPlace, Proxies } from "./hub-place.js";
 
 /** A request to the hub that was answered, but not with what was asked for. */
 export class HubError extends Error {
@@ -17,10 +18,7 @@ export class HubError extends Error {
   }
 }
 
-export interface HubFetchOptions {
-  /** The token goes to this host and no other. */
-  readonly endpoint: string;
-  readonly token: string | undefined;
+export interface HubFetchOptions extends Pick<HubPlace, "endpoint" | "token" | "proxies"> {
   readonly signal?: AbortSignal | undefined;
   /** Of a request that the network or the server fails. Default 5. */
   readonly maxTries?: number | undefined;
@@ -35,15 +33,15 @@ const silenceMs = 60_000;
 const maxWaitMs = 60_000;
 
 /**
- * fetch() that goes through the environment's proxy, adds the token, follows redirects (fetch itself drops the token where
- * they leave the host), and tries again what may pass: no connection, too many requests, an error of the server.
+ * fetch() that goes through the environment's proxy, adds the token (to what the endpoint's host is asked, and no other), follows
+ * redirects (fetch itself drops the token where they leave the host), and tries again what may pass: no connection, too many requests, an error of the server.
  *
  * @returns a function that gives answers of status 2xx, and 416. It throws HubError for any other, Error of one line where the
  *   host cannot be reached; the signal's reason.
  */
 export function hubFetch(options: HubFetchOptions): HubFetch {
-  const { endpoint, token, signal, maxTries = 5, retryWaitMs = 500 } = options;
-  const dispatcher = new EnvHttpProxyAgent({ headersTimeout: silenceMs, bodyTimeout: silenceMs });
+  const { endpoint, token, proxies, signal, maxTries = 5, retryWaitMs = 500 } = options;
+  const dispatcher = new EnvHttpProxyAgent({ ...proxies, headersTimeout: silenceMs, bodyTimeout: silenceMs });
   const { origin } = new URL(endpoint);
   return async (url, init = {}) => {
     const headers = new Headers(init.headers);
@@ -64,11 +62,26 @@ export function hubFetch(options: HubFetchOptions): HubFetch {
         signal?.throwIfAborted();
         if (error instanceof HubError) throw error;
         const { reason, code } = networkFailure(error);
-        if (tries >= maxTries || code === "ENOTFOUND") {
-          throw new Error(`Cannot reach ${quote(new URL(url).host)}: ${reason}`, { cause: error });
+        const refusal = /^Proxy response \((4\d\d)\)/.exec(reason)?.[1];
+        if (tries >= maxTries || code === "ENOTFOUND" || refusal !== undefined) {
+          const why =
+            (refusal === undefined ? reason : `the proxy answers ${refusal}`) + proxyHint(url, proxies, refusal);
+          throw new Error(`Cannot reach ${quote(new URL(url).host)}: ${why}`, { cause: error });
         }
       }
       await sleep(Math.min(maxWaitMs, waitMs), undefined, { signal }).catch(() => signal?.throwIfAborted());
     }
   };
+}
+
+/** Which proxy is set, since what fails may be the proxy; without its password. */
+function proxyHint(url: string, { httpProxy, httpsProxy }: Proxies, refusal: string | undefined): string {
+  const isSecure = url.startsWith("https:");
+  const address = isSecure ? httpsProxy : httpProxy;
+  if (address === "") return "";
+  const name = isSecure ? "HTTPS_PROXY" : "HTTP_PROXY";
+  const { protocol, host } = new URL(address);
+  const wanted =
+    refusal === "407" ? `, wanted one with the right name and password, as ${protocol}//NAME:PASSWORD@${host}` : "";
+  return `; ${name} is ${quote(`${protocol}//${host}`)}${wanted}`;
 }

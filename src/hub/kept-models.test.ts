@@ -58,7 +58,11 @@ test("removeModel(): frees the blobs that no other file leads to", async () => {
   await pull("o/n:Q4_0", { env });
   await pull("o/n:Q8_0", { env });
   // The next commit has one file of the two again.
-  repos["o/n"] = { files: { "m-Q8_0.gguf": big, "m-Q5_0.gguf": Buffer.alloc(70, 2) }, commit: second };
+  repos["o/n"] = {
+    files: { "m-Q8_0.gguf": big, "m-Q5_0.gguf": Buffer.alloc(70, 2) },
+    commit: second,
+    revisions: ["v2"],
+  };
   await pull("o/n:Q8_0", { env });
   await pull("o/n:Q5_0", { env });
   expect(await left()).toHaveLength(3);
@@ -67,6 +71,12 @@ test("removeModel(): frees the blobs that no other file leads to", async () => {
   expect(await readdir(join(folder, "snapshots"))).toEqual([second]);
   expect((await left()).sort()).toEqual([sha256(big), sha256(Buffer.alloc(70, 2))].sort());
   expect(await removeModel("o/n:Q5_0", env)).toBe(70);
+  // A branch that leads where another does is a name alone.
+  await pull("o/n@v2:Q8_0", { env });
+  expect(await removeModel("o/n@v2", env)).toBe(0);
+  expect(await readdir(join(folder, "refs"))).toEqual(["main"]);
+  // What hf left of a file that is whole now is no part of a model.
+  await writeFile(join(folder, "blobs", `${sha256(big)}.74a72d8a.incomplete`), "");
   expect((await keptModels(env)).map(({ name }) => name)).toEqual(["o/n:m-Q8_0.gguf"]);
   await writeFile(join(folder, "blobs", `${sha256(unknown)}.incomplete`), "abc");
   expect(await removeModel("o/n", env)).toBe(5_003 + 40);

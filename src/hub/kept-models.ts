@@ -115,6 +115,12 @@ export async function removeModel(text: string, env: Env): Promise<number> {
   const snapshots = repo.snapshots.filter(
     ({ commit, refs }) => name.revision === undefined || commit === name.revision || refs.includes(name.revision),
   );
+  const other = snapshots.find(({ refs }) => name.part === undefined && refs.some((ref) => ref !== name.revision));
+  if (name.revision !== undefined && other?.refs.includes(name.revision)) {
+    // Another branch or tag leads to the same files.
+    await rm(join(repo.folder, "refs", name.revision));
+    return 0;
+  }
   const paths = snapshots.flatMap(({ folder, names }) => {
     const models = name.part === undefined ? [{ names }] : modelsNamed(modelsAmong(names), name.part);
     return models.flatMap((model) => model.names.map((file) => join(folder, file)));

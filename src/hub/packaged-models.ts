@@ -98,7 +98,9 @@ async function runPython(
     const lines = stderr.split(/[\r\n]+/).filter((line) => line.trim() !== "");
     const said = lines.findLast((line) => /^\s*(ERROR|\w*Error)\b/.test(line)) ?? lines.at(-1);
     const reason =
-      code === "ENOENT" ? `there is no ${python}` : (said?.trim().replace(/\.$/, "") ?? `Python ends with ${code}`);
+      code === "ENOENT"
+        ? `there is no ${python}`
+        : (said?.trim().replace(/^ERROR: |\.$/g, "") ?? `Python ends with ${code}`);
     throw new Error(`Cannot ${action}: ${reason}`, { cause: error });
   });
 }

