@@ -268,8 +268,11 @@ test("info and doctor --json: what a model is, and that this machine computes", 
     parameters: 4_590_848,
     kv_bytes_per_token: { f16: 3072, f32: 6144, bf16: 3072 },
     weights: { file_types: { BF16: 43 }, memory_types: { Q8_0: 43 } },
+    device: { name: "CPU", conversions: [], reason: null },
     block_mode: { sound: true },
   });
+  const other = await cli(["info", "--device", "CUDA7"]);
+  expect([other.code, other.stderr]).toEqual([1, expect.stringMatching(/^Cannot use device "CUDA7": ggml /)]);
   expect(doctor.code).toBe(0);
   expect(JSON.parse(doctor.stdout)).toMatchObject({ self_test: { passed: true }, problems: [] });
 });

@@ -1,20 +1,24 @@
 import { embeddedModelPath, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
 import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
+import { Backend } from "../ggml/backend.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
 import { rotatedSize } from "../model/rope.js";
-import { estimateWeightBytes } from "../model/weights.js";
+import { conversionNotes, estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { adapterFlags, engineFlag, trainingFlags } from "./options.js";
-import { note, type Terminal, write, writeJson } from "./terminal.js";
+import { errorLine, note, type Terminal, write, writeJson } from "./terminal.js";
 
 const infoFlags = {
   model: engineFlag("model"),
   ...adapterFlags,
   weights: engineFlag("weights"),
+  backend: engineFlag("backend"),
+  device: engineFlag("device"),
   ...trainingFlags,
   json: toggle("one line of JSON"),
 };
@@ -34,17 +38,38 @@ Examples:
 async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Promise<number> {
   const path = flags.model ?? embeddedModelPath();
   const source = await openModel(path, flags);
-  const info = describeModel(source, await loadTokenizer(path), flags.weights);
+  const info = describeModel(source, await loadTokenizer(path), await onDevice(source, flags), flags.weights);
   for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   if (flags.json === true) await writeJson(terminal, info);
   else await write(terminal.stdout, formatInfo(info, terminal), terminal.signal);
   return 0;
 }
 
+/**
+ * The device that would compute, and what loading would say of weights that it does not take; or why there is none.
+ *
+ * @throws Error where the one that is asked for is not there.
+ */
+async function onDevice(source: ModelSource, { backend: kind, device, weights = "keep" }: FlagsOf<typeof infoFlags>) {
+  try {
+    const ggml = loadGgml(await findGgmlDirectory(kind ?? "cpu"));
+    using backend = new Backend(ggml, { threads: 1, ...(device !== undefined && { device }) });
+    return { name: backend.device.name, conversions: [...conversionNotes(backend, source, weights)], reason: null };
+  } catch (error) {
+    if (kind !== undefined || device !== undefined) throw error;
+    return { name: null, conversions: [], reason: errorLine(error) };
+  }
+}
+
 type ModelInfo = ReturnType<typeof describeModel>;
 
 /** What `info --json` tells. Bytes are bytes; sizes are in elements. */
-function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: WeightsConversion = "keep") {
+function describeModel(
+  source: ModelSource,
+  tokenizer: Tokenizer,
+  device: Awaited<ReturnType<typeof onDevice>>,
+  weights: WeightsConversion = "keep",
+) {
   const { config } = source;
   const entries = [...source.tensors.values()];
   const parameters = entries.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
@@ -75,6 +100,7 @@ function describeModel(source: ModelSource, tokenizer: Tokenizer, weights: Weigh
       file_types: Object.fromEntries(weightTypes(source, "keep")),
       memory_types: Object.fromEntries(weightTypes(source, weights)),
     },
+    device,
     kv_bytes_per_token: Object.fromEntries(
       KV_TYPES.map((type) => [type, elementsPerToken * elementTypes[elementTypeOf(type)].typeSize]),
     ),
@@ -114,7 +140,7 @@ function describeRope({ rope, localRope }: ModelConfig) {
 }
 
 function formatInfo(info: ModelInfo, { colors }: Terminal): string {
-  const { weights, tokenizer, rope, block_mode: blockMode, block_attention: own } = info;
+  const { weights, device, tokenizer, rope, block_mode: blockMode, block_attention: own } = info;
   const types = (counts: Readonly<Record<string, number>>) =>
     Object.entries(counts)
       .map(([type, count]) => `${count} x ${type}`)
@@ -138,6 +164,10 @@ function formatInfo(info: ModelInfo, { colors }: Terminal): string {
     [
       "in memory",
       `${formatBytes(weights.memory_bytes)} with --weights ${weights.conversion} (${types(weights.memory_types)})`,
+    ],
+    [
+      "device",
+      device.reason ?? (device.conversions.join("; ") || `${device.name}, which takes the weights as they are`),
     ],
     [
       "context",

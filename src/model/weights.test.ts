@@ -11,7 +11,7 @@ import { expectError, splitGguf, temporaryFolder } from "../files/test-files.sui
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { openModel } from "./open-model.js";
-import { convertedType, estimateWeightBytes, loadWeights } from "./weights.js";
+import { conversionNotes, convertedType, estimateWeightBytes, loadWeights } from "./weights.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
 afterEach(() => expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 }));
@@ -124,6 +124,7 @@ test("loadWeights(): what the device does not take is converted, and said once a
     "Q8_0",
     "Q6_K",
   ]);
+  expect([...conversionNotes(backend, source, "keep")]).toEqual(warnings);
   taken.mockRestore();
   using kept = await loadWeights(backend, source, { conversion: "keep", onWarning });
   expect(warnings).toHaveLength(1);

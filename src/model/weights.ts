@@ -95,7 +95,7 @@ export async function loadWeights(
   options: LoadWeightsOptions,
 ): Promise<ModelWeights> {
   const plan = planTensors(backend, source, options.conversion);
-  for (const warning of conversionNotes(backend, plan, options.conversion)) options.onWarning?.(warning);
+  for (const warning of notesOf(backend, plan, options.conversion)) options.onWarning?.(warning);
   const { architecture, config } = source;
   const layerRopes = Array.from({ length: config.numLayers }, (_, layer) => architecture.rope(config, layer));
   const ropes = [...new Set(layerRopes)].filter((rope) => rope !== undefined);
@@ -184,8 +184,16 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
   return plan;
 }
 
-/** A sentence for each type that the device does not take. */
-function conversionNotes(
+/** A sentence for each type of the model's weights that the device does not take: what it becomes while loading. */
+export function conversionNotes(
+  backend: Backend,
+  source: ModelSource,
+  conversion: WeightsConversion,
+): ReadonlySet<string> {
+  return notesOf(backend, planTensors(backend, source, conversion), conversion);
+}
+
+function notesOf(
   { device }: Backend,
   plan: readonly PlannedTensor[],
   conversion: WeightsConversion,
