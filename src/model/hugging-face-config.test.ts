@@ -245,7 +245,7 @@ test.each([
     /"num_local_experts" is 9, "num_experts", which is 8, is wanted/,
   ],
   [{ ...qwen3Moe, num_experts: 4 }, /a token uses 8 experts of 4/],
-  [{ ...qwen3Moe, num_experts: 0 }, /"num_experts" is 0/],
+  [{ ...qwen3Moe, num_experts: 1, num_experts_per_tok: 1 }, /"num_experts" is 1, a whole number from 2/],
   [{ ...qwen3Moe, mlp_only_layers: 3 }, /"mlp_only_layers" is 3, a list of layers is wanted/],
   [{ ...qwen3Moe, model_type: "granitemoe" }, /"model_type" is "granitemoe", supported are/],
   [{ ...llama, num_local_experts: 8 }, /"num_local_experts" changes the arithmetic/],

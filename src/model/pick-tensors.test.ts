@@ -87,4 +87,7 @@ test("pickTensors(): experts that are missing, of several types or one too many 
   expect(changed((all) => all.set(name.replace("2", "3"), all.get(name)!))).toThrow(
     "is no part of the qwen3_moe model",
   );
+  expect(changed((all) => all.set("blk.0.ffn_up.scale", all.get(name)!))).toThrow(
+    'tensor "blk.0.ffn_up.scale" scales a weight or its input, which is not supported (NVFP4 with scales of its own)',
+  );
 });

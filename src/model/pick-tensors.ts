@@ -42,11 +42,11 @@ export function pickTensors(
     picked.set(name, weightOf(needed, nameInFile, found));
   }
   for (const name of inFile.keys()) {
-    if (!used.has(name) && !isHarmless(name)) {
-      throw new Error(
-        `Cannot read ${where}: tensor ${quote(name)} is no part of the ${config.architecture} model that the config describes`,
-      );
-    }
+    if (used.has(name) || isHarmless(name)) continue;
+    const what = /\.(input_)?scale$/.test(name)
+      ? "scales a weight or its input, which is not supported (NVFP4 with scales of its own)"
+      : `is no part of the ${config.architecture} model that the config describes`;
+    throw new Error(`Cannot read ${where}: tensor ${quote(name)} ${what}`);
   }
   return picked;
 }

@@ -3,13 +3,13 @@ import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { type PromptSpan, TokenizedPrompt } from "../../src/engine/prompt.js";
 import { PAGE_TOKENS } from "../../src/engine/prompt-parts.js";
 import { type GenerateResult, nothingReused, type Usage } from "../../src/engine/results.js";
-import { KV_TYPES, type KVType } from "../../src/files/element-types.js";
+import type { KVType } from "../../src/files/element-types.js";
 import { blockKVByteLength } from "../../src/kv/block-kv.js";
 import type { AttentionMode } from "../../src/model/block-attention-config.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
-import { logprobBounds } from "../oracles/compare-engine.js";
+import { boundedKvTypes, logprobBounds } from "../oracles/compare-engine.js";
 import { ChainWatch } from "./chain-watch.js";
 import {
   drawBlocks,
@@ -319,12 +319,14 @@ export function conversationsSuite(size: ConversationsSize): void {
 
   /** Runs a world on an engine of its own, and expects that nothing of it stays. */
   async function inWorld(seed: number, storeTokens: number, run: (world: World, engine: LocalEngine) => Promise<void>) {
-    const shape = seed % shapes.length;
-    const model = models.huggingFace({ ...(shapes[shape] as RandomModelShape), contextLength: 1024, logitScale: 8 });
+    const index = seed % shapes.length;
+    const shape = shapes[index] as RandomModelShape;
+    const model = models.huggingFace({ ...shape, contextLength: 1024, logitScale: 8 });
     const before = await liveCounts();
     {
       // In the next round of shapes each has another.
-      const kvType = KV_TYPES[(shape + Math.floor(seed / shapes.length)) % KV_TYPES.length] as KVType;
+      const kvTypes = boundedKvTypes(shape);
+      const kvType = kvTypes[(index + Math.floor(seed / shapes.length)) % kvTypes.length] as KVType;
       await using fresh = await lawEngine(model, { kvType, storeBytes: 0, keepPrefixes: false });
       const { numLayers, numKvHeads, headSize } = fresh.model.source.config;
       const storeBytes = blockKVByteLength({ numLayers, numKvHeads, headSize, numTokens: storeTokens, type: kvType });

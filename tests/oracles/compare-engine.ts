@@ -12,7 +12,7 @@ export const logprobBounds = { f32: 1e-3, f16: 5e-2, bf16: 3e-1 } as const;
 
 /**
  * The types of block KV in which a model's answers stay near. In 16 bit, a token here and there gets another expert than in 32 bit,
- * where two were nearly as good, and so another answer.
+ * where two were nearly as good, and so another answer: decision 0022, `tests/laws/experts.test.ts`.
  */
 export function boundedKvTypes({ settings }: RandomModelShape): readonly KVType[] {
   return settings?.num_experts_per_tok === undefined ? ["f32", "f16", "bf16"] : ["f32"];

@@ -10,8 +10,8 @@ type Qwen3MoeConfig = LlamaConfig & ExpertsConfig;
 
 /** Transformers' defaults. */
 const [defaultExperts, defaultUsed, defaultSize] = [128, 8, 768];
-/** Generous: models have up to 512 experts. */
-const maxExperts = 65_536;
+/** Generous: models have up to 512 experts. Of one, ggml would choose kernels by the number of rows: `CpuPolicy`. */
+const [minExperts, maxExperts] = [2, 65_536];
 const ggufName = "qwen3moe";
 
 /** Qwen3 with a mixture of experts for MLP. @see Transformers, models/qwen3_moe; llama.cpp, src/models/qwen3moe.cpp */
@@ -55,12 +55,14 @@ export const qwen3Moe: Architecture<Qwen3MoeConfig> = {
     name: ggufName,
     reads: ["expert_count", "expert_used_count", "expert_feed_forward_length"],
     read: (config, fields, hasTensor) => {
-      const read = (name: string) => readInteger(fields, `${ggufName}.${name}`, 1, maxExperts);
-      const need = (name: string) => required(fields, `${ggufName}.${name}`, read(name));
+      const need = (name: string, min = 1) => {
+        const key = `${ggufName}.${name}`;
+        return required(fields, key, readInteger(fields, key, min, maxExperts));
+      };
       return {
         ...qwen3.gguf.read(config, fields, hasTensor),
         ...requireExperts(fields, {
-          numExperts: need("expert_count"),
+          numExperts: need("expert_count", minExperts),
           numExpertsUsed: need("expert_used_count"),
           expertSize: need("expert_feed_forward_length"),
           normalizesExperts: true,
@@ -87,7 +89,9 @@ export const qwen3Moe: Architecture<Qwen3MoeConfig> = {
 
 function readNumExperts(fields: Fields): number {
   // Transformers 5 writes the second name.
-  const [own, other] = ["num_experts", "num_local_experts"].map((key) => readInteger(fields, key, 1, maxExperts));
+  const [own, other] = ["num_experts", "num_local_experts"].map((key) =>
+    readInteger(fields, key, minExperts, maxExperts),
+  );
   if (own !== undefined && other !== undefined && own !== other) {
     throw wrongValue(fields, "num_local_experts", `"num_experts", which is ${own},`);
   }
