@@ -5,12 +5,19 @@ import { afterAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import type { EngineOptions } from "../src/engine/engine-options.js";
 import type { ScoreResult, ServedBlock } from "../src/engine/results.js";
+import { expectError } from "../src/files/test-files.suite.js";
 import type { AdapterInput } from "../src/model/adapters.js";
 import { openModel } from "../src/model/open-model.js";
 import { llamaCppScores, whyNoLlamaCpp } from "./llama-cpp/llama-cpp-oracle.js";
 import { architectureModels } from "./models/architecture-models.js";
 import { ggmlQuantizer } from "./models/ggml-quantizer.js";
-import { randomAdapter, writeGgufAdapter, writeMerged, writePeftAdapter } from "./models/random-adapter.js";
+import {
+  randomAdapter,
+  sharedFactors,
+  writeGgufAdapter,
+  writeMerged,
+  writePeftAdapter,
+} from "./models/random-adapter.js";
 import { writeRandomGguf } from "./models/random-gguf.js";
 import { writeRandomModel } from "./models/random-model.js";
 import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "./oracles/compare-engine.js";
@@ -86,6 +93,23 @@ for (const name of Object.keys(architectureModels)) {
   });
 }
 
+test("Engine.load(): a PEFT adapter of experts that are one parameter computes as the merged model", async () => {
+  const { model, gguf, merged } = await writeAll("qwen3_moe");
+  const adapter = sharedFactors(await randomAdapter(model, { seed: 4 }));
+  await writeMerged(merged, model, [{ adapter, scale: 0.5 }]);
+  const path = join(folder, "parameters");
+  writePeftAdapter(path, adapter, { target_parameters: ["experts.gate_up_proj", "experts.down_proj"] });
+  const distance = await distancesFrom(merged);
+  for (const base of [model, gguf]) {
+    expect(distance(await ask({ model: base, adapters: [{ path, scale: 0.5 }] }))).toBeLessThan(logprobBounds.f32);
+  }
+  expect(distance(await ask({ model, adapters: [{ path }] }))).toBeGreaterThan(0.1);
+  await expectError(
+    ask({ model, adapters: [{ path, scale: 1e300 }] }),
+    /^Cannot merge adapters into "blk.*": a number/,
+  );
+});
+
 test("Engine.load(): weights with an adapter are quantized as those of the merged model", async () => {
   const { model, gguf, merged, peftAdapters: adapters } = await writeAll("llama");
   const distance = ([one, other]: readonly ScoreResult[][]) =>
@@ -149,14 +173,17 @@ test("info: tells adapters, their scales and how many weights they change", asyn
   ]);
 });
 
-test.each(["llama", "qwen2", "phi3"])("Engine.score(): %s with GGUF adapters equals llama.cpp", async (name) => {
-  const reason = await whyNoLlamaCpp();
-  if (reason !== undefined) return expect(reason).toMatch(/llama/i);
-  const { gguf, ggufAdapters: adapters } = await writeAll(name, { embedding: false });
-  const { continuationTokenIds } = prompt;
-  const [steps] = await llamaCppScores(gguf, [blockTokenIds.flat()], continuationTokenIds, { adapters });
-  const distance = ([, full]: readonly ScoreResult[]) =>
-    Math.max(...steps!.map(({ logprob }, i) => Math.abs(full!.logprobs[i]! - logprob)));
-  expect(distance(await ask({ model: gguf, adapters }))).toBeLessThan(logprobBounds.f32);
-  expect(distance(await ask({ model: gguf }))).toBeGreaterThan(0.1);
-});
+test.each(["llama", "qwen2", "phi3", "qwen3_moe"])(
+  "Engine.score(): %s with GGUF adapters equals llama.cpp",
+  async (name) => {
+    const reason = await whyNoLlamaCpp();
+    if (reason !== undefined) return expect(reason).toMatch(/llama/i);
+    const { gguf, ggufAdapters: adapters } = await writeAll(name, { embedding: false });
+    const { continuationTokenIds } = prompt;
+    const [steps] = await llamaCppScores(gguf, [blockTokenIds.flat()], continuationTokenIds, { adapters });
+    const distance = ([, full]: readonly ScoreResult[]) =>
+      Math.max(...steps!.map(({ logprob }, i) => Math.abs(full!.logprobs[i]! - logprob)));
+    expect(distance(await ask({ model: gguf, adapters }))).toBeLessThan(logprobBounds.f32);
+    expect(distance(await ask({ model: gguf }))).toBeGreaterThan(0.1);
+  },
+);

@@ -122,6 +122,7 @@ const refusedConfigs: readonly (readonly [object, string])[] = [
   [{ init_lora_weights: "pissa_niter_4" }, '"init_lora_weights" changes'],
   [{ alora_invocation_tokens: [5] }, '"alora_invocation_tokens" changes'],
   [{ task_type: "SEQ_CLS" }, '"task_type" changes'],
+  [{ target_parameters: "experts" }, '"target_parameters" is "experts", a list is wanted'],
   [{ r: 0 }, '"r" is 0, a whole number from 1'],
   [{ lora_alpha: "16" }, '"lora_alpha" is "16", a number is wanted'],
   [{ rank_pattern: [4] }, '"rank_pattern" is a list, an object is wanted'],
@@ -144,6 +145,7 @@ test("openModel(): refuses adapters of another model, and what is none", async (
     [factors(queries, [4, hidden], [hidden + 2, 4]), `[${hidden + 2}, 4], [${hidden}, 4] is wanted`],
     [factors(queries, [5, hidden], [hidden, 5]), "is 5, 4 is wanted"],
     [factors(queries, [0, hidden], [hidden, 0]), "is wanted"],
+    [[], "it has no tensors"],
     [factors(queries, [4, hidden], [hidden, 4]).slice(1), "of the two LoRA factors"],
     [[{ name: `${queries}.lora_magnitude_vector`, shape: [hidden] }], "is no LoRA factor"],
     [factors("base_model.model.model.norm", [4, hidden], [hidden, 4]), "is no matrix"],
@@ -167,6 +169,36 @@ test("openModel(): refuses adapters of another model, and what is none", async (
     await writeGgufAdapter(at("b.gguf"), model, adapter, { [key]: { text: "other" } });
     expect(await expectError(open(at("b.gguf")))).toContain(part);
   }
+});
+
+test("openModel(): factors of experts that are one parameter fit its shape", async () => {
+  const model = at("experts");
+  const sizes = { num_experts: 6, num_experts_per_tok: 2, moe_intermediate_size: 32 };
+  writeRandomModel(model, { architecture: "qwen3_moe", settings: sizes });
+  const module = "base_model.model.model.layers.1.mlp.experts";
+  const openWith = (a: number[], b: number[], name = module, config: object = {}) =>
+    open(peftWith({ target_parameters: ["experts.down_proj"], ...config }, factors(name, a, b)), 1, model);
+  const scalesIn = async (opening: ReturnType<typeof open>) => {
+    const { updates } = (await opening).adapters![0]!;
+    return [...updates].map(([name, of]) => [name, of.length, of[5]!.firstRow, of[5]!.scale]);
+  };
+  expect(await scalesIn(openWith([24, 32], [64, 24]))).toEqual([["blk.1.ffn_down_exps.weight", 6, 320, 1.5]]);
+  const both = { target_parameters: ["gate_up_proj"], alpha_pattern: { gate_up_proj: 2, experts: 5 } };
+  expect(await scalesIn(openWith([24, 64], [64, 24], `${module}.base_layer`, both))).toEqual([
+    ["blk.1.ffn_gate_exps.weight", 6, 160, 0.5],
+    ["blk.1.ffn_up_exps.weight", 6, 160, 0.5],
+  ]);
+  for (const [a, b, part] of [
+    [[28, 32], [64, 28], "LoRA factors of [28, 32] and [64, 28] fit no parameter of this model"],
+    [[24, 32], [64, 12], "fit no parameter"],
+    [[0, 32], [64, 0], "fit no parameter"],
+    [[24, 33], [64, 24], "fit no parameter"],
+    [[12, 32], [64, 12], 'the rank for "model.layers.1.mlp.experts.down_proj" is 2, 4 is wanted'],
+  ] as const) {
+    expect(await expectError(openWith([...a], [...b]))).toContain(part);
+  }
+  await expectError(openWith([24, 32], [64, 24], module.replace("1", "9")), "is no LoRA factor of a weight");
+  await expectError(open(peftWith({}, factors(module, [24, 32], [64, 24]).slice(1)), 1, model), "one is missing");
 });
 
 test("openModel(): mutated adapters open or are refused in one line", async () => {

@@ -14,7 +14,7 @@ import {
 import { readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { readSafetensors } from "../files/safetensors.js";
-import type { FileTensor } from "../files/tensor-source.js";
+import type { FileTensor, TensorEntry } from "../files/tensor-source.js";
 import type { NeededTensor } from "./architecture.js";
 import { parseBlockAttentionConfig, readGgufBlockAttention } from "./block-attention-config.js";
 import { statModel } from "./model-path.js";
@@ -79,6 +79,10 @@ async function openPeftAdapter(source: ModelSource, path: string, scale: number)
   }
   refuseUnread(fields, unreadSettings);
   const termsOf = readTerms(fields);
+  const parameters: unknown = fields.get("target_parameters") ?? [];
+  if (!Array.isArray(parameters)) throw wrongValue(fields, "target_parameters", "a list");
+  // PEFT holds its patterns against the whole name of these.
+  const isParameter = (name: string) => parameters.some((end) => `.${name}`.endsWith(`.${end}`));
   const blockAttention = parseBlockAttentionConfig(json.block_attention, quote(configPath));
   const names = await readdir(path);
   if (!names.includes(weightsFile)) {
@@ -99,7 +103,7 @@ async function openPeftAdapter(source: ModelSource, path: string, scale: number)
       return { weight: `${module}.weight`, part: factor === "A" ? "a" : "b", form };
     },
     scaleOf(weight, rank) {
-      const terms = termsOf(weight.replace(/\.weight$/, ""));
+      const terms = termsOf(isParameter(weight) ? weight : weight.replace(/\.weight$/, ""));
       if (rank === terms.rank) return (scale * terms.alpha) / terms.divisor;
       throw new Error(
         `Cannot read ${quote(weightsPath)}: the rank for ${quote(weight)} is ${rank}, ${terms.rank} is wanted by the config`,
@@ -113,7 +117,7 @@ const weightsFile = "adapter_model.safetensors";
 
 /**
  * Settings that change what an adapter computes, each with the values that change nothing. Those of training alone, and
- * `target_modules`, which the names of the tensors say once more, are passed over.
+ * `target_modules` and `target_parameters`, which the names of the tensors say once more, are passed over.
  */
 const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string, readonly JsonValue[]>([
   ["task_type", ["CAUSAL_LM"]],
@@ -131,7 +135,6 @@ const unreadSettings: ReadonlyMap<string, readonly JsonValue[]> = new Map<string
   // Others begin with changed weights of the model.
   ["init_lora_weights", [true, false, "gaussian", "orthogonal", "eva"]],
   ["layer_replication", []],
-  ["target_parameters", []],
   ["trainable_token_indices", []],
   ["ensure_weight_tying", [false]],
 ]);
@@ -258,13 +261,23 @@ function gatherChanges(
 ): Pick<Adapter, "updates" | "whole"> {
   const nameIn = format.kind === "gguf" ? "name" : "huggingFaceName";
   const places = new Map<string, Place>();
+  const fused = new Map<string, NeededTensor[]>();
   for (const weight of architecture.tensors({ ...config, tiedHead: false })) {
     for (const [name, place] of placesOf(weight, nameIn)) places.set(name, place);
+    if (weight.fused === undefined || format.kind === "gguf") continue;
+    const module = weight.fused.huggingFaceName.replace(/\.[^.]+$/, "");
+    fused.set(module, [...(fused.get(module) ?? []), weight]);
   }
   const whole = new Map<string, WeightEntry>();
-  const factors = new Map<string, { place: Place; form: "linear" | "embedding"; a?: FileTensor; b?: FileTensor }>();
+  type Factors = { a?: FileTensor; b?: FileTensor };
+  const factors = new Map<string, { place: Place; form: "linear" | "embedding" } & Factors>();
+  const fusedFactors = new Map<string, Factors>();
   for (const [name, tensor] of inFile) {
     const { weight: named, ...found } = format.split(name);
+    if (found.part !== "whole" && found.form === "linear" && fused.has(fusedModule(named))) {
+      fusedFactors.set(named, { ...fusedFactors.get(named), [found.part]: tensor });
+      continue;
+    }
     const place = places.get(named);
     // Formats have some weights otherwise, and not only their rows; experts are taken all or none.
     const isUnfit = found.part === "whole" && (kind !== format.kind || place?.weight.shape !== place?.shape);
@@ -278,13 +291,12 @@ function gatherChanges(
       whole.set(weight.name, weightOf(weight, nameIn, wholeOf(checkTensor(tensor, shape, where))));
     else factors.set(named, { ...factors.get(named), place, form: found.form, [found.part]: tensor });
   }
+  if (inFile.size === 0) throw new Error(`Cannot read ${where}: it has no tensors`);
   const updates = new Map<string, LowRankUpdate[]>();
   for (const [name, { place, form, a, b }] of factors) {
     const { weight, shape, firstRow } = place;
     const [numRows, columns] = shape.slice(-2);
-    if (a === undefined || b === undefined) {
-      throw new Error(`Cannot read ${where}: of the two LoRA factors of ${quote(name)} one is missing`);
-    }
+    if (a === undefined || b === undefined) throw oneMissing(name, where);
     if (numRows === undefined || columns === undefined) {
       throw new Error(`Cannot read ${where}: ${quote(name)} has LoRA factors, but is no matrix`);
     }
@@ -314,7 +326,67 @@ function gatherChanges(
       own.push({ ...terms, left: factor, right: right[i] as LowRankFactor, firstRow: firstRow + i * numRows });
     }
   }
+  for (const [name, { a, b }] of fusedFactors) {
+    if (a === undefined || b === undefined) throw oneMissing(name, where);
+    for (const [weight, own] of fusedUpdates(fused.get(fusedModule(name)) as NeededTensor[], a, b, where, format)) {
+      updates.set(weight, [...(updates.get(weight) ?? []), ...own]);
+    }
+  }
   return { updates, whole };
+}
+
+/** The module of experts that are one parameter, without the layers that PEFT wraps around it for each. */
+function fusedModule(weight: string): string {
+  return weight.replace(/(\.base_layer)*\.weight$/, "");
+}
+
+function oneMissing(name: string, where: string): Error {
+  return new Error(`Cannot read ${where}: of the two LoRA factors of ${quote(name)} one is missing`);
+}
+
+/**
+ * What factors of all experts of a layer at once change: a [experts * rank, columns], expert by expert, and b [rows, rank * experts],
+ * which has the experts' numbers in turn. Names do not say which parameter of the module is meant, but the shapes do.
+ *
+ * @see PEFT, ParamWrapper.get_delta_weight()
+ */
+function* fusedUpdates(
+  weights: readonly NeededTensor[],
+  a: FileTensor,
+  b: FileTensor,
+  where: string,
+  { scaleOf }: AdapterFormat,
+): Generator<readonly [string, readonly LowRankUpdate[]]> {
+  const [[all = 0, width], [height, inner]] = [shapeOf(a), shapeOf(b)];
+  const changed = weights.filter(({ shape: [, rows = 0, columns], fused }) => {
+    return columns === width && rows * (fused?.of ?? 1) === height;
+  });
+  const [numExperts = 1, numRows = 0, columns = 0] = changed[0]?.shape ?? [];
+  const rank = all / numExperts;
+  if (changed.length === 0 || !Number.isInteger(rank) || rank < 1 || inner !== all) {
+    const { name } = a.kind === "readable" ? a.entry : a;
+    const is = `[${shapeOf(a).join(", ")}] and [${shapeOf(b).join(", ")}]`;
+    throw new Error(`Cannot read ${where}: LoRA factors of ${is} fit no parameter of this model, ${quote(name)}`);
+  }
+  const [right, left] = [checkTensor(a, [all, columns], where), checkTensor(b, [height as number, all], where)];
+  const part = (entry: TensorEntry, index: number, of: number, shape: readonly number[]): TensorEntry => {
+    const byteLength = entry.byteLength / of;
+    return { ...entry, shape, offset: entry.offset + index * byteLength, byteLength };
+  };
+  for (const { name, fused } of changed) {
+    const { huggingFaceName, index, of } = fused as NonNullable<NeededTensor["fused"]>;
+    const scale = scaleOf(huggingFaceName, rank);
+    const rows = part(left, index, of, [numRows, all]);
+    const updates = Array.from({ length: numExperts }, (_, expert): LowRankUpdate => {
+      const turn = { index: expert, of: numExperts };
+      return {
+        left: { entry: rows, rankIsInner: true, turn },
+        right: { entry: part(right, expert, numExperts, [rank, columns]), rankIsInner: false },
+        ...{ scale, rank, numRows, firstRow: expert * numRows, pairs: undefined },
+      };
+    });
+    yield [name, updates];
+  }
 }
 
 function shapeOf(tensor: FileTensor): readonly number[] {

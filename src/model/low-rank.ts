@@ -1,4 +1,6 @@
+import { quote } from "../files/quote.js";
 import { readRange } from "../files/read-range.js";
+import type { TensorEntry } from "../files/tensor-source.js";
 import { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
@@ -15,6 +17,7 @@ export type RowChange = (values: Float32Array, firstRow: number) => Promise<void
  */
 export class AdapterMerger implements Disposable {
   #backend: Backend | undefined;
+  #last: { readonly entry: TensorEntry; readonly values: Float32Array<ArrayBuffer> } | undefined;
   /** Ends when the last product that was asked for has. */
   #products: Promise<unknown> = Promise.resolve();
 
@@ -28,7 +31,7 @@ export class AdapterMerger implements Disposable {
    * The change of a weight: what the file's numbers lack, and adapters. Undefined where there is none.
    *
    * @param pairs how rows of queries and keys are wanted.
-   * @throws Error if a file cannot be read or was cut.
+   * @throws Error if a file cannot be read or was cut. So does the change where a sum is not finite.
    */
   async changeOf(name: string, pairs: RopeConfig["pairs"]): Promise<RowChange | undefined> {
     const updates = this.source.adapters?.flatMap((adapter) => adapter.updates.get(name) ?? []) ?? [];
@@ -56,19 +59,34 @@ export class AdapterMerger implements Disposable {
         const offset = (from - firstRow) * columns;
         for (let i = 0; i < product.length; i++) values[offset + i]! += product[i]!;
       }
+      if (!values.every(Number.isFinite)) {
+        throw new Error(`Cannot merge adapters into ${quote(name)}: a number of the sum is not finite`);
+      }
     };
   }
 
   /** Its numbers in F32, the rank innermost. */
-  async #read({ entry, rankIsInner }: LowRankFactor, rank: number): Promise<Float32Array<ArrayBuffer>> {
-    const values = new Float32Array(entry.shape.reduce((product, size) => product * size, 1));
-    const bytes = await readRange(entry.path, entry.offset, entry.byteLength);
-    dequantizeInto(this.ggml, entry.type, bytes, values);
-    if (rankIsInner) return values;
+  async #read({ entry, rankIsInner, turn }: LowRankFactor, rank: number): Promise<Float32Array<ArrayBuffer>> {
+    const values = await this.#readAll(entry);
+    if (turn) {
+      return Float32Array.from({ length: values.length / turn.of }, (_, i) => values[i * turn.of + turn.index]!);
+    }
+    // The caller changes what it gets.
+    if (rankIsInner) return values.slice();
     const turned = new Float32Array(values.length);
     const length = values.length / rank;
     for (let r = 0; r < rank; r++) for (let i = 0; i < length; i++) turned[i * rank + r] = values[r * length + i]!;
     return turned;
+  }
+
+  /** A factor's tensor in F32. Those that many experts share are read once. */
+  async #readAll(entry: TensorEntry): Promise<Float32Array<ArrayBuffer>> {
+    if (this.#last?.entry === entry) return this.#last.values;
+    const values = new Float32Array(entry.shape.reduce((product, size) => product * size, 1));
+    const bytes = await readRange(entry.path, entry.offset, entry.byteLength);
+    dequantizeInto(this.ggml, entry.type, bytes, values);
+    this.#last = { entry, values };
+    return values;
   }
 
   /** left [rows, rank] times right [columns, rank] transposed: [rows, columns]. Products queue: a backend computes one at a time. */

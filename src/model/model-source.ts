@@ -48,6 +48,8 @@ export interface LowRankFactor {
   readonly entry: TensorEntry;
   /** Whether the file's last dimension is the rank. */
   readonly rankIsInner: boolean;
+  /** Along the rank the file has those of so many matrices in turn, of which this is one. Absent: this alone. */
+  readonly turn?: { readonly index: number; readonly of: number };
 }
 
 /** An adapter's files, read as far as their headers. */

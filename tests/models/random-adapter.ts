@@ -62,8 +62,41 @@ function transposed(values: readonly number[], columns: number): number[] {
   return values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)] as number);
 }
 
-/** Writes an adapter as PEFT does. @param config over what adapter_config.json says otherwise. */
-export function writePeftAdapter(folder: string, { rank, alpha, changes }: RandomAdapter, config: object = {}): void {
+/** The same with one first factor for matrices of experts that are parts of one parameter, as `writePeftAdapter()` needs for `target_parameters`. */
+export function sharedFactors({ changes, ...adapter }: RandomAdapter): RandomAdapter {
+  const parameterOf = ({ fused }: NeededTensor) => fused?.huggingFaceName;
+  const first = (weight: NeededTensor) => changes.find((one) => parameterOf(one.weight) === parameterOf(weight));
+  return { ...adapter, changes: changes.map((one) => (one.weight.fused ? { ...one, a: first(one.weight)!.a } : one)) };
+}
+
+/** The two factors of the experts' parameter that begins with a weight: PEFT has the experts' numbers of the second in turn. */
+function parameterFactors({ rank, changes }: RandomAdapter, { weight, a }: RandomAdapter["changes"][number]) {
+  const { count, rows, columns } = sizesOf(weight);
+  const parts = changes.filter((one) => one.weight.fused?.huggingFaceName === weight.fused?.huggingFaceName);
+  const values = parts.flatMap(({ b }) =>
+    Array.from({ length: b.length }, (_, i) => {
+      const [row, r, expert] = [Math.floor(i / rank / count), Math.floor(i / count) % rank, i % count];
+      return b[(expert * rows + row) * rank + r] as number;
+    }),
+  );
+  const name = parts.length > 1 ? "experts.base_layer" : "experts";
+  const module = `base_model.model.${weight.fused?.huggingFaceName.replace(/experts\.\w+$/, name)}`;
+  return [
+    { name: `${module}.lora_A.weight`, shape: [count * rank, columns], values: a },
+    { name: `${module}.lora_B.weight`, shape: [parts.length * rows, rank * count], values },
+  ];
+}
+
+/**
+ * Writes an adapter as PEFT does. @param config over what adapter_config.json says otherwise; with `target_parameters`, all experts of a
+ * layer have two factors for each of their parameters.
+ */
+export function writePeftAdapter(
+  folder: string,
+  adapter: RandomAdapter,
+  config: { readonly target_parameters?: readonly string[] } & object = {},
+): void {
+  const { rank, alpha, changes } = adapter;
   mkdirSync(folder, { recursive: true });
   const settings = {
     peft_type: "LORA",
@@ -73,7 +106,10 @@ export function writePeftAdapter(folder: string, { rank, alpha, changes }: Rando
     target_modules: "all-linear",
   };
   writeFileSync(join(folder, "adapter_config.json"), JSON.stringify({ ...settings, bias: "none", ...config }));
-  const tensors = changes.flatMap(({ weight, a, b }): TestTensor[] => {
+  const tensors = changes.flatMap((change): TestTensor[] => {
+    const { weight, a, b } = change;
+    if (weight.fused && config.target_parameters)
+      return weight.fused.index > 0 ? [] : parameterFactors(adapter, change);
     const { count, rows, columns } = sizesOf(weight);
     const module = `base_model.model.${weight.huggingFaceName.replace(/\.weight$/, "")}`;
     // An embedding's rows are looked up: PEFT has its factors the other way.
