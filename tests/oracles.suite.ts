@@ -14,7 +14,7 @@ import {
 } from "./oracles/compare-engine.js";
 import { type BoundCase, expectBound } from "./oracles/faults.js";
 import { OnePassModel } from "./oracles/one-pass.js";
-import { type OracleCase, oracleModels } from "./oracles/oracle-cases.js";
+import { modelsWithoutGguf, type OracleCase, oracleModels } from "./oracles/oracle-cases.js";
 import { readOracleFixture, writeOracleModel } from "./oracles/oracle-fixtures.js";
 
 export interface OraclesSize {
@@ -54,6 +54,7 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
     });
 
     for (const kind of kinds) {
+      if (kind === "gguf" && modelsWithoutGguf.includes(name)) continue;
       for (const kvType of boundedKvTypes(oracleModels[name]!).filter((type) => type !== "bf16")) {
         test(`Engine.score(): ${name} (${kind}) with ${kvType} KV equals PyTorch under the block mask`, async () => {
           const { cases, fixture, onePass } = await setUp();

@@ -25,6 +25,9 @@ export interface OracleFixture {
   readonly cases: readonly OracleScores[];
 }
 
+/** Models with what GGUF cannot say: such layers without experts, or without RoPE. */
+export const modelsWithoutGguf: readonly string[] = ["qwen3-moe-dense-layers", "smollm3-layers-biases"];
+
 /** The models, each covering what it is named after, each with another share of heads, tie and width. */
 export const oracleModels: Readonly<Record<string, RandomModelOptions>> = {
   "llama-llama3-gqa-tied": { architecture: "llama", rope: "llama3", tied: true, numLayers: 3, seed: 11 },

@@ -112,8 +112,9 @@ export class CpuPolicy implements DevicePolicy {
 
   /**
    * Weights of some types are multiplied by another kernel where many rows chose the same expert, if they lie side by side: they are
-   * taken in two halves, each a window, so that a row's bytes do not depend on the others. @param weights of two experts or more: those
-   * of one lie side by side in a window too.
+   * taken in two halves, each a window, so that a row's bytes do not depend on the others.
+   *
+   * @param weights of two experts or more: those of one lie side by side in a window too.
    */
   #expertPart(graph: Graph, weights: Tensor, x: Tensor, experts: Tensor): Tensor {
     if (!panelTypes.test(weights.type)) return graph.mulMatId(weights, x, experts);
