@@ -5,7 +5,7 @@ export default defineConfig({
   oxc: { target: "es2022" },
   test: {
     include: ["src/**/*.test.ts", "tests/**/*.test.ts"],
-    exclude: ["tests/**/*.soak.test.ts", "node_modules/**", "dist/**"],
+    exclude: ["tests/**/*.soak.test.ts", "tests/real-models/**", "node_modules/**", "dist/**"],
     testTimeout: 30_000,
     hookTimeout: 60_000,
     expect: {

@@ -12,7 +12,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const enoughMs = 35_000;
 const batchSize = 8;
 /** Whole-program tests that take up to minutes. */
-const long = /^tests\/(laws|llama-cpp|server|server-laws)\/|^tests\/(oracles|llama-cpp)\.test\.ts$/;
+const long = /^tests\/(laws|llama-cpp|real-models|server|server-laws)\/|^tests\/(oracles|llama-cpp)\.test\.ts$/;
 const needsDist = "tests/build-dist.ts";
 
 const failed = [];

@@ -2,8 +2,10 @@
 // --skip-tests leaves out the unit tests under this Node, for a CI that ran `npm test` just before.
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { userCacheDir } from "../dist/kv/user-cache-dir.js";
 import { askRegistry } from "./check-audit.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -41,6 +43,18 @@ const steps = [
     command: node("knip/bin/knip.js", "--no-config-hints", "--no-progress"),
   },
   {
+    // The mutations of its file take a minute more; those of random models are in the tests.
+    name: "a real model: SmolLM2",
+    command: node(vitest, "run", "--config", "vitest.models.config.ts", "-t", "SmolLM2(?!.*mutations)"),
+    skip: () => {
+      if (python === undefined) return "there is no Python here";
+      const cache = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
+      const args = ["tests/real-models/fetch_model.py", "SmolLM2-135M-Instruct.Q4_1.gguf", join(cache, "test-models")];
+      const { status, stderr } = spawnSync(python, args, { cwd: root, encoding: "utf8" });
+      return status === 0 ? undefined : stderr.trim();
+    },
+  },
+  {
     name: `unit tests on Node ${lts}`,
     command: [...ltsNode, join("node_modules", vitest), "run", "src/"],
     skip: () => {
@@ -52,7 +66,7 @@ const steps = [
   },
   {
     name: "Python scripts compile",
-    command: [python ?? "", "-c", pythonCheck(), ...filesUnder("python", ".py")],
+    command: [python ?? "", "-c", pythonCheck(), ...filesUnder("python", ".py"), ...filesUnder("tests", ".py")],
     skip: () => (python === undefined ? "there is no Python here" : undefined),
   },
   {

@@ -92,7 +92,7 @@ for (const [name, options] of Object.entries(models)) {
     writeRandomModel(source, options);
     expect(convert("--model", source, "--output", output).status).toBe(0);
     await using engine = await Engine.load({ model: source, kvType: "f32", threads: 1 });
-    const how = { numSteps: 24, threads: 1, type: options.dtype ?? "F32" };
+    const how = { numSteps: 24, threads: 1 };
     const { numCounted } = await expectLlamaCpp(engine, output, prompts(2), how);
     expect(numCounted).toBeGreaterThan(8);
   });

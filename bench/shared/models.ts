@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ggmlQuantizer } from "../../tests/models/ggml-quantizer.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../../tests/models/random-gguf.js";
+import { realModel, realModels } from "../../tests/real-models/real-models.js";
 
 /** Shapes of real models; the weights are random, so that no benchmark needs a download. */
 const shapes = {
@@ -39,6 +40,15 @@ const shapes = {
 const folder = join(tmpdir(), "block-attention-bench");
 
 export type BenchModel = keyof typeof shapes;
+
+/** The path of a shape's model, of a real model, which is fetched on first use, or the path itself. @throws Error where a real one cannot be had. */
+export async function modelFile(name: string): Promise<string> {
+  if (Object.hasOwn(shapes, name)) return benchModel(name as BenchModel);
+  if (!realModels.some(({ file }) => file === name)) return name;
+  const found = await realModel(name);
+  if (found.kind === "there") return found.path;
+  throw new Error(`Cannot run the benchmark: ${found.why}`);
+}
 
 /** The path of a model with random weights, written at the first call and kept in the temporary folder. */
 export async function benchModel(name: BenchModel): Promise<string> {

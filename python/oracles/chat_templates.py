@@ -2,6 +2,7 @@
 
     python python/oracles/chat_templates.py            # writes what each case prints, or how it fails, into the file
     python python/oracles/chat_templates.py --check    # says which cases print something else than the file says
+    python python/oracles/chat_templates.py --render   # prints the results of [{"source", "messages", "variables"}, …] on standard input
 
 A case has its template as "source", or names a "file" in tests/fixtures/templates, and may have "variables" of its own.
 It needs the packages of the trainer (python/requirements.txt); its tests do the check. A case that Jinja2 renders and the engine refuses has a "refused"
@@ -49,6 +50,9 @@ def written(fixture, cases):
 
 
 def main():
+    if "--render" in sys.argv[1:]:
+        json.dump([rendered(case["source"], case["messages"], case["variables"]) for case in json.load(sys.stdin)], sys.stdout)
+        return 0
     fixture = json.loads(FIXTURE.read_text(encoding="utf-8"))
     cases = list(results(fixture))
     if "--check" not in sys.argv[1:]:

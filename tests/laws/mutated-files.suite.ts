@@ -4,13 +4,18 @@ import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { buildDist, projectRoot } from "../build-dist.js";
-import { writeMutatedModel, writeSoundModels } from "../models/mutated-model.js";
+import { type MutatedModel, writeMutatedModel, writeSoundModels } from "../models/mutated-model.js";
 import { lawFolder } from "./law-models.js";
 
-const limitMs = 20_000;
-const limitBytes = 2 * 2 ** 30;
+/** What one model may take. */
+interface Limits {
+  readonly limitMs: number;
+  /** Of memory. */
+  readonly limitBytes: number;
+}
+
 /** A child serves so many models, so that what one of them leaves behind does not count for all. */
 const modelsOfChild = 200;
 
@@ -22,25 +27,49 @@ type Outcome =
 /** Whatever a model's files say: an answer or an error of one line, within 20 seconds and 2 GB. */
 export function mutatedFilesSuite(numModels: number): void {
   const folder = lawFolder();
-  let child: LoadingChild | undefined;
   beforeAll(buildDist, 120_000);
-  afterAll(() => child?.end());
 
   test(`Engine: ${numModels} mutated models end in an answer or in an error of one line`, {
     timeout: 60_000 + numModels * 1000,
   }, async () => {
     const sound = writeSoundModels(folder);
+    await expectOneLine(sound, numModels, {}, (seed) =>
+      writeMutatedModel(join(folder, `mutated ${seed}`), sound, seed),
+    );
+  });
+}
+
+/**
+ * Expects an answer or an error of one line of each mutated model, and an answer of the sound ones.
+ *
+ * @param write makes the mutated model of a seed; it is removed when it was tried.
+ */
+export async function expectOneLine(
+  sound: readonly string[],
+  numModels: number,
+  { limitMs = 20_000, limitBytes = 2 * 2 ** 30 }: Partial<Limits>,
+  write: (seed: number) => MutatedModel,
+): Promise<void> {
+  const limits = { limitMs, limitBytes };
+  let child: LoadingChild | undefined;
+  const outcomeOf = async (path: string): Promise<Outcome> => {
+    if (child === undefined || child.hasEnded || child.numServed >= modelsOfChild) {
+      child?.end();
+      child = new LoadingChild(limits);
+    }
+    return child.load(path);
+  };
+  try {
     for (const path of sound) expect(await outcomeOf(path)).toMatchObject({ kind: "answer" });
     const failed: string[] = [];
     const kinds = { answer: 0, error: 0 };
     for (let seed = 0; seed < numModels; seed++) {
-      const copy = join(folder, `mutated ${seed}`);
-      const { path, changes } = writeMutatedModel(copy, sound, seed);
+      const { path, changes } = write(seed);
       const outcome = await outcomeOf(path);
-      const wrong = whatIsWrong(outcome);
+      const wrong = whatIsWrong(outcome, limits);
       if (wrong !== undefined) failed.push(`model ${seed}, ${changes.join("; ")}: ${wrong}`);
       if (outcome.kind !== "ended") kinds[outcome.kind]++;
-      rmSync(copy, { recursive: true });
+      rmSync(path, { recursive: true });
     }
     console.log(
       `mutated models: ${numModels} tried, ${kinds.answer} answered, ${kinds.error} refused, ${failed.length} failed`,
@@ -48,18 +77,12 @@ export function mutatedFilesSuite(numModels: number): void {
     expect(failed).toEqual([]);
     // Mutations that change nothing, or that nothing survives, would test nothing.
     expect(Math.min(kinds.answer, kinds.error)).toBeGreaterThan(numModels / 20);
-  });
-
-  async function outcomeOf(path: string): Promise<Outcome> {
-    if (child === undefined || child.hasEnded || child.numServed >= modelsOfChild) {
-      child?.end();
-      child = new LoadingChild();
-    }
-    return child.load(path);
+  } finally {
+    child?.end();
   }
 }
 
-function whatIsWrong(outcome: Outcome): string | undefined {
+function whatIsWrong(outcome: Outcome, { limitBytes }: Limits): string | undefined {
   if (outcome.kind === "ended") return outcome.how;
   if (outcome.peakKilobytes * 1024 > limitBytes) return `it took ${outcome.peakKilobytes} KB`;
   if (outcome.kind === "answer") return undefined;
@@ -77,7 +100,7 @@ class LoadingChild {
   #errors = "";
   #settle: ((outcome: Outcome) => void) | undefined;
 
-  constructor() {
+  constructor(private readonly limits: Limits) {
     const script = join(projectRoot, "tests", "laws", "mutated-files-child.mjs");
     const library = pathToFileURL(join(projectRoot, "dist", "index.js")).href;
     const args = ["--max-old-space-size=1500", script, library];
@@ -93,12 +116,13 @@ class LoadingChild {
 
   async load(path: string): Promise<Outcome> {
     this.numServed++;
+    const { limitMs, limitBytes } = this.limits;
     const settled = new Promise<Outcome>((resolve) => {
       this.#settle = resolve;
     });
     const timer = setTimeout(() => this.#kill(`it took more than ${limitMs} ms`), limitMs);
     const watch = setInterval(() => {
-      if (residentBytes(this.#process.pid) > limitBytes) this.#kill("it took more than 2 GB");
+      if (residentBytes(this.#process.pid) > limitBytes) this.#kill(`it took more than ${limitBytes} bytes`);
     }, 100);
     this.#process.stdin.write(`${path}\n`);
     try {

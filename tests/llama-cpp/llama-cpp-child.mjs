@@ -43,9 +43,8 @@ async function greedy(llama, { model, prompts, numSteps, ...options }) {
   const sequence = context.getSequence();
   const answers = [];
   for (const prompt of prompts) {
-    await sequence.clearHistory();
+    let pending = await unseen(sequence, prompt);
     const steps = [];
-    let pending = prompt;
     for (let step = 0; step < numSteps; step++) {
       const [best] = await evaluate(sequence, pending, 1);
       steps.push(summarize(best));
@@ -64,8 +63,8 @@ async function scores(llama, { model, prompts, continuation, ...options }) {
   const sequence = context.getSequence();
   const answers = [];
   for (const prompt of prompts) {
-    await sequence.clearHistory();
-    const steps = await evaluate(sequence, [...prompt, ...continuation.slice(0, -1)], continuation.length);
+    const ids = await unseen(sequence, [...prompt, ...continuation.slice(0, -1)], continuation.length);
+    const steps = await evaluate(sequence, ids, continuation.length);
     answers.push(continuation.map((token, step) => ({ logprob: steps[step].get(token), ...summarize(steps[step]) })));
   }
   return answers;
@@ -124,10 +123,21 @@ function contextOptions(
     batchSize,
     threads: { ideal: threads, min: threads },
     flashAttention,
+    // Else what a prompt begins with could not be kept where layers have windows.
+    swaFullCache: true,
     experimentalKvCacheKeyType: kvType,
     experimentalKvCacheValueType: kvType,
     lora: { adapters: adapters.map(({ path, scale }) => ({ filePath: path, scale })) },
   };
+}
+
+/** Keeps of a sequence what ids begin with, and returns the others: `numWanted` at least. */
+async function unseen(sequence, ids, numWanted = 1) {
+  const kept = sequence.contextTokens;
+  const differs = ids.slice(0, -numWanted).findIndex((id, i) => id !== kept[i]);
+  const shared = differs < 0 ? ids.length - numWanted : differs;
+  await sequence.eraseContextTokenRanges([{ start: shared, end: sequence.nextTokenIndex }]);
+  return ids.slice(sequence.nextTokenIndex);
 }
 
 /** Feeds ids and returns the log-probabilities after each of the last `numWanted`, as maps sorted best first. */

@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { architectureModels } from "./architecture-models.js";
 import { Random } from "./random.js";
@@ -104,6 +104,20 @@ export function writeMutatedModel(folder: string, sound: readonly string[], seed
     return `${name || "model.gguf"}: ${change}`;
   });
   return { path, changes };
+}
+
+/**
+ * Writes a copy of a GGUF file with one thing changed before its weights, which are zeros that take no room on the disk.
+ *
+ * @param head the file's bytes up to its weights.
+ * @param numBytes the file's own.
+ */
+export function writeMutatedHead(path: string, head: Buffer, numBytes: number, seed: number): MutatedModel {
+  const random = new Random(seed, "mutated heads");
+  const [bytes, change] = random.below(5) > 0 ? mutateGguf(head, random) : mutateBytes(head, random, 20_000);
+  writeFileSync(path, bytes);
+  truncateSync(path, bytes.length + numBytes - head.length);
+  return { path, changes: [change] };
 }
 
 type Mutated = readonly [bytes: Uint8Array, change: string];

@@ -1,8 +1,11 @@
 import { readFileSync } from "node:fs";
+import { readRange } from "../../src/files/read-range.js";
+import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
 import type { ExpertsConfig } from "../../src/model/architectures/parts.js";
 import type { ModelConfig } from "../../src/model/config.js";
-import type { ModelSource } from "../../src/model/model-source.js";
+import type { ModelSource, WeightEntry } from "../../src/model/model-source.js";
 import { attentionFactor, inverseFrequencies, type RopeConfig } from "../../src/model/rope.js";
+import { dequantizeRows } from "../models/ggml-quantizer.js";
 import { type Fault, type OraclePrompt, type Reading, readPrompt } from "./faults.js";
 
 type Floats = Float64Array<ArrayBuffer>;
@@ -24,10 +27,11 @@ export class OnePassModel {
   readonly #weights: ReadonlyMap<string, Float32Array>;
   readonly #scores = new Map<string, readonly Floats[]>();
 
-  constructor(source: ModelSource) {
+  /** @param numbersOf a weight's numbers; default: of F32 weights. */
+  constructor(source: ModelSource, numbersOf = readNumbers) {
     this.config = source.config;
     this.#source = source;
-    this.#weights = readWeights(source);
+    this.#weights = readWeights(source, numbersOf);
   }
 
   /**
@@ -179,19 +183,36 @@ export class OnePassModel {
   }
 }
 
-/** A model's weights, which must be F32. Fused ones are cut. */
-function readWeights({ tensors, config }: ModelSource): Map<string, Float32Array> {
+function readNumbers({ name, type, parts }: WeightEntry): Float32Array {
+  if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
+  const bytes = Uint8Array.from(
+    Buffer.concat(
+      parts.map(({ path, offset, byteLength }) => readFileSync(path).subarray(offset, offset + byteLength)),
+    ),
+  );
+  return new Float32Array(bytes.buffer);
+}
+
+/** The numbers that a model's weights of any type stand for. */
+export async function dequantized({ tensors }: ModelSource): Promise<typeof readNumbers> {
+  const ggml = loadGgml(await findGgmlDirectory("cpu"));
+  const numbers = new Map<WeightEntry, Float32Array>();
+  for (const entry of tensors.values()) {
+    const bytes = entry.parts.map(({ path, offset, byteLength }) => readRange(path, offset, byteLength));
+    numbers.set(entry, await dequantizeRows(ggml, entry.type, Buffer.concat(await Promise.all(bytes))));
+  }
+  return (entry) => numbers.get(entry)!;
+}
+
+/** A model's weights. Fused ones are cut. */
+function readWeights({ tensors, config }: ModelSource, numbersOf: typeof readNumbers): Map<string, Float32Array> {
   const weights = new Map<string, Float32Array>();
   const { headSize, numHeads, numKvHeads, intermediateSize } = config;
   const kvRows = numKvHeads * headSize;
-  for (const [name, { type, shape, parts, added = 0 }] of tensors) {
-    if (type !== "F32") throw new TypeError(`Cannot compute with ${name}: its type is ${type}, F32 is wanted`);
-    const bytes = Uint8Array.from(
-      Buffer.concat(
-        parts.map(({ path, offset, byteLength }) => readFileSync(path).subarray(offset, offset + byteLength)),
-      ),
-    );
-    const numbers = new Float32Array(bytes.buffer).map((value) => value + added);
+  for (const [name, entry] of tensors) {
+    const { shape, added = 0 } = entry;
+    const read = numbersOf(entry);
+    const numbers = added === 0 ? read : read.map((value) => value + added);
     const cuts = name.includes("attn_qkv")
       ? { attn_q: numHeads * headSize, attn_k: kvRows, attn_v: kvRows }
       : name.includes("ffn_up") && shape[0] === 2 * intermediateSize
@@ -208,13 +229,21 @@ function readWeights({ tensors, config }: ModelSource): Map<string, Float32Array
   return weights;
 }
 
-/** [out, in] by [in]. */
+/** [out, in] by [in]. Four rows at a time, since a sum waits for its last term; where fewer are left, what is no number is dropped. */
 function multiply(matrix: Float32Array, x: Floats): Floats {
-  const out = new Float64Array(matrix.length / x.length);
-  for (let row = 0; row < out.length; row++) {
-    let total = 0;
-    for (let i = 0; i < x.length; i++) total += matrix[row * x.length + i]! * x[i]!;
-    out[row] = total;
+  const length = x.length;
+  const out = new Float64Array(matrix.length / length);
+  for (let row = 0; row < out.length; row += 4) {
+    const at = row * length;
+    let [a, b, c, d] = [0, 0, 0, 0];
+    for (let i = 0; i < length; i++) {
+      const value = x[i]!;
+      a += matrix[at + i]! * value;
+      b += matrix[at + length + i]! * value;
+      c += matrix[at + 2 * length + i]! * value;
+      d += matrix[at + 3 * length + i]! * value;
+    }
+    out.set([a, b, c, d].slice(0, out.length - row), row);
   }
   return out;
 }
