@@ -438,7 +438,12 @@ function mutateGguf(bytes: Buffer, random: Random): Mutated {
   const fitting = spots.filter((spot) => spot.kind === kind);
   // The vocabulary's are most of them: half of the time one of the others.
   const spot = pick(random, random.below(2) === 0 ? fitting : fitting.slice(0, 60)) ?? spots[0]!;
-  const with_ = (put: Uint8Array) => Buffer.concat([bytes.subarray(0, spot.start), put, bytes.subarray(spot.end)]);
+  const headEnd = spots.at(-1)!.end;
+  // The weights stay where the header says: else a text of another length would be refused for them, whatever it says.
+  const with_ = (put: Uint8Array, { start = spot.start, from = bytes } = {}) => {
+    const head = Buffer.concat([from.subarray(0, start), put, bytes.subarray(spot.end, headEnd)]);
+    return Buffer.concat([head, Buffer.alloc(-head.length & 31), bytes.subarray(headEnd + (-headEnd & 31))]);
+  };
   const number = Buffer.alloc(8);
   switch (spot.kind) {
     case "count":
@@ -468,8 +473,8 @@ function mutateGguf(bytes: Buffer, random: Random): Mutated {
       ]);
       const put = random.below(8) === 0 ? Buffer.from([0xff, 0xfe]) : Buffer.from(text);
       number.writeBigUInt64LE(BigInt(put.length));
-      const spliced = [bytes.subarray(0, spot.start - 8), number, put, bytes.subarray(spot.end)];
-      return [Buffer.concat(spliced), `the text at ${spot.start} becomes ${JSON.stringify(text.slice(0, 20))}`];
+      const sized = with_(Buffer.concat([number, put]), { start: spot.start - 8 });
+      return [sized, `the text at ${spot.start} becomes ${JSON.stringify(text.slice(0, 20))}`];
     }
     case "number": {
       const put = Buffer.alloc(spot.end - spot.start);
@@ -482,9 +487,13 @@ function mutateGguf(bytes: Buffer, random: Random): Mutated {
     case "entry": {
       const isTwice = random.below(2) === 0;
       const entry = bytes.subarray(spot.start, spot.end);
+      const from = Buffer.from(bytes);
+      const isMetadata = fitting.indexOf(spot) < Number(bytes.readBigUInt64LE(16));
+      const count = isMetadata ? 16 : 8;
+      from.writeBigUInt64LE(BigInt.asUintN(64, bytes.readBigUInt64LE(count) + (isTwice ? 1n : -1n)), count);
       return isTwice
-        ? [with_(Buffer.concat([entry, entry])), `the entry at ${spot.start} stands twice`]
-        : [with_(Buffer.alloc(0)), `the entry at ${spot.start} is left out`];
+        ? [with_(Buffer.concat([entry, entry]), { from }), `the entry at ${spot.start} stands twice`]
+        : [with_(Buffer.alloc(0), { from }), `the entry at ${spot.start} is left out`];
     }
     default:
       return spot.kind satisfies never;
