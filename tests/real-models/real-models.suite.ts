@@ -181,7 +181,7 @@ export function realModelSuite(file: string, sizes: RealModelSizes): void {
     }
   });
 
-  it(`block mode equals one pass with the block mask, at ${numPassages.join(" and ")} passages in F32`, async (path) => {
+  it(`block mode equals one pass with the block mask, at ${numPassages.join(", ")} passages in F32`, async (path) => {
     const source = await openModel(path);
     const { vocabSize } = source.config;
     const tokenizer = await loadTokenizer(path);
