@@ -5,6 +5,7 @@ import { usableMemory } from "../engine/byte-budget.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
+import { readCpuTimes, ThreadCount } from "../ggml/cpu/thread-count.js";
 import { Graph } from "../ggml/graph.js";
 import {
   type BackendKind,
@@ -22,6 +23,8 @@ interface Report {
   readonly koffi: string;
   readonly platform: string;
   readonly threads: number;
+  /** What other programs use of the cores now; by default, graphs get so many threads fewer. */
+  readonly others_cores: number;
   readonly memory_bytes: number;
   readonly ggml:
     | {
@@ -89,6 +92,7 @@ async function examine(signal: AbortSignal): Promise<Report> {
     koffi: await readKoffiVersion(),
     platform: `${process.platform}-${process.arch}`,
     threads: availableParallelism(),
+    others_cores: await coresOfOthers(),
     memory_bytes: usableMemory(),
     ggml: ggml && {
       version: ggml.version,
@@ -107,6 +111,15 @@ async function examine(signal: AbortSignal): Promise<Report> {
     self_test: { passed, device },
     problems,
   };
+}
+
+/** What other programs use within a quarter of a second, in cores. */
+async function coresOfOthers(): Promise<number> {
+  using count = new ThreadCount(availableParallelism());
+  count.look(readCpuTimes(), count.most);
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  count.look(readCpuTimes(), count.most);
+  return Math.round(count.othersCores * 10) / 10;
 }
 
 /** From the package's own file: its libraries are src/ggml's to load. */
@@ -164,6 +177,10 @@ function formatReport(report: Report, { colors }: Terminal): string {
     `${yes}  Node.js ${report.node}, koffi ${report.koffi}, ${report.platform}`,
     `${yes}  ${report.threads} threads, ${formatBytes(report.memory_bytes)} of memory`,
   ];
+  if (report.others_cores >= 0.5) {
+    const beside = "by default an engine takes fewer threads, and they come back";
+    lines.push(`${colors.yellow("--")}  other programs use ${report.others_cores} cores: ${beside}`);
+  }
   if (report.ggml !== undefined) {
     lines.push(`${yes}  ggml ${report.ggml.version} in ${report.ggml.directory}`);
     for (const { name, description, free_bytes: free, total_bytes: total } of report.ggml.devices) {

@@ -150,7 +150,12 @@ export const engineSettings = {
     ),
     option: "adapter",
   },
-  threads: setting(wholeNumber(1, 512), "n", "CPU threads, 1 to 512", "all; 1 for a model below 64 MiB"),
+  threads: setting(
+    wholeNumber(1, 512),
+    "n",
+    "CPU threads, 1 to 512",
+    "all, fewer while other programs use the cores; 1 for a model below 64 MiB",
+  ),
   backend: defaulted(oneOfTexts(backendKinds), "kind", `which build of ggml: ${backendKinds.join(", ")}`, "cpu"),
   device: setting(someWords, "name", 'the device as "doctor" lists it, for instance CUDA0', "the first"),
   kvType: defaulted(oneOfTexts(KV_TYPES), "type", `the type of block KV: ${KV_TYPES.join(", ")}`, "f16"),

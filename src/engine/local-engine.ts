@@ -322,12 +322,14 @@ export class LocalEngine implements AsyncDisposable {
   }
 
   stats(): EngineStats {
+    const { most, now } = this.model.backend.threadCount;
     return {
       store: this.#store.stats(),
       contexts: { capBytes: this.#budget.capBytes, usedBytes: this.#budget.usedBytes },
       weightBytes: this.model.weights.byteLength,
       kvMemory: this.#scheduler.memory.stats,
       computeBytes: this.model.backend.computeBytes,
+      threads: { most, now },
       processBytes: process.memoryUsage.rss(),
       requests: this.#admission.counts,
       batching: this.#scheduler.stats,

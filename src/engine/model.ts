@@ -34,7 +34,7 @@ export interface ModelOptions {
   readonly weights?: WeightsConversion | undefined;
   /** Merged into the weights, in this order. Default: none. */
   readonly adapters?: readonly AdapterInput[] | undefined;
-  /** CPU threads. Default: `defaultThreads`. */
+  /** CPU threads. Default: `defaultThreads`, and fewer while other programs use the cores. */
   readonly threads?: number | undefined;
   /** Which build of ggml. Default "cpu". */
   readonly backend?: BackendKind | undefined;
@@ -117,7 +117,11 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   options.onEstimate?.({ weightBytes });
   const threads = options.threads ?? defaultThreads(weightBytes);
   const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "cpu"));
-  const backend = new Backend(ggml, { threads, ...(options.device !== undefined && { device: options.device }) });
+  const backend = new Backend(ggml, {
+    threads,
+    adaptsThreads: options.threads === undefined,
+    ...(options.device !== undefined && { device: options.device }),
+  });
   const hashing = new AbortController();
   const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal);
   // Whoever needs a block id sees the failure; nobody may.

@@ -201,6 +201,8 @@ export interface EngineStats {
   readonly kvMemory: KVMemoryStats;
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
+  /** CPU threads of a graph: the most, and how many the next one gets; fewer while other programs use the cores. */
+  readonly threads: { readonly most: number; readonly now: number };
   /** Resident memory of the engine's process. */
   readonly processBytes: number;
   readonly requests: RequestCounts;

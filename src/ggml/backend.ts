@@ -1,3 +1,4 @@
+import type { ThreadCount } from "./cpu/thread-count.js";
 import { type BackendOptions, StartedDevice } from "./device.js";
 import type { DevicePolicy } from "./device-policy.js";
 import { type Graph, maxGraphTensors } from "./graph.js";
@@ -62,6 +63,11 @@ export class Backend extends DeviceMemory implements Disposable {
     return this.options.threads;
   }
 
+  /** How many of them the next graph gets. */
+  get threadCount(): ThreadCount {
+    return this.started.cpu.threads;
+  }
+
   /** Bytes of intermediate results that the device keeps from graph to graph. */
   get computeBytes(): number {
     if (this.#disposed) return 0;
@@ -91,6 +97,7 @@ export class Backend extends DeviceMemory implements Disposable {
       symbols.ggml_backend_tensor_set(tensor.pointer, data, 0, data.byteLength);
     }
     const { cpu, device } = this.started;
+    cpu.useThreads();
     const stop = () => cpu.stop();
     signal?.addEventListener("abort", stop, { once: true });
     this.#isComputing = true;

@@ -8,6 +8,8 @@ export interface BackendOptions {
   readonly device?: string;
   /** CPU threads, 1 to 512. */
   readonly threads: number;
+  /** Whether graphs get fewer threads while other programs use the cores. Default false. */
+  readonly adaptsThreads?: boolean;
 }
 
 /** A started device and the CPU, which computes what the device cannot. It owns the native backends. */
@@ -21,13 +23,13 @@ export class StartedDevice implements Disposable {
   /** @throws RangeError for a device that the library does not have, or a wrong number of threads. */
   constructor(
     readonly ggml: Ggml,
-    { device, threads }: BackendOptions,
+    { device, threads, adaptsThreads }: BackendOptions,
   ) {
     if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
       throw new RangeError(`Cannot use ${threads} threads: an integer from 1 to ${maxThreads} is wanted`);
     }
     this.device = chooseDevice(ggml, device);
-    this.cpu = new CpuBackend(ggml, threads);
+    this.cpu = new CpuBackend(ggml, threads, adaptsThreads);
     const { device: cpu } = this.cpu;
     this.policy = this.device === cpu ? new CpuPolicy(ggml, cpu, threads) : plainPolicy(ggml, this.device, cpu);
     try {

@@ -308,6 +308,7 @@ export class FakeEngine implements Engine {
       weightBytes: 1000,
       kvMemory: { usedBytes: idleBytes, reservedBytes: idleBytes, numSlabs: 1 },
       computeBytes: 1000,
+      threads: { most: 2, now: 1 },
       processBytes: 2 ** 20,
       requests: { queued: 0, running, finished, cancelled, failed },
       batching: {

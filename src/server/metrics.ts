@@ -86,6 +86,11 @@ export class Metrics {
   ]);
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);
   readonly #memoryBytes = this.#gauge("engine_memory_bytes", "Bytes of weights and of intermediate results.", ["use"]);
+  readonly #threads = this.#gauge(
+    "engine_threads",
+    'CPU threads of a graph: "most", and "now", which is fewer while other programs use the cores.',
+    ["count"],
+  );
   readonly #graphs = this.#counter(
     "engine_graphs_total",
     'Graphs that were computed: "rows" of prompts and blocks, "decode" of tokens of answers.',
@@ -139,7 +144,7 @@ export class Metrics {
     this.#processBytes.reset();
     this.#processBytes.set({ process: "server" }, processBytes());
     const stats = state === "ready" ? await this.#askForStats() : undefined;
-    for (const gauge of [this.#storeBytes, this.#contextBytes, this.#memoryBytes]) gauge.reset();
+    for (const gauge of [this.#storeBytes, this.#contextBytes, this.#memoryBytes, this.#threads]) gauge.reset();
     if (stats !== undefined) this.#takeStats(stats);
     return await this.#registry.metrics();
   }
@@ -161,6 +166,8 @@ export class Metrics {
     this.#contextBytes.set({ state: "free" }, contexts.capBytes - contexts.usedBytes);
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
+    this.#threads.set({ count: "most" }, memory.threads.most);
+    this.#threads.set({ count: "now" }, memory.threads.now);
     this.#count(this.#graphs, { kind: "rows" }, batching.rowGraphs);
     this.#count(this.#graphs, { kind: "decode" }, batching.decodeGraphs);
     this.#queued.set(requests.queued);

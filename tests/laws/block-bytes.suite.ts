@@ -13,7 +13,7 @@ import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
 import { expectOnlyRight } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
-import { drawIds, LawModels, lawEngine } from "./law-models.js";
+import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
 
 export interface BlockBytesSize {
   readonly numBlocks: number;
@@ -89,6 +89,31 @@ export function blockBytesSuite(size: BlockBytesSize): void {
           }
         }
       }
+    },
+  );
+
+  test.each(["Q4_K", "F16"] as const)(
+    "Scheduler.encode(): bytes and tokens are the same on any number of threads, and where it changes, weights %s",
+    async (type) => {
+      const model = await models.gguf({ architecture: "llama", type, hiddenSize: 256, numHeads: 4, seed: 54 });
+      const random = new Random(10, type);
+      const blocks = [3, 65].map((length) => draw(random, length));
+      const prompt = { blockTokenIds: [30, 3, 20].map((length) => drawIds(random, length)) };
+      const run = async (threads: number, used = threads) => {
+        await using engine = await lawEngine(model, { threads, kvType: "f16" });
+        const { threadCount } = engine.model.backend;
+        // Others use all cores but so many.
+        for (const atMs of [0, 1]) threadCount.look({ atMs, busyMs: (16 - used) * atMs, ownMs: 0 }, 16);
+        expect(threadCount.now).toBe(used);
+        const bytes = (await encode(engine, blocks)).map((block) => block.toString("base64"));
+        const tokens: unknown[] = [];
+        for await (const event of engine.generate(prompt, { maxTokens: 3, logprobs: true, logitBias: noEnd })) {
+          if (event.kind === "token") tokens.push(event);
+        }
+        return { bytes, tokens };
+      };
+      const one = await run(1);
+      for (const [threads, used] of [[2], [2, 1]] as const) expect(await run(threads, used)).toEqual(one);
     },
   );
 

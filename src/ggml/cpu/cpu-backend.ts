@@ -2,6 +2,7 @@ import koffi from "koffi";
 import { type Device, type Ggml, type NativeBackend, startBackend } from "../library.js";
 import type { Bound, Pointer } from "../symbols.js";
 import { type Tensor, TensorContext } from "../tensor.js";
+import { ThreadCount } from "./thread-count.js";
 
 export const maxThreads = 512;
 /** Offset of ne[0] in ggml_tensor, in bytes. */
@@ -12,17 +13,33 @@ export class CpuBackend implements NativeBackend {
   readonly device: Device;
   readonly #ggml: Ggml;
   readonly #backend: NativeBackend;
-  readonly #threadpool: Pointer | undefined;
+  readonly threads: ThreadCount;
+  #threadpool: Pointer | undefined;
+  #threadsOfPool = 0;
   readonly #stop: StopFlag;
 
-  constructor(ggml: Ggml, threads: number) {
+  /** @param adapts whether graphs get fewer threads while other programs use the cores. */
+  constructor(ggml: Ggml, threads: number, adapts = false) {
     this.#ggml = ggml;
     this.device = ggml.devices.find(({ kind }) => kind === "cpu") as Device;
     this.#backend = startBackend(ggml, this.device);
     this.#stop = new StopFlag(ggml);
-    this.#proc("ggml_backend_set_n_threads")(this.pointer, threads);
     this.#proc("ggml_backend_set_abort_callback")(this.pointer, ggml.symbols.isEmptyAddress, this.#stop.pointer);
-    this.#threadpool = threads > 1 ? this.#newThreadpool(threads) : undefined;
+    this.threads = new ThreadCount(threads, { adapts });
+    this.useThreads();
+  }
+
+  /** Gives the next graph as many threads as there are cores for. Not while a graph is under way. */
+  useThreads(): void {
+    const { now } = this.threads;
+    if (now === this.#threadsOfPool) return;
+    // Threads beyond a graph's would wake up with each and spin: the pool has no others. One thread needs none.
+    const next = now > 1 ? this.#newThreadpool(now) : undefined;
+    this.#ggml.proc(this.device, "ggml_backend_cpu_set_threadpool")?.(this.pointer, next ?? null);
+    this.#proc("ggml_backend_set_n_threads")(this.pointer, now);
+    this.#freeThreadpool();
+    this.#threadpool = next;
+    this.#threadsOfPool = now;
   }
 
   get pointer(): Pointer {
@@ -39,22 +56,23 @@ export class CpuBackend implements NativeBackend {
   }
 
   [Symbol.dispose](): void {
+    this.threads[Symbol.dispose]();
     this.#backend[Symbol.dispose]();
-    if (this.#threadpool !== undefined) this.#proc("ggml_threadpool_free")(this.#threadpool);
+    this.#freeThreadpool();
     this.#stop[Symbol.dispose]();
   }
 
   #newThreadpool(threads: number): Pointer | undefined {
     const create = this.#ggml.proc(this.device, "ggml_threadpool_new");
-    const attach = this.#ggml.proc(this.device, "ggml_backend_cpu_set_threadpool");
-    if (!create || !attach) return undefined;
+    if (!create) return undefined;
     // ggml_threadpool_params: 512 booleans and five fields of four bytes at most.
     const parameters = new Uint8Array(maxThreads + 32);
     this.#ggml.symbols.ggml_threadpool_params_init(parameters, threads);
-    const pool = create(parameters);
-    if (!pool) return undefined;
-    attach(this.pointer, pool);
-    return pool;
+    return create(parameters) || undefined;
+  }
+
+  #freeThreadpool(): void {
+    if (this.#threadpool !== undefined) this.#proc("ggml_threadpool_free")(this.#threadpool);
   }
 
   #proc(name: Parameters<Ggml["proc"]>[1]): Bound {
