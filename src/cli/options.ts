@@ -64,6 +64,7 @@ export const deviceFlags = {
   ...adapterFlags,
   weights: engineFlag("weights"),
   threads: engineFlag("threads"),
+  mapWeights: engineFlag("mapWeights"),
   backend: engineFlag("backend"),
   device: engineFlag("device"),
   kvType: engineFlag("kvType"),

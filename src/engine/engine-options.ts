@@ -128,6 +128,7 @@ const adapterList = {
     }),
   examples: "legal,polite.gguf=0.5",
 };
+const anyBooleanText = { ...anyBoolean, fromText: (text: string) => ({ true: true, false: false })[text] ?? text };
 
 /**
  * The engine's options that flags of commands, and settings of the server, give too: their checks, names, defaults and words
@@ -156,6 +157,12 @@ export const engineSettings = {
     "CPU threads, 1 to 512",
     "all, fewer while other programs use the cores; 1 for a model below 64 MiB",
   ),
+  mapWeights: setting(
+    anyBooleanText,
+    "true|false",
+    "use weights where they lie in the model's file, where they need no other form: faster to load, shared between processes",
+    "true; of the library false",
+  ),
   backend: defaulted(oneOfTexts(backendKinds), "kind", `which build of ggml: ${backendKinds.join(", ")}`, "cpu"),
   device: setting(someWords, "name", 'the device as "doctor" lists it, for instance CUDA0', "the first"),
   kvType: defaulted(oneOfTexts(KV_TYPES), "type", `the type of block KV: ${KV_TYPES.join(", ")}`, "f16"),
@@ -181,7 +188,7 @@ export const engineSettings = {
   ),
   maxPromptTokens: setting(wholeNumber(1), "n", "the longest prompt in tokens", "the model's context"),
   keepPrefixes: defaulted(
-    { ...anyBoolean, fromText: (text: string) => ({ true: true, false: false })[text] ?? text },
+    anyBooleanText,
     "true|false",
     "keep the keys and values of prompts and answers for prompts that begin as they do",
     true,
@@ -195,10 +202,10 @@ export const engineSettings = {
   ),
 };
 
-/** The engine's options of flags or settings that hold others too. */
+/** The engine's options of flags or settings that hold others too. Commands and the server map weights unless told otherwise. */
 export function engineSettingsOf(given: EngineSettings): EngineSettings {
   const names = Object.keys(engineSettings) as (keyof EngineSettings)[];
-  return Object.fromEntries(names.map((name) => [name, given[name]]));
+  return { ...Object.fromEntries(names.map((name) => [name, given[name]])), mapWeights: given.mapWeights ?? true };
 }
 export type EngineSettings = Pick<EngineOptions, keyof typeof engineSettings>;
 

@@ -129,6 +129,8 @@ export class LocalEngine implements AsyncDisposable {
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
+    model.backend.onFilesChanged = (error) =>
+      this.#status.change({ state: "failed", lastError: String((error as Error).message) });
     this.#scores = new Scores(...parts);
     this.#answers = new Answers(model, ...parts, this.#speller, options.readerTimeoutMs ?? defaultReaderTimeoutMs);
     this.info = {
@@ -327,6 +329,7 @@ export class LocalEngine implements AsyncDisposable {
       store: this.#store.stats(),
       contexts: { capBytes: this.#budget.capBytes, usedBytes: this.#budget.usedBytes },
       weightBytes: this.model.weights.byteLength,
+      mappedBytes: this.model.weights.mappedBytes,
       kvMemory: this.#scheduler.memory.stats,
       computeBytes: this.model.backend.computeBytes,
       threads: { most, now },

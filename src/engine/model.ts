@@ -40,6 +40,12 @@ export interface ModelOptions {
   readonly backend?: BackendKind | undefined;
   /** ggml's name of the device, for instance "CUDA0". */
   readonly device?: string | undefined;
+  /**
+   * Whether weights are used where they lie in the model's file, if the device can: loading is faster, and processes share them. Once the file
+   * was written to, every request fails; where it is cut, the process may end (SIGBUS), so a server runs the engine in a process of
+   * its own. Replace files by renaming. Default false.
+   */
+  readonly mapWeights?: boolean | undefined;
   /** Overrides the model's own prefix. */
   readonly prefix?: string | undefined;
   /** Overrides the modes that the model says it was trained in. */
@@ -130,6 +136,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     const { onProgress } = options;
     const weights = await loadWeights(backend, source, {
       conversion,
+      mapWeights: options.mapWeights,
       onProgress,
       signal,
       onWarning: options.onWarning,

@@ -197,6 +197,8 @@ export interface EngineStats {
   readonly store: BlockStoreStats;
   readonly contexts: { readonly capBytes: number; readonly usedBytes: number };
   readonly weightBytes: number;
+  /** How many of `weightBytes` are mapped from the model's files: shared with other processes, and no part of what this one allocated. */
+  readonly mappedBytes: number;
   /** Of blocks and contexts: what they use, and what the device has given for it. */
   readonly kvMemory: KVMemoryStats;
   /** Bytes that the device keeps for intermediate results. */

@@ -38,6 +38,8 @@ export class Backend extends DeviceMemory implements Disposable {
   readonly #schedule: Schedule;
   readonly #prepared = new Map<PreparedGraph, Schedule>();
   readonly #spare: Schedule[] = [];
+  /** Called once, when a mapped file was found to have changed: no graph is computed from then on. */
+  onFilesChanged: (error: unknown) => void = () => undefined;
   #isComputing = false;
   #disposed = false;
 
@@ -82,12 +84,14 @@ export class Backend extends DeviceMemory implements Disposable {
    * Computes a graph, then reads its outputs. An abort is noticed between two nodes.
    *
    * @param read is called right after computing, while the outputs are there.
-   * @throws the signal's reason if it aborts; Error if another graph is under way, or the device fails.
+   * @throws the signal's reason if it aborts; Error if another graph is under way, the device fails, or a mapped file has changed:
+   * then nothing that was computed is read.
    */
   async compute<T>(work: Graph | PreparedGraph, read: () => T, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
     if (this.#disposed) throw new Error("Cannot compute: the backend is closed");
     if (this.#isComputing) throw new Error("Cannot compute: another graph is under way");
+    this.#requireFilesUnchanged();
     const { symbols } = this.ggml;
     const graph = "graph" in work ? work.graph : work;
     const schedule = "graph" in work ? this.#prepared.get(work) : this.#schedule;
@@ -108,6 +112,7 @@ export class Backend extends DeviceMemory implements Disposable {
         throw new Error("Cannot compute: the device stopped without being asked");
       }
       if (status !== 0) throw new Error(`Cannot compute: device "${device.name}" failed with status ${status}`);
+      this.#requireFilesUnchanged();
       return read();
     } finally {
       this.#isComputing = false;
@@ -146,6 +151,17 @@ export class Backend extends DeviceMemory implements Disposable {
     this.#prepared.clear();
     this.#spare.length = 0;
     this.started[Symbol.dispose]();
+  }
+
+  #requireFilesUnchanged(): void {
+    try {
+      for (const file of this.mappedFiles) file.requireUnchanged();
+    } catch (error) {
+      const tell = this.onFilesChanged;
+      this.onFilesChanged = () => undefined;
+      tell(error);
+      throw error;
+    }
   }
 
   get #schedules(): readonly Schedule[] {

@@ -7,11 +7,28 @@ import type { Pointer } from "./symbols.js";
 import { type Tensor, TensorContext } from "./tensor.js";
 import { type TokenHeads, tokenAttention } from "./token-attention.js";
 
+/** ggml_backend_dev_props: 48 bytes, then booleans that say what the device can; the third is buffer_from_host_ptr. */
+const takesHostMemoryOffset = 50;
+const devicePropsBytes = 256;
+
 /** A kind of memory that weights are put into. Equal ones are one object. */
 export interface WeightPlace {
   readonly bufferType: Pointer;
   /** Whether a tensor's bytes must be written in one call, since ggml lays them out in another order. */
   readonly isWrittenWhole: boolean;
+  /** The device that takes tensors as they lie in the process' memory, mapped files' too; undefined where none does. */
+  readonly takesMapped?: Device | undefined;
+}
+
+/** A device's own memory. */
+export function plainPlace({ symbols }: Ggml, device: Device): WeightPlace {
+  const props = new Uint8Array(devicePropsBytes);
+  symbols.ggml_backend_dev_get_props(device.pointer, props);
+  return {
+    bufferType: symbols.ggml_backend_dev_buffer_type(device.pointer),
+    isWrittenWhole: false,
+    takesMapped: props[takesHostMemoryOffset] === 1 ? device : undefined,
+  };
 }
 
 /** The nodes of one graph that differ from device to device. */
@@ -104,10 +121,7 @@ const maxGraphRows = 512;
  * graphs in between, so nothing is split.
  */
 export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePolicy {
-  const placeOn = ({ pointer }: Device): WeightPlace => {
-    return { bufferType: ggml.symbols.ggml_backend_dev_buffer_type(pointer), isWrittenWhole: false };
-  };
-  const [onDevice, onHost] = [placeOn(device), placeOn(cpu)];
+  const [onDevice, onHost] = [plainPlace(ggml, device), plainPlace(ggml, cpu)];
   return {
     rowGroup: 4,
     pieceStep: 1,

@@ -1,10 +1,18 @@
 import type { GgmlType } from "../files/element-types.js";
 import type { StartedDevice } from "./device.js";
 import type { WeightPlace } from "./device-policy.js";
+import type { Device } from "./library.js";
+import type { MappedFile } from "./mapped-file.js";
 import { callAsync, type Pointer } from "./symbols.js";
 import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
 
 const bufferUsageWeights = 1;
+
+interface NewTensor {
+  readonly name: string;
+  readonly type: GgmlType;
+  readonly ne: readonly number[];
+}
 
 /** Memory on a device for the tensors of one context; it owns both. */
 export class TensorStorage implements Disposable {
@@ -15,6 +23,7 @@ export class TensorStorage implements Disposable {
     private readonly buffer: Pointer,
     readonly tensors: ReadonlyMap<string, Tensor>,
     readonly byteLength: number,
+    private readonly onFreed: () => void = () => undefined,
   ) {
     this.context.ggml.live.buffers += 1;
     this.context.ggml.live.bufferBytes += byteLength;
@@ -39,11 +48,15 @@ export class TensorStorage implements Disposable {
     live.buffers -= 1;
     live.bufferBytes -= this.byteLength;
     this.context[Symbol.dispose]();
+    this.onFreed();
   }
 }
 
 /** The memory of a device and of the CPU beside it: gives tensors a place, and moves bytes in and out. */
 export class DeviceMemory {
+  /** The files that tensors lie in. */
+  protected readonly mappedFiles = new Set<MappedFile>();
+
   /** @param started stays the caller's. */
   constructor(protected readonly started: StartedDevice) {}
 
@@ -52,22 +65,56 @@ export class DeviceMemory {
    * @param place of weights. Default: the device's memory, for what kernels write.
    * @throws Error if the device has not enough memory.
    */
-  allocate(
-    tensors: readonly { readonly name: string; readonly type: GgmlType; readonly ne: readonly number[] }[],
-    place?: WeightPlace,
-  ): TensorStorage {
+  allocate(tensors: readonly NewTensor[], place?: WeightPlace): TensorStorage {
     const { ggml, device } = this.started;
     const { symbols } = ggml;
-    const context = new TensorContext(ggml, Number(symbols.ggml_tensor_overhead()) * (tensors.length + 1));
-    try {
-      const made = new Map<string, Tensor>();
-      for (const { name, type, ne } of tensors) made.set(name, context.newTensor(name, type, ne));
+    return this.#withTensors(tensors, (context, made, wanted) => {
       const bufferType = place?.bufferType ?? symbols.ggml_backend_dev_buffer_type(device.pointer);
       const buffer = symbols.ggml_backend_alloc_ctx_tensors_from_buft(context.pointer, bufferType);
-      const wanted = [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0);
       if (!buffer) throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
       if (place !== undefined) symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
       return new TensorStorage(context, buffer, made, Number(symbols.ggml_backend_buffer_get_size(buffer)));
+    });
+  }
+
+  /**
+   * Tensors where they lie in a mapped file, which the storage owns from then on; graphs are not computed once it has changed.
+   * @param device that takes them there: `WeightPlace.takesMapped`.
+   * @param tensors each with its first byte in the file, a multiple of `tensorAlignment`.
+   */
+  map(file: MappedFile, device: Device, tensors: readonly (NewTensor & { readonly offset: number })[]): TensorStorage {
+    const { symbols } = this.started.ggml;
+    return this.#withTensors(tensors, (context, made, wanted) => {
+      const largest = Math.max(...[...made.values()].map(byteLength));
+      const { address, byteLength: size } = file;
+      const buffer = symbols.ggml_backend_dev_buffer_from_host_ptr(device.pointer, address, size, largest);
+      if (!buffer) throw new Error(`Cannot use ${size} mapped bytes on device "${device.name}": it does not take them`);
+      symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
+      for (const { name, offset } of tensors) {
+        symbols.ggml_backend_tensor_alloc(buffer, (made.get(name) as Tensor).pointer, address + BigInt(offset));
+      }
+      this.mappedFiles.add(file);
+      return new TensorStorage(context, buffer, made, wanted, () => {
+        this.mappedFiles.delete(file);
+        file[Symbol.dispose]();
+      });
+    });
+  }
+
+  #withTensors(
+    tensors: readonly NewTensor[],
+    place: (context: TensorContext, made: ReadonlyMap<string, Tensor>, wantedBytes: number) => TensorStorage,
+  ): TensorStorage {
+    const { ggml } = this.started;
+    const context = new TensorContext(ggml, Number(ggml.symbols.ggml_tensor_overhead()) * (tensors.length + 1));
+    try {
+      const made = new Map<string, Tensor>();
+      for (const { name, type, ne } of tensors) made.set(name, context.newTensor(name, type, ne));
+      return place(
+        context,
+        made,
+        [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0),
+      );
     } catch (error) {
       context[Symbol.dispose]();
       throw error;

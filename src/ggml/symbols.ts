@@ -73,6 +73,7 @@ const baseFunctions = {
   ggml_backend_buffer_get_size: "size_t ggml_backend_buffer_get_size(void *buffer)",
   ggml_backend_buffer_clear: "void ggml_backend_buffer_clear(void *buffer, uint8_t value)",
   ggml_backend_buffer_set_usage: "void ggml_backend_buffer_set_usage(void *buffer, int usage)",
+  ggml_backend_tensor_alloc: "int ggml_backend_tensor_alloc(void *buffer, void *tensor, void *address)",
   ggml_backend_tensor_set: "void ggml_backend_tensor_set(void *tensor, const void *data, size_t offset, size_t size)",
   ggml_backend_tensor_get: "void ggml_backend_tensor_get(void *tensor, void *data, size_t offset, size_t size)",
   ggml_backend_name: "str ggml_backend_name(void *backend)",
@@ -82,6 +83,9 @@ const baseFunctions = {
   ggml_backend_dev_memory: "void ggml_backend_dev_memory(void *device, _Out_ size_t *free, _Out_ size_t *total)",
   ggml_backend_dev_type: "int ggml_backend_dev_type(void *device)",
   ggml_backend_dev_init: "void *ggml_backend_dev_init(void *device, const char *params)",
+  ggml_backend_dev_get_props: "void ggml_backend_dev_get_props(void *device, void *props)",
+  ggml_backend_dev_buffer_from_host_ptr:
+    "void *ggml_backend_dev_buffer_from_host_ptr(void *device, void *address, size_t size, size_t max_tensor_size)",
   ggml_backend_dev_buffer_type: "void *ggml_backend_dev_buffer_type(void *device)",
   ggml_backend_dev_supports_op: "bool ggml_backend_dev_supports_op(void *device, void *op)",
   ggml_backend_dev_backend_reg: "void *ggml_backend_dev_backend_reg(void *device)",

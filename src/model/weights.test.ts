@@ -1,4 +1,5 @@
-import { mkdir, truncate } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { mkdir, truncate, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { dequantizeRows, isSlowlyMade, quantizeRows } from "../../tests/models/ggml-quantizer.js";
@@ -9,9 +10,11 @@ import { loadTokenizer } from "../engine/model.js";
 import { type TensorType, type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { expectError, splitGguf, temporaryFolder } from "../files/test-files.suite.js";
 import { Backend } from "../ggml/backend.js";
+import { Graph } from "../ggml/graph.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import type { FilePart } from "./model-source.js";
 import { openModel } from "./open-model.js";
-import { conversionNotes, convertedType, estimateWeightBytes, loadWeights } from "./weights.js";
+import { conversionNotes, convertedType, estimateWeightBytes, type LoadProgress, loadWeights } from "./weights.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
 afterEach(() => expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 }));
@@ -102,6 +105,70 @@ test("convertedType(): what the device does not take becomes a type that loses n
   expect(of("NVFP4", "NVFP4", "Q8_0", "F16")).toBe("F32");
   expect(of("BF16", "BF16")).toBe("F32");
   expect(of("F16", "F16")).toBe("F32");
+});
+
+test.each(["Q8_0", "Q4_K", "F16"] as const)(
+  "loadWeights(): mapped weights are the file's, and all others are read as ever, %s",
+  async (type) => {
+    const path = join(await temporaryFolder(), "mapped.gguf");
+    const written = { architecture: "llama", type, mixed: type === "Q4_K", hiddenSize: 256 } as const;
+    writeRandomGguf(path, { ...written, quantizeRows: (...of) => quantizeRows(ggml, ...of) });
+    const source = await openModel(path);
+    using backend = new Backend(ggml, { threads: 2 });
+    using read = await loadWeights(backend, source, { conversion: "keep" });
+    const progress: number[] = [];
+    const onProgress = (at: LoadProgress) => progress.push(at.loadedBytes / at.totalBytes);
+    using mapped = await loadWeights(backend, source, { conversion: "keep", mapWeights: true, onProgress });
+    expect(read.mappedBytes).toBe(0);
+    expect(mapped.mappedBytes).toBeGreaterThan(0);
+    expect(progress.at(-1)).toBe(1);
+    let mappedBytes = 0;
+    for (const [name, tensor] of mapped.tensors) {
+      const { parts, type: typeInFile } = source.tensors.get(name)!;
+      const use = name === "token_embd.weight" ? "lookup" : tensor.ne[1] > 1 ? "product" : "other";
+      // What lies in another order cannot be read back.
+      if (backend.policy.weightPlace(tensor.type, tensor.ne, use).isWrittenWhole) continue;
+      const bytes = backend.read(tensor);
+      expect(typeInFile).toBe(tensor.type);
+      expect(Buffer.compare(bytes, backend.read(read.tensors.get(name)!)), name).toBe(0);
+      const [{ offset, byteLength }] = parts as [FilePart];
+      expect(Buffer.compare(bytes, readFileSync(path).subarray(offset, offset + byteLength)), name).toBe(0);
+      mappedBytes += byteLength;
+    }
+    expect(mapped.mappedBytes).toBe(mappedBytes);
+    using converted = await loadWeights(backend, source, { conversion: "f32", mapWeights: true });
+    expect(converted.mappedBytes).toBeLessThan(mapped.mappedBytes / 10);
+  },
+);
+
+test("loadWeights(): of safetensors, what begins at no multiple of 32 is read", async () => {
+  const { source } = await smallModel();
+  using backend = new Backend(ggml, { threads: 1 });
+  using mapped = await loadWeights(backend, source, { conversion: "keep", mapWeights: true });
+  const aligned = [...source.tensors.values()].filter(({ type, shape, parts }) => {
+    return convertedType({ type, shape }, "keep") === type && (parts[0]?.offset ?? 1) % 32 === 0;
+  });
+  expect(mapped.mappedBytes).toBe(aligned.reduce((sum, { byteLength }) => sum + byteLength, 0));
+});
+
+test("loadWeights(): once a mapped file was written to, no graph is computed", async () => {
+  const path = join(await temporaryFolder(), "changed.gguf");
+  writeRandomGguf(path, { architecture: "llama", type: "F32" });
+  using backend = new Backend(ggml, { threads: 1 });
+  using _weights = await loadWeights(backend, await openModel(path), { conversion: "keep", mapWeights: true });
+  const onChanged = vi.spyOn(backend, "onFilesChanged");
+  using graph = new Graph(ggml);
+  const x = graph.input("x", "F32", [1], Float32Array.of(2));
+  const sum = graph.output(graph.add(x, x));
+  const compute = () => backend.compute(graph, () => [...backend.readFloats(sum)]);
+  expect(await compute()).toEqual([4]);
+  await utimes(path, 1, 1);
+  await expectError(
+    compute(),
+    /^Cannot go on with the weights of ".*changed\.gguf": it was written to while it was mapped/,
+  );
+  await expectError(compute(), "it was written to");
+  expect(onChanged).toHaveBeenCalledTimes(1);
 });
 
 test("loadWeights(): what the device does not take is converted, and said once a type", async () => {

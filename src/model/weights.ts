@@ -10,12 +10,14 @@ import {
 import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
 import type { WeightPlace } from "../ggml/device-policy.js";
+import type { Device } from "../ggml/library.js";
+import { MappedFile, tensorAlignment } from "../ggml/mapped-file.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import { convertRows } from "../ggml/quantize.js";
 import type { RopeParameters } from "../ggml/tensor.js";
 import { byteLength, type Tensor } from "../ggml/tensor.js";
 import { AdapterMerger, type RowChange } from "./low-rank.js";
-import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
+import { type FilePart, type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
 import { attentionFactor, frequencyFactors, type RopeConfig, rotatedSize } from "./rope.js";
 
 /** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
@@ -25,6 +27,8 @@ export interface ModelWeights extends Disposable {
   /** How each layer turns queries and keys; the same object where it is the same, undefined where there is nothing to turn. */
   readonly ropes: readonly (RopeParameters | undefined)[];
   readonly byteLength: number;
+  /** How many of the bytes lie in the model's files and are shared with other processes. */
+  readonly mappedBytes: number;
 }
 
 export interface LoadProgress {
@@ -34,6 +38,8 @@ export interface LoadProgress {
 
 export interface LoadWeightsOptions {
   readonly conversion: WeightsConversion;
+  /** Whether weights stay in the file where the device can use them there. Default false. */
+  readonly mapWeights?: boolean | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told once of each type that the device does not compute with: what it becomes. */
@@ -52,6 +58,8 @@ interface PlannedTensor {
 /** Elements converted by one native call. */
 const conversionChunk = 1 << 19;
 const readChunkBytes = 1 << 22;
+/** Tensors that are loaded side by side. */
+const maxLanes = 4;
 
 /**
  * The type a weight has in memory: F32 for vectors and what must be precise, else as asked, or what its rows fit (`fittingType`). Where the device does not
@@ -84,8 +92,8 @@ export function estimateWeightBytes(source: ModelSource, conversion: WeightsConv
 }
 
 /**
- * Loads a model's weights, tensor by tensor, converting them as asked. At any time at most one tensor of the file is in
- * memory beside what is loaded.
+ * Loads a model's weights, tensor by tensor, converting them as asked. At any time at most four tensors of the files are in
+ * memory beside what is loaded, and parts of one where some are converted.
  *
  * @throws Error for a file that cannot be read or has changed; the signal's reason. Nothing stays allocated then.
  */
@@ -103,14 +111,15 @@ export async function loadWeights(
   const storages: TensorStorage[] = [];
   const files = new Map<string, FileHandle>();
   using merger = new AdapterMerger(backend.ggml, source, backend.threads);
-  const buffers = new LoadBuffers();
   try {
     const factorTensors = factors.flatMap(({ name, numbers }) => {
       if (numbers === undefined) return [];
       const ne = [numbers.length];
       return [{ name, type: "F32" as const, ne, place: backend.policy.weightPlace("F32", ne, "other") }];
     });
-    const all = [...plan, ...factorTensors];
+    const mapped = options.mapWeights ? mapTensors(backend, plan, storages) : new Map<string, MappedFile>();
+    const mappedBytes = storages.reduce((sum, storage) => sum + storage.byteLength, 0);
+    const all = [...plan, ...factorTensors].filter((tensor) => !mapped.has(tensor.name));
     for (const place of new Set(all.map((tensor) => tensor.place))) {
       storages.push(
         backend.allocate(
@@ -120,18 +129,33 @@ export async function loadWeights(
       );
     }
     const tensors = new Map(storages.flatMap((storage) => [...storage.tensors]));
+    for (const { name, entry } of plan) {
+      if (mapped.has(name)) continue;
+      for (const { path } of entry.parts) if (!files.has(path)) files.set(path, await open(path, "r"));
+    }
     const totalBytes = plan.reduce((sum, { entry }) => sum + entry.byteLength, 0);
     let loadedBytes = 0;
-    for (const planned of plan) {
-      options.signal?.throwIfAborted();
-      for (const { path } of planned.entry.parts) {
-        if (!files.has(path)) files.set(path, await open(path, "r"));
+    let next = 0;
+    const load = async (): Promise<void> => {
+      const buffers = new LoadBuffers();
+      for (let planned = plan[next++]; planned !== undefined; planned = plan[next++]) {
+        options.signal?.throwIfAborted();
+        const file = mapped.get(planned.name);
+        if (file === undefined) {
+          const change = await merger.changeOf(planned.name, config.rope.pairs);
+          const target = tensors.get(planned.name) as Tensor;
+          await loadTensor(backend, files, planned, change, target, buffers, options.signal);
+        } else {
+          for (const { offset, byteLength } of planned.entry.parts) await file.populate(offset, byteLength);
+        }
+        loadedBytes += planned.entry.byteLength;
+        options.onProgress?.({ loadedBytes, totalBytes });
       }
-      const change = await merger.changeOf(planned.name, config.rope.pairs);
-      await loadTensor(backend, files, planned, change, tensors.get(planned.name) as Tensor, buffers, options.signal);
-      loadedBytes += planned.entry.byteLength;
-      options.onProgress?.({ loadedBytes, totalBytes });
-    }
+    };
+    // Laying weights out anew takes longer than reading them. Converting shares its rows among threads as it is.
+    const lanes = plan.some(isConverted) ? 1 : Math.min(maxLanes, backend.threads);
+    const ends = await Promise.allSettled(Array.from({ length: lanes }, load));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
     for (const { name, numbers } of factors) {
       if (numbers) await backend.write(tensors.get(name) as Tensor, new Uint8Array(numbers.buffer));
     }
@@ -152,6 +176,7 @@ export async function loadWeights(
       tensors,
       ropes: layerRopes.map((rope) => rope && turns[ropes.indexOf(rope)]),
       byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
+      mappedBytes,
       [Symbol.dispose]: () => {
         for (const storage of storages) storage[Symbol.dispose]();
       },
@@ -182,6 +207,50 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
     if (place !== own) plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
   }
   return plan;
+}
+
+/**
+ * Maps the files of those weights that the device can use as they lie there: of a type that needs no conversion, in one run that begins
+ * where tensors may.
+ *
+ * @param storages which own the files; new ones are added.
+ * @returns the file of each such weight, by its name in memory.
+ */
+function mapTensors(
+  backend: Backend,
+  plan: readonly PlannedTensor[],
+  storages: TensorStorage[],
+): ReadonlyMap<string, MappedFile> {
+  const files = new Map<string, { readonly device: Device; readonly fit: (PlannedTensor & FilePart)[] }>();
+  for (const planned of plan) {
+    const { takesMapped: device } = planned.place;
+    const [part, second] = planned.entry.parts;
+    if (!device || !part || second || isConverted(planned) || part.offset % tensorAlignment !== 0) continue;
+    const key = `${device.name} ${part.path}`;
+    const of = files.get(key) ?? { device, fit: [] };
+    of.fit.push({ ...planned, ...part });
+    files.set(key, of);
+  }
+  const homes = new Map<string, MappedFile>();
+  for (const { device, fit } of files.values()) {
+    const file = MappedFile.open((fit[0] as FilePart).path);
+    if (file === undefined) continue;
+    try {
+      // What lies past its end is read, and missed then.
+      const inside = fit.filter(({ offset, byteLength }) => offset + byteLength <= file.byteLength);
+      storages.push(backend.map(file, device, inside));
+      for (const { name } of inside) homes.set(name, file);
+    } catch (error) {
+      file[Symbol.dispose]();
+      throw error;
+    }
+  }
+  return homes;
+}
+
+/** Whether a tensor's bytes are not the file's: of another type, added to, or merged with an adapter. */
+function isConverted({ entry, type }: PlannedTensor): boolean {
+  return entry.type !== type || entry.added !== undefined || entry.isMerged === true;
 }
 
 /** A sentence for each type of the model's weights that the device does not take: what it becomes while loading. */
@@ -218,8 +287,8 @@ async function loadTensor(
   buffers: LoadBuffers,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { entry, type, place } = planned;
-  if (entry.type !== type || change !== undefined) {
+  const { entry, place } = planned;
+  if (isConverted(planned)) {
     await convert(backend, files, planned, change, target, buffers, signal);
     return;
   }

@@ -306,6 +306,7 @@ export class FakeEngine implements Engine {
       },
       contexts: { capBytes: 2 ** 30, usedBytes: 0 },
       weightBytes: 1000,
+      mappedBytes: 100,
       kvMemory: { usedBytes: idleBytes, reservedBytes: idleBytes, numSlabs: 1 },
       computeBytes: 1000,
       threads: { most: 2, now: 1 },

@@ -85,7 +85,11 @@ export class Metrics {
     "reason",
   ]);
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);
-  readonly #memoryBytes = this.#gauge("engine_memory_bytes", "Bytes of weights and of intermediate results.", ["use"]);
+  readonly #memoryBytes = this.#gauge(
+    "engine_memory_bytes",
+    "Bytes of weights, apart those that are mapped from files, and of intermediate results.",
+    ["use"],
+  );
   readonly #threads = this.#gauge(
     "engine_threads",
     'CPU threads of a graph: "most", and "now", which is fewer while other programs use the cores.',
@@ -164,7 +168,8 @@ export class Metrics {
       this.#count(this.#storeEvictions, { reason }, blocks);
     this.#contextBytes.set({ state: "used" }, contexts.usedBytes);
     this.#contextBytes.set({ state: "free" }, contexts.capBytes - contexts.usedBytes);
-    this.#memoryBytes.set({ use: "weights" }, memory.weightBytes);
+    this.#memoryBytes.set({ use: "weights" }, memory.weightBytes - memory.mappedBytes);
+    this.#memoryBytes.set({ use: "mapped_weights" }, memory.mappedBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
     this.#threads.set({ count: "most" }, memory.threads.most);
     this.#threads.set({ count: "now" }, memory.threads.now);

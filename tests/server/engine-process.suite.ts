@@ -1,4 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -10,6 +12,9 @@ import type { GenerateEvent } from "../../src/engine/results.js";
 import type { EngineStatus } from "../../src/engine/status-source.js";
 import type { SpawnEngineOptions } from "../../src/server/engine-process/spawn-engine.js";
 import { buildDist, projectRoot } from "../build-dist.js";
+import { noEnd as noEndOfRandom } from "../laws/law-models.js";
+import { ggmlQuantizer } from "../models/ggml-quantizer.js";
+import { writeRandomGguf } from "../models/random-gguf.js";
 
 /** The module of the compiled program: a process cannot be started from TypeScript. */
 const modulePath = join(projectRoot, "dist", "server", "engine-process", "spawn-engine.js");
@@ -306,6 +311,42 @@ export function engineProcessSuite(numKills: number): void {
       });
       const wrong = start({ kvType: "f8" as "f16" });
       expect((await until(wrong, "failed")).lastError).toMatch(/^Cannot load the engine: kvType is "f8"/);
+    });
+
+    test("spawnEngine(): a mapped file that is written to or cut ends what runs with the reason, and never an answer", async () => {
+      const folder = mkdtempSync(join(tmpdir(), "block-attention-mapped-"));
+      onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+      const model = join(folder, "model.gguf");
+      writeRandomGguf(model, { architecture: "llama", type: "Q8_0", seed: 61, quantizeRows: await ggmlQuantizer() });
+      const whole = readFileSync(model);
+      const engine = await startReady({ model, mapWeights: true });
+      expect((await engine.stats()).mappedBytes).toBeGreaterThan(0);
+      const asked = { prompt: "Where is the red key?" };
+      const ended = { ...long(400), logitBias: noEndOfRandom };
+      const wanted = text(await all(engine.generate(asked, { ...ended, maxTokens: 8 })));
+      const changes: readonly [RegExp, () => void][] = [
+        [
+          /model\.gguf.* was written to while it was mapped; replace files by renaming/,
+          () => writeFileSync(model, whole),
+        ],
+        [/model\.gguf.* was cut /, () => truncateSync(model, 4096)],
+      ];
+      for (const [reason, change] of changes) {
+        const events = engine.generate(asked, ended)[Symbol.asyncIterator]();
+        for (let i = 0; i < 4; i++) await events.next();
+        change();
+        const rest = all({ [Symbol.asyncIterator]: () => events });
+        await expect(rest).rejects.toMatchObject({ code: "died", message: expect.stringMatching(reason) });
+        await eventually("the reason", () => reason.test(engine.status.lastError ?? ""));
+        writeFileSync(`${model}.new`, whole);
+        renameSync(`${model}.new`, model);
+        await eventually("an engine", () => engine.status.state === "ready", startMs);
+        expect(text(await all(engine.generate(asked, { ...ended, maxTokens: 8 })))).toBe(wanted);
+      }
+      killEngine("SIGBUS");
+      await eventually("the signal", () =>
+        /SIGBUS: a file of .*model\.gguf.* was cut/.test(engine.status.lastError ?? ""),
+      );
     });
 
     test("spawnEngine(): an engine that does not answer is killed and comes back", async () => {

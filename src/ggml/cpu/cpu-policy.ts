@@ -1,7 +1,7 @@
 import koffi from "koffi";
 import type { GgmlType } from "../../files/element-types.js";
 import { MaskTensors } from "../attention-mask.js";
-import { type DevicePolicy, type Kernels, supportsWeights, type WeightPlace } from "../device-policy.js";
+import { type DevicePolicy, type Kernels, plainPlace, supportsWeights, type WeightPlace } from "../device-policy.js";
 import type { Graph } from "../graph.js";
 import type { Device, Ggml } from "../library.js";
 import type { Pointer } from "../symbols.js";
@@ -42,7 +42,7 @@ export class CpuPolicy implements DevicePolicy {
     this.#cpu = cpu;
     this.#threads = threads;
     this.#maxNodeFlops = nodeFlopsPerThread * threads;
-    this.#plain = { bufferType: ggml.symbols.ggml_backend_dev_buffer_type(cpu.pointer), isWrittenWhole: false };
+    this.#plain = plainPlace(ggml, cpu);
     const repacked = repackedMemory(ggml, cpu);
     this.#repacked = repacked === undefined ? undefined : { bufferType: repacked, isWrittenWhole: true };
   }

@@ -68,6 +68,8 @@ export type ToChild =
 export type FromChild =
   | { readonly kind: "loaded"; readonly info: ModelInfo }
   | { readonly kind: "load-failed"; readonly message: string }
+  /** The engine can go on no more: the process is to be ended. */
+  | { readonly kind: "failed"; readonly message: string }
   | { readonly kind: "estimate"; readonly weightBytes: number }
   | { readonly kind: "progress"; readonly progress: LoadProgress }
   | { readonly kind: "warning"; readonly warning: string }

@@ -61,6 +61,9 @@ class CallServer {
         onEstimate: ({ weightBytes }) => send({ kind: "estimate", weightBytes }),
         onProgress: (progress) => send({ kind: "progress", progress }),
       });
+      this.#engine.onStatus(({ state, lastError }) => {
+        if (state === "failed") send({ kind: "failed", message: lastError ?? "it failed" });
+      });
       send({ kind: "loaded", info: this.#engine.info });
     } catch (error) {
       send({ kind: "load-failed", message: asEngineError(error).message });

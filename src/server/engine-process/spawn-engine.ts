@@ -15,6 +15,7 @@ import { Outbox } from "../../engine/outbox.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreResult } from "../../engine/results.js";
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
+import { quote } from "../../files/quote.js";
 import type { BlockInfo } from "../../kv/block-store.js";
 import { ChildLink, childExecArgv } from "./child-link.js";
 import {
@@ -282,6 +283,9 @@ class WatchedEngine implements Engine {
       case "load-failed":
         this.#failLoad(message.message);
         break;
+      case "failed":
+        this.#link?.kill(message.message);
+        break;
       case "estimate":
         onEstimate?.({ weightBytes: message.weightBytes });
         break;
@@ -335,8 +339,12 @@ class WatchedEngine implements Engine {
     this.#link?.kill();
   }
 
-  #onDeath(reason: string): void {
+  #onDeath(ending: string): void {
     clearTimeout(this.#healthTimer);
+    // What a page is read with that its file has no more.
+    const of = this.options.model === undefined ? "the embedded model" : quote(this.options.model);
+    const cut = `: a file of ${of} was cut while it was mapped, or its disk failed; replace files by renaming`;
+    const reason = ending === "signal SIGBUS" ? ending + cut : ending;
     this.#link = undefined;
     const lastError = this.#loadError ?? `the engine's process died: ${reason}`;
     this.#failAll(() => new EngineError("died", `Cannot finish the request: the engine's process died (${reason})`));
