@@ -262,7 +262,10 @@ test("failures: exit code 1 and one plain line; the stack with --verbose; no lin
 });
 
 test("info and doctor --json: what a model is, and that this machine computes", async () => {
-  const [info, doctor] = await Promise.all([cli(["info", "--json", "--weights", "q8_0"]), cli(["doctor", "--json"])]);
+  const [info, doctor] = await Promise.all([
+    cli(["info", "--json", "--weights", "q8_0"]),
+    cli(["doctor", "--json", "--model", join(projectRoot, "models", "tiny-rag")]),
+  ]);
   expect(JSON.parse(info.stdout)).toMatchObject({
     architecture: "llama",
     parameters: 4_590_848,
@@ -274,7 +277,11 @@ test("info and doctor --json: what a model is, and that this machine computes", 
   const other = await cli(["info", "--device", "CUDA7"]);
   expect([other.code, other.stderr]).toEqual([1, expect.stringMatching(/^Cannot use device "CUDA7": ggml /)]);
   expect(doctor.code).toBe(0);
-  expect(JSON.parse(doctor.stdout)).toMatchObject({ self_test: { passed: true }, problems: [] });
+  expect(JSON.parse(doctor.stdout)).toMatchObject({
+    self_test: { passed: true },
+    model_memory: { fits: true, weight_bytes: expect.any(Number) },
+    problems: [],
+  });
 });
 
 test("bench --json: full attention, block attention with misses and with hits", async () => {

@@ -2,6 +2,8 @@ import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { usableMemory } from "../engine/byte-budget.js";
+import { engineSettingsOf } from "../engine/engine-options.js";
+import { type MemoryFit, measureFit, requireFit } from "../engine/memory-fit.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
@@ -15,7 +17,9 @@ import {
   ggmlPackageName,
   loadGgml,
 } from "../ggml/library.js";
+import { openModel } from "../model/open-model.js";
 import { command, type FlagsOf, toggle } from "./command.js";
+import { engineFlag } from "./options.js";
 import { errorLine, type Terminal, write, writeJson } from "./terminal.js";
 
 interface Report {
@@ -43,12 +47,33 @@ interface Report {
     | undefined;
   /** Builds of ggml that could be installed, and whether they are. */
   readonly packages: readonly { readonly kind: BackendKind; readonly package: string; readonly installed: boolean }[];
+  /** Whether the model fits that was asked for, in numbers. */
+  readonly model_memory:
+    | {
+        readonly needed_bytes: number;
+        readonly available_bytes: number;
+        readonly weight_bytes: number;
+        readonly mapped_bytes: number;
+        readonly context_bytes: number;
+        readonly store_bytes: number;
+        readonly graph_bytes: number;
+        readonly fits: boolean;
+        readonly summary: string;
+      }
+    | undefined;
   readonly self_test: { readonly passed: boolean; readonly device: string | undefined };
   /** What is needed and missing, one line each. */
   readonly problems: readonly string[];
 }
 
 const doctorFlags = {
+  model: { ...engineFlag("model"), about: "a model, to see whether it fits" },
+  weights: engineFlag("weights"),
+  mapWeights: engineFlag("mapWeights"),
+  backend: engineFlag("backend"),
+  device: engineFlag("device"),
+  storeBytes: engineFlag("storeBytes"),
+  contextBytes: engineFlag("contextBytes"),
   json: toggle("one line of JSON"),
 };
 
@@ -59,22 +84,24 @@ export const doctorCommand = command({
   run: runDoctor,
   help: `
 Examples:
-  block-attention doctor --json`,
+  block-attention doctor --json
+  block-attention doctor --model model.gguf --weights q8_0`,
 });
 
 /** Tells whether this machine can compute, and what is missing. @returns 1 if something that is needed is missing. */
 async function runDoctor(flags: FlagsOf<typeof doctorFlags>, terminal: Terminal): Promise<number> {
-  const report = await examine(terminal.signal);
+  const report = await examine(flags, terminal.signal);
   if (flags.json === true) await writeJson(terminal, report);
   else await write(terminal.stdout, formatReport(report, terminal), terminal.signal);
   return report.problems.length === 0 ? 0 : 1;
 }
 
-async function examine(signal: AbortSignal): Promise<Report> {
+async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal): Promise<Report> {
   const problems: string[] = [];
   let ggml: Ggml | undefined;
   let device: string | undefined;
   let passed = false;
+  let fit: MemoryFit | undefined;
   try {
     ggml = loadGgml(await findGgmlDirectory("cpu"));
     using backend = new Backend(ggml, { threads: Math.min(2, availableParallelism()) });
@@ -83,6 +110,14 @@ async function examine(signal: AbortSignal): Promise<Report> {
     passed = largest <= 1e-5;
     if (!passed)
       problems.push(`Cannot trust device "${device}": a 4 x 4 product is ${largest} off, at most 1e-5 is wanted`);
+    if (flags.model !== undefined) {
+      const { backend: kind, device: name, weights = "keep", ...limits } = engineSettingsOf(flags);
+      const chosen = { threads: 1, ...(name !== undefined && { device: name }) };
+      using loading = new Backend(loadGgml(await findGgmlDirectory(kind ?? "cpu")), chosen);
+      const source = await openModel(flags.model);
+      fit = measureFit(loading, source, { ...limits, conversion: weights });
+      requireFit(loading, source, { ...limits, conversion: weights });
+    }
   } catch (error) {
     signal.throwIfAborted();
     problems.push(errorLine(error));
@@ -108,6 +143,17 @@ async function examine(signal: AbortSignal): Promise<Report> {
       })),
     },
     packages: await findPackages(),
+    model_memory: fit && {
+      needed_bytes: fit.neededBytes,
+      available_bytes: fit.availableBytes,
+      weight_bytes: fit.weightBytes,
+      mapped_bytes: fit.mappedBytes,
+      context_bytes: fit.leastContextBytes,
+      store_bytes: fit.leastStoreBytes,
+      graph_bytes: fit.graphBytes,
+      fits: fit.fits,
+      summary: fit.summary,
+    },
     self_test: { passed, device },
     problems,
   };
@@ -194,6 +240,7 @@ function formatReport(report: Report, { colors }: Terminal): string {
     lines.push(`${state}  ${kind}: ${name}${installed ? "" : ` is not installed (npm install ${name})`}`);
   }
   if (report.self_test.passed) lines.push(`${yes}  a 4 x 4 product on ${report.self_test.device} is right`);
+  if (report.model_memory?.fits) lines.push(`${yes}  the model ${report.model_memory.summary}`);
   for (const problem of report.problems) lines.push(colors.red(problem));
   return `${lines.join("\n")}\n`;
 }

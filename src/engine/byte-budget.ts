@@ -92,6 +92,11 @@ export function usableMemory(machineBytes = totalmem(), limitBytes = process.con
   return limitBytes > 0 ? Math.min(machineBytes, limitBytes) : machineBytes;
 }
 
+/** What kept blocks, and contexts, have at least. */
+export function leastShare(memoryBytes: number): number {
+  return Math.floor(memoryBytes / 32);
+}
+
 /**
  * The default limit of kept blocks, and that of contexts: a quarter each of what the weights leave of memory.
  *
@@ -100,5 +105,5 @@ export function usableMemory(machineBytes = totalmem(), limitBytes = process.con
  * @example memoryShare(1.5 * 2 ** 30, 2 ** 31) is 2 ** 27: 128 MiB of the 512 that 1.5 GiB of weights leave in a container of 2 GiB
  */
 export function memoryShare(weightBytes: number, memoryBytes = usableMemory()): number {
-  return Math.floor(Math.max((memoryBytes - weightBytes) / 4, memoryBytes / 32));
+  return Math.max(Math.floor((memoryBytes - weightBytes) / 4), leastShare(memoryBytes));
 }

@@ -20,6 +20,7 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
+import { memoryOf } from "./memory-fit.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
 import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
@@ -109,7 +110,7 @@ export class LocalEngine implements AsyncDisposable {
       of: maxPromptTokens < this.contextLength ? "the limit on prompts" : ofModel,
     };
     this.#tokens = new RequestTokens(this.promptContext, promptLimit, this.contextLength);
-    const shareBytes = memoryShare(model.weights.byteLength);
+    const shareBytes = memoryShare(model.weights.byteLength, memoryOf(model.backend));
     this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
     const { maxRunning, maxQueued } = options;

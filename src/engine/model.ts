@@ -26,6 +26,7 @@ import {
 } from "../model/weights.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import { requireFit } from "./memory-fit.js";
 
 export interface ModelOptions {
   /** A Hugging Face folder or a .gguf file. */
@@ -50,6 +51,9 @@ export interface ModelOptions {
   readonly prefix?: string | undefined;
   /** Overrides the modes that the model says it was trained in. */
   readonly trainedModes?: readonly AttentionMode[] | undefined;
+  /** The most bytes of kept blocks, and of contexts: what is known of them when it is computed whether the model fits. */
+  readonly storeBytes?: number | undefined;
+  readonly contextBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called before loading. */
   readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
@@ -128,6 +132,13 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     adaptsThreads: options.threads === undefined,
     ...(options.device !== undefined && { device: options.device }),
   });
+  try {
+    const crowded = requireFit(backend, source, { ...options, conversion });
+    if (crowded !== undefined) options.onWarning?.(crowded);
+  } catch (error) {
+    backend[Symbol.dispose]();
+    throw error;
+  }
   const hashing = new AbortController();
   const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal);
   // Whoever needs a block id sees the failure; nobody may.

@@ -38,9 +38,11 @@ export class MappedFile implements Disposable {
     this.#calls = calls;
   }
 
+  static readonly isSupported = process.platform !== "win32";
+
   /** @returns undefined where the system cannot map it, and on Windows. @throws Error for a file that cannot be opened. */
   static open(path: string): MappedFile | undefined {
-    if (process.platform === "win32") return undefined;
+    if (!MappedFile.isSupported) return undefined;
     const fd = openSync(path, "r");
     try {
       const state = fstatSync(fd, { bigint: true });

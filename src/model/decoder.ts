@@ -24,7 +24,7 @@ export interface Decoder {
 }
 
 /** How many rows of prompts and blocks a graph computes at a time. */
-export function pieceRows({ config, device }: Decoder): number {
+export function pieceRows({ config, device }: Pick<Decoder, "config" | "device">): number {
   const { hiddenSize, intermediateSize, numHeads, headSize } = config;
   return device.graphRows(hiddenSize * Math.max(intermediateSize, numHeads * headSize));
 }

@@ -189,6 +189,37 @@ export async function loadWeights(
   }
 }
 
+export interface PlannedBytes {
+  /** Bytes that are allocated. */
+  readonly weightBytes: number;
+  /** Bytes that stay in the model's files. */
+  readonly mappedBytes: number;
+}
+
+/** Where the weights would lie. */
+export function planWeightBytes(
+  backend: Backend,
+  source: ModelSource,
+  conversion: WeightsConversion,
+  mapWeights: boolean,
+): PlannedBytes {
+  let [weightBytes, mappedBytes] = [0, 0];
+  for (const planned of planTensors(backend, source, conversion)) {
+    const [rowLength = 1, ...others] = planned.ne;
+    const bytes = rowBytes(planned.type, rowLength) * others.reduce((product, size) => product * size, 1);
+    if (mapWeights && mappedOn(planned) !== undefined) mappedBytes += bytes;
+    else weightBytes += bytes;
+  }
+  return { weightBytes, mappedBytes };
+}
+
+/** The device that uses a weight as it lies in its file; undefined where it must be read. */
+function mappedOn(planned: PlannedTensor): Device | undefined {
+  const [part, second] = planned.entry.parts;
+  const isInPlace = part !== undefined && second === undefined && part.offset % tensorAlignment === 0;
+  return isInPlace && !isConverted(planned) && MappedFile.isSupported ? planned.place.takesMapped : undefined;
+}
+
 function planTensors(backend: Backend, source: ModelSource, conversion: WeightsConversion): PlannedTensor[] {
   const { policy } = backend;
   const plan: PlannedTensor[] = [];
@@ -223,9 +254,9 @@ function mapTensors(
 ): ReadonlyMap<string, MappedFile> {
   const files = new Map<string, { readonly device: Device; readonly fit: (PlannedTensor & FilePart)[] }>();
   for (const planned of plan) {
-    const { takesMapped: device } = planned.place;
-    const [part, second] = planned.entry.parts;
-    if (!device || !part || second || isConverted(planned) || part.offset % tensorAlignment !== 0) continue;
+    const device = mappedOn(planned);
+    const [part] = planned.entry.parts;
+    if (device === undefined || part === undefined) continue;
     const key = `${device.name} ${part.path}`;
     const of = files.get(key) ?? { device, fit: [] };
     of.fit.push({ ...planned, ...part });

@@ -1,0 +1,111 @@
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { quantizeRows } from "../../tests/models/ggml-quantizer.js";
+import { writeRandomGguf } from "../../tests/models/random-gguf.js";
+import { weightsConversions } from "../files/element-types.js";
+import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { Backend } from "../ggml/backend.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { openModel } from "../model/open-model.js";
+import { loadWeights } from "../model/weights.js";
+import { leastShare } from "./byte-budget.js";
+import { LocalEngine } from "./local-engine.js";
+import { measureFit, requireFit } from "./memory-fit.js";
+
+const ggml = loadGgml(await findGgmlDirectory("cpu"));
+const KiB = 2 ** 10;
+const MiB = 2 ** 20;
+afterEach(() => {
+  vi.restoreAllMocks();
+  expect(ggml.live).toEqual({ contexts: 0, buffers: 0, bufferBytes: 0, backends: 0 });
+});
+
+async function smallModel(type: "F16" | "Q4_K" | "F32") {
+  const path = join(await temporaryFolder(), "model.gguf");
+  const written = { architecture: "llama", type, hiddenSize: 256, intermediateSize: 512 } as const;
+  writeRandomGguf(path, { ...written, quantizeRows: (...of) => quantizeRows(ggml, ...of) });
+  return await openModel(path);
+}
+
+test.each(["F16", "Q4_K"] as const)("measureFit(): weights are what loading takes, mapped or not, %s", async (type) => {
+  const source = await smallModel(type);
+  using backend = new Backend(ggml, { threads: 1 });
+  for (const conversion of ["keep", "q8_0", "f32"] as const) {
+    for (const mapWeights of [false, true]) {
+      const fit = measureFit(backend, source, { conversion, mapWeights });
+      using weights = await loadWeights(backend, source, { conversion, mapWeights });
+      expect(fit.mappedBytes).toBe(weights.mappedBytes);
+      const allocated = weights.byteLength - weights.mappedBytes;
+      expect(fit.weightBytes).toBeLessThanOrEqual(allocated);
+      // Padding of each tensor.
+      expect(allocated - fit.weightBytes).toBeLessThan(64 * 64);
+    }
+  }
+});
+
+test("measureFit(): what is asked for of blocks and contexts counts up to their least share", async () => {
+  const source = await smallModel("F16");
+  using backend = new Backend(ggml, { threads: 1 });
+  const of = (storeBytes?: number, contextBytes?: number) =>
+    measureFit(backend, source, { conversion: "keep", storeBytes, contextBytes }, 64 * MiB);
+  const least = leastShare(64 * MiB);
+  expect(of()).toMatchObject({ leastStoreBytes: least, leastContextBytes: least, fits: true });
+  expect(of(0, 1000)).toMatchObject({ leastStoreBytes: 0, leastContextBytes: 1000 });
+  expect(of(2 ** 40, 2 ** 40)).toEqual(of());
+});
+
+test("measureFit(): graphs take about what it says", async () => {
+  await using engine = await LocalEngine.load({ threads: 1 });
+  const { backend, source } = engine.model;
+  const { graphBytes } = measureFit(backend, source, { conversion: "keep" });
+  const blockTokenIds = [Array.from({ length: 900 }, (_, i) => 5 + (i % 200))];
+  await engine.complete({ blockTokenIds }, { maxTokens: 1, mode: "full" });
+  const { computeBytes } = engine.stats();
+  expect(computeBytes).toBeLessThan(1.5 * graphBytes);
+  expect(computeBytes).toBeGreaterThan(graphBytes / 2);
+});
+
+test("requireFit(): what is missing and what has room, in numbers", async () => {
+  const source = await smallModel("F32");
+  using backend = new Backend(ggml, { threads: 1 });
+  const keep = { conversion: "keep" } as const;
+  const fit = measureFit(backend, source, keep);
+  const sizes = weightsConversions.map((conversion) => measureFit(backend, source, { conversion }).weightBytes);
+  const room = fit.graphBytes + 700 * KiB;
+  const available = (weightBytes: number) => Math.ceil((weightBytes + room) * (16 / 15));
+  const refusal = (weightBytes: number, options = {}) =>
+    expectError(
+      Promise.resolve().then(() => requireFit(backend, source, { ...keep, ...options }, available(weightBytes))),
+      /^Cannot load ".*model\.gguf": it needs at least [\d.]+ MiB \(weights [\d.]+ MiB, contexts \d+ KiB, blocks \d+ KiB, graphs [\d.]+ MiB.*\); there is [\d.]+ MiB \(all of this machine\); /,
+    );
+  vi.spyOn(process, "constrainedMemory").mockReturnValue(0);
+  expect(requireFit(backend, source, keep, available(fit.weightBytes))).toBeUndefined();
+  const noMapping = vi.spyOn(backend.policy, "weightPlace");
+  const [plain] = [backend.policy.weightPlace("F32", [256, 256], "other")];
+  noMapping.mockReturnValue({ ...plain, takesMapped: undefined });
+  expect(await refusal(fit.weightBytes * 0.7)).toMatch(/; --weights b?f16 has room, with weights of [\d.]+ MiB$/);
+  expect(await refusal(-room / 2)).toMatch(
+    /; no --weights makes it small enough: a smaller model or more memory is wanted$/,
+  );
+  const justTooLittle = (fit.weightBytes + fit.graphBytes) * (16 / 15) - 10 * KiB;
+  expect(() => requireFit(backend, source, keep, justTooLittle)).toThrow(
+    /; --context-bytes and --store-bytes of \d+ KiB each have room$/,
+  );
+  expect(Math.min(...sizes)).toBeLessThan(fit.weightBytes / 5);
+  noMapping.mockRestore();
+  expect(await refusal(fit.weightBytes * 0.7)).toMatch(/; --map-weights true has room \(mapWeights in the library\)$/);
+  expect(requireFit(backend, source, { ...keep, mapWeights: true }, available(fit.weightBytes * 0.7))).toMatch(
+    /^The model needs at least .* of weights are mapped from the file\); there is .*: not all of it stays there, and answers wait for the disk$/,
+  );
+});
+
+test("LocalEngine.load(): a model that does not fit into the container is refused before it is loaded", async () => {
+  vi.spyOn(process, "constrainedMemory").mockReturnValue(4 * MiB);
+  const loading = vi.fn();
+  const refused = LocalEngine.load({ threads: 1, onProgress: loading });
+  await expectError(
+    refused,
+    /^Cannot load ".*tiny-rag": it needs at least .*; there is 4\.0 MiB \(the container's or service's limit\); /,
+  );
+  expect(loading).not.toHaveBeenCalled();
+});
