@@ -7,7 +7,7 @@ import { type MemoryFit, measureFit, requireFit } from "../engine/memory-fit.js"
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
-import { readCpuTimes, ThreadCount } from "../ggml/cpu/thread-count.js";
+import { ThreadCount } from "../ggml/cpu/thread-count.js";
 import { Graph } from "../ggml/graph.js";
 import {
   type BackendKind,
@@ -159,12 +159,12 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
   };
 }
 
-/** What other programs use within a quarter of a second, in cores. */
+/** What other programs use within a third of a second, in cores. */
 async function coresOfOthers(): Promise<number> {
-  using count = new ThreadCount(availableParallelism());
-  count.look(readCpuTimes(), count.most);
-  await new Promise((resolve) => setTimeout(resolve, 250));
-  count.look(readCpuTimes(), count.most);
+  const count = new ThreadCount(availableParallelism());
+  count.look();
+  await new Promise((resolve) => setTimeout(resolve, 333));
+  count.look();
   return Math.round(count.othersCores * 10) / 10;
 }
 

@@ -103,7 +103,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
         await using engine = await lawEngine(model, { threads, kvType: "f16" });
         const { threadCount } = engine.model.backend;
         // Others use all cores but so many.
-        for (const atMs of [0, 1]) threadCount.look({ atMs, busyMs: (16 - used) * atMs, ownMs: 0 }, 16);
+        for (const atMs of [0, 1]) threadCount.decide({ atMs, cores: 16, busyMs: (16 - used) * atMs, ownMs: 0 });
         expect(threadCount.now).toBe(used);
         const bytes = (await encode(engine, blocks)).map((block) => block.toString("base64"));
         const tokens: unknown[] = [];

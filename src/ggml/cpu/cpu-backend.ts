@@ -14,6 +14,7 @@ export class CpuBackend implements NativeBackend {
   readonly #ggml: Ggml;
   readonly #backend: NativeBackend;
   readonly threads: ThreadCount;
+  readonly #adapts: boolean;
   #threadpool: Pointer | undefined;
   #threadsOfPool = 0;
   readonly #stop: StopFlag;
@@ -25,13 +26,14 @@ export class CpuBackend implements NativeBackend {
     this.#backend = startBackend(ggml, this.device);
     this.#stop = new StopFlag(ggml);
     this.#proc("ggml_backend_set_abort_callback")(this.pointer, ggml.symbols.isEmptyAddress, this.#stop.pointer);
-    this.threads = new ThreadCount(threads, { adapts });
+    this.threads = new ThreadCount(threads);
+    this.#adapts = adapts && threads > 1;
     this.useThreads();
   }
 
   /** Gives the next graph as many threads as there are cores for. Not while a graph is under way. */
   useThreads(): void {
-    const { now } = this.threads;
+    const now = this.#adapts ? this.threads.look() : this.threads.now;
     if (now === this.#threadsOfPool) return;
     // Threads beyond a graph's would wake up with each and spin: the pool has no others. One thread needs none.
     const next = now > 1 ? this.#newThreadpool(now) : undefined;
@@ -56,7 +58,6 @@ export class CpuBackend implements NativeBackend {
   }
 
   [Symbol.dispose](): void {
-    this.threads[Symbol.dispose]();
     this.#backend[Symbol.dispose]();
     this.#freeThreadpool();
     this.#stop[Symbol.dispose]();

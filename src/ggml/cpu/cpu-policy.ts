@@ -44,7 +44,8 @@ export class CpuPolicy implements DevicePolicy {
     this.#maxNodeFlops = nodeFlopsPerThread * threads;
     this.#plain = plainPlace(ggml, cpu);
     const repacked = repackedMemory(ggml, cpu);
-    this.#repacked = repacked === undefined ? undefined : { bufferType: repacked, isWrittenWhole: true };
+    const anew = { device: cpu, isWrittenWhole: true, takesMapped: false };
+    this.#repacked = repacked === undefined ? undefined : { bufferType: repacked, ...anew };
   }
 
   /** So many that no product's node takes long: a multiple of a tile's rows. */

@@ -1,16 +1,20 @@
 import { readFileSync } from "node:fs";
-import { availableParallelism, cpus } from "node:os";
+import { cpus } from "node:os";
 
 const lookMs = 250;
 /** So many looks in a row must find room for more threads: about a second. */
 const looksBeforeMore = 4;
 /** Above this share of a core, other programs cost the graph's threads more than one of them gives. */
 const largestTakenShare = 0.5;
+/** Up to this share, the thread may come back: what lies in between changes nothing. */
+const largestShareForMore = 0.3;
 
 /** Times since the system, or the process, started, in ms. */
 export interface CpuTimes {
   readonly atMs: number;
-  /** Of all programs, on the cores that this process may use, summed over cores. */
+  /** How many cores this process may use. */
+  readonly cores: number;
+  /** Of all programs on them, summed over cores. */
   readonly busyMs: number;
   /** Of this process. */
   readonly ownMs: number;
@@ -25,26 +29,20 @@ export interface CpuTimes {
  *
  * @example 2 threads on 2 cores, of which others use 0.7: 1 thread
  */
-export class ThreadCount implements Disposable {
+export class ThreadCount {
   #now: number;
   #others = 0;
   #looksWithRoom = 0;
   #last: CpuTimes | undefined;
-  readonly #timer: NodeJS.Timeout | undefined;
 
-  /** @param options.adapts whether it follows what other programs do. Default false. */
   constructor(
     readonly most: number,
-    options: { readonly adapts?: boolean | undefined; readonly read?: () => CpuTimes; readonly cores?: number } = {},
+    private readonly read: () => CpuTimes = readCpuTimes,
   ) {
-    const { adapts = false, read = readCpuTimes, cores = availableParallelism() } = options;
     this.#now = most;
-    if (!adapts || most === 1) return;
-    this.#timer = setInterval(() => this.look(read(), cores), lookMs);
-    this.#timer.unref();
   }
 
-  /** For the next graph. */
+  /** As decided when it last looked. */
   get now(): number {
     return this.#now;
   }
@@ -54,46 +52,61 @@ export class ThreadCount implements Disposable {
     return this.#others;
   }
 
-  /** Decides anew from what happened since the last look. */
-  look(times: CpuTimes, cores: number): void {
+  /** Decides anew from what happened since the last look, unless that was less than a quarter of a second ago. @returns `now` */
+  look(): number {
+    if (this.#last === undefined || performance.now() - this.#last.atMs >= lookMs) this.decide(this.read());
+    return this.#now;
+  }
+
+  /** From what happened since the times before. */
+  decide(times: CpuTimes): void {
     const last = this.#last;
     this.#last = times;
     const elapsedMs = times.atMs - (last?.atMs ?? times.atMs);
     if (last === undefined || elapsedMs <= 0) return;
     this.#others = Math.max(0, times.busyMs - last.busyMs - (times.ownMs - last.ownMs)) / elapsedMs;
-    const room = Math.floor(cores - this.#others + largestTakenShare);
-    const wanted = Math.max(1, Math.min(this.most, room));
-    this.#looksWithRoom = wanted > this.#now ? this.#looksWithRoom + 1 : 0;
-    if (wanted > this.#now && this.#looksWithRoom < looksBeforeMore) return;
-    this.#now = wanted;
-    this.#looksWithRoom = 0;
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    const roomWith = (share: number) =>
+      Math.max(1, Math.min(this.most, Math.floor(times.cores - this.#others + share)));
+    const more = roomWith(largestShareForMore);
+    this.#looksWithRoom = more > this.#now ? this.#looksWithRoom + 1 : 0;
+    const fewer = Math.min(this.#now, roomWith(largestTakenShare));
+    this.#now = this.#looksWithRoom === looksBeforeMore ? more : fewer;
+    if (this.#now === more) this.#looksWithRoom = 0;
   }
 }
 
 /** What the system has counted so far, in steps of some 10 ms a core. */
 export function readCpuTimes(): CpuTimes {
-  const all = cpus();
-  const allowed = allowedCpus().filter((index) => index < all.length);
-  const used = allowed.length > 0 ? allowed.map((index) => all[index]) : all;
-  const busyMs = used.reduce((sum, cpu) => {
-    if (cpu === undefined) return sum;
-    const { user, nice, sys, irq } = cpu.times;
-    return sum + user + nice + sys + irq;
-  }, 0);
+  const all = process.platform === "linux" ? linuxCores() : undefined;
+  const used = all ?? cpus().map(({ times: { user, nice, sys, irq } }) => user + nice + sys + irq);
   const { user, system } = process.cpuUsage();
-  return { atMs: performance.now(), busyMs, ownMs: (user + system) / 1000 };
+  return {
+    atMs: performance.now(),
+    cores: used.length,
+    busyMs: used.reduce((sum, busyMs) => sum + busyMs, 0),
+    ownMs: (user + system) / 1000,
+  };
 }
 
-/** The cores that Linux lets this process use, where it is held to some; else none. */
-function allowedCpus(): number[] {
-  if (process.platform !== "linux") return [];
-  const list = /^Cpus_allowed_list:\s*(.+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "";
-  return list.split(",").flatMap((range) => {
-    const [first = 0, last = first] = range.split("-").map(Number);
-    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
-  });
+/** Of Linux' clock that counts them. */
+const tickMs = 10;
+
+/**
+ * How long each core that this process is held to was busy, in ms; undefined where the system does not tell. `cpus()` would ask each
+ * core for its frequency too, and does not tell which cores they are.
+ */
+function linuxCores(): number[] | undefined {
+  try {
+    const allowed = /^Cpus_allowed_list:\s*(.+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "";
+    const ranges = allowed.split(",").map((range) => range.split("-").map(Number));
+    const isAllowed = (core: number) => ranges.some(([first = 0, last = first]) => first <= core && core <= last);
+    const busy: number[] = [];
+    for (const [, core, counts = ""] of readFileSync("/proc/stat", "utf8").matchAll(/^cpu(\d+) (.+)$/gm)) {
+      const [user = 0, nice = 0, system = 0, , , irq = 0, softIrq = 0] = counts.split(" ").map(Number);
+      if (isAllowed(Number(core))) busy.push((user + nice + system + irq + softIrq) * tickMs);
+    }
+    return busy.length > 0 ? busy : undefined;
+  } catch {
+    return undefined;
+  }
 }
