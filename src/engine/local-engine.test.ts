@@ -1,15 +1,19 @@
+import { copyFileSync, renameSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { noEnd } from "../../tests/laws/law-models.js";
+import { writeRandomGguf } from "../../tests/models/random-gguf.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
-import { temporaryFolder } from "../files/test-files.suite.js";
+import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { Engine } from "./engine.js";
 import { engineSuite } from "./engine.suite.js";
 import type { EngineOptions } from "./engine-options.js";
-import type { LocalEngine } from "./local-engine.js";
+import { LocalEngine } from "./local-engine.js";
 import type { GenerateEvent, ScoreResult } from "./results.js";
 
 engineSuite("LocalEngine", () => Engine.load({ threads: 1 }));
@@ -151,6 +155,22 @@ test("LocalEngine.generate(): more requests than may wait are refused as queue_f
   expect(answers.filter((answer) => answer instanceof Error)).toMatchObject([
     { name: "EngineError", code: "queue_full" },
   ]);
+});
+
+test("LocalEngine.load(): a file that is replaced while it is loaded is an error, and nothing stays", async () => {
+  const folder = await temporaryFolder();
+  const [path, other] = [join(folder, "model.gguf"), join(folder, "other.gguf")];
+  for (const [file, seed] of [[path, 1] as const, [other, 2] as const])
+    writeRandomGguf(file, { architecture: "llama", type: "F16", seed });
+  const onEstimate = () => renameSync(other, path);
+  for (const mapWeights of [true, false]) {
+    copyFileSync(path, other);
+    await expectError(
+      LocalEngine.load({ model: path, threads: 1, mapWeights, onEstimate }),
+      /^Cannot load ".*model\.gguf": it was replaced or written to meanwhile$/,
+    );
+    expect(loadGgml(await findGgmlDirectory("cpu")).live.buffers).toBe(0);
+  }
 });
 
 test("LocalEngine: a device that fails is an EngineError of code failed with its cause, whatever was asked", async () => {

@@ -130,8 +130,11 @@ export class LocalEngine implements AsyncDisposable {
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
-    model.backend.onFilesChanged = (error) =>
-      this.#status.change({ state: "failed", lastError: String((error as Error).message) });
+    const fail = ({ message }: Error) => {
+      if (!this.#isClosed) this.#status.change({ state: "failed", lastError: message });
+    };
+    model.backend.onFilesChanged = fail;
+    model.fingerprint.catch(fail);
     this.#scores = new Scores(...parts);
     this.#answers = new Answers(model, ...parts, this.#speller, options.readerTimeoutMs ?? defaultReaderTimeoutMs);
     this.info = {

@@ -82,7 +82,7 @@ test("requireFit(): what is missing and what has room, in numbers", async () => 
   expect(requireFit(backend, source, keep, available(fit.weightBytes))).toBeUndefined();
   const noMapping = vi.spyOn(backend.policy, "weightPlace");
   const [plain] = [backend.policy.weightPlace("F32", [256, 256], "other")];
-  noMapping.mockReturnValue({ ...plain, takesMapped: undefined });
+  noMapping.mockReturnValue({ ...plain, takesMapped: false });
   expect(await refusal(fit.weightBytes * 0.7)).toMatch(/; --weights b?f16 has room, with weights of [\d.]+ MiB$/);
   expect(await refusal(-room / 2)).toMatch(
     /; no --weights makes it small enough: a smaller model or more memory is wanted$/,

@@ -7,8 +7,10 @@ import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
 import { elementTypeOf, type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
+import { quote } from "../files/quote.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { type FileState, fileState, sameState } from "../kv/file-digest.js";
 import { modelFingerprint } from "../kv/fingerprint.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import type { AdapterInput } from "../model/adapters.js";
@@ -105,6 +107,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     throw new RangeError(`Cannot convert weights to "${String(conversion)}": wanted ${weightsConversions.join(", ")}`);
   }
   const source = await openModel(model, { prefix, trainedModes, adapters: options.adapters });
+  const files = await FileStates.of([source, ...(source.adapters ?? [])].flatMap((one) => one.files));
   const tokenizer = await loadTokenizer(model);
   if (tokenizer.vocabSize > source.config.vocabSize) {
     throw new RangeError(
@@ -140,9 +143,13 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     throw error;
   }
   const hashing = new AbortController();
-  const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal);
+  const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal).then(async (id) => {
+    await files.requireSame();
+    return id;
+  });
   // Whoever needs a block id sees the failure; nobody may.
   fingerprint.catch(() => undefined);
+  let loaded: ModelWeights | undefined;
   try {
     const { onProgress } = options;
     const weights = await loadWeights(backend, source, {
@@ -152,6 +159,8 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
       signal,
       onWarning: options.onWarning,
     });
+    loaded = weights;
+    await files.requireSame();
     return {
       source,
       backend,
@@ -169,8 +178,28 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     };
   } catch (error) {
     hashing.abort(error);
+    loaded?.[Symbol.dispose]();
     backend[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** The states in which a model's files were opened: its headers, weights and digests are those of one state, or it is not used. */
+class FileStates {
+  private constructor(private readonly states: ReadonlyMap<string, FileState>) {}
+
+  static async of(paths: readonly string[]): Promise<FileStates> {
+    return new FileStates(
+      new Map(await Promise.all(paths.map(async (path) => [path, await fileState(path)] as const))),
+    );
+  }
+
+  /** @throws Error if a file was replaced or written to since. */
+  async requireSame(): Promise<void> {
+    for (const [path, state] of this.states) {
+      if (sameState(state, await fileState(path))) continue;
+      throw new Error(`Cannot load ${quote(path)}: it was replaced or written to meanwhile`);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
 export interface EngineStatus {
-  /** `loading` before the first load is done, `restarting` after a death; `failed` where the first load failed. */
+  /** `loading` before the first load is done, `restarting` after a death; `failed` where the first load failed or files changed under it. */
   readonly state: "loading" | "ready" | "restarting" | "failed" | "closed";
   /** How often the engine was started again. */
   readonly restarts: number;

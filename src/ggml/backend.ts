@@ -39,7 +39,7 @@ export class Backend extends DeviceMemory implements Disposable {
   readonly #prepared = new Map<PreparedGraph, Schedule>();
   readonly #spare: Schedule[] = [];
   /** Called once, when a mapped file was found to have changed: no graph is computed from then on. */
-  onFilesChanged: (error: unknown) => void = () => undefined;
+  onFilesChanged: (error: Error) => void = () => undefined;
   #isComputing = false;
   #disposed = false;
 
@@ -159,7 +159,7 @@ export class Backend extends DeviceMemory implements Disposable {
     } catch (error) {
       const tell = this.onFilesChanged;
       this.onFilesChanged = () => undefined;
-      tell(error);
+      tell(error as Error);
       throw error;
     }
   }

@@ -14,10 +14,12 @@ const devicePropsBytes = 256;
 /** A kind of memory that weights are put into. Equal ones are one object. */
 export interface WeightPlace {
   readonly bufferType: Pointer;
+  /** Whose memory it is. */
+  readonly device: Device;
   /** Whether a tensor's bytes must be written in one call, since ggml lays them out in another order. */
   readonly isWrittenWhole: boolean;
-  /** The device that takes tensors as they lie in the process' memory, mapped files' too; undefined where none does. */
-  readonly takesMapped?: Device | undefined;
+  /** Whether the device takes tensors as they lie in the process' memory, mapped files' too. */
+  readonly takesMapped: boolean;
 }
 
 /** A device's own memory. */
@@ -26,8 +28,9 @@ export function plainPlace({ symbols }: Ggml, device: Device): WeightPlace {
   symbols.ggml_backend_dev_get_props(device.pointer, props);
   return {
     bufferType: symbols.ggml_backend_dev_buffer_type(device.pointer),
+    device,
     isWrittenWhole: false,
-    takesMapped: props[takesHostMemoryOffset] === 1 ? device : undefined,
+    takesMapped: props[takesHostMemoryOffset] === 1,
   };
 }
 

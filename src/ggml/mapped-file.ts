@@ -1,6 +1,7 @@
-import { type BigIntStats, closeSync, fstatSync, openSync } from "node:fs";
+import { type BigIntStats, closeSync, fstatSync, openSync, statfsSync } from "node:fs";
 import koffi from "koffi";
 import { quote } from "../files/quote.js";
+import { describeFileError } from "../files/regular-file.js";
 import { type Bound, callAsync, type Pointer } from "./symbols.js";
 
 /** Where tensors must begin, in bytes, for ggml's kernels. */
@@ -14,6 +15,10 @@ const advisePopulateRead = 22;
 const failed = BigInt.asUintN(64, -1n);
 /** The largest size of pages on the systems that are known: 64 KiB. */
 const pageBytes = 65_536;
+/** What `statfs` calls file systems whose files other machines may write to, which is seen seconds later: NFS, SMB, 9p, Ceph, AFS, Lustre, FUSE. */
+const sharedFileSystems: ReadonlySet<number> = new Set([
+  0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400, 0x5346414f, 0x0bd00bd0, 0x65735546,
+]);
 
 /**
  * A file's bytes as memory of the process, shared with every other process that maps it. It owns the mapping.
@@ -38,13 +43,18 @@ export class MappedFile implements Disposable {
     this.#calls = calls;
   }
 
-  static readonly isSupported = process.platform !== "win32";
+  /** Whether a file may be mapped here: not on Windows, nor where a change could go unnoticed. */
+  static isPossible(path: string, fileSystem = (of: string) => statfsSync(of).type): boolean {
+    if (process.platform === "linux") return !sharedFileSystems.has(fileSystem(path));
+    return process.platform !== "win32";
+  }
 
-  /** @returns undefined where the system cannot map it, and on Windows. @throws Error for a file that cannot be opened. */
+  /** @returns undefined where the system does not map it. @throws Error for a file that cannot be opened. */
   static open(path: string): MappedFile | undefined {
-    if (!MappedFile.isSupported) return undefined;
-    const fd = openSync(path, "r");
+    let fd: number | undefined;
     try {
+      if (!MappedFile.isPossible(path)) return undefined;
+      fd = openSync(path, "r");
       const state = fstatSync(fd, { bigint: true });
       const libc = koffi.load(null);
       const bind = (prototype: string) => libc.func(prototype) as unknown as Bound;
@@ -56,8 +66,8 @@ export class MappedFile implements Disposable {
         return new MappedFile(path, address, fd, state, { unmap, advise });
       }
     } catch (error) {
-      closeSync(fd);
-      throw error;
+      if (fd !== undefined) closeSync(fd);
+      throw describeFileError(error, path);
     }
     closeSync(fd);
     return undefined;

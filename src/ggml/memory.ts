@@ -81,14 +81,22 @@ export class DeviceMemory {
    * Tensors where they lie in a mapped file, which the storage owns from then on; graphs are not computed once it has changed.
    * @param device that takes them there: `WeightPlace.takesMapped`.
    * @param tensors each with its first byte in the file, a multiple of `tensorAlignment`.
+   * @returns undefined if the device does not take this file's bytes; the file stays the caller's then.
    */
-  map(file: MappedFile, device: Device, tensors: readonly (NewTensor & { readonly offset: number })[]): TensorStorage {
+  map(
+    file: MappedFile,
+    device: Device,
+    tensors: readonly (NewTensor & { readonly offset: number })[],
+  ): TensorStorage | undefined {
     const { symbols } = this.started.ggml;
     return this.#withTensors(tensors, (context, made, wanted) => {
       const largest = Math.max(...[...made.values()].map(byteLength));
       const { address, byteLength: size } = file;
       const buffer = symbols.ggml_backend_dev_buffer_from_host_ptr(device.pointer, address, size, largest);
-      if (!buffer) throw new Error(`Cannot use ${size} mapped bytes on device "${device.name}": it does not take them`);
+      if (!buffer) {
+        context[Symbol.dispose]();
+        return undefined;
+      }
       symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
       for (const { name, offset } of tensors) {
         symbols.ggml_backend_tensor_alloc(buffer, (made.get(name) as Tensor).pointer, address + BigInt(offset));
@@ -101,10 +109,10 @@ export class DeviceMemory {
     });
   }
 
-  #withTensors(
+  #withTensors<T>(
     tensors: readonly NewTensor[],
-    place: (context: TensorContext, made: ReadonlyMap<string, Tensor>, wantedBytes: number) => TensorStorage,
-  ): TensorStorage {
+    place: (context: TensorContext, made: ReadonlyMap<string, Tensor>, wantedBytes: number) => T,
+  ): T {
     const { ggml } = this.started;
     const context = new TensorContext(ggml, Number(ggml.symbols.ggml_tensor_overhead()) * (tensors.length + 1));
     try {

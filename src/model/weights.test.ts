@@ -124,10 +124,10 @@ test.each(["Q8_0", "Q4_K", "F16"] as const)(
     expect(progress.at(-1)).toBe(1);
     let mappedBytes = 0;
     for (const [name, tensor] of mapped.tensors) {
-      const { parts, type: typeInFile } = source.tensors.get(name)!;
+      const { parts, shape, type: typeInFile } = source.tensors.get(name)!;
       const use = name === "token_embd.weight" ? "lookup" : tensor.ne[1] > 1 ? "product" : "other";
       // What lies in another order cannot be read back.
-      if (backend.policy.weightPlace(tensor.type, tensor.ne, use).isWrittenWhole) continue;
+      if (backend.policy.weightPlace(tensor.type, [...shape].reverse(), use).isWrittenWhole) continue;
       const bytes = backend.read(tensor);
       expect(typeInFile).toBe(tensor.type);
       expect(Buffer.compare(bytes, backend.read(read.tensors.get(name)!)), name).toBe(0);
@@ -149,6 +149,38 @@ test("loadWeights(): of safetensors, what begins at no multiple of 32 is read", 
     return convertedType({ type, shape }, "keep") === type && (parts[0]?.offset ?? 1) % 32 === 0;
   });
   expect(mapped.mappedBytes).toBe(aligned.reduce((sum, { byteLength }) => sum + byteLength, 0));
+});
+
+test("loadWeights(): what the device does not take mapped is read", async () => {
+  const path = join(await temporaryFolder(), "read.gguf");
+  writeRandomGguf(path, { architecture: "llama", type: "F16" });
+  const source = await openModel(path);
+  using backend = new Backend(ggml, { threads: 1 });
+  vi.spyOn(backend, "map").mockReturnValue(undefined);
+  using weights = await loadWeights(backend, source, { conversion: "keep", mapWeights: true });
+  expect(weights.mappedBytes).toBe(0);
+  const { parts, byteLength } = source.tensors.get("blk.0.attn_q.weight")!;
+  const { path: file, offset } = parts[0] as FilePart;
+  const wanted = readFileSync(file).subarray(offset, offset + byteLength);
+  expect(Buffer.from(backend.read(weights.tensors.get("blk.0.attn_q.weight")!)).equals(wanted)).toBe(true);
+});
+
+test("loadWeights(): where one tensor cannot be read, those that are loaded beside it are the last", async () => {
+  const path = join(await temporaryFolder(), "cut.gguf");
+  writeRandomGguf(path, { architecture: "llama", type: "F16", numLayers: 8 });
+  const source = await openModel(path);
+  const first = source.tensors.values().next().value!;
+  const gone = { ...first, parts: [{ ...first.parts[0]!, offset: 2 ** 40 }] };
+  const tensors = new Map(
+    [...source.tensors.keys()].map((name, i) => [name, i === 0 ? gone : source.tensors.get(name)!]),
+  );
+  using backend = new Backend(ggml, { threads: 4 });
+  const onProgress = vi.fn();
+  await expectError(
+    loadWeights(backend, { ...source, tensors }, { conversion: "keep", onProgress }),
+    /the file ends at/,
+  );
+  expect(onProgress.mock.calls.length).toBeLessThan(source.tensors.size / 4);
 });
 
 test("loadWeights(): once a mapped file was written to, no graph is computed", async () => {

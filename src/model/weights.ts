@@ -154,7 +154,11 @@ export async function loadWeights(
     };
     // Laying weights out anew takes longer than reading them. Converting shares its rows among threads as it is.
     const lanes = plan.some(isConverted) ? 1 : Math.min(maxLanes, backend.threads);
-    const ends = await Promise.allSettled(Array.from({ length: lanes }, load));
+    const stopOthers = (error: unknown): never => {
+      next = plan.length;
+      throw error;
+    };
+    const ends = await Promise.allSettled(Array.from({ length: lanes }, () => load().catch(stopOthers)));
     for (const end of ends) if (end.status === "rejected") throw end.reason;
     for (const { name, numbers } of factors) {
       if (numbers) await backend.write(tensors.get(name) as Tensor, new Uint8Array(numbers.buffer));
@@ -196,7 +200,7 @@ export interface PlannedBytes {
   readonly mappedBytes: number;
 }
 
-/** Where the weights would lie. */
+/** Where those weights would lie that take the device's memory: others are the CPU's, beside a device that has its own. */
 export function planWeightBytes(
   backend: Backend,
   source: ModelSource,
@@ -207,17 +211,18 @@ export function planWeightBytes(
   for (const planned of planTensors(backend, source, conversion)) {
     const [rowLength = 1, ...others] = planned.ne;
     const bytes = rowBytes(planned.type, rowLength) * others.reduce((product, size) => product * size, 1);
-    if (mapWeights && mappedOn(planned) !== undefined) mappedBytes += bytes;
+    if (planned.place.device !== backend.device) continue;
+    if (mapWeights && isMappable(planned)) mappedBytes += bytes;
     else weightBytes += bytes;
   }
   return { weightBytes, mappedBytes };
 }
 
-/** The device that uses a weight as it lies in its file; undefined where it must be read. */
-function mappedOn(planned: PlannedTensor): Device | undefined {
+/** Whether its device uses a weight as it lies in its file. */
+function isMappable(planned: PlannedTensor): boolean {
   const [part, second] = planned.entry.parts;
-  const isInPlace = part !== undefined && second === undefined && part.offset % tensorAlignment === 0;
-  return isInPlace && !isConverted(planned) && MappedFile.isSupported ? planned.place.takesMapped : undefined;
+  if (part === undefined || second !== undefined || part.offset % tensorAlignment !== 0) return false;
+  return planned.place.takesMapped && !isConverted(planned) && MappedFile.isPossible(part.path);
 }
 
 function planTensors(backend: Backend, source: ModelSource, conversion: WeightsConversion): PlannedTensor[] {
@@ -254,9 +259,9 @@ function mapTensors(
 ): ReadonlyMap<string, MappedFile> {
   const files = new Map<string, { readonly device: Device; readonly fit: (PlannedTensor & FilePart)[] }>();
   for (const planned of plan) {
-    const device = mappedOn(planned);
-    const [part] = planned.entry.parts;
-    if (device === undefined || part === undefined) continue;
+    if (!isMappable(planned)) continue;
+    const { device } = planned.place;
+    const part = planned.entry.parts[0] as FilePart;
     const key = `${device.name} ${part.path}`;
     const of = files.get(key) ?? { device, fit: [] };
     of.fit.push({ ...planned, ...part });
@@ -269,7 +274,12 @@ function mapTensors(
     try {
       // What lies past its end is read, and missed then.
       const inside = fit.filter(({ offset, byteLength }) => offset + byteLength <= file.byteLength);
-      storages.push(backend.map(file, device, inside));
+      const storage = inside.length === 0 ? undefined : backend.map(file, device, inside);
+      if (storage === undefined) {
+        file[Symbol.dispose]();
+        continue;
+      }
+      storages.push(storage);
       for (const { name } of inside) homes.set(name, file);
     } catch (error) {
       file[Symbol.dispose]();

@@ -1,5 +1,6 @@
 import { asEngineError } from "../../engine/engine-error.js";
 import { LocalEngine } from "../../engine/local-engine.js";
+import type { EngineStatus } from "../../engine/status-source.js";
 import {
   type Call,
   type CallEvent,
@@ -61,10 +62,12 @@ class CallServer {
         onEstimate: ({ weightBytes }) => send({ kind: "estimate", weightBytes }),
         onProgress: (progress) => send({ kind: "progress", progress }),
       });
-      this.#engine.onStatus(({ state, lastError }) => {
-        if (state === "failed") send({ kind: "failed", message: lastError ?? "it failed" });
-      });
       send({ kind: "loaded", info: this.#engine.info });
+      const tell = ({ state, lastError }: EngineStatus) => {
+        if (state === "failed") send({ kind: "failed", message: lastError ?? "it failed" });
+      };
+      this.#engine.onStatus(tell);
+      tell(this.#engine.status);
     } catch (error) {
       send({ kind: "load-failed", message: asEngineError(error).message });
     }
