@@ -57,6 +57,8 @@ interface Report {
         readonly context_bytes: number;
         readonly store_bytes: number;
         readonly graph_bytes: number;
+        readonly program_bytes: number;
+        readonly swap_bytes: number;
         readonly fits: boolean;
         readonly summary: string;
       }
@@ -151,6 +153,8 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
       context_bytes: fit.leastContextBytes,
       store_bytes: fit.leastStoreBytes,
       graph_bytes: fit.graphBytes,
+      program_bytes: fit.programBytes,
+      swap_bytes: fit.swapBytes,
       fits: fit.fits,
       summary: fit.summary,
     },

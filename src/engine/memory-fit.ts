@@ -1,8 +1,10 @@
+import { readFileSync } from "node:fs";
 import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
 import type { Device } from "../ggml/library.js";
+import type { ExpertsConfig } from "../model/architectures/parts.js";
 import { pieceRows } from "../model/decoder.js";
 import type { ModelSource } from "../model/model-source.js";
 import { type PlannedBytes, planWeightBytes } from "../model/weights.js";
@@ -25,8 +27,13 @@ export interface MemoryFit {
   readonly leastStoreBytes: number;
   /** Intermediate results of the largest graph of a prompt: an estimate that is rather too high. */
   readonly graphBytes: number;
+  /** What this program has taken until now, the tokenizer among it; 0 where the device has memory of its own. */
+  readonly programBytes: number;
   readonly neededBytes: number;
   readonly availableBytes: number;
+  /** Beside what is available: what the system may write to disk meanwhile. */
+  readonly swapBytes: number;
+  /** Swap counts: a model that is slow is no model that does not run. */
   readonly fits: boolean;
   /** One sentence, in numbers. */
   readonly summary: string;
@@ -37,25 +44,33 @@ export function memoryOf({ device }: Backend): number {
   return hasOwnMemory(device) ? device.memoryBytes.free : usableMemory();
 }
 
-/** Whether a model has room, before anything of it is loaded. @param availableBytes as `memoryOf()` gives it. */
+/**
+ * Whether a model has room, before any weight of it is loaded.
+ * @param availableBytes as `memoryOf()` gives it.
+ */
 export function measureFit(
   backend: Backend,
   source: ModelSource,
   options: FitOptions,
   availableBytes = memoryOf(backend),
+  swapBytes = swapOf(backend, availableBytes),
 ): MemoryFit {
   const { weightBytes, mappedBytes } = weightsOf(backend, source, options);
   const least = leastShare(availableBytes);
   const leastContextBytes = Math.min(options.contextBytes ?? least, least);
   const leastStoreBytes = Math.min(options.storeBytes ?? least, least);
   const graphBytes = estimateGraphBytes(backend, source);
-  const neededBytes = weightBytes + leastContextBytes + leastStoreBytes + graphBytes;
+  const { heapTotal, external } = process.memoryUsage();
+  const programBytes = hasOwnMemory(backend.device) ? 0 : heapTotal + external;
+  const neededBytes = weightBytes + leastContextBytes + leastStoreBytes + graphBytes + programBytes;
   const parts = [
     `weights ${formatBytes(weightBytes)}`,
     `contexts ${formatBytes(leastContextBytes)}`,
     `blocks ${formatBytes(leastStoreBytes)}`,
     `graphs ${formatBytes(graphBytes)}`,
+    ...(programBytes > 0 ? [`the program ${formatBytes(programBytes)}`] : []),
   ];
+  const swap = swapBytes > 0 ? ` and ${formatBytes(swapBytes)} of swap` : "";
   const mapped = mappedBytes === 0 ? "" : `, and ${formatBytes(mappedBytes)} of weights are mapped from the file`;
   return {
     weightBytes,
@@ -63,21 +78,24 @@ export function measureFit(
     leastContextBytes,
     leastStoreBytes,
     graphBytes,
+    programBytes,
     neededBytes,
     availableBytes,
-    fits: neededBytes <= availableBytes,
-    summary: `needs at least ${formatBytes(neededBytes)} (${parts.join(", ")}${mapped}); there is ${formatBytes(availableBytes)} (${memoryName(backend)})`,
+    swapBytes,
+    fits: neededBytes <= availableBytes + swapBytes,
+    summary: `needs at least ${formatBytes(neededBytes)} (${parts.join(", ")}${mapped}); there is ${formatBytes(availableBytes)} (${memoryName(backend)})${swap}`,
   };
 }
 
-/** @throws Error where the model has no room, which says what would have. @returns a warning, where mapped weights will not stay in memory. */
+/** @throws Error where the model has no room, which says what would have. @returns a warning, where not all of it stays in memory. */
 export function requireFit(
   backend: Backend,
   source: ModelSource,
   options: FitOptions,
   availableBytes = memoryOf(backend),
+  swapBytes = swapOf(backend, availableBytes),
 ): string | undefined {
-  const fit = measureFit(backend, source, options, availableBytes);
+  const fit = measureFit(backend, source, options, availableBytes, swapBytes);
   if (!fit.fits) {
     throw new Error(`Cannot load ${quote(source.path)}: it ${fit.summary}; ${whatFits(backend, source, options, fit)}`);
   }
@@ -87,9 +105,10 @@ export function requireFit(
 
 /** Less room for blocks and contexts, or mapping, where that is enough; else the conversion that changes the weights least and has room. */
 function whatFits(backend: Backend, source: ModelSource, options: FitOptions, fit: MemoryFit): string {
-  const room = fit.availableBytes - fit.neededBytes + fit.weightBytes;
+  const missing = fit.neededBytes - fit.availableBytes - fit.swapBytes;
+  const room = fit.weightBytes - missing;
   const halfLeast = (fit.leastContextBytes + fit.leastStoreBytes) / 2;
-  if (fit.neededBytes - fit.availableBytes <= halfLeast) {
+  if (missing <= halfLeast) {
     return `--context-bytes and --store-bytes of ${formatBytes(halfLeast / 2)} each have room`;
   }
   if (!options.mapWeights && weightsOf(backend, source, { ...options, mapWeights: true }).weightBytes <= room) {
@@ -109,17 +128,27 @@ function weightsOf(backend: Backend, source: ModelSource, options: FitOptions): 
   return planWeightBytes(backend, source, options.conversion, options.mapWeights ?? false);
 }
 
-/** A layer's rows, side by side: the residual, norms, queries, keys, values, the MLP; and the logits of two rows. */
+/** A layer's rows, side by side: the residual, norms, queries, keys, values, the MLP or the experts'; and the logits of two rows. */
 function estimateGraphBytes(backend: Backend, { config }: ModelSource): number {
   const { hiddenSize, intermediateSize, numHeads, numKvHeads, headSize, vocabSize } = config;
-  const rowNumbers = 3 * hiddenSize + 3 * intermediateSize + 2 * (numHeads + numKvHeads) * headSize;
+  const { numExpertsUsed = 0, expertSize = 0 } = config as Partial<ExpertsConfig>;
+  const mlpNumbers = Math.max(3 * intermediateSize, numExpertsUsed * Math.max(3 * expertSize, expertSize + hiddenSize));
+  const rowNumbers = 3 * hiddenSize + mlpNumbers + 2 * (numHeads + numKvHeads) * headSize;
   const rows = pieceRows({ config, device: backend.policy });
   return Float32Array.BYTES_PER_ELEMENT * (rows * rowNumbers + 2 * vocabSize);
 }
 
-/** Some devices do not say what they have. */
+/** Some devices do not say what they have, or what of it is free. */
 function hasOwnMemory({ kind, memoryBytes }: Device): boolean {
-  return kind !== "cpu" && memoryBytes.total > 0;
+  return kind !== "cpu" && memoryBytes.free > 0;
+}
+
+/** As much as there is memory, at most: Docker gives a container that much. Systems other than Linux make files for it as they need them. */
+function swapOf({ device }: Backend, availableBytes: number): number {
+  if (hasOwnMemory(device)) return 0;
+  if (process.platform !== "linux") return availableBytes;
+  const [, kib = "0"] = /^SwapTotal:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8")) ?? [];
+  return Math.min(Number(kib) * 1024, availableBytes);
 }
 
 function memoryName({ device }: Backend): string {
