@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
+import type { WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
@@ -9,6 +9,9 @@ import { pieceRows } from "../model/decoder.js";
 import type { ModelSource } from "../model/model-source.js";
 import { type PlannedBytes, planWeightBytes } from "../model/weights.js";
 import { leastShare, usableMemory } from "./byte-budget.js";
+
+/** Those that are quickly made and leave a model good without an importance matrix, the largest first. */
+const suggestedConversions = ["f16", "q8_0", "q6_k", "q5_k", "q4_k", "q3_k"] as const;
 
 export interface FitOptions {
   readonly conversion: WeightsConversion;
@@ -103,7 +106,7 @@ export function requireFit(
   return `The model ${fit.summary}: not all of it stays there, and answers wait for the disk`;
 }
 
-/** Less room for blocks and contexts, or mapping, where that is enough; else the conversion that changes the weights least and has room. */
+/** Less room for blocks and contexts, or mapping, where that is enough; else the largest conversion that has room. */
 function whatFits(backend: Backend, source: ModelSource, options: FitOptions, fit: MemoryFit): string {
   const missing = fit.neededBytes - fit.availableBytes - fit.swapBytes;
   const room = fit.weightBytes - missing;
@@ -114,13 +117,11 @@ function whatFits(backend: Backend, source: ModelSource, options: FitOptions, fi
   if (!options.mapWeights && weightsOf(backend, source, { ...options, mapWeights: true }).weightBytes <= room) {
     return "--map-weights true has room (mapWeights in the library)";
   }
-  const smaller = weightsConversions
-    .filter((conversion) => conversion !== "keep")
+  const smaller = suggestedConversions
     .map((conversion) => ({ conversion, ...weightsOf(backend, source, { ...options, conversion }) }))
-    .filter(({ weightBytes }) => weightBytes <= room)
-    .sort((a, b) => b.weightBytes - a.weightBytes)[0];
+    .find(({ weightBytes }) => weightBytes <= room);
   return smaller === undefined
-    ? "no --weights makes it small enough: a smaller model or more memory is wanted"
+    ? "no --weights that keeps it good makes it small enough: a smaller model or more memory is wanted"
     : `--weights ${smaller.conversion} has room, with weights of ${formatBytes(smaller.weightBytes)}`;
 }
 
