@@ -284,6 +284,8 @@ class WatchedEngine implements Engine {
         this.#failLoad(message.message);
         break;
       case "failed":
+        // Before the errors that the process itself tells its requests.
+        this.#failAll(() => diedWith(message.message));
         this.#link?.kill(message.message);
         break;
       case "estimate":
@@ -347,7 +349,7 @@ class WatchedEngine implements Engine {
     const reason = ending === "signal SIGBUS" ? ending + cut : ending;
     this.#link = undefined;
     const lastError = this.#loadError ?? `the engine's process died: ${reason}`;
-    this.#failAll(() => new EngineError("died", `Cannot finish the request: the engine's process died (${reason})`));
+    this.#failAll(() => diedWith(reason));
     if (this.#closed !== undefined || this.#status.current.state === "failed") return;
     const delayMs = Math.min(this.#times.firstDelayMs * 2 ** this.#numDeaths, this.#times.longestDelayMs);
     this.#numDeaths += 1;
@@ -377,6 +379,10 @@ class WatchedEngine implements Engine {
     await link.ended;
     clearTimeout(overdue);
   }
+}
+
+function diedWith(reason: string): EngineError {
+  return new EngineError("died", `Cannot finish the request: the engine's process died (${reason})`);
 }
 
 /**
