@@ -59,6 +59,11 @@ test("measureFit(): what is asked for of blocks and contexts counts up to their 
   expect(of()).toMatchObject({ leastStoreBytes: least, leastContextBytes: least, fits: true });
   expect(of(0, 1000)).toMatchObject({ leastStoreBytes: 0, leastContextBytes: 1000 });
   expect(of(2 ** 40, 2 ** 40)).toEqual(of());
+  // Of a large machine's memory, what 2,048 tokens take.
+  const { numLayers, numKvHeads, headSize } = source.config;
+  const large = measureFit(backend, source, { conversion: "keep" }, 2 ** 40, 0);
+  const leastBytes = 2 * 2 * numLayers * numKvHeads * headSize * Math.min(2048, source.config.contextLength);
+  expect(large).toMatchObject({ leastStoreBytes: leastBytes, leastContextBytes: leastBytes });
 });
 
 test.each(["tiny-rag", "qwen3_moe"])("measureFit(): graphs take about what it says, %s", async (name) => {

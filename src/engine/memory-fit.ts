@@ -13,6 +13,9 @@ import { leastShare, usableMemory } from "./byte-budget.js";
 /** Those that are quickly made and leave a model good without an importance matrix, the largest first. */
 const suggestedConversions = ["f16", "q8_0", "q6_k", "q5_k", "q4_k", "q3_k"] as const;
 
+/** Blocks and contexts of fewer are of little use. */
+const leastTokens = 2048;
+
 export interface FitOptions {
   readonly conversion: WeightsConversion;
   readonly mapWeights?: boolean | undefined;
@@ -59,7 +62,7 @@ export function measureFit(
   swapBytes = swapOf(backend, availableBytes),
 ): MemoryFit {
   const { weightBytes, mappedBytes } = weightsOf(backend, source, options);
-  const least = leastShare(availableBytes);
+  const least = Math.min(leastShare(availableBytes), bytesOfKeys(source, leastTokens));
   const leastContextBytes = Math.min(options.contextBytes ?? least, least);
   const leastStoreBytes = Math.min(options.storeBytes ?? least, least);
   const graphBytes = estimateGraphBytes(backend, source);
@@ -123,6 +126,12 @@ function whatFits(backend: Backend, source: ModelSource, options: FitOptions, fi
   return smaller === undefined
     ? "no --weights that keeps it good makes it small enough: a smaller model or more memory is wanted"
     : `--weights ${smaller.conversion} has room, with weights of ${formatBytes(smaller.weightBytes)}`;
+}
+
+/** Keys and values of so many tokens, in 16 bit, or of as many as the model takes. */
+function bytesOfKeys({ config }: ModelSource, numTokens: number): number {
+  const { numLayers, numKvHeads, headSize, contextLength } = config;
+  return 2 * numLayers * numKvHeads * headSize * Uint16Array.BYTES_PER_ELEMENT * Math.min(numTokens, contextLength);
 }
 
 function weightsOf(backend: Backend, source: ModelSource, options: FitOptions): PlannedBytes {
