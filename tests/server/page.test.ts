@@ -294,6 +294,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.keyboard.type("Not kept");
       await page.keyboard.press("Escape");
       await expect.poll(() => titles(page)).toEqual([second, third, "Mine"]);
+      await expect.poll(() => focusedName(page)).toBe("Edit Mine");
       await tabTo(/^In the prompt: Mine/);
       await page.keyboard.press("Space");
       await expect.poll(() => page.locator(".passages").textContent()).toContain("2 of 3 in the prompt");
