@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { userCacheDir } from "../dist/kv/user-cache-dir.js";
 import { askRegistry } from "./check-audit.mjs";
+import { softwareDevice, timeIsOver } from "./check-device.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const skipTests = process.argv.includes("--skip-tests");
@@ -51,6 +52,11 @@ const steps = [
         ? undefined
         : `the npm package "node@${lts}" cannot be had or run here`;
     },
+  },
+  {
+    name: "laws on a software Vulkan device, in short",
+    command: [process.execPath, "scripts/check-device.mjs", "--short"],
+    skip: () => softwareDevice().reason,
   },
   {
     name: "Python scripts compile",
@@ -110,6 +116,8 @@ for (const { name, command, skip } of steps) {
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   if (status === 0) {
     report.push(`ok       ${name} (${seconds} s)`);
+  } else if (status === timeIsOver) {
+    report.push(`skipped  ${name}: its time was over (${seconds} s)`);
   } else {
     failed.push(name);
     report.push(`FAILED   ${name} (${seconds} s): it ended with ${error?.message ?? signal ?? status}`);

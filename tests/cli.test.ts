@@ -279,6 +279,7 @@ test("info and doctor --json: what a model is, and that this machine computes", 
   expect(doctor.code).toBe(0);
   expect(JSON.parse(doctor.stdout)).toMatchObject({
     self_test: { passed: true },
+    ggml: { devices: [{ name: "CPU", is_software: false, block_mode: { largest_difference: 0 } }] },
     model_memory: { fits: true, weight_bytes: expect.any(Number) },
     problems: [],
   });

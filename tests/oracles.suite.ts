@@ -16,6 +16,7 @@ import { type BoundCase, expectBound } from "./oracles/faults.js";
 import { OnePassModel } from "./oracles/one-pass.js";
 import { modelsWithoutGguf, type OracleCase, oracleModels } from "./oracles/oracle-cases.js";
 import { readOracleFixture, writeOracleModel } from "./oracles/oracle-fixtures.js";
+import { testDevice } from "./test-device.js";
 
 export interface OraclesSize {
   readonly kinds: readonly ("hugging-face" | "gguf")[];
@@ -60,7 +61,12 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
           const { cases, fixture, onePass } = await setUp();
           const gguf = join(folder, `${name}.gguf`);
           if (kind === "gguf") writeRandomGguf(gguf, oracleModels[name]!);
-          await using engine = await Engine.load({ model: kind === "gguf" ? gguf : written, kvType, threads });
+          await using engine = await Engine.load({
+            model: kind === "gguf" ? gguf : written,
+            kvType,
+            threads,
+            device: testDevice,
+          });
           const { vocabSize } = onePass.config;
           const bounded: BoundCase[] = [];
           for (const [i, prompt] of cases.entries()) {

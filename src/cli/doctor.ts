@@ -1,6 +1,8 @@
+import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { usableMemory } from "../engine/byte-budget.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
 import { type MemoryFit, measureFit, requireFit } from "../engine/memory-fit.js";
@@ -10,7 +12,7 @@ import { Backend } from "../ggml/backend.js";
 import { ThreadCount } from "../ggml/cpu/thread-count.js";
 import { Graph } from "../ggml/graph.js";
 import {
-  type BackendKind,
+  type BuildKind,
   cpuFeatures,
   findGgmlDirectory,
   type Ggml,
@@ -21,6 +23,9 @@ import { openModel } from "../model/open-model.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { engineFlag } from "./options.js";
 import { errorLine, type Terminal, write, writeJson } from "./terminal.js";
+
+/** How far a small prompt's log-probabilities in block mode are from the CPU's, or why there are none. */
+type BlockModeTest = { readonly largest_difference: number } | { readonly error: string };
 
 interface Report {
   readonly node: string;
@@ -40,13 +45,15 @@ interface Report {
           readonly description: string;
           readonly backend: string;
           readonly kind: string;
+          readonly is_software: boolean;
           readonly free_bytes: number;
           readonly total_bytes: number;
+          readonly block_mode: BlockModeTest;
         }[];
       }
     | undefined;
   /** Builds of ggml that could be installed, and whether they are. */
-  readonly packages: readonly { readonly kind: BackendKind; readonly package: string; readonly installed: boolean }[];
+  readonly packages: readonly { readonly kind: BuildKind; readonly package: string; readonly installed: boolean }[];
   /** Whether the model fits that was asked for, in numbers. */
   readonly model_memory:
     | {
@@ -102,20 +109,30 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
   const problems: string[] = [];
   let ggml: Ggml | undefined;
   let device: string | undefined;
+  const blockMode = new Map<string, BlockModeTest>();
   let passed = false;
   let fit: MemoryFit | undefined;
   try {
-    ggml = loadGgml(await findGgmlDirectory("cpu"));
+    ggml = loadGgml(await findGgmlDirectory(flags.backend ?? "auto"));
     using backend = new Backend(ggml, { threads: Math.min(2, availableParallelism()) });
     device = backend.device.name;
     const largest = await selfTest(backend, signal);
     passed = largest <= 1e-5;
     if (!passed)
       problems.push(`Cannot trust device "${device}": a 4 x 4 product is ${largest} off, at most 1e-5 is wanted`);
+    const expected = await scoreOn("CPU", signal);
+    for (const { name } of ggml.devices) {
+      const test = compare(name === "CPU" ? expected : await scoreOn(name, signal), expected);
+      blockMode.set(name, test);
+      if ("error" in test) problems.push(`Cannot use device "${name}" in block mode: ${test.error}`);
+      else if (!(test.largest_difference <= blockModeBound)) {
+        const off = `a prompt in block mode is ${test.largest_difference} off in log-probability`;
+        problems.push(`Cannot trust device "${name}": ${off}, at most ${blockModeBound} is wanted`);
+      }
+    }
     if (flags.model !== undefined) {
       const { backend: kind, device: name, weights = "keep", ...limits } = engineSettingsOf(flags);
-      const chosen = { threads: 1, ...(name !== undefined && { device: name }) };
-      using loading = new Backend(loadGgml(await findGgmlDirectory(kind ?? "cpu")), chosen);
+      using loading = new Backend(ggml, { threads: 1, backend: kind, device: name });
       const source = await openModel(flags.model);
       fit = measureFit(loading, source, { ...limits, conversion: weights });
       requireFit(loading, source, { ...limits, conversion: weights });
@@ -135,13 +152,15 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
       version: ggml.version,
       directory: ggml.directory,
       cpu_features: cpuFeatures(ggml),
-      devices: ggml.devices.map(({ name, description, backend, kind, memoryBytes }) => ({
+      devices: ggml.devices.map(({ name, description, backend, kind, isSoftware, memoryBytes }) => ({
         name,
         description,
         backend,
         kind,
+        is_software: isSoftware,
         free_bytes: memoryBytes.free,
         total_bytes: memoryBytes.total,
+        block_mode: blockMode.get(name) ?? { error: "it was not tried" },
       })),
     },
     packages: await findPackages(),
@@ -180,8 +199,8 @@ async function readKoffiVersion(): Promise<string> {
 }
 
 async function findPackages(): Promise<Report["packages"]> {
-  const kinds: readonly BackendKind[] = process.platform === "darwin" ? ["cpu", "metal"] : ["cpu", "cuda", "vulkan"];
-  const found: { kind: BackendKind; package: string; installed: boolean }[] = [];
+  const kinds: readonly BuildKind[] = process.platform === "darwin" ? ["cpu", "metal"] : ["cpu", "cuda", "vulkan"];
+  const found: { kind: BuildKind; package: string; installed: boolean }[] = [];
   for (const kind of kinds) {
     let name: string;
     try {
@@ -197,6 +216,59 @@ async function findPackages(): Promise<Report["packages"]> {
     found.push({ kind, package: name, installed });
   }
   return found;
+}
+
+/** Products that round to 16 bit are 0.007 off; full mode's mask is 4 off. */
+const blockModeBound = 0.1;
+const testPrompt = {
+  blocks: [
+    "Sean Penn is the son of actress Eileen Ryan.\n",
+    "Into the Wild was directed by Sean Penn.\n",
+    "Who is it?",
+  ],
+  continuation: " Eileen Ryan",
+};
+
+type Scored = { readonly logprobs: readonly number[] } | { readonly error: string };
+
+/** Scores a prompt of the embedded model in block mode in a process of its own, which the device may end. */
+async function scoreOn(device: string, signal: AbortSignal): Promise<Scored> {
+  const program = fileURLToPath(new URL("./main.js", import.meta.url));
+  const flags = [
+    "--input",
+    "-",
+    "--json",
+    "--mode",
+    "block",
+    "--weights",
+    "f32",
+    "--kv-type",
+    "f32",
+    "--device",
+    device,
+  ];
+  return new Promise((resolve) => {
+    const options = { signal, timeout: blockModeTimeoutMs };
+    const child = execFile(process.execPath, [program, "score", ...flags], options, (error, stdout, stderr) => {
+      if (error === null) return resolve(JSON.parse(stdout) as Scored);
+      const why = stderr.trim().split("\n").at(-1) ?? "";
+      const end = error.killed ? `it took over ${blockModeTimeoutMs / 1000} s` : error.signal;
+      resolve({ error: end ? `the process ended with ${end}${why && `, ${why}`}` : why });
+    });
+    // A process that has ended reads nothing.
+    child.stdin?.on("error", () => undefined);
+    child.stdin?.end(`${JSON.stringify(testPrompt)}\n`);
+  });
+}
+
+/** The first run on a device compiles its kernels: minutes on a software device. */
+const blockModeTimeoutMs = 300_000;
+
+function compare(found: Scored, expected: Scored): BlockModeTest {
+  if ("error" in found) return found;
+  if ("error" in expected) return { error: `the CPU gives nothing to compare with: ${expected.error}` };
+  const distances = expected.logprobs.map((logprob, i) => Math.abs(logprob - (found.logprobs[i] ?? Number.NaN)));
+  return { largest_difference: Math.max(...distances) };
 }
 
 /** The largest difference between a 4 x 4 product on the device and in JavaScript. */
@@ -233,8 +305,12 @@ function formatReport(report: Report, { colors }: Terminal): string {
   }
   if (report.ggml !== undefined) {
     lines.push(`${yes}  ggml ${report.ggml.version} in ${report.ggml.directory}`);
-    for (const { name, description, free_bytes: free, total_bytes: total } of report.ggml.devices) {
+    for (const { name, description, free_bytes: free, total_bytes: total, ...device } of report.ggml.devices) {
       lines.push(`    device ${name}: ${description}, ${formatBytes(free)} free of ${formatBytes(total)}`);
+      const { block_mode: test, is_software: isSoftware } = device;
+      const off = "error" in test ? test.error : `at most ${test.largest_difference.toExponential(1)} from the CPU`;
+      const note = isSoftware ? "; a program on the CPU, used only where it is named" : "";
+      lines.push(`      a prompt in block mode: ${off}${note}`);
     }
     lines.push(`    CPU features: ${report.ggml.cpu_features.join(" ") || "none reported"}`);
   }

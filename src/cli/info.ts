@@ -52,8 +52,8 @@ async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Pr
  */
 async function onDevice(source: ModelSource, { backend: kind, device, weights = "keep" }: FlagsOf<typeof infoFlags>) {
   try {
-    const ggml = loadGgml(await findGgmlDirectory(kind ?? "cpu"));
-    using backend = new Backend(ggml, { threads: 1, ...(device !== undefined && { device }) });
+    const ggml = loadGgml(await findGgmlDirectory(kind ?? "auto"));
+    using backend = new Backend(ggml, { threads: 1, backend: kind, device });
     return { name: backend.device.name, conversions: [...conversionNotes(backend, source, weights)], reason: null };
   } catch (error) {
     if (kind !== undefined || device !== undefined) throw error;

@@ -10,13 +10,13 @@ const largeSlotRows = 16_384;
 const largeSlotStep = 4096;
 const smallestSlotRows = 64;
 
-/** Room for one sequence's keys and transposed values, beside those of others. It is given back by disposing. */
+/** Room for one sequence's keys and values, beside those of others. It is given back by disposing. */
 export interface DecodeSlot extends Disposable {
   readonly group: SlotGroup;
   /** The slot's place in its group. */
   readonly index: number;
   readonly keys: KVRows;
-  readonly valuesTransposed: KVRows;
+  readonly decodeValues: KVRows;
 }
 
 /** Slots of one size side by side in one piece of memory, so that one product attends over several of them. */
@@ -29,7 +29,7 @@ export interface SlotGroup {
 interface Group extends SlotGroup {
   readonly capacity: number;
   readonly keys: Region;
-  readonly valuesTransposed: Region;
+  readonly decodeValues: Region;
   readonly isUsed: boolean[];
 }
 
@@ -74,13 +74,13 @@ export class DecodeSlots {
     const index = group.isUsed.indexOf(false);
     group.isUsed[index] = true;
     const place = ({ tensor, offset }: Region) => ({ tensor, offset: offset + index * group.stride, capacity });
-    const { shape } = this.#memory;
+    const { shape, backend } = this.#memory;
     let isOut = true;
     return {
       group,
       index,
       keys: new KVRows(shape, place(group.keys)),
-      valuesTransposed: new KVRows(shape, place(group.valuesTransposed), "transposed"),
+      decodeValues: new KVRows(shape, place(group.decodeValues), backend.policy.decodeLayout),
       [Symbol.dispose]: () => {
         if (!isOut) return;
         isOut = false;
@@ -100,15 +100,15 @@ export class DecodeSlots {
     const room = Math.floor(Math.min(maxBytesAtATime, this.#capBytes - takenBytes) / slotBytes);
     const numSlots = Math.max(1, Math.min(maxSlotsAtATime, 3 * numUsed, room));
     const keys = this.#memory.allocate(contextType, stride * numSlots);
-    let valuesTransposed: Region;
+    let decodeValues: Region;
     try {
-      valuesTransposed = this.#memory.allocate(contextType, stride * numSlots);
+      decodeValues = this.#memory.allocate(contextType, stride * numSlots);
     } catch (error) {
       keys[Symbol.dispose]();
       throw error;
     }
     const isUsed = Array.from({ length: numSlots }, () => false);
-    const group: Group = { id: this.#nextId, stride, capacity, keys, valuesTransposed, isUsed };
+    const group: Group = { id: this.#nextId, stride, capacity, keys, decodeValues, isUsed };
     this.#nextId += 1;
     this.#groups.add(group);
     return group;
@@ -117,6 +117,6 @@ export class DecodeSlots {
   #free(group: Group): void {
     this.#groups.delete(group);
     this.#onFree(group);
-    for (const region of [group.keys, group.valuesTransposed]) region[Symbol.dispose]();
+    for (const region of [group.keys, group.decodeValues]) region[Symbol.dispose]();
   }
 }

@@ -7,7 +7,7 @@ import type { HeldRows } from "./held-rows.js";
 const groups = [0, 1].map((id) => ({ id, stride: 1 }));
 const sequence = (group: number, index: number, length: number, shared: HeldRows[] = []) => {
   const keys = { capacity: 4096 } as KVRows;
-  const slot = { group: groups[group]!, index, keys, valuesTransposed: keys, [Symbol.dispose]: () => undefined };
+  const slot = { group: groups[group]!, index, keys, decodeValues: keys, [Symbol.dispose]: () => undefined };
   return { context: { slot, shared, length, ownLength: length, cleared: length }, tokenId: 0, position: length };
 };
 

@@ -153,7 +153,7 @@ export class DecodeSteps implements Disposable {
     );
     const clears = tails.map(({ slot, context }, i) => (graph: Graph) => {
       const count = (ends[i] as number) - context.cleared;
-      for (const rows of [slot.keys, slot.valuesTransposed]) rows.clear(graph, context.cleared, count);
+      for (const rows of [slot.keys, slot.decodeValues]) rows.clear(graph, context.cleared, count);
     });
     for (const fill of partsOfGraphs(this.decoder.ggml, clears)) {
       using graph = new Graph(this.decoder.ggml);
@@ -189,10 +189,10 @@ export class DecodeSteps implements Disposable {
     this.#numBuilt += 1;
     const step = new DecodeStep(
       this.decoder,
-      runs.map(({ works, slot: { group, keys, valuesTransposed }, numKeys }) => {
+      runs.map(({ works, slot: { group, keys, decodeValues }, numKeys }) => {
         const shared = sharedOf(works);
         const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
-        return { numKeys, keys: all(keys), valuesTransposed: all(valuesTransposed), shared };
+        return { numKeys, keys: all(keys), decodeValues: all(decodeValues), shared };
       }),
     );
     try {

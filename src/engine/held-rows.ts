@@ -76,12 +76,13 @@ export class HeldRows implements SharedRows, Disposable {
 
   /** As rows, or transposed once they are kept in that form alone. */
   get values(): KVRows {
-    return this.#values === undefined ? this.valuesTransposed : this.#rows(this.#values);
+    return this.#values === undefined ? this.decodeValues : this.#rows(this.#values);
   }
 
   /** @throws Error where no tokens are decoded. */
-  get valuesTransposed(): KVRows {
-    if (this.slot !== undefined) return this.slot.valuesTransposed;
+  get decodeValues(): KVRows {
+    if (this.slot !== undefined) return this.slot.decodeValues;
+    if (this.#layout === "rows" && this.#values !== undefined) return this.#rows(this.#values);
     if (this.#transposed === undefined) throw new Error("Cannot decode: the context has no slot");
     return this.#rows(this.#transposed, "transposed");
   }
@@ -107,7 +108,7 @@ export class HeldRows implements SharedRows, Disposable {
   /** Transposes the values of all rows so far, for one context; again does nothing. From then on only decoding adds rows. */
   async startDecoding(runner: GraphRunner, signal?: AbortSignal): Promise<void> {
     if (this.#values === undefined) return;
-    await this.#transpose(runner, this.valuesTransposed, signal);
+    await this.#transpose(runner, this.decodeValues, signal);
     this.cleared = this.length;
     this.#values[Symbol.dispose]();
     this.#values = undefined;
@@ -130,14 +131,14 @@ export class HeldRows implements SharedRows, Disposable {
   }
 
   async #getReady(runner: GraphRunner, signal: AbortSignal | undefined): Promise<void> {
-    if (this.#values !== undefined) {
+    if (this.#values !== undefined && (this.#layout === "transposed" || this.slot !== undefined)) {
       if (this.slot === undefined) this.#transposed ??= this.#allocate();
-      await this.#transpose(runner, this.valuesTransposed, signal);
+      await this.#transpose(runner, this.decodeValues, signal);
     }
     const { length, numKeys } = this;
     if (length < numKeys) {
       const clear = (graph: Graph): void => {
-        for (const rows of [this.keys, this.valuesTransposed]) rows.clear(graph, length, numKeys - length);
+        for (const rows of [this.keys, this.decodeValues]) rows.clear(graph, length, numKeys - length);
       };
       await runner.run(1, clear, signal);
     }
@@ -159,6 +160,10 @@ export class HeldRows implements SharedRows, Disposable {
         signal,
       );
     }
+  }
+
+  get #layout(): "rows" | "transposed" {
+    return this.memory.backend.policy.decodeLayout;
   }
 
   #allocate(): Region {

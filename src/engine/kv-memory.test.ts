@@ -1,11 +1,10 @@
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Random } from "../../tests/models/random.js";
-import { Backend } from "../ggml/backend.js";
-import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { testBackend, testGgml } from "../../tests/test-device.js";
 import { KVMemory, type Region } from "./kv-memory.js";
 
-const ggml = loadGgml(await findGgmlDirectory("cpu"));
-const backend = new Backend(ggml, { threads: 1 });
+const ggml = testGgml;
+const backend = testBackend();
 afterAll(() => backend[Symbol.dispose]());
 const before = { ...ggml.live };
 afterEach(() => expect(ggml.live).toEqual(before));

@@ -39,7 +39,7 @@ export interface ModelOptions {
   readonly adapters?: readonly AdapterInput[] | undefined;
   /** CPU threads. Default: `defaultThreads`, and fewer while other programs use the cores. */
   readonly threads?: number | undefined;
-  /** Which build of ggml. Default "cpu". */
+  /** Which build of ggml. Default "auto": a GPU's where its package is installed, else the CPU's. */
   readonly backend?: BackendKind | undefined;
   /** ggml's name of the device, for instance "CUDA0". */
   readonly device?: string | undefined;
@@ -129,12 +129,10 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const weightBytes = estimateWeightBytes(source, conversion);
   options.onEstimate?.({ weightBytes });
   const threads = options.threads ?? defaultThreads(weightBytes);
-  const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "cpu"));
-  const backend = new Backend(ggml, {
-    threads,
-    adaptsThreads: options.threads === undefined,
-    ...(options.device !== undefined && { device: options.device }),
-  });
+  const { backend: kind = "auto", device } = options;
+  const ggml = loadGgml(await findGgmlDirectory(kind));
+  const adaptsThreads = options.threads === undefined;
+  const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device });
   try {
     const crowded = requireFit(backend, source, { ...options, conversion });
     if (crowded !== undefined) options.onWarning?.(crowded);

@@ -1,14 +1,16 @@
 import { getEventListeners } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import picocolors from "picocolors";
 import { afterEach, expect, onTestFinished, test } from "vitest";
 import { expectInTime } from "../../tests/in-time.js";
 import { dequantizeRows, quantizeRows } from "../../tests/models/ggml-quantizer.js";
 import { tensorTypes } from "../files/element-types.js";
 import { Backend } from "./backend.js";
+import { chooseDevice } from "./device.js";
 import { Graph } from "./graph.js";
-import { type BackendKind, cpuFeatures, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
+import { type BuildKind, cpuFeatures, type Device, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
 
 const directory = await findGgmlDirectory("cpu");
 const ggml = loadGgml(directory);
@@ -166,8 +168,51 @@ test("findGgmlDirectory(): a folder that is none, and a package that is not ther
   expect(await findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: directory })).toBe(directory);
   expect(await findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: "" })).toBe(directory);
   expect(() => ggmlPackageName("cpu", "aix", "ppc64")).toThrow(/^Cannot find ggml: no package for aix-ppc64/);
-  expect(() => ggmlPackageName("abacus" as BackendKind)).toThrow('Cannot use backend "abacus": wanted cpu, cuda');
+  expect(() => ggmlPackageName("abacus" as BuildKind)).toThrow('Cannot use backend "abacus": wanted auto, cpu, cuda');
   expect(ggmlPackageName("cuda", "linux", "x64")).toBe("@node-llama-cpp/linux-x64-cuda");
+});
+
+test("chooseDevice(): the first GPU of the kind that is no software, the CPU of any kind, else what is named", () => {
+  const device = (name: string, backend: string, kind: Device["kind"], isSoftware = false): Device => {
+    return { name, backend, kind, isSoftware, description: name, pointer: 0n, memoryBytes: { free: 0, total: 0 } };
+  };
+  const [cpu, software] = [device("CPU", "CPU", "cpu"), device("Vulkan0", "Vulkan", "gpu", true)];
+  const [integrated, gpu] = [device("Vulkan1", "Vulkan", "integrated-gpu"), device("Vulkan2", "Vulkan", "gpu")];
+  const of = (...devices: Device[]) => ({ directory: "folder", version: "0.25", devices });
+  expect(chooseDevice(of(software, integrated, gpu, cpu), undefined)).toBe(gpu);
+  expect(chooseDevice(of(software, integrated, cpu), undefined)).toBe(integrated);
+  expect(chooseDevice(of(software, cpu), undefined)).toBe(cpu);
+  expect(chooseDevice(of(software, gpu, cpu), undefined, "cpu")).toBe(cpu);
+  expect(chooseDevice(of(software, cpu), "vulkan0", "vulkan")).toBe(software);
+  const found = 'ggml 0.25 in "folder" found "Vulkan0", "CPU"';
+  expect(() => chooseDevice(of(software, cpu), undefined, "vulkan")).toThrow(
+    `Cannot use backend "vulkan" unless a device is named: ${found}, none of them a GPU`,
+  );
+  expect(() => chooseDevice(of(software, cpu), "CPU", "vulkan")).toThrow(
+    `Cannot use device "CPU" of backend "vulkan": ${found}`,
+  );
+  expect(() => chooseDevice(of(software, cpu), undefined, "cuda")).toThrow(
+    `Cannot use backend "cuda": it has no device here, ${found}`,
+  );
+});
+
+test("loadGgml(): one folder a process", async () => {
+  const copy = await mkdtemp(join(tmpdir(), "block-attention-ggml-"));
+  onTestFinished(() => rm(copy, { recursive: true }));
+  await cp(directory, copy, { recursive: true });
+  expect(() => loadGgml(copy)).toThrow(
+    `Cannot load ggml: "${copy}" is wanted, and this process uses "${directory}": a process has one, whose devices are "CPU"`,
+  );
+});
+
+test("findGgmlDirectory(): a stand-in that development installs in place of a package is no package", async () => {
+  const name = ggmlPackageName("cuda", "linux", "x64");
+  const isStandIn =
+    ((await import(name).catch(() => undefined)) as { default?: unknown } | undefined)?.default === picocolors;
+  if (!isStandIn || process.platform !== "linux" || process.arch !== "x64") return expect(isStandIn).toBeDefined();
+  await expect(findGgmlDirectory("cuda", {})).rejects.toThrow(
+    `Cannot find ggml: "${name}" is not installed, but a stand-in of development is in its place (npm install ${name})`,
+  );
 });
 
 test("loadGgml(): a folder without libraries, or with a library that is none", async () => {

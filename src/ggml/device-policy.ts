@@ -5,7 +5,7 @@ import type { Graph } from "./graph.js";
 import type { Device, Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
 import { type Tensor, TensorContext } from "./tensor.js";
-import { type TokenHeads, tokenAttention } from "./token-attention.js";
+import { fusedTokenAttention, type TokenHeads } from "./token-attention.js";
 
 /** ggml_backend_dev_props: 48 bytes, then booleans that say what the device can; the third is buffer_from_host_ptr. */
 const takesHostMemoryOffset = 50;
@@ -60,6 +60,10 @@ export interface DevicePolicy {
    * kernels give a row the same bytes wherever it stands.
    */
   readonly rowGroup: number;
+  /** A graph of prompts and blocks has at least so many rows: fewer are multiplied by other kernels, with other sums. */
+  readonly minRows: number;
+  /** How the values lie that tokens are decoded over. */
+  readonly decodeLayout: "rows" | "transposed";
   /** A prompt's pieces but the last have a multiple of this many rows, since fewer would cost as much. */
   readonly pieceStep: number;
   /** The most elements that one node copies, transposes or turns. */
@@ -118,6 +122,8 @@ export function supportsWeights(
 
 /** Rows of one graph: more are no faster, and take more memory. */
 const maxGraphRows = 512;
+/** Up to 8 rows ggml's Vulkan kernels multiply row by row. */
+const minDeviceRows = 16;
 
 /**
  * A device that is asked for whole products and whole attention, and looks rows up in the CPU's memory. Nothing stops its
@@ -127,6 +133,8 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
   const [onDevice, onHost] = [plainPlace(ggml, device), plainPlace(ggml, cpu)];
   return {
     rowGroup: 4,
+    minRows: minDeviceRows,
+    decodeLayout: "rows",
     pieceStep: 1,
     maxNodeElements: Number.POSITIVE_INFINITY,
     graphRows: () => maxGraphRows,
@@ -135,14 +143,15 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
     kernels: (graph) => {
       const masks = new MaskTensors(graph);
       return {
-        product: (weights, x) => graph.mulMat(weights, x),
+        product: (weights, x) => graph.summedInF32(graph.mulMat(weights, x), "ggml_mul_mat"),
         expertProduct: (weights, x, experts) => graph.mulMatId(weights, x, experts),
         attention: (q, k, v, mask, scale) => {
           const seen = masks.tensor(masks.whole(mask));
           const out = graph.flashAttention(graph.permute(q, [0, 2, 1, 3]), k, v, seen, scale);
+          graph.summedInF32(out, "ggml_flash_attn_ext");
           return graph.reshape(out, [q.ne[0] * q.ne[1], q.ne[2]]);
         },
-        tokenAttention: (heads) => tokenAttention(graph, heads, true),
+        tokenAttention: (heads) => fusedTokenAttention(graph, heads),
       };
     },
   };

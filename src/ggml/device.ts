@@ -1,11 +1,21 @@
 import { CpuBackend, maxThreads } from "./cpu/cpu-backend.js";
 import { CpuPolicy } from "./cpu/cpu-policy.js";
 import { type DevicePolicy, plainPolicy } from "./device-policy.js";
-import { type Device, type Ggml, type NativeBackend, startBackend } from "./library.js";
+import {
+  type BackendKind,
+  backendNames,
+  type Device,
+  deviceNames,
+  type Ggml,
+  type NativeBackend,
+  startBackend,
+} from "./library.js";
 
 export interface BackendOptions {
-  /** ggml's name of the device, for instance "CPU" or "CUDA0"; the first GPU of the library, else the CPU, where left out. */
-  readonly device?: string;
+  /** Of which kind the device is to be. Default "auto": any. */
+  readonly backend?: BackendKind | undefined;
+  /** ggml's name of the device, for instance "CPU" or "CUDA0". Default: the first GPU that is no software, else the CPU. */
+  readonly device?: string | undefined;
   /** CPU threads, 1 to 512. */
   readonly threads: number;
   /** Whether graphs get fewer threads while other programs use the cores. Default false. */
@@ -23,12 +33,12 @@ export class StartedDevice implements Disposable {
   /** @throws RangeError for a device that the library does not have, or a wrong number of threads. */
   constructor(
     readonly ggml: Ggml,
-    { device, threads, adaptsThreads }: BackendOptions,
+    { device, backend, threads, adaptsThreads }: BackendOptions,
   ) {
     if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
       throw new RangeError(`Cannot use ${threads} threads: an integer from 1 to ${maxThreads} is wanted`);
     }
-    this.device = chooseDevice(ggml, device);
+    this.device = chooseDevice(ggml, device, backend);
     this.cpu = new CpuBackend(ggml, threads, adaptsThreads);
     const { device: cpu } = this.cpu;
     this.policy = this.device === cpu ? new CpuPolicy(ggml, cpu, threads) : plainPolicy(ggml, this.device, cpu);
@@ -45,10 +55,23 @@ export class StartedDevice implements Disposable {
   }
 }
 
-function chooseDevice(ggml: Ggml, name: string | undefined): Device {
-  if (name === undefined) return (ggml.devices.find((device) => device.kind === "gpu") ?? ggml.devices[0]) as Device;
-  const found = ggml.devices.find((device) => device.name.toLowerCase() === name.toLowerCase());
-  if (found !== undefined) return found;
-  const known = ggml.devices.map((device) => `"${device.name}"`).join(", ");
-  throw new RangeError(`Cannot use device "${name}": ggml ${ggml.version} found ${known}`);
+/** @throws RangeError that names the devices there are. */
+export function chooseDevice(
+  ggml: Pick<Ggml, "directory" | "version" | "devices">,
+  name: string | undefined,
+  kind: BackendKind = "auto",
+): Device {
+  const found = `ggml ${ggml.version} in "${ggml.directory}" found ${deviceNames(ggml)}`;
+  const devices = ggml.devices.filter((device) => kind === "auto" || backendNames[kind].test(device.backend));
+  if (devices.length === 0) throw new RangeError(`Cannot use backend "${kind}": it has no device here, ${found}`);
+  if (name !== undefined) {
+    const named = devices.find((device) => device.name.toLowerCase() === name.toLowerCase());
+    if (named !== undefined) return named;
+    throw new RangeError(`Cannot use device "${name}"${kind === "auto" ? "" : ` of backend "${kind}"`}: ${found}`);
+  }
+  for (const wanted of ["gpu", "integrated-gpu", "cpu"] as const) {
+    const first = devices.find((device) => device.kind === wanted && !device.isSoftware);
+    if (first !== undefined) return first;
+  }
+  throw new RangeError(`Cannot use backend "${kind}" unless a device is named: ${found}, none of them a GPU`);
 }

@@ -21,6 +21,7 @@ import {
 /** Types that are copied and converted whatever their strides. */
 const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
+const precisionF32 = 10;
 
 /** The most tensors of one graph: ggml's hash tables and schedules are made for so many. */
 export const maxGraphTensors = 30_000;
@@ -242,32 +243,28 @@ export class Graph implements Disposable {
   }
 
   /**
-   * Attention in tiles: q [D, R, H] F32, k and v [D, N, H'] with H a multiple of H', mask [N, R] F16 or none.
-   * @returns [D, H, R] in F32.
+   * Attention in tiles: q [D, R, H, S] F32, k and v [D, N, H', S] with H a multiple of H', mask [N, R, 1, S] F16 or none.
+   * @returns [D, H, R, S] in F32.
    */
   flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
     requireType(q, "attend with", "F32");
     if (k.type !== v.type)
       throw new TypeError(`Cannot attend: keys are ${k.type} and values ${v.type}, one type is wanted`);
     if (k.type !== "F16") requireType(k, "attend over", "F32");
-    const [d, rows, heads] = q.ne;
-    if ([q, k, v].some(({ ne }) => ne[3] !== 1)) {
-      throw new RangeError(
-        `Cannot attend: ${describe(q)} over ${describe(k)} and ${describe(v)}, three sizes are wanted`,
-      );
-    }
-    if (k.ne[0] !== d || v.ne[0] !== d || k.ne[1] !== v.ne[1] || k.ne[2] !== v.ne[2] || heads % k.ne[2] !== 0) {
+    const [d, rows, heads, sequences] = q.ne;
+    const fits = k.ne.every((n, i) => n === v.ne[i]) && k.ne[0] === d && k.ne[3] === sequences;
+    if (!fits || heads % k.ne[2] !== 0) {
       throw new RangeError(`Cannot attend: ${describe(q)} over ${describe(k)} and ${describe(v)}`);
     }
     for (const t of [q, k, v]) requirePackedRows(t, "attend with");
     if (mask) {
       requireType(mask, "mask with", "F16");
       requireContiguous(mask, "mask with");
-      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows || mask.ne[2] * mask.ne[3] !== 1) {
+      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows || mask.ne[2] !== 1 || mask.ne[3] !== sequences) {
         throw new RangeError(`Cannot mask by ${describe(mask)}: ${k.ne[1]} keys and ${rows} rows are wanted`);
       }
     }
-    const ne: Dims = [d, heads, rows, 1];
+    const ne: Dims = [d, heads, rows, sequences];
     return this.#op(
       "ggml_flash_attn_ext",
       "F32",
@@ -280,6 +277,12 @@ export class Graph implements Disposable {
       0,
       0,
     );
+  }
+
+  /** Has a product or attention summed in 32 bit, where a device would take 16. @returns the same. */
+  summedInF32(x: Tensor, of: "ggml_mul_mat" | "ggml_flash_attn_ext"): Tensor {
+    if (this.#native) this.ggml.symbols[`${of}_set_prec`](x.pointer, precisionF32);
+    return x;
   }
 
   /** The same data in another shape. */

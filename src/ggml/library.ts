@@ -4,8 +4,19 @@ import koffi from "koffi";
 import { type Bound, bindSymbols, type Pointer, procPrototypes, type Symbols } from "./symbols.js";
 
 /** Kinds of ggml builds that the project knows how to find. */
-export const backendKinds = ["cpu", "cuda", "vulkan", "metal"] as const;
+export const buildKinds = ["cpu", "cuda", "vulkan", "metal"] as const;
+export type BuildKind = (typeof buildKinds)[number];
+/** What may be asked for: a kind, or the best that is installed. */
+export const backendKinds = ["auto", ...buildKinds] as const;
 export type BackendKind = (typeof backendKinds)[number];
+
+/** What ggml calls the devices of each kind. */
+export const backendNames: Readonly<Record<BuildKind, RegExp>> = {
+  cpu: /^CPU$/i,
+  cuda: /^CUDA$/i,
+  vulkan: /^Vulkan$/i,
+  metal: /^(Metal|MTL)$/i,
+};
 
 /** One device that ggml found, for instance "CPU" or "CUDA0". */
 export interface Device {
@@ -15,6 +26,8 @@ export interface Device {
   /** ggml's registry of the device's backend, for instance "CPU". */
   readonly backend: string;
   readonly kind: "cpu" | "gpu" | "integrated-gpu" | "accelerator";
+  /** Whether it is a program on the CPU that stands in for a GPU: for tests, and used only where it is named. */
+  readonly isSoftware: boolean;
   readonly memoryBytes: { readonly free: number; readonly total: number };
 }
 
@@ -40,15 +53,16 @@ export interface Ggml {
 const environmentVariable = "BLOCK_ATTENTION_GGML";
 /** sizeof(ggml_object) + sizeof(ggml_tensor) in the ggml versions that the project knows: a change of layout is noticed. */
 const knownTensorOverhead = 368;
+const softwareDevices = /llvmpipe|lavapipe|softpipe|swiftshader|microsoft basic render/i;
 const deviceKinds = ["cpu", "gpu", "integrated-gpu", "accelerator"] as const;
 
 /** The npm package that carries ggml for this platform. */
 export function ggmlPackageName(
-  kind: BackendKind,
+  kind: BuildKind,
   platform: NodeJS.Platform = process.platform,
   arch: string = process.arch,
 ): string {
-  if (!backendKinds.includes(kind)) {
+  if (!buildKinds.includes(kind)) {
     throw new RangeError(`Cannot use backend "${String(kind)}": wanted ${backendKinds.join(", ")}`);
   }
   const os = ({ linux: "linux", darwin: "mac", win32: "win" } as Record<string, string>)[platform];
@@ -64,7 +78,8 @@ export function ggmlPackageName(
 }
 
 /**
- * The folder of ggml's libraries: the environment variable's, else the platform package's.
+ * The folder of ggml's libraries: the environment variable's, else the platform package's. Of "auto" the first package that is
+ * installed of CUDA's, Vulkan's and the CPU's: each has the CPU's libraries too.
  * @throws Error that names the package or folder that is missing.
  */
 export async function findGgmlDirectory(
@@ -78,13 +93,26 @@ export async function findGgmlDirectory(
     }
     return resolve(chosen);
   }
+  if (kind === "auto") {
+    for (const gpu of ["cuda", "vulkan"] as const) {
+      const found = await findGgmlDirectory(gpu, environment).catch(() => undefined);
+      if (found !== undefined) return found;
+    }
+    return findGgmlDirectory("cpu", environment);
+  }
   const name = ggmlPackageName(kind);
-  let bins: string;
+  let found: { getBinsDir?(): { binsDir: string } };
   try {
-    bins = ((await import(name)) as { getBinsDir(): { binsDir: string } }).getBinsDir().binsDir;
+    found = (await import(name)) as typeof found;
   } catch (error) {
     throw new Error(`Cannot find ggml: the package "${name}" is not installed (npm install ${name})`, { cause: error });
   }
+  if (found.getBinsDir === undefined) {
+    throw new Error(
+      `Cannot find ggml: "${name}" is not installed, but a stand-in of development is in its place (npm install ${name})`,
+    );
+  }
+  const bins = found.getBinsDir().binsDir;
   const folder = readdirSync(bins).find((entry) => findLibrary(join(bins, entry), "ggml-base") !== undefined);
   if (folder === undefined) throw new Error(`Cannot find ggml: "${bins}" holds no folder with the library ggml-base`);
   return join(bins, folder);
@@ -92,7 +120,7 @@ export async function findGgmlDirectory(
 
 function findLibrary(directory: string, name: string): string | undefined {
   if (!existsSync(directory) || !statSync(directory).isDirectory()) return undefined;
-  const pattern = new RegExp(`^(lib)?${name}(\\.v?[0-9.]+)?\\.(so|dylib|dll)([.0-9]*)$`);
+  const pattern = new RegExp(`^(lib)?${name}(\\.[a-z]+)?(\\.v?[0-9.]+)?\\.(so|dylib|dll)([.0-9]*)$`);
   const file = readdirSync(directory).find((entry) => pattern.test(entry));
   return file === undefined ? undefined : join(directory, file);
 }
@@ -112,6 +140,13 @@ export function loadGgml(directory: string): Ggml {
   const registryPath = findLibrary(directory, "ggml");
   if (basePath === undefined || registryPath === undefined) {
     throw new Error(`Cannot load ggml: "${directory}" holds no library ${basePath ? "ggml" : "ggml-base"}`);
+  }
+  const [first] = loaded.keys();
+  if (first !== undefined) {
+    // The second one's libraries would be linked to the first one's by their names.
+    throw new Error(
+      `Cannot load ggml: "${directory}" is wanted, and this process uses "${first}": a process has one, whose devices are ${deviceNames(loaded.get(first) as Ggml)}`,
+    );
   }
   let symbols: Symbols;
   try {
@@ -159,16 +194,23 @@ export function loadGgml(directory: string): Ggml {
   return ggml;
 }
 
+/** The names of its devices, as messages say them. */
+export function deviceNames({ devices }: Pick<Ggml, "devices">): string {
+  return devices.map(({ name }) => `"${name}"`).join(", ");
+}
+
 function listDevices(symbols: Symbols): Device[] {
   return Array.from({ length: Number(symbols.ggml_backend_dev_count()) }, (_, index) => {
     const pointer = symbols.ggml_backend_dev_get(index);
     const free = [0];
     const total = [0];
     symbols.ggml_backend_dev_memory(pointer, free, total);
+    const description = String(symbols.ggml_backend_dev_description(pointer));
     return {
       pointer,
       name: String(symbols.ggml_backend_dev_name(pointer)),
-      description: String(symbols.ggml_backend_dev_description(pointer)),
+      description,
+      isSoftware: softwareDevices.test(description),
       backend: String(symbols.ggml_backend_reg_name(symbols.ggml_backend_dev_backend_reg(pointer))),
       kind: deviceKinds[Number(symbols.ggml_backend_dev_type(pointer))] ?? "accelerator",
       memoryBytes: { free: Number(free[0]), total: Number(total[0]) },

@@ -1,12 +1,11 @@
 import type { Graph } from "./graph.js";
 import { isContiguous, type Tensor } from "./tensor.js";
 
-/** Keys, and their values with each value's elements apart, for products run along the innermost size. */
 interface AttendedKeys {
   /** [D, N, H', S], F32 or F16. */
   readonly keys: Tensor;
-  /** [N, D, H', S]. */
-  readonly valuesTransposed: Tensor;
+  /** As the device's policy lays them out: [D, N, H', S], or transposed, [N, D, H', S], since products run along the innermost size. */
+  readonly decodeValues: Tensor;
 }
 
 /** One row of each of S sequences, with what it attends over. */
@@ -24,13 +23,13 @@ export interface TokenHeads extends AttendedKeys {
 }
 
 /**
- * Attention of single rows, as two products and a softmax, with sums in 32 bit: for decoding.
+ * Attention of single rows over transposed values, as two products and a softmax, with sums in 32 bit: for decoding.
  *
  * @param byHead whether scores are one product over all heads, else one for each KV head, which reads a key once.
  * @returns [D * H, S] F32.
  */
 export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean): Tensor {
-  const { queries, keys, valuesTransposed, mask, scale } = heads;
+  const { queries, keys, decodeValues, mask, scale } = heads;
   const [headSize, numHeads, numSequences] = queries.ne;
   const [, numKeys, numKvHeads] = keys.ne;
   const packed = isContiguous(queries) ? queries : graph.contiguous(queries);
@@ -41,12 +40,31 @@ export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean)
   const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
   const scores = graph.reshape(graph.mulMat(keys, rows), [numKeys, 1, numHeads, numSequences]);
   const weights = graph.softmax(scores, mask, scale);
-  const summed = graph.mulMat(valuesTransposed, graph.reshape(weights, [numKeys, ...group]));
+  const summed = graph.mulMat(decodeValues, graph.reshape(weights, [numKeys, ...group]));
   return graph.reshape(summed, [headSize * numHeads, numSequences]);
 }
 
+/**
+ * The same over values that lie as rows, for devices: one fused node. Where keys are shared, products over packed copies: ggml 0.25.1
+ * multiplies by wrong rows on Vulkan where the heads of keys lie apart.
+ */
+export function fusedTokenAttention(graph: Graph, heads: TokenHeads): Tensor {
+  const { queries, keys, decodeValues, mask, scale, shared } = heads;
+  const [headSize, numHeads, numSequences] = queries.ne;
+  if (shared.length > 0) {
+    const packed = (of: AttendedKeys): AttendedKeys => ({
+      keys: graph.contiguous(of.keys),
+      decodeValues: graph.contiguous(graph.permute(of.decodeValues, [1, 0, 2, 3])),
+    });
+    return tokenAttention(graph, { ...heads, ...packed(heads), shared: shared.map(packed) }, true);
+  }
+  const rows = graph.permute(queries, [0, 2, 3, 1]);
+  const out = graph.summedInF32(graph.flashAttention(rows, keys, decodeValues, mask, scale), "ggml_flash_attn_ext");
+  return graph.reshape(out, [headSize * numHeads, numSequences]);
+}
+
 /** The same where keys are shared: each piece is read by one product over all sequences, and not copied. */
-function sharedAttention(graph: Graph, { queries, shared, keys, valuesTransposed, mask, scale }: TokenHeads): Tensor {
+function sharedAttention(graph: Graph, { queries, shared, keys, decodeValues, mask, scale }: TokenHeads): Tensor {
   const [headSize, group, numKvHeads, numSequences] = queries.ne;
   // Rows of all sequences side by side, [.., S, G, H'], are one product's rows for each KV head; own keys want [.., G, H', S].
   const bySequence = (x: Tensor) => graph.permute(x, [0, 2, 3, 1]);
@@ -63,14 +81,14 @@ function sharedAttention(graph: Graph, { queries, shared, keys, valuesTransposed
   const [element, row, , head] = weights.nb;
   let first = 0;
   let summed: Tensor | undefined;
-  for (const { valuesTransposed: values } of shared) {
+  for (const { decodeValues: values } of shared) {
     const ne = [values.ne[0], numSequences * group, numKvHeads];
     const some = graph.mulMat(values, graph.view(weights, ne, [row, head], first * element));
     summed = summed === undefined ? some : graph.add(summed, some);
     first += values.ne[0];
   }
-  const ownWeights = graph.view(weights, [valuesTransposed.ne[0], ...rows], weights.nb.slice(1), first * element);
+  const ownWeights = graph.view(weights, [decodeValues.ne[0], ...rows], weights.nb.slice(1), first * element);
   const ofShared = graph.contiguous(byHead(graph.reshape(summed as Tensor, [headSize, ...rows])));
-  const out = graph.add(graph.mulMat(valuesTransposed, byHead(ownWeights)), ofShared);
+  const out = graph.add(graph.mulMat(decodeValues, byHead(ownWeights)), ofShared);
   return graph.reshape(out, [headSize * group * numKvHeads, numSequences]);
 }

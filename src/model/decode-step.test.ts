@@ -4,17 +4,16 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
-import { Backend } from "../ggml/backend.js";
+import { testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
-import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
 import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
 import { loadWeights } from "./weights.js";
 
-const ggml = loadGgml(await findGgmlDirectory("cpu"));
-const backend = new Backend(ggml, { threads: 1 });
+const ggml = testGgml;
+const backend = testBackend();
 let decoder: Decoder;
 
 beforeAll(async () => {
@@ -43,15 +42,15 @@ async function contexts(type: "F16" | "F32") {
   const { config } = decoder;
   const stride = rowElements(config, capacity);
   const ne = [stride * lengths.length];
-  const storage = backend.allocate(["keys", "values", "transposed"].map((name) => ({ name, type, ne })));
+  const storage = backend.allocate(["keys", "values", "decoded"].map((name) => ({ name, type, ne })));
   const garbage = new Uint8Array(storage.byteLength / 3).fill(0xff);
-  for (const name of ["keys", "values", "transposed"]) {
+  for (const name of ["keys", "values", "decoded"]) {
     const { tensor } = { tensor: storage.get(name) };
     backend.set(tensor, garbage.subarray(0, ne[0]! * tensor.nb[0]));
   }
   const rows = (name: string, slot: number) => {
     const place = { tensor: storage.get(name), offset: slot * stride, capacity };
-    return new KVRows(config, place, name === "transposed" ? "transposed" : "rows");
+    return new KVRows(config, place, name === "decoded" ? backend.policy.decodeLayout : "rows");
   };
   for (const [slot, length] of lengths.entries()) {
     const [keys, values] = [rows("keys", slot), rows("values", slot)];
@@ -59,14 +58,14 @@ async function contexts(type: "F16" | "F32") {
     using graph = forward(decoder, [{ tokenIds, positions: 0, context: { shared: [], keys, values } }], []).graph;
     await backend.compute(graph, () => undefined);
     using tail = new Graph(ggml);
-    const into = rows("transposed", slot);
+    const into = rows("decoded", slot);
     transposeValues(tail, values, into, { first: 0, end: config.numLayers }, length);
     for (const cleared of [keys, into]) cleared.clear(tail, length, capacity - length);
     await backend.compute(tail, () => undefined);
   }
   const run = (first: number, numSequences: number, numKeys: number): TokenRun => {
     const all = (name: string) => rows(name, first).sideBySide(numSequences, stride);
-    return { shared: [], numKeys, keys: all("keys"), valuesTransposed: all("transposed") };
+    return { shared: [], numKeys, keys: all("keys"), decodeValues: all("decoded") };
   };
   return { storage, rows, run };
 }

@@ -6,7 +6,7 @@ import type { KVRows } from "./kv-rows.js";
 /** Rows that all sequences of a run begin with. */
 export interface SharedBase {
   readonly keys: KVRows;
-  readonly valuesTransposed: KVRows;
+  readonly decodeValues: KVRows;
   readonly length: number;
   /** Keys that are read: those past the length are masked, and must be finite. */
   readonly numKeys: number;
@@ -22,7 +22,7 @@ export interface TokenRun {
   readonly numKeys: number;
   /** Of all its sequences. */
   readonly keys: KVRows;
-  readonly valuesTransposed: KVRows;
+  readonly decodeValues: KVRows;
 }
 
 /** One sequence's token to compute. */
@@ -140,16 +140,18 @@ export class DecodeStep implements Disposable {
             const key = window(turnedKeys, [headSize, 1, numKvHeads, count], [head, head, sequence], at);
             graph.expand(graph.setRows(run.keys.scattered(graph, index), key, rows));
             // Values may be windows on rows that hold more, with a stride of their own.
-            const value = window(values, [1, 1, headSize * numKvHeads, count], [size, size, values.nb[2]], at);
-            graph.expand(graph.setRows(run.valuesTransposed.scattered(graph, index), value, rows));
+            const value = run.decodeValues.isTransposed
+              ? window(values, [1, 1, headSize * numKvHeads, count], [size, size, values.nb[2]], at)
+              : window(values, [headSize, 1, numKvHeads, count], [head, head, values.nb[2]], at);
+            graph.expand(graph.setRows(run.decodeValues.scattered(graph, index), value, rows));
           }
         },
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
           for (const { run, count, first: at, masks } of placed) {
-            const seen = ({ keys, valuesTransposed, numKeys }: Omit<TokenRun, "shared">) => ({
+            const seen = ({ keys, decodeValues, numKeys }: Omit<TokenRun, "shared">) => ({
               keys: keys.layer(graph, index, 0, numKeys),
-              valuesTransposed: valuesTransposed.layer(graph, index, 0, numKeys),
+              decodeValues: decodeValues.layer(graph, index, 0, numKeys),
             });
             const out = kernels.tokenAttention({
               ...seen(run),
@@ -192,7 +194,7 @@ function showKeys(mask: Uint16Array, { shared, numKeys }: TokenRun, past: number
   }
 }
 
-function requireFits({ numKeys, keys, valuesTransposed }: TokenRun): void {
-  const capacity = Math.min(keys.capacity, valuesTransposed.capacity);
+function requireFits({ numKeys, keys, decodeValues }: TokenRun): void {
+  const capacity = Math.min(keys.capacity, decodeValues.capacity);
   if (numKeys > capacity) throw new RangeError(`Cannot decode over ${numKeys} keys: there is room for ${capacity}`);
 }

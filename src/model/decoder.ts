@@ -244,7 +244,7 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRo
 }
 
 /** The stages of a graph: a new one begins where rows are left out. */
-function stagesOf({ device: { rowGroup } }: Decoder, all: readonly Rows[]): Stage[] {
+function stagesOf({ device: { rowGroup, minRows } }: Decoder, all: readonly Rows[]): Stage[] {
   if (all.length === 0) throw new RangeError("Cannot build a graph: no rows are given");
   for (const rows of all) requireComplete(rows);
   const starts = new Set([0, ...all.flatMap(({ kept }) => (kept ? [kept.fromLayer] : []))]);
@@ -277,7 +277,7 @@ function stagesOf({ device: { rowGroup } }: Decoder, all: readonly Rows[]): Stag
         const allPositions = listOf(rows.positions, numAll);
         return { ...rows, firstRow, numRows: chosen.length, allPositions, allPlaces, chosen, sight };
       });
-      return { firstLayer, placed, numRows: roundUp(next, rowGroup) };
+      return { firstLayer, placed, numRows: roundUp(Math.max(next, minRows), rowGroup) };
     });
 }
 

@@ -101,7 +101,7 @@ test.each([0, 2])(
   "GraphSizes.maxRuns(): so many runs that begin with %i pieces fit a graph, and one more does not",
   (numShared) => {
     const most = new GraphSizes(decoder, "F32").maxRuns(numShared);
-    const own = { numKeys: 64, keys: rowsOf("keys"), valuesTransposed: rowsOf("values", "transposed") };
+    const own = { numKeys: 64, keys: rowsOf("keys"), decodeValues: rowsOf("values", "transposed") };
     const run = { ...own, shared: Array(numShared).fill({ ...own, length: 40 }) };
     using step = new DecodeStep(decoder, Array(most).fill(run));
     expect(step.graph.numTensors).toBeGreaterThan(maxGraphTensors - 250);

@@ -52,7 +52,7 @@ export class GraphSizes {
     const sight = spans?.every(({ kind, window }) => kind === "global" && window === undefined) ? undefined : spans;
     return this.#added(`${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)}`, () => {
       const pieces = shared.map((length) => {
-        return { keys: this.#kvRows(length), values: this.#kvRows(length, "transposed"), length };
+        return { keys: this.#kvRows(length), values: this.#kvRows(length, this.#decoder.device.decodeLayout), length };
       });
       const context = { shared: pieces, keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
       const { tokenIds, block } = this.#block(numTokens);
@@ -88,7 +88,8 @@ export class GraphSizes {
   }
 
   #countRuns(numRuns: number, numShared: number): number {
-    const own = { numKeys: 1, keys: this.#kvRows(1), valuesTransposed: this.#kvRows(1, "transposed") };
+    const decodeValues = this.#kvRows(1, this.#decoder.device.decodeLayout);
+    const own = { numKeys: 1, keys: this.#kvRows(1), decodeValues };
     const run = { ...own, shared: Array(numShared).fill({ ...own, length: 1 }) };
     using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), "counted");
     return step.graph.numTensors;
@@ -99,7 +100,7 @@ export class GraphSizes {
     return { tokenIds: new Int32Array(numTokens), positions: 0, block };
   }
 
-  #kvRows(capacity: number, layout?: "transposed"): KVRows {
+  #kvRows(capacity: number, layout?: "rows" | "transposed"): KVRows {
     const { config } = this.#decoder;
     const tensor = planTensor("counted", this.#contextType, [rowElements(config, capacity)]);
     return new KVRows(config, { tensor, offset: 0, capacity }, layout);

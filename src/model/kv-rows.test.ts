@@ -1,12 +1,11 @@
 import { afterAll, expect, test } from "vitest";
-import { Backend } from "../ggml/backend.js";
+import { testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
-import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
 
-const ggml = loadGgml(await findGgmlDirectory("cpu"));
-const backend = new Backend(ggml, { threads: 1 });
+const ggml = testGgml;
+const backend = testBackend();
 afterAll(() => backend[Symbol.dispose]());
 
 const shape = { numLayers: 3, numKvHeads: 2, headSize: 4 };

@@ -150,7 +150,7 @@ export class KVRows {
 }
 
 /**
- * Adds nodes to a graph that write the first `count` rows of some layers' values transposed.
+ * Adds nodes to a graph that write the first `count` rows of some layers' values as decoding wants them.
  * @param maxNodeElements of one node, where its device has a limit.
  */
 export function transposeValues(
@@ -166,8 +166,9 @@ export function transposeValues(
   for (let layer = layers.first; layer < layers.end; layer++) {
     for (let row = 0; row < count; row += step) {
       const rows = Math.min(step, count - row);
-      const from = graph.permute(values.layer(graph, layer, row, rows), [1, 0, 2, 3]);
-      graph.expand(graph.copy(from, into.layer(graph, layer, row, rows)));
+      const from = values.layer(graph, layer, row, rows);
+      const laid = into.isTransposed ? graph.permute(from, [1, 0, 2, 3]) : from;
+      graph.expand(graph.copy(laid, into.layer(graph, layer, row, rows)));
     }
   }
 }

@@ -5,9 +5,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectBound, expectOnlyRight, type Fault } from "../../tests/oracles/faults.js";
 import { OnePassModel } from "../../tests/oracles/one-pass.js";
-import { Backend } from "../ggml/backend.js";
+import { testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
-import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import type { RopeParameters } from "../ggml/tensor.js";
 import { type Decoder, forward, type WantedLogits } from "./decoder.js";
@@ -16,8 +15,8 @@ import { openModel } from "./open-model.js";
 import type { ContextRows, RowSpan, Rows } from "./rows.js";
 import { loadWeights } from "./weights.js";
 
-const ggml = loadGgml(await findGgmlDirectory("cpu"));
-const backend = new Backend(ggml, { threads: 1 });
+const ggml = testGgml;
+const backend = testBackend();
 let decoder: Decoder;
 /** The same of one layer: what a row sees is then known by its keys alone. */
 let shallow: Decoder;

@@ -6,12 +6,13 @@ import { Engine } from "../../src/engine/engine.js";
 import type { EngineOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { expectError } from "../../src/files/test-files.suite.js";
-import { findGgmlDirectory, type Ggml, loadGgml, type NativeCounts } from "../../src/ggml/library.js";
+import type { NativeCounts } from "../../src/ggml/library.js";
 import { ggmlQuantizer } from "../models/ggml-quantizer.js";
 import type { Random } from "../models/random.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.js";
 import { type RandomModelOptions, writeRandomModel } from "../models/random-model.js";
 import { makeTokenizer } from "../models/random-tokenizer.js";
+import { testDevice, testGgml } from "../test-device.js";
 
 const { eosTokenId, endOfTurnTokenId } = makeTokenizer();
 
@@ -51,12 +52,8 @@ export class LawModels {
   }
 }
 
-async function testGgml(): Promise<Ggml> {
-  return loadGgml(await findGgmlDirectory("cpu"));
-}
-
 export async function liveCounts(): Promise<NativeCounts> {
-  return { ...(await testGgml()).live };
+  return { ...testGgml.live };
 }
 
 /** An engine with room for small models. One thread: small graphs gain nothing from more, and the cores are shared. */
@@ -68,6 +65,7 @@ export function lawEngine(model: string, options: Omit<EngineOptions, "model"> =
     kvType: "f32",
     storeBytes: 1 << 28,
     contextBytes: 1 << 28,
+    device: testDevice,
     ...options,
   });
 }

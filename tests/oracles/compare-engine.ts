@@ -5,10 +5,15 @@ import { promptSpans, TokenizedPrompt } from "../../src/engine/prompt.js";
 import type { ScoreResult } from "../../src/engine/results.js";
 import type { KVType } from "../../src/files/element-types.js";
 import type { RandomModelShape } from "../models/random-shape.js";
+import { deviceBound } from "../test-device.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
 /** What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. */
-export const logprobBounds = { f32: 1e-3, f16: 5e-2, bf16: 3e-1 } as const;
+export const logprobBounds = {
+  f32: deviceBound(1e-3),
+  f16: deviceBound(5e-2),
+  bf16: deviceBound(3e-1),
+} as const;
 
 /**
  * The types of block KV in which a model's answers stay near. In 16 bit, a token here and there gets another expert than in 32 bit,

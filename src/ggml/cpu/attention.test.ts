@@ -4,7 +4,7 @@ import { type AttentionMask, causalMask, MaskTensors } from "../attention-mask.j
 import { Backend } from "../backend.js";
 import { Graph } from "../graph.js";
 import { findGgmlDirectory, loadGgml } from "../library.js";
-import { tokenAttention } from "../token-attention.js";
+import { fusedTokenAttention, tokenAttention } from "../token-attention.js";
 import { tiledAttention } from "./attention.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -165,17 +165,22 @@ test("tokenAttention(): each sequence's row sees its own keys, as many as its ma
   const join = (parts: readonly Float32Array[]) => Float32Array.from(parts.flatMap((part) => [...part]));
   const mask = new Uint16Array(2 * numKeys);
   mask.fill(0xfc00, numKeys + 20);
-  for (const byHead of [true, false]) {
+  for (const kernel of ["by head", "by KV head", "fused"] as const) {
     using graph = new Graph(ggml);
     const heads = {
       queries: graph.input("q", "F32", [d, numHeads, 2], join(qs)),
       keys: graph.input("k", "F32", [d, numKeys, kv, 2], join(ks)),
-      valuesTransposed: graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
+      decodeValues:
+        kernel === "fused"
+          ? graph.input("v", "F32", [d, numKeys, kv, 2], join(vs))
+          : graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
       mask: graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
       scale: options.scale,
       shared: [],
     };
-    const out = graph.output(tokenAttention(graph, heads, byHead));
+    const out = graph.output(
+      kernel === "fused" ? fusedTokenAttention(graph, heads) : tokenAttention(graph, heads, kernel === "by head"),
+    );
     const found = await backend.compute(graph, () => backend.readFloats(out));
     for (const [s, count] of seen.entries()) {
       const first = (x: Float32Array) =>

@@ -26,6 +26,8 @@ const panelTypes = /^IQ[1-4]_[XSM]/;
 export class CpuPolicy implements DevicePolicy {
   /** ggml's repacked kernels take rows by four, others choose by whether there is more than one. */
   readonly rowGroup = 4;
+  readonly minRows = 0;
+  readonly decodeLayout = "transposed";
   readonly pieceStep = tileRows;
   /** Some 20 ms on one thread. */
   readonly maxNodeElements = 1 << 22;

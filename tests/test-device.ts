@@ -1,0 +1,22 @@
+import { Backend } from "../src/ggml/backend.js";
+import { findGgmlDirectory, loadGgml } from "../src/ggml/library.js";
+
+/** ggml, of the folder BLOCK_ATTENTION_GGML where that is set. */
+export const testGgml = loadGgml(await findGgmlDirectory("cpu"));
+
+/** What tests compute on: ggml's name in BLOCK_ATTENTION_TEST_DEVICE, else the CPU. */
+export const testDevice = process.env.BLOCK_ATTENTION_TEST_DEVICE ?? "CPU";
+/** Whether products round numbers to 16 bit, as ggml's kernels for Vulkan do where they are not told otherwise. */
+const rounds = testDevice !== "CPU" && process.env.GGML_VK_DISABLE_F16 === undefined;
+
+export function testBackend(threads = 1): Backend {
+  return new Backend(testGgml, { threads, device: testDevice });
+}
+
+/**
+ * A bound on how far log-probabilities may be off where products round nothing, or wider where they do: numbers of 11 bits, each
+ * product 2^-11 off at most, over the few layers of the tests' models 0.03 in log-probability.
+ */
+export function deviceBound(exact: number): number {
+  return rounds ? Math.max(exact, 0.1) : exact;
+}
