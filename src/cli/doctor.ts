@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { usableMemory } from "../engine/byte-budget.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
-import { type MemoryFit, measureFit, requireFit } from "../engine/memory-fit.js";
+import { type MemoryFit, measureFit, requireFit, waitsForDisk } from "../engine/memory-fit.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
@@ -67,6 +67,7 @@ interface Report {
         readonly program_bytes: number;
         readonly swap_bytes: number;
         readonly fits: boolean;
+        readonly stays_in_memory: boolean;
         readonly summary: string;
       }
     | undefined;
@@ -175,6 +176,7 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
       program_bytes: fit.programBytes,
       swap_bytes: fit.swapBytes,
       fits: fit.fits,
+      stays_in_memory: fit.stays,
       summary: fit.summary,
     },
     self_test: { passed, device },
@@ -320,7 +322,8 @@ function formatReport(report: Report, { colors }: Terminal): string {
     lines.push(`${state}  ${kind}: ${name}${installed ? "" : ` is not installed (npm install ${name})`}`);
   }
   if (report.self_test.passed) lines.push(`${yes}  a 4 x 4 product on ${report.self_test.device} is right`);
-  if (report.model_memory?.fits) lines.push(`${yes}  the model ${report.model_memory.summary}`);
+  const { fits, stays_in_memory: stays, summary } = report.model_memory ?? {};
+  if (fits) lines.push(`${stays ? yes : colors.red("slow")}  the model ${summary}${stays ? "" : `: ${waitsForDisk}`}`);
   for (const problem of report.problems) lines.push(colors.red(problem));
   return `${lines.join("\n")}\n`;
 }

@@ -155,7 +155,7 @@ export const engineSettings = {
     wholeNumber(1, 512),
     "n",
     "CPU threads, 1 to 512",
-    "all, fewer while other programs use the cores; 1 for a model below 64 MiB",
+    "all, fewer while other programs use the cores, where a number given here stays and is slow; 1 for a model below 64 MiB",
   ),
   mapWeights: setting(
     anyBooleanText,

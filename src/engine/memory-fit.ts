@@ -41,6 +41,8 @@ export interface MemoryFit {
   readonly swapBytes: number;
   /** Swap counts: a model that is slow is no model that does not run. */
   readonly fits: boolean;
+  /** Whether what is mapped has room too. */
+  readonly stays: boolean;
   /** One sentence, in numbers. */
   readonly summary: string;
 }
@@ -89,9 +91,13 @@ export function measureFit(
     availableBytes,
     swapBytes,
     fits: neededBytes <= availableBytes + swapBytes,
+    stays: neededBytes + mappedBytes <= availableBytes,
     summary: `needs at least ${formatBytes(neededBytes)} (${parts.join(", ")}${mapped}); there is ${formatBytes(availableBytes)} (${memoryName(backend)})${swap}`,
   };
 }
+
+/** Said of a model that fits and does not stay in memory. */
+export const waitsForDisk = "not all of it stays there, and answers wait for the disk";
 
 /** @throws Error where the model has no room, which says what would have. @returns a warning, where not all of it stays in memory. */
 export function requireFit(
@@ -105,8 +111,7 @@ export function requireFit(
   if (!fit.fits) {
     throw new Error(`Cannot load ${quote(source.path)}: it ${fit.summary}; ${whatFits(backend, source, options, fit)}`);
   }
-  if (fit.neededBytes + fit.mappedBytes <= availableBytes) return undefined;
-  return `The model ${fit.summary}: not all of it stays there, and answers wait for the disk`;
+  return fit.stays ? undefined : `The model ${fit.summary}: ${waitsForDisk}`;
 }
 
 /** Less room for blocks and contexts, or mapping, where that is enough; else the largest conversion that has room. */

@@ -1,4 +1,5 @@
 import { type BigIntStats, closeSync, fstatSync, openSync, statfsSync } from "node:fs";
+import { basename } from "node:path";
 import koffi from "koffi";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
@@ -93,7 +94,7 @@ export class MappedFile implements Disposable {
       if (size === this.#state.size && mtimeNs === this.#state.mtimeNs) return;
       const what = size < this.#state.size ? `it was cut to ${size} bytes` : "it was written to";
       this.#changed = new Error(
-        `Cannot go on with the weights of ${quote(this.path)}: ${what} while it was mapped; replace files by renaming`,
+        `Cannot go on with the weights of ${quote(basename(this.path))}: ${what} while it was mapped; replace files by renaming`,
       );
     }
     throw this.#changed;
