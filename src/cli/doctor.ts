@@ -17,6 +17,7 @@ import {
   findGgmlDirectory,
   type Ggml,
   ggmlPackageName,
+  ggmlVariable,
   loadGgml,
 } from "../ggml/library.js";
 import { openModel } from "../model/open-model.js";
@@ -121,9 +122,10 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
     passed = largest <= 1e-5;
     if (!passed)
       problems.push(`Cannot trust device "${device}": a 4 x 4 product is ${largest} off, at most 1e-5 is wanted`);
-    const expected = await scoreOn("CPU", signal);
+    const { directory } = ggml;
+    const expected = await scoreOn("CPU", directory, signal);
     for (const { name } of ggml.devices) {
-      const test = compare(name === "CPU" ? expected : await scoreOn(name, signal), expected);
+      const test = compare(name === "CPU" ? expected : await scoreOn(name, directory, signal), expected);
       blockMode.set(name, test);
       if ("error" in test) problems.push(`Cannot use device "${name}" in block mode: ${test.error}`);
       else if (!(test.largest_difference <= blockModeBound)) {
@@ -135,8 +137,9 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
       const { backend: kind, device: name, weights = "keep", ...limits } = engineSettingsOf(flags);
       using loading = new Backend(ggml, { threads: 1, backend: kind, device: name });
       const source = await openModel(flags.model);
-      fit = measureFit(loading, source, { ...limits, conversion: weights });
-      requireFit(loading, source, { ...limits, conversion: weights });
+      const asked = { ...limits, conversion: weights };
+      fit = measureFit(loading, source, asked);
+      requireFit(loading, source, asked, fit);
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -233,8 +236,11 @@ const testPrompt = {
 
 type Scored = { readonly logprobs: readonly number[] } | { readonly error: string };
 
-/** Scores a prompt of the embedded model in block mode in a process of its own, which the device may end. */
-async function scoreOn(device: string, signal: AbortSignal): Promise<Scored> {
+/**
+ * Scores a prompt of the embedded model in block mode in a process of its own, which the device may end.
+ * @param directory of the ggml that has the device.
+ */
+async function scoreOn(device: string, directory: string, signal: AbortSignal): Promise<Scored> {
   const program = fileURLToPath(new URL("./main.js", import.meta.url));
   const flags = [
     "--input",
@@ -250,7 +256,8 @@ async function scoreOn(device: string, signal: AbortSignal): Promise<Scored> {
     device,
   ];
   return new Promise((resolve) => {
-    const options = { signal, timeout: blockModeTimeoutMs };
+    const env = { ...process.env, [ggmlVariable]: directory };
+    const options = { signal, timeout: blockModeTimeoutMs, env };
     const child = execFile(process.execPath, [program, "score", ...flags], options, (error, stdout, stderr) => {
       if (error === null) return resolve(JSON.parse(stdout) as Scored);
       const why = stderr.trim().split("\n").at(-1) ?? "";

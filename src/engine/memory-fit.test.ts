@@ -11,7 +11,7 @@ import { openModel } from "../model/open-model.js";
 import { loadWeights } from "../model/weights.js";
 import { leastShare } from "./byte-budget.js";
 import { LocalEngine } from "./local-engine.js";
-import { measureFit, requireFit } from "./memory-fit.js";
+import { type FitOptions, measureFit, requireFit } from "./memory-fit.js";
 import { embeddedModelPath } from "./model.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -86,17 +86,19 @@ test("requireFit(): what is missing and what has room, in numbers", async () => 
   const source = await smallModel("F32");
   using backend = new Backend(ggml, { threads: 1 });
   const keep = { conversion: "keep" } as const;
+  const fitOf = (options: FitOptions, availableBytes: number, swapBytes: number) =>
+    requireFit(backend, source, options, measureFit(backend, source, options, availableBytes, swapBytes));
   const fit = measureFit(backend, source, keep);
   const sizes = weightsConversions.map((conversion) => measureFit(backend, source, { conversion }).weightBytes);
   const room = fit.graphBytes + programBytes + 700 * KiB;
   const available = (weightBytes: number) => Math.ceil((weightBytes + room) * (16 / 15));
   const refusal = (weightBytes: number, options = {}) =>
     expectError(
-      Promise.resolve().then(() => requireFit(backend, source, { ...keep, ...options }, available(weightBytes), 0)),
+      Promise.resolve().then(() => fitOf({ ...keep, ...options }, available(weightBytes), 0)),
       /^Cannot load ".*model\.gguf": it needs at least [\d.]+ MiB \(weights [\d.]+ MiB, contexts \d+ KiB, blocks \d+ KiB, graphs [\d.]+ MiB, the program 400 KiB.*\); there is [\d.]+ MiB \(all of this machine\); /,
     );
   vi.spyOn(process, "constrainedMemory").mockReturnValue(0);
-  expect(requireFit(backend, source, keep, available(fit.weightBytes), 0)).toBeUndefined();
+  expect(fitOf(keep, available(fit.weightBytes), 0)).toBeUndefined();
   const noMapping = vi.spyOn(backend.policy, "weightPlace");
   const [plain] = [backend.policy.weightPlace("F32", [256, 256], "other")];
   noMapping.mockReturnValue({ ...plain, takesMapped: false });
@@ -105,16 +107,14 @@ test("requireFit(): what is missing and what has room, in numbers", async () => 
     /; no --weights that keeps it good makes it small enough: a smaller model or more memory is wanted$/,
   );
   const justTooLittle = (fit.weightBytes + fit.graphBytes + programBytes) * (16 / 15) - 10 * KiB;
-  expect(requireFit(backend, source, keep, justTooLittle, 20 * KiB)).toMatch(
+  expect(fitOf(keep, justTooLittle, 20 * KiB)).toMatch(
     /there is .* and 20\.0 KiB of swap: not all of it stays there, and answers wait for the disk$/,
   );
-  expect(() => requireFit(backend, source, keep, justTooLittle, 0)).toThrow(
-    /; --context-bytes and --store-bytes of \d+ KiB each have room$/,
-  );
+  expect(() => fitOf(keep, justTooLittle, 0)).toThrow(/; --context-bytes and --store-bytes of \d+ KiB each have room$/);
   expect(Math.min(...sizes)).toBeLessThan(fit.weightBytes / 5);
   noMapping.mockRestore();
   expect(await refusal(fit.weightBytes * 0.7)).toMatch(/; --map-weights true has room \(mapWeights in the library\)$/);
-  expect(requireFit(backend, source, { ...keep, mapWeights: true }, available(fit.weightBytes * 0.7), 0)).toMatch(
+  expect(fitOf({ ...keep, mapWeights: true }, available(fit.weightBytes * 0.7), 0)).toMatch(
     /^The model needs at least .* of weights are mapped from the file\); there is .*: not all of it stays there, and answers wait for the disk$/,
   );
 });

@@ -6,6 +6,7 @@ import type { Backend } from "../ggml/backend.js";
 import type { Device } from "../ggml/library.js";
 import type { ExpertsConfig } from "../model/architectures/parts.js";
 import { pieceRows } from "../model/decoder.js";
+import { rowElements } from "../model/kv-rows.js";
 import type { ModelSource } from "../model/model-source.js";
 import { type PlannedBytes, planWeightBytes } from "../model/weights.js";
 import { leastShare, usableMemory } from "./byte-budget.js";
@@ -104,10 +105,8 @@ export function requireFit(
   backend: Backend,
   source: ModelSource,
   options: FitOptions,
-  availableBytes = memoryOf(backend),
-  swapBytes = swapOf(backend, availableBytes),
+  fit = measureFit(backend, source, options),
 ): string | undefined {
-  const fit = measureFit(backend, source, options, availableBytes, swapBytes);
   if (!fit.fits) {
     throw new Error(`Cannot load ${quote(source.path)}: it ${fit.summary}; ${whatFits(backend, source, options, fit)}`);
   }
@@ -135,8 +134,7 @@ function whatFits(backend: Backend, source: ModelSource, options: FitOptions, fi
 
 /** Keys and values of so many tokens, in 16 bit, or of as many as the model takes. */
 function bytesOfKeys({ config }: ModelSource, numTokens: number): number {
-  const { numLayers, numKvHeads, headSize, contextLength } = config;
-  return 2 * numLayers * numKvHeads * headSize * Uint16Array.BYTES_PER_ELEMENT * Math.min(numTokens, contextLength);
+  return 2 * Uint16Array.BYTES_PER_ELEMENT * rowElements(config, Math.min(numTokens, config.contextLength));
 }
 
 function weightsOf(backend: Backend, source: ModelSource, options: FitOptions): PlannedBytes {

@@ -47,6 +47,13 @@ export function readPositive(fields: Fields, key: string): number | undefined {
   return value;
 }
 
+/** @throws Error if the key is there and no finite number. */
+export function readNumber(fields: Fields, key: string): number | undefined {
+  const value = fields.get(key) ?? undefined;
+  if (value === undefined || (typeof value === "number" && Number.isFinite(value))) return value;
+  throw wrongValue(fields, key, "a number");
+}
+
 /** @throws Error if the key is there and neither true nor false. */
 export function readBoolean(fields: Fields, key: string): boolean | undefined {
   const value = fields.get(key) ?? undefined;

@@ -50,7 +50,8 @@ export interface Ggml {
   proc(device: Device, name: keyof typeof procPrototypes): Bound | undefined;
 }
 
-const environmentVariable = "BLOCK_ATTENTION_GGML";
+/** A folder with ggml's libraries, in place of a package's. */
+export const ggmlVariable = "BLOCK_ATTENTION_GGML";
 /** sizeof(ggml_object) + sizeof(ggml_tensor) in the ggml versions that the project knows: a change of layout is noticed. */
 const knownTensorOverhead = 368;
 const softwareDevices = /llvmpipe|lavapipe|softpipe|swiftshader|microsoft basic render/i;
@@ -69,7 +70,7 @@ export function ggmlPackageName(
   const known = os !== undefined && (arch === "x64" || arch === "arm64");
   if (!known) {
     throw new Error(
-      `Cannot find ggml: no package for ${platform}-${arch}, wanted linux, darwin or win32 on x64 or arm64; set ${environmentVariable} to a folder with ggml's libraries`,
+      `Cannot find ggml: no package for ${platform}-${arch}, wanted linux, darwin or win32 on x64 or arm64; set ${ggmlVariable} to a folder with ggml's libraries`,
     );
   }
   if (platform === "darwin" && arch === "arm64") return "@node-llama-cpp/mac-arm64-metal";
@@ -86,10 +87,10 @@ export async function findGgmlDirectory(
   kind: BackendKind,
   environment: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<string> {
-  const chosen = environment[environmentVariable];
+  const chosen = environment[ggmlVariable];
   if (chosen !== undefined && chosen !== "") {
     if (!existsSync(chosen) || !statSync(chosen).isDirectory()) {
-      throw new Error(`Cannot find ggml: ${environmentVariable} is "${chosen}", a folder is wanted`);
+      throw new Error(`Cannot find ggml: ${ggmlVariable} is "${chosen}", a folder is wanted`);
     }
     return resolve(chosen);
   }

@@ -6,6 +6,7 @@ import {
   objectFields,
   readBoolean,
   readInteger,
+  readNumber,
   readText,
   refuseUnread,
   required,
@@ -306,10 +307,8 @@ function gatherChanges(
     const factorsIn = (tensor: FileTensor, length: number, rankIsInner: boolean): LowRankFactor[] => {
       const matrix = rankIsInner ? [length, rank] : [rank, length];
       const entry = checkTensor(tensor, [...stack, ...matrix], where);
-      const byteLength = entry.byteLength / (stack[0] ?? 1);
-      return Array.from({ length: stack[0] ?? 1 }, (_, i) => {
-        return { entry: { ...entry, shape: matrix, offset: entry.offset + i * byteLength, byteLength }, rankIsInner };
-      });
+      const [of = 1] = stack;
+      return Array.from({ length: of }, (_, i) => ({ entry: partOf(entry, i, of, matrix), rankIsInner }));
     };
     const isLinear = form === "linear";
     const left = isLinear ? factorsIn(b, numRows, true) : factorsIn(a, numRows, !format.embeddingRowsAreInner);
@@ -369,19 +368,15 @@ function* fusedUpdates(
     throw new Error(`Cannot read ${where}: LoRA factors of ${is} fit no parameter of this model, ${quote(name)}`);
   }
   const [right, left] = [checkTensor(a, [all, columns], where), checkTensor(b, [height as number, all], where)];
-  const part = (entry: TensorEntry, index: number, of: number, shape: readonly number[]): TensorEntry => {
-    const byteLength = entry.byteLength / of;
-    return { ...entry, shape, offset: entry.offset + index * byteLength, byteLength };
-  };
   for (const { name, fused } of changed) {
     const { huggingFaceName, index, of } = fused as NonNullable<NeededTensor["fused"]>;
     const scale = scaleOf(huggingFaceName, rank);
-    const rows = part(left, index, of, [numRows, all]);
+    const rows = partOf(left, index, of, [numRows, all]);
     const updates = Array.from({ length: numExperts }, (_, expert): LowRankUpdate => {
       const turn = { index: expert, of: numExperts };
       return {
         left: { entry: rows, rankIsInner: true, turn },
-        right: { entry: part(right, expert, numExperts, [rank, columns]), rankIsInner: false },
+        right: { entry: partOf(right, expert, numExperts, [rank, columns]), rankIsInner: false },
         ...{ scale, rank, numRows, firstRow: expert * numRows, pairs: undefined },
       };
     });
@@ -389,13 +384,12 @@ function* fusedUpdates(
   }
 }
 
-function shapeOf(tensor: FileTensor): readonly number[] {
-  return tensor.kind === "readable" ? tensor.entry.shape : tensor.shape;
+/** One of so many equal parts of a tensor, one after another. */
+function partOf(entry: TensorEntry, index: number, of: number, shape: readonly number[]): TensorEntry {
+  const byteLength = entry.byteLength / of;
+  return { ...entry, shape, offset: entry.offset + index * byteLength, byteLength };
 }
 
-/** @throws Error if the key is there and no finite number. */
-function readNumber(fields: Fields, key: string): number | undefined {
-  const value = fields.get(key) ?? undefined;
-  if (value === undefined || (typeof value === "number" && Number.isFinite(value))) return value;
-  throw wrongValue(fields, key, "a number");
+function shapeOf(tensor: FileTensor): readonly number[] {
+  return tensor.kind === "readable" ? tensor.entry.shape : tensor.shape;
 }

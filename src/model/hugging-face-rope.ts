@@ -5,6 +5,7 @@ import {
   objectFields,
   readBoolean,
   readInteger,
+  readNumber,
   readPositive,
   readText,
   required,
@@ -219,12 +220,4 @@ function parseLongRope(
 /** By how much YaRN's authors let queries and keys grow at this factor. @see arXiv:2309.00071 §3.4 */
 export function yarnMagnitude(factor: number, multiplier = 1): number {
   return factor <= 1 ? 1 : 0.1 * multiplier * Math.log(factor) + 1;
-}
-
-function readNumber(fields: Fields, key: string): number | undefined {
-  const value = fields.get(key) ?? undefined;
-  if (value !== undefined && (typeof value !== "number" || !Number.isFinite(value))) {
-    throw wrongValue(fields, key, "a number");
-  }
-  return value;
 }

@@ -78,15 +78,11 @@ export class CpuPolicy implements DevicePolicy {
   }
 
   #product(graph: Graph, weights: Tensor, x: Tensor): Tensor {
-    const maxRows = this.#productRows(weights.ne[0] * weights.ne[1]);
-    let out: Tensor | undefined;
-    for (let row = 0; row < x.ne[1]; row += maxRows) {
-      const count = Math.min(maxRows, x.ne[1] - row);
-      const rows = count === x.ne[1] ? x : graph.view(x, [x.ne[0], count], [x.nb[1]], row * x.nb[1]);
-      const part = this.#part(graph, weights, rows);
-      out = out === undefined ? part : graph.concat(out, part, 1);
-    }
-    return out as Tensor;
+    const [size, numRows] = x.ne;
+    return inParts(graph, numRows, this.#productRows(weights.ne[0] * weights.ne[1]), 1, (row, count) => {
+      const rows = count === numRows ? x : graph.view(x, [size, count], [x.nb[1]], row * x.nb[1]);
+      return this.#part(graph, weights, rows);
+    });
   }
 
   #part(graph: Graph, weights: Tensor, x: Tensor): Tensor {
@@ -101,16 +97,12 @@ export class CpuPolicy implements DevicePolicy {
     const flopsOfRow = 2 * weights.ne[0] * weights.ne[1] * experts.ne[0];
     const maxRows = Math.max(1, Math.floor(this.#maxNodeFlops / expertSlowness / flopsOfRow));
     const [size, numUsed, numRows] = x.ne;
-    if (numRows <= maxRows) return this.#expertPart(graph, weights, x, experts);
-    let out: Tensor | undefined;
-    for (let row = 0; row < numRows; row += maxRows) {
-      const count = Math.min(maxRows, numRows - row);
+    return inParts(graph, numRows, maxRows, 2, (row, count) => {
+      if (count === numRows) return this.#expertPart(graph, weights, x, experts);
       const rows = graph.view(x, [size, numUsed, count], [x.nb[1], x.nb[2]], row * x.nb[2]);
       const chosen = graph.view(experts, [experts.ne[0], count], [experts.nb[1]], row * experts.nb[1]);
-      const part = this.#expertPart(graph, weights, rows, chosen);
-      out = out === undefined ? part : graph.concat(out, part, 2);
-    }
-    return out as Tensor;
+      return this.#expertPart(graph, weights, rows, chosen);
+    });
   }
 
   /**
@@ -134,6 +126,22 @@ export class CpuPolicy implements DevicePolicy {
   #productRows(numWeights: number): number {
     return Math.max(tileRows, Math.floor(this.#maxNodeFlops / (2 * numWeights) / tileRows) * tileRows);
   }
+}
+
+/** Computes rows in nodes of so many at most, and puts them side by side. @param axis the size that counts rows. */
+function inParts(
+  graph: Graph,
+  numRows: number,
+  maxRows: number,
+  axis: 1 | 2,
+  part: (row: number, count: number) => Tensor,
+): Tensor {
+  let out: Tensor | undefined;
+  for (let row = 0; row < numRows; row += maxRows) {
+    const rows = part(row, Math.min(maxRows, numRows - row));
+    out = out === undefined ? rows : graph.concat(out, rows, axis);
+  }
+  return out as Tensor;
 }
 
 /** The memory in which ggml lays weights out anew for this CPU's kernels; undefined where it has none. */

@@ -2,7 +2,7 @@ import { type Fields, readBoolean, readInteger, required, wrongValue } from "../
 import type { Architecture, NeededTensor } from "../architecture.js";
 import type { ModelConfig } from "../config.js";
 import type { LlamaConfig } from "./llama.js";
-import { type ExpertsConfig, experts, linear, normedAttention, preNormLayer, swiglu } from "./parts.js";
+import { type ExpertsConfig, experts, linear, normedAttention, preNormLayer, statedWindow, swiglu } from "./parts.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3, qwen3Tensors } from "./qwen3.js";
 
@@ -24,9 +24,7 @@ export const qwen3Moe: Architecture<Qwen3MoeConfig> = {
     numKvHeads: 4,
     // In all layers, or in none.
     slidingWindow: (fields) => {
-      const given = readInteger(fields, "sliding_window", 1);
-      // null has a meaning of its own: no window.
-      const size = fields.get("sliding_window") === undefined ? 4096 : given;
+      const size = statedWindow(fields);
       return readBoolean(fields, "use_sliding_window") && size !== undefined ? { size } : undefined;
     },
     reads: [
