@@ -327,7 +327,8 @@ export function engineProcessSuite(numKills: number): void {
       const changes: readonly [RegExp, () => void][] = [
         [
           /model\.gguf.* was written to while it was mapped; replace files by renaming/,
-          () => writeFileSync(model, whole),
+          // In place: without the flag the file is cut before it is written.
+          () => writeFileSync(model, whole, { flag: "r+" }),
         ],
         [/model\.gguf.* was cut /, () => truncateSync(model, 4096)],
       ];
