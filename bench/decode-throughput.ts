@@ -1,12 +1,12 @@
 // How many tokens a second do 1, 4 and 16 sequences give together, when their tokens share graphs? And what does one
 // sequence wait for a token, over short and long contexts?
-// `npm run bench -- decode-throughput`, or with models and threads: `npm run bench -- decode-throughput 135m,1b 2`
+// `npm run bench -- decode-throughput`, or with models, threads and a device: `npm run bench -- decode-throughput 135m,1b 2 CUDA0`
 import { Engine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
 import { type BenchModel, benchModel } from "./shared/models.js";
 import { describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
-const [names = "135m", threads] = process.argv.slice(2);
+const [names = "135m", threads, device] = process.argv.slice(2);
 const promptTokens = 512;
 const answerTokens = 48;
 const longPrompt = 4096;
@@ -44,9 +44,10 @@ for (const name of names.split(",") as BenchModel[]) {
     keepPrefixes: false,
     model: await benchModel(name),
     ...(threads !== undefined && { threads: Number(threads) }),
+    device,
   });
   console.log(
-    `${name}, ${engine.model.backend.threads} threads, greedy, prompts of ${promptTokens} tokens of their own`,
+    `${name}, ${engine.model.backend.device.name}, ${engine.model.backend.threads} threads, greedy, prompts of ${promptTokens} tokens of their own`,
   );
   const rows: (string | number)[][] = [];
   let alone = 0;

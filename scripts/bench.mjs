@@ -1,5 +1,5 @@
 // Runs the benchmarks of bench/: `npm run bench` all of them, one after another, `npm run bench -- ttft` one. What follows
-// the name is for the benchmark itself: `npm run bench -- ttft 135m 4096`.
+// the name is for the benchmark itself: `npm run bench -- ttft 135m 4096`. `--compile` in place of a name runs none.
 // A bench file is TypeScript with top-level code; all are compiled to dist-bench/ first, since Node 20 runs JavaScript only.
 import { spawnSync } from "node:child_process";
 import { cpSync, readdirSync, rmSync, symlinkSync } from "node:fs";
@@ -14,7 +14,7 @@ const known = readdirSync(join(root, "bench"))
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))
   .sort();
-if (name !== undefined && !known.includes(name)) {
+if (name !== undefined && name !== "--compile" && !known.includes(name)) {
   console.error(`Cannot run the benchmark "${name}": there is none of that name, only ${known.join(", ")}`);
   process.exit(2);
 }
@@ -39,7 +39,7 @@ cpSync(join(root, "tests"), join(root, "dist-bench", "tests"), {
   filter: (path) => !path.endsWith(".ts"),
 });
 const failed = [];
-for (const one of name === undefined ? known : [name]) {
+for (const one of name === undefined ? known : name === "--compile" ? [] : [name]) {
   console.log(`\n## ${one}\n`);
   if (!runNode(join("dist-bench", "bench", `${one}.js`), ...benchArgs)) failed.push(one);
 }

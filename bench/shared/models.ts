@@ -35,6 +35,22 @@ const shapes = {
     contextLength: 40_960,
     type: "Q4_K",
   },
+  /** Llama 3.1 8B's shape, which the paper's models have, in Q8_0. */
+  "8b": {
+    architecture: "llama",
+    hiddenSize: 4096,
+    intermediateSize: 14_336,
+    numLayers: 32,
+    numHeads: 32,
+    numKvHeads: 8,
+    vocabSize: 128_256,
+    rope: "llama3",
+    theta: 500_000,
+    contextLength: 131_072,
+    type: "Q8_0",
+  },
+  /** No real model's: in seconds on anything. */
+  tiny: { architecture: "llama", hiddenSize: 256, vocabSize: 512, contextLength: 40_960, type: "Q8_0" },
 } as const satisfies Record<string, RandomGgufOptions>;
 
 const folder = join(tmpdir(), "block-attention-bench");

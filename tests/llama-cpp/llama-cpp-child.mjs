@@ -11,7 +11,7 @@ try {
   const { getLlama } = await import("node-llama-cpp");
   const llama = await getLlama({
     build: "never",
-    gpu: false,
+    gpu: request.gpu ?? false,
     skipDownload: true,
     logLevel: "disabled",
     maxThreads: request.threads ?? 2,
@@ -72,8 +72,9 @@ async function scores(llama, { model, prompts, continuation, ...options }) {
 
 /** Milliseconds, each the median of `repeats` runs. */
 async function timings(llama, request) {
-  const { model, prefillTokens, decodeTokens, finalTokens, repeats = 3, ...options } = request;
-  const loaded = await llama.loadModel({ modelPath: model, gpuLayers: 0 });
+  const { model, prefillTokens, decodeTokens, finalTokens, repeats = 3, gpu = false, ...options } = request;
+  const gpuLayers = gpu ? "max" : 0;
+  const loaded = await llama.loadModel({ modelPath: model, gpuLayers, ignoreMemorySafetyChecks: true });
   const size = prefillTokens + Math.max(decodeTokens, finalTokens);
   const context = await loaded.createContext(contextOptions(size, options));
   const sequence = context.getSequence();

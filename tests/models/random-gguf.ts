@@ -154,12 +154,13 @@ function* drawPieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomG
   }
 }
 
-/** Matrices from a stock of random groups, about 8 MB at a time. */
+/** Matrices from runs of a stock of random groups, about 8 MB at a time. */
 function* composePieces(tensor: TypedTensor, shape: ResolvedShape, options: RandomGgufOptions): Generator<Uint8Array> {
   const { blockSize: groupSize, typeSize: groupBytes } = elementTypes[tensor.type];
-  const numStocked = 1024;
+  const numStarts = 1024;
+  const runBytes = 32 * groupBytes;
   const random = new Random(shape.seed, tensor.name);
-  const values = new Float32Array(numStocked * groupSize);
+  const values = new Float32Array((numStarts + 32) * groupSize);
   random.fill(values, tensor.mean, tensor.deviation);
   const stock = encodeRows(tensor.type, values, groupSize, options);
   const numGroups = byteLengthOf(tensor) / groupBytes;
@@ -167,9 +168,9 @@ function* composePieces(tensor: TypedTensor, shape: ResolvedShape, options: Rand
   const source = Buffer.from(stock.buffer, stock.byteOffset, stock.byteLength);
   for (let group = 0; group < numGroups; group += groupsAtOnce) {
     const piece = Buffer.allocUnsafe(Math.min(groupsAtOnce, numGroups - group) * groupBytes);
-    for (let at = 0; at < piece.length; at += groupBytes) {
-      const start = (random.bits() & (numStocked - 1)) * groupBytes;
-      source.copy(piece, at, start, start + groupBytes);
+    for (let at = 0; at < piece.length; at += runBytes) {
+      const start = (random.bits() & (numStarts - 1)) * groupBytes;
+      source.copy(piece, at, start, start + runBytes);
     }
     yield piece;
   }
