@@ -49,13 +49,13 @@ function run(file, args, options) {
   throw new Error(`Cannot pack: "${file} ${args.join(" ")}" ended with ${error?.message ?? signal ?? status}`);
 }
 
-/** Packages and all that they need, as folders. What is for another platform is left out. */
+/** Packages and all that they need, as folders. What is for another platform is left out, and stand-ins for ggml's GPU packages. */
 function* packagesOf(names, from = root, seen = new Set()) {
   for (const name of names) {
     let above = from;
     while (!existsSync(join(above, "node_modules", name)) && above !== root) above = dirname(above);
     const folder = join(above, "node_modules", name);
-    if (!existsSync(folder) || seen.has(folder)) continue;
+    if (!existsSync(folder) || seen.has(folder) || /@node-llama-cpp.(?!linux-x64$)/.test(folder)) continue;
     seen.add(folder);
     const manifest = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
     if (manifest.cpu?.includes("x64") === false || manifest.os?.includes("linux") === false) continue;
@@ -112,7 +112,6 @@ async function pack(whole) {
   for (const kind of flags.packages.split(",")) {
     const name = `@node-llama-cpp/linux-x64-${kind}`;
     const place = join(folder, "node_modules", name);
-    rmSync(place, { recursive: true, force: true });
     fetchPackage(`${name}@${manifest.optionalDependencies["@node-llama-cpp/linux-x64"]}`, place);
     if (kind !== "cuda" || flags.arch === undefined) continue;
     const { compileKernels } = await import("./cuda-kernels.mjs");
