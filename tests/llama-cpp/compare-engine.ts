@@ -10,6 +10,7 @@ import { type RandomGgufOptions, writeRandomGguf } from "../models/random-gguf.j
 import { countTokens } from "../models/random-tokenizer.js";
 import { distanceFromOracle } from "../oracles/compare-engine.js";
 import { expectOnlyRight } from "../oracles/faults.js";
+import { deviceBound, testDevice } from "../test-device.js";
 import { type LlamaCppStep, llamaCppGreedy, llamaCppScores } from "./llama-cpp-oracle.js";
 
 /**
@@ -115,7 +116,7 @@ export async function compareWithLlamaCpp(
   writeRandomGguf(moved, { ...written, rope: "linear" });
   const random = new Random(seed, "llama.cpp prompts");
   const prompts = lengths.map((length) => Array.from({ length }, () => random.below(countTokens())));
-  await using engine = await Engine.load({ model: path, kvType: "f32", threads });
+  await using engine = await Engine.load({ model: path, kvType: "f32", threads, device: testDevice });
   // Awaited, so that the engine is there till then.
   return await expectLlamaCpp(engine, path, prompts, { numSteps, threads, moved });
 }
@@ -137,7 +138,7 @@ export async function expectLlamaCpp(
   },
 ): Promise<Agreement> {
   const { numSteps, threads, moved, showsFaults = true } = how;
-  const bound = logprobBound(engine.model.source);
+  const bound = deviceBound(logprobBound(engine.model.source));
   const expected = await llamaCppGreedy(path, prompts, numSteps, { threads }, timeoutMs);
   const answers: Answer[] = [];
   for (const [i, ids] of prompts.entries()) answers.push(await answer(engine, ids, expected[i]!));
