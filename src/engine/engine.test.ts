@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { noEnd } from "../../tests/laws/law-models.js";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../../tests/oracles/compare-engine.js";
+import { OnePassModel } from "../../tests/oracles/one-pass.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { Engine } from "./engine.js";
 import { EngineError } from "./engine-error.js";
@@ -8,9 +10,9 @@ import type { EngineOptions } from "./engine-options.js";
 import type { LocalEngine } from "./local-engine.js";
 import type { GenerateEvent } from "./results.js";
 
-async function smallEngine(options: EngineOptions = {}): Promise<LocalEngine> {
+async function smallEngine(options: EngineOptions = {}, numLayers = 2): Promise<LocalEngine> {
   const folder = await temporaryFolder();
-  writeRandomModel(folder, { architecture: "llama", contextLength: 512 });
+  writeRandomModel(folder, { architecture: "llama", contextLength: 512, numLayers });
   return Engine.load({
     model: folder,
     threads: 1,
@@ -258,4 +260,16 @@ test("Engine: an answer's log-probabilities are those that score() finds for the
     expect((await engine.score(input, event.result.tokenIds, { stepwise: true })).logprobs).toEqual(told);
   }
   expect(told.length).toBeGreaterThan(3);
+});
+
+test("Engine: a model of one layer, whose blocks are keys and values of no attention, answers as in one pass", async () => {
+  await using engine = await smallEngine({ kvType: "f32" }, 1);
+  const prompt = { blockTokenIds: [[5, 9, 2], [7, 1], [3, 8]], continuationTokenIds: [4, 6] };
+  const oracle = new OnePassModel(engine.model.source);
+  const { vocabSize } = oracle.config;
+  const expected = oracleAnswer(oracle.score(prompt), prompt);
+  for (const stepwise of [false, true]) {
+    const found = await askEngine(engine, prompt, { stepwise, vocabSize });
+    expect(distanceFromOracle(found, expected)).toBeLessThan(logprobBounds.f32);
+  }
 });

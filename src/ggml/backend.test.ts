@@ -115,6 +115,16 @@ test("Backend.compute(): what fails while reading frees the device for the next"
   await expect(backend.compute(graph, () => undefined, AbortSignal.abort(new Error("no")))).rejects.toThrow("no");
 });
 
+test("Backend.compute(): an input that no node reads is passed over", async () => {
+  using backend = new Backend(ggml, { threads: 1 });
+  using graph = new Graph(ggml);
+  graph.input("unread", "I32", [2], Int32Array.of(1, 2));
+  const sum = graph.output(graph.add(...ones(graph)));
+  expect(await backend.compute(graph, () => [...backend.readFloats(sum)])).toEqual([2, 2]);
+  using prepared = backend.prepare(graph);
+  expect(await backend.compute(prepared, () => [...backend.readFloats(sum)])).toEqual([2, 2]);
+});
+
 test("Backend.compute(): a closed backend says so", async () => {
   const backend = new Backend(ggml, { threads: 1 });
   backend[Symbol.dispose]();

@@ -98,6 +98,8 @@ export class Backend extends DeviceMemory implements Disposable {
     if (schedule === undefined) throw new Error("Cannot compute a prepared graph: it was disposed");
     if (schedule === this.#schedule) this.#allocateResults(schedule, graph);
     for (const { tensor, data } of graph.inputs) {
+      // What no node reads has no memory, such as positions where a model's only layer encodes a block.
+      if (!symbols.ggml_get_data(tensor.pointer)) continue;
       symbols.ggml_backend_tensor_set(tensor.pointer, data, 0, data.byteLength);
     }
     const { cpu, device } = this.started;

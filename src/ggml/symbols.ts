@@ -59,6 +59,7 @@ const baseFunctions = {
   ggml_set_output: "void ggml_set_output(void *tensor)",
   ggml_mul_mat_set_prec: "void ggml_mul_mat_set_prec(void *tensor, int precision)",
   ggml_flash_attn_ext_set_prec: "void ggml_flash_attn_ext_set_prec(void *tensor, int precision)",
+  ggml_get_data: "void *ggml_get_data(void *tensor)",
   ggml_nbytes: "size_t ggml_nbytes(void *tensor)",
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
