@@ -126,6 +126,15 @@ test("modelFingerprint(): a cache folder that cannot be written is ignored", asy
   expect(await readdir(cacheDir)).toEqual(["file-digests.json"]);
 });
 
+test("modelFingerprint(): what a killed process left half written goes, what another writes now stays", async () => {
+  const names = ["file-digests.json.old.tmp", "file-digests.json.new.tmp", "another.tmp"];
+  for (const name of names) await file(`cache/${name}`, "half");
+  const anHourAgo = Date.now() / 1000 - 3600;
+  for (const name of [names[0], names[2]]) await utimes(path.join(cacheDir, name as string), anHourAgo, anHourAgo);
+  await fingerprint([await file("a", "one")]);
+  expect((await readdir(cacheDir)).sort()).toEqual(["another.tmp", "file-digests.json", "file-digests.json.new.tmp"]);
+});
+
 test("modelFingerprint(): many at once leave one whole cache file and nothing else", async () => {
   const files = await Promise.all(Array.from({ length: 20 }, (_, i) => file(`f${i}`, `content ${i}`)));
   await Promise.all(files.map((filePath) => fingerprint([filePath])));

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
+import { open, readdir, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { makeFolder } from "../files/outputs.js";
@@ -11,6 +11,9 @@ import { hashFields } from "./hash-fields.js";
  * systems that count in 2 s (FAT). Its digest is not remembered.
  */
 const MIN_AGE_MS = 2_000;
+
+/** Nobody writes the remembered digests for longer: a temporary file of that age is of a process that was killed. */
+const MAX_WRITE_MS = 600_000;
 
 export interface HashProgress {
   readonly path: string;
@@ -139,9 +142,20 @@ class DigestMemory {
         await file.close();
       }
       await rename(temporary, this.#path);
+      await this.#removeOldTemporaries();
     } catch {
       // A read-only or full disk costs time at the next start, no more.
       await rm(temporary, { force: true }).catch(() => {});
+    }
+  }
+
+  /** Those of processes that were killed while they wrote. */
+  async #removeOldTemporaries(): Promise<void> {
+    const { dir, base } = path.parse(this.#path);
+    for (const name of await readdir(dir)) {
+      if (!name.startsWith(`${base}.`) || !name.endsWith(".tmp")) continue;
+      const file = path.join(dir, name);
+      if (Date.now() - (await stat(file)).mtimeMs > MAX_WRITE_MS) await rm(file);
     }
   }
 
