@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { findGgmlDirectory, ggmlVariable } from "./src/ggml/library.js";
 
 // Short sizes: what `npm test` runs. `using` is no Node 20 syntax, so the transform lowers it.
 export default defineConfig({
@@ -14,6 +15,8 @@ export default defineConfig({
       // A test that expects nothing cannot fail where its loop had nothing to go over.
       requireAssertions: true,
     },
+    // A process uses one folder of ggml, also where a GPU package is installed, which engines would take.
+    env: { [ggmlVariable]: process.env[ggmlVariable] || (await findGgmlDirectory("cpu")) },
     // Native compute wants the cores: files run in turn, two at a time.
     maxWorkers: 2,
     pool: "forks",

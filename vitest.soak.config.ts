@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import shared from "./vitest.config.js";
 
 // Full sizes of the laws: minutes to an hour. `npm run soak`.
 export default defineConfig({
@@ -9,6 +10,7 @@ export default defineConfig({
     hookTimeout: 600_000,
     maxWorkers: 1,
     pool: "forks",
+    env: { ...shared.test?.env },
     reporters: ["verbose"],
     expect: { requireAssertions: true },
   },
