@@ -264,7 +264,14 @@ test("Engine: an answer's log-probabilities are those that score() finds for the
 
 test("Engine: a model of one layer, whose blocks are keys and values of no attention, answers as in one pass", async () => {
   await using engine = await smallEngine({ kvType: "f32" }, 1);
-  const prompt = { blockTokenIds: [[5, 9, 2], [7, 1], [3, 8]], continuationTokenIds: [4, 6] };
+  const prompt = {
+    blockTokenIds: [
+      [5, 9, 2],
+      [7, 1],
+      [3, 8],
+    ],
+    continuationTokenIds: [4, 6],
+  };
   const oracle = new OnePassModel(engine.model.source);
   const { vocabSize } = oracle.config;
   const expected = oracleAnswer(oracle.score(prompt), prompt);
