@@ -9,6 +9,11 @@ export const testDevice = process.env.BLOCK_ATTENTION_TEST_DEVICE ?? "CPU";
 /** Whether products round numbers to 16 bit, as ggml's kernels for Vulkan do where they are not told otherwise. */
 const rounds = testDevice !== "CPU" && process.env.GGML_VK_DISABLE_F16 === undefined;
 
+/** How long a test may take, in ms: a software device takes minutes where the CPU takes seconds. */
+export function deviceTimeout(cpuMs: number): number {
+  return testDevice === "CPU" ? cpuMs : 1_800_000;
+}
+
 export function testBackend(threads = 1): Backend {
   return new Backend(testGgml, { threads, device: testDevice });
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
-import { testBackend, testGgml } from "../../tests/test-device.js";
+import { deviceBound, testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
 import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
@@ -87,8 +87,8 @@ async function asPieces(made: Awaited<ReturnType<typeof contexts>>, { shift = 0 
 const token = (past: number): StepToken => ({ tokenId: 9, position: past, past });
 
 test.each([
-  ["F32", 1e-4],
-  ["F16", 2e-2],
+  ["F32", deviceBound(1e-4)],
+  ["F16", deviceBound(2e-2)],
 ] as const)("DecodeStep: each of several sequences gets what it would alone, contexts of %s", async (type, bound) => {
   const made = await contexts(type);
   using _ = made.storage;

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectBound, expectOnlyRight, type Fault } from "../../tests/oracles/faults.js";
 import { OnePassModel } from "../../tests/oracles/one-pass.js";
-import { testBackend, testGgml } from "../../tests/test-device.js";
+import { deviceBound, testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import type { RopeParameters } from "../ggml/tensor.js";
@@ -25,7 +25,7 @@ const memories: TensorStorage[] = [];
 const capacity = 128;
 
 /** Of log-probabilities, as in the law of one pass. */
-const bounds = { F32: 1e-3, F16: 5e-2 } as const;
+const bounds = { F32: deviceBound(1e-3), F16: deviceBound(5e-2) } as const;
 type LogprobRows = readonly ArrayLike<number>[];
 type ContextType = keyof typeof bounds;
 const types = ["F32", "F16"] as const;
@@ -329,6 +329,8 @@ test("forward(): a block that is encoded over a context has the keys before RoPE
       Math.max(...from.map((i) => Math.abs(b![i + elementsOn]! - a![i]!)));
     const { headSize } = decoder.config;
     const others = written.filter((i) => !Number.isNaN(b![i + headSize]!));
-    expectOnlyRight(1e-4, distance(written, 0), { "rows stand a place too far": distance(others, headSize) });
+    expectOnlyRight(deviceBound(1e-4), distance(written, 0), {
+      "rows stand a place too far": distance(others, headSize),
+    });
   }
 });

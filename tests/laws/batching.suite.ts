@@ -3,6 +3,7 @@ import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
+import { logprobBounds } from "../oracles/compare-engine.js";
 import {
   drawBlocks,
   drawIds,
@@ -21,7 +22,7 @@ export interface BatchingSize {
 }
 
 /** Where the two likeliest tokens are nearer than this, rounding may decide between them. */
-const clearMargin = 0.1;
+const clearMargin = 2 * logprobBounds.f16;
 
 interface Asked {
   readonly blocks: number[][];

@@ -32,7 +32,7 @@ const turnsPerConversation = 4;
 /** A conversation of more tokens is not continued. */
 const longTokens = 480;
 /** Two tokens whose log-probabilities are nearer are a tie: rounding decides between them. */
-const tie = 1e-3;
+const tie = logprobBounds.f32;
 
 /** A conversation as a template writes it: what is asked next is its last span, which is global. */
 type Spans = readonly Pick<PromptSpan, "kind" | "tokenIds">[];
