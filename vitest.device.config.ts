@@ -8,7 +8,7 @@ export default defineConfig({
   test: {
     ...shared.test,
     include: [
-      "src/ggml/graph.test.ts",
+      "src/ggml/{graph,device-policy}.test.ts",
       "src/model/{decode-step,kv-rows,rows}.test.ts",
       "src/engine/kv-memory.test.ts",
       "tests/laws/{one-pass,block-bytes,reuse,batching,conversations,cancel}.test.ts",

@@ -10,6 +10,7 @@ import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
 import { ThreadCount } from "../ggml/cpu/thread-count.js";
+import { chooseDevice } from "../ggml/device.js";
 import { Graph } from "../ggml/graph.js";
 import {
   type BuildKind,
@@ -18,6 +19,7 @@ import {
   type Ggml,
   ggmlPackageName,
   ggmlVariable,
+  kindsWithoutDevice,
   loadGgml,
 } from "../ggml/library.js";
 import { openModel } from "../model/open-model.js";
@@ -115,15 +117,20 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
   let passed = false;
   let fit: MemoryFit | undefined;
   try {
-    ggml = loadGgml(await findGgmlDirectory(flags.backend ?? "auto"));
-    using backend = new Backend(ggml, { threads: Math.min(2, availableParallelism()) });
+    const directory = await findGgmlDirectory(flags.backend ?? "auto");
+    // Loading starts the devices' drivers, which may end a process: another one does it first.
+    const expected = await scoreOn("CPU", directory, signal);
+    if ("error" in expected && expected.isEnd) throw new Error(`Cannot load ggml in "${directory}": ${expected.error}`);
+    ggml = loadGgml(directory);
+    for (const kind of kindsWithoutDevice(ggml)) {
+      problems.push(`Cannot use backend "${kind}": its library in "${directory}" found no device or driver`);
+    }
+    using backend = new Backend(ggml, { threads: Math.min(2, availableParallelism()), device: "CPU" });
     device = backend.device.name;
     const largest = await selfTest(backend, signal);
     passed = largest <= 1e-5;
     if (!passed)
       problems.push(`Cannot trust device "${device}": a 4 x 4 product is ${largest} off, at most 1e-5 is wanted`);
-    const { directory } = ggml;
-    const expected = await scoreOn("CPU", directory, signal);
     for (const { name } of ggml.devices) {
       const test = compare(name === "CPU" ? expected : await scoreOn(name, directory, signal), expected);
       blockMode.set(name, test);
@@ -133,7 +140,9 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
         problems.push(`Cannot trust device "${name}": ${off}, at most ${blockModeBound} is wanted`);
       }
     }
-    if (flags.model !== undefined) {
+    const chosen = chooseDevice(ggml, flags.device, flags.backend);
+    // In this process, which a device that failed may end.
+    if (flags.model !== undefined && "largest_difference" in (blockMode.get(chosen.name) ?? {})) {
       const { backend: kind, device: name, weights = "keep", ...limits } = engineSettingsOf(flags);
       using loading = new Backend(ggml, { threads: 1, backend: kind, device: name });
       const source = await openModel(flags.model);
@@ -234,7 +243,10 @@ const testPrompt = {
   continuation: " Eileen Ryan",
 };
 
-type Scored = { readonly logprobs: readonly number[] } | { readonly error: string };
+type Scored =
+  | { readonly logprobs: readonly number[] }
+  /** Why there are none, and whether the process did not end by itself. */
+  | { readonly error: string; readonly isEnd: boolean };
 
 /**
  * Scores a prompt of the embedded model in block mode in a process of its own, which the device may end.
@@ -257,12 +269,16 @@ async function scoreOn(device: string, directory: string, signal: AbortSignal): 
   ];
   return new Promise((resolve) => {
     const env = { ...process.env, [ggmlVariable]: directory };
-    const options = { signal, timeout: blockModeTimeoutMs, env };
+    // A process that a driver holds hears no other signal.
+    const options = { signal, timeout: blockModeTimeoutMs, killSignal: "SIGKILL", env } as const;
     const child = execFile(process.execPath, [program, "score", ...flags], options, (error, stdout, stderr) => {
-      if (error === null) return resolve(JSON.parse(stdout) as Scored);
-      const why = stderr.trim().split("\n").at(-1) ?? "";
-      const end = error.killed ? `it took over ${blockModeTimeoutMs / 1000} s` : error.signal;
-      resolve({ error: end ? `the process ended with ${end}${why && `, ${why}`}` : why });
+      // Drivers write there too.
+      const [found, why = ""] = [stdout, stderr].map((text) => text.trim().split("\n").at(-1));
+      if (error === null && found?.startsWith("{")) return resolve(JSON.parse(found) as Scored);
+      const { killed, signal: by } = error ?? {};
+      const end = killed ? `it took over ${blockModeTimeoutMs / 1000} s` : by && `the process ended with ${by}`;
+      if (end) return resolve({ error: why ? `${end}, ${why}` : end, isEnd: true });
+      resolve({ error: why || "the process gave no answer", isEnd: false });
     });
     // A process that has ended reads nothing.
     child.stdin?.on("error", () => undefined);
@@ -274,7 +290,7 @@ async function scoreOn(device: string, directory: string, signal: AbortSignal): 
 const blockModeTimeoutMs = 300_000;
 
 function compare(found: Scored, expected: Scored): BlockModeTest {
-  if ("error" in found) return found;
+  if ("error" in found) return { error: found.error };
   if ("error" in expected) return { error: `the CPU gives nothing to compare with: ${expected.error}` };
   const distances = expected.logprobs.map((logprob, i) => Math.abs(logprob - (found.logprobs[i] ?? Number.NaN)));
   return { largest_difference: Math.max(...distances) };

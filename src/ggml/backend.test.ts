@@ -5,12 +5,18 @@ import { join } from "node:path";
 import picocolors from "picocolors";
 import { afterEach, expect, onTestFinished, test } from "vitest";
 import { expectInTime } from "../../tests/in-time.js";
-import { dequantizeRows, quantizeRows } from "../../tests/models/ggml-quantizer.js";
-import { tensorTypes } from "../files/element-types.js";
 import { Backend } from "./backend.js";
 import { chooseDevice } from "./device.js";
 import { Graph } from "./graph.js";
-import { type BuildKind, cpuFeatures, type Device, findGgmlDirectory, ggmlPackageName, loadGgml } from "./library.js";
+import {
+  type BuildKind,
+  cpuFeatures,
+  type Device,
+  findGgmlDirectory,
+  ggmlPackageName,
+  kindsWithoutDevice,
+  loadGgml,
+} from "./library.js";
 
 const directory = await findGgmlDirectory("cpu");
 const ggml = loadGgml(directory);
@@ -133,44 +139,6 @@ test("Backend.compute(): a closed backend says so", async () => {
   await expect(backend.compute(graph, () => undefined)).rejects.toThrow("Cannot compute: the backend is closed");
 });
 
-test("DevicePolicy.weightPlace(): of every type rows are looked up, and products equal those of the numbers, repacked or plain", async () => {
-  using backend = new Backend(ggml, { threads: 1 });
-  const { policy } = backend;
-  const cosines = Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i));
-  const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
-  for (const type of tensorTypes) {
-    const ne = [256, 32] as const;
-    expect((["lookup", "product"] as const).map((use) => policy.takesWeights(type, ne, use))).toEqual([true, true]);
-    const places = (["lookup", "product"] as const).map((use) => policy.weightPlace(type, ne, use));
-    expect(places[0]).toBe(policy.weightPlace("F32", [256], "other"));
-    if (type === "F32") expect(places[1]).toBe(places[0]);
-    const bytes = quantizeRows(ggml, type, values, 256);
-    const exact = dequantizeRows(ggml, type, bytes);
-    for (const place of new Set(places)) {
-      using storage = backend.allocate([{ name: "w", type, ne }], place);
-      const weights = storage.get("w");
-      await backend.write(weights, bytes);
-      using graph = new Graph(ggml);
-      const products = graph.output(graph.mulMat(weights, graph.input("x", "F32", [256, 4], cosines)));
-      const ids = () => graph.input("ids", "I32", [2], Int32Array.of(31, 7));
-      const rows = place === places[0] ? graph.output(graph.getRows(weights, ids())) : undefined;
-      const [found, looked] = await backend.compute(graph, () =>
-        [products, rows].map((tensor) => tensor && backend.readFloats(tensor)),
-      );
-      if (looked)
-        expect(looked, type).toEqual(
-          Float32Array.from([31, 7].flatMap((row) => [...exact.subarray(row * 256, row * 256 + 256)])),
-        );
-      for (let i = 0; i < 4 * 32; i++) {
-        const [row, column] = [Math.floor(i / 32), i % 32];
-        let sum = 0;
-        for (let k = 0; k < 256; k++) sum += exact[column * 256 + k]! * cosines[row * 256 + k]!;
-        expect(Math.abs(found![i]! - sum), type).toBeLessThan(0.3);
-      }
-    }
-  }
-});
-
 test("findGgmlDirectory(): a folder that is none, and a package that is not there", async () => {
   await expect(findGgmlDirectory("cpu", { BLOCK_ATTENTION_GGML: "/no/such/folder" })).rejects.toThrow(
     'Cannot find ggml: BLOCK_ATTENTION_GGML is "/no/such/folder", a folder is wanted',
@@ -204,6 +172,17 @@ test("chooseDevice(): the first GPU of the kind that is no software, the CPU of 
   expect(() => chooseDevice(of(software, cpu), undefined, "cuda")).toThrow(
     `Cannot use backend "cuda": it has no device here, ${found}`,
   );
+});
+
+test("kindsWithoutDevice(): kinds whose library is there and has found no device", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-ggml-"));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  for (const name of ["libggml-vulkan.so", "ggml-cuda.dll", "libggml-metal-not.so"])
+    await writeFile(join(folder, name), "");
+  const of = (...backends: string[]) =>
+    kindsWithoutDevice({ directory: folder, devices: backends.map((backend) => ({ backend })) as Device[] });
+  expect(of("CPU")).toEqual(["cuda", "vulkan"]);
+  expect(of("Vulkan", "CPU")).toEqual(["cuda"]);
 });
 
 test("loadGgml(): one folder a process", async () => {

@@ -195,6 +195,15 @@ export function loadGgml(directory: string): Ggml {
   return ggml;
 }
 
+/** Kinds whose library lies in the folder and has found no device: it does not load, or there is no driver. */
+export function kindsWithoutDevice({ directory, devices }: Pick<Ggml, "directory" | "devices">): BuildKind[] {
+  return buildKinds.filter(
+    (kind) =>
+      findLibrary(directory, `ggml-${kind}`) !== undefined &&
+      !devices.some(({ backend }) => backendNames[kind].test(backend)),
+  );
+}
+
 /** The names of its devices, as messages say them. */
 export function deviceNames({ devices }: Pick<Ggml, "devices">): string {
   return devices.map(({ name }) => `"${name}"`).join(", ");

@@ -118,6 +118,22 @@ test("forward(): a device that splits everything and one that splits nothing giv
   }
 });
 
+test("DevicePolicy.minRows: a graph has so many rows at least, and the padding changes no logits", async () => {
+  const cpu = backend.device;
+  const device = plainPolicy(ggml, cpu, cpu);
+  const logits: Float32Array[] = [];
+  for (const [minRows, numRows] of [
+    [1, 4],
+    [device.minRows, 16],
+  ]) {
+    const built = forward({ ...decoder, device: { ...device, minRows: minRows! } }, [block(3)], [{ rows: 0, row: 2 }]);
+    using graph = built.graph;
+    expect(graph.inputs.find(({ tensor }) => tensor.name === "tokens")?.tensor.ne[0]).toBe(numRows);
+    logits.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
+  }
+  for (const [id, x] of logits[0]!.entries()) expect(Math.abs(x - logits[1]![id]!)).toBeLessThan(1e-4);
+});
+
 test("DevicePolicy.graphRows(): whole row groups, fewer where weights are large", () => {
   for (const threads of [1, 2, 64]) {
     const policy = new CpuPolicy(ggml, backend.device, threads);
