@@ -1,17 +1,21 @@
 // Runs the laws and oracles on another device than the CPU: `node scripts/check-device.mjs`, on Mesa's software Vulkan device, or
-// `node scripts/check-device.mjs CUDA0`, on a device of the GPU package that is installed or of BLOCK_ATTENTION_GGML's folder.
-// --short runs for two minutes at most: a software device compiles kernels for as long, and keeps them for the next run. --print prints
-// docs/devices.md's table.
+// `node scripts/check-device.mjs CUDA0`, on a device of the GPU package that is installed or of BLOCK_ATTENTION_GGML's folder. Other
+// words choose test files: `node scripts/check-device.mjs oracles`. What passed in an earlier run is not run again, unless --fresh
+// forgets it all.
+// --rounding leaves the software device's products as ggml makes them, rounded to 16 bit, which is exact else.
+// --short runs for two minutes at most: a software device compiles kernels for as long, and keeps them for the next run.
+// --print runs nothing, and prints docs/devices.md's table of all devices that were tried here.
 //
 // Mesa before 24 is passed over: its device touches buffers that were freed, and with them other memory of the process.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "block-attention", "devices");
+const results = join(cache, "results");
 const icds = "usr/share/vulkan/icd.d";
 /** What `npm run check` has time for: whole prompts and single tokens, misses and hits, spans, both modes, and every fault. */
 const short = [
@@ -33,21 +37,23 @@ function run(file, args, options = {}) {
   throw new Error(`"${file} ${args[0]}" ended with ${error?.message ?? status}`);
 }
 
-/** The file that tells Vulkan's loader where Mesa's software device is: the system's, or one unpacked beside it. */
+/** The file that tells Vulkan's loader where Mesa's software device is, the system's or one unpacked beside it, and its version. */
 function findDriver() {
-  if (process.env.VK_DRIVER_FILES) return process.env.VK_DRIVER_FILES;
+  if (process.env.VK_DRIVER_FILES) return { file: process.env.VK_DRIVER_FILES };
   const inFolder = (folder) => readdirSync(folder).find((name) => /^lvp_icd.*\.json$/.test(name));
   const system = existsSync(join("/", icds)) ? inFolder(join("/", icds)) : undefined;
   const versionOf = () => /^Version: (.*)$/m.exec(run("dpkg-query", ["-s", "mesa-vulkan-drivers"]))?.[1];
-  if (system !== undefined && Number.parseInt(versionOf(), 10) >= 24) return join("/", icds, system);
+  const version = system && versionOf();
+  if (Number.parseInt(version, 10) >= 24) return { file: join("/", icds, system), version };
   const folder = join(cache, "mesa");
   const file = join(folder, "lvp.json");
-  if (existsSync(file)) return file;
-  const made = unpackFromBackports(folder);
-  const library = join(folder, run("find", [".", "-name", "libvulkan_lvp.so"], { cwd: folder }).trim());
-  const icd = JSON.parse(readFileSync(join(made, icds, inFolder(join(made, icds))), "utf8"));
-  writeFileSync(file, JSON.stringify({ ...icd, ICD: { ...icd.ICD, library_path: library } }));
-  return file;
+  if (!existsSync(file)) {
+    unpackFromBackports(folder);
+    const library = join(folder, run("find", [".", "-name", "libvulkan_lvp.so"], { cwd: folder }).trim());
+    const icd = JSON.parse(readFileSync(join(folder, icds, inFolder(join(folder, icds))), "utf8"));
+    writeFileSync(file, JSON.stringify({ ...icd, ICD: { ...icd.ICD, library_path: library } }));
+  }
+  return { file, version: /_([^_]*)_[^_]*\.deb$/.exec(packageIn(folder))[1] };
 }
 
 /** Debian's newer Mesa, unpacked into a folder; the system stays as it is. */
@@ -72,8 +78,11 @@ function unpackFromBackports(folder) {
     );
   apt("update");
   apt("download", `mesa-vulkan-drivers/${codename}-backports`);
-  run("dpkg-deb", ["-x", readdirSync(folder).find((name) => name.endsWith(".deb")), "."], { cwd: folder });
-  return folder;
+  run("dpkg-deb", ["-x", packageIn(folder), "."], { cwd: folder });
+}
+
+function packageIn(folder) {
+  return readdirSync(folder).find((name) => name.endsWith(".deb"));
 }
 
 /** The folder of ggml's libraries with Vulkan: of the package, kept in the user's cache. */
@@ -98,11 +107,16 @@ export function softwareDevice() {
   if (process.platform !== "linux" || process.arch !== "x64")
     return { reason: "Mesa's software device is tried on Linux on x64" };
   try {
-    const found = { VK_DRIVER_FILES: findDriver(), BLOCK_ATTENTION_GGML: findPackage() };
-    // Exact products, and so the CPU's bounds.
-    return {
-      env: { ...found, GGML_VK_VISIBLE_DEVICES: "0", GGML_VK_DISABLE_F16: "1", BLOCK_ATTENTION_TEST_DEVICE: "Vulkan0" },
+    const { file, version } = findDriver();
+    const env = {
+      VK_DRIVER_FILES: file,
+      BLOCK_ATTENTION_GGML: findPackage(),
+      GGML_VK_VISIBLE_DEVICES: "0",
+      // Products that round nothing.
+      GGML_VK_DISABLE_F16: "1",
+      BLOCK_ATTENTION_TEST_DEVICE: "Vulkan0",
     };
+    return { env: version ? { ...env, BLOCK_ATTENTION_TEST_DRIVER: `Mesa ${version.split("~")[0]}` } : env };
   } catch (error) {
     return { reason: `Mesa's software device or ggml's package for it cannot be had: ${error.message}` };
   }
@@ -110,33 +124,94 @@ export function softwareDevice() {
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const flags = new Set(process.argv.slice(2).filter((arg) => arg.startsWith("--")));
-  const [device] = process.argv.slice(2).filter((arg) => !arg.startsWith("--"));
-  const { env, reason } = device ? { env: { BLOCK_ATTENTION_TEST_DEVICE: device } } : softwareDevice();
-  if (env === undefined) {
-    console.error(`Cannot try a device: ${reason}`);
-    process.exit(1);
-  }
-  const out = join(mkdtempSync(join(tmpdir(), "block-attention-device-")), "report.json");
-  const args = ["node_modules/vitest/vitest.mjs", "run", "--config", "vitest.device.config.ts", "--reporter=default"];
-  const isShort = flags.has("--short");
-  if (isShort) args.push(...short);
-  args.push("--reporter=json", `--outputFile.json=${out}`);
-  const { status, error } = spawnSync(process.execPath, args, {
-    cwd: root,
-    stdio: "inherit",
-    env: { ...process.env, ...env },
-    timeout: isShort ? shortMs : undefined,
-  });
-  if (flags.has("--print")) printTable(out, env.BLOCK_ATTENTION_TEST_DEVICE);
-  process.exitCode = error?.code === "ETIMEDOUT" ? timeIsOver : (status ?? 1);
+  if (flags.has("--print")) printTable();
+  else
+    process.exitCode = check(
+      flags,
+      process.argv.slice(2).filter((arg) => !arg.startsWith("--")),
+    );
 }
 
-function printTable(report, device) {
-  const { testResults } = JSON.parse(readFileSync(report, "utf8"));
-  console.log(`\n| Tests | ${device} |\n|---|---|`);
-  for (const { name, assertionResults } of testResults) {
-    const ran = assertionResults.filter(({ status }) => status === "passed" || status === "failed");
-    const passed = ran.filter(({ status }) => status === "passed").length;
-    if (ran.length > 0) console.log(`| \`${name.slice(root.length + 1)}\` | ${passed} of ${ran.length} passed |`);
+/** @returns the exit code. */
+function check(flags, words) {
+  const device = words.find((word) => /^[A-Z]+[0-9]+$/i.test(word));
+  const { env: found, reason } = device ? { env: { BLOCK_ATTENTION_TEST_DEVICE: device } } : softwareDevice();
+  if (found === undefined) {
+    console.error(`Cannot try a device: ${reason}`);
+    return 1;
+  }
+  const env = { ...process.env, ...found };
+  if (flags.has("--rounding")) delete env.GGML_VK_DISABLE_F16;
+  const name = `${env.BLOCK_ATTENTION_TEST_DEVICE}, ${env.GGML_VK_DISABLE_F16 === undefined ? "rounding" : "exact"}`;
+  const args = ["run", "--config", "vitest.device.config.ts"];
+  if (flags.has("--short")) args.push(...short);
+  else {
+    const lines = join(results, `${name}.jsonl`);
+    if (flags.has("--fresh")) rmSync(lines, { force: true });
+    mkdirSync(results, { recursive: true });
+    appendFileSync(lines, `${JSON.stringify({ cpu: cpus()[0]?.model, driver: env.BLOCK_ATTENTION_TEST_DRIVER })}\n`);
+    env.BLOCK_ATTENTION_TEST_RESULTS = lines;
+    const passed = [...readResults(lines).files.values()].flatMap(({ tests }) =>
+      [...tests].filter(([, state]) => state === "passed").map(([test]) => test.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")),
+    );
+    if (passed.length > 0) args.push("-t", `^(?!(?:${passed.join("|")})$)`);
+    args.push("--passWithNoTests", ...words.filter((word) => word !== device));
+  }
+  const { status, error } = spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", ...args], {
+    cwd: root,
+    stdio: "inherit",
+    env,
+    timeout: flags.has("--short") ? shortMs : undefined,
+  });
+  return error?.code === "ETIMEDOUT" ? timeIsOver : (status ?? 1);
+}
+
+/** What became of each test on a device: the last time that it ran counts. */
+function readResults(path) {
+  const about = {};
+  const files = new Map();
+  for (const line of readFileSync(path, "utf8").trim().split("\n")) {
+    const { file, test, state, numTests, date, ...of } = JSON.parse(line);
+    Object.assign(about, of);
+    if (file === undefined) continue;
+    if (!files.has(file)) files.set(file, { tests: new Map() });
+    const found = files.get(file);
+    if (numTests !== undefined) found.numTests = numTests;
+    else {
+      found.tests.set(test, state);
+      about.from ??= date;
+      about.to = date;
+    }
+  }
+  return { about, files };
+}
+
+function printTable() {
+  const found = existsSync(results) ? readdirSync(results).filter((name) => name.endsWith(".jsonl")) : [];
+  const columns = found.sort().map((name) => ({ name: name.slice(0, -6), ...readResults(join(results, name)) }));
+  const listed = run(
+    process.execPath,
+    ["node_modules/vitest/vitest.mjs", "list", "--filesOnly", "--config", "vitest.device.config.ts"],
+    { cwd: root },
+  );
+  console.log(
+    `| Tests that passed | ${columns.map(({ name }) => name).join(" | ")} |\n|---|${"---|".repeat(columns.length)}`,
+  );
+  for (const file of listed.trim().split("\n").sort()) {
+    const cells = columns.map(({ files }) => {
+      const { tests = new Map(), numTests } = files.get(file) ?? {};
+      if (tests.size === 0) return "not run";
+      const passed = [...tests.values()].filter((state) => state === "passed").length;
+      const notRun = numTests - tests.size;
+      return `${passed} of ${tests.size}${notRun > 0 ? `, ${notRun} not run` : ""}`;
+    });
+    console.log(`| \`${file}\` | ${cells.join(" | ")} |`);
+  }
+  for (const { name, about, files } of columns) {
+    const { device, driver, ggml, cpu, from, to } = about;
+    const when = [...new Set([from, to].map((date) => date?.slice(0, 10)))].join(" to ");
+    console.log(`\n${name}: ${device}${driver ? `, ${driver}` : ""}, ggml ${ggml}, ${cpu}, ${when}.`);
+    const failed = [...files.values()].flatMap(({ tests }) => [...tests].filter(([, state]) => state === "failed"));
+    for (const [test] of failed) console.log(`- failed: ${test}`);
   }
 }

@@ -77,11 +77,18 @@ test.each([
   const mask = Uint16Array.from({ length: numKeys * numSequences }, (_, i) =>
     i % numKeys < seen[Math.floor(i / numKeys)]! ? 0 : 0xfc00,
   );
-  using graph = new Graph(ggml);
-  const tensors = pieces.map(({ keys, values, count }, i) => {
-    const ne = [headSize, count, numKvHeads, i < shared.length ? 1 : numSequences];
-    return { keys: graph.input("k", "F32", ne, keys), decodeValues: graph.input("v", "F32", ne, values) };
+  // In the device's memory, as contexts are: a graph of inputs alone is computed on the CPU.
+  const shapes = pieces.map(({ count }, i) => [headSize, count, numKvHeads, i < shared.length ? 1 : numSequences]);
+  using storage = backend.allocate(
+    shapes.flatMap((ne, i) => ["k", "v"].map((name) => ({ name: `${name}${i}`, type: "F32", ne }) as const)),
+  );
+  const tensors = pieces.map(({ keys, values }, i) => {
+    const [k, v] = [storage.get(`k${i}`), storage.get(`v${i}`)];
+    backend.set(k, new Uint8Array(keys.buffer));
+    backend.set(v, new Uint8Array(values.buffer));
+    return { keys: k, decodeValues: v };
   });
+  using graph = new Graph(ggml);
   const out = graph.output(
     fusedTokenAttention(graph, {
       ...tensors.at(-1)!,

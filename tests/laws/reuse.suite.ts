@@ -4,6 +4,7 @@ import type { GenerateResult } from "../../src/engine/results.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import { expectSameLogprobs } from "../oracles/compare-engine.js";
+import { deviceBound } from "../test-device.js";
 import {
   drawBlocks,
   drawIds,
@@ -81,7 +82,7 @@ function reuseTests(size: ReuseSize, model: () => string): void {
       const { tokenIds, logprobs } = together[i] as Answer;
       expect(tokenIds).toEqual((await answer(other, blocks)).tokenIds);
       // Products of several rows round otherwise than those of one.
-      await expectSameLogprobs(5e-4, logprobs, async (how) => {
+      await expectSameLogprobs(deviceBound(5e-4), logprobs, async (how) => {
         return (await other.score({ blockTokenIds: blocks }, tokenIds, { stepwise: true, ...how })).logprobs;
       });
     }
