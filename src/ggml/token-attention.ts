@@ -26,16 +26,18 @@ export interface TokenHeads extends AttendedKeys {
  * Attention of single rows over transposed values, as two products and a softmax, with sums in 32 bit: for decoding.
  *
  * @param byHead whether scores are one product over all heads, else one for each KV head, which reads a key once.
+ * @param packs whether weights of shared keys are packed before they are multiplied: ggml's kernels for Vulkan round to 16 bit what
+ *   lies apart, also where they round nothing else.
  * @returns [D * H, S] F32.
  */
-export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean): Tensor {
+export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean, packs = false): Tensor {
   const { queries, keys, decodeValues, mask, scale } = heads;
   const [headSize, numHeads, numSequences] = queries.ne;
   const [, numKeys, numKvHeads] = keys.ne;
   const packed = isContiguous(queries) ? queries : graph.contiguous(queries);
   const group = [numHeads / numKvHeads, numKvHeads, numSequences] as const;
   if (heads.shared.length > 0) {
-    return sharedAttention(graph, { ...heads, queries: graph.reshape(packed, [headSize, ...group]) });
+    return sharedAttention(graph, { ...heads, queries: graph.reshape(packed, [headSize, ...group]) }, packs);
   }
   const rows = graph.reshape(packed, byHead ? [headSize, 1, numHeads, numSequences] : [headSize, ...group]);
   const scores = graph.reshape(graph.mulMat(keys, rows), [numKeys, 1, numHeads, numSequences]);
@@ -56,7 +58,7 @@ export function fusedTokenAttention(graph: Graph, heads: TokenHeads): Tensor {
       keys: graph.contiguous(of.keys),
       decodeValues: graph.contiguous(graph.permute(of.decodeValues, [1, 0, 2, 3])),
     });
-    return tokenAttention(graph, { ...heads, ...packed(heads), shared: shared.map(packed) }, true);
+    return tokenAttention(graph, { ...heads, ...packed(heads), shared: shared.map(packed) }, true, true);
   }
   const rows = graph.permute(queries, [0, 2, 3, 1]);
   const out = graph.summedInF32(graph.flashAttention(rows, keys, decodeValues, mask, scale), "ggml_flash_attn_ext");
@@ -64,7 +66,12 @@ export function fusedTokenAttention(graph: Graph, heads: TokenHeads): Tensor {
 }
 
 /** The same where keys are shared: each piece is read by one product over all sequences, and not copied. */
-function sharedAttention(graph: Graph, { queries, shared, keys, decodeValues, mask, scale }: TokenHeads): Tensor {
+function sharedAttention(
+  graph: Graph,
+  { queries, shared, keys, decodeValues, mask, scale }: TokenHeads,
+  packs: boolean,
+): Tensor {
+  const packed = (x: Tensor) => (packs ? graph.contiguous(x) : x);
   const [headSize, group, numKvHeads, numSequences] = queries.ne;
   // Rows of all sequences side by side, [.., S, G, H'], are one product's rows for each KV head; own keys want [.., G, H', S].
   const bySequence = (x: Tensor) => graph.permute(x, [0, 2, 3, 1]);
@@ -83,12 +90,12 @@ function sharedAttention(graph: Graph, { queries, shared, keys, decodeValues, ma
   let summed: Tensor | undefined;
   for (const { decodeValues: values } of shared) {
     const ne = [values.ne[0], numSequences * group, numKvHeads];
-    const some = graph.mulMat(values, graph.view(weights, ne, [row, head], first * element));
+    const some = graph.mulMat(values, packed(graph.view(weights, ne, [row, head], first * element)));
     summed = summed === undefined ? some : graph.add(summed, some);
     first += values.ne[0];
   }
   const ownWeights = graph.view(weights, [decodeValues.ne[0], ...rows], weights.nb.slice(1), first * element);
   const ofShared = graph.contiguous(byHead(graph.reshape(summed as Tensor, [headSize, ...rows])));
-  const out = graph.add(graph.mulMat(decodeValues, byHead(ownWeights)), ofShared);
+  const out = graph.add(graph.mulMat(decodeValues, packed(byHead(ownWeights))), ofShared);
   return graph.reshape(out, [headSize * group * numKvHeads, numSequences]);
 }
