@@ -1,8 +1,9 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { findGgmlDirectory, ggmlVariable } from "../src/ggml/library.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 import { expectOnlyRight } from "./oracles/faults.js";
 
@@ -20,13 +21,13 @@ interface Outcome {
 
 type Child = ReturnType<typeof start>;
 
-function start(args: readonly string[]) {
+function start(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
   const main = join(projectRoot, "dist", "cli", "main.js");
   // A model this small gains nothing from more threads, and spinning ones starve on a busy machine.
   const threads = ["generate", "score", "bench"].includes(args[0] ?? "") ? ["--threads", "1"] : [];
   return spawn(process.execPath, [main, ...args.slice(0, 1), ...threads, ...args.slice(1)], {
     stdio: ["pipe", "pipe", "pipe"],
-    env: process.env,
+    env: { ...process.env, ...env },
   });
 }
 
@@ -45,8 +46,12 @@ function finish(child: Child): Promise<Outcome> {
   });
 }
 
-function cli(args: readonly string[], input: string | Uint8Array = ""): Promise<Outcome> {
-  const child = start(args);
+function cli(
+  args: readonly string[],
+  input: string | Uint8Array = "",
+  env: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
+  const child = start(args, env);
   child.stdin.on("error", () => undefined);
   child.stdin.end(input);
   return finish(child);
@@ -283,6 +288,20 @@ test("info and doctor --json: what a model is, and that this machine computes", 
     model_memory: { fits: true, weight_bytes: expect.any(Number) },
     problems: [],
   });
+});
+
+test("doctor: a package whose library finds no device is a problem, and so is a device that is not there", async () => {
+  const ggml = join(folder, "ggml");
+  cpSync(await findGgmlDirectory("cpu"), ggml, { recursive: true });
+  writeFileSync(join(ggml, "libggml-vulkan.so"), "cut in half");
+  const broken = await cli(["doctor"], "", { [ggmlVariable]: ggml });
+  expect(broken.code).toBe(1);
+  expect(broken.stdout).toContain("at most 0.0e+0 from the CPU");
+  expect(broken.stdout.trimEnd().split("\n").at(-1)).toBe(
+    `Cannot use backend "vulkan": its library in "${ggml}" found no device or driver`,
+  );
+  const other = await cli(["doctor", "--device", "CUDA7"]);
+  expect([other.code, other.stdout]).toEqual([1, expect.stringContaining('\nCannot use device "CUDA7": ggml ')]);
 });
 
 test("bench --json: full attention, block attention with misses and with hits", async () => {

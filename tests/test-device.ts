@@ -20,7 +20,7 @@ export function testBackend(threads = 1): Backend {
 
 /**
  * A bound on how far log-probabilities may be off, from the CPU's. Devices that round nothing sum in another order, and their own exponents
- * and sines are less exact: that makes 0.00105 where attention is sharp and the prompt has 1,500 tokens, the most of all models.
+ * and sines are less exact: that makes 0.00105 where attention is sharp and the prompt has 1,500 tokens.
  *
  * @param rounding where products round numbers to 11 bits, each 2^-11 off at most: over the layers of the tests' models 0.03.
  * @param exact on another device whose products do not.
