@@ -7,7 +7,8 @@
 // --print runs nothing, and prints docs/devices.md's table of all devices that were tried here.
 //
 // Mesa before 24 is passed over: its device touches buffers that were freed, and with them other memory of the process.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -123,17 +124,15 @@ export function softwareDevice() {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const flags = new Set(process.argv.slice(2).filter((arg) => arg.startsWith("--")));
-  if (flags.has("--print")) printTable();
-  else
-    process.exitCode = check(
-      flags,
-      process.argv.slice(2).filter((arg) => !arg.startsWith("--")),
-    );
+  const [flags, words] = [true, false].map((isFlag) =>
+    process.argv.slice(2).filter((arg) => arg.startsWith("--") === isFlag),
+  );
+  if (flags.includes("--print")) printTable();
+  else process.exitCode = await check(new Set(flags), words);
 }
 
 /** @returns the exit code. */
-function check(flags, words) {
+async function check(flags, words) {
   const device = words.find((word) => /^[A-Z]+[0-9]+$/i.test(word));
   const { env: found, reason } = device ? { env: { BLOCK_ATTENTION_TEST_DEVICE: device } } : softwareDevice();
   if (found === undefined) {
@@ -157,13 +156,22 @@ function check(flags, words) {
     if (passed.length > 0) args.push("-t", `^(?!(?:${passed.join("|")})$)`);
     args.push("--passWithNoTests", ...words.filter((word) => word !== device));
   }
-  const { status, error } = spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", ...args], {
-    cwd: root,
-    stdio: "inherit",
-    env,
-    timeout: flags.has("--short") ? shortMs : undefined,
-  });
-  return error?.code === "ETIMEDOUT" ? timeIsOver : (status ?? 1);
+  // A group of its own: a worker that compiles a kernel would outlive the tests.
+  const options = { cwd: root, stdio: "inherit", env, detached: true };
+  const child = spawn(process.execPath, ["node_modules/vitest/vitest.mjs", ...args], options);
+  const end = () => process.kill(-child.pid, "SIGKILL");
+  let isOver = false;
+  const timer = setTimeout(
+    () => {
+      isOver = true;
+      end();
+    },
+    flags.has("--short") ? shortMs : 2 ** 31 - 1,
+  );
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, end);
+  const [code] = await once(child, "close");
+  clearTimeout(timer);
+  return isOver ? timeIsOver : (code ?? 1);
 }
 
 /** What became of each test on a device: the last time that it ran counts. */
@@ -210,7 +218,7 @@ function printTable() {
   for (const { name, about, files } of columns) {
     const { device, driver, ggml, cpu, from, to } = about;
     const when = [...new Set([from, to].map((date) => date?.slice(0, 10)))].join(" to ");
-    console.log(`\n${name}: ${device}${driver ? `, ${driver}` : ""}, ggml ${ggml}, ${cpu}, ${when}.`);
+    console.log(`\n${name}: ${[device, driver, ggml && `ggml ${ggml}`, cpu, when].filter(Boolean).join(", ")}.`);
     const failed = [...files.values()].flatMap(({ tests }) => [...tests].filter(([, state]) => state === "failed"));
     for (const [test] of failed) console.log(`- failed: ${test}`);
   }
