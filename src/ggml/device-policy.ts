@@ -126,11 +126,13 @@ const maxGraphRows = 512;
 const minDeviceRows = 16;
 
 /**
- * A device that is asked for whole products and whole attention, and looks rows up in the CPU's memory. Nothing stops its
- * graphs in between, so nothing is split.
+ * A device that is asked for whole products and whole attention. It looks rows up itself where it can, else the CPU does in its own
+ * memory, and the device waits for it. Nothing stops its graphs in between, so nothing is split.
  */
 export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePolicy {
   const [onDevice, onHost] = [plainPlace(ggml, device), plainPlace(ggml, cpu)];
+  const takes = (one: Device, type: GgmlType, ne: readonly number[], use: "product" | "lookup") =>
+    supportsWeights(ggml, one, type, ne, use);
   return {
     rowGroup: 4,
     minRows: minDeviceRows,
@@ -138,8 +140,8 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
     pieceStep: 1,
     maxNodeElements: Number.POSITIVE_INFINITY,
     graphRows: () => maxGraphRows,
-    takesWeights: (type, ne, use) => supportsWeights(ggml, use === "lookup" ? cpu : device, type, ne, use),
-    weightPlace: (_type, _ne, use) => (use === "lookup" ? onHost : onDevice),
+    takesWeights: (type, ne, use) => takes(use === "lookup" ? cpu : device, type, ne, use),
+    weightPlace: (type, ne, use) => (use === "lookup" && !takes(device, type, ne, use) ? onHost : onDevice),
     kernels: (graph) => {
       const masks = new MaskTensors(graph);
       return {

@@ -1,6 +1,8 @@
-import { afterAll, expect, test } from "vitest";
-import { testBackend, testGgml } from "../../tests/test-device.js";
-import { Graph, maxGraphTensors } from "./graph.js";
+import { afterAll, expect, onTestFinished, test, vi } from "vitest";
+import { testBackend, testDevice, testGgml } from "../../tests/test-device.js";
+import { plainPlace } from "./device-policy.js";
+import { Graph } from "./graph.js";
+import { maxGraphTensors } from "./graph-frame.js";
 import type { Tensor } from "./tensor.js";
 
 const ggml = testGgml;
@@ -271,4 +273,56 @@ test("Graph: as many tensors as it has room for compute, one more is an error", 
   expect(() => floats(graph, [4])).toThrow(message);
   graph.output(x);
   expect(await backend.compute(graph, () => [...backend.readFloats(x)])).toEqual([0, 1, 2, 3]);
+});
+
+test.each([
+  ["of the device as it is", undefined],
+  ["that is copied to, as if the device had its own,", 0n],
+])(
+  "GraphInputs: memory %s has the data as they are when a graph is computed, until a larger one takes its place",
+  async (_, isHost) => {
+    if (isHost !== undefined) {
+      const own = vi.spyOn(ggml.symbols, "ggml_backend_buft_is_host").mockReturnValue(isHost);
+      onTestFinished(() => own.mockRestore());
+    }
+    using fresh = testBackend();
+    using graph = new Graph(ggml);
+    const data = [Float32Array.of(1, 2, 3), Float32Array.of(10, 20, 30)] as const;
+    const [a, b] = data.map((numbers) => graph.input("x", "F32", [3], numbers)) as [Tensor, Tensor];
+    const sum = graph.output(graph.add(graph.view(a, [2], [], 4), graph.view(b, [2])));
+    const compute = () => fresh.compute(graph, () => [...fresh.readFloats(sum)]);
+    expect(await compute()).toEqual([12, 23]);
+    data[1][0] = 5;
+    expect(await compute()).toEqual([7, 23]);
+    using larger = new Graph(ggml);
+    const ones = larger.output(
+      larger.scale(
+        floats(larger, [50_000], () => 1),
+        2,
+      ),
+    );
+    expect((await fresh.compute(larger, () => fresh.readFloats(ones))).every((x) => x === 2)).toBe(true);
+    await expect(compute()).rejects.toThrow(
+      "Cannot compute a graph again: its inputs' memory was given to a larger one",
+    );
+    expect(fresh.computeBytes).toBeGreaterThan(200_000);
+  },
+);
+
+test("GraphInputs: what the CPU looks rows up with lies in its memory", async (context) => {
+  if (testDevice === "CPU") context.skip("the device is the CPU");
+  const cpu = ggml.devices.find(({ kind }) => kind === "cpu")!;
+  using storage = backend.allocate([{ name: "table", type: "F32", ne: [2, 3] }], plainPlace(ggml, cpu));
+  const table = storage.get("table");
+  backend.set(table, new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer));
+  using graph = new Graph(ggml);
+  const rows = graph.getRows(table, graph.input("ids", "I32", [2], Int32Array.of(2, 0)));
+  const sum = graph.output(
+    graph.add(
+      rows,
+      floats(graph, [2, 2], () => 10),
+    ),
+  );
+  expect(graph.inputs.map(({ isOnHost }) => isOnHost)).toEqual([true, false]);
+  expect(await backend.compute(graph, () => [...backend.readFloats(sum)])).toEqual([14, 15, 10, 11]);
 });

@@ -1,10 +1,10 @@
 import type { GgmlType } from "../files/element-types.js";
 import type { StartedDevice } from "./device.js";
 import type { WeightPlace } from "./device-policy.js";
-import type { Device } from "./library.js";
+import type { Device, Ggml } from "./library.js";
 import type { MappedFile } from "./mapped-file.js";
 import { callAsync, type Pointer } from "./symbols.js";
-import { byteLength, describe, type Tensor, TensorContext } from "./tensor.js";
+import { byteLength, describe, planTensor, type Tensor, TensorContext } from "./tensor.js";
 
 const bufferUsageWeights = 1;
 
@@ -35,6 +35,22 @@ export class TensorStorage implements Disposable {
     return tensor;
   }
 
+  /** Where the memory begins. */
+  get address(): Pointer {
+    return this.context.ggml.symbols.ggml_backend_buffer_get_base(this.buffer);
+  }
+
+  /** Gives a graph's tensor, which has no address yet, so many bytes into this memory. */
+  place(tensor: Tensor, offset: number): void {
+    const { symbols } = this.context.ggml;
+    symbols.ggml_backend_tensor_alloc(this.buffer, tensor.pointer, this.address + BigInt(offset));
+  }
+
+  /** Says that nobody writes it any more: ggml computes where weights lie. */
+  holdsWeights(): void {
+    this.context.ggml.symbols.ggml_backend_buffer_set_usage(this.buffer, bufferUsageWeights);
+  }
+
   /** Sets every byte, so that memory that no kernel wrote holds no NaN. */
   clear(): void {
     this.context.ggml.symbols.ggml_backend_buffer_clear(this.buffer, 0);
@@ -49,6 +65,42 @@ export class TensorStorage implements Disposable {
     live.bufferBytes -= this.byteLength;
     this.context[Symbol.dispose]();
     this.onFreed();
+  }
+}
+
+/** Memory of a kind for tensors; undefined where there is not enough. */
+export function allocateFrom(
+  ggml: Ggml,
+  bufferType: Pointer,
+  tensors: readonly NewTensor[],
+  isOnHost = false,
+): TensorStorage | undefined {
+  const { symbols } = ggml;
+  return withTensors(ggml, tensors, isOnHost, (context, made) => {
+    const buffer = symbols.ggml_backend_alloc_ctx_tensors_from_buft(context.pointer, bufferType);
+    if (!buffer) return undefined;
+    return new TensorStorage(context, buffer, made, Number(symbols.ggml_backend_buffer_get_size(buffer)));
+  });
+}
+
+/** Describes tensors and has memory found for them, which owns the descriptions; where there is none, they are freed. */
+function withTensors(
+  ggml: Ggml,
+  tensors: readonly NewTensor[],
+  isOnHost: boolean,
+  place: (context: TensorContext, made: ReadonlyMap<string, Tensor>) => TensorStorage | undefined,
+): TensorStorage | undefined {
+  const context = new TensorContext(ggml, Number(ggml.symbols.ggml_tensor_overhead()) * (tensors.length + 1));
+  let storage: TensorStorage | undefined;
+  try {
+    const made = new Map<string, Tensor>();
+    for (const { name, type, ne } of tensors) {
+      made.set(name, { ...context.newTensor(name, type, ne), ...(isOnHost && { isOnHost }) });
+    }
+    storage = place(context, made);
+    return storage;
+  } finally {
+    if (storage === undefined) context[Symbol.dispose]();
   }
 }
 
@@ -68,13 +120,14 @@ export class DeviceMemory {
   allocate(tensors: readonly NewTensor[], place?: WeightPlace): TensorStorage {
     const { ggml, device } = this.started;
     const { symbols } = ggml;
-    return this.#withTensors(tensors, (context, made, wanted) => {
-      const bufferType = place?.bufferType ?? symbols.ggml_backend_dev_buffer_type(device.pointer);
-      const buffer = symbols.ggml_backend_alloc_ctx_tensors_from_buft(context.pointer, bufferType);
-      if (!buffer) throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
-      if (place !== undefined) symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
-      return new TensorStorage(context, buffer, made, Number(symbols.ggml_backend_buffer_get_size(buffer)));
-    });
+    const bufferType = place?.bufferType ?? symbols.ggml_backend_dev_buffer_type(device.pointer);
+    const storage = allocateFrom(ggml, bufferType, tensors, this.#isOnHost(place?.device));
+    if (storage === undefined) {
+      const wanted = tensors.reduce((sum, { name, type, ne }) => sum + byteLength(planTensor(name, type, ne)), 0);
+      throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
+    }
+    if (place !== undefined) storage.holdsWeights();
+    return storage;
   }
 
   /**
@@ -88,45 +141,30 @@ export class DeviceMemory {
     device: Device,
     tensors: readonly (NewTensor & { readonly offset: number })[],
   ): TensorStorage | undefined {
-    const { symbols } = this.started.ggml;
-    return this.#withTensors(tensors, (context, made, wanted) => {
+    const { ggml } = this.started;
+    const { symbols } = ggml;
+    return withTensors(ggml, tensors, this.#isOnHost(device), (context, made) => {
       const largest = Math.max(...[...made.values()].map(byteLength));
       const { address, byteLength: size } = file;
       const buffer = symbols.ggml_backend_dev_buffer_from_host_ptr(device.pointer, address, size, largest);
-      if (!buffer) {
-        context[Symbol.dispose]();
-        return undefined;
-      }
-      symbols.ggml_backend_buffer_set_usage(buffer, bufferUsageWeights);
+      if (!buffer) return undefined;
       for (const { name, offset } of tensors) {
         symbols.ggml_backend_tensor_alloc(buffer, (made.get(name) as Tensor).pointer, address + BigInt(offset));
       }
       this.mappedFiles.add(file);
-      return new TensorStorage(context, buffer, made, wanted, () => {
+      const wanted = [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0);
+      const storage = new TensorStorage(context, buffer, made, wanted, () => {
         this.mappedFiles.delete(file);
         file[Symbol.dispose]();
       });
+      storage.holdsWeights();
+      return storage;
     });
   }
 
-  #withTensors<T>(
-    tensors: readonly NewTensor[],
-    place: (context: TensorContext, made: ReadonlyMap<string, Tensor>, wantedBytes: number) => T,
-  ): T {
-    const { ggml } = this.started;
-    const context = new TensorContext(ggml, Number(ggml.symbols.ggml_tensor_overhead()) * (tensors.length + 1));
-    try {
-      const made = new Map<string, Tensor>();
-      for (const { name, type, ne } of tensors) made.set(name, context.newTensor(name, type, ne));
-      return place(
-        context,
-        made,
-        [...made.values()].reduce((sum, tensor) => sum + byteLength(tensor), 0),
-      );
-    } catch (error) {
-      context[Symbol.dispose]();
-      throw error;
-    }
+  /** Whether that is the CPU beside the device. */
+  #isOnHost(device: Device | undefined): boolean {
+    return device !== undefined && device !== this.started.device && device === this.started.cpu.device;
   }
 
   /** Writes bytes into a tensor, off the event loop, for they may be many. */

@@ -61,6 +61,7 @@ const baseFunctions = {
   ggml_flash_attn_ext_set_prec: "void ggml_flash_attn_ext_set_prec(void *tensor, int precision)",
   ggml_nbytes: "size_t ggml_nbytes(void *tensor)",
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
+  ggml_graph_node: "void *ggml_graph_node(void *graph, int index)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
   ggml_quantize_chunk:
     "size_t ggml_quantize_chunk(int type, const void *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const void *imatrix)",
@@ -72,13 +73,17 @@ const baseFunctions = {
   ggml_backend_buft_is_host: "bool ggml_backend_buft_is_host(void *buft)",
   ggml_backend_buft_get_max_size: "size_t ggml_backend_buft_get_max_size(void *buft)",
   ggml_backend_buffer_free: "void ggml_backend_buffer_free(void *buffer)",
+  ggml_backend_buffer_get_base: "void *ggml_backend_buffer_get_base(void *buffer)",
   ggml_backend_buffer_get_size: "size_t ggml_backend_buffer_get_size(void *buffer)",
   ggml_backend_buffer_clear: "void ggml_backend_buffer_clear(void *buffer, uint8_t value)",
   ggml_backend_buffer_set_usage: "void ggml_backend_buffer_set_usage(void *buffer, int usage)",
   ggml_backend_tensor_alloc: "int ggml_backend_tensor_alloc(void *buffer, void *tensor, void *address)",
   ggml_backend_tensor_set: "void ggml_backend_tensor_set(void *tensor, const void *data, size_t offset, size_t size)",
+  ggml_backend_tensor_set_async:
+    "void ggml_backend_tensor_set_async(void *backend, void *tensor, const void *data, size_t offset, size_t size)",
   ggml_backend_tensor_get: "void ggml_backend_tensor_get(void *tensor, void *data, size_t offset, size_t size)",
   ggml_backend_name: "str ggml_backend_name(void *backend)",
+  ggml_backend_synchronize: "void ggml_backend_synchronize(void *backend)",
   ggml_backend_free: "void ggml_backend_free(void *backend)",
   ggml_backend_dev_name: "str ggml_backend_dev_name(void *device)",
   ggml_backend_dev_description: "str ggml_backend_dev_description(void *device)",
@@ -89,6 +94,7 @@ const baseFunctions = {
   ggml_backend_dev_buffer_from_host_ptr:
     "void *ggml_backend_dev_buffer_from_host_ptr(void *device, void *address, size_t size, size_t max_tensor_size)",
   ggml_backend_dev_buffer_type: "void *ggml_backend_dev_buffer_type(void *device)",
+  ggml_backend_dev_host_buffer_type: "void *ggml_backend_dev_host_buffer_type(void *device)",
   ggml_backend_dev_supports_op: "bool ggml_backend_dev_supports_op(void *device, void *op)",
   ggml_backend_dev_backend_reg: "void *ggml_backend_dev_backend_reg(void *device)",
   ggml_backend_reg_name: "str ggml_backend_reg_name(void *reg)",
@@ -99,6 +105,8 @@ const baseFunctions = {
   ggml_backend_sched_reset: "void ggml_backend_sched_reset(void *sched)",
   ggml_backend_sched_alloc_graph: "bool ggml_backend_sched_alloc_graph(void *sched, void *graph)",
   ggml_backend_sched_graph_compute: "int ggml_backend_sched_graph_compute(void *sched, void *graph)",
+  ggml_backend_sched_get_n_splits: "int ggml_backend_sched_get_n_splits(void *sched)",
+  ggml_backend_sched_get_tensor_backend: "void *ggml_backend_sched_get_tensor_backend(void *sched, void *tensor)",
   ggml_backend_sched_get_buffer_size: "size_t ggml_backend_sched_get_buffer_size(void *sched, void *backend)",
 } as const;
 

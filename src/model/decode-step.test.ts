@@ -1,11 +1,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
+import { transfersOf } from "../ggml/transfers.suite.js";
 import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
 import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
@@ -135,6 +136,29 @@ test("DecodeStep: what sequences begin with is read by as many products for all 
     return step.graph.numTensors;
   });
   expect(two).toBe(one);
+});
+
+test("transfers: a decoded token and a piece of a prompt take one upload, that the device queues, one read, and are one part", async () => {
+  const made = await contexts("F16");
+  using _ = made.storage;
+  // The CPU as if it had memory of its own: it is copied to then.
+  const own = vi.spyOn(ggml.symbols, "ggml_backend_buft_is_host").mockReturnValue(0n);
+  onTestFinished(() => own.mockRestore());
+  using fresh = testBackend();
+  using step = new DecodeStep(decoder, [made.run(0, 3, 128)]);
+  const readBytes = 4 * decoder.config.vocabSize;
+  const decoded = await transfersOf(ggml, async () => {
+    using prepared = fresh.prepare(step.graph);
+    step.set(lengths.map(token));
+    await fresh.compute(prepared, () => fresh.readFloats(step.logits));
+  });
+  expect(decoded).toEqual({ set: 0, queued: 1, waits: 0, read: 1, readBytes: 3 * readBytes, parts: 1 });
+  const [keys, values] = [made.rows("keys", 0), made.rows("values", 0)];
+  const rows = { tokenIds: ids(20, 3), positions: 70, context: { shared: [], keys, values }, places: 70 };
+  const built = forward(decoder, [rows], [{ rows: 0, row: 19 }]);
+  using graph = built.graph;
+  const prefilled = await transfersOf(ggml, () => fresh.compute(graph, () => fresh.readFloats(built.logits!)));
+  expect(prefilled).toEqual({ set: 0, queued: 1, waits: 0, read: 1, readBytes, parts: 1 });
 });
 
 test("DecodeStep: what does not fit is refused before the device is asked", async () => {

@@ -1,4 +1,5 @@
-import { Graph, maxGraphTensors } from "../ggml/graph.js";
+import { Graph } from "../ggml/graph.js";
+import { maxGraphTensors } from "../ggml/graph-frame.js";
 import type { Ggml } from "../ggml/library.js";
 import { planTensor } from "../ggml/tensor.js";
 import { DecodeStep } from "./decode-step.js";
