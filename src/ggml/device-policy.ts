@@ -2,6 +2,7 @@ import koffi from "koffi";
 import type { GgmlType } from "../files/element-types.js";
 import { type AttentionMask, MaskTensors } from "./attention-mask.js";
 import type { Graph } from "./graph.js";
+import { supportsGreatest } from "./greatest.js";
 import type { Device, Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
 import { type Tensor, TensorContext } from "./tensor.js";
@@ -64,6 +65,8 @@ export interface DevicePolicy {
   readonly minRows: number;
   /** How the values lie that tokens are decoded over. */
   readonly decodeLayout: "rows" | "transposed";
+  /** Whether greedy tokens are chosen by it, so that not all logits are read: `addGreatest()`. */
+  readonly choosesGreatest: boolean;
   /** A prompt's pieces but the last have a multiple of this many rows, since fewer would cost as much. */
   readonly pieceStep: number;
   /** The most elements that one node copies, transposes or turns. */
@@ -137,6 +140,7 @@ export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePoli
     rowGroup: 4,
     minRows: minDeviceRows,
     decodeLayout: "rows",
+    choosesGreatest: supportsGreatest(ggml, device),
     pieceStep: 1,
     maxNodeElements: Number.POSITIVE_INFINITY,
     graphRows: () => maxGraphRows,

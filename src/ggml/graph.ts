@@ -63,9 +63,35 @@ export class Graph extends GraphFrame {
     return this.op("ggml_top_k", "I32", [k, x.ne[1], x.ne[2], x.ne[3]], x.pointer, k);
   }
 
+  /** Where a largest number of each row [N, R] stands: [R] I32. Which one of several equal ones is up to the device. */
+  argmax(x: Tensor): Tensor {
+    requireType(x, "find the largest of", "F32");
+    requireContiguous(x, "find the largest of");
+    if (x.ne[2] * x.ne[3] !== 1) throw new RangeError(`Cannot find the largest of ${describe(x)}: rows are wanted`);
+    return this.op("ggml_argmax", "I32", [x.ne[1], 1, 1, 1], x.pointer);
+  }
+
+  /** The sum of each row. */
+  sumRows(x: Tensor): Tensor {
+    requireType(x, "add the rows of", "F32");
+    requireContiguous(x, "add the rows of");
+    return this.op("ggml_sum_rows", "F32", [1, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
+  }
+
+  /** 1 where a number is greater than 0, else 0. */
+  step(x: Tensor): Tensor {
+    requireType(x, "step", "F32");
+    requireContiguous(x, "step");
+    return this.op("ggml_step", "F32", x.ne, x.pointer);
+  }
+
   /** Element by element; b is repeated over a's sizes. */
   add(a: Tensor, b: Tensor): Tensor {
     return this.#elementwise("ggml_add", a, b);
+  }
+
+  sub(a: Tensor, b: Tensor): Tensor {
+    return this.#elementwise("ggml_sub", a, b);
   }
 
   mul(a: Tensor, b: Tensor): Tensor {
@@ -275,9 +301,10 @@ export class Graph extends GraphFrame {
     return this.op("ggml_cont", x.type, x.ne, x.pointer);
   }
 
-  /** A packed copy in F32. */
+  /** A packed copy in F32: of whole numbers exact below 2^24. */
   toF32(x: Tensor): Tensor {
-    if (!floatTypes.includes(x.type)) throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
+    if (!floatTypes.includes(x.type) && x.type !== "I32")
+      throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
     return this.op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
   }
 
@@ -341,7 +368,7 @@ export class Graph extends GraphFrame {
     return this.op("ggml_pad", "F32", ne, x.pointer, ...more);
   }
 
-  #elementwise(name: "ggml_add" | "ggml_mul" | "ggml_div", a: Tensor, b: Tensor): Tensor {
+  #elementwise(name: "ggml_add" | "ggml_sub" | "ggml_mul" | "ggml_div", a: Tensor, b: Tensor): Tensor {
     requireType(a, "combine", "F32");
     requireType(b, "combine", "F32");
     requirePackedRows(a, "combine");

@@ -15,6 +15,10 @@ const operations = {
   ggml_cast: "void *ggml_cast(void *ctx, void *a, int type)",
   ggml_cpy: "void *ggml_cpy(void *ctx, void *a, void *b)",
   ggml_add: "void *ggml_add(void *ctx, void *a, void *b)",
+  ggml_sub: "void *ggml_sub(void *ctx, void *a, void *b)",
+  ggml_step: "void *ggml_step(void *ctx, void *a)",
+  ggml_sum_rows: "void *ggml_sum_rows(void *ctx, void *a)",
+  ggml_argmax: "void *ggml_argmax(void *ctx, void *a)",
   ggml_mul: "void *ggml_mul(void *ctx, void *a, void *b)",
   ggml_div: "void *ggml_div(void *ctx, void *a, void *b)",
   ggml_scale_bias: "void *ggml_scale_bias(void *ctx, void *a, float s, float b)",
@@ -61,6 +65,7 @@ const baseFunctions = {
   ggml_flash_attn_ext_set_prec: "void ggml_flash_attn_ext_set_prec(void *tensor, int precision)",
   ggml_nbytes: "size_t ggml_nbytes(void *tensor)",
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
+  ggml_graph_n_nodes: "int ggml_graph_n_nodes(void *graph)",
   ggml_graph_node: "void *ggml_graph_node(void *graph, int index)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
   ggml_quantize_chunk:

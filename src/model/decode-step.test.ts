@@ -6,6 +6,7 @@ import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { testBackend, testGgml } from "../../tests/test-device.js";
 import { Graph } from "../ggml/graph.js";
+import type { Tensor } from "../ggml/tensor.js";
 import { transfersOf } from "../ggml/transfers.suite.js";
 import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
@@ -146,19 +147,23 @@ test("transfers: a decoded token and a piece of a prompt take one upload, that t
   onTestFinished(() => own.mockRestore());
   using fresh = testBackend();
   using step = new DecodeStep(decoder, [made.run(0, 3, 128)]);
+  using greedy = new DecodeStep(decoder, [made.run(0, 3, 128)], true);
   const readBytes = 4 * decoder.config.vocabSize;
-  const decoded = await transfersOf(ggml, async () => {
-    using prepared = fresh.prepare(step.graph);
-    step.set(lengths.map(token));
-    await fresh.compute(prepared, () => fresh.readFloats(step.logits));
-  });
-  expect(decoded).toEqual({ set: 0, queued: 1, waits: 0, read: 1, readBytes: 3 * readBytes, parts: 1 });
+  const decode = ({ graph }: DecodeStep, wanted: Tensor) =>
+    transfersOf(ggml, async () => {
+      using prepared = fresh.prepare(graph);
+      step.set(lengths.map(token));
+      await fresh.compute(prepared, () => fresh.readFloats(wanted));
+    });
+  const once = { set: 0, queued: 1, waits: 0, read: 1, parts: 1 };
+  expect(await decode(step, step.logits)).toEqual({ ...once, readBytes: 3 * readBytes });
+  expect(await decode(greedy, greedy.greatest!)).toEqual({ ...once, readBytes: 3 * 12 });
   const [keys, values] = [made.rows("keys", 0), made.rows("values", 0)];
   const rows = { tokenIds: ids(20, 3), positions: 70, context: { shared: [], keys, values }, places: 70 };
   const built = forward(decoder, [rows], [{ rows: 0, row: 19 }]);
   using graph = built.graph;
   const prefilled = await transfersOf(ggml, () => fresh.compute(graph, () => fresh.readFloats(built.logits!)));
-  expect(prefilled).toEqual({ set: 0, queued: 1, waits: 0, read: 1, readBytes, parts: 1 });
+  expect(prefilled).toEqual({ ...once, readBytes });
 });
 
 test("DecodeStep: what does not fit is refused before the device is asked", async () => {
