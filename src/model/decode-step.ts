@@ -164,6 +164,7 @@ export class DecodeStep implements Disposable {
             const seen = ({ keys, decodeValues, numKeys }: Omit<TokenRun, "shared">) => ({
               keys: keys.layer(graph, index, 0, numKeys),
               decodeValues: decodeValues.layer(graph, index, 0, numKeys),
+              isTransposed: decodeValues.isTransposed,
             });
             const out = kernels.tokenAttention({
               ...seen(run),
