@@ -63,7 +63,7 @@ export class KVMemory {
     { slabBytes = defaultSlabBytes }: { readonly slabBytes?: number } = {},
   ) {
     this.contextType = kvType === "f16" ? "F16" : "F32";
-    this.#slabBytes = slabBytes;
+    this.#slabBytes = Math.min(slabBytes, backend.maxBufferBytes);
   }
 
   get stats(): KVMemoryStats {

@@ -4,7 +4,7 @@ import type { DevicePolicy } from "./device-policy.js";
 import type { Graph } from "./graph.js";
 import { maxGraphTensors } from "./graph-frame.js";
 import { GraphInputs } from "./graph-inputs.js";
-import type { Device, Ggml } from "./library.js";
+import { type Device, type Ggml, memoryNow } from "./library.js";
 import { DeviceMemory } from "./memory.js";
 import { callAsync, type Pointer } from "./symbols.js";
 
@@ -37,6 +37,8 @@ export interface PreparedGraph extends Disposable {
  * It owns the started device and the memory of intermediate results.
  */
 export class Backend extends DeviceMemory implements Disposable {
+  /** What was free of the device's memory before anything of this backend was in it; 0 where it does not tell. */
+  readonly freeBytes: number;
   /** Of graphs that are computed once. */
   readonly #schedule: Schedule;
   readonly #prepared = new Map<PreparedGraph, Schedule>();
@@ -52,6 +54,7 @@ export class Backend extends DeviceMemory implements Disposable {
     private readonly options: BackendOptions,
   ) {
     super(new StartedDevice(ggml, options));
+    this.freeBytes = memoryNow(ggml.symbols, this.device.pointer).free;
     this.#schedule = this.#newSchedule(maxScheduleNodes);
   }
 

@@ -112,6 +112,13 @@ export class DeviceMemory {
   /** @param started stays the caller's. */
   constructor(protected readonly started: StartedDevice) {}
 
+  /** What one buffer of the device holds at most: several tensors are spread over several, one tensor is in one. */
+  get maxBufferBytes(): number {
+    const { ggml, device } = this.started;
+    const type = ggml.symbols.ggml_backend_dev_buffer_type(device.pointer);
+    return Number(ggml.symbols.ggml_backend_buft_get_max_size(type));
+  }
+
   /**
    * Memory for tensors.
    * @param place of weights. Default: the device's memory, for what kernels write.
@@ -123,8 +130,11 @@ export class DeviceMemory {
     const bufferType = place?.bufferType ?? symbols.ggml_backend_dev_buffer_type(device.pointer);
     const storage = allocateFrom(ggml, bufferType, tensors, this.#isOnHost(place?.device));
     if (storage === undefined) {
-      const wanted = tensors.reduce((sum, { name, type, ne }) => sum + byteLength(planTensor(name, type, ne)), 0);
-      throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": not enough memory`);
+      const sizes = tensors.map(({ name, type, ne }) => byteLength(planTensor(name, type, ne)));
+      const wanted = sizes.reduce((sum, bytes) => sum + bytes, 0);
+      const isTooLarge = Math.max(...sizes) > this.maxBufferBytes;
+      const why = isTooLarge ? `its buffers hold ${this.maxBufferBytes} bytes at most` : "not enough memory";
+      throw new Error(`Cannot allocate ${wanted} bytes on device "${device.name}": ${why}`);
     }
     if (place !== undefined) storage.holdsWeights();
     return storage;
