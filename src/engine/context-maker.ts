@@ -320,8 +320,8 @@ export class ContextMaker {
 
   /** Whether the store would keep so many bytes more. */
   #hasRoom(bytes: number): boolean {
-    const { capBytes, leasedBytes } = this.store.stats();
-    return leasedBytes + bytes <= capBytes;
+    const { capBytes, leasedBytes, below } = this.store.stats();
+    return leasedBytes + bytes <= capBytes || bytes <= (below?.capBytes ?? 0);
   }
 
   /** Leases blocks from the store, encodes those that it lacks, and reports how each was served. */

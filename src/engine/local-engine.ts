@@ -9,7 +9,7 @@ import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { ContextMaker, type LocalBlock } from "./context-maker.js";
-import type { DeviceBlockMemory } from "./device-memory.js";
+import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
@@ -111,13 +111,17 @@ export class LocalEngine implements AsyncDisposable {
     };
     this.#tokens = new RequestTokens(this.promptContext, promptLimit, this.contextLength);
     const shareBytes = memoryShare(model.weights.byteLength, memoryOf(model.backend));
-    this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
     const { maxRunning, maxQueued } = options;
     this.#admission = new Admission({ maxRunning, maxQueued, budget: this.#budget });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, {
       admission: this.#admission,
       contextCapBytes: this.#budget.capBytes,
+    });
+    const { hostStoreBytes = 0 } = options;
+    this.#store = new MemoryStore<DeviceBlockMemory>({
+      capBytes: options.storeBytes ?? shareBytes,
+      below: hostStoreBytes > 0 ? hostTier(this.#scheduler.memory, hostStoreBytes) : undefined,
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];

@@ -2,7 +2,7 @@ import koffi from "koffi";
 import type { StartedDevice } from "./device.js";
 import type { Graph } from "./graph.js";
 import type { Ggml } from "./library.js";
-import { allocateFrom, type TensorStorage } from "./memory.js";
+import { allocateFrom, hostMemory, type TensorStorage } from "./memory.js";
 import type { Pointer } from "./symbols.js";
 
 /** Inputs start at multiples of this, in bytes, as GPUs require of tensors. */
@@ -144,7 +144,7 @@ class InputPiece implements Disposable {
     };
     this.#storage = allocate(type);
     if (!symbols.ggml_backend_buft_is_host(type)) {
-      this.#source = allocate(symbols.ggml_backend_dev_host_buffer_type(device.pointer) || plain);
+      this.#source = allocate(hostMemory(this.started));
     }
     this.#bytes = new Uint8Array(koffi.view((this.#source ?? this.#storage).address, size));
   }

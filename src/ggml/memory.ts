@@ -68,6 +68,13 @@ export class TensorStorage implements Disposable {
   }
 }
 
+/** The kind of the CPU's memory that a device copies from and to by itself, where it has one. */
+export function hostMemory({ ggml, device, cpu }: StartedDevice): Pointer {
+  const { symbols } = ggml;
+  const pinned = symbols.ggml_backend_dev_host_buffer_type(device.pointer);
+  return pinned || symbols.ggml_backend_dev_buffer_type(cpu.device.pointer);
+}
+
 /** Memory of a kind for tensors; undefined where there is not enough. */
 export function allocateFrom(
   ggml: Ggml,
@@ -141,6 +148,17 @@ export class DeviceMemory {
   }
 
   /**
+   * The same in the CPU's memory, where the device copies from and to by itself if it can.
+   * @throws Error if there is not enough memory.
+   */
+  allocateOnHost(tensors: readonly NewTensor[]): TensorStorage {
+    const { ggml } = this.started;
+    const storage = allocateFrom(ggml, hostMemory(this.started), tensors, true);
+    if (storage === undefined) throw new Error("Cannot allocate memory beside the device: there is not enough");
+    return storage;
+  }
+
+  /**
    * Tensors where they lie in a mapped file, which the storage owns from then on; graphs are not computed once it has changed.
    * @param device that takes them there: `WeightPlace.takesMapped`.
    * @param tensors each with its first byte in the file, a multiple of `tensorAlignment`.
@@ -182,6 +200,19 @@ export class DeviceMemory {
     requireInside(tensor, "write", offset, data.byteLength);
     if (data.byteLength === 0) return;
     await callAsync(this.started.ggml.symbols.ggml_backend_tensor_set, tensor.pointer, data, offset, data.byteLength);
+  }
+
+  /** Copies a tensor's bytes to an address, or from there, off the event loop and beside graphs that leave them alone. */
+  async copy(
+    direction: "to" | "from",
+    tensor: Tensor,
+    address: Pointer,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    requireInside(tensor, "copy", offset, length);
+    const { ggml_backend_tensor_get: get, ggml_backend_tensor_set: set } = this.started.ggml.symbols;
+    await callAsync(direction === "to" ? get : set, tensor.pointer, address, offset, length);
   }
 
   /** Writes bytes into a tensor at once. */

@@ -102,6 +102,23 @@ export interface BlockStoreStats {
   readonly evictions: number;
   /** Blocks that left the store before its end: for room, deleted, or because a page holds all of theirs and more. */
   readonly evictionsByReason: { readonly room: number; readonly deleted: number; readonly replaced: number };
+  /** The slower memory below, where there is one: evicted blocks rest there, and are found. */
+  readonly below?: TierStats;
+}
+
+/** Of slower memory below a store's own. Counters never go down. */
+export interface TierStats {
+  readonly capBytes: number;
+  /** Of blocks that rest there, those that are being copied there among them. */
+  readonly usedBytes: number;
+  readonly numBlocks: number;
+  /** Blocks copied there, and back. */
+  readonly saves: number;
+  readonly loads: number;
+  /** Evicted blocks that were not copied: too large, too many at a time, or the copy failed. */
+  readonly drops: number;
+  /** Blocks forgotten there to make room for others. */
+  readonly evictions: number;
 }
 
 /**
