@@ -14,7 +14,8 @@ test.each(["f16", "f32", "bf16"] as const)(
     const before = { ...testGgml.live };
     const backend = testBackend();
     const memory = new KVMemory(backend, { numLayers: 2, numKvHeads: 3, headSize: 8 }, type);
-    const tier = hostTier(memory, 1 << 20);
+    const host = new KVMemory(backend, memory.shape, type, { isOnHost: true });
+    const tier = hostTier(memory, host, 1 << 20);
     const blocks = [5, 70, 1].map((numTokens, n) => {
       const shape = { ...memory.shape, numTokens, type };
       const block = new BlockKV(shape, new DeviceBlockMemory(memory, shape));
@@ -32,6 +33,7 @@ test.each(["f16", "f32", "bf16"] as const)(
     expect(tier.stats).toMatchObject({ usedBytes, numBlocks: 3, saves: 3, loads: 3, drops: 0 });
     for (const block of loaded) block?.[Symbol.dispose]();
     expect(memory.stats).toMatchObject({ usedBytes: 0, numSlabs: 0 });
+    expect(host.stats).toMatchObject({ usedBytes, numSlabs: 1 });
     await tier[Symbol.asyncDispose]();
     backend[Symbol.dispose]();
     expect(testGgml.live).toEqual(before);
@@ -60,7 +62,9 @@ test.each([
   const found = await answers(engine);
   expect(found.map(({ tokenIds }) => tokenIds)).toEqual(wanted.map(({ tokenIds }) => tokenIds));
   expect(plain.stats().store.hits).toBe(0);
-  const { store, kvMemory } = engine.stats();
+  const { store, kvMemory, hostMemory } = engine.stats();
+  expect(plain.stats().hostMemory).toBeUndefined();
+  expect(hostMemory?.usedBytes).toBe(store.below?.usedBytes);
   // Passages 0 to 3, three and nine further, each once: 0, 3, 9, 1, 4, 10, 2, 5, 11, 6, 12.
   expect(store).toMatchObject({ misses: 11, below: { drops: 0, evictions: 0 } });
   expect(store.below?.loads).toBeGreaterThan(0);

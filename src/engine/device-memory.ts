@@ -3,7 +3,7 @@ import { BlockKV, type BlockKVShape, type BlockMemory, blockKVByteLength } from 
 import { LowerTier } from "../kv/lower-tier.js";
 import type { Decoder } from "../model/decoder.js";
 import { KVRows, rowElements } from "../model/kv-rows.js";
-import { KVMemory, type Region } from "./kv-memory.js";
+import type { KVMemory, Region } from "./kv-memory.js";
 
 /** What a block of this many tokens looks like at rest. */
 export function blockShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
@@ -66,13 +66,13 @@ export class DeviceBlockMemory implements BlockMemory {
 }
 
 /**
- * Room for blocks in the CPU's memory below a device's. One block is copied down at a time, and one up: each copy takes one of the
+ * A tier of blocks in the CPU's memory below a device's. One block is copied down at a time, and one up: each copy takes one of the
  * few threads that graphs start on too.
  *
+ * @param host the CPU's memory.
  * @param capBytes of the blocks' own bytes.
  */
-export function hostTier(memory: KVMemory, capBytes: number): LowerTier<DeviceBlockMemory> {
-  const host = new KVMemory(memory.backend, memory.shape, memory.kvType, { isOnHost: true });
+export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): LowerTier<DeviceBlockMemory> {
   const [down, up] = [new Turns(), new Turns()];
   /** Memory for a block with the bytes of another one. */
   const copied = async (into: KVMemory, shape: BlockKVShape, copy: (made: DeviceBlockMemory) => Promise<void>) => {

@@ -13,7 +13,7 @@ import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { GraphRunner } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
-import type { LikelyToken } from "./results.js";
+import type { LikelyToken, SchedulerStats } from "./results.js";
 import { RowGraph } from "./row-graph.js";
 import { type BlockTokens, type PrefillPart, RowQueue, type RowWork, rowsOfBlock } from "./row-queue.js";
 import type { Sampler } from "./sampler.js";
@@ -57,19 +57,6 @@ interface Decoded {
   readonly task: Task<void>;
   readonly sequence: Stepped;
   readonly next: Float32Array | LikelyToken;
-}
-
-/** What a scheduler did so far; counters never go down. */
-export interface SchedulerStats {
-  readonly decodeGraphs: number;
-  readonly decodedTokens: number;
-  /** How many of the decode graphs were built, and not just computed again. */
-  readonly builtDecodeGraphs: number;
-  /** Graphs of prompts' pieces and of blocks. */
-  readonly rowGraphs: number;
-  readonly rows: number;
-  /** The most rows of prompts and blocks that stood in one graph while sequences were decoding. */
-  readonly maxRowsBesideDecoding: number;
 }
 
 /**

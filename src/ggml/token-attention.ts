@@ -6,7 +6,7 @@ interface AttendedKeys {
   readonly keys: Tensor;
   /** [D, N, H', S], or transposed, [N, D, H', S], since products run along the innermost size. */
   readonly decodeValues: Tensor;
-  readonly isTransposed: boolean;
+  readonly isTransposed?: boolean;
 }
 
 /** One row of each of S sequences, with what it attends over. */

@@ -111,6 +111,8 @@ export interface TierStats {
   readonly capBytes: number;
   /** Of blocks that rest there, those that are being copied there among them. */
   readonly usedBytes: number;
+  /** Of blocks that are being copied there: in the store's own memory until then, beside its cap. */
+  readonly savingBytes: number;
   readonly numBlocks: number;
   /** Blocks copied there, and back. */
   readonly saves: number;

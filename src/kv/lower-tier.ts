@@ -59,7 +59,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   get stats(): TierStats {
-    return { capBytes: this.#capBytes, usedBytes: this.#usedBytes, numBlocks: this.#resting.size, ...this.#counts };
+    const [usedBytes, savingBytes] = [this.#usedBytes, this.#savingBytes];
+    return { capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
   }
 
   /** What a block was asked for as; undefined where it does not rest here. */
