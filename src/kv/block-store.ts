@@ -156,7 +156,7 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<Match<M> | undefined>;
-  /** The use of a block if it is kept: it counts as used, and as no acquisition. */
+  /** The use of a block if it is kept: it counts as used, and as no acquisition. One that rests below stays there, and is not read. */
   lease(id: BlockId): Promise<Lease<M> | undefined>;
   /**
    * Forgets a block: it is not found from now on, and its memory is freed at the end of its last lease. One that is being

@@ -68,6 +68,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     return this.#resting.get(id)?.request;
   }
 
+  /** Counts a block as used. @returns whether it rests here. */
+  touch(id: BlockId): boolean {
+    const resting = this.#resting.get(id);
+    if (resting !== undefined && this.#idle.remove(resting)) this.#idle.append(resting);
+    return resting !== undefined;
+  }
+
   mostAlike(wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">) {
     const found = this.#index.mostAlike(wanted);
     return found && { request: found.entry.request, numShared: found.numShared };
@@ -78,9 +85,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
    * @param done called once, when the block is needed no more. Default: disposes it.
    */
   take(request: BlockRequest, block: BlockKV<M>, done = () => block[Symbol.dispose]()): void {
-    const known = this.#resting.get(request.id);
-    if (known !== undefined) {
-      if (this.#idle.remove(known)) this.#idle.append(known);
+    if (this.touch(request.id)) {
       done();
       return;
     }

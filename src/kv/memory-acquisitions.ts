@@ -15,10 +15,11 @@ export function cancelTogether<M extends BlockMemory>(waits: readonly MemoryWait
 export class MemoryLease<M extends BlockMemory> implements Lease<M> {
   readonly kind = "hit";
   readonly id: BlockId;
-  readonly #block: BlockKV<M>;
+  readonly #block: BlockKV<M> | undefined;
   #giveBack: (() => void) | undefined;
 
-  constructor(id: BlockId, block: BlockKV<M>, giveBack: () => void) {
+  /** @param block undefined where it rests below. */
+  constructor(id: BlockId, block: BlockKV<M> | undefined, giveBack: () => void) {
     this.id = id;
     this.#block = block;
     this.#giveBack = giveBack;
@@ -26,6 +27,7 @@ export class MemoryLease<M extends BlockMemory> implements Lease<M> {
 
   get block(): BlockKV<M> {
     if (this.#giveBack === undefined) throw new Error(`Cannot read block "${this.id}": its lease went back`);
+    if (this.#block === undefined) throw new Error(`Cannot read block "${this.id}": it rests below the store's memory`);
     return this.#block;
   }
 

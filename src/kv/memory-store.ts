@@ -153,9 +153,13 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 
   /** The lease of a block that rests below; undefined where it is not found there. */
-  async #leaseFromBelow(request: BlockRequest | undefined, signal?: AbortSignal): Promise<Lease<M> | undefined> {
-    if (request === undefined || this.#below === undefined || this.#found.has(request.id)) return undefined;
-    const wait = this.#load(request, this.#below);
+  async #leaseFromBelow(
+    request: BlockRequest,
+    below: LowerTier<M>,
+    signal: AbortSignal | undefined,
+  ): Promise<Lease<M> | undefined> {
+    if (this.#found.has(request.id)) return undefined;
+    const wait = this.#load(request, below);
     if (signal) cancelTogether([wait], signal);
     const outcome = await wait.settled;
     if (outcome.kind === "hit") return outcome;
@@ -235,8 +239,8 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
     const below = this.#below?.mostAlike(wanted);
-    if (below && below.numShared > (this.#index.mostAlike(wanted)?.numShared ?? 0)) {
-      const loaded = await this.#leaseFromBelow(below.request, options.signal);
+    if (this.#below && below && below.numShared > (this.#index.mostAlike(wanted)?.numShared ?? 0)) {
+      const loaded = await this.#leaseFromBelow(below.request, this.#below, options.signal);
       if (loaded) return matchOf(loaded, below.request, below.numShared);
     }
     const found = this.#index.mostAlike(wanted);
@@ -246,7 +250,10 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
     const entry = this.#found.get(id);
     if (entry?.kind === "resident" && this.#rests(entry)) return this.#lease(entry);
-    return await this.#leaseFromBelow(this.#below?.find(id));
+    const below = this.#below;
+    if (below?.touch(id) !== true) return undefined;
+    // Used again when the lease goes back: what was leased last goes first, as above.
+    return new MemoryLease<M>(id, undefined, () => void below.touch(id));
   }
 
   /** Whether it is found again once nobody uses it. */
