@@ -41,6 +41,7 @@ export default defineConfig({
     include: [
       "src/ggml/{graph,device-policy}.test.ts",
       "src/model/{decode-step,kv-rows,rows}.test.ts",
+      "src/engine/device-memory.test.ts",
       "src/engine/kv-memory.test.ts",
       "tests/laws/{one-pass,block-bytes,reuse,batching,conversations,cancel}.test.ts",
       "tests/oracles.test.ts",

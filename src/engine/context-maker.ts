@@ -288,6 +288,13 @@ export class ContextMaker {
           held.push(lease);
           continue;
         }
+        const { context: seen, place } = part;
+        const id = numRows === part.tokenIds.length ? part.id : blockId({ ...fields, context: seen, tokenIds });
+        const kept = await this.store.lease(id);
+        if (kept) {
+          held.push(kept);
+          continue;
+        }
         const match = await this.store.longestMatch({ ...part, tokenIds, owner }, { signal });
         if (match?.numShared === numRows) {
           held.push(match);
@@ -297,8 +304,6 @@ export class ContextMaker {
         const shape = blockShape(this.model.decoder, this.kvType, numRows);
         const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
         if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
-        const { context: seen, place } = part;
-        const id = numRows === part.tokenIds.length ? part.id : blockId({ ...fields, context: seen, tokenIds });
         const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true };
         const [asked] = (await this.store.acquire([request], { signal })) as [Acquisition<DeviceBlockMemory>];
         const order = held.push(asked) - 1;
@@ -320,8 +325,8 @@ export class ContextMaker {
 
   /** Whether the store would keep so many bytes more. */
   #hasRoom(bytes: number): boolean {
-    const { capBytes, leasedBytes } = this.store.stats();
-    return leasedBytes + bytes <= capBytes;
+    const { capBytes, leasedBytes, below } = this.store.stats();
+    return leasedBytes + bytes <= capBytes || bytes <= (below?.capBytes ?? 0);
   }
 
   /** Leases blocks from the store, encodes those that it lacks, and reports how each was served. */

@@ -1,5 +1,6 @@
 import type { Backend, PreparedGraph } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
+import { greatestFields } from "../ggml/greatest.js";
 import { DecodeStep } from "../model/decode-step.js";
 import type { Decoder } from "../model/decoder.js";
 import { type GraphSizes, partsOfGraphs } from "../model/graph-sizes.js";
@@ -7,6 +8,8 @@ import type { KVRows } from "../model/kv-rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
 import type { HeldRows } from "./held-rows.js";
+import type { LikelyToken } from "./results.js";
+import type { Sampler } from "./sampler.js";
 
 /** Graphs that are kept for the next step of the same sequences. */
 const maxKept = 4;
@@ -25,6 +28,7 @@ export interface DecodeWork {
   readonly context: Pick<AssembledContext, "slot" | "shared" | "length" | "ownLength" | "cleared">;
   readonly tokenId: number;
   readonly position: number;
+  readonly sampleGreatest?: Sampler["sampleGreatest"];
 }
 
 /** Sequences in neighbouring slots, which begin with the same shared rows, if any: they are attended over together. */
@@ -107,28 +111,46 @@ export class DecodeSteps implements Disposable {
   }
 
   /**
-   * Computes a token of each sequence; its key and value join the sequence's context.
-   * @returns the logits of what follows each, [vocabulary], in the order of the works.
+   * Computes a token of each sequence; its key and value join the sequence's context. Logits are read once, of all sequences of a
+   * graph, unless each of them chooses by the greatest.
+   * @returns the logits of what follows each, [vocabulary], or what was chosen by them, in the order of the works.
    * @throws the signal's reason; Error if the device fails: the contexts are as they were then.
    */
-  async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<Float32Array[]> {
+  async compute(works: readonly DecodeWork[], signal: AbortSignal): Promise<(Float32Array | LikelyToken)[]> {
     const runs = planRuns(works);
     await this.#clear(runs, signal);
     const maxRuns = this.sizes.maxRuns(Math.max(...works.map(({ context }) => context.shared.length)));
-    const { vocabSize } = this.decoder.config;
-    const logits = new Map<DecodeWork, Float32Array>();
+    const found = new Map<DecodeWork, Float32Array | LikelyToken>();
     for (let first = 0; first < runs.length; first += maxRuns) {
       const some = runs.slice(first, first + maxRuns);
       const { step, prepared } = this.#get(some);
       const ordered = some.flatMap((run) => run.works);
       step.set(ordered.map(({ tokenId, position, context }) => ({ tokenId, position, past: context.ownLength })));
-      const all = await this.backend.compute(prepared, () => this.backend.readFloats(step.logits), signal);
-      for (const [i, work] of ordered.entries()) logits.set(work, all.subarray(i * vocabSize, (i + 1) * vocabSize));
+      const read = () => this.#greatest(step, ordered) ?? this.#logits(step);
+      const all = await this.backend.compute(prepared, read, signal);
+      for (const [i, work] of ordered.entries()) found.set(work, all[i] as Float32Array | LikelyToken);
     }
     return works.map((work) => {
       work.context.length += 1;
-      return logits.get(work) as Float32Array;
+      return found.get(work) as Float32Array | LikelyToken;
     });
+  }
+
+  /** What the greatest logits decide; undefined where they do not, of one sequence at least. */
+  #greatest({ greatest }: DecodeStep, works: readonly DecodeWork[]): LikelyToken[] | undefined {
+    if (greatest === undefined) return undefined;
+    const all = this.backend.readFloats(greatest);
+    const chosen = works.map(({ sampleGreatest }, i) => {
+      const [id, logit, numLess] = all.subarray(i * greatestFields) as unknown as [number, number, number];
+      return sampleGreatest?.({ id, logit, numLess });
+    });
+    return chosen.every((token) => token !== undefined) ? chosen : undefined;
+  }
+
+  #logits({ logits, numSequences }: DecodeStep): Float32Array[] {
+    const all = this.backend.readFloats(logits);
+    const { vocabSize } = this.decoder.config;
+    return Array.from({ length: numSequences }, (_, i) => all.subarray(i * vocabSize, (i + 1) * vocabSize));
   }
 
   /** Drops the graphs over slots whose memory is freed. */
@@ -164,13 +186,17 @@ export class DecodeSteps implements Disposable {
   }
 
   #get(runs: readonly PlannedRun[]): KeptStep {
-    const key = runs
+    const works = runs.flatMap((run) => run.works);
+    const choosesGreatest =
+      this.decoder.device.choosesGreatest && works.every(({ sampleGreatest }) => sampleGreatest !== undefined);
+    const sequences = runs
       .map(({ works, slot, numKeys }) => {
         const shared = sharedOf(works).map((rows) => this.#idOf(rows));
         return `${slot.group.id}:${slot.index}+${works.length}x${numKeys} after ${shared.join()}`;
       })
       .join(" ");
-    const kept = this.#kept.get(key) ?? this.#build(runs);
+    const key = `${choosesGreatest ? "greatest" : "logits"} of ${sequences}`;
+    const kept = this.#kept.get(key) ?? this.#build(runs, choosesGreatest);
     this.#kept.delete(key);
     this.#kept.set(key, kept);
     const [oldest] = this.#kept;
@@ -185,7 +211,7 @@ export class DecodeSteps implements Disposable {
     return id;
   }
 
-  #build(runs: readonly PlannedRun[]): KeptStep {
+  #build(runs: readonly PlannedRun[], choosesGreatest: boolean): KeptStep {
     this.#numBuilt += 1;
     const step = new DecodeStep(
       this.decoder,
@@ -194,6 +220,7 @@ export class DecodeSteps implements Disposable {
         const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
         return { numKeys, keys: all(keys), decodeValues: all(decodeValues), shared };
       }),
+      choosesGreatest,
     );
     try {
       const prepared = this.backend.prepare(step.graph);

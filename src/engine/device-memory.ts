@@ -1,5 +1,6 @@
 import { elementTypeOf, type KVType } from "../files/element-types.js";
-import { type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
+import { BlockKV, type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
+import { LowerTier } from "../kv/lower-tier.js";
 import type { Decoder } from "../model/decoder.js";
 import { KVRows, rowElements } from "../model/kv-rows.js";
 import type { KVMemory, Region } from "./kv-memory.js";
@@ -47,6 +48,13 @@ export class DeviceBlockMemory implements BlockMemory {
     this.#memory.backend.set(tensor, bytes, offset * tensor.nb[0]);
   }
 
+  /** Copies the bytes to or from a block of the same shape in the CPU's memory, beside graphs that do not write them. */
+  async copy(direction: "to" | "from", host: DeviceBlockMemory): Promise<void> {
+    const { tensor, offset } = this.#region;
+    const from = offset * tensor.nb[0];
+    await this.#memory.backend.copy(direction, tensor, host.#region.address, from, this.byteLength);
+  }
+
   [Symbol.dispose](): void {
     this.#region[Symbol.dispose]();
   }
@@ -54,5 +62,51 @@ export class DeviceBlockMemory implements BlockMemory {
   #rows(first: number): KVRows {
     const { tensor, offset } = this.#region;
     return new KVRows(this.#shape, { tensor, offset: offset + first, capacity: this.#shape.numTokens });
+  }
+}
+
+/**
+ * A tier of blocks in the CPU's memory below a device's. One block is copied down at a time, and one up: each copy takes one of the
+ * few threads that graphs start on too.
+ *
+ * @param host the CPU's memory.
+ * @param capBytes of the blocks' own bytes.
+ */
+export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): LowerTier<DeviceBlockMemory> {
+  const [down, up] = [new Turns(), new Turns()];
+  /** Memory for a block with the bytes of another one. */
+  const copied = async (into: KVMemory, shape: BlockKVShape, copy: (made: DeviceBlockMemory) => Promise<void>) => {
+    const made = new DeviceBlockMemory(into, shape);
+    try {
+      await copy(made);
+      return made;
+    } catch (error) {
+      made[Symbol.dispose]();
+      throw error;
+    }
+  };
+  return new LowerTier({
+    capBytes,
+    save: async ({ shape, memory: source }) => {
+      const saved = await down.take(() => copied(host, shape, (made) => source.copy("to", made)));
+      return {
+        load: async () => {
+          const loaded = await up.take(() => copied(memory, shape, (made) => made.copy("from", saved)));
+          return new BlockKV(shape, loaded);
+        },
+        [Symbol.dispose]: () => saved[Symbol.dispose](),
+      };
+    },
+  });
+}
+
+/** Does one thing after another. */
+class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  take<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work);
+    this.#last = done.catch(() => undefined);
+    return done;
   }
 }

@@ -27,6 +27,11 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly kvType?: KVType | undefined;
   /** The most bytes of blocks that are kept. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly storeBytes?: number | undefined;
+  /**
+   * The most bytes of blocks that rest in the machine's memory, below those that the device keeps (`storeBytes`): what leaves the device
+   * goes there, and is copied to the device again for a prompt that has it. Default 0: what leaves the device is encoded again.
+   */
+  readonly hostStoreBytes?: number | undefined;
   /** The most bytes of assembled contexts, all requests together. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly contextBytes?: number | undefined;
   /** The most requests that run at the same time. Default 32. */
@@ -172,6 +177,12 @@ export const engineSettings = {
   ),
   kvType: defaulted(oneOfTexts(KV_TYPES), "type", `the type of block KV: ${KV_TYPES.join(", ")}`, "f16"),
   storeBytes: setting(bytes(0), "n", "the most bytes of kept blocks, also as 512MiB or 2GB", shareOfMemory),
+  hostStoreBytes: defaulted(
+    bytes(0),
+    "n",
+    "the most bytes of blocks that leave the device's memory for the machine's, to be copied back, also as 8GB; with --store-bytes 0 all rest there",
+    0,
+  ),
   contextBytes: setting(bytes(0), "n", "the most bytes of assembled contexts, also as 512MiB or 2GB", shareOfMemory),
   mode: setting(
     oneOfTexts(attentionModes),

@@ -47,7 +47,7 @@ async function decode(scheduler: Scheduler, context: AssembledContext, tokens: I
     get next() {
       return { tokenId: tokens[rows.length] as number, position: context.length };
     },
-    take: (logits) => rows.push(logits.slice()) < tokens.length,
+    take: (logits) => rows.push((logits as Float32Array).slice()) < tokens.length,
   });
   return rows;
 }

@@ -82,7 +82,6 @@ export class HeldRows implements SharedRows, Disposable {
   /** @throws Error where no tokens are decoded. */
   get decodeValues(): KVRows {
     if (this.slot !== undefined) return this.slot.decodeValues;
-    if (this.#layout === "rows" && this.#values !== undefined) return this.#rows(this.#values);
     if (this.#transposed === undefined) throw new Error("Cannot decode: the context has no slot");
     return this.#rows(this.#transposed, "transposed");
   }
@@ -131,7 +130,7 @@ export class HeldRows implements SharedRows, Disposable {
   }
 
   async #getReady(runner: GraphRunner, signal: AbortSignal | undefined): Promise<void> {
-    if (this.#values !== undefined && (this.#layout === "transposed" || this.slot !== undefined)) {
+    if (this.#values !== undefined) {
       if (this.slot === undefined) this.#transposed ??= this.#allocate();
       await this.#transpose(runner, this.decodeValues, signal);
     }
@@ -160,10 +159,6 @@ export class HeldRows implements SharedRows, Disposable {
         signal,
       );
     }
-  }
-
-  get #layout(): "rows" | "transposed" {
-    return this.memory.backend.policy.decodeLayout;
   }
 
   #allocate(): Region {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, expect, test } from "vitest";
+import { afterAll, afterEach, expect, onTestFinished, test, vi } from "vitest";
 import { Random } from "../../tests/models/random.js";
 import { testBackend, testGgml } from "../../tests/test-device.js";
 import { KVMemory, type Region } from "./kv-memory.js";
@@ -104,4 +104,22 @@ test("KVMemory: what a random load leaves unused is at most a quarter of what is
   }
   free([...blocks, ...contexts]);
   expect(worst).toBeLessThan(1.25);
+});
+
+test("KVMemory: slabs are no larger than the device's buffers, and a region that is says so where it finds no memory", () => {
+  const most = vi.spyOn(ggml.symbols, "ggml_backend_buft_get_max_size").mockReturnValue(8192n);
+  onTestFinished(() => most.mockRestore());
+  using _ = newMemory().allocate("F16", 100);
+  expect(ggml.live.bufferBytes - before.bufferBytes).toBeLessThanOrEqual(8192);
+  // The device decides: what it says of its buffers is a limit that some pass.
+  using large = newMemory().allocate("F16", 100_000);
+  expect(large.byteLength).toBe(200_000);
+  const none = vi.spyOn(ggml.symbols, "ggml_backend_alloc_ctx_tensors_from_buft").mockReturnValue(0n);
+  onTestFinished(() => none.mockRestore());
+  expect(() => newMemory().allocate("F16", 100_000)).toThrow(
+    /^Cannot allocate 200192 bytes on device ".*": its buffers hold 8192 bytes at most$/,
+  );
+  expect(() => newMemory().allocate("F16", 100)).toThrow(
+    /^Cannot allocate 8192 bytes on device ".*": not enough memory$/,
+  );
 });

@@ -1,6 +1,7 @@
 import { elementTypes, type KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import type { TensorStorage } from "../ggml/memory.js";
+import type { Pointer } from "../ggml/symbols.js";
 import type { Tensor } from "../ggml/tensor.js";
 import type { RowShape } from "../model/kv-rows.js";
 
@@ -19,6 +20,8 @@ export interface Region extends Disposable {
   /** Where the region starts in the tensor, in elements. */
   readonly offset: number;
   readonly byteLength: number;
+  /** Of its first byte: of use where the memory is the CPU's. */
+  readonly address: Pointer;
 }
 
 /** Free elements of a slab, in order, no two of them neighbours. */
@@ -51,19 +54,25 @@ export class KVMemory {
   /** The element type of contexts. Blocks of BF16 are widened: ggml's attention takes F32 and F16. */
   readonly contextType: "F16" | "F32";
   readonly #slabBytes: number;
+  readonly #isOnHost: boolean;
   readonly #slabs = new Set<Slab>();
   #usedBytes = 0;
 
-  /** @param options.slabBytes the size of a slab that several regions share. */
+  /**
+   * @param options.slabBytes the size of a slab that several regions share.
+   * @param options.isOnHost whether it is the CPU's memory beside the device, which graphs do not read.
+   */
   constructor(
     readonly backend: Backend,
     /** What a row of keys, or of values, is. */
     readonly shape: RowShape,
     readonly kvType: KVType,
-    { slabBytes = defaultSlabBytes }: { readonly slabBytes?: number } = {},
+    options: { readonly slabBytes?: number; readonly isOnHost?: boolean } = {},
   ) {
+    const { slabBytes = defaultSlabBytes, isOnHost = false } = options;
     this.contextType = kvType === "f16" ? "F16" : "F32";
-    this.#slabBytes = slabBytes;
+    this.#isOnHost = isOnHost;
+    this.#slabBytes = Math.min(slabBytes, backend.maxBufferBytes);
   }
 
   get stats(): KVMemoryStats {
@@ -91,6 +100,7 @@ export class KVMemory {
       tensor: slab.storage.get("slab"),
       offset,
       byteLength,
+      address: slab.storage.address + BigInt(offset * typeSize),
       [Symbol.dispose]: () => {
         if (!isOut) return;
         isOut = false;
@@ -114,7 +124,8 @@ export class KVMemory {
   #newSlab(type: KVElementType, size: number): readonly [Slab, Gap] {
     const shared = Math.floor(this.#slabBytes / elementTypes[type].typeSize);
     const slabSize = size > shared * largestShare ? size : shared;
-    const storage = this.backend.allocate([{ name: "slab", type, ne: [slabSize] }]);
+    const tensors = [{ name: "slab", type, ne: [slabSize] }];
+    const storage = this.#isOnHost ? this.backend.allocateOnHost(tensors) : this.backend.allocate(tensors);
     const gap = { offset: 0, size: slabSize };
     const slab: Slab = { storage, type, size: slabSize, gaps: [gap] };
     this.#slabs.add(slab);

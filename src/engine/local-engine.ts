@@ -9,7 +9,7 @@ import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { ContextMaker, type LocalBlock } from "./context-maker.js";
-import type { DeviceBlockMemory } from "./device-memory.js";
+import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
@@ -20,6 +20,7 @@ import {
   type ScoreOptions,
   type TokenizeOptions,
 } from "./engine-options.js";
+import { KVMemory } from "./kv-memory.js";
 import { memoryOf } from "./memory-fit.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
@@ -70,6 +71,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly #status = new StatusSource({ state: "ready", restarts: 0 });
   readonly #speller: TokenSpeller;
   readonly #store: BlockStore<DeviceBlockMemory>;
+  /** Of blocks that rest beside the device. */
+  readonly #hostMemory: KVMemory | undefined;
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
@@ -111,13 +114,20 @@ export class LocalEngine implements AsyncDisposable {
     };
     this.#tokens = new RequestTokens(this.promptContext, promptLimit, this.contextLength);
     const shareBytes = memoryShare(model.weights.byteLength, memoryOf(model.backend));
-    this.#store = new MemoryStore<DeviceBlockMemory>({ capBytes: options.storeBytes ?? shareBytes });
     this.#budget = new ByteBudget(options.contextBytes ?? shareBytes);
     const { maxRunning, maxQueued } = options;
     this.#admission = new Admission({ maxRunning, maxQueued, budget: this.#budget });
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, {
       admission: this.#admission,
       contextCapBytes: this.#budget.capBytes,
+    });
+    const { hostStoreBytes = 0 } = options;
+    const { memory } = this.#scheduler;
+    this.#hostMemory =
+      hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
+    this.#store = new MemoryStore<DeviceBlockMemory>({
+      capBytes: options.storeBytes ?? shareBytes,
+      below: this.#hostMemory && hostTier(memory, this.#hostMemory, hostStoreBytes),
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
@@ -335,6 +345,7 @@ export class LocalEngine implements AsyncDisposable {
       weightBytes: this.model.weights.byteLength,
       mappedBytes: this.model.weights.mappedBytes,
       kvMemory: this.#scheduler.memory.stats,
+      ...(this.#hostMemory && { hostMemory: this.#hostMemory.stats }),
       computeBytes: this.model.backend.computeBytes,
       threads: { most, now },
       processBytes: process.memoryUsage.rss(),

@@ -9,9 +9,9 @@ import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { openModel } from "../model/open-model.js";
 import { loadWeights } from "../model/weights.js";
-import { leastShare } from "./byte-budget.js";
+import { leastShare, usableMemory } from "./byte-budget.js";
 import { LocalEngine } from "./local-engine.js";
-import { type FitOptions, measureFit, requireFit } from "./memory-fit.js";
+import { type FitOptions, measureFit, memoryOf, requireFit } from "./memory-fit.js";
 import { embeddedModelPath } from "./model.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
@@ -117,6 +117,20 @@ test("requireFit(): what is missing and what has room, in numbers", async () => 
   expect(fitOf({ ...keep, mapWeights: true }, available(fit.weightBytes * 0.7), 0)).toMatch(
     /^The model needs at least .* of weights are mapped from the file\); there is .*: not all of it stays there, and answers wait for the disk$/,
   );
+});
+
+test("memoryOf(): what a device has free when its backend starts, whatever it had when ggml was loaded", () => {
+  const cpu = ggml.devices.find(({ kind }) => kind === "cpu")!;
+  const device = { ...cpu, kind: "gpu" as const, memoryBytes: { free: 8 * MiB, total: 9 * MiB } };
+  const told = vi.spyOn(ggml.symbols, "ggml_backend_dev_memory").mockImplementation((_, free, total) => {
+    Object.assign(free as number[], [3 * MiB]);
+    Object.assign(total as number[], [9 * MiB]);
+    return 0n;
+  });
+  using backend = new Backend(ggml, { threads: 1 });
+  told.mockRestore();
+  expect(memoryOf({ device, freeBytes: backend.freeBytes })).toBe(3 * MiB);
+  expect(memoryOf(backend)).toBe(usableMemory());
 });
 
 test("LocalEngine.load(): a model that does not fit into the container is refused before it is loaded", async () => {

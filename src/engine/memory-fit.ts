@@ -48,9 +48,9 @@ export interface MemoryFit {
   readonly summary: string;
 }
 
-/** The memory that weights, blocks and contexts share: the device's own that is free, or what this process may use. */
-export function memoryOf({ device }: Backend): number {
-  return hasOwnMemory(device) ? device.memoryBytes.free : usableMemory();
+/** The memory that weights, blocks and contexts share: the device's own that was free before, or what this process may use. */
+export function memoryOf({ device, freeBytes }: Pick<Backend, "device" | "freeBytes">): number {
+  return hasOwnMemory(device) ? freeBytes : usableMemory();
 }
 
 /**

@@ -5,7 +5,6 @@ import type { AttentionMode } from "../model/block-attention-config.js";
 import type { RequestCounts } from "./admission.js";
 import type { EngineErrorCode } from "./engine-error.js";
 import type { KVMemoryStats } from "./kv-memory.js";
-import type { SchedulerStats } from "./scheduler.js";
 
 /** `stop`: an end token or a stop text; `length`: the limit on the answer or the model's context; `cancelled`: the signal. */
 export type FinishReason = "stop" | "length" | "cancelled";
@@ -192,6 +191,19 @@ export interface EncodeResult {
   readonly failed: number;
 }
 
+/** What a scheduler did so far; counters never go down. */
+export interface SchedulerStats {
+  readonly decodeGraphs: number;
+  readonly decodedTokens: number;
+  /** How many of the decode graphs were built, and not just computed again. */
+  readonly builtDecodeGraphs: number;
+  /** Graphs of prompts' pieces and of blocks. */
+  readonly rowGraphs: number;
+  readonly rows: number;
+  /** The most rows of prompts and blocks that stood in one graph while sequences were decoding. */
+  readonly maxRowsBesideDecoding: number;
+}
+
 /** Counters never go down while the engine lives; a restart starts them anew. */
 export interface EngineStats {
   readonly store: BlockStoreStats;
@@ -201,6 +213,8 @@ export interface EngineStats {
   readonly mappedBytes: number;
   /** Of blocks and contexts: what they use, and what the device has given for it. */
   readonly kvMemory: KVMemoryStats;
+  /** The same of blocks that rest in the machine's memory, where `hostStoreBytes` has room for them. */
+  readonly hostMemory?: KVMemoryStats;
   /** Bytes that the device keeps for intermediate results. */
   readonly computeBytes: number;
   /** CPU threads of a graph: the most, and how many the next one gets; fewer while other programs use the cores. */

@@ -48,6 +48,22 @@ test("createSampler(): greedy takes the greatest logit, the lowest id on a tie",
   expect(sampleOne({}, [Number.NEGATIVE_INFINITY, -1e30]).id).toBe(1);
 });
 
+test("createSampler(): the greatest logit alone decides greedily where it is the only one, finite and of a token with text", () => {
+  const context = { vocabSize: 5, numTokens: 4, drawSeed: () => 1 };
+  const { sampleGreatest } = createSampler(parse({ logprobs: false }), context);
+  expect(sampleGreatest?.({ id: 3, logit: 2, numLess: 4 })).toEqual({ id: 3, logprob: undefined, top: [] });
+  for (const other of [{ numLess: 3 }, { logit: Number.NaN }, { logit: Number.POSITIVE_INFINITY }, { id: 4 }]) {
+    expect(sampleGreatest?.({ id: 3, logit: 2, numLess: 4, ...other })).toBeUndefined();
+  }
+  const changed = [{ temperature: 1 }, { logprobs: true }, { logitBias: { 1: 5 } }];
+  for (const input of [...changed, { repetitionPenalty: 1.1 }, { presencePenalty: 1 }, { frequencyPenalty: 1 }]) {
+    expect(
+      createSampler(parse({ logprobs: false, ...input }), context).sampleGreatest,
+      JSON.stringify(input),
+    ).toBeUndefined();
+  }
+});
+
 test("createSampler(): logprobs are of the raw logits, whatever the options", () => {
   const logits = [1, 2, 3, 3];
   const expected = softmax(logits).map(Math.log);

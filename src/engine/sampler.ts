@@ -23,6 +23,16 @@ export interface Sampler {
    * is not the vocabulary's.
    */
   sample(logits: Float32Array, history: TokenHistory): LikelyToken;
+  /** Chooses the same token without all logits; there where the greatest one decides alone. */
+  readonly sampleGreatest?: (greatest: Greatest) => LikelyToken | undefined;
+}
+
+/** A greatest logit, of one row. */
+export interface Greatest {
+  readonly id: number;
+  readonly logit: number;
+  /** How many logits are less: all others, unless some are as great, or NaN. */
+  readonly numLess: number;
 }
 
 /**
@@ -55,6 +65,8 @@ export function createSampler(
   if (numBanned > 0 && numBanned === numTokens) throw new InputRangeError("Cannot sample: logitBias bans every token");
   const seed = options.seed ?? context.drawSeed();
   const exp = createExp();
+  const { temperature, logitBias, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs } = options;
+  const isChanged = logitBias.size > 0 || repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
   /** Made once: its pages cost more than what is done to them. */
   let copy: Float32Array | undefined;
   return {
@@ -64,11 +76,13 @@ export function createSampler(
         throw new RangeError(`Cannot sample: there are ${logits.length} logits, the vocabulary has ${vocabSize}`);
       }
       const known = numTokens < vocabSize ? logits.subarray(0, numTokens) : logits;
-      const scores = adjust(known, options, history, () => {
+      let scores = known;
+      if (isChanged) {
         copy ??= new Float32Array(numTokens);
         copy.set(known);
-        return copy;
-      });
+        scores = copy;
+        adjust(scores, options, history);
+      }
       const best = likeliestId(scores);
       const id =
         options.temperature === 0
@@ -79,21 +93,21 @@ export function createSampler(
       const max = scores === logits ? logits[best]! : undefined;
       return { id, ...tokenLogprobs(logits, id, options.topLogprobs, exp, { max, numTokens }) };
     },
+    ...(temperature === 0 && !isChanged && !logprobs && { sampleGreatest }),
   };
+
+  /** @returns undefined where all logits are to be looked at: the lowest of equal ones wins, and NaN is an error. */
+  function sampleGreatest({ id, logit, numLess }: Greatest): LikelyToken | undefined {
+    const decides = numLess === vocabSize - 1 && Number.isFinite(logit) && id < numTokens;
+    return decides ? { id, logprob: undefined, top: [] } : undefined;
+  }
 }
 
-/** The logits after bias and penalties, in a copy; the logits themselves where there are none. */
-function adjust(
-  logits: Float32Array,
-  options: SamplingOptions,
-  history: TokenHistory,
-  copyOf: () => Float32Array,
-): Float32Array {
+/** Adds bias and penalties to logits. */
+function adjust(scores: Float32Array, options: SamplingOptions, history: TokenHistory): void {
   const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = options;
   const hasRepetition = repetitionPenalty !== 1;
   const hasCounts = presencePenalty !== 0 || frequencyPenalty !== 0;
-  if (logitBias.size === 0 && !hasRepetition && !hasCounts) return logits;
-  const scores = copyOf();
   for (const [id, bias] of logitBias) scores[id] = bias === -100 ? Number.NEGATIVE_INFINITY : scores[id]! + bias;
   if (hasRepetition) {
     for (const id of new Set([...history.promptIds, ...history.generatedIds])) {
@@ -106,7 +120,6 @@ function adjust(
     for (const id of history.generatedIds) counts.set(id, (counts.get(id) ?? 0) + 1);
     for (const [id, count] of counts) scores[id] = scores[id]! - presencePenalty - count * frequencyPenalty;
   }
-  return scores;
 }
 
 /**

@@ -1,12 +1,17 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
+import { optionsOf } from "../files/options.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
+import { transfersOf } from "../ggml/transfers.suite.js";
 import { AssembledContext, contextBytes } from "./assemble.js";
-import { DecodeSteps } from "./decode-steps.js";
+import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { type LoadedModel, loadModel } from "./model.js";
+import type { LikelyToken } from "./results.js";
 import { RowGraph } from "./row-graph.js";
 import type { PrefillPart } from "./row-queue.js";
+import { createSampler } from "./sampler.js";
+import { samplingFields, samplingOf } from "./sampling-options.js";
 import { Scheduler } from "./scheduler.js";
 import { Task } from "./task.js";
 
@@ -244,13 +249,53 @@ test("DecodeSteps: more runs than a graph has room for are decoded in several gr
   const all: Float32Array[][] = [];
   for (const most of [2, 1]) {
     using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns: () => most });
-    all.push(await steps.compute(works, new AbortController().signal));
+    all.push((await steps.compute(works, new AbortController().signal)) as Float32Array[]);
     expect(steps.numBuilt).toBe(3 - most);
     for (const context of contexts) context.length -= 1;
   }
   for (const [i, logits] of all[0]!.entries()) {
     for (const [id, x] of logits.entries()) expect(Math.abs(all[1]![i]![id]! - x)).toBeLessThan(1e-4);
   }
+  for (const context of contexts) context[Symbol.dispose]();
+});
+
+test("DecodeSteps: greedy sequences choose by their greatest logits alone, by all where those do not decide or one is not greedy", async () => {
+  const { model, scheduler, started } = await setUp();
+  const contexts = await Promise.all([10, 30].map((length) => started(length)));
+  for (const context of contexts) await context.startDecoding(scheduler.runnerOf());
+  const { vocabSize } = model.decoder.config;
+  const greedy = createSampler(samplingOf(optionsOf(samplingFields)("sample", { logprobs: false })), {
+    vocabSize,
+    drawSeed: () => 1,
+  });
+  const step = async (choosesGreatest: boolean, samplers: readonly DecodeWork["sampleGreatest"][]) => {
+    (model.decoder.device as { choosesGreatest: boolean }).choosesGreatest = choosesGreatest;
+    using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns: () => 2 });
+    const works = contexts.map((context, i) => ({
+      context,
+      tokenId: 7,
+      position: context.length,
+      sampleGreatest: samplers[i],
+    }));
+    let found: (Float32Array | LikelyToken)[] = [];
+    const { readBytes } = await transfersOf(model.backend.ggml, async () => {
+      found = await steps.compute(works, new AbortController().signal);
+    });
+    for (const context of contexts) context.length -= 1;
+    return { found, readBytes };
+  };
+  const { sampleGreatest } = greedy;
+  const whole = await step(false, [sampleGreatest, sampleGreatest]);
+  expect(whole.readBytes).toBe(2 * 4 * vocabSize);
+  const history = { promptIds: [], generatedIds: [] };
+  const wanted = whole.found.map((logits) => greedy.sample(logits as Float32Array, history));
+  expect(wanted[0]).not.toEqual(wanted[1]);
+  expect(await step(true, [sampleGreatest, sampleGreatest])).toEqual({ found: wanted, readBytes: 2 * 12 });
+  expect(await step(true, [sampleGreatest, () => undefined])).toEqual({
+    ...whole,
+    readBytes: whole.readBytes + 2 * 12,
+  });
+  expect(await step(true, [sampleGreatest, undefined])).toEqual(whole);
   for (const context of contexts) context[Symbol.dispose]();
 });
 

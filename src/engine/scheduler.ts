@@ -13,8 +13,10 @@ import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { GraphRunner } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
+import type { LikelyToken, SchedulerStats } from "./results.js";
 import { RowGraph } from "./row-graph.js";
 import { type BlockTokens, type PrefillPart, RowQueue, type RowWork, rowsOfBlock } from "./row-queue.js";
+import type { Sampler } from "./sampler.js";
 import { type AnyTask, inTurns, Task } from "./task.js";
 
 /** The most rows of prompts and blocks in one graph while others decode, so that their tokens keep flowing. */
@@ -29,8 +31,10 @@ export interface Stepped {
   readonly isPaused: boolean;
   /** The token to compute. */
   readonly next: { readonly tokenId: number; readonly position: number };
-  /** Takes the logits of what follows the token, [vocabulary]. @returns whether it goes on. */
-  take(logits: Float32Array): boolean;
+  /** Chooses what follows the token without all logits, where it can. */
+  readonly sampleGreatest?: Sampler["sampleGreatest"];
+  /** Takes the logits of what follows the token, [vocabulary], or what `sampleGreatest` chose. @returns whether it goes on. */
+  take(next: Float32Array | LikelyToken): boolean;
 }
 
 /** Whose work it is, and what gives it up. */
@@ -48,24 +52,11 @@ interface Decoding extends DecodeWork {
   readonly pin: Disposable;
 }
 
-/** A sequence of which a token was computed, and the logits of what follows. */
+/** A sequence of which a token was computed, and the logits of what follows, or what was chosen by them. */
 interface Decoded {
   readonly task: Task<void>;
   readonly sequence: Stepped;
-  readonly logits: Float32Array;
-}
-
-/** What a scheduler did so far; counters never go down. */
-export interface SchedulerStats {
-  readonly decodeGraphs: number;
-  readonly decodedTokens: number;
-  /** How many of the decode graphs were built, and not just computed again. */
-  readonly builtDecodeGraphs: number;
-  /** Graphs of prompts' pieces and of blocks. */
-  readonly rowGraphs: number;
-  readonly rows: number;
-  /** The most rows of prompts and blocks that stood in one graph while sequences were decoding. */
-  readonly maxRowsBesideDecoding: number;
+  readonly next: Float32Array | LikelyToken;
 }
 
 /**
@@ -335,7 +326,8 @@ export class Scheduler implements Disposable {
       const { context } = sequence;
       try {
         requireRoom(context, 1);
-        works.push({ task, sequence, context, pin: context.pin(), ...sequence.next });
+        const { sampleGreatest, next } = sequence;
+        works.push({ task, sequence, context, pin: context.pin(), sampleGreatest, ...next });
       } catch (error) {
         task.fail(error);
       }
@@ -345,9 +337,9 @@ export class Scheduler implements Disposable {
       this.#stats.decodeGraphs += 1;
       this.#stats.decodedTokens += works.length;
       await this.#whileRunning(works, async (signal) => {
-        const logits = await this.#steps.compute(works, signal);
+        const all = await this.#steps.compute(works, signal);
         for (const [i, { task, sequence }] of works.entries()) {
-          decoded.push({ task, sequence, logits: logits[i] as Float32Array });
+          decoded.push({ task, sequence, next: all[i] as Decoded["next"] });
           task.rest();
         }
       });
@@ -359,10 +351,10 @@ export class Scheduler implements Disposable {
 
   /** Hands each sequence its logits, from which it chooses its next token; those that have enough end. */
   async #sample(decoded: readonly Decoded[]): Promise<void> {
-    for await (const { task, sequence, logits } of inTurns(decoded)) {
+    for await (const { task, sequence, next } of inTurns(decoded)) {
       if (task.isOver) continue;
       try {
-        if (!sequence.take(logits)) task.resolve();
+        if (!sequence.take(next)) task.resolve();
       } catch (error) {
         task.fail(error);
       }

@@ -5,7 +5,7 @@ import { createExp, tokenLogprobs } from "./logprobs.js";
 import type { PromptInput, TokenizedPrompt } from "./prompt.js";
 import type { AskedScores } from "./request-checks.js";
 import type { RequestTokens } from "./request-tokens.js";
-import type { ScoreResult, TokenLogprob } from "./results.js";
+import type { LikelyToken, ScoreResult, TokenLogprob } from "./results.js";
 import type { Scheduler } from "./scheduler.js";
 
 /** Rows of continuations that are computed together; a longer continuation is computed alone. */
@@ -127,7 +127,8 @@ export class Scores {
     let last: Float32Array | undefined;
     for await (last of this.contexts.lastRows(prepared, prepared.finalTokens.length - 1, of));
     const decode = async (text: ScoredText, context: AssembledContext): Promise<void> => {
-      const take = (logits: Float32Array) => text.take(logits);
+      // It chooses nothing, and so gets logits.
+      const take = (logits: Float32Array | LikelyToken) => text.take(logits as Float32Array);
       const sequence = {
         context,
         isPaused: false,

@@ -91,11 +91,15 @@ export class Sequence implements Stepped {
     return false;
   }
 
-  /** Chooses the next token. @returns whether the answer goes on. @throws as the sampler. */
-  take(logits: Float32Array): boolean {
+  get sampleGreatest() {
+    return this.options.sampler.sampleGreatest;
+  }
+
+  /** Chooses the next token by its logits, or takes what `sampleGreatest` chose. @returns whether the answer goes on. @throws as the sampler. */
+  take(next: Float32Array | LikelyToken): boolean {
     const { promptIds, maxTokens } = this.#begun;
     const { sampler, startedAt, endTokenIds, onToken } = this.options;
-    const sampled = sampler.sample(logits, { promptIds, generatedIds: this.tokenIds });
+    const sampled = "id" in next ? next : sampler.sample(next, { promptIds, generatedIds: this.tokenIds });
     const now = performance.now();
     this.#firstTokenAt ??= now;
     this.ttftMs ??= now - startedAt;

@@ -1,8 +1,10 @@
 import type { ThreadCount } from "./cpu/thread-count.js";
 import { type BackendOptions, StartedDevice } from "./device.js";
 import type { DevicePolicy } from "./device-policy.js";
-import { type Graph, maxGraphTensors } from "./graph.js";
-import type { Device, Ggml } from "./library.js";
+import type { Graph } from "./graph.js";
+import { maxGraphTensors } from "./graph-frame.js";
+import { GraphInputs } from "./graph-inputs.js";
+import { type Device, type Ggml, memoryNow } from "./library.js";
 import { DeviceMemory } from "./memory.js";
 import { callAsync, type Pointer } from "./symbols.js";
 
@@ -19,6 +21,7 @@ const statusAborted = 1;
 interface Schedule {
   readonly pointer: Pointer;
   readonly maxNodes: number;
+  readonly inputs: GraphInputs;
 }
 
 /**
@@ -34,6 +37,8 @@ export interface PreparedGraph extends Disposable {
  * It owns the started device and the memory of intermediate results.
  */
 export class Backend extends DeviceMemory implements Disposable {
+  /** What was free of the device's memory before anything of this backend was in it; 0 where it does not tell. */
+  readonly freeBytes: number;
   /** Of graphs that are computed once. */
   readonly #schedule: Schedule;
   readonly #prepared = new Map<PreparedGraph, Schedule>();
@@ -49,6 +54,7 @@ export class Backend extends DeviceMemory implements Disposable {
     private readonly options: BackendOptions,
   ) {
     super(new StartedDevice(ggml, options));
+    this.freeBytes = memoryNow(ggml.symbols, this.device.pointer).free;
     this.#schedule = this.#newSchedule(maxScheduleNodes);
   }
 
@@ -73,10 +79,12 @@ export class Backend extends DeviceMemory implements Disposable {
   /** Bytes of intermediate results that the device keeps from graph to graph. */
   get computeBytes(): number {
     if (this.#disposed) return 0;
-    const size = (schedule: Schedule) =>
-      this.started.backends.map(({ pointer }) =>
+    const size = (schedule: Schedule) => [
+      schedule.inputs.byteLength,
+      ...this.started.backends.map(({ pointer }) =>
         Number(this.ggml.symbols.ggml_backend_sched_get_buffer_size(schedule.pointer, pointer)),
-      );
+      ),
+    ];
     return this.#schedules.flatMap(size).reduce((sum, bytes) => sum + bytes, 0);
   }
 
@@ -97,11 +105,7 @@ export class Backend extends DeviceMemory implements Disposable {
     const schedule = "graph" in work ? this.#prepared.get(work) : this.#schedule;
     if (schedule === undefined) throw new Error("Cannot compute a prepared graph: it was disposed");
     if (schedule === this.#schedule) this.#allocateResults(schedule, graph);
-    for (const { tensor, data } of graph.inputs) {
-      // What no node reads has no memory, such as positions where a model's only layer encodes a block.
-      if (!symbols.ggml_get_data(tensor.pointer)) continue;
-      symbols.ggml_backend_tensor_set(tensor.pointer, data, 0, data.byteLength);
-    }
+    schedule.inputs.upload(graph, schedule.pointer);
     const { cpu, device } = this.started;
     cpu.useThreads();
     const stop = () => cpu.stop();
@@ -149,7 +153,7 @@ export class Backend extends DeviceMemory implements Disposable {
     if (this.#disposed) return;
     if (this.#isComputing) throw new Error("Cannot close the backend: a graph is under way");
     this.#disposed = true;
-    for (const { pointer } of this.#schedules) this.ggml.symbols.ggml_backend_sched_free(pointer);
+    for (const schedule of this.#schedules) this.#free(schedule);
     this.#prepared.clear();
     this.#spare.length = 0;
     this.started[Symbol.dispose]();
@@ -173,11 +177,13 @@ export class Backend extends DeviceMemory implements Disposable {
   #newSchedule(maxNodes: number): Schedule {
     const backends = this.started.backends.map(({ pointer }) => pointer);
     const { ggml_backend_sched_new: create } = this.ggml.symbols;
-    return { pointer: create(backends, null, backends.length, maxNodes, false, false), maxNodes };
+    const pointer = create(backends, null, backends.length, maxNodes, false, false);
+    return { pointer, maxNodes, inputs: new GraphInputs(this.started) };
   }
 
   #allocateResults(schedule: Schedule, graph: Graph): void {
     const { symbols } = this.ggml;
+    schedule.inputs.place(graph);
     symbols.ggml_backend_sched_reset(schedule.pointer);
     if (symbols.ggml_backend_sched_alloc_graph(schedule.pointer, graph.pointer)) return;
     throw new Error(
@@ -190,6 +196,11 @@ export class Backend extends DeviceMemory implements Disposable {
     this.#prepared.delete(prepared);
     if (schedule === undefined) return;
     if (this.#spare.length < maxSpareSchedules) this.#spare.push(schedule);
-    else this.ggml.symbols.ggml_backend_sched_free(schedule.pointer);
+    else this.#free(schedule);
+  }
+
+  #free({ pointer, inputs }: Schedule): void {
+    this.ggml.symbols.ggml_backend_sched_free(pointer);
+    inputs[Symbol.dispose]();
   }
 }

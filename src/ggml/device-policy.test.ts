@@ -86,7 +86,7 @@ test.each([
     const [k, v] = [storage.get(`k${i}`), storage.get(`v${i}`)];
     backend.set(k, new Uint8Array(keys.buffer));
     backend.set(v, new Uint8Array(values.buffer));
-    return { keys: k, decodeValues: v };
+    return { keys: k, decodeValues: v, isTransposed: false };
   });
   using graph = new Graph(ggml);
   const out = graph.output(

@@ -2,6 +2,7 @@ import koffi from "koffi";
 import type { GgmlType } from "../files/element-types.js";
 import { type AttentionMask, MaskTensors } from "./attention-mask.js";
 import type { Graph } from "./graph.js";
+import { supportsGreatest } from "./greatest.js";
 import type { Device, Ggml } from "./library.js";
 import type { Pointer } from "./symbols.js";
 import { type Tensor, TensorContext } from "./tensor.js";
@@ -64,6 +65,8 @@ export interface DevicePolicy {
   readonly minRows: number;
   /** How the values lie that tokens are decoded over. */
   readonly decodeLayout: "rows" | "transposed";
+  /** Whether greedy tokens are chosen by it, so that not all logits are read: `addGreatest()`. */
+  readonly choosesGreatest: boolean;
   /** A prompt's pieces but the last have a multiple of this many rows, since fewer would cost as much. */
   readonly pieceStep: number;
   /** The most elements that one node copies, transposes or turns. */
@@ -126,20 +129,23 @@ const maxGraphRows = 512;
 const minDeviceRows = 16;
 
 /**
- * A device that is asked for whole products and whole attention, and looks rows up in the CPU's memory. Nothing stops its
- * graphs in between, so nothing is split.
+ * A device that is asked for whole products and whole attention. It looks rows up itself where it can, else the CPU does in its own
+ * memory, and the device waits for it. Nothing stops its graphs in between, so nothing is split.
  */
 export function plainPolicy(ggml: Ggml, device: Device, cpu: Device): DevicePolicy {
   const [onDevice, onHost] = [plainPlace(ggml, device), plainPlace(ggml, cpu)];
+  const takes = (one: Device, type: GgmlType, ne: readonly number[], use: "product" | "lookup") =>
+    supportsWeights(ggml, one, type, ne, use);
   return {
     rowGroup: 4,
     minRows: minDeviceRows,
     decodeLayout: "rows",
+    choosesGreatest: supportsGreatest(ggml, device),
     pieceStep: 1,
     maxNodeElements: Number.POSITIVE_INFINITY,
     graphRows: () => maxGraphRows,
-    takesWeights: (type, ne, use) => supportsWeights(ggml, use === "lookup" ? cpu : device, type, ne, use),
-    weightPlace: (_type, _ne, use) => (use === "lookup" ? onHost : onDevice),
+    takesWeights: (type, ne, use) => takes(use === "lookup" ? cpu : device, type, ne, use),
+    weightPlace: (type, ne, use) => (use === "lookup" && !takes(device, type, ne, use) ? onHost : onDevice),
     kernels: (graph) => {
       const masks = new MaskTensors(graph);
       return {

@@ -1,6 +1,9 @@
-import { afterAll, expect, test } from "vitest";
-import { testBackend, testGgml } from "../../tests/test-device.js";
-import { Graph, maxGraphTensors } from "./graph.js";
+import { afterAll, expect, onTestFinished, test, vi } from "vitest";
+import { testBackend, testDevice, testGgml } from "../../tests/test-device.js";
+import { plainPlace } from "./device-policy.js";
+import { Graph } from "./graph.js";
+import { maxGraphTensors } from "./graph-frame.js";
+import { addGreatest } from "./greatest.js";
 import type { Tensor } from "./tensor.js";
 
 const ggml = testGgml;
@@ -253,6 +256,10 @@ test.each<readonly [string, (g: Graph) => unknown, string]>([
   ["copy into blocks", (g) => g.copy(floats(g, [32]), zeros(g, "Q8_0", [32], 34)), "F32, F16 or BF16 is wanted"],
   ["concat of other shapes", (g) => g.concat(floats(g, [2]), floats(g, [3]), 1), "shapes or types differ"],
   ["concat of blocks", (g) => g.concat(zeros(g, "Q8_0", [32], 34), zeros(g, "Q8_0", [32], 34), 1), "in blocks"],
+  ["argmax of ids", (g) => g.argmax(ids(g, 4)), "F32 is wanted"],
+  ["argmax of more than rows", (g) => g.argmax(floats(g, [2, 2, 2])), "rows are wanted"],
+  ["sums of windows", (g) => g.sumRows(g.view(floats(g, [4, 2]), [2, 2], [16])), "gaps"],
+  ["steps of ids", (g) => g.step(ids(g, 4)), "F32 is wanted"],
   ["pad of ids", (g) => g.pad(ids(g, 4), [1]), "F32 is wanted"],
   ["pad by less than nothing", (g) => g.pad(floats(g, [4]), [-1]), "from 0 on are wanted"],
   ["contiguous blocks", (g) => g.contiguous(zeros(g, "Q8_0", [32], 34)), "in blocks"],
@@ -271,4 +278,79 @@ test("Graph: as many tensors as it has room for compute, one more is an error", 
   expect(() => floats(graph, [4])).toThrow(message);
   graph.output(x);
   expect(await backend.compute(graph, () => [...backend.readFloats(x)])).toEqual([0, 1, 2, 3]);
+});
+
+test("addGreatest(): where the largest number stands, that number, and how many are less: not all others where some are as large, or NaN", async () => {
+  const rows = [
+    [1, 5, -3, 2],
+    [-4, -2, -1e30, Number.NEGATIVE_INFINITY],
+    [7, 1, 7, 0],
+    [1, Number.NaN, 2, 3],
+    [0, 1e-30, 0, 0],
+  ];
+  const found = await run((g) =>
+    addGreatest(
+      g,
+      floats(g, [4, rows.length], (i) => rows[i >> 2]![i & 3]!),
+    ),
+  );
+  const [a, b, tie, nan, tiny] = rows.map((_, i) => found.slice(3 * i, 3 * i + 3));
+  expect(a).toEqual([1, 5, 3]);
+  expect(b).toEqual([1, -2, 3]);
+  expect(tie?.slice(1)).toEqual([7, 2]);
+  expect([0, 2]).toContain(tie?.[0]);
+  expect(nan?.[2]).toBeLessThan(3);
+  expect(tiny).toEqual([1, Math.fround(1e-30), 3]);
+});
+
+test.each([
+  ["of the device as it is", undefined],
+  ["that is copied to, as if the device had its own,", 0n],
+])(
+  "GraphInputs: memory %s has the data as they are when a graph is computed, until a larger one takes its place",
+  async (_, isHost) => {
+    if (isHost !== undefined) {
+      const own = vi.spyOn(ggml.symbols, "ggml_backend_buft_is_host").mockReturnValue(isHost);
+      onTestFinished(() => own.mockRestore());
+    }
+    using fresh = testBackend();
+    using graph = new Graph(ggml);
+    const data = [Float32Array.of(1, 2, 3), Float32Array.of(10, 20, 30)] as const;
+    const [a, b] = data.map((numbers) => graph.input("x", "F32", [3], numbers)) as [Tensor, Tensor];
+    const sum = graph.output(graph.add(graph.view(a, [2], [], 4), graph.view(b, [2])));
+    const compute = () => fresh.compute(graph, () => [...fresh.readFloats(sum)]);
+    expect(await compute()).toEqual([12, 23]);
+    data[1][0] = 5;
+    expect(await compute()).toEqual([7, 23]);
+    using larger = new Graph(ggml);
+    const ones = larger.output(
+      larger.scale(
+        floats(larger, [50_000], () => 1),
+        2,
+      ),
+    );
+    expect((await fresh.compute(larger, () => fresh.readFloats(ones))).every((x) => x === 2)).toBe(true);
+    await expect(compute()).rejects.toThrow(
+      "Cannot compute a graph again: its inputs' memory was given to a larger one",
+    );
+    expect(fresh.computeBytes).toBeGreaterThan(200_000);
+  },
+);
+
+test("GraphInputs: what the CPU looks rows up with lies in its memory", async (context) => {
+  if (testDevice === "CPU") context.skip("the device is the CPU");
+  const cpu = ggml.devices.find(({ kind }) => kind === "cpu")!;
+  using storage = backend.allocate([{ name: "table", type: "F32", ne: [2, 3] }], plainPlace(ggml, cpu));
+  const table = storage.get("table");
+  backend.set(table, new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer));
+  using graph = new Graph(ggml);
+  const rows = graph.getRows(table, graph.input("ids", "I32", [2], Int32Array.of(2, 0)));
+  const sum = graph.output(
+    graph.add(
+      rows,
+      floats(graph, [2, 2], () => 10),
+    ),
+  );
+  expect(graph.inputs.map(({ isOnHost }) => isOnHost)).toEqual([true, false]);
+  expect(await backend.compute(graph, () => [...backend.readFloats(sum)])).toEqual([14, 15, 10, 11]);
 });

@@ -1,6 +1,5 @@
 import { elementTypes, type GgmlType } from "../files/element-types.js";
-import type { Ggml } from "./library.js";
-import type { Operation, Pointer } from "./symbols.js";
+import { GraphFrame } from "./graph-frame.js";
 import {
   byteLength,
   contiguousStrides,
@@ -8,14 +7,12 @@ import {
   describe,
   isContiguous,
   numElements,
-  planTensor,
   type RopeParameters,
   requireContiguous,
   requirePackedRows,
   requireSame,
   requireType,
   type Tensor,
-  TensorContext,
 } from "./tensor.js";
 
 /** Types that are copied and converted whatever their strides. */
@@ -23,80 +20,8 @@ const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
 const precisionF32 = 10;
 
-/** The most tensors of one graph: ggml's hash tables and schedules are made for so many. */
-export const maxGraphTensors = 30_000;
-
-/**
- * A compute graph under construction: each method checks shapes, types and strides and adds one node.
- * Shapes are innermost first here, as in ggml.h. The graph owns the descriptions of its tensors, no data. It has room for
- * `maxGraphTensors` from the start: what no tensor uses is never touched, so it costs addresses, not memory.
- *
- * A graph that is only counted asks ggml nothing, and holds as many as it is given.
- */
-export class Graph implements Disposable {
-  readonly #native: { readonly context: TensorContext; readonly graph: Pointer } | undefined;
-  #numTensors = 0;
-  readonly #inputs: { readonly tensor: Tensor; readonly data: ArrayBufferView }[] = [];
-
-  constructor(
-    readonly ggml: Ggml,
-    use: "computed" | "counted" = "computed",
-  ) {
-    if (use === "counted") return;
-    const { symbols } = ggml;
-    const tensorBytes = Number(symbols.ggml_tensor_overhead()) * maxGraphTensors;
-    const graphBytes = Number(symbols.ggml_graph_overhead_custom(maxGraphTensors, false));
-    const context = new TensorContext(ggml, tensorBytes + graphBytes);
-    this.#native = { context, graph: symbols.ggml_new_graph_custom(context.pointer, maxGraphTensors, false) };
-  }
-
-  get pointer(): Pointer {
-    if (this.#native === undefined) throw new Error("Cannot compute a graph: it was only counted");
-    return this.#native.graph;
-  }
-
-  /** What computing copies in once the graph has memory. */
-  get inputs(): readonly { readonly tensor: Tensor; readonly data: ArrayBufferView }[] {
-    return this.#inputs;
-  }
-
-  /** Inputs, results and windows. */
-  get numTensors(): number {
-    return this.#numTensors;
-  }
-
-  /**
-   * A tensor whose data come from JavaScript when the graph is computed.
-   * @param make gives the data, if the graph is not only counted.
-   * @throws RangeError if the data are not exactly the tensor's bytes.
-   */
-  input(name: string, type: GgmlType, ne: readonly number[], make: ArrayBufferView | (() => ArrayBufferView)): Tensor {
-    this.#takeRoom();
-    if (this.#native === undefined) return planTensor(name, type, ne);
-    const tensor = this.#native.context.newTensor(name, type, ne);
-    const data = typeof make === "function" ? make() : make;
-    if (byteLength(tensor) !== data.byteLength) {
-      throw new RangeError(
-        `Cannot take input ${describe(tensor)}: ${data.byteLength} bytes given, ${byteLength(tensor)} wanted`,
-      );
-    }
-    this.ggml.symbols.ggml_set_input(tensor.pointer);
-    this.#inputs.push({ tensor, data });
-    return tensor;
-  }
-
-  /** Marks a tensor whose data are read after computing, and adds what it needs to the graph. */
-  output(t: Tensor): Tensor {
-    if (this.#native) this.ggml.symbols.ggml_set_output(t.pointer);
-    return this.expand(t);
-  }
-
-  /** Adds a tensor and all that it needs to the graph, in this order. */
-  expand(t: Tensor): Tensor {
-    if (this.#native) this.ggml.symbols.ggml_build_forward_expand(this.#native.graph, t.pointer);
-    return t;
-  }
-
+/** A compute graph, and the operations that add to it: each checks shapes, types and strides, and adds one node. */
+export class Graph extends GraphFrame {
   /** [K, N] weights times [K, R, …] rows: [N, R, …], in F32. Weights are broadcast over the outer sizes. */
   mulMat(w: Tensor, x: Tensor): Tensor {
     if (w.ne[0] !== x.ne[0]) {
@@ -110,7 +35,7 @@ export class Graph implements Disposable {
     requireType(x, "multiply", "F32");
     requirePackedRows(w, "multiply by");
     requirePackedRows(x, "multiply");
-    return this.#op("ggml_mul_mat", "F32", [w.ne[1], x.ne[1], x.ne[2], x.ne[3]], w.pointer, x.pointer);
+    return this.op("ggml_mul_mat", "F32", [w.ne[1], x.ne[1], x.ne[2], x.ne[3]], w.pointer, x.pointer);
   }
 
   /**
@@ -125,7 +50,7 @@ export class Graph implements Disposable {
     if (w.ne[0] !== x.ne[0] || ids.ne[1] !== x.ne[2] || ids.ne[0] % x.ne[1] !== 0 || outer !== 1) {
       throw new RangeError(`Cannot multiply ${describe(x)} by ${describe(w)} as ${describe(ids)} says: sizes differ`);
     }
-    return this.#op("ggml_mul_mat_id", "F32", [w.ne[1], ids.ne[0], x.ne[2], 1], w.pointer, x.pointer, ids.pointer);
+    return this.op("ggml_mul_mat_id", "F32", [w.ne[1], ids.ne[0], x.ne[2], 1], w.pointer, x.pointer, ids.pointer);
   }
 
   /** Where the k largest numbers of each row stand, in no stated order: [k, …] I32. Equal rows get equal answers. */
@@ -135,12 +60,38 @@ export class Graph implements Disposable {
     if (!(Number.isSafeInteger(k) && k > 0 && k <= x.ne[0])) {
       throw new RangeError(`Cannot find the ${k} largest of ${describe(x)}: 1 to ${x.ne[0]} are wanted`);
     }
-    return this.#op("ggml_top_k", "I32", [k, x.ne[1], x.ne[2], x.ne[3]], x.pointer, k);
+    return this.op("ggml_top_k", "I32", [k, x.ne[1], x.ne[2], x.ne[3]], x.pointer, k);
+  }
+
+  /** Where a largest number of each row [N, R] stands: [R] I32. Which one of several equal ones is up to the device. */
+  argmax(x: Tensor): Tensor {
+    requireType(x, "find the largest of", "F32");
+    requireContiguous(x, "find the largest of");
+    if (x.ne[2] * x.ne[3] !== 1) throw new RangeError(`Cannot find the largest of ${describe(x)}: rows are wanted`);
+    return this.op("ggml_argmax", "I32", [x.ne[1], 1, 1, 1], x.pointer);
+  }
+
+  /** The sum of each row. */
+  sumRows(x: Tensor): Tensor {
+    requireType(x, "add the rows of", "F32");
+    requireContiguous(x, "add the rows of");
+    return this.op("ggml_sum_rows", "F32", [1, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
+  }
+
+  /** 1 where a number is greater than 0, else 0. */
+  step(x: Tensor): Tensor {
+    requireType(x, "step", "F32");
+    requireContiguous(x, "step");
+    return this.op("ggml_step", "F32", x.ne, x.pointer);
   }
 
   /** Element by element; b is repeated over a's sizes. */
   add(a: Tensor, b: Tensor): Tensor {
     return this.#elementwise("ggml_add", a, b);
+  }
+
+  sub(a: Tensor, b: Tensor): Tensor {
+    return this.#elementwise("ggml_sub", a, b);
   }
 
   mul(a: Tensor, b: Tensor): Tensor {
@@ -156,14 +107,14 @@ export class Graph implements Disposable {
   scale(x: Tensor, factor: number, offset = 0): Tensor {
     requireType(x, "scale", "F32");
     requireContiguous(x, "scale");
-    return this.#op("ggml_scale_bias", "F32", x.ne, x.pointer, factor, offset);
+    return this.op("ggml_scale_bias", "F32", x.ne, x.pointer, factor, offset);
   }
 
   /** Divides each row by its root mean square, in F32. */
   rmsNorm(x: Tensor, eps: number): Tensor {
     requireType(x, "normalize", "F32");
     requirePackedRows(x, "normalize");
-    return this.#op("ggml_rms_norm", "F32", x.ne, x.pointer, eps);
+    return this.op("ggml_rms_norm", "F32", x.ne, x.pointer, eps);
   }
 
   /** silu(gate) * up. */
@@ -171,7 +122,7 @@ export class Graph implements Disposable {
     requireSame(gate, up, "gate");
     requireContiguous(gate, "gate");
     requireContiguous(up, "gate");
-    return this.#op("ggml_swiglu_split", "F32", gate.ne, gate.pointer, up.pointer);
+    return this.op("ggml_swiglu_split", "F32", gate.ne, gate.pointer, up.pointer);
   }
 
   /** The same where gates and what they let through are the halves of each row, [2 N, R, …]: [N, R, …]. */
@@ -179,7 +130,7 @@ export class Graph implements Disposable {
     requireType(x, "gate", "F32");
     requireContiguous(x, "gate");
     if (x.ne[0] % 2 !== 0) throw new RangeError(`Cannot gate ${describe(x)}: rows of an even size are wanted`);
-    return this.#op("ggml_swiglu", "F32", [x.ne[0] / 2, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
+    return this.op("ggml_swiglu", "F32", [x.ne[0] / 2, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
   }
 
   /** Rows of tables [K, N, …] by ids [R, …]: [K, R, …] in F32. The ids must lie below N: the caller checks them. */
@@ -190,7 +141,9 @@ export class Graph implements Disposable {
       throw new RangeError(`Cannot look up ${describe(ids)} in ${describe(table)}: a list for each table is wanted`);
     }
     requirePackedRows(table, "look rows up in");
-    return this.#op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], ids.ne[1], ids.ne[2]], table.pointer, ids.pointer);
+    const ofHost = table.isOnHost && this.inputs.find(({ tensor }) => tensor.pointer === ids.pointer);
+    if (ofHost) ofHost.isOnHost = true;
+    return this.op("ggml_get_rows", "F32", [table.ne[0], ids.ne[0], ids.ne[1], ids.ne[2]], table.pointer, ids.pointer);
   }
 
   /**
@@ -221,10 +174,10 @@ export class Graph implements Disposable {
     // Frequency scale 1 and extrapolation factor 0 leave all scaling to the factors and the attention factor.
     const rest = [rope.rotatedSize, ropeModes[rope.pairs], 0, rope.theta, 1, 0, rope.attentionFactor, 32, 1] as const;
     if (inPlace) {
-      const pointer = this.#call("ggml_rope_ext_inplace", x.pointer, positions.pointer, factors, ...rest);
+      const pointer = this.call("ggml_rope_ext_inplace", x.pointer, positions.pointer, factors, ...rest);
       return { ...x, pointer };
     }
-    return this.#op("ggml_rope_ext", x.type, x.ne, x.pointer, positions.pointer, factors, ...rest);
+    return this.op("ggml_rope_ext", x.type, x.ne, x.pointer, positions.pointer, factors, ...rest);
   }
 
   /** softmax(x * scale + mask) over each row of x [N, R, H, S]; mask [N, R, …] F16 or F32, repeated over the outer sizes. */
@@ -239,7 +192,7 @@ export class Graph implements Disposable {
     if (mask && (mask.ne[0] !== x.ne[0] || mask.ne[1] < x.ne[1] || !repeats)) {
       throw new RangeError(`Cannot mask ${describe(x)} by ${describe(mask)}: sizes differ`);
     }
-    return this.#op("ggml_soft_max_ext", "F32", x.ne, x.pointer, mask?.pointer ?? null, scale, 0);
+    return this.op("ggml_soft_max_ext", "F32", x.ne, x.pointer, mask?.pointer ?? null, scale, 0);
   }
 
   /**
@@ -265,7 +218,7 @@ export class Graph implements Disposable {
       }
     }
     const ne: Dims = [d, heads, rows, sequences];
-    return this.#op(
+    return this.op(
       "ggml_flash_attn_ext",
       "F32",
       ne,
@@ -281,7 +234,7 @@ export class Graph implements Disposable {
 
   /** Has a product or attention summed in 32 bit, where a device would take 16. @returns the same. */
   summedInF32(x: Tensor, of: "ggml_mul_mat" | "ggml_flash_attn_ext"): Tensor {
-    if (this.#native) this.ggml.symbols[`${of}_set_prec`](x.pointer, precisionF32);
+    if (this.native) this.ggml.symbols[`${of}_set_prec`](x.pointer, precisionF32);
     return x;
   }
 
@@ -292,7 +245,7 @@ export class Graph implements Disposable {
     if (dims[0] * dims[1] * dims[2] * dims[3] !== numElements(x)) {
       throw new RangeError(`Cannot reshape ${describe(x)} to [${ne.join(", ")}]: the numbers of elements differ`);
     }
-    const pointer = this.#call("ggml_reshape_4d", x.pointer, ...dims);
+    const pointer = this.call("ggml_reshape_4d", x.pointer, ...dims);
     return { pointer, name: x.name, type: x.type, ne: dims, nb: contiguousStrides(x.type, dims) };
   }
 
@@ -324,7 +277,7 @@ export class Graph implements Disposable {
         `Cannot view ${describe(x)} as [${ne.join(", ")}]: bytes ${offset} to ${offset + span} of ${byteLength(x)}`,
       );
     }
-    return { ...view, pointer: this.#call("ggml_view_4d", x.pointer, ...dims, nb1, nb2, nb3, offset) };
+    return { ...view, pointer: this.call("ggml_view_4d", x.pointer, ...dims, nb1, nb2, nb3, offset) };
   }
 
   /** Size i of x becomes size axes[i] of the result; no data move. */
@@ -337,7 +290,7 @@ export class Graph implements Disposable {
       ne[axis] = x.ne[i] as number;
       nb[axis] = x.nb[i] as number;
     }
-    return { pointer: this.#call("ggml_permute", x.pointer, ...axes), name: x.name, type: x.type, ne, nb };
+    return { pointer: this.call("ggml_permute", x.pointer, ...axes), name: x.name, type: x.type, ne, nb };
   }
 
   /** A packed copy. */
@@ -345,13 +298,14 @@ export class Graph implements Disposable {
     if (!floatTypes.includes(x.type) && x.type !== "I32") {
       throw new TypeError(`Cannot copy ${describe(x)}: its type lies in blocks`);
     }
-    return this.#op("ggml_cont", x.type, x.ne, x.pointer);
+    return this.op("ggml_cont", x.type, x.ne, x.pointer);
   }
 
-  /** A packed copy in F32. */
+  /** A packed copy in F32: of whole numbers exact below 2^24. */
   toF32(x: Tensor): Tensor {
-    if (!floatTypes.includes(x.type)) throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
-    return this.#op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
+    if (!floatTypes.includes(x.type) && x.type !== "I32")
+      throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
+    return this.op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
   }
 
   /** Copies a's elements, in order, into b's memory, converting the type; a node that must be expanded. */
@@ -364,7 +318,7 @@ export class Graph implements Disposable {
         throw new TypeError(`Cannot copy ${describe(a)} to ${describe(b)}: F32, F16 or BF16 is wanted`);
       }
     }
-    return { ...b, pointer: this.#call("ggml_cpy", a.pointer, b.pointer) };
+    return { ...b, pointer: this.call("ggml_cpy", a.pointer, b.pointer) };
   }
 
   /**
@@ -387,7 +341,7 @@ export class Graph implements Disposable {
     if (!fits || !named || ids.ne[3] !== 1) {
       throw new RangeError(`Cannot write ${describe(rows)} into ${describe(a)} at ${describe(ids)}: sizes differ`);
     }
-    return { ...a, pointer: this.#call("ggml_set_rows", a.pointer, rows.pointer, ids.pointer) };
+    return { ...a, pointer: this.call("ggml_set_rows", a.pointer, rows.pointer, ids.pointer) };
   }
 
   /** b's elements after a's along one size; the others must agree. */
@@ -399,7 +353,7 @@ export class Graph implements Disposable {
       throw new RangeError(`Cannot put ${describe(b)} after ${describe(a)} along size ${axis}: shapes or types differ`);
     }
     const ne = a.ne.map((n, i) => (i === axis ? n + (b.ne[i] as number) : n)) as unknown as Dims;
-    return this.#op("ggml_concat", a.type, ne, a.pointer, b.pointer, axis);
+    return this.op("ggml_concat", a.type, ne, a.pointer, b.pointer, axis);
   }
 
   /** Appends zeros to the first sizes of a packed F32 tensor. */
@@ -411,22 +365,10 @@ export class Graph implements Disposable {
       throw new RangeError(`Cannot pad ${describe(x)} by [${extra.join(", ")}]: whole numbers from 0 on are wanted`);
     }
     const ne: Dims = [x.ne[0] + more[0], x.ne[1] + more[1], x.ne[2] + more[2], x.ne[3] + more[3]];
-    return this.#op("ggml_pad", "F32", ne, x.pointer, ...more);
+    return this.op("ggml_pad", "F32", ne, x.pointer, ...more);
   }
 
-  [Symbol.dispose](): void {
-    this.#native?.context[Symbol.dispose]();
-  }
-
-  /** ggml ends the process where a graph has more tensors than room. */
-  #takeRoom(): void {
-    if (this.#native && this.#numTensors === maxGraphTensors) {
-      throw new RangeError(`Cannot add to a graph: it holds ${maxGraphTensors} tensors, as many as it has room for`);
-    }
-    this.#numTensors += 1;
-  }
-
-  #elementwise(name: "ggml_add" | "ggml_mul" | "ggml_div", a: Tensor, b: Tensor): Tensor {
+  #elementwise(name: "ggml_add" | "ggml_sub" | "ggml_mul" | "ggml_div", a: Tensor, b: Tensor): Tensor {
     requireType(a, "combine", "F32");
     requireType(b, "combine", "F32");
     requirePackedRows(a, "combine");
@@ -436,15 +378,6 @@ export class Graph implements Disposable {
         `Cannot combine ${describe(a)} with ${describe(b)}: the second does not repeat into the first`,
       );
     }
-    return this.#op(name, "F32", a.ne, a.pointer, b.pointer);
-  }
-
-  #op(name: Operation, type: GgmlType, ne: Dims, ...args: (Pointer | number | null)[]): Tensor {
-    return { pointer: this.#call(name, ...args), name: name.slice(5), type, ne, nb: contiguousStrides(type, ne) };
-  }
-
-  #call(name: Operation, ...args: (Pointer | number | null)[]): Pointer {
-    this.#takeRoom();
-    return this.#native ? this.ggml.symbols[name](this.#native.context.pointer, ...args) : 0n;
+    return this.op(name, "F32", a.ne, a.pointer, b.pointer);
   }
 }

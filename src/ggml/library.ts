@@ -28,6 +28,7 @@ export interface Device {
   readonly kind: "cpu" | "gpu" | "integrated-gpu" | "accelerator";
   /** Whether it is a program on the CPU that stands in for a GPU: for tests, and used only where it is named. */
   readonly isSoftware: boolean;
+  /** When ggml was loaded; see `memoryNow()`. */
   readonly memoryBytes: { readonly free: number; readonly total: number };
 }
 
@@ -212,9 +213,6 @@ export function deviceNames({ devices }: Pick<Ggml, "devices">): string {
 function listDevices(symbols: Symbols): Device[] {
   return Array.from({ length: Number(symbols.ggml_backend_dev_count()) }, (_, index) => {
     const pointer = symbols.ggml_backend_dev_get(index);
-    const free = [0];
-    const total = [0];
-    symbols.ggml_backend_dev_memory(pointer, free, total);
     const description = String(symbols.ggml_backend_dev_description(pointer));
     return {
       pointer,
@@ -223,9 +221,16 @@ function listDevices(symbols: Symbols): Device[] {
       isSoftware: softwareDevices.test(description),
       backend: String(symbols.ggml_backend_reg_name(symbols.ggml_backend_dev_backend_reg(pointer))),
       kind: deviceKinds[Number(symbols.ggml_backend_dev_type(pointer))] ?? "accelerator",
-      memoryBytes: { free: Number(free[0]), total: Number(total[0]) },
+      memoryBytes: memoryNow(symbols, pointer),
     };
   });
+}
+
+/** A device's memory by its own figures, as it is now; zeros where it does not tell. */
+export function memoryNow(symbols: Symbols, device: Pointer): Device["memoryBytes"] {
+  const [free, total] = [[0], [0]];
+  symbols.ggml_backend_dev_memory(device, free, total);
+  return { free: Number(free[0]), total: Number(total[0]) };
 }
 
 /** A device's native backend, given back by disposing. */

@@ -14,6 +14,8 @@ export interface Tensor {
   readonly type: GgmlType;
   readonly ne: Dims;
   readonly nb: Dims;
+  /** Whether it lies in the CPU's memory, beside a device that has its own. */
+  readonly isOnHost?: true;
 }
 
 /** What ggml_rope_ext takes beside positions. Scaling is wholly in the factors, so that one rule serves every kind. */

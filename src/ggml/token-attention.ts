@@ -4,8 +4,9 @@ import { isContiguous, type Tensor } from "./tensor.js";
 interface AttendedKeys {
   /** [D, N, H', S], F32 or F16. */
   readonly keys: Tensor;
-  /** As the device's policy lays them out: [D, N, H', S], or transposed, [N, D, H', S], since products run along the innermost size. */
+  /** [D, N, H', S], or transposed, [N, D, H', S], since products run along the innermost size. */
   readonly decodeValues: Tensor;
+  readonly isTransposed?: boolean;
 }
 
 /** One row of each of S sequences, with what it attends over. */
@@ -47,18 +48,21 @@ export function tokenAttention(graph: Graph, heads: TokenHeads, byHead: boolean,
 }
 
 /**
- * The same over values that lie as rows, for devices: one fused node. Where keys are shared, products over packed copies: ggml 0.25.1
- * multiplies by wrong rows on Vulkan where the heads of keys lie apart.
+ * The same over values that lie as rows, for devices: one fused node. It takes keys in one piece, so where some are shared, products
+ * do it, over packed keys, since ggml 0.25.1 multiplies by wrong rows on Vulkan where the heads of keys lie apart: the sequences' own
+ * ones are copied for it, and shared ones that fill their room and have their values transposed are not.
  */
 export function fusedTokenAttention(graph: Graph, heads: TokenHeads): Tensor {
   const { queries, keys, decodeValues, mask, scale, shared } = heads;
   const [headSize, numHeads, numSequences] = queries.ne;
   if (shared.length > 0) {
-    const packed = (of: AttendedKeys): AttendedKeys => ({
-      keys: graph.contiguous(of.keys),
-      decodeValues: graph.contiguous(graph.permute(of.decodeValues, [1, 0, 2, 3])),
+    const packed = (x: Tensor) => (isContiguous(x) ? x : graph.contiguous(x));
+    const forProducts = (of: AttendedKeys): AttendedKeys => ({
+      keys: packed(of.keys),
+      decodeValues: packed(of.isTransposed ? of.decodeValues : graph.permute(of.decodeValues, [1, 0, 2, 3])),
+      isTransposed: true,
     });
-    return tokenAttention(graph, { ...heads, ...packed(heads), shared: shared.map(packed) }, true, true);
+    return tokenAttention(graph, { ...heads, ...forProducts(heads), shared: shared.map(forProducts) }, true, true);
   }
   const rows = graph.permute(queries, [0, 2, 3, 1]);
   const out = graph.summedInF32(graph.flashAttention(rows, keys, decodeValues, mask, scale), "ggml_flash_attn_ext");

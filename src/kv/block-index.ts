@@ -40,7 +40,7 @@ export class BlockIndex<T extends Entry> {
   }
 
   /** Those whose tokens are the first ones of this block's, the longest first. */
-  shorter({ request }: T): T[] {
+  shorter({ request }: Entry): T[] {
     const shorter: T[] = [];
     for (let length = request.tokenIds.length - 1; length > 0; ) {
       const first = request.tokenIds.subarray(0, length);

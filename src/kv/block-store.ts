@@ -102,6 +102,25 @@ export interface BlockStoreStats {
   readonly evictions: number;
   /** Blocks that left the store before its end: for room, deleted, or because a page holds all of theirs and more. */
   readonly evictionsByReason: { readonly room: number; readonly deleted: number; readonly replaced: number };
+  /** The slower memory below, where there is one: evicted blocks rest there, and are found. */
+  readonly below?: TierStats;
+}
+
+/** Of slower memory below a store's own. Counters never go down. */
+export interface TierStats {
+  readonly capBytes: number;
+  /** Of blocks that rest there, those that are being copied there among them. */
+  readonly usedBytes: number;
+  /** Of blocks that are being copied there: in the store's own memory until then, beside its cap. */
+  readonly savingBytes: number;
+  readonly numBlocks: number;
+  /** Blocks copied there, and back. */
+  readonly saves: number;
+  readonly loads: number;
+  /** Evicted blocks that were not copied: too large, too many at a time, or the copy failed. */
+  readonly drops: number;
+  /** Blocks forgotten there to make room for others. */
+  readonly evictions: number;
 }
 
 /**
@@ -137,7 +156,7 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<Match<M> | undefined>;
-  /** The use of a block if it is kept: it counts as used, and as no acquisition. */
+  /** The use of a block if it is kept: it counts as used, and as no acquisition. One that rests below stays there, and is not read. */
   lease(id: BlockId): Promise<Lease<M> | undefined>;
   /**
    * Forgets a block: it is not found from now on, and its memory is freed at the end of its last lease. One that is being

@@ -1,8 +1,11 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { BlockId } from "./block-id.js";
-import type { Acquisition, Lease, Reservation } from "./block-store.js";
-import { BYTES_PER_TOKEN, blockStoreSuite, testRequest } from "./block-store.suite.js";
+import { BlockKV, type BlockMemory } from "./block-kv.js";
+import type { Acquisition, BlockRequest, Lease, Reservation, Wait } from "./block-store.js";
+import { BYTES_PER_TOKEN, blockStoreSuite, testPage, testRequest } from "./block-store.suite.js";
+import { leaseBlocks } from "./lease-blocks.js";
+import { LowerTier } from "./lower-tier.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
 
@@ -259,5 +262,145 @@ test("MemoryStore: does what a slow, obvious list does, and each block's memory 
       expect(ledger.numLive).toBe(0);
     }),
     { numRuns: 300 },
+  );
+});
+
+/** A tier whose copies take a turn of the event loop, and its copies. */
+function tierOf(capTokens: number, ledger: MemoryLedger, copies = new MemoryLedger()) {
+  const tier = new LowerTier<BlockMemory>({
+    capBytes: capTokens * BYTES_PER_TOKEN,
+    maxSavingBytes: capTokens * BYTES_PER_TOKEN,
+    save: async (block) => {
+      const [bytes, memory] = [block.read(), copies.allocate(block.byteLength)];
+      await new Promise(setImmediate);
+      memory.write(bytes);
+      const { shape } = block;
+      return {
+        load: async () => {
+          await new Promise(setImmediate);
+          const loaded = ledger.allocate(memory.byteLength);
+          loaded.write(memory.read());
+          return new BlockKV(shape, loaded);
+        },
+        [Symbol.dispose]: () => memory[Symbol.dispose](),
+      };
+    },
+  });
+  return { tier, copies };
+}
+
+blockStoreSuite("MemoryStore with a tier below that nothing reaches", (capBytes) => {
+  const { tier } = tierOf(1, new MemoryLedger());
+  const store = new MemoryStore({ capBytes, below: tier });
+  vi.spyOn(tier, "take").mockImplementation((_request, _block, done = () => _block[Symbol.dispose]()) => done());
+  return store;
+});
+
+test("MemoryStore: what leaves its memory rests below, comes back with the same bytes, and no byte is lost on the way", async () => {
+  const [ledger, cap] = [new MemoryLedger(), 4];
+  const { tier, copies } = tierOf(40, ledger);
+  const store = new MemoryStore({ capBytes: cap * BYTES_PER_TOKEN, below: tier });
+  const requests = Array.from({ length: 10 }, (_, n) => testRequest(n, 1 + (n % 3)));
+  for (const [n, request] of requests.entries()) {
+    const [miss] = await store.acquire([request]);
+    (miss as Reservation).commit(ledger.block(request.shape, n))[Symbol.dispose]();
+    // Each is copied before the next comes.
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+  }
+  const { below } = store.stats();
+  expect(below).toMatchObject({ numBlocks: 8, saves: 8, loads: 0, drops: 0, evictions: 0 });
+  expect(ledger.liveBytes + copies.liveBytes).toBe(19 * BYTES_PER_TOKEN);
+  expect(await store.find(requests[0]!.id, "")).toMatchObject({ tokens: 1, inUse: false });
+  expect(await store.find(requests[0]!.id, "another")).toBeUndefined();
+  // Two ask at the same time: it is copied once.
+  const [[first], [second]] = await Promise.all([store.acquire([requests[0]!]), store.acquire([requests[0]!])]);
+  const [one, two] = await Promise.all([first, second].map((wait) => (wait as Wait).settled));
+  expect([one!.kind, two!.kind]).toEqual(["hit", "hit"]);
+  expect((one as Lease).block.read()).toEqual(new Uint8Array(BYTES_PER_TOKEN).fill(0));
+  for (const acquisition of [first!, second!]) acquisition[Symbol.dispose]();
+  expect(store.stats()).toMatchObject({ hits: 1, misses: 10, waits: 1, below: { loads: 1 } });
+  // All at once, more than its memory keeps: the others are used and go back.
+  using leased = await leaseBlocks(store, requests, () => {
+    throw new Error("Cannot encode: nothing is missing");
+  });
+  for (const [n, { block, fromStore }] of leased.blocks.entries()) {
+    expect(fromStore).toBe(true);
+    expect(new Set(block.read())).toEqual(new Set([n]));
+  }
+  leased[Symbol.dispose]();
+  expect(await store.delete(requests[3]!.id, "another")).toBe(false);
+  expect(await store.delete(requests[3]!.id, "")).toBe(true);
+  expect(await store.delete(requests[3]!.id, "")).toBe(false);
+  expect((await store.acquire([requests[3]!]))[0]!.kind).toBe("miss");
+  await store[Symbol.asyncDispose]();
+  expect([ledger.liveBytes, copies.liveBytes]).toEqual([0, 0]);
+});
+
+test("MemoryStore: a page that rests below is found by its tokens, and a longer one takes its place there too", async () => {
+  const ledger = new MemoryLedger();
+  const { tier, copies } = tierOf(40, ledger);
+  const store = new MemoryStore({ capBytes: 0, below: tier });
+  const put = async (request: BlockRequest) => {
+    const [miss] = await store.acquire([request]);
+    (miss as Reservation).commit(ledger.block(request.shape, 7))[Symbol.dispose]();
+  };
+  await put(testPage("full", [1, 2, 3]));
+  const wanted = testPage("full", [1, 2, 9]);
+  {
+    using match = await store.longestMatch(wanted);
+    expect(match?.numShared).toBe(2);
+    expect(match?.lease.block.read()[0]).toBe(7);
+  }
+  await put(testPage("full", [1, 2, 9, 4]));
+  await put(testPage("full", [1, 2, 3, 4]));
+  expect(store.stats().below?.numBlocks).toBe(2);
+  // Once it is copied, the copy is all there is.
+  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+  const { loads } = tier.stats;
+  using held = await store.lease(testPage("full", [1, 2, 3, 4]).id);
+  expect(() => held?.block).toThrow(/^Cannot read block ".*": it rests below the store's memory$/);
+  expect(tier.stats.loads).toBe(loads);
+  await store[Symbol.asyncDispose]();
+  expect([ledger.liveBytes, copies.liveBytes]).toEqual([0, 0]);
+});
+
+test("LowerTier: the cap holds at every moment, and what does not fit or fails is dropped and counted", async () => {
+  const ledger = new MemoryLedger();
+  const { tier, copies } = tierOf(6, ledger);
+  const take = (n: number, tokens: number) =>
+    tier.take(testRequest(n, tokens), ledger.block(testRequest(n, tokens).shape, n));
+  const settle = async () => {
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+  };
+  take(1, 7);
+  expect(tier.stats).toMatchObject({ usedBytes: 0, drops: 1 });
+  for (const n of [2, 3, 4]) take(n, 2);
+  take(5, 2);
+  // The first three are still being copied: nothing can go for it.
+  expect(tier.stats).toMatchObject({ usedBytes: 6 * BYTES_PER_TOKEN, numBlocks: 3, drops: 2, evictions: 0 });
+  await settle();
+  take(6, 3);
+  expect(tier.stats).toMatchObject({ usedBytes: 5 * BYTES_PER_TOKEN, numBlocks: 2, evictions: 2 });
+  await settle();
+  expect([2, 3, 4, 6].map((n) => tier.find(testRequest(n, 2).id) !== undefined)).toEqual([false, false, true, true]);
+  // Forgotten while it is copied: its bytes are there until then.
+  const loading = tier.load(testRequest(4, 2).id);
+  expect(tier.delete(testRequest(4, 2).id)).toBe(true);
+  expect(tier.stats.usedBytes).toBe(5 * BYTES_PER_TOKEN);
+  const loaded = await loading;
+  expect(new Set(loaded?.read())).toEqual(new Set([4]));
+  loaded?.[Symbol.dispose]();
+  expect(tier.stats.usedBytes).toBe(3 * BYTES_PER_TOKEN);
+  expect(await tier.load(testRequest(4, 2).id)).toBeUndefined();
+  copies.allocate = () => {
+    throw new Error("Cannot allocate: test");
+  };
+  take(8, 1);
+  await settle();
+  expect(tier.stats).toMatchObject({ usedBytes: 3 * BYTES_PER_TOKEN, drops: 3 });
+  await tier[Symbol.asyncDispose]();
+  expect([ledger.liveBytes, copies.liveBytes]).toEqual([0, 0]);
+  expect(() => new LowerTier({ capBytes: 0, save: () => Promise.reject() })).toThrow(
+    "capBytes is 0, wanted a whole number from 1 on",
   );
 });

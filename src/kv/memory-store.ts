@@ -1,6 +1,13 @@
 import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
-import { type BlockKV, type BlockKVShape, type BlockMemory, describeShape, sameShape } from "./block-kv.js";
+import {
+  type BlockKV,
+  type BlockKVShape,
+  type BlockMemory,
+  blockKVByteLength,
+  describeShape,
+  sameShape,
+} from "./block-kv.js";
 import type {
   Acquisition,
   BlockInfo,
@@ -10,11 +17,12 @@ import type {
   Lease,
   Match,
   Reservation,
-  Wait,
 } from "./block-store.js";
+import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
+import { cancelTogether, MemoryLease, MemoryReservation, MemoryWait } from "./memory-acquisitions.js";
 
-/** A block that is being encoded: one reservation is out, and others may wait. */
+/** A block that is being encoded, or copied up from below: one reservation is out, or none, and others may wait. */
 interface Encoding<M extends BlockMemory> {
   readonly kind: "encoding";
   readonly request: BlockRequest;
@@ -42,6 +50,7 @@ interface Resident<M extends BlockMemory> extends LruNode<Resident<M>> {
  */
 export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockStore<M> {
   readonly #capBytes: number;
+  readonly #below: LowerTier<M> | undefined;
   /** What a request would find. A deleted resident or encoding lives on outside it until its users are done. */
   readonly #found = new Map<BlockId, Encoding<M> | Resident<M>>();
   readonly #encodings = new Set<Encoding<M>>();
@@ -60,14 +69,19 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   #replacements = 0;
   #isDisposed = false;
 
-  /** @throws RangeError if capBytes is not a whole number from 0 on. With 0, blocks are used and never kept. */
-  constructor(options: { readonly capBytes: number }) {
+  /**
+   * @param options.capBytes with 0, blocks are used and never kept, but for below.
+   * @param options.below where evicted blocks rest, and are found: the store's from then on.
+   * @throws RangeError if capBytes is not a whole number from 0 on.
+   */
+  constructor(options: { readonly capBytes: number; readonly below?: LowerTier<M> | undefined }) {
     if (!Number.isSafeInteger(options.capBytes) || options.capBytes < 0) {
       throw new RangeError(
         `Cannot make a block store: capBytes is ${options.capBytes}, wanted a whole number from 0 on`,
       );
     }
     this.#capBytes = options.capBytes;
+    this.#below = options.below;
   }
 
   async acquire(
@@ -91,7 +105,9 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   #checkShape(request: BlockRequest, askedBefore: BlockKVShape | undefined): void {
     const entry = this.#found.get(request.id);
-    const shape = entry === undefined ? askedBefore : (entry.kind === "resident" ? entry.block : entry.request).shape;
+    const below = entry === undefined ? this.#below?.find(request.id)?.shape : undefined;
+    const shape =
+      entry === undefined ? (below ?? askedBefore) : (entry.kind === "resident" ? entry.block : entry.request).shape;
     if (shape !== undefined && !sameShape(shape, request.shape)) {
       throw new RangeError(
         `Cannot ask for block "${request.id}": it has ${describeShape(shape)}, wanted ${describeShape(request.shape)}`,
@@ -102,21 +118,53 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   #acquireOne(request: BlockRequest): Acquisition<M> {
     const entry = this.#found.get(request.id);
     const counted = request.isPage ? 0 : 1;
+    if (entry === undefined && this.#below?.find(request.id)) {
+      this.#hits += counted;
+      return this.#load(request, this.#below);
+    }
     if (entry === undefined) {
       this.#misses += counted;
-      const encoding: Encoding<M> = { kind: "encoding", request, waits: new Set() };
-      this.#found.set(request.id, encoding);
-      this.#encodings.add(encoding);
-      return this.#reserve(encoding);
+      return this.#reserve(this.#startEncoding(request));
     }
     if (entry.kind === "encoding") {
       this.#waits += counted;
-      const wait = new MemoryWait<M>(request.id, () => entry.waits.delete(wait));
-      entry.waits.add(wait);
-      return wait;
+      return waitFor(entry);
     }
     this.#hits += counted;
     return this.#lease(entry);
+  }
+
+  #startEncoding(request: BlockRequest): Encoding<M> {
+    const encoding: Encoding<M> = { kind: "encoding", request, waits: new Set() };
+    this.#found.set(request.id, encoding);
+    this.#encodings.add(encoding);
+    return encoding;
+  }
+
+  /** Copies a block up. If that fails, whoever waits first has to encode it. */
+  #load(request: BlockRequest, below: LowerTier<M>): MemoryWait<M> {
+    const encoding = this.#startEncoding(request);
+    const wait = waitFor(encoding);
+    void below.load(request.id).then((block) => {
+      if (block === undefined) this.#abandon(encoding);
+      else this.#commit(encoding, block)[Symbol.dispose]();
+    });
+    return wait;
+  }
+
+  /** The lease of a block that rests below; undefined where it is not found there. */
+  async #leaseFromBelow(
+    request: BlockRequest,
+    below: LowerTier<M>,
+    signal: AbortSignal | undefined,
+  ): Promise<Lease<M> | undefined> {
+    if (this.#found.has(request.id)) return undefined;
+    const wait = this.#load(request, below);
+    if (signal) cancelTogether([wait], signal);
+    const outcome = await wait.settled;
+    if (outcome.kind === "hit") return outcome;
+    outcome[Symbol.dispose]();
+    return undefined;
   }
 
   #reserve(encoding: Encoding<M>): Reservation<M> {
@@ -157,14 +205,19 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     };
     if (kept) this.#leasedBytes += block.byteLength;
     else this.#unkeptBytes += block.byteLength;
+    const lease = this.#lease(resident);
     // One that does not fit is found as well while it is used: whoever needs it now need not encode it again.
     if (isFound) {
       this.#found.set(id, resident);
       this.#index.add(resident);
-      if (kept && request.isPage) this.#replaceShorter(resident);
+      if (!kept && this.#below) {
+        // Copied while it is used, so that the copy is there when it goes.
+        const saving = this.#lease(resident);
+        this.#below.take(request, block, () => saving[Symbol.dispose]());
+      }
+      if (request.isPage && this.#rests(resident)) this.#replaceShorter(resident);
     }
     this.#encodings.delete(encoding);
-    const lease = this.#lease(resident);
     for (const wait of encoding.waits) wait.settle(this.#lease(resident));
     return lease;
   }
@@ -176,6 +229,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       this.#replacements += 1;
       this.#dropIdle(shorter);
     }
+    this.#below?.deleteShorter(page.request);
   }
 
   async longestMatch(
@@ -184,17 +238,27 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<Match<M> | undefined> {
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
+    const below = this.#below?.mostAlike(wanted);
+    if (this.#below && below && below.numShared > (this.#index.mostAlike(wanted)?.numShared ?? 0)) {
+      const loaded = await this.#leaseFromBelow(below.request, this.#below, options.signal);
+      if (loaded) return matchOf(loaded, below.request, below.numShared);
+    }
     const found = this.#index.mostAlike(wanted);
-    if (found === undefined) return undefined;
-    const { entry, numShared } = found;
-    const lease = this.#lease(entry);
-    const { tokenIds } = entry.request;
-    return { lease, tokenIds, numShared, [Symbol.dispose]: () => lease[Symbol.dispose]() };
+    return found && matchOf(this.#lease(found.entry), found.entry.request, found.numShared);
   }
 
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
     const entry = this.#found.get(id);
-    return entry?.kind === "resident" && entry.kept ? this.#lease(entry) : undefined;
+    if (entry?.kind === "resident" && this.#rests(entry)) return this.#lease(entry);
+    const below = this.#below;
+    if (below?.touch(id) !== true) return undefined;
+    // Used again when the lease goes back: what was leased last goes first, as above.
+    return new MemoryLease<M>(id, undefined, () => void below.touch(id));
+  }
+
+  /** Whether it is found again once nobody uses it. */
+  #rests({ kept, id }: Resident<M>): boolean {
+    return kept || this.#below?.find(id) !== undefined;
   }
 
   #lease(resident: Resident<M>): Lease<M> {
@@ -217,8 +281,10 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       this.#idle.append(resident);
       return;
     }
+    const isFound = this.#found.get(resident.id) === resident;
     this.#forget(resident.id, resident);
-    resident.block[Symbol.dispose]();
+    if (isFound && this.#below) this.#below.take(resident.request, resident.block);
+    else resident.block[Symbol.dispose]();
   }
 
   #evictUntilFree(byteLength: number): void {
@@ -226,15 +292,16 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       const oldest = this.#idle.first;
       if (oldest === undefined) return;
       this.#evictions += 1;
-      this.#dropIdle(oldest);
+      this.#dropIdle(oldest, this.#below);
     }
   }
 
-  #dropIdle(resident: Resident<M>): void {
+  #dropIdle(resident: Resident<M>, below?: LowerTier<M>): void {
     this.#idle.remove(resident);
     this.#idleBytes -= resident.block.byteLength;
     this.#forget(resident.id, resident);
-    resident.block[Symbol.dispose]();
+    if (below) below.take(resident.request, resident.block);
+    else resident.block[Symbol.dispose]();
   }
 
   #forget(id: BlockId, entry: Encoding<M> | Resident<M>): void {
@@ -249,8 +316,8 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<boolean> {
     options.signal?.throwIfAborted();
-    const entry = this.#found.get(id);
-    return entry?.request.owner === owner && this.#delete(id);
+    const request = this.#found.get(id)?.request ?? this.#below?.find(id);
+    return request?.owner === owner && this.#delete(id);
   }
 
   async find(
@@ -260,18 +327,21 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<BlockInfo | undefined> {
     options.signal?.throwIfAborted();
     const entry = this.#found.get(id);
-    if (entry?.kind !== "resident" || entry.request.owner !== owner) return undefined;
-    const { block, numLeases } = entry;
-    return { id, tokens: block.shape.numTokens, bytes: block.byteLength, inUse: numLeases > 0 };
+    const request = entry?.kind === "resident" ? entry.request : this.#below?.find(id);
+    if (request?.owner !== owner) return undefined;
+    const { shape } = request;
+    const inUse = entry?.kind === "resident" && entry.numLeases > 0;
+    return { id, tokens: shape.numTokens, bytes: blockKVByteLength(shape), inUse };
   }
 
   #delete(id: BlockId): boolean {
     const entry = this.#found.get(id);
-    if (entry === undefined) return false;
-    if (entry.kind === "resident") this.#deletions += 1;
-    if (entry.kind === "resident" && entry.numLeases === 0) this.#dropIdle(entry);
-    else this.#forget(id, entry);
-    return entry.kind === "resident";
+    const isBelow = this.#below?.delete(id) ?? false;
+    const isThere = isBelow || entry?.kind === "resident";
+    if (isThere) this.#deletions += 1;
+    if (entry?.kind === "resident" && entry.numLeases === 0) this.#dropIdle(entry);
+    else if (entry) this.#forget(id, entry);
+    return isThere;
   }
 
   async clear(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
@@ -281,6 +351,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   #clear(): void {
     for (const id of [...this.#found.keys()]) this.#delete(id);
+    this.#below?.clear();
   }
 
   stats(): BlockStoreStats {
@@ -302,6 +373,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       takeovers: this.#takeovers,
       evictions: this.#evictions,
       evictionsByReason: { room: this.#evictions, deleted: this.#deletions, replaced: this.#replacements },
+      ...(this.#below && { below: this.#below.stats }),
     };
   }
 
@@ -313,115 +385,16 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
         wait.fail(new Error(`Cannot wait for block "${wait.id}": the store was disposed`));
       }
     }
+    await this.#below?.[Symbol.asyncDispose]();
   }
 }
 
-/** One listener for all waits of a request: a listener each would pass Node's limit. */
-function cancelTogether<M extends BlockMemory>(waits: readonly MemoryWait<M>[], signal: AbortSignal): void {
-  const cancel = (): void => {
-    for (const wait of waits) wait.fail(signal.reason);
-  };
-  signal.addEventListener("abort", cancel, { once: true });
-  void Promise.allSettled(waits.map((wait) => wait.settled)).then(() => signal.removeEventListener("abort", cancel));
+function waitFor<M extends BlockMemory>({ request, waits }: Encoding<M>): MemoryWait<M> {
+  const wait = new MemoryWait<M>(request.id, () => waits.delete(wait));
+  waits.add(wait);
+  return wait;
 }
 
-class MemoryLease<M extends BlockMemory> implements Lease<M> {
-  readonly kind = "hit";
-  readonly id: BlockId;
-  readonly #block: BlockKV<M>;
-  #giveBack: (() => void) | undefined;
-
-  constructor(id: BlockId, block: BlockKV<M>, giveBack: () => void) {
-    this.id = id;
-    this.#block = block;
-    this.#giveBack = giveBack;
-  }
-
-  get block(): BlockKV<M> {
-    if (this.#giveBack === undefined) throw new Error(`Cannot read block "${this.id}": its lease went back`);
-    return this.#block;
-  }
-
-  [Symbol.dispose](): void {
-    const giveBack = this.#giveBack;
-    this.#giveBack = undefined;
-    giveBack?.();
-  }
-}
-
-class MemoryReservation<M extends BlockMemory> implements Reservation<M> {
-  readonly kind = "miss";
-  readonly #request: BlockRequest;
-  readonly #commit: (block: BlockKV<M>) => Lease<M>;
-  readonly #abandon: () => void;
-  #isOpen = true;
-
-  constructor(request: BlockRequest, commit: (block: BlockKV<M>) => Lease<M>, abandon: () => void) {
-    this.#request = request;
-    this.#commit = commit;
-    this.#abandon = abandon;
-  }
-
-  get id(): BlockId {
-    return this.#request.id;
-  }
-
-  commit(block: BlockKV<M>): Lease<M> {
-    if (!this.#isOpen) throw new Error(`Cannot commit block "${this.id}": its reservation has ended`);
-    if (block.isDisposed) throw new Error(`Cannot commit block "${this.id}": it was disposed`);
-    if (!sameShape(block.shape, this.#request.shape)) {
-      throw new RangeError(
-        `Cannot commit block "${this.id}": it has ${describeShape(block.shape)}, wanted ${describeShape(this.#request.shape)}`,
-      );
-    }
-    this.#isOpen = false;
-    return this.#commit(block);
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.#isOpen) return;
-    this.#isOpen = false;
-    this.#abandon();
-  }
-}
-
-class MemoryWait<M extends BlockMemory> implements Wait<M> {
-  readonly kind = "pending";
-  readonly id: BlockId;
-  readonly settled: Promise<Lease<M> | Reservation<M>>;
-  readonly #leave: () => void;
-  #resolve!: (outcome: Lease<M> | Reservation<M>) => void;
-  #reject!: (reason: unknown) => void;
-  #state: { kind: "waiting" } | { kind: "settled"; outcome: Lease<M> | Reservation<M> } | { kind: "failed" } = {
-    kind: "waiting",
-  };
-
-  /** @param leave takes this wait out of the encoding's line. */
-  constructor(id: BlockId, leave: () => void) {
-    this.id = id;
-    this.#leave = leave;
-    this.settled = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    // A request encodes its own misses first: a wait that fails meanwhile is no unhandled rejection.
-    this.settled.catch(() => {});
-  }
-
-  settle(outcome: Lease<M> | Reservation<M>): void {
-    this.#state = { kind: "settled", outcome };
-    this.#resolve(outcome);
-  }
-
-  fail(reason: unknown): void {
-    if (this.#state.kind !== "waiting") return;
-    this.#state = { kind: "failed" };
-    this.#leave();
-    this.#reject(reason);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#state.kind === "settled") this.#state.outcome[Symbol.dispose]();
-    else this.fail(new Error(`Cannot wait for block "${this.id}": the wait was given back`));
-  }
+function matchOf<M extends BlockMemory>(lease: Lease<M>, { tokenIds }: BlockRequest, numShared: number): Match<M> {
+  return { lease, tokenIds, numShared, [Symbol.dispose]: () => lease[Symbol.dispose]() };
 }

@@ -1,11 +1,14 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
 import { deviceBound, testBackend, testGgml } from "../../tests/test-device.js";
+import { plainPolicy } from "../ggml/device-policy.js";
 import { Graph } from "../ggml/graph.js";
+import type { Tensor } from "../ggml/tensor.js";
+import { transfersOf } from "../ggml/transfers.suite.js";
 import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
 import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
@@ -135,6 +138,87 @@ test("DecodeStep: what sequences begin with is read by as many products for all 
     return step.graph.numTensors;
   });
   expect(two).toBe(one);
+});
+
+test("DecodeStep on a device: rows that sequences begin with are read as they lie, where they fill their room with their values transposed", async () => {
+  const made = await contexts("F16");
+  using _ = made.storage;
+  const { config } = decoder;
+  using turned = backend.allocate([{ name: "turned", type: "F16", ne: [rowElements(config, capacity)] }]);
+  const transposed = new KVRows(config, { tensor: turned.get("turned"), offset: 0, capacity }, "transposed");
+  using graph = new Graph(ggml);
+  transposeValues(graph, made.rows("values", 0), transposed, { first: 0, end: config.numLayers }, lengths[0]!);
+  transposed.clear(graph, lengths[0]!, capacity - lengths[0]!);
+  for (const [slot, length] of lengths.entries()) made.rows("values", slot).clear(graph, length, capacity - length);
+  await backend.compute(graph, () => undefined);
+  const onDevice = {
+    ...decoder,
+    device: plainPolicy(ggml, backend.device, ggml.devices.find(({ kind }) => kind === "cpu")!),
+  };
+  const own = (slot: number) => ({ keys: made.rows("keys", slot), values: made.rows("values", slot) });
+  const base = { keys: made.rows("keys", 0), length: lengths[0]!, numKeys: capacity };
+  const shared = [{ ...own(0), length: lengths[0]! }];
+  const wanted = async (slot: number, seen = shared) => {
+    const past = lengths[slot]! + seen.reduce((sum, { length }) => sum + length, 0);
+    const rows = { tokenIds: Int32Array.of(9), positions: 200, context: { shared: seen, ...own(slot) }, places: past };
+    const built = forward(decoder, [rows], [{ rows: 0, row: 0 }]);
+    using piece = built.graph;
+    return await backend.compute(piece, () => backend.readFloats(built.logits!));
+  };
+  for (const [decodeValues, perLayer] of [
+    // Their own keys and values.
+    [transposed, 2],
+    // And the shared values.
+    [made.rows("values", 0), 3],
+  ] as const) {
+    const copied = vi.spyOn(Graph.prototype, "contiguous");
+    // Values as rows in place of those that decoding on this device has.
+    const all = (name: string) => made.rows(name, 1).sideBySide(2, rowElements(config, capacity));
+    const run = { shared: [{ ...base, decodeValues }], numKeys: 64, keys: all("keys"), decodeValues: all("values") };
+    using step = new DecodeStep(onDevice, [run]);
+    // Keys and values are the tensors of that type.
+    const numCopied = copied.mock.calls.filter(([x]) => x.type === "F16").length;
+    copied.mockRestore();
+    expect(numCopied).toBe(config.numLayers * perLayer);
+    using prepared = backend.prepare(step.graph);
+    step.set([1, 2].map((slot) => ({ tokenId: 9, position: 200, past: lengths[slot]! })));
+    const logits = await backend.compute(prepared, () => backend.readFloats(step.logits));
+    for (const slot of [1, 2]) {
+      const row = logits.subarray((slot - 1) * config.vocabSize, slot * config.vocabSize);
+      const distance = (from: Float32Array) => Math.max(...from.map((x, id) => Math.abs(row[id]! - x)));
+      expectOnlyRight(2e-2, distance(await wanted(slot)), {
+        "the shared rows are left out": distance(await wanted(slot, [])),
+        "the sequences are swapped": distance(await wanted(3 - slot)),
+      });
+    }
+  }
+});
+
+test("transfers: a decoded token and a piece of a prompt take one upload, that the device queues, one read, and are one part", async () => {
+  const made = await contexts("F16");
+  using _ = made.storage;
+  // The CPU as if it had memory of its own: it is copied to then.
+  const own = vi.spyOn(ggml.symbols, "ggml_backend_buft_is_host").mockReturnValue(0n);
+  onTestFinished(() => own.mockRestore());
+  using fresh = testBackend();
+  using step = new DecodeStep(decoder, [made.run(0, 3, 128)]);
+  using greedy = new DecodeStep(decoder, [made.run(0, 3, 128)], true);
+  const readBytes = 4 * decoder.config.vocabSize;
+  const decode = ({ graph }: DecodeStep, wanted: Tensor) =>
+    transfersOf(ggml, async () => {
+      using prepared = fresh.prepare(graph);
+      step.set(lengths.map(token));
+      await fresh.compute(prepared, () => fresh.readFloats(wanted));
+    });
+  const once = { set: 0, queued: 1, waits: 0, read: 1, parts: 1 };
+  expect(await decode(step, step.logits)).toEqual({ ...once, readBytes: 3 * readBytes });
+  expect(await decode(greedy, greedy.greatest!)).toEqual({ ...once, readBytes: 3 * 12 });
+  const [keys, values] = [made.rows("keys", 0), made.rows("values", 0)];
+  const rows = { tokenIds: ids(20, 3), positions: 70, context: { shared: [], keys, values }, places: 70 };
+  const built = forward(decoder, [rows], [{ rows: 0, row: 19 }]);
+  using graph = built.graph;
+  const prefilled = await transfersOf(ggml, () => fresh.compute(graph, () => fresh.readFloats(built.logits!)));
+  expect(prefilled).toEqual({ ...once, readBytes });
 });
 
 test("DecodeStep: what does not fit is refused before the device is asked", async () => {

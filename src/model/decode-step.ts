@@ -1,4 +1,5 @@
 import { Graph } from "../ggml/graph.js";
+import { addGreatest } from "../ggml/greatest.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { addLayer, type Decoder, startBuild } from "./decoder.js";
 import type { KVRows } from "./kv-rows.js";
@@ -47,6 +48,8 @@ export class DecodeStep implements Disposable {
   readonly graph: Graph;
   /** [vocabulary, sequences]. */
   readonly logits: Tensor;
+  /** `addGreatest()` of them, where asked for. */
+  readonly greatest: Tensor | undefined;
   readonly numSequences: number;
   readonly #tokens: Int32Array;
   readonly #positions: Int32Array;
@@ -55,8 +58,16 @@ export class DecodeStep implements Disposable {
   /** Which keys each sequence sees: of each run, by how many places back a layer sees. */
   readonly #masks: readonly { readonly run: TokenRun; readonly byWindow: ReadonlyMap<number, Uint16Array> }[];
 
-  /** @throws RangeError for runs that do not fit their memory, or none. */
-  constructor(decoder: Decoder, runs: readonly TokenRun[], use: "computed" | "counted" = "computed") {
+  /**
+   * @param choosesGreatest whether greedy tokens are chosen in the graph.
+   * @throws RangeError for runs that do not fit their memory, or none.
+   */
+  constructor(
+    decoder: Decoder,
+    runs: readonly TokenRun[],
+    choosesGreatest = false,
+    use: "computed" | "counted" = "computed",
+  ) {
     this.numSequences = runs.reduce((sum, { keys }) => sum + keys.numSequences, 0);
     if (this.numSequences === 0) throw new RangeError("Cannot build a graph: no sequence is given");
     for (const run of runs) requireFits(run);
@@ -71,6 +82,7 @@ export class DecodeStep implements Disposable {
     this.graph = new Graph(decoder.ggml, use);
     try {
       this.logits = this.#build(decoder);
+      this.greatest = choosesGreatest ? this.graph.output(addGreatest(this.graph, this.logits)) : undefined;
     } catch (error) {
       this.graph[Symbol.dispose]();
       throw error;
@@ -152,6 +164,7 @@ export class DecodeStep implements Disposable {
             const seen = ({ keys, decodeValues, numKeys }: Omit<TokenRun, "shared">) => ({
               keys: keys.layer(graph, index, 0, numKeys),
               decodeValues: decodeValues.layer(graph, index, 0, numKeys),
+              isTransposed: decodeValues.isTransposed,
             });
             const out = kernels.tokenAttention({
               ...seen(run),

@@ -1,4 +1,5 @@
-import { Graph, maxGraphTensors } from "../ggml/graph.js";
+import { Graph } from "../ggml/graph.js";
+import { maxGraphTensors } from "../ggml/graph-frame.js";
 import type { Ggml } from "../ggml/library.js";
 import { planTensor } from "../ggml/tensor.js";
 import { DecodeStep } from "./decode-step.js";
@@ -91,7 +92,7 @@ export class GraphSizes {
     const decodeValues = this.#kvRows(1, this.#decoder.device.decodeLayout);
     const own = { numKeys: 1, keys: this.#kvRows(1), decodeValues };
     const run = { ...own, shared: Array(numShared).fill({ ...own, length: 1 }) };
-    using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), "counted");
+    using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), true, "counted");
     return step.graph.numTensors;
   }
 

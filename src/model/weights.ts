@@ -46,7 +46,7 @@ export interface LoadWeightsOptions {
 }
 
 interface PlannedTensor {
-  /** The name in memory; the tied head of a device that is no CPU is the embedding under another name. */
+  /** The name in memory; a tied head may be the embedding under another name. */
   readonly name: string;
   readonly entry: WeightEntry;
   readonly type: TensorType;
@@ -236,10 +236,10 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
     const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length > 1 ? "product" : "other");
     plan.push({ name, entry, type, ne, place });
     if (!isEmbedding || !source.config.tiedHead) continue;
-    // A tied head is multiplied by: where rows are looked up in other memory than the device's own, it is there twice.
+    // A tied head is multiplied by: where rows are looked up in other memory, or in another type, it is there twice.
     const headType = typeFor("product");
     const own = policy.weightPlace(headType, ne, "other");
-    if (place !== own) plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
+    if (place !== own || type !== headType) plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
   }
   return plan;
 }

@@ -87,7 +87,7 @@ export class Metrics {
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);
   readonly #memoryBytes = this.#gauge(
     "engine_memory_bytes",
-    "Bytes of weights, apart those that are mapped from files, and of intermediate results.",
+    "Bytes of weights, apart those that are mapped from files, of intermediate results, and of blocks that rest beside the device.",
     ["use"],
   );
   readonly #threads = this.#gauge(
@@ -171,6 +171,7 @@ export class Metrics {
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes - memory.mappedBytes);
     this.#memoryBytes.set({ use: "mapped_weights" }, memory.mappedBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
+    if (store.below !== undefined) this.#memoryBytes.set({ use: "host_blocks" }, store.below.usedBytes);
     this.#threads.set({ count: "most" }, memory.threads.most);
     this.#threads.set({ count: "now" }, memory.threads.now);
     this.#count(this.#graphs, { kind: "rows" }, batching.rowGraphs);

@@ -77,12 +77,22 @@ export async function expectRefusal(promise: Promise<unknown>, part: string | Re
   return message;
 }
 
+/** Resolves once blocks that leave the device are copied, which goes on after the requests that they are of. */
+export async function copiesEnded(engine: LocalEngine): Promise<void> {
+  const { numEncoding, below } = engine.stats().store;
+  if (below === undefined || numEncoding + below.savingBytes === 0) return;
+  await new Promise((resolve) => setTimeout(resolve, 1));
+  await copiesEnded(engine);
+}
+
 /** What must hold whenever no request runs: invariant I6, and nothing of a request left. */
 export function expectIdle(engine: LocalEngine): void {
-  const { store, contexts, kvMemory, requests } = engine.stats();
+  const { store, contexts, kvMemory, hostMemory, requests } = engine.stats();
   expect(requests.running).toBe(0);
   expect(contexts.usedBytes).toBe(0);
   expect(kvMemory.usedBytes).toBe(store.idleBytes);
+  expect(hostMemory?.usedBytes).toBe(store.below?.usedBytes);
+  expect(store.below?.usedBytes ?? 0).toBeLessThanOrEqual(store.below?.capBytes ?? 0);
   expect(store).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
   expect(store.leasedBytes + store.idleBytes + store.freeBytes).toBe(store.capBytes);
 }
@@ -95,10 +105,10 @@ export async function expectOnlyBlocks(idle: NativeCounts, ...engines: readonly 
   const now = await liveCounts();
   let [numSlabs, reservedBytes] = [0, 0];
   for (const engine of engines) {
-    const { kvMemory, store } = engine.stats();
+    const { kvMemory, hostMemory, store } = engine.stats();
     expect(kvMemory.usedBytes).toBe(store.idleBytes);
-    numSlabs += kvMemory.numSlabs;
-    reservedBytes += kvMemory.reservedBytes;
+    numSlabs += kvMemory.numSlabs + (hostMemory?.numSlabs ?? 0);
+    reservedBytes += kvMemory.reservedBytes + (hostMemory?.reservedBytes ?? 0);
   }
   expect(now).toEqual({
     ...idle,

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { EngineOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateResult } from "../../src/engine/results.js";
 import { architectureModels } from "../models/architecture-models.js";
@@ -6,6 +7,7 @@ import { Random } from "../models/random.js";
 import { expectSameLogprobs } from "../oracles/compare-engine.js";
 import { deviceBound } from "../test-device.js";
 import {
+  copiesEnded,
   drawBlocks,
   drawIds,
   expectIdle,
@@ -42,14 +44,14 @@ async function answer(engine: LocalEngine, blocks: number[][]): Promise<Answer &
 const only = ({ tokenIds, logprobs }: Answer): Answer => ({ tokenIds, logprobs });
 
 /** The same stored bytes serve any order, any place, and any number of requests (invariants I3 and I6). */
-export function reuseSuite(size: ReuseSize): void {
+export function reuseSuite(size: ReuseSize, options: Pick<EngineOptions, "hostStoreBytes"> = {}): void {
   const models = new LawModels();
   for (const [name, shape] of Object.entries(architectureModels)) {
-    describe(name, () => reuseTests(size, () => models.huggingFace(shape)));
+    describe(name, () => reuseTests(size, () => models.huggingFace(shape), options));
   }
 }
 
-function reuseTests(size: ReuseSize, model: () => string): void {
+function reuseTests(size: ReuseSize, model: () => string, options: Pick<EngineOptions, "hostStoreBytes">): void {
   test("Engine: the same passages in any order are all taken from the store", async () => {
     await using engine = await lawEngine(model(), { kvType: "f16" });
     const random = new Random(1, "orders");
@@ -96,7 +98,8 @@ function reuseTests(size: ReuseSize, model: () => string): void {
       await using probe = await lawEngine(model(), { kvType: "f16" });
       // As many tokens as ten passages.
       await probe.complete({ blockTokenIds: [drawIds(random, 300), [1]] }, { maxTokens: 0 });
-      await using engine = await lawEngine(model(), { kvType: "f16", storeBytes: probe.stats().store.idleBytes });
+      const storeBytes = probe.stats().store.idleBytes;
+      await using engine = await lawEngine(model(), { kvType: "f16", storeBytes, ...options });
       await using keeper = await lawEngine(model(), { kvType: "f16" });
       const idle = await liveCounts();
       for (let i = 0; i < size.numRequests; i++) {
@@ -110,9 +113,11 @@ function reuseTests(size: ReuseSize, model: () => string): void {
           await using fresh = await lawEngine(model(), { kvType: "f16" });
           expect(only(found), `request ${i}`).toEqual(only(await answer(fresh, blocks)));
         }
+        await copiesEnded(engine);
         expectIdle(engine);
       }
       const { store } = engine.stats();
+      if (store.below) expect(store.below.loads).toBeGreaterThan(0);
       expect(store.evictions).toBeGreaterThan(0);
       expect(store.hits).toBeGreaterThan(0);
       await expectOnlyBlocks(idle, engine, keeper);

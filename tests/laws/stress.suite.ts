@@ -1,12 +1,13 @@
 import { getEventListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
-import type { GenerateOptions, RequestOptions } from "../../src/engine/engine-options.js";
+import type { EngineOptions, GenerateOptions, RequestOptions } from "../../src/engine/engine-options.js";
 import { KVMemory } from "../../src/engine/kv-memory.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { AttentionMode } from "../../src/model/block-attention-config.js";
 import { Random } from "../models/random.js";
 import {
+  copiesEnded,
   drawBlocks,
   drawIds,
   expectIdle,
@@ -79,6 +80,7 @@ class Round {
     await expect.poll(() => this.engine.stats().requests).toMatchObject({ running: 0, queued: 0 });
     const { finished, cancelled, failed } = this.engine.stats().requests;
     expect(finished + cancelled + failed).toBe(this.#numAnswers);
+    await copiesEnded(this.engine);
     expectIdle(this.engine);
   }
 
@@ -225,7 +227,10 @@ async function ask(engine: LocalEngine, asked: Asked, options: RequestOptions): 
 }
 
 /** Whatever requests, readers and the device do: each request ends, once, and leaves nothing; who was not disturbed gets what it gets alone. */
-export function stressSuite({ numRounds, requestsPerRound, firstSeed = 0 }: StressSize): void {
+export function stressSuite(
+  { numRounds, requestsPerRound, firstSeed = 0 }: StressSize,
+  options: Pick<EngineOptions, "hostStoreBytes"> = {},
+): void {
   const models = new LawModels();
   const shapes = [
     { architecture: "llama", contextLength: 2048, logitScale: 8, seed: 31 },
@@ -249,7 +254,13 @@ export function stressSuite({ numRounds, requestsPerRound, firstSeed = 0 }: Stre
         const isClosed = random.below(5) === 0;
         const limits = { maxRunning: 1 + random.below(4), maxQueued: random.below(3) === 0 ? random.below(6) : 500 };
         const idle = await liveCounts();
-        await using engine = await lawEngine(model, { contextBytes, storeBytes, readerTimeoutMs: 40, ...limits });
+        await using engine = await lawEngine(model, {
+          contextBytes,
+          storeBytes,
+          readerTimeoutMs: 40,
+          ...limits,
+          ...options,
+        });
         const own = await liveCounts();
         using _ = failSometimes(engine, faults, random);
         const isFaultless = faults.compute + faults.allocate === 0;

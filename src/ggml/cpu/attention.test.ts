@@ -174,6 +174,7 @@ test("tokenAttention(): each sequence's row sees its own keys, as many as its ma
         kernel === "fused"
           ? graph.input("v", "F32", [d, numKeys, kv, 2], join(vs))
           : graph.input("v", "F32", [numKeys, d, kv, 2], join(transposed)),
+      isTransposed: kernel !== "fused",
       mask: graph.input("mask", "F16", [numKeys, 1, 1, 2], mask),
       scale: options.scale,
       shared: [],
