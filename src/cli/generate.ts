@@ -109,6 +109,7 @@ function resultLine(result: GenerateResult) {
       ttft_ms: timings.ttftMs ?? null,
       decode_ms: timings.decodeMs,
     },
+    repair: result.repair && { text: result.repair.text, recomputed_tokens: result.repair.recomputedTokens },
     misses: result.misses,
   };
 }
@@ -141,7 +142,7 @@ function tellLogprobs(
 }
 
 /** One line for a person. */
-function summary({ usage, timings, finishReason, mode }: GenerateResult): string {
+function summary({ usage, timings, finishReason, mode, repair }: GenerateResult): string {
   const { promptTokens, cachedTokens, reused, completionTokens } = usage;
   const kinds = [`${reused.blocks} documents`, `${reused.prefix} prefix`, `${reused.conversation} conversation`];
   const parts = kinds.filter((kind) => !kind.startsWith("0 ")).join(", ");
@@ -149,7 +150,8 @@ function summary({ usage, timings, finishReason, mode }: GenerateResult): string
   const perSecond = (1000 * Math.max(0, completionTokens - 1)) / timings.decodeMs;
   const speed = timings.decodeMs > 0 && completionTokens > 1 ? `, ${perSecond.toFixed(1)} tokens/s` : "";
   const first = timings.ttftMs === undefined ? "" : `, first token after ${formatMs(timings.ttftMs)}`;
-  return `${mode} mode: ${promptTokens} tokens in (${stored}), ${completionTokens} out${first}${speed}, end: ${finishReason}`;
+  const again = repair && repair.recomputedTokens > 0 ? `, ${repair.recomputedTokens} tokens again` : "";
+  return `${mode} mode${repair ? ` with ${repair.text}${again}` : ""}: ${promptTokens} tokens in (${stored}), ${completionTokens} out${first}${speed}, end: ${finishReason}`;
 }
 
 /** Where reuse ended, for a person. */

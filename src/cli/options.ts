@@ -31,6 +31,7 @@ export const trainingFlags = { prefix: engineFlag("prefix"), trainedModes: engin
 export const modeFlags = {
   ...trainingFlags,
   mode: engineFlag("mode"),
+  repair: engineFlag("repair"),
   positionReencoding: {
     about: "an experiment: blocks keep the positions at which they were encoded",
     isNegated: true,

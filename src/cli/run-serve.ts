@@ -42,7 +42,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
   await using engine = spawnEngine({
-    ...engineSettingsOf(config),
+    ...engineSettingsOf({ ...config, repair: config.repair ?? "auto" }),
     // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
     readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
     ragTexts: { preamble: config.ragPreamble, passage: config.ragPassage, final: config.ragFinal },

@@ -32,7 +32,7 @@ interface Answering {
   /** Emits an answer's `done` event, once. */
   readonly end: (index: number) => void;
   prompt: TokenizedPrompt | undefined;
-  prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused" | "misses"> | undefined;
+  prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused" | "repair" | "misses"> | undefined;
 }
 
 type PromptStart = AnswerStart & { readonly prompt: TokenizedPrompt };
@@ -132,11 +132,15 @@ export class Answers {
     // The last token's key and value are never read.
     const answerRows = Math.max(0, maxTokens - 1);
     const scoresPrompt = echo && logprobs;
-    const needs = this.contexts.needs(prompt, {
-      answerRows,
-      numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
-      scoresPrompt,
-    });
+    const needs = this.contexts.needs(
+      prompt,
+      {
+        answerRows,
+        numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
+        scoresPrompt,
+      },
+      terms.repair,
+    );
     if (logprobs) requireLogprobs((maxTokens + (echo ? promptIds.length : 0)) * (1 + topLogprobs), maxLogprobs);
     const queuedFrom = performance.now();
     const entering = (tickets[0] as Ticket).enter(promptIds.length + maxTokens, signal, needs.bytes);
@@ -247,12 +251,12 @@ export class Answers {
     const sequence = sequences[index] as Sequence;
     const text = sequence.end();
     const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
-    const { cachedTokens = 0, reused = nothingReused, blocks = [], misses } = prepared ?? {};
+    const { cachedTokens = 0, reused = nothingReused, blocks = [], repair, misses } = prepared ?? {};
     const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, reused, completionTokens: tokenIds.length };
     const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
     const result = {
       ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },
-      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, misses, seed, warnings: prompt?.warnings ?? [] },
+      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, repair, misses, seed, warnings: prompt?.warnings ?? [] },
     };
     return { kind: "done", index, text, result };
   }

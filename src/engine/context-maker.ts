@@ -11,9 +11,18 @@ import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
 import { localBlock, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
-import { nothingReused, type ReusedTokens, type ReuseMiss, type ServedBlock, type Timings } from "./results.js";
+import { mergePlaced, numIn, type PlacedTokens, placedFrom, rowsToChoose, tokensAgain } from "./recompute.js";
+import type { TokenizedRepair } from "./repair.js";
+import {
+  nothingReused,
+  type ReusedTokens,
+  type ReuseMiss,
+  type ServedBlock,
+  type Timings,
+  type UsedRepair,
+} from "./results.js";
 import { type Nearest, ReuseMisses } from "./reuse-misses.js";
-import type { BlockTokens } from "./row-queue.js";
+import { type BlockTokens, numRowsOf, rowsOfBlock } from "./row-queue.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
 import { inTurns, unlessAborted } from "./task.js";
 
@@ -30,6 +39,7 @@ export interface RequestOf extends WorkOf {
   readonly owner: string;
   readonly signal: AbortSignal;
   readonly positionReencoding: boolean;
+  readonly repair?: TokenizedRepair | undefined;
   readonly keepPrefixes: boolean;
   readonly explain: boolean;
 }
@@ -86,6 +96,7 @@ export interface Prepared extends Disposable {
   readonly blocks: readonly ServedBlock[];
   readonly cachedTokens: number;
   readonly reused: ReusedTokens;
+  readonly repair: UsedRepair | undefined;
   readonly misses: readonly ReuseMiss[] | undefined;
 }
 
@@ -121,10 +132,10 @@ export class ContextMaker {
   ) {}
 
   /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
-  needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork): ContextNeeds {
+  needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork, repair?: TokenizedRepair): ContextNeeds {
     const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false } = work;
     const { memory } = this.scheduler;
-    const promptRows = numTokens + moreRows;
+    const promptRows = numTokens + Math.max(moreRows, rowsToChoose(repair?.recompute));
     const isForked = wantedForks > 0;
     const capacity = promptRows + (isForked ? 0 : answerRows);
     const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";
@@ -188,7 +199,7 @@ export class ContextMaker {
       const lastPlace = prompt.numTokens - 1;
       let reusedOfPages = 0;
       let isFound = !isScored;
-      for await (const part of inTurns(promptParts(prompt, await this.#idFields(of), positionReencoding))) {
+      for await (const part of inTurns(promptParts(prompt, await this.#idFields(of), of))) {
         const { place, tokenIds } = part;
         if (part.kind === "block") {
           const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
@@ -220,26 +231,56 @@ export class ContextMaker {
       const prefillFrom = performance.now();
       timings.assembleMs = prefillFrom - assembleFrom;
       const { place, tokenIds } = rests.pop() as Rest;
-      for (const rest of isScored ? [] : rests) {
-        context.length = rest.place;
-        const tokens = Int32Array.from(rest.tokenIds);
-        for await (const _ of this.scheduler.prefill(context, tokens, rest.place, tokens.length, of));
-      }
+      const again = isScored ? new Int32Array() : await this.#computeBetween(prompt, context, rests, of);
       context.length = place;
       timings.prefillMs = performance.now() - prefillFrom;
-      const blocks = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
+      const hits = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
+      const blocks = hits - numIn(again, prompt, leased.served);
       const pages = prompt.isConversation ? "conversation" : "prefix";
       return {
         context,
         ...{ finalTokens: Int32Array.from(tokenIds), finalPosition: place },
         ...{ blocks: leased.served, misses: misses?.found, cachedTokens: blocks + reusedOfPages },
         reused: { ...nothingReused, blocks, [pages]: reusedOfPages },
+        repair: of.repair && { text: of.repair.text, recomputedTokens: again.length },
         [Symbol.dispose]: giveBack,
       };
     } catch (error) {
       giveBack();
       throw error;
     }
+  }
+
+  /** Computes what is missing before the end, and what of the blocks is computed again. @returns the places of the latter. */
+  async #computeBetween(
+    prompt: TokenizedPrompt,
+    context: AssembledContext,
+    rests: readonly Rest[],
+    of: RequestOf,
+  ): Promise<Int32Array> {
+    const { owner, signal, positionReencoding, repair } = of;
+    const recompute = repair?.recompute;
+    const between = rests.map(({ place, tokenIds }) => placedFrom(place, tokenIds));
+    const compute = async ({ tokenIds, positions, places }: PlacedTokens): Promise<void> => {
+      context.length = places[0] ?? 0;
+      for await (const _ of this.scheduler.prefill(
+        context,
+        tokenIds,
+        positions,
+        tokenIds.length,
+        of,
+        undefined,
+        places,
+      ));
+    };
+    // Who chooses tokens sees all before the end.
+    if (recompute?.kind !== "first") for (const rest of between) await compute(rest);
+    if (recompute === undefined) return new Int32Array();
+    const runner = this.scheduler.runnerOf(owner);
+    const { decoder } = this.model;
+    const again = await tokensAgain(recompute, { runner, decoder, context, prompt, positionReencoding, signal });
+    if (again.places.length > 0) await compute(mergePlaced([again, ...between]));
+    return again.places;
   }
 
   /**
@@ -257,7 +298,7 @@ export class ContextMaker {
     isEnd: boolean,
   ): Promise<void> {
     if (!of.keepPrefixes) return;
-    const { owner, signal, positionReencoding } = of;
+    const { owner, signal } = of;
     // What pages stand on is used by them, and goes back after them: so they are evicted first.
     const held: Disposable[] = [];
     using _ = inReverse(held);
@@ -278,7 +319,7 @@ export class ContextMaker {
     };
     try {
       const fields = await this.#idFields(of);
-      for await (const part of inTurns(promptParts(prompt, fields, positionReencoding, answerIds))) {
+      for await (const part of inTurns(promptParts(prompt, fields, of, answerIds))) {
         const numRows = Math.min(part.tokenIds.length, context.length - part.place);
         const tokenIds = part.tokenIds.subarray(0, numRows);
         if (numRows <= 0 || (part.isOpen && numRows < PAGE_TOKENS && !isEnd)) break;
@@ -350,13 +391,14 @@ export class ContextMaker {
     // Its room was taken with the context's.
     using scratch = scratchRows > 0 ? this.#scratch(scratchRows, context.pin()) : undefined;
     let place = 0;
-    for (const { kind, tokenIds } of spans) {
+    for (const { kind, tokenIds, preamble } of spans) {
       if (kind === "global" || scratch === undefined) {
         context.length = place;
         yield* this.scheduler.prefill(context, tokenIds, place, 0, of);
       } else {
         scratch.length = 0;
-        yield* this.scheduler.prefill(scratch, tokenIds, 0, 0, of);
+        const before = preamble?.length ?? 0;
+        yield* this.scheduler.prefill(scratch, rowsOfBlock({ tokenIds, preamble }), 0, before, of);
       }
       place += tokenIds.length;
     }
@@ -379,8 +421,10 @@ export class ContextMaker {
   /** The kept blocks that begin most like these. */
   async #nearest(blocks: readonly LocalBlock[], { owner, signal }: RequestOf): Promise<(Nearest | undefined)[]> {
     const found: (Nearest | undefined)[] = [];
-    for (const { tokenIds } of blocks) {
-      using match = await this.store.longestMatch({ owner, tokenIds }, { signal });
+    const fields = await this.#idFields({ owner, signal });
+    for (const block of blocks) {
+      const { context } = localBlock(fields, block);
+      using match = await this.store.longestMatch({ owner, tokenIds: block.tokenIds, context }, { signal });
       found.push(match && { tokenIds: match.tokenIds, numShared: match.numShared });
     }
     return found;
@@ -402,9 +446,9 @@ export class ContextMaker {
   }
 }
 
-/** Tokens of the longest local span; 0 where there is none. */
+/** Rows of the longest local span, its preamble's among them; 0 where there is none. */
 function longestLocal(spans: TokenizedPrompt["spans"]): number {
-  return spans.reduce((most, { kind, tokenIds }) => (kind === "local" ? Math.max(most, tokenIds.length) : most), 0);
+  return spans.reduce((most, span) => (span.kind === "local" ? Math.max(most, numRowsOf(span)) : most), 0);
 }
 
 /** Gives all back that is held by then, what was taken last first. */

@@ -17,6 +17,7 @@ import { backendKinds } from "../ggml/library.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
+import { repairField } from "./repair.js";
 import type { EncodedPassage, Token } from "./results.js";
 import { type SamplingInput, samplingFields } from "./sampling-options.js";
 
@@ -47,6 +48,11 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly maxPromptTokens?: number | undefined;
   /** The mode of requests that name none. Default: block where the model was trained for it, else full. */
   readonly mode?: AttentionMode | undefined;
+  /**
+   * What requests in block mode that name no repair do about what block mode loses: `none`, `auto`, or items as in docs/reuse.md.
+   * Default: the model's own, else none.
+   */
+  readonly repair?: string | undefined;
   /** The RAG prompt's own words, in place of the model's. */
   readonly ragTexts?: GivenRagTexts | undefined;
   /** Whether requests keep what they compute for later ones, unless they say otherwise. Default true. */
@@ -69,6 +75,8 @@ export interface RequestOptions {
    * Local blocks are kept always. Default: the engine's.
    */
   readonly keepPrefixes?: boolean | undefined;
+  /** What is done in block mode about what it loses, as in docs/reuse.md. Default: the engine's. */
+  readonly repair?: string | undefined;
   /** Says where reuse ended and why, in the result's `misses`. Default false. */
   readonly explain?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -91,7 +99,7 @@ export interface GenerateOptions extends SamplingInput {
   readonly maxLogprobs?: number | undefined;
 }
 
-export interface EncodeOptions extends Pick<RequestOptions, "salt" | "signal"> {
+export interface EncodeOptions extends Pick<RequestOptions, "repair" | "salt" | "signal"> {
   /** The model's form of a passage in other words, as prompts will have it in `rag.texts`. */
   readonly texts?: Pick<GivenRagTexts, "passage"> | undefined;
   readonly splitLong?: SplitLong | undefined;
@@ -202,6 +210,12 @@ export const engineSettings = {
     "the modes that the model was trained in: block, full, or block,full",
     "the model's own",
   ),
+  repair: setting(
+    repairField,
+    "items",
+    "what block mode does about what it loses: none, auto, or items such as lead",
+    "the model's own, else none; of serve auto",
+  ),
   maxPromptTokens: setting(wholeNumber(1), "n", "the longest prompt in tokens", "the model's context"),
   keepPrefixes: defaulted(
     anyBooleanText,
@@ -242,6 +256,7 @@ const requestFields = {
   positionReencoding: anyBoolean,
   ...blockFields,
   keepPrefixes: anyBoolean,
+  repair: repairField,
   explain: anyBoolean,
   signal: anySignal,
 } satisfies FieldsOf<RequestOptions>;
@@ -263,6 +278,7 @@ export const readScoreOptions = optionsOf({
 
 export const readEncodeOptions = optionsOf({
   ...blockFields,
+  repair: repairField,
   signal: anySignal,
   texts: optionOf<Pick<GivenRagTexts, "passage">>(() => true, "an object"),
   splitLong: splitLongField,

@@ -1,4 +1,5 @@
 import type { Graph } from "../ggml/graph.js";
+import type { Tensor } from "../ggml/tensor.js";
 import { KVRows, rowElements, transposeValues } from "../model/kv-rows.js";
 import type { SharedRows } from "../model/rows.js";
 import type { DecodeSlot } from "./decode-slots.js";
@@ -12,6 +13,8 @@ export interface GraphRunner {
    * @throws the signal's reason; the device's error.
    */
   run(rows: number, fill: (graph: Graph) => void, signal?: AbortSignal): Promise<void>;
+  /** The same. @returns the numbers of the tensor that `fill` returns. */
+  read(rows: number, fill: (graph: Graph) => Tensor, signal?: AbortSignal): Promise<Float32Array>;
 }
 
 /** Rows that are transposed in about the time that one row of a prompt takes. */

@@ -135,6 +135,7 @@ export class LocalEngine implements AsyncDisposable {
     this.#checks = new RequestChecks(model, {
       defaultMode: this.defaultMode,
       keepPrefixes: options.keepPrefixes ?? true,
+      repair: options.repair,
       ragTexts: words,
       live: this.#live,
     });
@@ -252,7 +253,7 @@ export class LocalEngine implements AsyncDisposable {
     const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving));
     return await this.#admission.run(terms, async (ticket) => {
       const { signal } = terms;
-      const tokenized = await this.#tokens.passages(passages, rule, signal);
+      const tokenized = await this.#tokens.passages(passages, rule, terms);
       const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
       const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       await ticket.enter(numTokens, signal);
@@ -296,7 +297,7 @@ export class LocalEngine implements AsyncDisposable {
       using ticket = this.#admission.join("")[0] as Ticket;
       // Not counted: the prompt is for a request, which is.
       ticket.outcome = undefined;
-      return await this.#tokens.prompt(input, terms);
+      return await this.#tokens.plainPrompt(input, terms);
     } catch (error) {
       throw terms.signal.aborted ? terms.signal.reason : asEngineError(error);
     } finally {

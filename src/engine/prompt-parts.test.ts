@@ -17,7 +17,7 @@ interface Given {
 function partsOf({ spans, answerIds, mode = "block", positionReencoding = true, ...other }: Given): PromptPart[] {
   const tokenized = spans.map(([kind, ids]) => ({ kind, tokenIds: Int32Array.from(ids) }));
   const prompt = new TokenizedPrompt(mode, tokenized, [], [], true);
-  return [...promptParts(prompt, { ...fields, ...other.fields }, positionReencoding, answerIds)];
+  return [...promptParts(prompt, { ...fields, ...other.fields }, { positionReencoding }, answerIds)];
 }
 
 /** The name under which each token's row is kept, and its place in what has that name. */

@@ -1,5 +1,7 @@
 import { type BlockId, blockId, type ContextId, contextId, extendContext, type ModelIdFields } from "../kv/block-id.js";
 import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
+import { lookingTokens, type Recompute } from "./recompute.js";
+import type { TokenizedRepair } from "./repair.js";
 import type { BlockTokens } from "./row-queue.js";
 
 /** Tokens of a page: a piece of a prompt's global text, or of its answer. */
@@ -44,10 +46,14 @@ export function localBlock(
 export function* promptParts(
   { mode, spans }: TokenizedPrompt,
   fields: ModelIdFields,
-  positionReencoding: boolean,
+  {
+    positionReencoding,
+    repair,
+  }: { readonly positionReencoding: boolean; readonly repair?: TokenizedRepair | undefined },
   answerIds: readonly number[] = [],
 ): Generator<PromptPart, void> {
-  let context = contextId({ ...fields, mode, positionReencoding });
+  const recompute = repair?.recompute && `${repair.text} ${seenByChoice(repair.recompute, spans, fields)}`;
+  let context = contextId({ ...fields, mode, positionReencoding, recompute });
   let place = 0;
   let index = 0;
   for (const span of spans) {
@@ -70,4 +76,11 @@ export function* promptParts(
       context = extendContext(context, id);
     }
   }
+}
+
+/** What decides which tokens are computed again, beside what stands before them. */
+function seenByChoice(recompute: Recompute, spans: readonly PromptSpan[], fields: ModelIdFields): string {
+  if (recompute.kind === "first") return "";
+  const blocks = spans.filter(({ kind }) => kind === "local").map((span) => localBlock(fields, span).id);
+  return [...blocks, ...(recompute.kind === "look" ? lookingTokens(spans) : [])].join(" ");
 }

@@ -5,14 +5,13 @@ import { runToEnd } from "../tokenizer/steps.js";
 import { loadTokenizer, templateOf } from "./model.js";
 import {
   cutPrompt,
-  encodeCounted,
   type PromptContext,
   type PromptInput,
-  TokenCount,
   type TokenizedPrompt,
   tokenizePrompt,
   tokenizePromptInSteps,
 } from "./prompt.js";
+import { encodeCounted, TokenCount } from "./token-count.js";
 
 async function contextOf(architecture: "llama" | "qwen2", prefix = ""): Promise<PromptContext> {
   const folder = await temporaryFolder();

@@ -3,6 +3,7 @@ import { setMaxListeners } from "node:events";
 import { type RagPromptTexts, ragTexts } from "../blocks/rag-prompt.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
+import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { RequestOf } from "./context-maker.js";
 import {
@@ -20,12 +21,15 @@ import {
   type TokenizeOptions,
 } from "./engine-options.js";
 import { type LoadedModel, reuseNote } from "./model.js";
+import { resolveRepair, type TokenizedRepair, tokenizeRepair } from "./repair.js";
 import { createSampler, type Sampler } from "./sampler.js";
 import { type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
 
 /** What holds for a request as a whole, checked. */
 export interface Terms extends RequestOf {
   readonly mode: AttentionMode;
+  /** Of a prompt in block mode; undefined where nothing is done. */
+  readonly repair: TokenizedRepair | undefined;
   /** What to tell of reuse where nobody chose the mode and it is full for lack of training. */
   readonly reuseNote: string | undefined;
   /** Called when the request has ended; again does nothing. */
@@ -83,12 +87,19 @@ export class LiveRequests {
 export interface CheckOptions {
   readonly defaultMode: AttentionMode;
   readonly keepPrefixes: boolean;
+  /** Of requests that name none. */
+  readonly repair: string | undefined;
   readonly ragTexts: RagPromptTexts;
   readonly live: LiveRequests;
 }
 
+/** Repairs whose tokens are kept. */
+const maxKnownRepairs = 64;
+
 /** Checks the arguments of an engine's calls and fills the defaults in. All throw what `optionsOf` does, or the reason of a closed engine. */
 export class RequestChecks {
+  readonly #repairs = new Map<string, TokenizedRepair>();
+
   constructor(
     private readonly model: LoadedModel,
     private readonly options: CheckOptions,
@@ -102,6 +113,7 @@ export class RequestChecks {
       salt,
       keepPrefixes,
       explain,
+      repair,
       signal,
       n = 1,
       echo = false,
@@ -118,7 +130,7 @@ export class RequestChecks {
     const samplers = Array.from({ length: n }, (_, index) =>
       createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
     );
-    const terms = this.#terms({ mode, positionReencoding, salt, keepPrefixes, explain, signal }, leaving);
+    const terms = this.#terms({ mode, positionReencoding, salt, keepPrefixes, explain, repair, signal }, leaving);
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);
     return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
@@ -159,7 +171,7 @@ export class RequestChecks {
       ...asked
     } = readEncodeOptions("encode passages", options);
     const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.options.ragTexts);
-    return { terms: this.#terms(asked, leaving), onBlock, form, splitLong, maxBlocks };
+    return { terms: this.#terms({ ...asked, mode: "block" }, leaving), onBlock, form, splitLong, maxBlocks };
   }
 
   tokenizePrompt(options: Pick<RequestOptions, "mode" | "signal">): Terms {
@@ -180,12 +192,31 @@ export class RequestChecks {
   }
 
   #terms(
-    { mode, positionReencoding = true, salt = "", keepPrefixes, explain = false, signal }: RequestOptions,
+    { mode, positionReencoding = true, salt = "", keepPrefixes, explain = false, repair, signal }: RequestOptions,
     request = new AbortController(),
   ): Terms {
     const { defaultMode, keepPrefixes: isKept, live } = this.options;
     const note = mode === undefined ? reuseNote(this.model.source.config.blockAttention?.modes) : undefined;
-    const of = { mode: mode ?? defaultMode, reuseNote: note, positionReencoding, owner: salt };
+    const asked = mode ?? defaultMode;
+    const repaired = this.#repair(repair, asked);
+    const of = { mode: asked, repair: repaired, reuseNote: note, positionReencoding, owner: salt };
     return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };
+  }
+
+  /** @throws RangeError for a repair that the request itself names, in full mode. */
+  #repair(asked: string | undefined, mode: AttentionMode): TokenizedRepair | undefined {
+    const text = asked ?? this.options.repair ?? this.model.source.config.blockAttention?.repair ?? "none";
+    if (text === "none") return undefined;
+    if (mode === "full") {
+      if (asked === undefined || asked === "auto") return undefined;
+      throw new InputRangeError(`Cannot use the repair ${quote(asked)}: the mode is full, which loses nothing`);
+    }
+    const known = this.#repairs.get(text);
+    if (known !== undefined) return known;
+    const { source, tokenizer, chatTemplate } = this.model;
+    const repair = tokenizeRepair(resolveRepair(text, source.config.blockAttention), tokenizer, chatTemplate);
+    if (this.#repairs.size >= maxKnownRepairs) this.#repairs.clear();
+    this.#repairs.set(text, repair);
+    return repair;
   }
 }

@@ -8,19 +8,18 @@ import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { LocalBlock } from "./context-maker.js";
 import { asRefusal, awaitInput, EngineError } from "./engine-error.js";
 import {
-  encodeCounted,
   maxPartTokens,
   type PromptContext,
   type PromptInput,
   type SplitLong,
-  TokenCount,
   TokenizedPrompt,
-  type TokenLimit,
   tokenizePromptInSteps,
 } from "./prompt.js";
+import { repairedBlock, repairedPrompt } from "./repair.js";
 import type { Terms } from "./request-checks.js";
 import type { FailedPassage } from "./results.js";
 import { SlicedWork } from "./sliced-work.js";
+import { encodeCounted, TokenCount, type TokenLimit } from "./token-count.js";
 
 /**
  * Tokenizes what callers give, a slice at a time, within the engine's limits. All throw an EngineError for input that cannot
@@ -36,8 +35,26 @@ export class RequestTokens {
     readonly contextLength: number,
   ) {}
 
-  /** A prompt's tokens, within the limit on prompts. */
+  /** A prompt's tokens, within the limit on prompts, with what a repair puts before its blocks. */
   async prompt(
+    input: PromptInput | TokenizedPrompt,
+    { repair, ...of }: Pick<Terms, "mode" | "reuseNote" | "signal" | "repair">,
+  ): Promise<TokenizedPrompt> {
+    const prompt = await this.plainPrompt(input, of);
+    if (repair === undefined) return prompt;
+    const repaired = repairedPrompt(prompt, repair);
+    const count = new TokenCount(this.promptLimit);
+    return await awaitInput(
+      Promise.resolve(repaired).then((one) => {
+        count.add(one.numTokens);
+        return one;
+      }),
+      of.signal,
+    );
+  }
+
+  /** A prompt's tokens, within the limit on prompts. */
+  async plainPrompt(
     input: PromptInput | TokenizedPrompt,
     { mode, reuseNote, signal }: Pick<Terms, "mode" | "reuseNote" | "signal">,
   ): Promise<TokenizedPrompt> {
@@ -76,12 +93,17 @@ export class RequestTokens {
   }
 
   /** Passages as the blocks that they become; one that cannot be used has its error in its place. */
-  passages(
+  async passages(
     passages: readonly PassageInput[],
     rule: PassageRule,
-    signal: AbortSignal,
+    { signal, repair }: Pick<Terms, "signal" | "repair">,
   ): Promise<(LocalBlock | FailedPassage)[]> {
-    return this.#inSlices(passagesInSteps(passages, rule, this.context.tokenizer, this.promptLimit), signal);
+    const blocks = await this.#inSlices(
+      passagesInSteps(passages, rule, this.context.tokenizer, this.promptLimit),
+      signal,
+    );
+    if (repair === undefined) return blocks;
+    return blocks.map((block) => ("error" in block ? block : repairedBlock(block, repair, undefined)));
   }
 
   /** A text's tokens, as a block of its own has them. */

@@ -53,6 +53,14 @@ export interface ReuseMiss {
   readonly reason: string;
 }
 
+/** What was done about what block mode loses. */
+export interface UsedRepair {
+  /** As it can be asked for. */
+  readonly text: string;
+  /** Tokens of local blocks that were computed again for this request. */
+  readonly recomputedTokens: number;
+}
+
 /** In milliseconds. */
 export interface Timings {
   /** Cutting, templates and tokens. */
@@ -137,6 +145,8 @@ export interface GenerateResult {
   readonly usage: Usage;
   readonly timings: Timings;
   readonly blocks: readonly ServedBlock[];
+  /** Undefined where none was asked for. */
+  readonly repair?: UsedRepair | undefined;
   /** Where reuse ended; undefined unless `explain` asked for it. */
   readonly misses?: readonly ReuseMiss[] | undefined;
   /** The seed in use: with it the answer can be had again. */
@@ -181,6 +191,8 @@ export interface ScoreResult {
   /** The likeliest tokens at each step, likeliest first. */
   readonly top: readonly (readonly TokenLogprob[])[];
   readonly mode: AttentionMode;
+  /** Undefined where none was asked for. */
+  readonly repair?: UsedRepair | undefined;
   readonly usage: Usage;
 }
 

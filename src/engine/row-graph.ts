@@ -154,7 +154,7 @@ export class RowGraph {
 
   /** The next piece of a prompt that there is room for. */
   #shareOfPrompt(
-    { task, context, tokenIds, positions, spans, firstWanted, block }: RowWork & { kind: "prefill" },
+    { task, context, tokenIds, positions, places, spans, firstWanted, block }: RowWork & { kind: "prefill" },
     maxRows: number,
     isFirst: boolean,
   ): Share | undefined {
@@ -167,10 +167,13 @@ export class RowGraph {
       count = Math.min(tokenIds.length, blockPieceRows);
       if (count > maxRows && !isFirst) return undefined;
     }
-    const first = context.length;
+    const first = places?.[0] ?? context.length;
     const shared = context.shared.map(({ length }) => length);
-    const sizeOf = (rows: number) =>
-      this.sizes.ofPiece(rows, first, block !== undefined, shared, spans && spansFrom(spans, 0, rows));
+    const endOf = (rows: number) => (places === undefined ? first + rows : (places[rows - 1] as number) + 1);
+    const sizeOf = (rows: number) => {
+      const seen = spans && spansFrom(spans, 0, rows);
+      return this.sizes.ofPiece(rows, endOf(rows) - rows, block !== undefined, shared, seen, places !== undefined);
+    };
     // Over a long context attention has many nodes: fewer rows have fewer.
     while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {
       count = Math.ceil(count / 2 / pieceStep) * pieceStep;
@@ -192,14 +195,14 @@ export class RowGraph {
           positions: typeof positions === "number" ? positions : positions.subarray(0, count),
           spans: spans && spansFrom(spans, 0, count),
           context,
-          places: first,
+          places: places?.subarray(0, count) ?? first,
           block: into,
         },
       ],
       numRows: Math.ceil(count / rowGroup) * rowGroup,
       numWanted: Math.max(0, count - firstWanted),
       deliver: (logits) => {
-        context.length += count;
+        context.length = Math.max(context.length, endOf(count));
         task.resolve({ count, logits });
       },
       release: () => pin[Symbol.dispose](),

@@ -29,7 +29,13 @@ function graph(queue: RowQueue, numRows: number): Record<string, number> {
 
 /** A graph of a request's own. */
 function ownGraph(owner: string, rows: number): RowWork {
-  return { kind: "graph", owner, task: new Task<void>(undefined, () => undefined), rows, fill: () => undefined };
+  return {
+    kind: "graph",
+    owner,
+    task: new Task<Float32Array | undefined>(undefined, () => undefined),
+    rows,
+    fill: () => undefined,
+  };
 }
 
 function queueOf(...works: RowWork[]): RowQueue {

@@ -1,4 +1,5 @@
 import type { Graph } from "../ggml/graph.js";
+import type { Tensor } from "../ggml/tensor.js";
 import type { BlockKV } from "../kv/block-kv.js";
 import type { RowSpan } from "../model/rows.js";
 import type { AssembledContext } from "./assemble.js";
@@ -10,6 +11,10 @@ export interface BlockTokens {
   readonly tokenIds: Int32Array;
   /** What stands right before the block while it is encoded, and is thrown away. */
   readonly preamble?: Int32Array | undefined;
+}
+
+export function numRowsOf({ tokenIds, preamble }: BlockTokens): number {
+  return tokenIds.length + (preamble?.length ?? 0);
 }
 
 /** The rows that a block takes to encode: its preamble's and its own. */
@@ -33,6 +38,8 @@ export type RowWork =
       readonly tokenIds: Int32Array;
       /** Of each token, or of the first one: the others follow. */
       readonly positions: number | Int32Array;
+      /** Where each token is written. Default: from the context's length on. */
+      readonly places?: Int32Array | undefined;
       /** What the tokens see. Default: each token sees all before it. */
       readonly spans?: readonly RowSpan[];
       readonly firstWanted: number;
@@ -42,9 +49,9 @@ export type RowWork =
   | {
       readonly kind: "graph";
       readonly owner: string;
-      readonly task: Task<void>;
+      readonly task: Task<Float32Array | undefined>;
       readonly rows: number;
-      readonly fill: (graph: Graph) => void;
+      readonly fill: (graph: Graph) => Tensor | void;
     };
 
 export interface PrefillPart {
@@ -58,7 +65,7 @@ export interface PrefillPart {
 function rowsLeft(work: RowWork): number {
   switch (work.kind) {
     case "encode":
-      return work.blocks.reduce((sum, { tokenIds, preamble }) => sum + tokenIds.length + (preamble?.length ?? 0), 0);
+      return work.blocks.reduce((sum, block) => sum + numRowsOf(block), 0);
     case "prefill":
       return work.tokenIds.length;
     case "graph":

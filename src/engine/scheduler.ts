@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
+import type { Tensor } from "../ggml/tensor.js";
 import { BlockKV } from "../kv/block-kv.js";
 import { type Decoder, pieceRows } from "../model/decoder.js";
 import { GraphSizes } from "../model/graph-sizes.js";
@@ -173,6 +174,8 @@ export class Scheduler implements Disposable {
    * @param positions of each token, or of the first one: the others follow.
    * @param firstWanted the first token whose logits are wanted, counted from the first of these; the rest after it too.
    * @param spans what the tokens see, all of them in order. Default: each token sees all before it.
+   * @param places where each is written, ascending: rows that the context holds are computed again there. Default: from its
+   * length on.
    * @yields the logits of each wanted token [vocabulary], in order.
    * @throws the signal's reason or the device's error; the context is of no use then.
    */
@@ -183,8 +186,9 @@ export class Scheduler implements Disposable {
     firstWanted: number,
     { owner = "", signal }: WorkOf = {},
     spans: readonly RowSpan[] = [{ kind: "global", numRows: tokenIds.length }],
+    places?: Int32Array,
   ): AsyncGenerator<Float32Array> {
-    requireRoom(context, tokenIds.length);
+    if (places === undefined) requireRoom(context, tokenIds.length);
     let place = context.length;
     const placed = spans.map((span) => {
       const from = place;
@@ -201,6 +205,7 @@ export class Scheduler implements Disposable {
         context,
         tokenIds: tokenIds.subarray(first),
         positions: all.subarray(first),
+        places: places?.subarray(first),
         spans: spansFrom(placed, first),
         firstWanted: Math.max(0, firstWanted - first),
       });
@@ -212,12 +217,14 @@ export class Scheduler implements Disposable {
 
   /** Computes graphs that a request builds itself, for instance those that lay out its context. */
   runnerOf(owner = ""): GraphRunner {
+    const run = (rows: number, fill: (graph: Graph) => Tensor | void, signal?: AbortSignal) => {
+      const task = this.#task<Float32Array | undefined>(signal);
+      this.#enqueue({ kind: "graph", owner, task, rows, fill });
+      return task.promise;
+    };
     return {
-      run: async (rows, fill, signal) => {
-        const task = this.#task<void>(signal);
-        this.#enqueue({ kind: "graph", owner, task, rows, fill });
-        return task.promise;
-      },
+      run: async (...work) => void (await run(...work)),
+      read: async (...work) => (await run(...work)) as Float32Array,
     };
   }
 
@@ -388,9 +395,9 @@ export class Scheduler implements Disposable {
   async #computeOwn({ task, fill }: RowWork & { kind: "graph" }): Promise<void> {
     await this.#whileRunning([{ task }], async (signal) => {
       using graph = new Graph(this.decoder.ggml);
-      fill(graph);
-      await this.backend.compute(graph, () => undefined, signal);
-      task.resolve();
+      const wanted = fill(graph);
+      const read = () => (wanted ? this.backend.readFloats(wanted) : undefined);
+      task.resolve(await this.backend.compute(graph, read, signal));
     });
   }
 

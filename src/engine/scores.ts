@@ -63,14 +63,18 @@ export class Scores {
       const numTokens = texts.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       const batches = stepwise ? [] : batchesOf(texts);
       const longest = Math.max(0, ...texts.map(({ rows }) => rows.length));
-      const needs = this.contexts.needs(prompt, {
-        moreRows: Math.max(0, ...batches.map(rowsOf)),
-        answerRows: stepwise ? longest : 0,
-        numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
-      });
+      const needs = this.contexts.needs(
+        prompt,
+        {
+          moreRows: Math.max(0, ...batches.map(rowsOf)),
+          answerRows: stepwise ? longest : 0,
+          numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
+        },
+        terms.repair,
+      );
       const { room } = await ticket.enter(promptTokens + numTokens, signal, needs.bytes);
       using prepared = await this.contexts.prepare(prompt, needs, room, terms, newTimings());
-      const { cachedTokens, reused, context } = prepared;
+      const { cachedTokens, reused, repair, context } = prepared;
       if (stepwise) await this.#scoreStepwise(texts, prepared, promptTokens, terms);
       else await this.#scoreAtOnce(texts, batches, prepared, promptTokens, terms);
       await this.contexts.keep(prompt, context, [], terms, true);
@@ -78,7 +82,7 @@ export class Scores {
       return texts.map(({ tokenIds, logprobs, top }) => ({
         blockTokenIds: prompt.cutTokenIds,
         continuationTokenIds: tokenIds,
-        ...{ logprobs, top, mode },
+        ...{ logprobs, top, mode, repair },
         usage: { promptTokens, cachedTokens, reused, completionTokens: tokenIds.length },
       }));
     });

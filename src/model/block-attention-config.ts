@@ -14,6 +14,8 @@ export interface BlockAttentionConfig {
   readonly prefix: string;
   /** The modes that the model was trained in. */
   readonly modes: readonly AttentionMode[];
+  /** What it was trained to have done before blocks, in the words of docs/reuse.md; absent: nothing. */
+  readonly repair?: string;
   /** The texts of the RAG prompt that the model was trained on; what is absent is the default. */
   readonly ragPrompt?: RagPromptConfig;
 }
@@ -53,7 +55,7 @@ export function parseBlockAttentionConfig(
   const ragFields = rag ? objectFields(`"rag_prompt" in ${fields.where}`, rag) : undefined;
   // The version first: another one may have other keys.
   const version = readVersion(fields);
-  refuseUnknownKeys(Object.keys(value), ["version", "prefix", "modes", "rag_prompt"], fields.where);
+  refuseUnknownKeys(Object.keys(value), ["version", "prefix", "modes", "repair", "rag_prompt"], fields.where);
   refuseUnknownKeys(Object.keys(rag ?? {}), ragKeys, `"rag_prompt" in ${fields.where}`);
   return readConfig(version, fields, ragFields);
 }
@@ -72,7 +74,7 @@ export function readGgufBlockAttention(metadata: GgufMetadata, where: string): B
   const fields: Fields = { where: `"${start}*" of ${where}`, get: (key) => metadata.get(start + key) };
   const ragFields: Fields = { where: `"${ragStart}*" of ${where}`, get: (key) => metadata.get(ragStart + key) };
   const version = readVersion(fields);
-  const known = ["version", "prefix", "modes", ...ragKeys.map((key) => `rag_prompt.${key}`)];
+  const known = ["version", "prefix", "modes", "repair", ...ragKeys.map((key) => `rag_prompt.${key}`)];
   refuseUnknownKeys(
     keys.map((key) => key.slice(start.length)),
     known,
@@ -116,9 +118,11 @@ function readVersion(fields: Fields): 1 {
 function readConfig(version: 1, fields: Fields, ragFields: Fields | undefined): BlockAttentionConfig {
   const prefix = required(fields, "prefix", readShortText(fields, "prefix"));
   const modes = readModes(fields);
-  if (ragFields === undefined) return { version, prefix, modes };
+  const repair = readShortText(fields, "repair");
+  const own = { version, prefix, modes, ...(repair !== undefined && { repair }) };
+  if (ragFields === undefined) return own;
   const texts = ragKeys.map((key) => [key, readShortText(ragFields, key)]).filter(([, text]) => text !== undefined);
-  return { version, prefix, modes, ragPrompt: Object.fromEntries(texts) };
+  return { ...own, ragPrompt: Object.fromEntries(texts) };
 }
 
 /** In UTF-16 units: every prompt holds these texts. */

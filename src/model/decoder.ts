@@ -87,9 +87,12 @@ export function addForward(
   const last = stages.at(-1) as Stage;
   const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
   const kernels = decoder.device.kernels(graph);
+  const endLayer = stages.find(isEmpty)?.firstLayer ?? config.numLayers;
+  const isRead = wanted.length > 0 || all.some(({ onScores }) => onScores !== undefined);
   let x: Tensor | undefined;
   let build: Build | undefined;
   for (const [i, stage] of stages.entries()) {
+    if (isEmpty(stage)) break;
     const { numRows } = stage;
     const positions = laid(stage, ({ allPositions }, row) => allPositions[row]);
     build = startBuild(decoder, graph, kernels, positions);
@@ -104,10 +107,11 @@ export function addForward(
     }
     const end = stages[i + 1]?.firstLayer ?? config.numLayers;
     for (let layer = stage.firstLayer; layer < end; layer++) {
-      const isLast = layer === config.numLayers - 1;
-      x = addLayer(build, attention, layer, x, isLast && wanted.length === 0);
+      x = addLayer(build, attention, layer, x, layer === endLayer - 1 && !isRead);
     }
   }
+  // All that was built is computed: ggml has no memory for an input that no node reads.
+  if (wanted.length === 0 && isRead) graph.expand(x as Tensor);
   if (wanted.length === 0) return undefined;
   const chosen = graph.getRows(x as Tensor, graph.input("wanted", "I32", [rows.length], rows));
   return graph.output(architecture.head(build as Build, chosen));
@@ -197,7 +201,9 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 }
 
 /** What the rows of a stage leave in each layer, and what they see. */
-function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRows: total }: Stage): LayerAttention {
+function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): LayerAttention {
+  const { numRows: total } = stage;
+  const placed = stage.placed.filter(({ numRows }) => numRows > 0);
   const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows, from = 0) =>
     graph.permute(rowsOf(graph, x, firstRow + from, numRows - from), [0, 2, 1, 3]);
   const ids = placed.map(({ context, chosen, allPlaces }) => {
@@ -233,6 +239,7 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, { placed, numRo
             ? [byHead(turnedKeys, place), byHead(values, place)]
             : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
         const q = rowsOf(graph, queries, firstRow, numRows);
+        place.onScores?.(layer, q, k as Tensor, mask, scale);
         const out = kernels.attention(q, k as Tensor, v as Tensor, mask, scale);
         attended = attended === undefined ? out : graph.concat(attended, out, 1);
         const gap = (placed[i + 1]?.firstRow ?? total) - firstRow - numRows;
@@ -281,6 +288,11 @@ function stagesOf({ device: { rowGroup, minRows } }: Decoder, all: readonly Rows
     });
 }
 
+/** Whether all rows are left out. */
+function isEmpty({ placed }: Stage): boolean {
+  return placed.every(({ numRows }) => numRows === 0);
+}
+
 /** @throws RangeError for rows that contradict themselves or do not fit their memory. */
 function requireComplete({ tokenIds, positions, context, places = 0, spans, block, kept }: Rows): void {
   const numRows = tokenIds.length;
@@ -292,8 +304,7 @@ function requireComplete({ tokenIds, positions, context, places = 0, spans, bloc
   }
   const numSpanned = spans?.reduce((sum, span) => sum + span.numRows, 0) ?? numRows;
   if (numSpanned !== numRows) throw refuse(`spans have ${numSpanned} rows of ${numRows}`);
-  if (kept && (kept.rows.length === 0 || kept.rows.some((row) => !(row < numRows))))
-    throw refuse("no such rows are kept");
+  if (kept?.rows.some((row) => !(row < numRows))) throw refuse("no such rows are kept");
   if (context === undefined && (places !== 0 || kept))
     throw refuse("rows without a context see all of themselves alone");
   if (block && kept) throw refuse("a block has all its rows in all layers");

@@ -42,6 +42,7 @@ export class GraphSizes {
    * Tensors that a piece of a prompt adds, or of a block that is encoded in pieces.
    * @param shared the lengths of what its context begins with.
    * @param spans what its rows see. Default: each all before it.
+   * @param isScattered whether rows before it are among its rows: `past` are those that are not.
    */
   ofPiece(
     numTokens: number,
@@ -49,16 +50,31 @@ export class GraphSizes {
     isOfBlock: boolean,
     shared: readonly number[] = [],
     spans?: readonly RowSpan[],
+    isScattered = false,
   ): number {
     const sight = spans?.every(({ kind, window }) => kind === "global" && window === undefined) ? undefined : spans;
-    return this.#added(`${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)}`, () => {
-      const pieces = shared.map((length) => {
-        return { keys: this.#kvRows(length), values: this.#kvRows(length, this.#decoder.device.decodeLayout), length };
-      });
-      const context = { shared: pieces, keys: this.#kvRows(past + numTokens), values: this.#kvRows(past + numTokens) };
-      const { tokenIds, block } = this.#block(numTokens);
-      return { tokenIds, positions: past, context, places: past, spans: sight, block: isOfBlock ? block : undefined };
-    });
+    return this.#added(
+      `${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)} ${isScattered}`,
+      () => {
+        const pieces = shared.map((length) => {
+          return {
+            keys: this.#kvRows(length),
+            values: this.#kvRows(length, this.#decoder.device.decodeLayout),
+            length,
+          };
+        });
+        const context = {
+          shared: pieces,
+          keys: this.#kvRows(past + numTokens),
+          values: this.#kvRows(past + numTokens),
+        };
+        const { tokenIds, block } = this.#block(numTokens);
+        // However they are scattered, up to the last one: the others from the start on.
+        const last = past + numTokens - 1;
+        const places = isScattered ? Int32Array.from(tokenIds, (_, i) => (i < numTokens - 1 ? i : last)) : past;
+        return { tokenIds, positions: past, context, places, spans: sight, block: isOfBlock ? block : undefined };
+      },
+    );
   }
 
   /** How many runs of sequences one graph decodes. @param numShared how many shared pieces each begins with. */

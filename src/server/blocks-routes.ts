@@ -6,7 +6,7 @@ import { EngineError } from "../engine/engine-error.js";
 import type { EncodeOptions } from "../engine/engine-options.js";
 import type { EncodedPassage, EncodeResult } from "../engine/results.js";
 import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./api-error.js";
-import { ragRequest, splitLong } from "./openai/fields.js";
+import { ragRequest, repairText, splitLong } from "./openai/fields.js";
 import { loadedLabel, passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
@@ -44,6 +44,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       .describe("each becomes the block that it is among `documents` of /v1/chat/completions"),
     rag: ragRequest.pick({ passage: true }).nullish().describe("as `block_attention.rag` of prompts will have it"),
     split_long: splitLong,
+    repair: repairText.describe("as `block_attention.repair` of prompts will have it"),
     stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
   });
   const typed = app.withTypeProvider<ZodTypeProvider>();
@@ -75,7 +76,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       },
     },
     async (request, reply) => {
-      const { passages, stream, rag, split_long } = request.body;
+      const { passages, stream, rag, repair, split_long } = request.body;
       const signal = clientGone(request, reply);
       const encode = (onBlock?: EncodeOptions["onBlock"]) =>
         engine.encode(
@@ -84,6 +85,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
             maxBlocks: limits.maxBlocks,
             ...(rag?.passage != null && { texts: { passage: rag.passage } }),
             ...(split_long != null && { splitLong: split_long }),
+            repair: repair ?? undefined,
             salt: request.tenant.salt,
             signal,
             onBlock,

@@ -68,7 +68,7 @@ export class ChainWatch {
       const fields = { fingerprint, kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt };
       for (const { tokenIds } of [{ tokenIds: [] }, ...answers]) {
         const parts: PromptPart[] = [];
-        for (const part of promptParts(prompt, fields, positionReencoding, tokenIds)) {
+        for (const part of promptParts(prompt, fields, { positionReencoding }, tokenIds)) {
           if (part.kind === "page") before.set(part.context, [...parts]);
           parts.push(part);
         }

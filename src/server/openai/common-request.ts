@@ -25,12 +25,22 @@ export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput
 interface Steering {
   readonly mode?: RequestOptions["mode"] | null;
   readonly keep_prefixes?: boolean | null | undefined;
+  readonly repair?: string | null | undefined;
   readonly explain?: boolean | null | undefined;
 }
 
 /** What `block_attention` says of a request, as the engine takes it, and whose blocks it may use. */
-export function requestOptionsOf({ mode, keep_prefixes, explain }: Steering = {}, salt: string): RequestOptions {
-  return { mode: mode ?? undefined, keepPrefixes: keep_prefixes ?? undefined, explain: explain ?? undefined, salt };
+export function requestOptionsOf(
+  { mode, keep_prefixes, repair, explain }: Steering = {},
+  salt: string,
+): RequestOptions {
+  return {
+    mode: mode ?? undefined,
+    keepPrefixes: keep_prefixes ?? undefined,
+    repair: repair ?? undefined,
+    explain: explain ?? undefined,
+    salt,
+  };
 }
 
 /** How an answer is sent. */

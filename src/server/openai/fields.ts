@@ -2,6 +2,7 @@ import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
 import { ragTextFields } from "../../blocks/rag-prompt.js";
 import { promptCuts, splitLongField } from "../../engine/prompt.js";
+import { repairField } from "../../engine/repair.js";
 import { attentionModes } from "../../model/block-attention-config.js";
 import type { ServerLimits } from "../server-config.js";
 import {
@@ -26,6 +27,8 @@ const stopText = z
   .max(10_000)
   .refine((stop) => stop.isWellFormed(), "wanted whole characters");
 
+export const repairText = repairField.schema.nullable();
+
 /** What `block_attention` takes of every prompt. */
 const steering = {
   mode: z
@@ -47,6 +50,9 @@ const steering = {
     .boolean()
     .nullish()
     .describe("Whether keys and values of this prompt and its answer are kept for prompts that begin as they do."),
+  repair: repairText.describe(
+    "What is done in block mode about what it loses: `none`, `auto`, or items such as `lead`. Default: the server's.",
+  ),
   explain: z.boolean().nullish().describe("Whether the answer has `misses`: where reuse ended, and the likely reason."),
 };
 /** @param others the names of those that the route has beside them. */

@@ -89,6 +89,13 @@ const blockAttentionSchema = z
       })
       .describe("Prompt tokens from the store, by what they were part of."),
     computed: tokens.describe("Prompt tokens that were computed."),
+    repair: z
+      .object({
+        text: z.string().describe("As it can be asked for."),
+        recomputed: tokens.describe("Tokens of local blocks that were computed again."),
+      })
+      .optional()
+      .describe("What was done about what block mode loses."),
     warnings: z.array(z.string()),
     misses: z.array(missSchema).optional().describe("Where `explain` asked for them."),
   })
@@ -112,7 +119,7 @@ export function usageOf(usages: readonly Usage[], n: number): z.output<typeof us
 }
 
 export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
-  const { timings, mode, blocks, usage, warnings, misses } = first;
+  const { timings, mode, blocks, usage, repair, warnings, misses } = first;
   return {
     timings: {
       tokenize_ms: timings.tokenizeMs,
@@ -128,6 +135,7 @@ export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
       blocks: blocks.map(({ id, tokens, hit, passage }) => ({ id, tokens, hit, ...(passage && { passage }) })),
       reused: usage.reused,
       computed: usage.promptTokens - usage.cachedTokens,
+      ...(repair && { repair: { text: repair.text, recomputed: repair.recomputedTokens } }),
       warnings: [...warnings],
       ...(misses && { misses: [...misses] }),
     },
