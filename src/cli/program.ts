@@ -10,6 +10,7 @@ import { demoCommand } from "./demo.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCompareCommand } from "./eval-compare.js";
 import { evalRagCommand } from "./eval-rag.js";
+import { evalRepairCommand } from "./eval-repair.js";
 import { evalScoreCommand } from "./eval-score.js";
 import { evalSweepCommand } from "./eval-sweep.js";
 import { evalTableCommand } from "./eval-table.js";
@@ -47,7 +48,15 @@ const dataCommands: readonly CliCommand[] = [
 ];
 /** What answers sets of questions, scores answers, and measures. */
 const evaluationCommands: readonly CliCommand[] = [
-  ...[evalRagCommand, evalScoreCommand, evalCompareCommand, evalSweepCommand, evalTtftCommand, evalTableCommand],
+  ...[
+    evalRagCommand,
+    evalScoreCommand,
+    evalCompareCommand,
+    evalSweepCommand,
+    evalRepairCommand,
+    evalTtftCommand,
+    evalTableCommand,
+  ],
 ];
 
 /** The program `block-attention`, its commands bound to a terminal. */

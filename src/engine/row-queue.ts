@@ -51,7 +51,7 @@ export type RowWork =
       readonly owner: string;
       readonly task: Task<Float32Array | undefined>;
       readonly rows: number;
-      readonly fill: (graph: Graph) => Tensor | void;
+      readonly fill: (graph: Graph) => Tensor | undefined;
     };
 
 export interface PrefillPart {

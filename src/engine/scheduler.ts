@@ -217,13 +217,22 @@ export class Scheduler implements Disposable {
 
   /** Computes graphs that a request builds itself, for instance those that lay out its context. */
   runnerOf(owner = ""): GraphRunner {
-    const run = (rows: number, fill: (graph: Graph) => Tensor | void, signal?: AbortSignal) => {
+    const run = (rows: number, fill: (graph: Graph) => Tensor | undefined, signal?: AbortSignal) => {
       const task = this.#task<Float32Array | undefined>(signal);
       this.#enqueue({ kind: "graph", owner, task, rows, fill });
       return task.promise;
     };
     return {
-      run: async (...work) => void (await run(...work)),
+      run: async (rows, fill, signal) => {
+        await run(
+          rows,
+          (graph) => {
+            fill(graph);
+            return undefined;
+          },
+          signal,
+        );
+      },
       read: async (...work) => (await run(...work)) as Float32Array,
     };
   }

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { GivenRagTexts } from "../blocks/rag-prompt.js";
 import { EngineError } from "../engine/engine-error.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import type { GenerateResult } from "../engine/results.js";
@@ -11,6 +12,10 @@ export interface EngineResponderOptions {
   readonly mode: AttentionMode;
   /** Default true. */
   readonly positionReencoding?: boolean | undefined;
+  /** Of block mode, as requests name it. Default: the engine's. */
+  readonly repair?: string | undefined;
+  /** The RAG prompt's words, in place of the model's. */
+  readonly texts?: GivenRagTexts | undefined;
   /** How many of a line's documents are used, the best ones. Default all. */
   readonly maxDocuments?: number | undefined;
   /** Runs of different salts find none of each other's blocks. Default "". */
@@ -21,8 +26,8 @@ const formatVersion = 1;
 
 /** An engine in one mode, asked the model's own RAG prompt. What it cannot be asked, for instance because it is too long, is refused. */
 export function engineResponder(options: EngineResponderOptions): Responder {
-  const { engine, mode, positionReencoding = true, maxDocuments, salt } = options;
-  const rag = maxDocuments === undefined ? undefined : { maxDocuments };
+  const { engine, mode, positionReencoding = true, repair, texts, maxDocuments, salt } = options;
+  const rag = { maxDocuments, texts };
   return {
     keepsPassages: mode === "block",
     settings: async (): Promise<RunSettings> => ({
@@ -36,12 +41,17 @@ export function engineResponder(options: EngineResponderOptions): Responder {
       mode,
       position_reencoding: positionReencoding,
       max_documents: maxDocuments ?? null,
+      ...(repair !== undefined && { repair }),
+      ...(texts !== undefined && { texts: JSON.stringify(texts) }),
     }),
     async ask({ question, documents }: RagLine, maxTokens: number, signal: AbortSignal): Promise<Reply> {
       try {
         const result = await engine.complete(
           { question, documents, rag },
-          { mode, positionReencoding, maxTokens, temperature: 0, logprobs: false, keepPrefixes: false, salt, signal },
+          {
+            ...{ mode, positionReencoding, repair, salt, signal },
+            ...{ maxTokens, temperature: 0, logprobs: false, keepPrefixes: false },
+          },
         );
         if (result.finishReason === "cancelled") throw signal.reason;
         return replyOf(result);
@@ -55,7 +65,6 @@ export function engineResponder(options: EngineResponderOptions): Responder {
 
 function replyOf({ text, finishReason, usage, timings, blocks }: GenerateResult): Reply {
   const { promptTokens, completionTokens, cachedTokens } = usage;
-  const localTokens = blocks.reduce((sum, { tokens }) => sum + tokens, 0);
   return {
     kind: "answered",
     text,
@@ -64,7 +73,7 @@ function replyOf({ text, finishReason, usage, timings, blocks }: GenerateResult)
     completionTokens,
     cachedTokens,
     // Full mode has no local blocks: all of it is computed.
-    start: localTokens > 0 && cachedTokens === localTokens ? "stored" : "cold",
+    start: blocks.length > 0 && blocks.every(({ hit }) => hit) ? "stored" : "cold",
     ttftMs: timings.ttftMs,
     times: { encode_ms: timings.encodeMs, prefill_ms: timings.prefillMs, decode_ms: timings.decodeMs },
   };

@@ -1,3 +1,4 @@
+import type { GivenRagTexts } from "../blocks/rag-prompt.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { engineResponder } from "./engine-responder.js";
 import { type PeerOptions, peerResponder } from "./peer-responder.js";
@@ -22,6 +23,23 @@ export function engineEntrant(engine: LocalEngine, way: EngineEntrant, maxDocume
     name: way,
     responder: (run) =>
       engineResponder({ engine, mode, positionReencoding, maxDocuments, salt: `evaluation ${way} ${run}` }),
+  };
+}
+
+/** How a repair is measured: each beside the others, over the same stored blocks and with the same words. */
+export interface RepairEntrantOptions {
+  readonly engine: LocalEngine;
+  /** "full", or a repair of block mode, "none" among them. */
+  readonly way: string;
+  readonly texts: GivenRagTexts;
+}
+
+/** An engine in full mode, or in block mode with a repair. */
+export function repairEntrant({ engine, way, texts }: RepairEntrantOptions): Entrant {
+  const how = way === "full" ? ({ mode: "full" } as const) : ({ mode: "block", repair: way } as const);
+  return {
+    name: way === "none" ? "block" : way,
+    responder: (run) => engineResponder({ engine, ...how, texts, salt: `evaluation ${run}` }),
   };
 }
 

@@ -132,13 +132,18 @@ export function parseAnsweredLine(value: JsonValue): AnsweredLine {
 
 /**
  * Where a line's gold passages stand: as its "supports" say (places or titles), or its "supporting_facts" (pairs of title and
- * sentence, or {"title": […]}); where it has neither, the passages that hold a gold answer on word borders.
+ * sentence, or {"title": […]}); where it has neither, the passages that say "gold": true, else those that hold a gold answer on
+ * word borders.
  *
  * @throws Error for supports that are none of these.
  */
 function goldOf(value: JsonObject, { documents, answers }: RagLine): GoldLine["gold"] {
   const supports = fieldOf(value, "supports") ?? fieldOf(value, "supporting_facts") ?? undefined;
   if (supports === undefined) {
+    const marked = (fieldOf(value, "documents") as readonly JsonValue[]).flatMap((document, i) =>
+      isJsonObject(document) && fieldOf(document, "gold") === true ? [i] : [],
+    );
+    if (marked.length > 0) return marked;
     const isGold = goldMatcher(answers);
     const places = documents.flatMap((document, i) => (isGold(normalizeAnswer(documentText(document))) ? [i] : []));
     return places.length === 0 ? "none" : places;

@@ -22,8 +22,10 @@ export interface SetsRunOptions extends AskingOptions {
   readonly lastSentence: boolean;
   /** Another run, that of the only set, which every entrant's is compared with. */
   readonly against?: NamedRun | undefined;
+  /** After so many questions the next entrant has its turn, so that what one leaves in the store serves the others. Default: after all. */
+  readonly turn?: number | undefined;
   /** Told which run begins. */
-  readonly onRun?: ((set: string, entrant: string) => void) | undefined;
+  readonly onRun?: ((set: string, entrant: string, numLines: number) => void) | undefined;
 }
 
 /**
@@ -39,16 +41,19 @@ export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
   const reports: SetsReport["sets"][number][] = [];
   for (const [s, set] of sets.entries()) {
     const runs: NamedRun[] = [];
-    for (const [e, entrant] of entrants.entries()) {
-      options.onRun?.(set.name, entrant.name);
-      const parts = [...(sets.length > 1 ? [setFolders[s] as string] : []), runFolders[e] as string];
-      const { answers, timings } = await runQuestions({
-        ...options,
-        responder: entrant.responder(set.name),
-        lines: set.lines,
-        folder: join(folder, ...parts),
-      });
-      runs.push({ name: entrant.name, answers, timings });
+    const { turn = set.lines.length } = options;
+    for (let end = Math.min(turn, set.lines.length); end > 0; end = nextEnd(end, turn, set.lines.length)) {
+      for (const [e, entrant] of entrants.entries()) {
+        options.onRun?.(set.name, entrant.name, end);
+        const parts = [...(sets.length > 1 ? [setFolders[s] as string] : []), runFolders[e] as string];
+        const { answers, timings } = await runQuestions({
+          ...options,
+          responder: entrant.responder(set.name),
+          lines: set.lines.slice(0, end),
+          folder: join(folder, ...parts),
+        });
+        runs[e] = { name: entrant.name, answers, timings };
+      }
     }
     reports.push({
       title: set.name,
@@ -63,6 +68,11 @@ export async function runSets(options: SetsRunOptions): Promise<SetsReport> {
   const report = { title, lastSentence, sets: reports };
   await writeSetsReport(folder, report);
   return report;
+}
+
+/** Where the next turn ends; 0 after the last. */
+function nextEnd(end: number, turn: number, total: number): number {
+  return end === total ? 0 : Math.min(end + turn, total);
 }
 
 /** What runSets() writes beside the runs' folders. */

@@ -43,6 +43,8 @@ export interface ServingSummary {
   readonly completionTokens: number;
   /** cachedTokens / promptTokens, over the requests that tell both. */
   readonly hitRate: number | undefined;
+  /** The share of prompt tokens that was computed where all passages were there; undefined where that was never so, or is not told. */
+  readonly computedWhenStored: number | undefined;
   /** Over each question's first asking; undefined where no request gave a token. */
   readonly ttftMs: TimeSummary | undefined;
   /** First askings of which some passages had to be computed. */
@@ -128,12 +130,18 @@ export function summarizeServing(timings: readonly RequestTiming[]): ServingSumm
   const cachedTokens = told.length === 0 ? undefined : sum(told, (one) => one.cachedTokens);
   const stored = (one: AskedTiming) => one.start === "stored";
   const agains = timings.flatMap(({ again }) => again ?? []);
+  const whole = timings.flatMap(({ promptTokens, again, ...first }) =>
+    [first, again].flatMap((one) => (one && stored(one) ? [{ promptTokens, cachedTokens: one.cachedTokens }] : [])),
+  );
+  const wholeTokens = whole.reduce((total, one) => total + one.promptTokens, 0);
+  const wholeCached = whole.reduce((total, one) => total + (one.cachedTokens ?? 0), 0);
   return {
     requests: timings.length,
     promptTokens: sum(timings, (one) => one.promptTokens),
     cachedTokens,
     completionTokens: sum(timings, (one) => one.completionTokens),
     hitRate: cachedTokens === undefined ? undefined : cachedTokens / sum(told, (one) => one.promptTokens),
+    computedWhenStored: wholeTokens === 0 ? undefined : 1 - wholeCached / wholeTokens,
     ttftMs: summarizeTimes(timings),
     cold: summarizeTimes(timings.filter((one) => !stored(one))),
     stored: summarizeTimes([...timings, ...agains].filter(stored)),

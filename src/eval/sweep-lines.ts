@@ -43,6 +43,8 @@ export interface SweepSetOptions {
   readonly maxPassages: number;
   /** Decides which passages of other lines a line gets. */
   readonly seed: string;
+  /** Passages beside the lines' own, to fill lines up with. */
+  readonly pool?: readonly Document[] | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -58,7 +60,7 @@ const linesPerTurn = 64;
  */
 export async function sweepSet(lines: readonly GoldLine[], options: SweepSetOptions): Promise<SweepSet> {
   const { maxPassages, seed, signal } = options;
-  const pool = new PassagePool(lines);
+  const pool = new PassagePool([...lines.flatMap(({ documents }) => documents), ...(options.pool ?? [])]);
   const usable: SweepLine[] = [];
   let missingSupport = 0;
   let noGold = 0;
@@ -79,8 +81,8 @@ export async function sweepSet(lines: readonly GoldLine[], options: SweepSetOpti
   return { lines: usable, missingSupport, noGold };
 }
 
-/** The lines of a set with so many passages each, the gold ones where the order says. */
-export function pointLines({ lines }: SweepSet, numPassages: number, order: GoldOrder): PointLines {
+/** The lines of a set with so many passages each, the gold ones where the order says, or at random. */
+export function pointLines({ lines }: SweepSet, numPassages: number, order: GoldOrder | "shuffled"): PointLines {
   const laid: RagLine[] = [];
   let moreGold = 0;
   let fewOthers = 0;
@@ -88,9 +90,19 @@ export function pointLines({ lines }: SweepSet, numPassages: number, order: Gold
     const numOthers = numPassages - gold.length;
     if (numOthers < 0) moreGold += 1;
     else if (numOthers > others.length) fewOthers += 1;
-    else laid.push({ ...line, documents: layOut(gold, others.slice(0, numOthers), order) });
+    else {
+      const chosen = others.slice(0, numOthers);
+      const documents = order === "shuffled" ? shuffle([...gold, ...chosen], line) : layOut(gold, chosen, order);
+      laid.push({ ...line, documents });
+    }
   }
   return { lines: laid, moreGold, fewOthers };
+}
+
+/** An order that the question alone decides. */
+function shuffle(documents: readonly Document[], { id, question }: RagLine): Document[] {
+  const random = new Random(`order ${id ?? ""} ${question}`);
+  return random.shuffle(documents);
 }
 
 function layOut(gold: readonly Document[], others: readonly Document[], order: GoldOrder): Document[] {
@@ -111,14 +123,12 @@ class PassagePool {
   readonly #normalized: (string | undefined)[] = [];
   readonly #places = new Map<string, number>();
 
-  constructor(lines: readonly RagLine[]) {
-    for (const { documents } of lines) {
-      for (const document of documents) {
-        const text = documentText(document);
-        if (this.#places.has(text)) continue;
-        this.#places.set(text, this.#documents.length);
-        this.#documents.push(document);
-      }
+  constructor(documents: readonly Document[]) {
+    for (const document of documents) {
+      const text = documentText(document);
+      if (this.#places.has(text)) continue;
+      this.#places.set(text, this.#documents.length);
+      this.#documents.push(document);
     }
   }
 
