@@ -175,7 +175,7 @@ export class ContextMaker {
     timings: MutableTimings,
     isScored = false,
   ): Promise<Prepared> {
-    const { owner, signal, positionReencoding, explain } = of;
+    const { owner, signal, positionReencoding, repair, explain } = of;
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
@@ -207,13 +207,15 @@ export class ContextMaker {
           if (!fromStore) misses?.ofBlock(part, nearest[part.index]);
           continue;
         }
-        const match = isFound ? await this.store.longestMatch({ ...part, owner }, { signal }) : undefined;
+        // Who looks at blocks must see the text between them as it is before blocks are computed again, and kept pages are as after.
+        const isSkipped = repair?.recompute?.kind === "look" && part.span !== prompt.spans.at(-1);
+        const match = isFound && !isSkipped ? await this.store.longestMatch({ ...part, owner }, { signal }) : undefined;
         if (match) matches.push(match);
         // The last token is computed always: what follows it is asked for.
         const numRows = Math.min(match?.numShared ?? 0, lastPlace - place);
         if (match && numRows > 0) laid.push({ block: match.lease.block, numRows, place });
         reusedOfPages += numRows;
-        if (isFound && numRows < tokenIds.length) {
+        if (isFound && !isSkipped && numRows < tokenIds.length) {
           isFound = false;
           misses?.ofPage(part, match);
         }

@@ -65,7 +65,7 @@ export function numIn(
 /** How many of the prompt's last tokens look: a question is seldom longer. */
 const maxLooking = 64;
 
-/** The tokens that look: the last ones of a prompt. */
+/** The tokens that look: the last ones of a prompt's last span. */
 export function lookingTokens(spans: TokenizedPrompt["spans"]): Int32Array {
   return (spans.at(-1)?.tokenIds ?? new Int32Array()).slice(-maxLooking);
 }
@@ -167,26 +167,33 @@ async function looks({ runner, decoder, context, prompt, signal }: Choosing): Pr
   const endLayer = Math.ceil(numLayers / 2);
   const firstLayer = Math.floor(numLayers / 4);
   const tokenIds = lookingTokens(prompt.spans);
-  const start = prompt.numTokens - tokenIds.length;
-  // Past the prompt, so that nothing of it is written over: kept pages lie there as they are.
+  const positions = prompt.numTokens - tokenIds.length;
+  const start = prompt.numTokens - (prompt.spans.at(-1)?.tokenIds.length ?? 0);
+  // They see all before their span, and themselves: what of the span is there depends on what was kept. They stand past the prompt,
+  // so that nothing of it is written over: kept pages lie there as they are.
   const spans = [{ kind: "local", numRows: tokenIds.length, preamble: start } as const];
+  /** The places that weights are of, one layer's after another's. */
+  const seen: number[] = [];
   const attended = await runner.read(
     Math.ceil((tokenIds.length * endLayer) / numLayers),
     (graph) => {
       let all: Tensor | undefined;
-      const onScores: Rows["onScores"] = (layer, queries, keys, mask, scale) => {
+      const onScores: Rows["onScores"] = (layer, queries, keys, sight, scale) => {
         if (layer < firstLayer || layer >= endLayer) return;
-        const one = weightsOfKeys(graph, queries, keys, mask, scale);
-        all = all === undefined ? one : graph.add(all, one);
+        const one = weightsOfKeys(graph, queries, keys, sight.mask, scale);
+        all = all === undefined ? one : graph.concat(all, one, 0);
+        for (const [first, end] of sight.ranges) for (let place = first; place < end; place++) seen.push(place);
       };
       const kept = { fromLayer: endLayer, rows: new Int32Array() };
       const places = prompt.numTokens;
-      addForward(graph, decoder, [{ tokenIds, positions: start, context, places, spans, kept, onScores }], []);
+      addForward(graph, decoder, [{ tokenIds, positions, context, places, spans, kept, onScores }], []);
       return graph.output(all as Tensor);
     },
     signal,
   );
-  return new Map(Array.from({ length: start }, (_, place) => [place, attended[place] as number]));
+  const worth = new Map<number, number>();
+  for (const [i, place] of seen.entries()) worth.set(place, (worth.get(place) ?? 0) + (attended[i] as number));
+  return worth;
 }
 
 /** Attention weights of queries [D, H, T] on keys [D, N, H'], summed over rows and heads: [N]. */

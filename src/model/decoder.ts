@@ -233,13 +233,14 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
       let attended: Tensor | undefined;
       for (const [i, place] of placed.entries()) {
         const { context, firstRow, numRows } = place;
-        const { ranges, mask } = place.sight(decoder.architecture.window(decoder.config, layer));
+        const sight = place.sight(decoder.architecture.window(decoder.config, layer));
+        const { ranges, mask } = sight;
         const [k, v] =
           context === undefined
             ? [byHead(turnedKeys, place), byHead(values, place)]
             : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
         const q = rowsOf(graph, queries, firstRow, numRows);
-        place.onScores?.(layer, q, k as Tensor, mask, scale);
+        place.onScores?.(layer, q, k as Tensor, sight, scale);
         const out = kernels.attention(q, k as Tensor, v as Tensor, mask, scale);
         attended = attended === undefined ? out : graph.concat(attended, out, 1);
         const gap = (placed[i + 1]?.firstRow ?? total) - firstRow - numRows;

@@ -63,9 +63,7 @@ export interface Rows {
     | { readonly keys: KVRows; readonly values: KVRows; readonly first?: number; readonly from?: number }
     | undefined;
   /** Told, as the graph is built, of each layer's turned queries [D, H, rows] and of the keys [D, N, H'] that they see. */
-  readonly onScores?:
-    | ((layer: number, queries: Tensor, keys: Tensor, mask: AttentionMask, scale: number) => void)
-    | undefined;
+  readonly onScores?: ((layer: number, queries: Tensor, keys: Tensor, sight: Sight, scale: number) => void) | undefined;
   /**
    * The rows, by their index here, that layers from `fromLayer` on compute, or none of them; other rows' keys and values there stay as
    * they are.

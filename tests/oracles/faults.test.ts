@@ -10,9 +10,9 @@ import {
   shows,
 } from "./faults.js";
 
-const table = (seen: (query: number, key: number) => unknown, numRows: number) =>
+const table = (seen: (query: number, key: number, layer: number) => unknown, numRows: number) =>
   Array.from({ length: numRows }, (_, query) =>
-    Array.from({ length: numRows }, (_, key) => (seen(query, key) ? "1" : "0")).join(""),
+    Array.from({ length: numRows }, (_, key) => (seen(query, key, 0) ? "1" : "0")).join(""),
   ).join(" / ");
 
 // Blocks of 1 and 2 tokens, an empty one, and a final block of 1 with one token of the answer.

@@ -13,7 +13,9 @@ export interface OraclePrompt {
 /** How an oracle reads a prompt and its continuation, row by row. Queries and keys are turned by RoPE to a position each. */
 export interface Reading {
   readonly tokenIds: readonly number[];
-  sees(query: number, key: number): boolean;
+  sees(query: number, key: number, layer: number): boolean;
+  /** Where a row stands in the prompt, by which windows count. Default: its number. */
+  place?(row: number): number;
   queryPosition(row: number): number;
   keyPosition(row: number): number;
   /** The row whose value stands with this row's key. */
@@ -36,44 +38,45 @@ interface Layout {
 const wrongReadings = {
   "local blocks see the block before": (right, { places }) => ({
     ...right,
-    sees: (query, key) => right.sees(query, key) || places[key]!.block === places[query]!.block - 1,
+    sees: (query, key, layer) => right.sees(query, key, layer) || places[key]!.block === places[query]!.block - 1,
   }),
   "local blocks see everything before": (right) => ({ ...right, sees: (query, key) => key <= query }),
   "local blocks see global ones before": (right, { places, isGlobal }) => ({
     ...right,
-    sees: (query, key) => right.sees(query, key) || (key <= query && isGlobal[places[key]!.block]!),
+    sees: (query, key, layer) => right.sees(query, key, layer) || (key <= query && isGlobal[places[key]!.block]!),
   }),
   "the final block does not see the first": (right, { places, isGlobal }) => ({
     ...right,
-    sees: (query, key) => {
+    sees: (query, key, layer) => {
       const [from, to] = [places[query]!.block, places[key]!.block];
-      return right.sees(query, key) && (from < isGlobal.length - 1 || to > 0 || from === to);
+      return right.sees(query, key, layer) && (from < isGlobal.length - 1 || to > 0 || from === to);
     },
   }),
   "earlier global blocks do not see local ones": (right, { places, isGlobal }) => ({
     ...right,
-    sees: (query, key) => {
+    sees: (query, key, layer) => {
       const [from, to] = [places[query]!.block, places[key]!.block];
-      return right.sees(query, key) && (from === to || from === isGlobal.length - 1 || isGlobal[to]!);
+      return right.sees(query, key, layer) && (from === to || from === isGlobal.length - 1 || isGlobal[to]!);
     },
   }),
   "the final block does not see earlier global ones": (right, { places, isGlobal }) => ({
     ...right,
-    sees: (query, key) => {
+    sees: (query, key, layer) => {
       const [from, to] = [places[query]!.block, places[key]!.block];
-      return right.sees(query, key) && (from === to || from < isGlobal.length - 1 || !isGlobal[to]);
+      return right.sees(query, key, layer) && (from === to || from < isGlobal.length - 1 || !isGlobal[to]);
     },
   }),
   "rows see the row after them": (right, { places }) => ({
     ...right,
-    sees: (query, key) => right.sees(query, key) || (key === query + 1 && places[key]!.block === places[query]!.block),
+    sees: (query, key, layer) =>
+      right.sees(query, key, layer) || (key === query + 1 && places[key]!.block === places[query]!.block),
   }),
   "rows do not see themselves": (right, { places }) => ({
     ...right,
     // The first row of a local block sees nothing else.
-    sees: (query, key) =>
-      right.sees(query, key) &&
-      (key !== query || query === 0 || (places[query]!.offset === 0 && !right.sees(query, query - 1))),
+    sees: (query, key, layer) =>
+      right.sees(query, key, layer) &&
+      (key !== query || query === 0 || (places[query]!.offset === 0 && !right.sees(query, query - 1, layer))),
   }),
   "blocks keep the positions that they should not": (right, layout) => {
     const { places, firstRows, isGlobal } = layout;
@@ -152,7 +155,7 @@ export function shows(fault: Fault, prompt: OraclePrompt): boolean {
   const [right, wrong] = [readPrompt(prompt), readPrompt(prompt, fault)];
   const rows = [...right.tokenIds.keys()];
   const seenBy = (reading: Reading, query: number, key: number) =>
-    reading.sees(query, key)
+    reading.sees(query, key, 0)
       ? `${reading.queryPosition(query) - reading.keyPosition(key)} ${reading.valueRow(key)}`
       : "unseen";
   return rows.some((query) => rows.some((key) => seenBy(right, query, key) !== seenBy(wrong, query, key)));

@@ -14,6 +14,14 @@ type Floats = Float64Array<ArrayBuffer>;
 type OracleConfig = ModelConfig &
   Partial<Record<"embeddingMultiplier" | "residualMultiplier" | "logitsScaling", number>>;
 
+/** Is told what a forward pass computes, layer by layer. */
+export interface Watch {
+  /** Keys before RoPE, and values: [rows][KV heads][head size]. */
+  readonly onLayer?: (keys: Floats[][], values: Floats[][]) => void;
+  /** A row's attention weights in one head, on the rows that it sees. */
+  readonly onWeights?: (layer: number, row: number, seen: readonly number[], weights: readonly number[]) => void;
+}
+
 /**
  * A decoder's forward pass over a whole prompt in one go, the slow and obvious way: no ggml, no stored keys, 64-bit
  * floats, the block mask written cell by cell. What the engine computes in pieces must equal it (invariant I1).
@@ -60,12 +68,23 @@ export class OnePassModel {
   keysAndValues(tokenIds: readonly number[]): readonly { readonly keys: Floats[][]; readonly values: Floats[][] }[] {
     const layers: { keys: Floats[][]; values: Floats[][] }[] = [];
     const reading = readPrompt({ blockTokenIds: [tokenIds], continuationTokenIds: [0] });
-    this.#hiddenStates(reading, (keys, values) => layers.push({ keys, values }));
+    this.#hiddenStates(reading, { onLayer: (keys, values) => layers.push({ keys, values }) });
     return layers;
   }
 
-  /** @param onLayer gets each layer's keys before RoPE, and its values: [tokens][KV heads][head size]. */
-  #hiddenStates(reading: Reading, onLayer?: (keys: Floats[][], values: Floats[][]) => void): Floats[] {
+  /** What a reading's layers compute on the way. */
+  watch(reading: Reading, watch: Watch): void {
+    this.#hiddenStates(reading, watch);
+  }
+
+  /** The log-probabilities after the last rows of any reading, so many of them. */
+  read(reading: Reading, numRows: number): Floats[] {
+    return this.#hiddenStates(reading)
+      .slice(-numRows)
+      .map((row) => this.#logprobs(row));
+  }
+
+  #hiddenStates(reading: Reading, watch: Watch = {}): Floats[] {
     const { architecture, config } = this.#source;
     const { hiddenSize, numHeads, numKvHeads, headSize, numLayers } = config;
     const isGemma = config.architecture.startsWith("gemma");
@@ -83,7 +102,9 @@ export class OnePassModel {
       const blk = `blk.${layer}`;
       const rope = architecture.rope(config, layer);
       const window = architecture.window(config, layer) ?? rows.length;
-      const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key) && query - key < window));
+      const place = (row: number) => reading.place?.(row) ?? row;
+      const isNear = (query: number, key: number) => place(query) - place(key) < window;
+      const seen = rows.map((query) => rows.filter((key) => reading.sees(query, key, layer) && isNear(query, key)));
       const normed = x.map((row) => this.#norm(`${blk}.attn_norm`, row));
       const heads = (name: "q" | "k" | "v", count: number): Floats[][] =>
         normed.map((row) => {
@@ -96,7 +117,7 @@ export class OnePassModel {
       const bareKeys = heads("k", numKvHeads);
       const keys = turned(bareKeys, reading.keyPosition);
       const values = heads("v", numKvHeads);
-      onLayer?.(bareKeys, values);
+      watch.onLayer?.(bareKeys, values);
       x = x.map((row, t) => {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
@@ -104,6 +125,7 @@ export class OnePassModel {
           const query = queries[t]![h]!;
           const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!));
           const weights = softmax(scores.map((score) => score * scale));
+          watch.onWeights?.(layer, t, seen[t]!, weights);
           for (const [i, s] of seen[t]!.entries()) {
             const value = values[reading.valueRow(s)]![kvHead]!;
             for (let d = 0; d < headSize; d++) {
