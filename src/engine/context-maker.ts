@@ -11,7 +11,7 @@ import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
 import { localBlock, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
-import { mergePlaced, numIn, type PlacedTokens, placedFrom, rowsToChoose, tokensAgain } from "./recompute.js";
+import { computeBetween, numIn, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
   nothingReused,
@@ -233,7 +233,8 @@ export class ContextMaker {
       const prefillFrom = performance.now();
       timings.assembleMs = prefillFrom - assembleFrom;
       const { place, tokenIds } = rests.pop() as Rest;
-      const again = isScored ? new Int32Array() : await this.#computeBetween(prompt, context, rests, of);
+      const recomputing = { scheduler: this.scheduler, decoder: this.model.decoder, context, prompt };
+      const again = isScored ? new Int32Array() : await computeBetween(rests, recomputing, of, repair?.recompute);
       context.length = place;
       timings.prefillMs = performance.now() - prefillFrom;
       const hits = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
@@ -251,38 +252,6 @@ export class ContextMaker {
       giveBack();
       throw error;
     }
-  }
-
-  /** Computes what is missing before the end, and what of the blocks is computed again. @returns the places of the latter. */
-  async #computeBetween(
-    prompt: TokenizedPrompt,
-    context: AssembledContext,
-    rests: readonly Rest[],
-    of: RequestOf,
-  ): Promise<Int32Array> {
-    const { owner, signal, positionReencoding, repair } = of;
-    const recompute = repair?.recompute;
-    const between = rests.map(({ place, tokenIds }) => placedFrom(place, tokenIds));
-    const compute = async ({ tokenIds, positions, places }: PlacedTokens): Promise<void> => {
-      context.length = places[0] ?? 0;
-      for await (const _ of this.scheduler.prefill(
-        context,
-        tokenIds,
-        positions,
-        tokenIds.length,
-        of,
-        undefined,
-        places,
-      ));
-    };
-    // Who chooses tokens sees all before the end.
-    if (recompute?.kind !== "first") for (const rest of between) await compute(rest);
-    if (recompute === undefined) return new Int32Array();
-    const runner = this.scheduler.runnerOf(owner);
-    const { decoder } = this.model;
-    const again = await tokensAgain(recompute, { runner, decoder, context, prompt, positionReencoding, signal });
-    if (again.places.length > 0) await compute(mergePlaced([again, ...between]));
-    return again.places;
   }
 
   /**

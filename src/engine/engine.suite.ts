@@ -111,6 +111,20 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
       }
     });
 
+    test("generate(): a repair of block mode is named in the result; in full mode it is refused unless it is auto", async () => {
+      const repairOf = async (asked: object) =>
+        ofKind(await generate({ maxTokens: 1, ...asked }), "done")[0]!.result.repair;
+      expect(await repairOf({ mode: "block" })).toBeUndefined();
+      expect(await repairOf({ mode: "block", repair: "none" })).toBeUndefined();
+      const used = await repairOf({ mode: "block", repair: "lead=auto,sink=2" });
+      expect(used).toEqual({ text: "lead,sink=2", recomputedTokens: 0 });
+      expect(await repairOf({ mode: "full", repair: "auto" })).toBeUndefined();
+      await expect(repairOf({ mode: "full", repair: "lead" })).rejects.toEqual(
+        error("invalid", 'Cannot use the repair "lead": the mode is full, which loses nothing'),
+      );
+      await expect(repairOf({ mode: "block", repair: "lead,first=0" })).rejects.toMatchObject({ code: "invalid" });
+    });
+
     test("generate(): n answers of one prompt, each with its tokens, its end and its seed", async () => {
       const sampling = { maxTokens: 3, temperature: 1, seed: Number.MAX_SAFE_INTEGER - 1, logitBias: noEnd };
       const events = await generate({ ...sampling, n: 3, echo: true });

@@ -6,6 +6,7 @@ import type { Rows } from "../model/rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { GraphRunner } from "./held-rows.js";
 import type { TokenizedPrompt } from "./prompt.js";
+import type { Scheduler, WorkOf } from "./scheduler.js";
 
 /** Which tokens of local blocks but block 0 are computed again over all that stands before them. */
 export type Recompute =
@@ -17,20 +18,20 @@ export type Recompute =
   | { readonly kind: "look"; readonly share: number };
 
 /** Tokens of a prompt, each at its place, ascending. */
-export interface PlacedTokens {
+interface PlacedTokens {
   readonly places: Int32Array;
   readonly positions: Int32Array;
   readonly tokenIds: Int32Array;
 }
 
 /** Tokens that follow each other from a place on. */
-export function placedFrom(place: number, tokenIds: readonly number[]): PlacedTokens {
+function placedFrom(place: number, tokenIds: readonly number[]): PlacedTokens {
   const places = Int32Array.from(tokenIds, (_, i) => place + i);
   return { places, positions: places, tokenIds: Int32Array.from(tokenIds) };
 }
 
 /** All of them, in the order of their places. */
-export function mergePlaced(parts: readonly PlacedTokens[]): PlacedTokens {
+function mergePlaced(parts: readonly PlacedTokens[]): PlacedTokens {
   const all = parts
     .flatMap(({ places, positions, tokenIds }) =>
       Array.from(places, (place, i) => ({ place, position: positions[i] as number, id: tokenIds[i] as number })),
@@ -100,6 +101,41 @@ function placed(tokens: readonly MovedToken[], positionReencoding: boolean): Pla
   };
 }
 
+/** A prompt, and its context that holds what was laid out. */
+interface Recomputing {
+  readonly scheduler: Scheduler;
+  readonly decoder: Decoder;
+  readonly context: AssembledContext;
+  readonly prompt: TokenizedPrompt;
+}
+
+/**
+ * Computes what is missing of a prompt before its last tokens, and what of its blocks is computed again.
+ *
+ * @returns the places of the latter, ascending.
+ * @throws the signal's reason; the device's error.
+ */
+export async function computeBetween(
+  rests: readonly { readonly place: number; readonly tokenIds: readonly number[] }[],
+  { scheduler, decoder, context, prompt }: Recomputing,
+  of: WorkOf & { readonly positionReencoding: boolean; readonly signal: AbortSignal },
+  recompute: Recompute | undefined,
+): Promise<Int32Array> {
+  const { owner, signal, positionReencoding } = of;
+  const between = rests.map(({ place, tokenIds }) => placedFrom(place, tokenIds));
+  const compute = async ({ tokenIds, positions, places }: PlacedTokens): Promise<void> => {
+    context.length = places[0] ?? 0;
+    for await (const _ of scheduler.prefill(context, tokenIds, positions, tokenIds.length, of, undefined, places));
+  };
+  // Who chooses tokens sees all before the end.
+  if (recompute?.kind !== "first") for (const rest of between) await compute(rest);
+  if (recompute === undefined) return new Int32Array();
+  const runner = scheduler.runnerOf(owner);
+  const again = await tokensAgain(recompute, { runner, decoder, context, prompt, positionReencoding, signal });
+  if (again.places.length > 0) await compute(mergePlaced([again, ...between]));
+  return again.places;
+}
+
 /** What choosing needs: a context that holds all of the prompt but its last tokens. */
 interface Choosing {
   readonly runner: GraphRunner;
@@ -111,7 +147,7 @@ interface Choosing {
 }
 
 /** The tokens that are computed again. Keys and values of the first layers of all others may be written. @throws as `GraphRunner.run`. */
-export async function tokensAgain(recompute: Recompute, choosing: Choosing): Promise<PlacedTokens> {
+async function tokensAgain(recompute: Recompute, choosing: Choosing): Promise<PlacedTokens> {
   const { prompt, positionReencoding } = choosing;
   const moved = movedTokens(prompt);
   if (recompute.kind === "first" || moved.length === 0) {

@@ -53,7 +53,7 @@ const alternatives: readonly (readonly (keyof Repair)[])[] = [
  * @returns undefined where it is none.
  * @example parseRepair('lead="Read this:\\n",sink=4') gives { lead: { text: "Read this:\n" }, sink: 4 }
  */
-export function parseRepair(text: string): Repair | "auto" | undefined {
+function parseRepair(text: string): Repair | "auto" | undefined {
   if (text === "none") return {};
   if (text === "auto") return "auto";
   const repair: { -readonly [K in keyof Repair]: Repair[K] } = {};

@@ -131,6 +131,12 @@ export class RequestChecks {
       createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
     );
     const terms = this.#terms({ mode, positionReencoding, salt, keepPrefixes, explain, repair, signal }, leaving);
+    if (echo && sampling.logprobs && terms.repair?.recompute !== undefined) {
+      terms.end();
+      throw new InputRangeError(
+        `Cannot echo the prompt with log-probabilities: the repair ${quote(terms.repair.text)} computes some of its tokens twice`,
+      );
+    }
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);
     return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
@@ -171,7 +177,14 @@ export class RequestChecks {
       ...asked
     } = readEncodeOptions("encode passages", options);
     const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.options.ragTexts);
-    return { terms: this.#terms({ ...asked, mode: "block" }, leaving), onBlock, form, splitLong, maxBlocks };
+    const terms = this.#terms({ ...asked, mode: "block" }, leaving);
+    if (terms.repair?.preamble) {
+      terms.end();
+      throw new InputRangeError(
+        'Cannot encode passages ahead with the repair "preamble": their keys and values are bound to a prompt\'s own beginning',
+      );
+    }
+    return { terms, onBlock, form, splitLong, maxBlocks };
   }
 
   tokenizePrompt(options: Pick<RequestOptions, "mode" | "signal">): Terms {

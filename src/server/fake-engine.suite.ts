@@ -13,6 +13,7 @@ import {
 } from "../engine/engine-options.js";
 import type { ModelInfo } from "../engine/model.js";
 import type { PromptInput } from "../engine/prompt.js";
+import { repairText, resolveRepair } from "../engine/repair.js";
 import {
   type EncodedPassage,
   type EncodeResult,
@@ -120,6 +121,11 @@ export class FakeEngine implements Engine {
     const { defaultMode, contextLength, reuseNote } = this.info as ModelInfo;
     const mode = options.mode ?? defaultMode;
     checkInput(() => readGenerateOptions("generate", options));
+    const asked = mode === "full" || options.repair === undefined ? {} : resolveRepair(options.repair, undefined);
+    if (mode === "full" && options.repair !== undefined && !["none", "auto"].includes(options.repair)) {
+      const text = JSON.stringify(options.repair);
+      throw new EngineError("invalid", `Cannot use the repair ${text}: the mode is full, which loses nothing`);
+    }
     const texts = promptTexts(prompt, mode === "block");
     const tokens = texts.flatMap(tokensOf);
     if (tokens.length === 0) throw new EngineError("invalid", "Cannot use the prompt: it is empty");
@@ -140,6 +146,7 @@ export class FakeEngine implements Engine {
     const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, reused, blocks } as const;
     const hasPassages = mode === "full" && options.mode === undefined && cut(prompt).length > 2;
     const told = {
+      repair: Object.keys(asked).length === 0 ? undefined : { text: repairText(asked), recomputedTokens: 0 },
       misses: options.explain ? texts.flatMap((text, i) => missOf(text, blocks[i], i)) : undefined,
       warnings: hasPassages && reuseNote !== undefined ? [reuseNote] : [],
     };
@@ -176,7 +183,7 @@ export class FakeEngine implements Engine {
 
   async *#answer(
     { mode, promptTokens, cachedTokens, reused, blocks }: GenerateEvent & { kind: "prompt" },
-    told: Pick<GenerateResult, "misses" | "warnings">,
+    told: Pick<GenerateResult, "repair" | "misses" | "warnings">,
     options: GenerateOptions,
     index: number,
     signal: AbortSignal | undefined,

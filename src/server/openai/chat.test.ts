@@ -156,6 +156,7 @@ test("chat completions: every field reaches the engine", async () => {
       topLogprobs: 0,
       mode: undefined,
       keepPrefixes: undefined,
+      repair: undefined,
       explain: undefined,
       salt: "",
       logprobs: false,
@@ -195,7 +196,7 @@ test("chat completions: every field reaches the engine", async () => {
     top_logprobs: 20,
     block_attention: {
       ...{ mode: "full", num_local_attention_blocks: 2, segment: "rule" },
-      ...{ keep_prefixes: false, explain: true },
+      ...{ keep_prefixes: false, repair: "lead,first=8", explain: true },
     },
   });
   expect(engine.asked[1]).toEqual({
@@ -227,6 +228,7 @@ test("chat completions: every field reaches the engine", async () => {
       topLogprobs: 20,
       mode: "full",
       keepPrefixes: false,
+      repair: "lead,first=8",
       explain: true,
       salt: "",
       logprobs: true,

@@ -1,0 +1,112 @@
+import { expect, test } from "vitest";
+import { writeRandomModel } from "../../tests/models/random-model.js";
+import { temporaryFolder } from "../files/test-files.suite.js";
+import { loadTokenizer, templateOf } from "./model.js";
+import { promptSpans, TokenizedPrompt } from "./prompt.js";
+import { repairedPrompt, repairField, resolveRepair, tokenizeRepair } from "./repair.js";
+
+const isRepair = (text: string) => repairField.schema.safeParse(text).success;
+const own = (modes: readonly ("block" | "full")[], repair?: string) =>
+  ({ version: 1, prefix: "", modes, ...(repair !== undefined && { repair }) }) as const;
+
+test.each([
+  ["none", {}],
+  ["lead", { lead: "auto" }],
+  ["lead=auto,first=8", { lead: "auto", first: 8 }],
+  ["lead=Read this: ", { lead: { text: "Read this: " } }],
+  ['lead="a, \\"b\\"\\n",sink=4', { lead: { text: 'a, "b"\n' }, sink: 4 }],
+  ["first=all", { first: Number.POSITIVE_INFINITY }],
+  ["preamble,deviation=.15", { preamble: true, deviation: 0.15 }],
+  ["look=1", { look: 1 }],
+])("resolveRepair(): %s", (text, repair) => {
+  expect(isRepair(text)).toBe(true);
+  expect(resolveRepair(text, undefined)).toEqual(repair);
+});
+
+test.each([
+  "",
+  ",",
+  "lead,",
+  "lead,lead",
+  "Lead",
+  "lead,preamble",
+  "first=8,look=0.1",
+  "first",
+  "first=0",
+  "first=1.5",
+  "sink=65",
+  "deviation=0",
+  "deviation=1.1",
+  "deviation=",
+  "preamble=x",
+  'lead="open',
+  'lead="\\q"',
+  "none,lead",
+  "auto,lead",
+  "toString",
+])("repairField: %j is none", (text) => {
+  expect(isRepair(text)).toBe(false);
+});
+
+test("resolveRepair(): auto is the model's own, nothing where it was trained for blocks, else a lead-in", () => {
+  expect(resolveRepair("auto", undefined)).toEqual({ lead: "auto" });
+  expect(resolveRepair("auto", own(["full"]))).toEqual({ lead: "auto" });
+  expect(resolveRepair("auto", own(["block", "full"]))).toEqual({});
+  expect(resolveRepair("auto", own(["block"], "lead,sink=2"))).toEqual({ lead: "auto", sink: 2 });
+});
+
+test("repairedPrompt(): what a repair puts before local blocks but block 0, and nothing before others", async () => {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "llama" });
+  const tokenizer = await loadTokenizer(folder);
+  const ids = [[1, 5], [6, 7], [8], [9], [10]];
+  const kinds = [false, false, true, false, true].map((isGlobal) => ({ isGlobal }));
+  const prompt = new TokenizedPrompt("block", promptSpans(ids, undefined, kinds), ids, ["kept"], true);
+  const repaired = (text: string) => {
+    const repair = tokenizeRepair(resolveRepair(text, undefined), tokenizer, templateOf(tokenizer));
+    return repairedPrompt(prompt, repair);
+  };
+  const rows = (text: string) =>
+    repaired(text).spans.map(({ preamble, tokenIds }) => [preamble && [...preamble], [...tokenIds]]);
+  const newline = tokenizer.encode("\n", "all");
+  const lead = [tokenizer.bosTokenId, ...tokenizer.encode("Read: ", "all")];
+  const plain = (i: number) => [undefined, ids[i]];
+  expect(rows('lead="Read: "')).toEqual([plain(0), [lead, [6, 7]], plain(2), [lead, [9]], plain(4)]);
+  expect(rows("preamble")).toEqual([
+    plain(0),
+    [
+      [1, 5],
+      [6, 7],
+    ],
+    plain(2),
+    [[1, 5], [9]],
+    plain(4),
+  ]);
+  const sunk = (i: number) => [undefined, [...newline, ...newline, ...(ids[i] as number[])]];
+  expect(rows("sink=2")).toEqual([plain(0), sunk(1), plain(2), sunk(3), plain(4)]);
+  expect(repaired("sink=2").numTokens).toBe(prompt.numTokens + 4 * newline.length);
+  expect(repaired("sink=2").warnings).toEqual(["kept"]);
+});
+
+test("tokenizeRepair(): the model's own lead-in begins as its chat template does", async () => {
+  const folder = await temporaryFolder();
+  writeRandomModel(folder, { architecture: "llama" });
+  const tokenizer = await loadTokenizer(folder);
+  const template = templateOf(tokenizer);
+  const lead = (one: typeof template) => [...(tokenizeRepair({ lead: "auto" }, tokenizer, one).lead ?? [])];
+  expect(lead(template)).toEqual(lead(templateOf(tokenizer)));
+  const opening =
+    template?.render(
+      [
+        { role: "system", content: "a" },
+        { role: "user", content: "§" },
+      ],
+      { addGenerationPrompt: false },
+    ) ?? "";
+  const first = tokenizer.encode(opening.slice(0, opening.indexOf("§")), "all");
+  expect(lead(template).filter((id) => id !== tokenizer.bosTokenId)[0]).toBe(
+    first.find((id) => id !== tokenizer.bosTokenId),
+  );
+  expect(lead(template)).not.toEqual(lead(undefined));
+  expect(lead(undefined)[0]).toBe(tokenizer.bosTokenId);
+});
