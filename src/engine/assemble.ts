@@ -195,6 +195,8 @@ export interface LaidRows {
   readonly place: number;
   /** To which position its key is turned; the others follow. Undefined for a page, whose keys are turned already. */
   readonly position?: number | undefined;
+  /** What scores on its rows are divided by. Default 1. */
+  readonly temperature?: number | undefined;
 }
 
 /**
@@ -248,6 +250,15 @@ export async function assemble(
           const keys = context.keys.asOneLayer(graph, first + row, some.length, layers);
           graph.expand(graph.rope(keys, at, rope, true));
         }
+      });
+    }
+  }
+  for (const { numRows, place, temperature = 1 } of pieces) {
+    if (temperature === 1) continue;
+    for (let row = 0; row < numRows; row += stepOfRows) {
+      parts.push((graph) => {
+        const keys = context.keys.packed(graph, place + row, Math.min(stepOfRows, numRows - row));
+        graph.expand(graph.copy(graph.scale(graph.toF32(keys), 1 / temperature), keys));
       });
     }
   }

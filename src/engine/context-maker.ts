@@ -203,7 +203,9 @@ export class ContextMaker {
         const { place, tokenIds } = part;
         if (part.kind === "block") {
           const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
-          laid.push({ block, numRows: tokenIds.length, place, position: positionReencoding ? place : 0 });
+          const temperature = part.span === prompt.spans[0] ? undefined : repair?.temperature;
+          const position = positionReencoding ? place : 0;
+          laid.push({ block, numRows: tokenIds.length, place, position, temperature });
           if (!fromStore) misses?.ofBlock(part, nearest[part.index]);
           continue;
         }

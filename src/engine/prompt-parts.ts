@@ -52,8 +52,9 @@ export function* promptParts(
   }: { readonly positionReencoding: boolean; readonly repair?: TokenizedRepair | undefined },
   answerIds: readonly number[] = [],
 ): Generator<PromptPart, void> {
-  const recompute = repair?.recompute && `${repair.text} ${seenByChoice(repair.recompute, spans, fields)}`;
-  let context = contextId({ ...fields, mode, positionReencoding, recompute });
+  const isSeenOtherwise = repair?.recompute !== undefined || repair?.temperature !== undefined;
+  const otherwise = isSeenOtherwise ? `${repair.text} ${seenByChoice(repair.recompute, spans, fields)}` : undefined;
+  let context = contextId({ ...fields, mode, positionReencoding, repair: otherwise });
   let place = 0;
   let index = 0;
   for (const span of spans) {
@@ -79,8 +80,8 @@ export function* promptParts(
 }
 
 /** What decides which tokens are computed again, beside what stands before them. */
-function seenByChoice(recompute: Recompute, spans: readonly PromptSpan[], fields: ModelIdFields): string {
-  if (recompute.kind === "first") return "";
+function seenByChoice(recompute: Recompute | undefined, spans: readonly PromptSpan[], fields: ModelIdFields): string {
+  if (recompute === undefined || recompute.kind === "first") return "";
   const blocks = spans.filter(({ kind }) => kind === "local").map((span) => localBlock(fields, span).id);
   return [...blocks, ...(recompute.kind === "look" ? lookingTokens(spans) : [])].join(" ");
 }

@@ -18,6 +18,7 @@ test.each([
   ["first=all", { first: Number.POSITIVE_INFINITY }],
   ["preamble,deviation=.15", { preamble: true, deviation: 0.15 }],
   ["look=1", { look: 1 }],
+  ["lead,temperature=0.9", { lead: "auto", temperature: 0.9 }],
 ])("resolveRepair(): %s", (text, repair) => {
   expect(isRepair(text)).toBe(true);
   expect(resolveRepair(text, undefined)).toEqual(repair);
@@ -39,6 +40,8 @@ test.each([
   "deviation=1.1",
   "deviation=",
   "preamble=x",
+  "temperature=0",
+  "first=8,temperature=0.5",
   'lead="open',
   'lead="\\q"',
   "none,lead",

@@ -20,6 +20,8 @@ export interface Repair {
   readonly deviation?: number;
   /** The share that is computed again, by how much the question attends to them. */
   readonly look?: number;
+  /** What scores of what sees all before it, on the tokens of local blocks but block 0, are divided by. */
+  readonly temperature?: number;
 }
 
 /** What each item of a repair takes, by its name. */
@@ -28,23 +30,24 @@ const items = {
   preamble: (value: string | undefined) => (value === undefined ? true : undefined),
   sink: (value: string | undefined) => wholeNumber(value, 64),
   first: (value: string | undefined) => (value === "all" ? Number.POSITIVE_INFINITY : wholeNumber(value, 1e6)),
-  deviation: share,
-  look: share,
+  deviation: (value: string | undefined) => decimal(value, 1),
+  look: (value: string | undefined) => decimal(value, 1),
+  temperature: (value: string | undefined) => decimal(value, 10),
 } satisfies { [K in keyof Required<Repair>]: (value: string | undefined) => Repair[K] };
 
 function wholeNumber(value: string | undefined, most: number): number | undefined {
   return value !== undefined && /^[1-9]\d{0,5}$/.test(value) && Number(value) <= most ? Number(value) : undefined;
 }
 
-function share(value: string | undefined): number | undefined {
-  const number = value !== undefined && /^(0?\.\d{1,6}|1(\.0{1,6})?)$/.test(value) ? Number(value) : 0;
-  return number > 0 ? number : undefined;
+function decimal(value: string | undefined, most: number): number | undefined {
+  const number = value !== undefined && /^(\d{1,2}|\d{0,2}\.\d{1,6})$/.test(value) ? Number(value) : 0;
+  return number > 0 && number <= most ? number : undefined;
 }
 
 /** Of each group a repair has one at most. */
 const alternatives: readonly (readonly (keyof Repair)[])[] = [
   ["lead", "preamble"],
-  ["first", "deviation", "look"],
+  ["first", "deviation", "look", "temperature"],
 ];
 
 /**
@@ -96,7 +99,7 @@ export const repairField = {
     .refine((text) => parseRepair(text) !== undefined)
     .optional(),
   wanted:
-    "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE or look=SHARE",
+    "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE or temperature=T",
   examples: "lead or lead,first=8",
 };
 
@@ -121,6 +124,7 @@ export interface TokenizedRepair {
   readonly preamble?: true | undefined;
   readonly sinks: readonly number[];
   readonly recompute?: Recompute | undefined;
+  readonly temperature?: number | undefined;
 }
 
 /**
@@ -158,7 +162,8 @@ export function tokenizeRepair(
   const { lead, preamble, sink = 0 } = repair;
   const newline = sink > 0 ? tokenizer.encode("\n", "all") : [];
   const sinks = Array.from({ length: sink }, () => newline).flat();
-  const common = { text: repairText(repair), sinks, recompute: recomputeOf(repair) };
+  const { temperature } = repair;
+  const common = { text: repairText(repair), sinks, recompute: recomputeOf(repair), temperature };
   if (lead === undefined) return { ...common, preamble };
   const ids = tokenizer.encode(lead === "auto" ? ownLead(template) : lead.text, "all");
   const { bosTokenId } = tokenizer;

@@ -32,16 +32,16 @@ export interface ContextIdFields extends ModelIdFields {
   readonly mode: "block" | "full" | "preamble";
   /** Whether the keys of local blocks are turned to their places. */
   readonly positionReencoding: boolean;
-  /** Which of their rows were computed again, in words that name it; absent: none. */
-  readonly recompute?: string | undefined;
+  /** What else changes how they are seen, in words that name it; absent: nothing. */
+  readonly repair?: string | undefined;
 }
 
 /** The id of an empty context: what the first global text of a prompt saw. */
 export function contextId(fields: ContextIdFields): ContextId {
-  const { fingerprint, kvType, formatVersion, salt, mode, positionReencoding, recompute } = fields;
+  const { fingerprint, kvType, formatVersion, salt, mode, positionReencoding, repair } = fields;
   const version = u32Bytes([formatVersion], "format version");
   const settings = [mode, positionReencoding ? "turned to their places" : "at their own positions"];
-  if (recompute !== undefined) settings.push(recompute);
+  if (repair !== undefined) settings.push(repair);
   return hashFields("block-attention context id", [fingerprint, kvType, version, salt, ...settings]) as ContextId;
 }
 

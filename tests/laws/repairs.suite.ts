@@ -36,7 +36,7 @@ export function repairsSuite({ blockTokens, architectures }: RepairsSize): void 
       const bos = engine.model.tokenizer.bosTokenId;
       const lead = [...(bos === undefined ? [] : [bos]), ...ids("Read this:\n")];
       const sinks = Array.from({ length: 3 }, () => ids("\n")).flat();
-      const asked: Readonly<Record<string, Pick<RepairedPrompt, "before" | "sinks" | "again">>> = {
+      const asked: Readonly<Record<string, Pick<RepairedPrompt, "before" | "sinks" | "again" | "temperature">>> = {
         none: {},
         'lead="Read this:\\n"': { before: lead },
         preamble: { before: "block 0" },
@@ -46,6 +46,8 @@ export function repairsSuite({ blockTokens, architectures }: RepairsSize): void 
         "look=0.3": { again: { kind: "look", share: 0.3 } },
         'lead="Read this:\\n",sink=3,first=4': { before: lead, sinks, again: { kind: "first", count: 4 } },
         'lead="Read this:\\n",look=0.2': { before: lead, again: { kind: "look", share: 0.2 } },
+        "temperature=0.5": { temperature: 0.5 },
+        'lead="Read this:\\n",temperature=1.5': { before: lead, temperature: 1.5 },
         "preamble,deviation=0.2": { before: "block 0", again: { kind: "deviation", share: 0.2 } },
       };
       const prompts = [

@@ -14,6 +14,8 @@ export interface OraclePrompt {
 export interface Reading {
   readonly tokenIds: readonly number[];
   sees(query: number, key: number, layer: number): boolean;
+  /** What a score is divided by. Default 1. */
+  temperature?(query: number, key: number): number;
   /** Where a row stands in the prompt, by which windows count. Default: its number. */
   place?(row: number): number;
   queryPosition(row: number): number;

@@ -123,7 +123,7 @@ export class OnePassModel {
         for (let h = 0; h < numHeads; h++) {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
           const query = queries[t]![h]!;
-          const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!));
+          const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!) / (reading.temperature?.(t, s) ?? 1));
           const weights = softmax(scores.map((score) => score * scale));
           watch.onWeights?.(layer, t, seen[t]!, weights);
           for (const [i, s] of seen[t]!.entries()) {

@@ -15,6 +15,8 @@ export interface RepairedPrompt {
     | { readonly kind: "first"; readonly count: number }
     | { readonly kind: "deviation" | "look"; readonly share: number }
     | undefined;
+  /** What scores on moved tokens are divided by, of rows that see all before them. */
+  readonly temperature?: number | undefined;
 }
 
 /** A row of the one pass: a token of a block, what is thrown away before it, a token computed again, or one that looks. */
@@ -46,7 +48,11 @@ export function repairedReading(prompt: RepairedPrompt, model: OnePassModel): Re
   const rows = all.filter(
     ({ kind, place }) => kind !== "looking" && (kind !== "again" || inFullUpTo >= 0 || isAgain.has(place)),
   );
-  return readingOf(rows, (place, layer) => layer <= inFullUpTo || isAgain.has(place));
+  const { temperature = 1 } = prompt;
+  return {
+    ...readingOf(rows, (place, layer) => layer <= inFullUpTo || isAgain.has(place)),
+    temperature: (query, key) => (rows[query]!.isGlobal && rows[key]!.isMoved ? temperature : 1),
+  };
 }
 
 /** @param isSeenAgain whether rows after a moved token see it as it was computed again. */
