@@ -109,7 +109,7 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
     turn: questionsATurn,
     ...askingOptions(flags, terminal, bar),
     onResume: undefined,
-    asksAgain: true,
+    asksAgain: "cold",
   }).finally(() => bar.end());
   const told = repairReport(report);
   await writeRepairReport(flags.output, told);

@@ -127,24 +127,30 @@ export interface TokenizedRepair {
   readonly temperature?: number | undefined;
 }
 
+/** Of a lead-in where nobody says: it reads as the beginning of any prompt with documents, and of this world says nothing. */
+const leadSystem =
+  "You are a helpful assistant. You read the documents that the user gives and answer the question from them.";
+const leadPassage =
+  "- Title: The weather\nIt rained in the morning and the sun shone in the afternoon. Most people stayed at home.\n\n";
+
 /**
- * What a lead-in is where nobody says: the chat template's opening with a short system text, then four newlines, which no
- * prompt has there; of a model without a template, BOS and four newlines.
+ * What a lead-in is where nobody says: the chat template's opening with a system text, then a passage; of a model without a
+ * template, BOS and the passage. Other texts were tried: docs/accuracy.md.
  */
 function ownLead(template: ChatTemplate | undefined): string {
   const mark = "\u2042";
   const user = { role: "user", content: mark };
-  const system = { role: "system", content: "Read the text." };
+  const system = { role: "system", content: leadSystem };
   for (const messages of [[system, user], [user]]) {
     try {
       // A template that prints the date must not change the lead-in each day.
       const text = template?.render(messages, { addGenerationPrompt: false, now: new Date(0) }) ?? "";
-      if (text.includes(mark)) return `${text.slice(0, text.indexOf(mark))}\n\n\n\n`;
+      if (text.includes(mark)) return text.slice(0, text.indexOf(mark)) + leadPassage;
     } catch {
       // It takes no system message, or no such conversation at all.
     }
   }
-  return "\n\n\n\n";
+  return leadPassage;
 }
 
 function recomputeOf({ first, deviation, look }: Repair): Recompute | undefined {

@@ -26,9 +26,9 @@ export interface AskingOptions {
   readonly concurrency: number;
   /**
    * Whether each question is asked a second time, for its first token alone, where passages are kept: what it takes when they
-   * are all there. Default false.
+   * are all there; or only where they were not at first. Default false.
    */
-  readonly asksAgain?: boolean | undefined;
+  readonly asksAgain?: boolean | "cold" | undefined;
   readonly signal: AbortSignal;
   /** Told, in a sentence, what an earlier run has left that is gone on with. */
   readonly onResume?: ((text: string) => void) | undefined;
@@ -187,7 +187,8 @@ async function ask(line: RagLine, index: number, options: QuestionRunOptions, si
     const timing = { index, cached_tokens: null, ttft_ms: null, concurrency };
     return { answer: { ...head, generated: "", error: reply.message, error_code: reply.code, ...tail }, timing };
   }
-  const again = asksAgain && responder.keepsPassages ? await responder.ask(line, 1, signal) : undefined;
+  const isAsked = asksAgain === true || (asksAgain === "cold" && reply.start === "cold");
+  const again = isAsked && responder.keepsPassages ? await responder.ask(line, 1, signal) : undefined;
   const { text, finishReason, promptTokens, completionTokens } = reply;
   const counts = {
     ...(promptTokens !== undefined && { prompt_tokens: promptTokens }),
