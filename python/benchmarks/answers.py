@@ -82,7 +82,7 @@ def answers_of(model: Any, collate: Collator, item: Item, ends: set[int]) -> lis
 
 
 def _context_length(layout: Layout, predictors: list[int], ids: list[torch.Tensor]) -> int:
-    """Tokens before the final block: those before the first final one or, in full mode, those that all questions share."""
+    """Tokens before the final block; in full mode, those that all questions share."""
     if bool((layout.kind[0] != Kind.FINAL).any()):
         return int((layout.kind[0] == Kind.FINAL).nonzero()[0])
     shortest = min(predictors)
