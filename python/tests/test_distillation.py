@@ -19,9 +19,10 @@ from block_attention_trainer.batch import Collator, Opening
 from block_attention_trainer.distillation import Soft, SoftStore, Teacher, divergence, sensitivity
 from block_attention_trainer.evaluation import greedy_answer, target_logits
 from block_attention_trainer.layout import Encoding
+from block_attention_trainer.models import as_teacher, fingerprint, load_model, load_tokenizer
 from block_attention_trainer.packing import Item
 from block_attention_trainer.samples import Limits, SampleFiles
-from block_attention_trainer.settings import parse_settings
+from block_attention_trainer.settings import LoraSettings, ModelSettings, parse_settings
 from block_attention_trainer.train import train
 
 OPENING = Opening(None, ())
@@ -204,3 +205,74 @@ def test_a_run_goes_on_from_an_adapter_and_distils_from_it(
         file.unlink()
     last.rmdir()
     assert steps() == {3: whole[3]}, "with the same teacher, from a checkpoint"
+
+
+def test_a_run_s_loss_is_the_answer_s_and_the_divergence_as_they_are_weighted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = run_settings(tmp_path, training={"steps": 1}, run_name="base", export={"dtype": "float32"})
+    train(parse_settings(settings))
+    base = str(tmp_path / "runs" / "base" / "export")
+    samples = random_samples(4, 3, group_size=3)
+    settings = {
+        **settings,
+        "run_name": "distilled",
+        "model": {"path": base, "prefix": ""},
+        "data": {**settings["data"], "train": [str(write(tmp_path / "three.parquet", samples))], "modes": ["block"]},
+        "training": {**settings["training"], "rows_per_step": 1},
+        "lora": {"rank": 2},
+        "distillation": {"weight": 2.0, "answer_weight": 0.5, "clip": 0.0, "top_k": VOCAB_SIZE},
+        "export": None,
+    }
+    capsys.readouterr()
+    train(parse_settings(settings), progress_target="-")
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    register_attention()
+    model = AutoModelForCausalLM.from_pretrained(base, attn_implementation=implementation_name("dense")).eval()
+    files = SampleFiles([tmp_path / "three.parquet"])
+    opening = Opening(0, ())
+    collate = Collator(files, files.index(Limits(VOCAB_SIZE, 100, opening.lengths())), opening)
+    losses: list[Tensor] = []
+    for i in range(3):
+        batch = collate((Item("block", (i,), 0),))
+        student, teacher = (
+            target_logits(model, one).log_softmax(-1) for one in (batch, collate((Item("full", (i,), 0),)))
+        )
+        own = F.nll_loss(student, batch.targets, reduction="none")
+        losses.append(0.5 * own + 2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1))
+    expected = torch.cat(losses).mean().item()
+    assert abs(next(e["loss"] for e in told if e["event"] == "step") - expected) < 5e-3
+
+
+@pytest.mark.parametrize("teacher", ["start", "base"])
+def test_as_teacher_is_what_the_run_began_with(tmp_path: Path, teacher: str) -> None:
+    settings = run_settings(tmp_path, training={"steps": 1}, run_name="base", export={"dtype": "float32"})
+    train(parse_settings(settings))
+    path = str(tmp_path / "runs" / "base" / "export")
+    model, tokenizer = {"path": path}, load_tokenizer(path)
+    lora: dict[str, Any] = {"rank": 2, "alpha": 4.0}
+    train(parse_settings({**settings, "run_name": "lora", "model": model, "lora": lora, "export": None}))
+
+    def load(adapter: str | None, keeps_start: bool) -> Any:
+        adapted = LoraSettings(**lora, adapter=adapter)
+        read = ModelSettings(path=path)
+        return load_model(
+            read, "dense", lora=adapted, dtype=torch.float32, tokenizer=tokenizer, keeps_start=keeps_start
+        ).eval()
+
+    adapter = str(next((tmp_path / "runs" / "lora").glob("checkpoint-*")))
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        began = load(adapter if teacher == "start" else None, keeps_start=False)(ids).logits
+        student = load(adapter, keeps_start=teacher == "start")
+        trained = [weight for weight in student.parameters() if weight.requires_grad]
+        before = fingerprint(student)
+        for weight in trained:
+            weight += 0.1
+        assert fingerprint(student) == before, "it goes by what is not trained"
+        moved = student(ids).logits
+        with as_teacher(student):
+            assert torch.equal(student(ids).logits, began)
+        assert torch.equal(student(ids).logits, moved)
+        assert (moved - began).abs().max() > 1e-2
+    assert all(weight.requires_grad for weight in trained)
