@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import type { ScoreOptions } from "../src/engine/engine-options.js";
+import { loadTokenizer } from "../src/engine/model.js";
 import { readGguf } from "../src/files/gguf.js";
 import { readRange } from "../src/files/read-range.js";
-import type { ModelSource } from "../src/model/model-source.js";
+import type { ModelSource, WeightEntry } from "../src/model/model-source.js";
 import { openModel } from "../src/model/open-model.js";
 import { buildDist, projectRoot } from "./build-dist.js";
 import { expectLlamaCpp } from "./llama-cpp/compare-engine.js";
@@ -45,8 +46,12 @@ const models: Readonly<Record<string, RandomModelOptions>> = {
 const bounds = { F32: 1e-4, F16: 1e-3, BF16: 5e-3 };
 
 function convert(...args: readonly string[]) {
+  return convertTo("gguf", ...args);
+}
+
+function convertTo(format: string, ...args: readonly string[]) {
   const main = join(projectRoot, "dist", "cli", "main.js");
-  return spawnSync(process.execPath, [main, "convert", "--to", "gguf", ...args], { encoding: "utf8" });
+  return spawnSync(process.execPath, [main, "convert", "--to", format, ...args], { encoding: "utf8" });
 }
 
 function prompts(seed: number): number[][] {
@@ -97,6 +102,55 @@ for (const [name, options] of Object.entries(models)) {
     expect(numCounted).toBeGreaterThan(8);
   });
 }
+
+const toFolders: Readonly<Record<string, RandomModelOptions>> = {
+  // Its rows lie in pairs in GGUF.
+  llama: { architecture: "llama", attentionBias: true, tied: true, blockAttention, dtype: "BF16", seed: 61 },
+  qwen2: { architecture: "qwen2", theta: 1_000_000, dtype: "BF16", seed: 62 },
+};
+for (const [name, options] of Object.entries(toFolders)) {
+  test(`convert --to hf: ${name} comes back from GGUF byte for byte, with its tokenizer`, async () => {
+    const [source, gguf, output] = ["", ".gguf", "-back"].map((end) => join(folder, `back-${name}${end}`)) as [
+      string,
+      string,
+      string,
+    ];
+    writeRandomModel(source, options);
+    // Norms and biases are F32 in GGUF, which BF16 holds whole where they came from it.
+    expect(convert("--model", source, "--output", gguf).status).toBe(0);
+    const told = convertTo("hf", "--model", gguf, "--output", output);
+    expect(told).toMatchObject({ status: 0, stdout: `Written: ${output}\n` });
+    const [before, after] = await Promise.all([openModel(source), openModel(output)]);
+    expect({ ...after.config, rmsNormEps: 0 }).toEqual({ ...before.config, rmsNormEps: 0 });
+    expect(after.config.rmsNormEps).toBeCloseTo(before.config.rmsNormEps, 12);
+    expect([...after.endTokenIds].sort()).toEqual([...before.endTokenIds].sort());
+    for (const [weight, entry] of before.tensors) {
+      const bytes = await Promise.all([entry, after.tensors.get(weight)].map((one) => bytesOf(one as WeightEntry)));
+      expect(Buffer.compare(...(bytes as [Buffer, Buffer])), weight).toBe(0);
+    }
+    const [one, other] = await Promise.all([loadTokenizer(gguf), loadTokenizer(output)]);
+    const text = "- Title: Ünïcode 東京 123\n\nDon't  stop.\n";
+    expect([...other.encode(text, "all")]).toEqual([...one.encode(text, "all")]);
+    expect(other.chatTemplate).toBe(one.chatTemplate);
+    expect(convertTo("hf", "--model", gguf, "--output", output).stderr).toContain("there is such a folder");
+    expect(convertTo("hf", "--model", output, "--output", `${output}-2`).stderr).toContain("it is a folder already");
+  });
+}
+
+async function bytesOf({ parts }: WeightEntry): Promise<Buffer> {
+  return Buffer.concat(await Promise.all(parts.map((one) => readRange(one.path, one.offset, one.byteLength))));
+}
+
+test("convert --to hf: what a folder would not say is refused, and nothing is written", () => {
+  const [source, gguf, output] = [join(folder, "refused"), join(folder, "refused.gguf"), join(folder, "refused-back")];
+  writeRandomModel(source, { architecture: "llama", rope: "llama3", seed: 63 });
+  expect(convert("--model", source, "--output", gguf).status).toBe(0);
+  expect(convertTo("hf", "--model", gguf, "--output", output)).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("config.json is not written for what this llama model has"),
+  });
+  expect(existsSync(output) || existsSync(`${output}.partial`)).toBe(false);
+});
 
 test("convert --weights q8_0: the file holds what --weights makes at load", async () => {
   const source = join(folder, "to-q8");

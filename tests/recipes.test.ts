@@ -23,8 +23,8 @@ const recipes = readdirSync(folder).flatMap((file): [string, Recipe][] => {
   return "steps" in value ? [[file, value]] : [];
 });
 
-test("there are the small recipe and the paper's", () => {
-  expect(recipes.map(([file]) => file).sort()).toEqual(["paper.json", "small.json"]);
+test("there are the small recipe, the paper's, and a small real model's", () => {
+  expect(recipes.map(([file]) => file).sort()).toEqual(["paper.json", "small.json", "smollm2.json"]);
 });
 
 test.each(recipes)("recipes/rag/%s: its commands exist and have the options that it uses", async (_, { steps }) => {

@@ -112,6 +112,10 @@ test.each<[args: readonly string[], says: string]>([
     [...train, ...set(`model.path=${at("no-tokenizer")}`)],
     `Cannot load a tokenizer from ${path("no-tokenizer")}: it has no tokenizer`,
   ],
+  [
+    [...train, ...set(`lora={"adapter": "${at("empty")}"}`)],
+    `Cannot load an adapter from ${path("empty")}: it has no "adapter_config.json"`,
+  ],
   [[...train, ...set(`model.tokenizer=${at("empty")}`)], `Cannot load a tokenizer from ${path("empty")}: it has no`],
   [
     [...train, ...set("training.distributed=deepspeed", `training.deepspeed_config=${at("list.json")}`)],

@@ -31,12 +31,12 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .export import export
+    from .export import export, export_adapter
 
     settings = ExportSettings.model_validate(
         {key: value for key in ("dtype", "max_shard_bytes") if (value := getattr(options, key)) is not None}
     )
-    export(options.checkpoint, options.out, settings)
+    (export_adapter if options.adapter else export)(options.checkpoint, options.out, settings)
 
 
 def _train_tokenizer(options: argparse.Namespace) -> None:
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="write a checkpoint as a Hugging Face folder, adapters merged")
     exporting.add_argument("--checkpoint", type=Path, required=True, help="a run's checkpoint folder")
     exporting.add_argument("--out", type=Path, required=True, help="the folder that is written")
+    exporting.add_argument("--adapter", action="store_true", help="write the adapter alone, not merged")
     exporting.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: bfloat16")
     exporting.add_argument("--max-shard-bytes", type=int, help="the most bytes of a file of weights")
     exporting.set_defaults(run=_export)

@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .layout import ContextCall, Kind, Layout, SegmentPlan
+from .layout import Kind, Layout, SegmentPlan
 
 Attention = Literal["cells", "dense", "flex", "segments"]
 ATTENTIONS: tuple[Attention, ...] = ("cells", "dense", "flex", "segments")
@@ -106,7 +106,11 @@ def mask_by_cells(layout: Layout) -> Tensor:
             [
                 sample[b][q] == sample[b][k]
                 and k <= q
-                and (segment[b][q] == segment[b][k] or (kind[b][q] != Kind.LOCAL and kind[b][k] != Kind.FINAL))
+                and (
+                    segment[b][q] == segment[b][k]
+                    or (kind[b][q] in (Kind.GLOBAL, Kind.FINAL) and kind[b][k] not in (Kind.FINAL, Kind.LEAD))
+                    or (kind[b][q] == Kind.LOCAL and kind[b][k] == Kind.PREAMBLE)
+                )
                 for k in range(length)
             ]
             for q in range(length)
@@ -142,11 +146,12 @@ def block_mask(layout: Layout) -> BlockMask:
     if isinstance(cached, BlockMask):
         return cached
     sample, segment = layout.sample, layout.segment
-    is_over, is_under = layout.kind != Kind.LOCAL, layout.kind != Kind.FINAL
+    is_over, is_under = layout.sees_context, layout.is_context
+    is_local, is_preamble = layout.kind == Kind.LOCAL, layout.kind == Kind.PREAMBLE
 
     def sees(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         within = segment[b, q] == segment[b, k]
-        over = is_over[b, q] & is_under[b, k]
+        over = (is_over[b, q] & is_under[b, k]) | (is_local[b, q] & is_preamble[b, k])
         return (sample[b, q] == sample[b, k]) & (k <= q) & (within | over)
 
     rows, length = layout.shape
@@ -195,7 +200,7 @@ class _SegmentAttention(torch.autograd.Function):
         joined = torch.cat(outputs).index_select(0, plan.place)
         log_sum = padded_sums.index_select(0, plan.place)
         for call in plan.calls:
-            keys, queries = _spans(call)
+            keys, queries = call
             over, log_sums = _flash(
                 _heads(q[queries]), _heads(all_k[keys]), _heads(all_v[keys]), 0.0, False, scale=scale
             )
@@ -232,7 +237,7 @@ class _SegmentAttention(torch.autograd.Function):
             parts.append(tuple(_flat(x) for x in given))
         dq, dk, dv = (torch.cat(x).index_select(0, plan.place) for x in zip(*parts, strict=True))
         for call in plan.calls:
-            keys, queries = _spans(call)
+            keys, queries = call
             inputs = (grad[queries], q[queries], all_k[keys], all_v[keys], joined[queries], log_sum[queries])
             *heads, logs = (_heads(x) for x in inputs)
             d_queries, d_keys, d_values = _flash_backward(*heads, logs[..., 0], 0.0, False, scale=scale)
@@ -252,12 +257,6 @@ def _buckets(plan: SegmentPlan, *inputs: Tensor) -> Iterator[tuple[Tensor, ...]]
     for bucket, *of_bucket in zip(plan.buckets, *parts, strict=True):
         shape = (bucket.num_segments, bucket.length)
         yield tuple(x.unflatten(0, shape).transpose(1, 2) for x in of_bucket)
-
-
-def _spans(call: ContextCall) -> tuple[slice, slice]:
-    """The tokens that are seen, and those that see them."""
-    border = call.first_key + call.num_keys
-    return slice(call.first_key, border), slice(border, border + call.num_queries)
 
 
 def _heads(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layout import Layout, Mode, Segment, shared_context
+from .layout import PLAIN, Encoding, Layout, Mode, Segment, has_front, shared_context
 from .packing import Item, Row
 from .samples import IGNORED, Int32s, SampleFiles, SampleIndex
 
@@ -31,7 +31,7 @@ class Batch:
     """One row, [1, T tokens], and its N targets.
 
     The token at `predictors[n]` predicts `targets[n]`; `question[n]` numbers the questions of the row; `is_first[n]`
-    marks an answer's first token.
+    marks an answer's first token; `in_block[n]` a target that is learned in block mode.
     """
 
     input_ids: Tensor
@@ -40,6 +40,8 @@ class Batch:
     targets: Tensor
     question: Tensor
     is_first: Tensor
+    in_block: Tensor
+    row: Row
     sample_ids: tuple[str, ...]
     modes: tuple[Mode, ...]
 
@@ -49,7 +51,7 @@ class Batch:
         return int((self.layout.sample >= 0).sum())
 
     def to(self, device: torch.device | str) -> "Batch":
-        names = ("input_ids", "predictors", "targets", "question", "is_first")
+        names = ("input_ids", "predictors", "targets", "question", "is_first", "in_block")
         moved = {name: getattr(self, name).to(device) for name in names}
         return replace(self, layout=self.layout.to(device), **moved)
 
@@ -67,6 +69,8 @@ class Collator:
         loss_on_prompt: bool = False,
         answer_after: Sequence[int] = (),
         reencodes: bool = True,
+        encoding: Encoding = PLAIN,
+        block_dropout: float = 0.0,
     ) -> None:
         self._files = files
         self._index = index
@@ -75,6 +79,8 @@ class Collator:
         self._loss_on_prompt = loss_on_prompt
         self._answer_after = np.array(answer_after, np.int32)
         self._reencodes = reencodes
+        self._encoding = encoding
+        self._block_dropout = block_dropout
 
     def __call__(self, row: Row) -> Batch:
         ids: list[Int32s] = []
@@ -96,7 +102,8 @@ class Collator:
             is_first[:used] = np.concatenate(firsts)
         # A token is predicted by the one before it, if that is of its own segment: never across a border.
         targets = np.flatnonzero((all_labels != IGNORED) & layout.predictors()[0].numpy())
-        segment = layout.segment[0].numpy()
+        segment, sample = layout.segment[0].numpy(), layout.sample[0].numpy()
+        is_block = np.array([item.mode == "block" for item in row], np.bool_)
         return Batch(
             torch.from_numpy(input_ids)[None],
             layout,
@@ -104,9 +111,17 @@ class Collator:
             torch.from_numpy(all_labels[targets]),
             torch.from_numpy(segment[targets].astype(np.int64)),
             torch.from_numpy(is_first[targets]),
+            torch.from_numpy(is_block[sample[targets]]),
+            row,
             tuple(names),
             tuple(item.mode for item in row for _ in item.samples),
         )
+
+    def bytes_of(self, sample: int) -> bytes:
+        """What decides a sample's targets in full mode, by its number in the index: opening, ids and labels."""
+        read = self._files.read(int(self._index.row_group[sample])).sample(int(self._index.row[sample]))
+        opening = np.array(self._opening.ids("full"), np.int32)
+        return b"".join(x.tobytes() for x in (opening, read.input_ids, read.labels))
 
     def _add(
         self,
@@ -122,12 +137,20 @@ class Collator:
         first_id = read[0].input_ids[0]
         if self._opening.bos is not None and first_id == self._opening.bos:
             opening = opening[1:]
-        ids += [np.array(opening, np.int32), context]
-        front = np.full(len(opening) + len(context), IGNORED, np.int32)
-        if self._loss_on_prompt:
-            front[len(opening) :] = context
-        labels.append(front)
-        firsts.append(np.zeros(len(front), np.bool_))
+        lengths, kinds = (x[:-1].tolist() for x in (read[0].block_lengths, read[0].is_global))
+        is_global = kinds if item.mode == "full" else self._dropped(lengths, kinds, item.draw)
+        encoding = self._encoding if item.mode == "block" else PLAIN
+        start = 0
+        ids.append(np.array(opening, np.int32))
+        labels.append(np.full(len(opening), IGNORED, np.int32))
+        for length, fronted in zip(lengths, has_front(is_global, lengths, encoding), strict=True):
+            own = context[start : start + length]
+            front = np.array([*encoding.lead, *encoding.sinks] if fronted else [], np.int32)
+            ids += [front, own]
+            labels.append(np.full(len(front), IGNORED, np.int32))
+            labels.append(own if self._loss_on_prompt else np.full(length, IGNORED, np.int32))
+            start += length
+        firsts.append(np.zeros(sum(len(x) for x in ids) - sum(len(x) for x in firsts), np.bool_))
         for sample in read:
             tail = sample.input_ids[sample.num_context :]
             tail_labels = sample.labels[sample.num_context :]
@@ -136,8 +159,17 @@ class Collator:
             labels.append(tail if self._loss_on_prompt else tail_labels)
             names.append(sample.sample_id)
         finals = [len(sample.input_ids) - sample.num_context for sample in read]
-        lengths, is_global = (x[:-1].tolist() for x in (read[0].block_lengths, read[0].is_global))
-        return shared_context(len(opening), lengths, finals, item.mode, is_global=is_global, reencodes=self._reencodes)
+        return shared_context(
+            len(opening), lengths, finals, item.mode, is_global=is_global, encoding=encoding, reencodes=self._reencodes
+        )
+
+    def _dropped(self, lengths: list[int], kinds: list[bool], draw: float) -> list[bool]:
+        """Block dropout: with its probability, one local block, but not block 0, sees all before it."""
+        local = [i for i, n in enumerate(lengths) if i > 0 and n > 0 and not kinds[i]]
+        if draw >= self._block_dropout or not local:
+            return kinds
+        place = local[int(draw / self._block_dropout * len(local))]
+        return [sees_all or i == place for i, sees_all in enumerate(kinds)]
 
     def _first_tokens(self, ids: Int32s, labels: Int32s) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Where an answer begins: the response's first target, or each target that follows `answer_after`."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batch import Batch
-from .layout import Mode
+from .layout import Kind, Mode
 
 SUMS = ("loss", "right", "targets", "first_right", "firsts", "answers_right", "answers")
 
@@ -83,8 +83,14 @@ def greedy_answer(model: nn.Module, batch: Batch, ends: set[int], device: torch.
         *(x[:, :prompt] for x in (batch.layout.sample, batch.layout.segment, batch.layout.kind, batch.layout.position))
     )
     out = model(input_ids=batch.input_ids[:, :prompt], position_ids=layout.position, layout=layout, use_cache=True)
+    seen = (layout.is_context | (layout.kind == Kind.FINAL))[0]
+    if not bool(seen.all()):
+        # Nobody sees lead-ins from here on.
+        for cached in out.past_key_values.layers:
+            cached.keys, cached.values = cached.keys[:, :, seen], cached.values[:, :, seen]
     answer: list[int] = []
-    for position in range(prompt, prompt + 2 * len(batch.targets) + 8):
+    first = int(layout.position[0, -1]) + 1
+    for position in range(first, first + 2 * len(batch.targets) + 8):
         answer.append(int(out.logits[0, -1].argmax()))
         if answer[-1] in ends:
             break

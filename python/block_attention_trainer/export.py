@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from .models import ModelError, average, load_tokenizer, saved_adapter
@@ -51,8 +52,34 @@ def export(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
     unfinished.rename(folder)
 
 
-def refuse_loss(folder: Path, inputs: list[str]) -> None:
-    """Raises ModelError where export() would delete what it reads, or what no export has written."""
+def export_adapter(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
+    """Writes a checkpoint's adapter alone, in the type of `settings`, as PEFT and the engine's --adapter read it.
+
+    The folder is complete or absent, as export()'s. Of the base's path only the name stays, where it is a folder here.
+    Raises ModelError for a checkpoint without an adapter, and as refuse_loss().
+    """
+    refuse_loss(folder, [str(checkpoint)], "adapter_config.json")
+    if not saved_adapter(checkpoint):
+        raise ModelError(f'Cannot export "{checkpoint}": it has no adapter')
+    config = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    base = Path(config["base_model_name_or_path"])
+    if base.is_dir():
+        config["base_model_name_or_path"] = base.name
+    dtype = DTYPES[settings.dtype]
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    unfinished = _unfinished(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    written = {name: weight.to(dtype) for name, weight in weights.items()}
+    save_file(written, unfinished / "adapter_model.safetensors", {"format": "pt"})
+    (unfinished / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def refuse_loss(folder: Path, inputs: list[str], mark: str = "config.json") -> None:
+    """Raises ModelError where export() would delete what it reads, or what no export has written: it lacks `mark`."""
     replaced = {folder.resolve(), _unfinished(folder).resolve()}
     for path in inputs:
         read = Path(path).resolve()
@@ -60,7 +87,7 @@ def refuse_loss(folder: Path, inputs: list[str]) -> None:
             raise ModelError(f'Cannot write "{folder}": "{path}", which is read, lies in it')
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ModelError(f'Cannot write "{folder}": it is no folder, wanted one or a free name')
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / mark).is_file():
         raise ModelError(f'Cannot write "{folder}": it is no folder of a model, wanted one or a free name')
 
 

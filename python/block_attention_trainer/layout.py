@@ -1,10 +1,15 @@
 """What sees what in a row of tokens: the one representation that every attention path and the loss are made from.
 
 A token belongs to a sample, and within it to a segment. Query q sees key k if and only if both are of one sample, k
-stands at or before q in the row, and k is in q's segment, or q's segment is not local and k's is not final. In block
-mode each span of the prompt is a segment: a local one sees itself, a global one all before it, and the last one, with
-the response, is final (arXiv:2409.15355v5, section 2, is the case without global ones). In full mode a sample is one
-final segment. Questions that share a context are several final segments after it, which do not see each other.
+stands at or before q in the row, and k is in q's segment, or q is global or final and k is neither final nor of a
+lead-in, or q is local and k of a preamble. In block mode each span of the prompt is a segment: a local one sees itself,
+a global one all before it, and the last one, with the response, is final (arXiv:2409.15355v5, section 2, is the case
+without global ones). In full mode a sample is one final segment. Questions that share a context are several final
+segments after it, which do not see each other.
+
+Blocks may be encoded with help. A lead-in stands before a local block, in its segment, at the positions right before
+it: that block alone sees it, as if the two were encoded alone and the block's keys moved. A preamble is block 0, which
+all blocks see. Sinks are tokens that a block begins with; they are the block's own.
 """
 
 from collections.abc import Sequence
@@ -26,19 +31,51 @@ PADDING = -1
 
 
 class Kind(IntEnum):
-    """What a segment sees besides itself: a local one nothing, the others all before them that is not final."""
+    """What a token sees besides its segment, and who sees it besides that."""
 
     LOCAL = 0
+    """Sees a preamble; global and final ones see it."""
     GLOBAL = 1
+    """Sees local ones, global ones and a preamble; global and final ones see it."""
     FINAL = 2
+    """Sees what a global one sees; nobody sees it."""
+    LEAD = 3
+    """Of a lead-in: sees nobody, nobody sees it."""
+    PREAMBLE = 4
+    """Sees nobody; all but lead-ins see it."""
 
 
 class Segment(NamedTuple):
     """A run of tokens of one sample that attends causally within itself."""
 
     length: int
+    """With the lead-in."""
     kind: Kind
     first_position: int
+    """May be below 0 where a lead-in is longer than all that stands before its block."""
+    num_lead: int = 0
+    """Tokens of a lead-in that the segment begins with."""
+
+
+class Encoding(NamedTuple):
+    """How local blocks but block 0 are encoded, in block mode: behind a front of lead-in and sinks, over a preamble."""
+
+    lead: tuple[int, ...] = ()
+    """Ids of the lead-in."""
+    sinks: tuple[int, ...] = ()
+    """Ids that each of these blocks begins with."""
+    sees_preamble: bool = False
+
+
+PLAIN = Encoding()
+
+
+def has_front(kinds: Sequence[bool], lengths: Sequence[int], encoding: Encoding) -> list[bool]:
+    """Which spans of a context get lead-in and sinks: the local ones that have tokens, but block 0."""
+    gets = bool(encoding.lead or encoding.sinks)
+    return [
+        gets and i > 0 and n > 0 and not sees_all for i, (sees_all, n) in enumerate(zip(kinds, lengths, strict=True))
+    ]
 
 
 def shared_context(
@@ -48,14 +85,16 @@ def shared_context(
     mode: Mode,
     *,
     is_global: Sequence[bool] | None = None,
+    encoding: Encoding = PLAIN,
     reencodes: bool = True,
 ) -> list[Segment]:
     """Segments of several questions over one context; one question is the common case.
 
     `num_opening` counts BOS and prefix: they belong to block 0, which is the final block where there is no other.
     `is_global` says which spans of the context see all before them, default none. `final_lengths` count each final
-    block with its response. Each question's positions go on where the context ends. Without `reencodes`, the positions
-    of each local block start at 0 (the paper's ablation of position re-encoding).
+    block with its response. Lengths are without lead-ins and sinks, which `encoding` adds. Each question's positions go
+    on where the context ends. Without `reencodes`, the positions of each local block start at 0 (the paper's ablation
+    of position re-encoding).
 
     Raises ValueError for a final block without tokens, or for several questions without a context.
 
@@ -69,19 +108,25 @@ def shared_context(
             raise ValueError(f"Cannot lay out {len(final_lengths)} questions: they share no context")
         return [Segment(num_opening + final_lengths[0], Kind.FINAL, 0)]
     blocks = [num_opening + context_lengths[0], *context_lengths[1:]]
-    context = sum(blocks)
     if mode == "full":
+        context = sum(blocks)
         if len(final_lengths) == 1:
             return [Segment(context + final_lengths[0], Kind.FINAL, 0)]
         blocks, is_global = [context], [True]
+        encoding = PLAIN
+    kinds = list(is_global or [False] * len(blocks))
     segments: list[Segment] = []
     position = 0
-    for length, sees_all in zip(blocks, is_global or [False] * len(blocks), strict=True):
+    fronted = has_front(kinds, blocks, encoding)
+    for i, (length, sees_all) in enumerate(zip(blocks, kinds, strict=True)):
         if length > 0:
-            kind = Kind.GLOBAL if sees_all else Kind.LOCAL
-            segments.append(Segment(length, kind, position if reencodes or sees_all else 0))
-        position += length
-    return segments + [Segment(length, Kind.FINAL, context) for length in final_lengths]
+            kind = Kind.GLOBAL if sees_all else Kind.PREAMBLE if i == 0 and encoding.sees_preamble else Kind.LOCAL
+            num_lead = len(encoding.lead) if fronted[i] else 0
+            kept = length + (len(encoding.sinks) if fronted[i] else 0)
+            first = position if reencodes or sees_all else 0
+            segments.append(Segment(num_lead + kept, kind, first - num_lead, num_lead))
+            position += kept
+    return segments + [Segment(length, Kind.FINAL, position) for length in final_lengths]
 
 
 class CausalBucket(NamedTuple):
@@ -92,19 +137,25 @@ class CausalBucket(NamedTuple):
 
 
 class ContextCall(NamedTuple):
-    """A global segment, or the final ones of a sample, over all that stands before it: no mask, all keys are seen."""
+    """Queries over keys that all of them see, so without a mask.
 
-    first_key: int
-    num_keys: int
-    num_queries: int
+    A global segment, or the final ones of a sample, over all that stands before it; or local ones over a preamble.
+    Tokens are counted over the batch, rows laid one after another.
+    """
+
+    keys: "Tokens"
+    queries: "Tokens"
+
+
+Tokens = slice | Tensor
+"""A slice where they are one run."""
 
 
 @dataclass(frozen=True)
 class SegmentPlan:
     """How the `segments` path computes a batch: indices into its tokens, rows laid one after another.
 
-    Every segment attends causally to itself, in a bucket; those that are not local attend to what they see before them
-    besides, in a call.
+    Every segment attends causally to itself, in a bucket; those that see something before them besides do so in a call.
     `index` lists the tokens of all buckets, padded; `place` says where each token stands in it.
     """
 
@@ -135,11 +186,12 @@ class Layout:
         for b, row in enumerate(rows):
             start = number = 0
             for s, segments in enumerate(row):
-                for length, of_segment, first in segments:
+                for length, of_segment, first, num_lead in segments:
                     end = start + length
                     sample[b, start:end] = s
                     segment[b, start:end] = number
-                    kind[b, start:end] = of_segment
+                    kind[b, start : start + num_lead] = Kind.LEAD
+                    kind[b, start + num_lead : end] = of_segment
                     position[b, start:end] = np.arange(first, first + length)
                     start, number = end, number + 1
             position[b, start:] = np.arange(shape[1] - start)
@@ -160,10 +212,21 @@ class Layout:
         """[B, 1, T queries, T keys] of bool, true where the query sees the key."""
         same_sample = self.sample[:, :, None] == self.sample[:, None, :]
         same_segment = self.segment[:, :, None] == self.segment[:, None, :]
-        over_context = (self.kind != Kind.LOCAL)[:, :, None] & (self.kind != Kind.FINAL)[:, None, :]
+        over_context = self.sees_context[:, :, None] & self.is_context[:, None, :]
+        over_preamble = (self.kind == Kind.LOCAL)[:, :, None] & (self.kind == Kind.PREAMBLE)[:, None, :]
         length = self.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.sample.device).tril()
-        return (same_sample & causal & (same_segment | over_context))[:, None]
+        return (same_sample & causal & (same_segment | over_context | over_preamble))[:, None]
+
+    @property
+    def sees_context(self) -> Tensor:
+        """[B, T]: whether a token sees what `is_context` before it."""
+        return (self.kind == Kind.GLOBAL) | (self.kind == Kind.FINAL)
+
+    @property
+    def is_context(self) -> Tensor:
+        """[B, T]: whether later global and final tokens see it."""
+        return (self.kind != Kind.FINAL) & (self.kind != Kind.LEAD)
 
     @cached_property
     def plan(self) -> SegmentPlan:
@@ -210,7 +273,7 @@ def plan_segments(layout: Layout) -> SegmentPlan:
     device = layout.sample.device
     return SegmentPlan(
         buckets=tuple(buckets),
-        calls=tuple(_context_calls(runs)),
+        calls=tuple(_context_calls(runs, layout)),
         index=torch.from_numpy(np.concatenate(index)).to(device),
         place=torch.from_numpy(place).to(device),
     )
@@ -231,26 +294,43 @@ def _runs(layout: Layout) -> dict[str, npt.NDArray[np.int64]]:
         "start": start,
         "length": np.diff(np.append(start, len(row))),
         "owner": np.cumsum(np.concatenate([[True], np.any(keys[1:, :2] != keys[:-1, :2], axis=1)])) - 1,
-        "kind": kind[start],
+        # A lead-in stands before its block, in the same run.
+        "kind": kind[np.append(start[1:], len(row)) - 1],
     }
 
 
-def _context_calls(runs: dict[str, npt.NDArray[np.int64]]) -> list[ContextCall]:
-    """A call for each global segment that has a context, and one for the final segments of each sample that has one."""
+def _context_calls(runs: dict[str, npt.NDArray[np.int64]], layout: Layout) -> list[ContextCall]:
+    """Of each sample: each global segment and the final ones over their context, local ones over a preamble."""
     calls: list[ContextCall] = []
+    is_lead = (layout.kind == Kind.LEAD).cpu().numpy().reshape(-1)
+
+    def tokens(first: int, end: int) -> Tokens:
+        """Without lead-ins."""
+        found = np.flatnonzero(~is_lead[first:end]) + first
+        if len(found) == end - first:
+            return slice(first, end)
+        return torch.from_numpy(found).to(layout.kind.device)
+
     borders = np.flatnonzero(np.append(True, np.diff(runs["owner"]) != 0))
     for first, end in zip(borders, np.append(borders[1:], len(runs["owner"])), strict=True):
-        kind, length = runs["kind"][first:end], runs["length"][first:end]
+        kind, start, length = (runs[name][first:end] for name in ("kind", "start", "length"))
+        ends = start + length
         is_final = kind == Kind.FINAL
         num_context = int(np.argmax(is_final)) if is_final.any() else len(kind)
         if not is_final[num_context:].all():
             raise ValueError("Cannot plan attention: a sample's context does not stand before all its final segments")
-        num_keys = np.cumsum(length) - length
-        asks = [(i, int(length[i])) for i in np.flatnonzero(kind == Kind.GLOBAL).tolist()]
-        asks.append((num_context, int(length[num_context:].sum())))
+        asks = [(i, i + 1) for i in np.flatnonzero(kind == Kind.GLOBAL).tolist()]
+        asks.append((num_context, len(kind)))
         calls += [
-            ContextCall(int(runs["start"][first]), int(num_keys[i]), num_queries)
-            for i, num_queries in asks
-            if i > 0 and num_queries > 0
+            ContextCall(tokens(int(start[0]), int(start[i])), slice(int(start[i]), int(ends[to - 1])))
+            for i, to in asks
+            if i > 0 and to > i
         ]
+        if kind[0] == Kind.PREAMBLE:
+            # Local segments side by side ask together.
+            local = np.flatnonzero(kind == Kind.LOCAL)
+            for together in np.split(local, np.flatnonzero(np.diff(local) > 1) + 1):
+                if len(together) > 0:
+                    queries = tokens(int(start[together[0]]), int(ends[together[-1]]))
+                    calls.append(ContextCall(slice(int(start[0]), int(ends[0])), queries))
     return calls

@@ -1,8 +1,11 @@
 """Models and tokenizers: loaded or made anew, and checked for what block attention needs."""
 
+import hashlib
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from .attention import Attention, implementation_name, register_attention
 from .batch import Opening
-from .layout import Mode
+from .layout import Encoding, Mode
 from .settings import LoraSettings, MeanSettings, ModelSettings
 
 UNSUPPORTED_ROPE = ("dynamic", "longrope")
@@ -99,6 +102,16 @@ def opening_of(tokenizer: PreTrainedTokenizerBase, prefix: str) -> Opening:
     return Opening(bos if adds and isinstance(bos, int) else None, tuple(tokenize(tokenizer, prefix)) if prefix else ())
 
 
+def encoding_of(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> Encoding:
+    """What the blocks of `settings.repair` are encoded with. Raises ModelError for a lead-in without tokens."""
+    items = dict(item.partition("=")[::2] for item in settings.repair.split(","))
+    lead = tuple(tokenize(tokenizer, settings.lead)) if settings.lead is not None else ()
+    if "lead" in items and not lead:
+        raise ModelError('Cannot use "model.lead": it has no tokens')
+    sinks = tuple(tokenize(tokenizer, "\n")) * int(items.get("sink", 0))
+    return Encoding(lead, sinks, "preamble" in items)
+
+
 def load_model(
     settings: ModelSettings,
     attention: Attention,
@@ -106,8 +119,9 @@ def load_model(
     lora: LoraSettings | None,
     dtype: torch.dtype,
     tokenizer: PreTrainedTokenizerBase,
+    keeps_start: bool = False,
 ) -> PreTrainedModel:
-    """The model, with adapters where they are asked for.
+    """The model, with adapters where they are asked for: with `keeps_start`, that of `lora.adapter` once more, frozen.
 
     Raises ModelError for a model that cannot be trained.
     """
@@ -133,7 +147,7 @@ def load_model(
             raise
         where = f'"{settings.path}"' if settings.path else "the architecture"
         raise ModelError(f"Cannot load a model from {where}: {_one_line(error)}") from error
-    return model if lora is None else _with_adapters(model, lora, quantized)
+    return model if lora is None else _with_adapters(model, lora, quantized, keeps_start)
 
 
 def average(model: PreTrainedModel, other: MeanSettings) -> None:
@@ -214,10 +228,12 @@ def block_attention_of(config: Any) -> dict[str, Any]:
     return dict(own) if isinstance(own, dict) else {}
 
 
-def mark_block_attention(config: Any, prefix: str, modes: tuple[Mode, ...]) -> None:
+def mark_block_attention(config: Any, prefix: str, modes: tuple[Mode, ...], settings: ModelSettings) -> None:
     """Writes how the model is trained into its configuration; texts of a RAG prompt that stand there stay."""
-    own = block_attention_of(config)
-    config.block_attention = {**own, "version": 1, "prefix": prefix, "modes": list(modes)}
+    own = {key: value for key, value in block_attention_of(config).items() if key not in ("repair", "lead")}
+    repair = {} if settings.repair == "none" else {"repair": settings.repair}
+    lead = {} if settings.lead is None else {"lead": settings.lead}
+    config.block_attention = {**own, "version": 1, "prefix": prefix, "modes": list(modes), **repair, **lead}
 
 
 def use_gradient_checkpointing(model: Any) -> None:
@@ -248,6 +264,34 @@ def faster_precision(device: torch.device, width: int) -> Literal["float32", "bf
     return "bfloat16" if seconds(torch.float32) > 1.3 * seconds(torch.bfloat16) else "float32"
 
 
+TEACHER = "teacher"
+"""The adapter's name in the model, and its folder in what is saved, where a run distils from the one it began with."""
+
+
+@contextmanager
+def as_teacher(model: Any) -> Iterator[None]:
+    """Makes a model with adapters the frozen teacher: with the adapter it began with, else with none."""
+    if TEACHER not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    model.set_adapter(TEACHER)
+    try:
+        yield
+    finally:
+        model.set_adapter("default")
+
+
+def fingerprint(model: Any) -> str:
+    """Of all weights but those that are trained: what a teacher says goes by it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def saved_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
 
@@ -269,11 +313,13 @@ def _four_bit() -> Any:
     )
 
 
-def _with_adapters(model: Any, settings: LoraSettings, quantized: bool) -> Any:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+def _with_adapters(model: Any, settings: LoraSettings, quantized: bool, keeps_start: bool) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if quantized:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if settings.adapter is not None:
+        return _from_adapter(PeftModel, model, settings, keeps_start)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -285,6 +331,24 @@ def _with_adapters(model: Any, settings: LoraSettings, quantized: bool) -> Any:
         adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f'Cannot use "lora.target_modules": {_one_line(error)}') from error
+    return adapted
+
+
+def _from_adapter(peft: Any, model: Any, settings: LoraSettings, keeps_start: bool) -> Any:
+    """The model with an adapter that is there already. Raises ModelError where it is another than the settings say."""
+    path = settings.adapter
+    try:
+        adapted = peft.from_pretrained(model, path, is_trainable=True)
+        if keeps_start:
+            adapted.load_adapter(path, TEACHER)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f'Cannot load the adapter "{path}": {_one_line(error)}') from error
+    config = adapted.peft_config["default"]
+    if (config.r, config.lora_alpha) != (settings.rank, settings.alpha):
+        raise ModelError(
+            f'Cannot go on from the adapter "{path}": its rank is {config.r} and its alpha {config.lora_alpha}, "lora" '
+            f"says {settings.rank} and {settings.alpha}"
+        )
     return adapted
 
 

@@ -20,6 +20,8 @@ class Item(NamedTuple):
     mode: Mode
     samples: tuple[int, ...]
     num_tokens: int
+    draw: float = 1.0
+    """From 0 to 1, not 1 itself: what block dropout goes by; 1 where nothing was drawn."""
 
 
 Row = tuple[Item, ...]
@@ -36,17 +38,23 @@ class PackingOptions:
     """How many rows are filled at a time; the fullest is closed when something fits into none."""
     shuffled_row_groups: int
     """How many row groups are shuffled together, and so how much data is in memory."""
+    full_share: float | None = None
+    """Where samples are of both modes: the share of contexts that an epoch has in full mode, the others being in block
+    mode. None: each is in both."""
+    front_length: int = 0
+    """Tokens that stand before each local block but block 0 in block mode: lead-in and sinks."""
 
 
 def plan_rows(index: SampleIndex, options: PackingOptions, seed: int | None, epoch: int = 0) -> Iterator[Row]:
     """The rows of an epoch, in order. Without a seed, samples stay in the files' order, for evaluation."""
     random = None if seed is None else np.random.default_rng([seed, epoch])
+    draws = None if seed is None else np.random.default_rng([seed, epoch, 1])
     row_groups = np.unique(index.row_group)
     if random is not None:
         random.shuffle(row_groups)
     open_rows: list[tuple[int, list[Item]]] = []
     for first in range(0, len(row_groups), options.shuffled_row_groups):
-        items = _items(index, row_groups[first : first + options.shuffled_row_groups], options)
+        items = _items(index, row_groups[first : first + options.shuffled_row_groups], options, draws)
         if random is not None:
             items = [items[i] for i in random.permutation(len(items))]
         for item in items:
@@ -89,30 +97,45 @@ def count_rows(index: SampleIndex, options: PackingOptions, seed: int, epochs: f
 
 
 def _items(
-    index: SampleIndex, row_groups: np.ndarray[tuple[int], np.dtype[np.int32]], options: PackingOptions
+    index: SampleIndex,
+    row_groups: np.ndarray[tuple[int], np.dtype[np.int32]],
+    options: PackingOptions,
+    draws: np.random.Generator | None,
 ) -> list[Item]:
+    """`draws` decides modes and block dropout, and none of the order."""
     items: list[Item] = []
     chosen = np.flatnonzero(np.isin(index.row_group, row_groups))
     shares = options.share_contexts and options.tokens_per_row is not None
+    contexts: dict[tuple[int, ...], list[int]] = {}
+    for i in chosen.tolist():
+        is_shared = shares and index.group[i] >= 0 and index.num_context[i] > 0
+        key: tuple[int, ...] = (int(index.row_group[i]), int(index.group[i])) if is_shared else (i,)
+        contexts.setdefault(key, []).append(i)
+    drawn = {} if draws is None else {key: draws.random() for key in contexts}
     for mode in options.modes:
-        bit = 1 << MODES.index(mode)
-        opening = options.num_opening[mode]
-        together: dict[tuple[int, int], list[int]] = {}
-        for i in chosen[(index.modes[chosen] & bit) != 0].tolist():
-            if shares and index.group[i] >= 0 and index.num_context[i] > 0:
-                together.setdefault((int(index.row_group[i]), int(index.group[i])), []).append(i)
-            else:
-                items.append(Item(mode, (i,), opening + int(index.num_context[i] + index.num_final[i])))
-        for samples in together.values():
-            items.extend(_share(index, mode, opening, samples, options.tokens_per_row))
-    return items
+        # Samples with a context of their own stand first.
+        for key, together in sorted(contexts.items(), key=lambda context: len(context[0])):
+            samples = [i for i in together if _is_of(mode, int(index.modes[i]), options.full_share, drawn.get(key))]
+            if samples:
+                items.extend(_share(index, mode, options, samples))
+    return items if draws is None else [item._replace(draw=draws.random()) for item in items]
 
 
-def _share(
-    index: SampleIndex, mode: Mode, opening: int, samples: list[int], tokens_per_row: int | None
-) -> Iterator[Item]:
+def _is_of(mode: Mode, bits: int, full_share: float | None, drawn: float | None) -> bool:
+    """Whether a sample of the modes `bits` is learned in a mode."""
+    if bits & (1 << MODES.index(mode)) == 0:
+        return False
+    if full_share is None or drawn is None or bits != (1 << len(MODES)) - 1:
+        return True
+    return (drawn < full_share) == (mode == "full")
+
+
+def _share(index: SampleIndex, mode: Mode, options: PackingOptions, samples: list[int]) -> Iterator[Item]:
     """Questions over one context, as many together as a row takes."""
-    context = opening + int(index.num_context[samples[0]])
+    tokens_per_row = options.tokens_per_row
+    context = options.num_opening[mode] + int(index.num_context[samples[0]])
+    if mode == "block":
+        context += options.front_length * int(index.num_fronted[samples[0]])
     taken: list[int] = []
     length = context
     for i in samples:

@@ -95,12 +95,14 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """What the packer must know of each sample; 21 bytes a sample stay in memory, tokens do not."""
+    """What the packer must know of each sample; 25 bytes a sample stay in memory, tokens do not."""
 
     row_group: Int32s
     row: Int32s
     num_context: Int32s
     num_final: Int32s
+    num_fronted: Int32s
+    """Local blocks that have tokens, but block 0: what lead-ins and sinks stand before."""
     modes: npt.NDArray[np.uint8]
     """Bit i is set where the sample is trained in MODES[i]."""
     group: Int32s
@@ -174,20 +176,22 @@ class SampleFiles:
                     np.arange(len(num_blocks)),
                     prompts - finals,
                     rows.input_ids.lengths() - prompts + finals,
+                    _num_fronted(rows),
                     np.array(modes, np.int64),
                     _groups(rows),
                 )
             )
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 6
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 7
         if len(columns[0]) == 0:
             names = ", ".join(f'"{path}"' for path, *_ in self._files)
             raise DataError(f"Cannot train: there are no samples in {names or 'no files'}")
-        row_group, row, num_context, num_final, mode_bits, group = columns
+        row_group, row, num_context, num_final, num_fronted, mode_bits, group = columns
         return SampleIndex(
             row_group.astype(np.int32),
             row.astype(np.int32),
             num_context.astype(np.int32),
             num_final.astype(np.int32),
+            num_fronted.astype(np.int32),
             mode_bits.astype(np.uint8),
             group.astype(np.int32),
         )
@@ -294,6 +298,12 @@ def _lists(path: Path, table: Any, name: str) -> Lists:
 def _sums(lists: Lists) -> Int64s:
     totals = np.concatenate([[0], np.cumsum(lists.values, dtype=np.int64)])
     return totals[lists.offsets[1:]] - totals[lists.offsets[:-1]]
+
+
+def _num_fronted(rows: RowGroup) -> Int64s:
+    has_front = (rows.is_global.values == 0) & (rows.block_lengths.values > 0)
+    has_front[rows.block_lengths.offsets[:-1][rows.block_lengths.lengths() > 0]] = False
+    return _sums(rows.block_lengths._replace(values=has_front.astype(np.int32)))
 
 
 def _extremes(lists: Lists) -> tuple[Int64s, Int64s]:

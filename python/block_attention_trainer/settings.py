@@ -66,6 +66,13 @@ class ModelSettings(Section):
         description='Text before block 0 in block mode, for instance "[Block-Attention]", tokenized alone. Default: '
         "the model's own, else none.",
     )
+    repair: Annotated[str, Field(pattern=r"^(none|lead|preamble|sink=\d{1,2}|preamble,sink=\d{1,2})$")] = Field(
+        "none",
+        description="What local blocks but block 0 are encoded with, in block mode: `lead`, behind the lead-in of "
+        "`model.lead`, which no other block sees; `preamble`, seeing block 0; `sink=N`, beginning with N newline "
+        "tokens. Export and checkpoints name it, and serving then does the same.",
+    )
+    lead: str | None = Field(None, description="With `repair` lead: the lead-in's text, special tokens read as such.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -75,6 +82,8 @@ class ModelSettings(Section):
             raise ValueError('"architecture" has no "model_type"')
         if self.mean_with is not None and self.path is None:
             raise ValueError('"mean_with" wants a model to average with: "path"')
+        if (self.repair == "lead") != (self.lead is not None):
+            raise ValueError('wanted "lead" with "repair": "lead", and only there')
         return self
 
 
@@ -112,6 +121,16 @@ class DataSettings(Section):
     evaluation: list[str] = Field([], description="Parquet files of samples that are never trained on.")
     modes: list[Mode] = Field(
         ["block", "full"], description="The modes that samples are trained in, where the sample allows.", min_length=1
+    )
+    full_share: Share | None = Field(
+        None,
+        description="Where samples are of both modes: the share of contexts, drawn in each epoch, that are learned in "
+        "full mode, the others being learned in block mode. Default: each is learned in both.",
+    )
+    block_dropout: Share = Field(
+        0.0,
+        description="The probability that one local block of a context sees all before it, drawn in each epoch, so "
+        "that blocks learn to be the final one (arXiv:2605.15913).",
     )
     max_tokens: Positive = Field(
         4096, description="The most tokens of a sample, BOS and prefix counted; more is an error."
@@ -216,9 +235,38 @@ class TrainingSettings(Section):
         return self
 
 
+class DistillationSettings(Section):
+    """Block distillation: in block mode each target is also learned from the model itself in full mode, frozen."""
+
+    teacher: Literal["base", "start"] = Field(
+        "start",
+        description="start: the weights that the run begins with. base: with `lora.adapter`, the model without it.",
+    )
+    weight: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Of the divergence from the teacher, beside the answer's own loss."
+    )
+    answer_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Of the answer's own loss in block mode.")
+    clip: Annotated[float, Field(ge=0)] = Field(
+        4.0,
+        description="A target counts 1 and as many nats more as it is likelier to the teacher than to the student, up "
+        "to this; then all are brought to 1 on average. 0: all count alike.",
+    )
+    top_k: Positive = Field(
+        32, description="So many of the teacher's likeliest tokens are kept; the rest count as one."
+    )
+    store: str | None = Field(
+        None,
+        description="The file that keeps what the teacher said of each sample, for later epochs and runs. Default: "
+        "teacher.sqlite in the run's folder.",
+    )
+
+
 class LoraSettings(Section):
     """Low-rank adapters (PEFT) instead of all weights; merged on export."""
 
+    adapter: str | None = Field(
+        None, description="Start from this adapter, a checkpoint's folder, of the same rank and modules."
+    )
     rank: Positive = Field(16, description="Rank of the two factors.")
     alpha: Rate = Field(32.0, description="The adapter's product is scaled by alpha / rank.")
     dropout: Share = Field(0.0, description="Before the adapter, while training.")
@@ -287,6 +335,9 @@ class Settings(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings
     lora: LoraSettings | None = Field(None, description="Adapters instead of all weights.")
+    distillation: DistillationSettings | None = Field(
+        None, description="Learn block mode from full mode, too; default: from the answers alone."
+    )
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -307,6 +358,13 @@ class Settings(Section):
             raise ValueError('"model.architecture" needs "model.tokenizer" or "tokenizer"')
         if self.tokenizer is not None and (self.model.architecture is None or self.model.tokenizer is not None):
             raise ValueError('"tokenizer" trains one for "model.architecture" without "model.tokenizer"')
+        if self.distillation is not None and (self.data.loss_on_prompt or "block" not in self.data.modes):
+            raise ValueError(
+                '"distillation" teaches answers in block mode: wanted "block" in "data.modes", and no '
+                '"data.loss_on_prompt"'
+            )
+        if self.distillation is not None and self.training.distributed != "ddp":
+            raise ValueError('"distillation" wants the whole model in each process: "training.distributed" "ddp"')
         if self.data.text and "full" not in self.data.modes:
             raise ValueError('"data.text" is learned in full mode, "data.modes" has no "full"')
         if (self.evaluation.every_steps or self.evaluation.at_start) and not self.data.evaluation:

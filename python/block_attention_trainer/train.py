@@ -1,12 +1,14 @@
 """A training run from its settings: what is loaded, checked, trained, evaluated and exported, in this order."""
 
+import copy
 import json
 import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,16 @@ from transformers.utils import logging as transformers_logging
 from .attention import Attention, default_attention
 from .batch import Collator, Opening
 from .checkpoints import clear_unfinished, last_checkpoint
+from .distillation import SoftStore, Teacher
 from .export import export, refuse_loss
 from .layout import Mode
 from .models import (
     ModelError,
+    as_teacher,
     block_attention_of,
+    encoding_of,
     faster_precision,
+    fingerprint,
     load_model,
     load_tokenizer,
     longest_sample,
@@ -38,7 +44,7 @@ from .models import (
 from .packing import PackingOptions, count_rows
 from .progress import open_progress
 from .samples import DataError, Limits, SampleFiles, SampleIndex
-from .settings import PRECISIONS, Precision, Settings, SettingsError
+from .settings import PRECISIONS, DistillationSettings, Precision, Settings, SettingsError
 from .tokenizer_training import train_tokenizer, write_text_samples
 from .trainer import BlockTrainer, EvaluationRows, TrainingRows
 
@@ -82,12 +88,17 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     base_dtype = torch.bfloat16 if settings.lora is not None and args.bf16 else torch.float32
     torch.manual_seed(settings.training.seed)
     progress.tell("stage", stage="Loading the model")
-    model: Any = load_model(settings.model, attention, lora=settings.lora, dtype=base_dtype, tokenizer=tokenizer)
+    distillation = settings.distillation
+    keeps_start = distillation is not None and distillation.teacher == "start"
+    model: Any = load_model(
+        settings.model, attention, lora=settings.lora, dtype=base_dtype, tokenizer=tokenizer, keeps_start=keeps_start
+    )
     modes = _modes(settings)
     prefix = settings.model.prefix
     if prefix is None:
         prefix = str(block_attention_of(model.config).get("prefix", ""))
-    mark_block_attention(model.config, prefix, modes)
+    mark_block_attention(model.config, prefix, modes, settings.model)
+    encoding = encoding_of(tokenizer, settings.model)
     if settings.training.gradient_checkpointing:
         use_gradient_checkpointing(model)
     opening = opening_of(tokenizer, prefix)
@@ -105,16 +116,20 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         share_contexts=settings.packing.share_contexts and not settings.data.loss_on_prompt,
         open_rows=settings.packing.open_rows,
         shuffled_row_groups=settings.data.shuffled_row_groups,
+        full_share=settings.data.full_share,
+        front_length=len(encoding.lead) + len(encoding.sinks),
     )
     collating = {
         "multiple": FLEX_MULTIPLE if attention == "flex" else 1,
         "answer_after": tokenize(tokenizer, settings.evaluation.answer_after or ""),
         "reencodes": settings.data.position_reencoding,
+        "encoding": encoding,
     }
     cached = settings.data.shuffled_row_groups + settings.packing.open_rows
     files = SampleFiles(paths, cached_row_groups=cached)
     index = files.index(limits)
-    collate = Collator(files, index, opening, loss_on_prompt=settings.data.loss_on_prompt, **collating)  # type: ignore[arg-type]
+    learning = {"loss_on_prompt": settings.data.loss_on_prompt, "block_dropout": settings.data.block_dropout}
+    collate = Collator(files, index, opening, **learning, **collating)  # type: ignore[arg-type]
     evaluation = None
     if settings.data.evaluation:
         held_out = SampleFiles([Path(p) for p in settings.data.evaluation])
@@ -144,6 +159,10 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     args.eval_steps = settings.evaluation.every_steps or steps
     args.save_steps = settings.checkpoints.every_steps or steps
     plan = _plan(settings, options, index, opening)
+    teacher = None
+    if distillation is not None:
+        progress.tell("stage", stage="Preparing the teacher")
+        teacher = _teacher(distillation, model, collate, run)
     if checkpoint is not None:
         _check_plan(checkpoint, plan)
         rows.first_row = _step_of(checkpoint) * settings.training.rows_per_step
@@ -161,6 +180,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         tokenizer=tokenizer,
         plan=plan,
         marks=model.config.block_attention,
+        teacher=teacher,
     )
     trainer.remove_callback(PrinterCallback)
     if settings.logging.tensorboard and rank == 0:
@@ -200,6 +220,15 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
         dist.barrier()
     progress.tell("end", why="done", step=max(trainer.state.global_step, _step_of(checkpoint) if checkpoint else 0))
     return 0
+
+
+def _teacher(settings: DistillationSettings, model: Any, collate: Collator, run: Path) -> Teacher:
+    """The model itself, frozen: with adapters the same weights, else a copy of them."""
+    has_adapters = hasattr(model, "peft_config")
+    frozen = model if has_adapters else copy.deepcopy(model).requires_grad_(False)
+    store = SoftStore(Path(settings.store or run / "teacher.sqlite"), f"{fingerprint(frozen)} {settings.top_k}")
+    teaching = partial(as_teacher, model) if has_adapters else nullcontext
+    return Teacher(frozen, teaching, collate, store, settings.top_k)
 
 
 def _modes(settings: Settings) -> tuple[Mode, ...]:
@@ -338,6 +367,8 @@ def _plan(settings: Settings, options: PackingOptions, index: SampleIndex, openi
         "opening": opening.lengths(),
         "samples": len(index),
         "tokens": int(index.num_context.sum(dtype=int) + index.num_final.sum(dtype=int)),
+        **({} if options.full_share is None else {"full_share": options.full_share}),
+        **({} if options.front_length == 0 else {"front_length": options.front_length}),
     }
 
 
@@ -346,11 +377,11 @@ def _check_plan(checkpoint: Path, plan: dict[str, Any]) -> None:
         old = json.loads((checkpoint / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f'Cannot go on from "{checkpoint}": {error}') from error
-    for key, value in plan.items():
-        if old.get(key) != value:
+    for key in plan | old:
+        if old.get(key) != plan.get(key):
             raise SettingsError(
                 f'Cannot go on from "{checkpoint}": "{key}" was {json.dumps(old.get(key))}, now it is '
-                f"{json.dumps(value)}; the order of samples would be another"
+                f"{json.dumps(plan.get(key))}; the order of samples would be another"
             )
 
 

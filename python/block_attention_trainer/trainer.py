@@ -1,6 +1,7 @@
 """Transformers' Trainer with rows under layouts, one loss over the global batch, and exact resuming."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
@@ -15,8 +16,10 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 
 from .batch import Batch, Collator
 from .checkpoints import UNFINISHED, clear_unfinished, publish
+from .distillation import Teacher, divergence, sensitivity
 from .evaluation import evaluate_mode, greedy_answer, metrics_of, target_logits
 from .layout import Mode
+from .models import TEACHER
 from .optimizers import make_optimizer, make_schedule
 from .packing import Item, PackingOptions, Row, plan_rows, plan_stream
 from .progress import Progress
@@ -79,7 +82,7 @@ class EvaluationRows:
         self._world = world
         self._rows: dict[Mode, list[Row]] = {}
         for mode in modes:
-            of_mode = PackingOptions(**{**vars(options), "modes": (mode,)})
+            of_mode = PackingOptions(**{**vars(options), "modes": (mode,), "full_share": None})
             rows = list(plan_rows(index, of_mode, None))
             if rows:
                 self._rows[mode] = rows
@@ -117,6 +120,7 @@ class BlockTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase | None = None,
         plan: dict[str, Any] | None = None,
         marks: dict[str, Any] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self._settings = settings
         self._rows = rows
@@ -125,6 +129,7 @@ class BlockTrainer(Trainer):
         self._evaluation = evaluation
         self._plan = plan or {}
         self._marks = marks or {}
+        self._teacher = teacher
         self._is_writing = False
         # Of the step, over all processes: tokens, targets. Of this process: the sum of its losses.
         self._step_counts = torch.zeros(2, dtype=torch.float64)
@@ -180,7 +185,7 @@ class BlockTrainer(Trainer):
         assert not return_outputs
         logits = target_logits(model, inputs)
         # A pass without targets still computes, so that all processes exchange gradients alike.
-        loss = F.cross_entropy(logits, inputs.targets, reduction="sum") if len(inputs.targets) else logits.sum() * 0.0
+        loss = self._loss(logits, inputs) if len(inputs.targets) else logits.sum() * 0.0
         if not torch.isfinite(loss):
             self._stop_for(inputs, loss)
         self._step_loss += loss.detach().double()
@@ -189,6 +194,19 @@ class BlockTrainer(Trainer):
             divisor = divisor.clamp(min=1).to(loss.dtype)
         scaled: Tensor = loss / divisor * self.args.world_size
         return scaled
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The sum of the targets' losses: the answer's own and, in block mode, the divergence from the teacher."""
+        settings = self._settings.distillation
+        if self._teacher is None or settings is None:
+            return F.cross_entropy(logits, batch.targets, reduction="sum")
+        own = F.cross_entropy(logits, batch.targets, reduction="none")
+        answers = torch.where(batch.in_block, settings.answer_weight, 1.0).to(own.dtype) * own
+        in_block = logits[batch.in_block]
+        with self.accelerator.autocast():
+            soft = self._teacher.soft(batch)
+        weights = sensitivity(soft, in_block, batch.targets[batch.in_block], settings.clip)
+        return answers.sum() + settings.weight * (weights * divergence(soft, in_block)).sum()
 
     def _stop_for(self, batch: Batch, loss: Tensor) -> None:
         path = (
@@ -339,6 +357,7 @@ class BlockTrainer(Trainer):
             name = f"checkpoint-{self.state.global_step}"
             for file, content in (("plan.json", self._plan), ("block_attention.json", self._marks)):
                 (folder / UNFINISHED / name / file).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            shutil.rmtree(folder / UNFINISHED / name / TEACHER, ignore_errors=True)
             adapter = folder / UNFINISHED / name / "adapter_config.json"
             if adapter.is_file():
                 # PEFT passes over it; the engine takes the folder as an adapter.

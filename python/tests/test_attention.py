@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from block_attention_trainer.attention import Attention, attend, block_mask, mask_by_cells
-from block_attention_trainer.layout import Layout, Mode, Segment, shared_context
+from block_attention_trainer.layout import PLAIN, Encoding, Layout, Mode, Segment, shared_context
 
 BOUND = 1e-5
 
@@ -24,7 +24,10 @@ def random_row(rng: np.random.Generator, num_samples: int) -> list[list[Segment]
         num_questions = int(rng.integers(1, 4)) if sum(context) else 1
         finals = [int(n) for n in rng.integers(1, 7, num_questions)]
         is_global = [bool(x) for x in rng.integers(0, 2, len(context))]
-        row.append(shared_context(int(rng.integers(0, 3)), context, finals, mode, is_global=is_global))
+        encoding = Encoding((1,) * int(rng.integers(0, 4)), (2,) * int(rng.integers(0, 3)), bool(rng.integers(0, 2)))
+        chosen = encoding if rng.random() < 0.7 else PLAIN
+        opening = int(rng.integers(0, 3))
+        row.append(shared_context(opening, context, finals, mode, is_global=is_global, encoding=chosen))
     return row
 
 
@@ -47,8 +50,12 @@ def test_layout_of_rows_gives_the_masks_of_the_paper() -> None:
     assert layout.position.tolist() == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_every_way_of_attending_follows_the_spans(seed: int) -> None:
+ENCODINGS = (PLAIN, Encoding(lead=(1, 2, 3)), Encoding(sinks=(4, 4)), Encoding((), (4,), True), Encoding((), (), True))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("seed", range(12))
+def test_every_way_of_attending_follows_the_spans(seed: int, encoding: Encoding) -> None:
     """Against the rule said of spans, without a layout: who sees whom, and where each token stands."""
     rng = np.random.default_rng(seed)
     num_spans, num_questions = int(rng.integers(1, 8)), int(rng.integers(1, 4))
@@ -56,20 +63,36 @@ def test_every_way_of_attending_follows_the_spans(seed: int) -> None:
     finals = [int(n) for n in rng.integers(1, 6, num_questions)]
     opening = int(rng.integers(0, 3))
     is_global, lengths = [list(x) for x in zip(*spans, strict=True)]
-    segments = shared_context(opening, lengths, finals, "block", is_global=is_global)
+    segments = shared_context(opening, lengths, finals, "block", is_global=is_global, encoding=encoding)
     layout = Layout.of_rows([[segments]])
-    # Of each token: its span, whether that sees all before it, and whose it is: a question's, or all questions' (-1).
-    tokens = [(s, kind, -1) for s, (kind, n) in enumerate(spans) for _ in range(n + (opening if s == 0 else 0))]
-    context = len(tokens)
-    tokens += [(num_spans + i, True, i) for i, n in enumerate(finals) for _ in range(n)]
-    places = [*range(context), *(context + place for n in finals for place in range(n))]
+    # Of each token: its span, whether that sees all before it, whose it is: a question's, or all questions' (-1); and
+    # whether it is of a lead-in.
+    tokens: list[tuple[int, bool, int, bool]] = []
+    places: list[int] = []
+    position = 0
+    for s, (kind, n) in enumerate(spans):
+        fronted = s > 0 and not kind
+        lead = len(encoding.lead) if fronted else 0
+        kept = n + (opening if s == 0 else 0) + (len(encoding.sinks) if fronted else 0)
+        tokens += [(s, kind, -1, True)] * lead + [(s, kind, -1, False)] * kept
+        places += [*range(position - lead, position + kept)]
+        position += kept
+    for i, n in enumerate(finals):
+        tokens += [(num_spans + i, True, i, False)] * n
+        places += [*range(position, position + n)]
+    sees_preamble = encoding.sees_preamble and not is_global[0]
     expected = torch.tensor(
         [
             [
-                k <= q and (span == other or (sees_all and asked in (-1, question)))
-                for k, (other, _, asked) in enumerate(tokens)
+                k <= q
+                and (
+                    span == other
+                    or (sees_all and asked in (-1, question) and not is_lead)
+                    or (sees_preamble and other == 0)
+                )
+                for k, (other, _, asked, is_lead) in enumerate(tokens)
             ]
-            for q, (span, sees_all, question) in enumerate(tokens)
+            for q, (span, sees_all, question, _) in enumerate(tokens)
         ]
     )
     assert torch.equal(layout.dense_mask[0, 0], expected)
@@ -79,6 +102,20 @@ def test_every_way_of_attending_follows_the_spans(seed: int) -> None:
     q, k, v = (x.detach() for x in random_qkv(layout, 4, 2, seed))
     by_mask = scaled_dot_product_attention(q, k, v, attn_mask=expected, enable_gqa=True)
     assert (attend("segments", q, k, v, layout) - by_mask).abs().max() < BOUND
+
+
+def test_a_lead_in_is_seen_by_its_block_alone_and_stands_right_before_it() -> None:
+    spans = shared_context(0, [1, 2], [1], "block", encoding=Encoding(lead=(9, 9)))
+    layout = Layout.of_rows([[spans]])
+    assert layout.dense_mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0],
+        [0, 1, 1, 1, 0, 0],
+        [0, 1, 1, 1, 1, 0],
+        [1, 0, 0, 1, 1, 1],
+    ]
+    assert layout.position.tolist() == [[0, -1, 0, 1, 2, 3]]
 
 
 def test_a_global_span_sees_earlier_local_ones_and_a_local_one_sees_no_global_one() -> None:

@@ -6,6 +6,7 @@ import torch
 from factory import VOCAB_SIZE, random_samples, sample, write
 
 from block_attention_trainer.batch import Collator, Opening
+from block_attention_trainer.layout import Encoding
 from block_attention_trainer.packing import Item, PackingOptions, count_rows, plan_rows, plan_stream
 from block_attention_trainer.samples import Limits, SampleFiles, SampleIndex
 
@@ -61,6 +62,26 @@ def test_plan_stream_goes_on_where_it_was_left(files: SampleFiles) -> None:
     assert list(islice(plan_stream(index, OPTIONS, 1, per_epoch + 3), 5)) == whole[per_epoch + 3 : per_epoch + 8]
 
 
+def test_plan_rows_draws_a_mode_for_each_context(files: SampleFiles) -> None:
+    options = OPTIONS.__class__(**{**vars(OPTIONS), "full_share": 0.4})
+    epochs = [seen(list(plan_rows(index_of(files), options, seed=1, epoch=epoch))) for epoch in range(20)]
+    assert all(sorted(i for _, i in epoch) == [*range(60)] for epoch in epochs), "each sample in one mode"
+    groups = [{(mode, i // 3) for mode, i in epoch} for epoch in epochs]
+    assert all(len(modes) == 20 for modes in groups), "questions over one context share its mode"
+    full = sum(mode == "full" for epoch in epochs for mode, _ in epoch) / 1200
+    assert 0.3 < full < 0.5
+    both = seen(list(plan_rows(index_of(files), options, seed=None)))
+    assert len(both) == 120, "for evaluation nothing is drawn"
+
+
+def test_plan_rows_counts_lead_ins_and_sinks(files: SampleFiles) -> None:
+    index = index_of(files)
+    options = OPTIONS.__class__(**{**vars(OPTIONS), "front_length": 3})
+    collate = Collator(files, index, OPENING, encoding=Encoding((1, 2), (3,)))
+    for row in plan_rows(index, options, seed=1):
+        assert collate(row).num_tokens == sum(item.num_tokens for item in row)
+
+
 def test_plan_rows_fills_rows(files: SampleFiles) -> None:
     rows = list(plan_rows(index_of(files), OPTIONS, seed=1))
     filled = sum(item.num_tokens for row in rows for item in row) / (100 * len(rows))
@@ -103,6 +124,26 @@ def test_collator_lays_out_global_spans_of_a_shared_context(tmp_path: Path) -> N
     assert batch.targets.tolist() == [16, 19, 13]
     kept = Collator(files, index_of(files), OPENING, reencodes=False)((Item("block", (1,), 9),))
     assert kept.layout.position.tolist() == [[0, 1, 2, 3, 4, 5, 0, 7, 8]], "a global span keeps its place"
+
+
+def test_collator_puts_lead_in_and_sinks_before_local_blocks(tmp_path: Path) -> None:
+    files = SampleFiles([write(tmp_path / "a", [sample("a", [[11, 12], [13], [14]], [15])])])
+    collate = Collator(files, index_of(files), OPENING, encoding=Encoding((21, 22), (23,)))
+    block, full = collate((Item("block", (0,), 10),)), collate((Item("full", (0,), 6),))
+    assert block.input_ids.tolist() == [[0, 7, 8, 11, 12, 21, 22, 23, 13, 14, 15]]
+    assert block.layout.position.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 8]]
+    assert block.layout.kind.tolist() == [[0, 0, 0, 0, 0, 3, 3, 0, 0, 2, 2]]
+    assert (block.predictors.tolist(), block.targets.tolist()) == ([9], [15])
+    assert (block.in_block.tolist(), full.in_block.tolist()) == ([True], [False])
+    assert full.input_ids.tolist() == [[0, 11, 12, 13, 14, 15]]
+
+
+def test_collator_makes_a_drawn_block_see_all_before_it(tmp_path: Path) -> None:
+    files = SampleFiles([write(tmp_path / "a", [sample("a", [[11], [12], [], [13], [14]], [15])])])
+    collate = Collator(files, index_of(files), Opening(None, ()), block_dropout=0.5, encoding=Encoding((21,)))
+    kinds = [collate((Item("block", (0,), 9, draw),)).layout.kind.tolist() for draw in (0.0, 0.24, 0.26, 0.49, 0.5)]
+    first, second, none = [0, 1, 3, 0, 2, 2], [0, 3, 0, 1, 2, 2], [0, 3, 0, 3, 0, 2, 2]
+    assert kinds == [[first], [first], [second], [second], [none]]
 
 
 def test_collator_never_adds_bos_twice(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from block_attention_trainer.__main__ import main
 from block_attention_trainer.checkpoints import UNFINISHED, publish
 from block_attention_trainer.layout import MODES
 from block_attention_trainer.models import ModelError
@@ -290,6 +291,32 @@ def test_lora_trains_adapters_alone_and_export_merges_them(tmp_path: Path, capsy
     shutil.rmtree(folder / "checkpoint-6")
     again = losses(run(capsys, settings))
     assert again == {step: loss for step, loss in losses(events).items() if step > 3}
+
+
+def test_export_of_an_adapter_alone_is_what_was_trained_in_another_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, run_settings(tmp_path, training={"steps": 1}))
+    base = tmp_path / "runs" / "run" / "export"
+    settings = run_settings(tmp_path, run_name="lora", lora={"rank": 2, "alpha": 4.0}, export=None)
+    settings["model"] = {"path": str(base)}
+    run(capsys, settings)
+    checkpoint, out = tmp_path / "runs" / "lora" / "checkpoint-6", tmp_path / "adapter"
+    for _ in range(2):
+        assert main(["export", "--checkpoint", str(checkpoint), "--adapter", "--out", str(out)]) == 0
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (checkpoint, out))
+    assert {name: weight.to(torch.bfloat16).tolist() for name, weight in before.items()} == {
+        name: weight.tolist() for name, weight in after.items()
+    }
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    configs = [json.loads((folder / "adapter_config.json").read_text()) for folder in (checkpoint, out)]
+    assert configs[1] == {**configs[0], "base_model_name_or_path": "export"}
+    assert configs[1]["block_attention"]["modes"] == ["block", "full"]
+    assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert main(["export", "--checkpoint", str(checkpoint), "--adapter", "--out", str(base)]) == 1
+    assert "it is no folder of a model" in capsys.readouterr().err
+    assert main(["export", "--checkpoint", str(base), "--adapter", "--out", str(tmp_path / "b")]) == 1
+    assert "it has no adapter" in capsys.readouterr().err
 
 
 def test_from_nothing_a_tokenizer_and_a_model_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import { embeddedModelPath } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { aNumber, someWords } from "../files/settings.js";
-import { type FlagsOf, flag, mandatory, repeated, withDefault } from "./command.js";
+import { UsageError } from "../files/usage-error.js";
+import { type Flag, type FlagsOf, flag, mandatory, repeated, withDefault } from "./command.js";
 import { engineFlag } from "./options.js";
 import { cleanText } from "./paint-blocks.js";
 import { type Terminal, write, writeJson } from "./terminal.js";
@@ -35,6 +36,20 @@ export function inputFlag(what: string) {
 
 export function inputsFlag(what: string) {
   return mandatory(repeated("<path>", what, someWords));
+}
+
+/** How many passages a context has: the least and the most. */
+export function passageRangeFlag(about: string) {
+  return { takes: "<n>", about, read: readRange } as Flag<readonly [number, number] | undefined>;
+}
+
+function readRange(text: string, _: unknown, origin: string): readonly [number, number] {
+  const [, from, to = from] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(text.trim()) ?? [];
+  const [min, max] = [Number(from), Number(to)];
+  if (from === undefined || min < 2 || max > 20 || min > max) {
+    throw new UsageError(`Cannot use ${origin}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
+  }
+  return [min, max];
 }
 
 export const workersFlag = flag("<n>", "threads (default: all cores)", wholeNumber(0, 256));

@@ -144,6 +144,8 @@ const convertFlags = {
     "lines come best first; best-last turns the passages round (default: best-first)",
     oneOfTexts(["best-first", "best-last"] as const),
   ),
+  system: flag("<text>", "a system message in place of the RAG prompt's preamble", someWords),
+  learnAnswers: toggle("of rows without an answer to learn, learn the first right one"),
   workers: workersFlag,
   json: toggle("the counts as one line of JSON"),
 };
@@ -171,6 +173,8 @@ async function runConvertRows(flags: FlagsOf<typeof convertFlags>, terminal: Ter
     template: flags.template ?? "own",
     maxDocuments: flags.passages,
     order: flags.order ?? "best-first",
+    system: flags.system,
+    learnsAnswers: flags.learnAnswers,
     numWorkers: flags.workers ?? availableParallelism(),
     signal: terminal.signal,
     onProgress: (rows) => bar.count(rows),

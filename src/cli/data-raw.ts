@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import { PASSAGE_ORDERS } from "../data/rag/best-passages.js";
 import { RAW_SPLITS, writeRagFile } from "../data/raw/rag-file.js";
 import type { RawFormat } from "../data/raw/raw-question.js";
+import { writeSquadFile } from "../data/raw/squad.js";
 import { type Tulu3FileReport, tulu3Paths, writeTulu3 } from "../data/raw/tulu3.js";
 import { VALID_FORMATS, validateFile } from "../data/raw/validate.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
@@ -9,14 +10,18 @@ import { modelFiles } from "../files/outputs.js";
 import { readSetting, someWords } from "../files/settings.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, operand, toggle } from "./command.js";
 import {
+  aProbability,
   badLines,
   cuttingFlags,
   cuttingSettings,
   droppedLines,
   inputFlag,
   outputFlag,
+  passageRangeFlag,
   prepareData,
+  seedFlag,
   tell,
+  tellRows,
   workersFlag,
 } from "./data-command.js";
 import { engineFlag, forceFlag } from "./options.js";
@@ -104,6 +109,7 @@ const rawFlags = {
 const rawSets = [
   ["2wiki", "2WikiMultihopQA", "2wiki/dev.parquet"],
   ["hqa", "HotpotQA", "hotpot_dev_distractor_v1.json"],
+  ["musique", "MuSiQue", "musique_ans_v1.0_train.jsonl"],
   ["nq", "Natural Questions in FiD's format", "nq/test.json"],
   ["tqa", "TriviaQA in FiD's format", "tqa/test.json"],
 ] as const;
@@ -151,6 +157,38 @@ async function runRaw(format: RawFormat, flags: FlagsOf<typeof rawFlags>, termin
     `Written: ${flags.output}, with .lengths.svg, .passages.svg and .manifest.json`,
   ];
   return await tell(report, lines, flags.json, terminal);
+}
+
+const squadFlags = {
+  input: inputFlag("the raw file, or a folder of them"),
+  output: outputFlag("the file of RAG lines to write"),
+  force: forceFlag,
+  passages: passageRangeFlag("paragraphs that share a context, also as 2-10 (default: 4-10)"),
+  mixed: flag("<p>", "share of contexts whose paragraphs are of several articles (default: 0.25)", aProbability),
+  seed: seedFlag,
+  json: toggle("the counts as one line of JSON"),
+};
+
+export const squadCommand = command({
+  name: "squad",
+  summary: "Makes RAG lines of SQuAD: paragraphs share a context, with all their questions.",
+  flags: squadFlags,
+  run: runSquad,
+  help: `
+Examples:
+  block-attention data squad --input train-v1.1.json --output squad.jsonl
+  block-attention data squad --input train-v1.1.json --passages 5 --mixed 0 --output hard.jsonl
+
+A row is SQuAD's own file, {"data": [{"title", "paragraphs"}, …]}, or a paragraph, {"title", "text", "questions": [{"id",
+"question", "answers"}, …]}.`,
+});
+
+/** Makes RAG lines of SQuAD. @returns the exit code. */
+async function runSquad(flags: FlagsOf<typeof squadFlags>, terminal: Terminal): Promise<number> {
+  const { input, output, passages = [4, 10], mixed = 0.25, seed } = flags;
+  await prepareData([input], [], [output], flags.force);
+  const report = await writeSquadFile({ input, output, passages, mixed, seed, signal: terminal.signal });
+  return tellRows(flags, report, terminal);
 }
 
 const validateFlags = {

@@ -8,8 +8,7 @@ import { embeddedModelPath } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";
-import { UsageError } from "../files/usage-error.js";
-import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
+import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import {
   aProbability,
   badLines,
@@ -18,6 +17,7 @@ import {
   cuttingSettings,
   inputsFlag,
   outputFlag,
+  passageRangeFlag,
   prepareData,
   seedFlag,
   tell,
@@ -91,11 +91,7 @@ const synthFlags = {
   ),
   contexts: mandatory(flag("<n>", "how many sets of passages", wholeNumber(1, 2 ** 31))),
   first: flag("<n>", "the first one's number (default: 0)", wholeNumber(0, 2 ** 31)),
-  passages: {
-    takes: "<n>",
-    about: "passages of a context, also as 2-10 (default: 10)",
-    read: readRange,
-  } as Flag<readonly [number, number] | undefined>,
+  passages: passageRangeFlag("passages of a context, also as 2-10 (default: 10)"),
   questions: flag("<n>", "questions over one context (default: 1)", wholeNumber(1, 100)),
   kinds: flag(
     "<names>",
@@ -168,13 +164,4 @@ async function runSynth(flags: FlagsOf<typeof synthFlags>, terminal: Terminal): 
     note(terminal, `${report.contexts} contexts, ${report.questions} questions: ${kinds.join(", ")}`);
   }
   return 0;
-}
-
-function readRange(text: string, _: unknown, origin: string): readonly [number, number] {
-  const [, from, to = from] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(text.trim()) ?? [];
-  const [min, max] = [Number(from), Number(to)];
-  if (from === undefined || min < 2 || max > 20 || min > max) {
-    throw new UsageError(`Cannot use ${origin}: it is "${text}", wanted a number from 2 to 20, or two as in 2-10`);
-  }
-  return [min, max];
 }

@@ -5,7 +5,7 @@ import { addCommand, type CliCommand } from "./command.js";
 import { convertCommand } from "./convert.js";
 import { packCommand, synthCommand } from "./data.js";
 import { ragDataCommands } from "./data-rag.js";
-import { rawCommands, tulu3Command, validateCommand } from "./data-raw.js";
+import { rawCommands, squadCommand, tulu3Command, validateCommand } from "./data-raw.js";
 import { demoCommand } from "./demo.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCompareCommand } from "./eval-compare.js";
@@ -43,7 +43,7 @@ const topCommands: readonly CliCommand[] = [
   exportCommand,
 ];
 const dataCommands: readonly CliCommand[] = [
-  ...[synthCommand, packCommand, tulu3Command, ...rawCommands, validateCommand],
+  ...[synthCommand, packCommand, tulu3Command, squadCommand, ...rawCommands, validateCommand],
   ...ragDataCommands,
 ];
 /** What answers sets of questions, scores answers, and measures. */

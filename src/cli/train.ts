@@ -66,6 +66,7 @@ const exportFlags = {
   checkpoint: mandatory(flag("<folder>", "a checkpoint of a run", someWords)),
   output: mandatory(flag("<folder>", "the folder to write", someWords)),
   force: forceFlag,
+  adapter: toggle("write the adapter of a LoRA run alone, as --adapter takes it (default: merged into the model)"),
   dtype: flag("<type>", `of the weights: ${dtypes.join(", ")} (default: bfloat16)`, oneOfTexts(dtypes)),
   python: pythonFlag,
 };
@@ -77,7 +78,8 @@ export const exportCommand = command({
   run: runExport,
   help: `
 Examples:
-  block-attention export --checkpoint runs/mine/checkpoint-500 --output ./model`,
+  block-attention export --checkpoint runs/mine/checkpoint-500 --output ./model
+  block-attention export --checkpoint runs/lora/checkpoint-500 --adapter --output ./adapter`,
 });
 
 interface TrainerFlags {
@@ -153,9 +155,10 @@ async function runTrainTokenizer(flags: FlagsOf<typeof tokenizerFlags>, terminal
 /** Writes a checkpoint as a Hugging Face folder. @returns the trainer's exit code. */
 async function runExport(flags: FlagsOf<typeof exportFlags>, terminal: Terminal): Promise<number> {
   await checkCheckpoint(flags.checkpoint);
-  await prepareFolder(flags.output, [flags.checkpoint], "config.json", flags.force);
-  const dtype = flags.dtype === undefined ? [] : ["--dtype", flags.dtype];
-  const args = ["export", "--checkpoint", flags.checkpoint, "--out", flags.output, ...dtype];
+  const mark = flags.adapter ? "adapter_config.json" : "config.json";
+  await prepareFolder(flags.output, [flags.checkpoint], mark, flags.force);
+  const how = [...(flags.adapter ? ["--adapter"] : []), ...(flags.dtype === undefined ? [] : ["--dtype", flags.dtype])];
+  const args = ["export", "--checkpoint", flags.checkpoint, "--out", flags.output, ...how];
   return start(terminal, flags, new TrainingDisplay(terminal, () => performance.now()), { stage: "Exporting", args });
 }
 

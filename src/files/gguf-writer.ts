@@ -58,7 +58,7 @@ export async function writeGguf(
 }
 
 /** `write` may take a part only, on a full disk for instance, before it fails. */
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.byteLength; ) {
     const { bytesWritten } = await file.write(bytes, done);
     done += bytesWritten;

@@ -12,7 +12,7 @@ import { localThetaKey, longFactorsName, ropeFactorsName, shortFactorsName } fro
 import { yarnMagnitude } from "./hugging-face-rope.js";
 import { AdapterMerger } from "./low-rank.js";
 import { type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
-import { frequencyFactors, layRows, rotatedSize } from "./rope.js";
+import { frequencyFactors, layRows, type RopeConfig, rotatedSize } from "./rope.js";
 import { convertedType } from "./weights.js";
 
 /** Elements read, converted and written at a time. */
@@ -124,15 +124,7 @@ export function ggufTensors(
   const written = [...architecture.tensors(config)].map(({ name, rotated }): GgufTensorToWrite => {
     const entry = tensors.get(name) as WeightEntry;
     const type = convertedType(entry, conversion);
-    const [rowLength, numRows] = rowsOf(entry);
-    const headSize = isPaired && rotated ? config.headSize : undefined;
-    return {
-      name,
-      type,
-      shape: entry.shape,
-      byteLength: rowBytes(type, rowLength) * numRows,
-      pieces: () => piecesOf(ggml, source, name, type, headSize, signal),
-    };
+    return tensorToWrite(ggml, source, name, type, isPaired && rotated ? "adjacent" : undefined, signal);
   });
   const { scaling } = config.rope;
   const factors =
@@ -145,6 +137,26 @@ export function ggufTensors(
         ? [vector(ropeFactorsName, Float32Array.from(frequencyFactors(config.rope)))]
         : [];
   return [...factors, ...written];
+}
+
+/**
+ * A weight of a model, by llama.cpp's name, converted while it is written.
+ *
+ * @param pairs how the rows of a head are laid anew; undefined: they stay as they are.
+ */
+export function tensorToWrite(
+  ggml: Ggml,
+  source: ModelSource,
+  name: string,
+  type: TensorType,
+  pairs: RopeConfig["pairs"] | undefined,
+  signal: AbortSignal | undefined,
+): GgufTensorToWrite {
+  const entry = source.tensors.get(name) as WeightEntry;
+  const { shape } = entry;
+  const [rowLength, numRows] = rowsOf(entry);
+  const byteLength = rowBytes(type, rowLength) * numRows;
+  return { name, type, shape, byteLength, pieces: () => piecesOf(ggml, source, name, type, pairs, signal) };
 }
 
 function vector(name: string, numbers: Float32Array<ArrayBuffer>): GgufTensorToWrite {
@@ -183,16 +195,17 @@ async function* piecesOf(
   source: ModelSource,
   name: string,
   type: TensorType,
-  headSize: number | undefined,
+  pairs: RopeConfig["pairs"] | undefined,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   const entry = source.tensors.get(name) as WeightEntry;
   using merger = new AdapterMerger(ggml, source, availableParallelism());
-  const change = await merger.changeOf(name, headSize === undefined ? source.config.rope.pairs : "adjacent");
+  const change = await merger.changeOf(name, pairs ?? source.config.rope.pairs);
+  const { headSize } = source.config;
   const [rowLength, numRows] = rowsOf(entry);
   const sourceRow = rowBytes(entry.type, rowLength);
   // Whole heads, so that their rows change places inside a piece.
-  const step = headSize !== undefined && numRows > 1 ? headSize : 1;
+  const step = pairs !== undefined && numRows > 1 ? headSize : 1;
   const rowsAtOnce = Math.max(step, Math.floor(pieceElements / rowLength / step) * step);
   for (let first = 0; first < numRows; first += rowsAtOnce) {
     signal?.throwIfAborted();
@@ -204,7 +217,7 @@ async function* piecesOf(
     const read = parts.length === 1 ? (parts[0] as Uint8Array<ArrayBuffer>) : Buffer.concat(parts);
     // A bias is one row: its elements change places as the rows of its matrix do.
     const unit = numRows > 1 ? sourceRow : rowBytes(entry.type, 1);
-    const bytes = headSize === undefined ? read : layRows(read, unit, headSize, "adjacent");
+    const bytes = pairs === undefined ? read : layRows(read, unit, headSize, pairs);
     if (entry.type === type && change === undefined) {
       yield bytes;
       continue;

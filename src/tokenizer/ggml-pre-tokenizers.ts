@@ -3,6 +3,8 @@ import { compileOniguruma, type SplitStep, splitStep } from "./pattern.js";
 
 /** What a name of `tokenizer.ggml.pre` means. */
 export interface GgmlPreTokenizer {
+  /** For Oniguruma, as tokenizer.json has them; `steps` run them. */
+  readonly expressions: readonly string[];
   readonly steps: readonly SplitStep[];
   /** A word that is a token as it stands needs no merges. */
   readonly ignoresMerges: boolean;
@@ -35,6 +37,7 @@ export function ggmlPreTokenizer(name: string): GgmlPreTokenizer {
     return splitStep({ expression, stopwatch: undefined }, "isolated", false);
   });
   return {
+    expressions: family.expressions,
     steps,
     ignoresMerges: ignoringMerges.includes(name),
     addsBos: addingBos.includes(name),

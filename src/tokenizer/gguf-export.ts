@@ -66,7 +66,7 @@ const preTokenizers: readonly string[] = [
 ];
 
 /** Short before long, so that the text in an error is a short one. */
-const probes: readonly string[] = [
+export const probes: readonly string[] = [
   "a b",
   "\n",
   "a\nb",
@@ -84,7 +84,7 @@ const probes: readonly string[] = [
   "Please write a high-quality answer for the given question using only the provided search documents (some of which might be irrelevant).\nQuestion: Who?\n",
 ];
 
-function sameIds(first: Tokenizer, second: Tokenizer, text: string): boolean {
+export function sameIds(first: Tokenizer, second: Tokenizer, text: string): boolean {
   const [a, b] = [first.encode(text, "none"), second.encode(text, "none")];
   return a.length === b.length && a.every((id, i) => id === b[i]);
 }

@@ -31,6 +31,7 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
   }
   if (tokenizerFolder !== null && !(await isHubName(tokenizerFolder)))
     await checkFolder(tokenizerFolder, "a tokenizer", tokenizerParts);
+  if (settings.lora?.adapter != null) await checkFolder(settings.lora.adapter, "an adapter", adapterParts);
   const samples = [...data.train, ...data.evaluation];
   await checkSamples(samples);
   if (training.deepspeed_config !== null) await readObject(training.deepspeed_config);
@@ -120,6 +121,7 @@ const modelParts: readonly (readonly [name: RegExp, what: string])[] = [
   [/^config\.json$/, '"config.json"'],
   [/\.(?:safetensors|bin)$/, "weights, a .safetensors or .bin file"],
 ];
+const adapterParts = [[/^adapter_config\.json$/, '"adapter_config.json"']] as const;
 const tokenizerParts = [[/^(?:tokenizer|vocab|spiece|sentencepiece|tekken)/, "tokenizer"]] as const;
 
 /**

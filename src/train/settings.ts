@@ -17,6 +17,8 @@ export interface TrainerSettings {
     readonly mean_with: Mean | null;
     readonly architecture: JsonObject | null;
     readonly tokenizer: string | null;
+    readonly repair: string;
+    readonly lead: string | null;
   };
   readonly tokenizer: {
     readonly text: readonly string[];
@@ -31,6 +33,7 @@ export interface TrainerSettings {
     readonly evaluation: readonly string[];
     readonly modes: readonly string[];
     readonly max_tokens: number;
+    readonly loss_on_prompt: boolean;
     readonly shuffled_row_groups: number;
   };
   readonly packing: { readonly tokens_per_row: number | null; readonly open_rows: number };
@@ -43,7 +46,8 @@ export interface TrainerSettings {
     readonly distributed: string;
     readonly deepspeed_config: string | null;
   };
-  readonly lora: { readonly quantize: string } | null;
+  readonly lora: { readonly quantize: string; readonly adapter: string | null } | null;
+  readonly distillation: object | null;
   readonly evaluation: { readonly every_steps: number | null; readonly at_start: boolean };
   readonly logging: { readonly wandb: boolean };
   readonly export: { readonly mean_with: Mean | null } | null;
@@ -100,7 +104,7 @@ function overridden(settings: JsonObject, override: string): JsonObject {
 
 /** What the validators of settings.py say, in their order and words; undefined where all agree. */
 function broken(settings: TrainerSettings): string | undefined {
-  const { model, tokenizer, data, packing, schedule, training, lora, evaluation } = settings;
+  const { model, tokenizer, data, packing, schedule, training, lora, distillation, evaluation } = settings;
   const tokens = tokenizer && { pad: tokenizer.pad_token, eos: tokenizer.eos_token, bos: tokenizer.bos_token };
   const noToken = Object.entries(tokens ?? {}).find(
     ([, token]) => token !== null && !tokenizer?.special_tokens.includes(token),
@@ -112,6 +116,10 @@ function broken(settings: TrainerSettings): string | undefined {
       '"model": "architecture" has no "model_type"',
     ],
     [model.mean_with !== null && model.path === null, '"model": "mean_with" wants a model to average with: "path"'],
+    [
+      (model.repair === "lead") !== (model.lead !== null),
+      '"model": wanted "lead" with "repair": "lead", and only there',
+    ],
     [noToken !== undefined, `"tokenizer": "${noToken?.[0]}_token" is "${noToken?.[1]}", which is no special token`],
     [(data.train.length === 0) === (data.text.length === 0), '"data": wanted either "train" or "text"'],
     [new Set(data.modes).size < data.modes.length, '"data": "modes" names one twice'],
@@ -140,6 +148,14 @@ function broken(settings: TrainerSettings): string | undefined {
     [
       tokenizer !== null && (model.architecture === null || model.tokenizer !== null),
       '"tokenizer" trains one for "model.architecture" without "model.tokenizer"',
+    ],
+    [
+      distillation !== null && (data.loss_on_prompt || !data.modes.includes("block")),
+      '"distillation" teaches answers in block mode: wanted "block" in "data.modes", and no "data.loss_on_prompt"',
+    ],
+    [
+      distillation !== null && training.distributed !== "ddp",
+      '"distillation" wants the whole model in each process: "training.distributed" "ddp"',
     ],
     [
       data.text.length > 0 && !data.modes.includes("full"),

@@ -35,7 +35,7 @@ export interface OutputsSize {
 interface Writing {
   readonly name: string;
   /** What it reads: a text, or a model's weights. */
-  readonly input: "rag" | "answered" | "raw" | "conversations" | "passages" | "model" | "rows";
+  readonly input: "rag" | "answered" | "raw" | "conversations" | "passages" | "model" | "rows" | "squad" | "musique";
   /** Of an output that is a folder, a file that it writes there. */
   readonly inside?: string;
   readonly args: (input: string, output: string) => readonly string[];
@@ -75,6 +75,20 @@ const texts: Readonly<Record<Exclude<Writing["input"], "model">, string>> = {
     })),
   ),
   passages: lines(passages),
+  squad: lines(
+    ragRows.map(({ id, question, answers, documents }) => ({
+      ...documents[0],
+      questions: [{ id, question, answers }],
+    })),
+  ),
+  musique: lines(
+    ragRows.map(({ id, question, answers, documents }) => ({
+      id,
+      question,
+      answer: answers[0],
+      paragraphs: documents.map(({ title, text }) => ({ title, paragraph_text: text })),
+    })),
+  ),
   rows: "",
 };
 
@@ -180,6 +194,12 @@ export function outputsSuite(size: OutputsSize): void {
         args: (input, output) => ["--input", input, "--output", output],
       }),
     ),
+    { name: "data squad", input: "squad", args: (input, output) => ["--input", input, "--output", output] },
+    {
+      name: "data musique",
+      input: "musique",
+      args: (input, output) => ["--input", input, "--output", output],
+    },
     {
       name: "eval score",
       input: "answered",

@@ -2,11 +2,12 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, write
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { DEFAULT_RAG_PROMPT_TEXTS } from "../../blocks/rag-prompt.js";
+import { DEFAULT_RAG_PROMPT_TEXTS, ragPrompt } from "../../blocks/rag-prompt.js";
 import { embeddedModelPath, loadTokenizer, templateOf } from "../../engine/model.js";
 import { tokenizePrompt } from "../../engine/prompt.js";
 import { trainingSamples } from "../training-sample.js";
 import { type ConvertOptions, convertRows } from "./convert-rows.js";
+import { modelPrompt } from "./model-prompt.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-convert-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -107,4 +108,28 @@ test("convertRows(): bad rows are counted; no row, no model and no file are erro
   expect(existsSync(at("never.jsonl"))).toBe(false);
   const both = await convert({ inputs: [at("bad.jsonl"), at("rag.jsonl")], output: at("both.jsonl") });
   expect(both).toMatchObject({ rows: 6, written: 2, bad: 1, dropped: { "it has no answer": 3 } });
+});
+
+test("convertRows(): the first right answer is learned where it is asked for, after a system message", async () => {
+  const system = "Answer shortly.";
+  const report = await convert({ system, learnsAnswers: true, output: at("answers.jsonl") });
+  expect(report).toMatchObject({ written: 2, dropped: { "it has no answer": 2 } });
+  writeFileSync(at("short.jsonl"), `${JSON.stringify({ ...rows[0], generated: "" })}\n`);
+  const template = "tulu" as const;
+  await convert({
+    inputs: [at("short.jsonl")],
+    template,
+    system,
+    learnsAnswers: true,
+    output: at("short.train.jsonl"),
+  });
+  const [line] = linesOf("short.train.jsonl");
+  expect(line.response).toBe("Oslo");
+  const messages = [
+    { role: "system", content: system },
+    { role: "user", content: "Where was Ada Lind born?" },
+  ] as const;
+  const { blocks } = ragPrompt({ documents, messages }, (await modelPrompt(embeddedModelPath(), template)).rag);
+  expect(line.blocks).toEqual(blocks.map(({ text }) => text));
+  expect(line.blocks[0]).toContain(system);
 });

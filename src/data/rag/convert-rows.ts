@@ -28,13 +28,14 @@ export interface ConvertOptions extends ConvertSettings {
  * @see FACTS §3 "RAG prompt", §4.
  */
 export async function convertRows(options: ConvertOptions): Promise<RowReport> {
-  const { output, maxDocuments, order, signal, onProgress } = options;
+  const { output, maxDocuments, order, system, learnsAnswers, signal, onProgress } = options;
   const files = (await Promise.all(options.inputs.map(dataFiles))).flat();
   const inputs = await digestInputs(files, signal);
   const model = await modelPrompt(options.model, options.template);
   const { tokenizer, rag } = model;
   const tally = new RowTally();
-  const settings = { kind: "convert", model: options.model, template: options.template, maxDocuments, order } as const;
+  const how = { model: options.model, template: options.template, maxDocuments, order, system, learnsAnswers };
+  const settings = { kind: "convert", ...how } as const;
   const mapping = { settings, numWorkers: options.numWorkers ?? 0, inline: async () => convertWorkOf(model, settings) };
   async function* texts(): AsyncGenerator<Uint8Array, void> {
     for await (const { line } of mapRows(files, mapping, tally, signal)) {
@@ -58,6 +59,8 @@ export async function convertRows(options: ConvertOptions): Promise<RowReport> {
           .digest("hex"),
         passages: maxDocuments ?? null,
         order,
+        ...(system !== undefined && { system }),
+        ...(learnsAnswers && { learns_answers: true }),
         ...ownTexts,
       },
       inputs,

@@ -99,3 +99,29 @@ test.each<[RawFormat, unknown, RegExp]>([
 ])("rawQuestion(): %s %j says what was wanted", (format, row, message) => {
   expect(() => read(format, row)).toThrow(message);
 });
+
+test("rawQuestion(): MuSiQue's aliases are answers, its paragraphs passages", () => {
+  const paragraphs = [
+    { idx: 0, title: "One", paragraph_text: "First.", is_supporting: true },
+    { idx: 1, title: "Two", paragraph_text: "Second.", is_supporting: false },
+  ];
+  const row = {
+    id: "2hop__1_2",
+    question: "Q? ",
+    answer: "A",
+    answer_aliases: ["A", "An A"],
+    answerable: true,
+    paragraphs,
+  };
+  expect(read("musique", row)).toEqual({
+    id: "2hop__1_2",
+    kind: undefined,
+    question: "Q?",
+    answers: ["A", "An A"],
+    passages: [
+      { title: "One", text: "First.", score: undefined, supports: true },
+      { title: "Two", text: "Second.", score: undefined, supports: false },
+    ],
+  });
+  expect(() => read("musique", { ...row, paragraphs: [{ title: "One" }] })).toThrow('"paragraph_text"');
+});

@@ -11,7 +11,7 @@ import {
 import { quote } from "../../files/quote.js";
 
 /** Raw question sets, by the names of the commands that read them. */
-export const RAW_FORMATS = ["2wiki", "hqa", "nq", "tqa"] as const;
+export const RAW_FORMATS = ["2wiki", "hqa", "musique", "nq", "tqa"] as const;
 export type RawFormat = (typeof RAW_FORMATS)[number];
 
 /** A passage as a raw file has it. */
@@ -50,6 +50,8 @@ export function rawQuestion(format: RawFormat, row: JsonValue, where: string): R
       return multiHopQuestion(fields, spacedSentences);
     case "hqa":
       return multiHopQuestion(fields, (sentences) => sentences.join(""));
+    case "musique":
+      return musiqueQuestion(fields);
     case "nq":
     case "tqa":
       return fidQuestion(fields);
@@ -85,6 +87,34 @@ function passageOf(ctx: JsonValue, where: string): RawPassage {
     text: required(fields, "text", readText(fields, "text")),
     score: readScore(fields),
     supports: readBoolean(fields, "has_answer"),
+  };
+}
+
+/**
+ * A question of MuSiQue: `id`, `question`, `answer`, `answer_aliases`, `paragraphs`, a list of {"title", "paragraph_text",
+ * "is_supporting"?}.
+ *
+ * @throws Error that names the place, the field and what was wanted.
+ */
+function musiqueQuestion(fields: Fields): RawQuestion {
+  const paragraphs = required(fields, "paragraphs", (fields.get("paragraphs") ?? undefined) as JsonValue | undefined);
+  if (!Array.isArray(paragraphs)) throw wrongValue(fields, "paragraphs", "a list of passages");
+  return {
+    id: readId(fields, ["id"]),
+    kind: undefined,
+    question: readQuestion(fields),
+    answers: [...new Set([...readAnswers(fields, ["answer"]), ...readAnswers(fields, ["answer_aliases"])])],
+    passages: paragraphs.map((one: JsonValue, i) => {
+      const where = `paragraph ${i + 1} of ${fields.where}`;
+      if (!isJsonObject(one)) throw new Error(`Cannot read ${where}: it is no object`);
+      const own = objectFields(where, one);
+      return {
+        title: required(own, "title", readText(own, "title")),
+        text: required(own, "paragraph_text", readText(own, "paragraph_text")),
+        score: undefined,
+        supports: readBoolean(own, "is_supporting"),
+      };
+    }),
   };
 }
 
