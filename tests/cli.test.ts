@@ -144,6 +144,28 @@ test("generate: streams the answer, and sums up on standard error", async () => 
   );
 });
 
+test("generate and score --repair: the answer names it, and what it computed again", async () => {
+  const blocks = ["Emma lives in Oslo by the sea.\n", "The lamp is red.\n", "Where does Emma live?"];
+  const line = JSON.stringify({ blocks, continuation: " Oslo" });
+  const prompt = JSON.stringify({ blocks });
+  const asked = ["generate", "--input", "-", "--max-tokens", "2", "--repair", "lead=auto,first=3"];
+  const [answer] = parseLines((await cli([...asked, "--json"], prompt)).stdout) as unknown as { repair: unknown }[];
+  expect(answer?.repair).toEqual({ text: "lead,first=3", recomputed_tokens: 3 });
+  expect((await cli(asked, prompt)).stderr).toContain("block mode with lead,first=3, 3 tokens again: ");
+  const logprobs = async (...flags: string[]) => {
+    const { stdout } = await cli(["score", "--input", "-", "--json", ...flags], line);
+    return (parseLines(stdout)[0] as unknown as { logprobs: number[] }).logprobs;
+  };
+  const plain = await logprobs();
+  expect(await logprobs("--repair", "none")).toEqual(plain);
+  expect(await logprobs("--repair", "lead")).not.toEqual(plain);
+  const refused = await cli([...asked, "--mode", "full"], prompt);
+  expect(refused.stderr + refused.stdout).toContain('Cannot use the repair "lead=auto,first=3": the mode is full');
+  expect((await cli(["score", "--input", "-", "--repair", "first"], line)).stderr).toContain(
+    "wanted none, auto, or items",
+  );
+});
+
 test("generate --explain: what was reused of an earlier line, and where reuse ended; nothing without --keep-prefixes", async () => {
   const blocks = ["Emma lives in Oslo by the sea.\n", "The lamp is red.\n", "Where does Emma live?"];
   const edited = [blocks[0]!.replace("sea", "lake"), ...blocks.slice(1)];

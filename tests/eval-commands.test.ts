@@ -315,6 +315,30 @@ test("eval sweep: each point from its run's files, and one over the model's cont
   }
 }, 120_000);
 
+test("eval repair: each way over one store, what was computed again, and the table beside full mode", async () => {
+  const output = join(folder, "repair");
+  const command = [
+    ...["eval", "repair", "--threads", "1", "--max-tokens", "2", "--json", "--input", one.path, "--limit", "5"],
+    ...["--passages", "3", "--repair", "lead", "--repair", "first=4", "--output", output],
+  ];
+  const { code, error, stdout } = await runCli(command);
+  expect(error).toBeUndefined();
+  expect(code).toBe(0);
+  const [head, ...rows] = JSON.parse(stdout).table as string[][];
+  expect(head?.[1]).toBe("Way");
+  expect(rows.map((row) => row[1])).toEqual(["full", "block", "lead", "first=4"]);
+  const share = (name: string) => Number.parseFloat(rows.find((row) => row[1] === name)?.[8] ?? "");
+  expect(share("full")).toBe(100);
+  expect(share("lead")).toBe(share("block"));
+  expect(share("first=4")).toBeGreaterThan(share("block"));
+  expect(share("first=4")).toBeLessThan(100);
+  // Blocks are the same whatever is computed again of them: the last way finds what plain blocks have left.
+  const timings = readLines("repair", "first-4", "timings.jsonl");
+  expect(timings.every(({ start, again }) => start === "stored" && again === undefined)).toBe(true);
+  expect(readFileSync(join(output, "repair.md"), "utf8")).toContain("(repair.svg)");
+  expect(readFileSync(join(output, "repair.svg"), "utf8")).toMatch(/^<svg /);
+}, 120_000);
+
 test("eval sweep: prompts over the context are a row of their own, no crash", async () => {
   const many = writeSet("many", 200, 20);
   const { code, stdout } = await runCli([
@@ -444,6 +468,7 @@ test.each([
   ],
   [["sweep", "--input", "SET", "--output", "o", "--passages", "0"], "each a whole number from 1 to 10000"],
   [["sweep", "--input", "SET", "--output", "o", "--passages", "5,5"], "none twice"],
+  [["repair", "--input", "SET", "--output", "o", "--repair", "lead,lead"], "wanted none, auto, or items"],
   [["sweep", "--input", "SET", "--output", "o", "--order", "gold"], 'each "gold-first", "gold-middle" or "gold-last"'],
   [["ttft", "--lengths", "1"], "each a whole number from 2 on"],
   [["rag", "--input", "no-such-file.jsonl", "--output", "o"], "no such file or folder"],

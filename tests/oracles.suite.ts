@@ -16,6 +16,7 @@ import { type BoundCase, expectBound } from "./oracles/faults.js";
 import { OnePassModel } from "./oracles/one-pass.js";
 import { modelsWithoutGguf, type OracleCase, oracleModels } from "./oracles/oracle-cases.js";
 import { readOracleFixture, writeOracleModel } from "./oracles/oracle-fixtures.js";
+import { repairedReading } from "./oracles/repairs.js";
 import { testDevice } from "./test-device.js";
 
 export interface OraclesSize {
@@ -48,7 +49,11 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
       const { cases, fixture, onePass } = await setUp();
       for (const [i, prompt] of cases.entries()) {
         if (!everyCase && prompt.blockTokenIds.flat().length > 250) continue;
-        const { logprobs, top } = oracleAnswer(onePass.score(asRead(prompt)), prompt);
+        const { repair, continuationTokenIds } = prompt;
+        const rows = repair
+          ? onePass.read(repairedReading({ ...prompt, ...repair }, onePass), continuationTokenIds.length)
+          : onePass.score(asRead(prompt));
+        const { logprobs, top } = oracleAnswer(rows, prompt);
         const told = { logprobs, top: top.map((row) => row.map(([id, logprob]) => ({ id, logprob }))) };
         expect(distanceFromOracle(told, fixture.cases[i]!), prompt.name).toBeLessThan(logprobBounds.f32);
       }
@@ -70,6 +75,8 @@ export function oraclesSuite({ kinds, everyCase, threads }: OraclesSize): void {
           const { vocabSize } = onePass.config;
           const bounded: BoundCase[] = [];
           for (const [i, prompt] of cases.entries()) {
+            // Lead-ins are texts to an engine: tests/laws/repairs.suite.ts asks for these.
+            if (prompt.repair !== undefined) continue;
             for (const stepwise of everyCase ? [false, true] : [i % 2 === 1]) {
               const found = await askEngine(engine, prompt, { mode: prompt.mode, stepwise, vocabSize });
               bounded.push({

@@ -6,8 +6,9 @@ the paper defines them (arXiv:2409.15355v5, section 2). Nothing is cached, moved
     python block_attention_oracle.py --model FOLDER --cases cases.json --out results.json
 
 cases.json: {"cases": [{"name", "mode": "block" | "full", "positionReencoding": bool, "blockTokenIds": [[int]],
-"isGlobal"?: [bool], "continuationTokenIds": [int]}]}. isGlobal says which blocks see all before them, by default the
-last alone, the final block.
+"isGlobal"?: [bool], "repair"?: {"before"?: [int] | "block 0", "sinks"?: [int], "again"?: {"kind": "first", "count": int} |
+{"kind": "deviation" | "look", "share": float}}, "continuationTokenIds": [int]}]}. isGlobal says which blocks see all before
+them, by default the last alone, the final block.
 results.json: {"versions", "cases": [{"name", "logprobs": [float], "top": [[[id, logprob], five of them]]}]}.
 """
 
@@ -16,6 +17,7 @@ import json
 
 import torch
 import transformers
+from repaired_rows import repaired_logits
 
 
 def visible(block_of_row: list[int], is_global: list[bool], mode: str) -> torch.Tensor:
@@ -62,6 +64,23 @@ def masks(model: transformers.PreTrainedModel, seen: torch.Tensor) -> torch.Tens
 
 def score(model: transformers.PreTrainedModel, case: dict) -> dict:
     """The log-probability of each continuation token given all before it, and the five likeliest at each step."""
+    continuation = case["continuationTokenIds"]
+    rows = repaired_logits(model, case) if "repair" in case else plain_logits(model, case)
+    # Sums in 64 bit, so that the softmax adds no error of its own.
+    logprobs = torch.log_softmax(rows.double(), dim=-1)
+    best = logprobs.topk(5, dim=-1)
+    return {
+        "name": case["name"],
+        "logprobs": [round(logprobs[step, token].item(), 7) for step, token in enumerate(continuation)],
+        "top": [
+            [[token, round(value, 7)] for token, value in zip(best.indices[step].tolist(), best.values[step].tolist())]
+            for step in range(len(continuation))
+        ],
+    }
+
+
+def plain_logits(model: transformers.PreTrainedModel, case: dict) -> torch.Tensor:
+    """The logits after the prompt and after each token of the continuation but the last."""
     blocks, continuation = case["blockTokenIds"], case["continuationTokenIds"]
     is_global = case.get("isGlobal") or [False] * (len(blocks) - 1) + [True]
     rows = [*blocks[:-1], [*blocks[-1], *continuation]]
@@ -77,18 +96,8 @@ def score(model: transformers.PreTrainedModel, case: dict) -> dict:
             position_ids=torch.tensor([places]),
             use_cache=False,
         ).logits[0]
-    first = len(ids) - len(continuation)
-    # The row before a token predicts it. Sums in 64 bit, so that the softmax adds no error of its own.
-    logprobs = torch.log_softmax(logits[first - 1 : -1].double(), dim=-1)
-    best = logprobs.topk(5, dim=-1)
-    return {
-        "name": case["name"],
-        "logprobs": [round(logprobs[step, token].item(), 7) for step, token in enumerate(continuation)],
-        "top": [
-            [[token, round(value, 7)] for token, value in zip(best.indices[step].tolist(), best.values[step].tolist())]
-            for step in range(len(continuation))
-        ],
-    }
+    # The row before a token predicts it.
+    return logits[len(ids) - len(continuation) - 1 : -1]
 
 
 def check_mask_is_used(model: transformers.PreTrainedModel) -> None:

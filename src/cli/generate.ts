@@ -50,6 +50,8 @@ async function runGenerate(flags: FlagsOf<typeof generateFlags>, terminal: Termi
   const options = {
     ...samplingOptions(flags),
     positionReencoding: flags.positionReencoding,
+    mode: flags.mode,
+    repair: flags.repair,
     explain: flags.explain,
     signal: terminal.signal,
   };

@@ -34,11 +34,11 @@ async function runScore(flags: FlagsOf<typeof scoreFlags>, terminal: Terminal): 
   using lines = await openLines(flags.input, terminal);
   await using engine = await openEngine(flags, terminal);
   const json = flags.json === true;
-  const { top, stepwise, positionReencoding } = flags;
+  const { top, stepwise, positionReencoding, mode, repair } = flags;
   const onPassedOver = passedOverNotes(terminal);
   return await runLines(lines, json, terminal, async (value) => {
     const { prompt, continuation } = parseScoreLine(value, onPassedOver);
-    const options = { top, stepwise, positionReencoding, signal: terminal.signal };
+    const options = { top, stepwise, positionReencoding, mode, repair, signal: terminal.signal };
     const result = await engine.score(prompt, continuation, options);
     if (json) {
       await writeJson(terminal, {

@@ -75,7 +75,7 @@ export interface RequestOptions {
    * Local blocks are kept always. Default: the engine's.
    */
   readonly keepPrefixes?: boolean | undefined;
-  /** What is done in block mode about what it loses, as in docs/reuse.md. Default: the engine's. */
+  /** What is done in block mode about what it loses, as in docs/reuse.md. Default: the engine's. Where it is neither "none" nor "auto", the mode is block unless `mode` is named. */
   readonly repair?: string | undefined;
   /** Says where reuse ended and why, in the result's `misses`. Default false. */
   readonly explain?: boolean | undefined;

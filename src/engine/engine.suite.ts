@@ -118,6 +118,7 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
       expect(await repairOf({ mode: "block", repair: "none" })).toBeUndefined();
       const used = await repairOf({ mode: "block", repair: "lead=auto,sink=2" });
       expect(used).toEqual({ text: "lead,sink=2", recomputedTokens: 0 });
+      expect(await repairOf({ repair: "lead" })).toMatchObject({ text: "lead" });
       expect(await repairOf({ mode: "full", repair: "auto" })).toBeUndefined();
       await expect(repairOf({ mode: "full", repair: "lead" })).rejects.toEqual(
         error("invalid", 'Cannot use the repair "lead": the mode is full, which loses nothing'),

@@ -209,8 +209,9 @@ export class RequestChecks {
     request = new AbortController(),
   ): Terms {
     const { defaultMode, keepPrefixes: isKept, live } = this.options;
-    const note = mode === undefined ? reuseNote(this.model.source.config.blockAttention?.modes) : undefined;
-    const asked = mode ?? defaultMode;
+    const isNamed = repair !== undefined && repair !== "none" && repair !== "auto";
+    const asked = mode ?? (isNamed ? "block" : defaultMode);
+    const note = mode === undefined && !isNamed ? reuseNote(this.model.source.config.blockAttention?.modes) : undefined;
     const repaired = this.#repair(repair, asked);
     const of = { mode: asked, repair: repaired, reuseNote: note, positionReencoding, owner: salt };
     return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };

@@ -64,12 +64,19 @@ export function readRagLines(path: string, signal: AbortSignal, limit = Infinity
   return readLines(path, signal, limit, parseRagLine);
 }
 
-/** readRagLines(), with the places of gold passages. @throws as readRagLines(). */
+/** readRagLines(), with the places of gold passages; a line without documents may be one gold passage itself. @throws as readRagLines(). */
 export function readGoldLines(path: string, signal: AbortSignal, limit = Infinity): Promise<ReadLines<GoldLine>> {
   return readLines(path, signal, limit, (value) => {
-    const line = parseRagLine(value);
-    return { ...line, gold: goldOf(value as JsonObject, line) };
+    const given = withDocuments(value);
+    const line = parseRagLine(given);
+    return { ...line, gold: goldOf(given as JsonObject, line) };
   });
+}
+
+/** A line of {"question","answers","title","text"}, as sets with one gold passage a question have it, with its passage as a document. */
+function withDocuments(value: JsonValue): JsonValue {
+  if (!isJsonObject(value) || Object.hasOwn(value, "documents") || !Object.hasOwn(value, "text")) return value;
+  return { ...value, documents: [{ title: value.title ?? "", text: value.text, gold: true }] as JsonValue };
 }
 
 /** Reads a finished file. @throws as readRagLines(). */

@@ -119,10 +119,11 @@ export class FakeEngine implements Engine {
     this.asked.push({ prompt, options });
     const { n = 1, echo = false, logprobs = true, topLogprobs = 0, maxTokens = 200, salt = "" } = options;
     const { defaultMode, contextLength, reuseNote } = this.info as ModelInfo;
-    const mode = options.mode ?? defaultMode;
     checkInput(() => readGenerateOptions("generate", options));
+    const isNamed = options.repair !== undefined && !["none", "auto"].includes(options.repair);
+    const mode = options.mode ?? (isNamed ? "block" : defaultMode);
     const asked = mode === "full" || options.repair === undefined ? {} : resolveRepair(options.repair, undefined);
-    if (mode === "full" && options.repair !== undefined && !["none", "auto"].includes(options.repair)) {
+    if (mode === "full" && isNamed) {
       const text = JSON.stringify(options.repair);
       throw new EngineError("invalid", `Cannot use the repair ${text}: the mode is full, which loses nothing`);
     }

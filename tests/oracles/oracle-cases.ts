@@ -3,11 +3,14 @@ import { Random } from "../models/random.js";
 import type { RandomModelOptions } from "../models/random-model.js";
 import type { OracleAnswer } from "./compare-engine.js";
 import type { OraclePrompt } from "./faults.js";
+import type { RepairedPrompt } from "./repairs.js";
 
 export interface OracleCase extends OraclePrompt {
   readonly name: string;
   readonly mode: "block" | "full";
   readonly positionReencoding: boolean;
+  /** What is done about blocks; absent: nothing. */
+  readonly repair?: Pick<RepairedPrompt, "before" | "sinks" | "again">;
 }
 
 /** What the oracle answers for one case, with the five likeliest tokens. */
@@ -149,7 +152,7 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
   const make = (
     name: string,
     blockTokenIds: number[][],
-    options: Partial<Pick<OracleCase, "mode" | "positionReencoding" | "isGlobal">> = {},
+    options: Partial<Pick<OracleCase, "mode" | "positionReencoding" | "isGlobal" | "repair">> = {},
   ): OracleCase => ({
     name,
     mode: "block",
@@ -165,6 +168,23 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
   const long = [...longBlocks, maxTokens - numLongTokens].map(draw);
   const conversation = () => [a, draw(9), draw(14), b, c, draw(5), draw(33), c, question];
   const kinds = (letters: string): boolean[] => [...letters].map((letter) => letter === "G");
+  // Drawn last: the ids of the cases before stay.
+  const repaired = (): OracleCase[] => {
+    const lead = draw(7);
+    const repairs: readonly NonNullable<OracleCase["repair"]>[] = [
+      { before: lead },
+      { before: "block 0", again: { kind: "first", count: 3 } },
+      { sinks: draw(2), again: { kind: "deviation", share: 0.25 } },
+      { before: lead, again: { kind: "look", share: 0.25 } },
+    ];
+    return [
+      ...repairs.map((repair, i) => make(`repair ${i + 1}`, [9, 21, 2, 34, 70].map(draw), { repair })),
+      make("a repaired conversation", [9, 21, 14, 20, 11, 9].map(draw), {
+        isGlobal: kinds("LLGLGG"),
+        repair: { before: lead, again: { kind: "deviation", share: 0.3 } },
+      }),
+    ];
+  };
   return [
     make("one block", [draw(40)]),
     make("two blocks", [draw(17), draw(9)]),
@@ -194,5 +214,6 @@ export function makeOracleCases(numIds: number, seed: number): OracleCase[] {
     make("a long conversation", [a, draw(150), draw(270), b, c, draw(300), [], draw(180), a, question], {
       isGlobal: kinds("LGGLLGLGLG"),
     }),
+    ...repaired(),
   ];
 }
