@@ -65,6 +65,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly contextLength: number;
   /** The mode of requests that name none. */
   readonly defaultMode: AttentionMode;
+  /** What requests in block mode that name no repair do. */
+  readonly defaultRepair: string;
   /** What cutting and tokenizing a prompt needs. */
   readonly promptContext: PromptContext;
   readonly info: ModelInfo;
@@ -132,10 +134,11 @@ export class LocalEngine implements AsyncDisposable {
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
+    this.defaultRepair = options.repair ?? own?.repair ?? "none";
     this.#checks = new RequestChecks(model, {
       defaultMode: this.defaultMode,
       keepPrefixes: options.keepPrefixes ?? true,
-      repair: options.repair,
+      repair: this.defaultRepair,
       ragTexts: words,
       live: this.#live,
     });

@@ -29,6 +29,7 @@ import {
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { requireFit } from "./memory-fit.js";
+import { requireRepair } from "./repair.js";
 
 export interface ModelOptions {
   /** A Hugging Face folder or a .gguf file. */
@@ -122,6 +123,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   }
   // Refused now, and not with each prompt.
   ragTexts(source.config.blockAttention?.ragPrompt);
+  requireRepair(source.config.blockAttention?.repair, model);
   const chatTemplate = templateOf(tokenizer);
   for (const warning of [...source.warnings, ...tokenizer.warnings]) options.onWarning?.(warning);
   const note = reuseNote(source.config.blockAttention?.modes);

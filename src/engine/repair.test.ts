@@ -1,6 +1,9 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
+import { Engine } from "./engine.js";
 import { loadTokenizer, templateOf } from "./model.js";
 import { promptSpans, TokenizedPrompt } from "./prompt.js";
 import { repairedPrompt, repairField, resolveRepair, tokenizeRepair } from "./repair.js";
@@ -112,4 +115,48 @@ test("tokenizeRepair(): the model's own lead-in begins as its chat template does
   );
   expect(lead(template)).not.toEqual(lead(undefined));
   expect(lead(undefined)[0]).toBe(tokenizer.bosTokenId);
+});
+
+test("a model's own repair holds where nobody names another; what is none is refused while loading", async () => {
+  const model = await temporaryFolder();
+  writeRandomModel(model, { architecture: "llama" });
+  const path = join(model, "config.json");
+  const config = JSON.parse(readFileSync(path, "utf8"));
+  const write = (repair: string) => {
+    const own = { version: 1, prefix: "", modes: ["block"], repair };
+    writeFileSync(path, JSON.stringify({ ...config, block_attention: own }));
+  };
+  write("lead,sink=1");
+  const used = async (repair?: string, options: object = {}) => {
+    await using engine = await Engine.load({ model, ...options });
+    const blocks = ["One.\n", "Two.\n", "What?"];
+    return (await engine.score({ blocks }, " Three", { repair })).repair?.text;
+  };
+  expect(await used()).toBe("lead,sink=1");
+  expect(await used("auto")).toBe("lead,sink=1");
+  expect(await used("none")).toBeUndefined();
+  expect(await used(undefined, { repair: "sink=2" })).toBe("sink=2");
+  expect(await used("first=1", { repair: "sink=2" })).toBe("first=1");
+  write("lead,lead");
+  await expect(Engine.load({ model })).rejects.toThrow('its config says "lead,lead", wanted none, auto, or items');
+});
+
+test("encode(): blocks behind a lead-in are found by prompts with the same repair alone", async () => {
+  const model = await temporaryFolder();
+  writeRandomModel(model, { architecture: "llama" });
+  await using engine = await Engine.load({ model });
+  const passages = ["One passage.\n", "Another one.\n"];
+  await engine.encode(passages, { repair: "lead" });
+  const hits = async (repair: string) => {
+    const result = await engine.complete(
+      { blocks: ["System.\n", ...passages, "What?"] },
+      { mode: "block", repair, maxTokens: 1 },
+    );
+    return result.blocks.map(({ hit }) => hit);
+  };
+  expect(await hits("none")).toEqual([false, false, false]);
+  expect(await hits("lead")).toEqual([true, true, true]);
+  // The lead-in is in the id.
+  expect(await hits('lead="Read: "')).toEqual([true, false, false]);
+  await expect(engine.encode(passages, { repair: "preamble" })).rejects.toMatchObject({ code: "invalid" });
 });

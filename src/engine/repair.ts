@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { ChatTemplate } from "../blocks/chat-template.js";
+import { show } from "../files/options.js";
 import type { BlockAttentionConfig } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
@@ -114,6 +115,14 @@ export function resolveRepair(text: string, own: BlockAttentionConfig | undefine
   const ownRepair = parseRepair(ownText);
   if (ownRepair !== "auto" && ownRepair !== undefined) return ownRepair;
   return modes.includes("block") ? {} : { lead: "auto" };
+}
+
+/** @throws RangeError for a model's own repair that is none. */
+export function requireRepair(text: string | undefined, model: string): void {
+  if (text === undefined || parseRepair(text) !== undefined) return;
+  throw new RangeError(
+    `Cannot use the repair of "${model}": its config says ${show(text)}, wanted ${repairField.wanted}`,
+  );
 }
 
 /** A repair with the tokens that it puts before blocks. */

@@ -88,7 +88,7 @@ export interface CheckOptions {
   readonly defaultMode: AttentionMode;
   readonly keepPrefixes: boolean;
   /** Of requests that name none. */
-  readonly repair: string | undefined;
+  readonly repair: string;
   readonly ragTexts: RagPromptTexts;
   readonly live: LiveRequests;
 }
@@ -219,7 +219,7 @@ export class RequestChecks {
 
   /** @throws RangeError for a repair that the request itself names, in full mode. */
   #repair(asked: string | undefined, mode: AttentionMode): TokenizedRepair | undefined {
-    const text = asked ?? this.options.repair ?? this.model.source.config.blockAttention?.repair ?? "none";
+    const text = asked ?? this.options.repair;
     if (text === "none") return undefined;
     if (mode === "full") {
       if (asked === undefined || asked === "auto") return undefined;

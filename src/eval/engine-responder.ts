@@ -26,7 +26,9 @@ const formatVersion = 1;
 
 /** An engine in one mode, asked the model's own RAG prompt. What it cannot be asked, for instance because it is too long, is refused. */
 export function engineResponder(options: EngineResponderOptions): Responder {
-  const { engine, mode, positionReencoding = true, repair, texts, maxDocuments, salt } = options;
+  const { engine, mode, positionReencoding = true, texts, maxDocuments, salt } = options;
+  // In full mode there is none.
+  const repair = mode === "full" ? "none" : (options.repair ?? engine.defaultRepair);
   const rag = { maxDocuments, texts };
   return {
     keepsPassages: mode === "block",
@@ -41,7 +43,7 @@ export function engineResponder(options: EngineResponderOptions): Responder {
       mode,
       position_reencoding: positionReencoding,
       max_documents: maxDocuments ?? null,
-      ...(repair !== undefined && { repair }),
+      ...(repair !== "none" && { repair }),
       ...(texts !== undefined && { texts: JSON.stringify(texts) }),
     }),
     async ask({ question, documents }: RagLine, maxTokens: number, signal: AbortSignal): Promise<Reply> {

@@ -12,6 +12,7 @@ test("parseBlockAttentionConfig(): reads version, prefix, modes and the RAG prom
   expect(parse(sound)).toEqual(sound);
   const rag = { preamble: "p", final: "f" };
   expect(parse({ ...sound, rag_prompt: rag })).toEqual({ ...sound, ragPrompt: rag });
+  expect(parse({ ...sound, repair: "lead", rag_prompt: rag })).toEqual({ ...sound, repair: "lead", ragPrompt: rag });
 });
 
 test.each([
@@ -30,6 +31,7 @@ test.each([
   [{ ...sound, modes: ["half"] }, /"block", "full" or both is wanted/],
   [{ ...sound, modes: "block" }, /"modes" is "block"/],
   [{ ...sound, prefixx: "" }, /"prefixx" is not known/],
+  [{ ...sound, repair: 1 }, /"repair" is 1, a text is wanted/],
   [{ ...sound, rag_prompt: [] }, /"rag_prompt" is no object/],
   [{ ...sound, rag_prompt: { final: 1 } }, /"final" is 1/],
   [{ ...sound, rag_prompt: { other: "" } }, /"other" is not known/],

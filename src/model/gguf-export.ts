@@ -100,6 +100,7 @@ export function ggufModelEntries(source: ModelSource, conversion: WeightsConvers
     entries.set("block_attention.version", u32(own.version));
     entries.set("block_attention.prefix", text(own.prefix));
     entries.set("block_attention.modes", { kind: "texts", value: own.modes });
+    if (own.repair !== undefined) entries.set("block_attention.repair", text(own.repair));
     for (const [key, value] of Object.entries(own.ragPrompt ?? {})) {
       entries.set(`block_attention.rag_prompt.${key}`, text(value));
     }
