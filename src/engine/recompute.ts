@@ -2,7 +2,7 @@ import { type AttentionMask, MaskTensors } from "../ggml/attention-mask.js";
 import type { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { addForward, type Decoder, pieceRows } from "../model/decoder.js";
-import type { Rows } from "../model/rows.js";
+import { isRun, type Rows } from "../model/rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { GraphRunner } from "./held-rows.js";
 import type { TokenizedPrompt } from "./prompt.js";
@@ -125,7 +125,8 @@ export async function computeBetween(
   const between = rests.map(({ place, tokenIds }) => placedFrom(place, tokenIds));
   const compute = async ({ tokenIds, positions, places }: PlacedTokens): Promise<void> => {
     context.length = places[0] ?? 0;
-    for await (const _ of scheduler.prefill(context, tokenIds, positions, tokenIds.length, of, undefined, places));
+    const scattered = isRun(places) ? undefined : places;
+    for await (const _ of scheduler.prefill(context, tokenIds, positions, tokenIds.length, of, undefined, scattered));
   };
   // Who chooses tokens sees all before the end.
   if (recompute?.kind !== "first") for (const rest of between) await compute(rest);
