@@ -1,3 +1,3 @@
 import { repairsSuite } from "./repairs.suite.js";
 
-repairsSuite({ blockTokens: [20, 1, 33], architectures: ["llama", "gemma3_text", "qwen2"] });
+repairsSuite({ blockTokens: [13, 1, 21] });
