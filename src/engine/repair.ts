@@ -93,14 +93,15 @@ export function repairText(repair: Repair): string {
   return written.join(",") || "none";
 }
 
+const grammar =
+  "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE or temperature=T";
 export const repairField = {
   schema: z
     .string()
     .max(2 ** 14)
-    .refine((text) => parseRepair(text) !== undefined)
+    .refine((text) => parseRepair(text) !== undefined, `wanted ${grammar}`)
     .optional(),
-  wanted:
-    "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE or temperature=T",
+  wanted: grammar,
   examples: "lead or lead,first=8",
 };
 
