@@ -45,7 +45,10 @@ def settings_of(options: argparse.Namespace) -> ModelSettings:
         return ModelSettings(path=options.model, repair=options.repair, lead=options.lead)
     name = Path(options.adapter or options.model) / ("adapter_config.json" if options.adapter else "config.json")
     own = json.loads(name.read_text()).get("block_attention") or {}
-    return ModelSettings(path=options.model, repair=own.get("repair", "none"), lead=own.get("lead"))
+    repair, _, lead = own.get("repair", "none").partition("lead=")
+    if lead:
+        return ModelSettings(path=options.model, repair="lead", lead=json.loads(lead))
+    return ModelSettings(path=options.model, repair=repair)
 
 
 @torch.no_grad()

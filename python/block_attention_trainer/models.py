@@ -106,6 +106,9 @@ def encoding_of(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> 
     """What the blocks of `settings.repair` are encoded with. Raises ModelError for a lead-in without tokens."""
     items = dict(item.partition("=")[::2] for item in settings.repair.split(","))
     lead = tuple(tokenize(tokenizer, settings.lead)) if settings.lead is not None else ()
+    bos = opening_of(tokenizer, "").bos
+    if lead and bos is not None and lead[0] != bos:
+        lead = (bos, *lead)
     if "lead" in items and not lead:
         raise ModelError('Cannot use "model.lead": it has no tokens')
     sinks = tuple(tokenize(tokenizer, "\n")) * int(items.get("sink", 0))
@@ -230,10 +233,11 @@ def block_attention_of(config: Any) -> dict[str, Any]:
 
 def mark_block_attention(config: Any, prefix: str, modes: tuple[Mode, ...], settings: ModelSettings) -> None:
     """Writes how the model is trained into its configuration; texts of a RAG prompt that stand there stay."""
-    own = {key: value for key, value in block_attention_of(config).items() if key not in ("repair", "lead")}
-    repair = {} if settings.repair == "none" else {"repair": settings.repair}
-    lead = {} if settings.lead is None else {"lead": settings.lead}
-    config.block_attention = {**own, "version": 1, "prefix": prefix, "modes": list(modes), **repair, **lead}
+    own = {key: value for key, value in block_attention_of(config).items() if key != "repair"}
+    # As the engine reads it: a lead-in's text is a JSON string.
+    lead = None if settings.lead is None else f"lead={json.dumps(settings.lead, ensure_ascii=False)}"
+    repair = {} if settings.repair == "none" else {"repair": lead or settings.repair}
+    config.block_attention = {**own, "version": 1, "prefix": prefix, "modes": list(modes), **repair}
 
 
 def use_gradient_checkpointing(model: Any) -> None:
