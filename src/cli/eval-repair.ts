@@ -75,6 +75,10 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
   const { input, passages = defaultPassages, repairs = defaultRepairs, seed = "repair" } = flags;
   const inputs = [...input.map(({ text }) => text), ...(flags.pool === undefined ? [] : [flags.pool])];
   const { signal } = terminal;
+  const setName = (name: string, count: number) => `${name}, ${count} passages`;
+  const named = input.flatMap(({ name }) => passages.map((count) => ({ name: setName(name, count) })));
+  const outputs = [...setsReportFiles(named), "repair.md", "repair.svg"];
+  await prepareReport(flags.output, outputs, inputs, flags.force ?? false);
   const pool = flags.pool === undefined ? [] : await readPool(flags.pool, signal);
   const sets: QuestionSet[] = [];
   let exitCode = 0;
@@ -89,15 +93,9 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
         ...badLinesNotes(read),
         ...(left > 0 ? [`${left} lines have no ${count} passages with the gold ones among them.`] : []),
       ];
-      if (lines.length > 0) sets.push({ name: `${name}, ${count} passages`, lines, notes });
+      if (lines.length > 0) sets.push({ name: setName(name, count), lines, notes });
     }
   }
-  await prepareReport(
-    flags.output,
-    [...setsReportFiles(sets), "repair.md", "repair.svg"],
-    inputs,
-    flags.force ?? false,
-  );
   await using engine = await openEngine(flags, terminal);
   const ways = ["full", "none", ...repairs.filter((one) => one !== "none")];
   const bar = new ProgressBar(terminal, "Answering");

@@ -40,6 +40,7 @@ export function huggingFaceConfig({ architecture, config, path, endTokenIds }: M
         version: own.version,
         prefix: own.prefix,
         modes: [...own.modes],
+        ...(own.repair !== undefined && { repair: own.repair }),
         ...(own.ragPrompt && { rag_prompt: { ...own.ragPrompt } }),
       },
     }),

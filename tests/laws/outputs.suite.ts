@@ -235,6 +235,14 @@ export function outputsSuite(size: OutputsSize): void {
       ],
     },
     {
+      name: "eval repair",
+      input: "rag",
+      inside: "repair.md",
+      args: (input, output) => [
+        ...["--input", input, "--output", output, "--limit", "1", "--passages", "2", "--max-tokens", "1"],
+      ],
+    },
+    {
       name: "eval table",
       input: "passages",
       inside: "accuracy.md",
