@@ -83,8 +83,9 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
   const sets: QuestionSet[] = [];
   let exitCode = 0;
   for (const { name, text: path } of input) {
-    const read: ReadLines<GoldLine> = await readGoldLines(path, signal, flags.limit);
+    const read: ReadLines<GoldLine> = await readGoldLines(path, signal);
     if (tellBadLines(read, terminal)) exitCode = 1;
+    // Lines past the limit lend their passages too, so that a larger limit goes on where a smaller one ended.
     const set = await sweepSet(read.lines, { maxPassages: Math.max(...passages), seed, pool, signal });
     for (const count of passages) {
       const { lines, moreGold, fewOthers } = pointLines(set, count, "shuffled");
@@ -93,7 +94,7 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
         ...badLinesNotes(read),
         ...(left > 0 ? [`${left} lines have no ${count} passages with the gold ones among them.`] : []),
       ];
-      if (lines.length > 0) sets.push({ name: setName(name, count), lines, notes });
+      if (lines.length > 0) sets.push({ name: setName(name, count), lines: lines.slice(0, flags.limit), notes });
     }
   }
   await using engine = await openEngine(flags, terminal);
