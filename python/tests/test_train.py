@@ -166,7 +166,7 @@ def test_evaluation_shows_both_modes_and_their_difference(tmp_path: Path, capsys
 
 
 def test_training_on_spans_learns_and_its_loss_is_the_oracles(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_settings(tmp_path)
     samples = random_samples(3, 24, group_size=2, spans=True)
@@ -181,6 +181,7 @@ def test_training_on_spans_learns_and_its_loss_is_the_oracles(
     first, last = (e["metrics"] for e in run(capsys, settings) if e["event"] == "evaluation")
     assert last["block_loss"] < first["block_loss"] / 2
 
+    monkeypatch.syspath_prepend(ROOT / "oracles")
     oracle = runpy.run_path(str(ROOT / "oracles" / "block_attention_oracle.py"))
     folder = tmp_path / "runs" / "run" / "export"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
