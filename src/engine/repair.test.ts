@@ -160,3 +160,41 @@ test("encode(): blocks behind a lead-in are found by prompts with the same repai
   expect(await hits('lead="Read: "')).toEqual([true, false, false]);
   await expect(engine.encode(passages, { repair: "preamble" })).rejects.toMatchObject({ code: "invalid" });
 });
+
+test("a named repair means block mode, sinks count as tokens of the prompt, an echo with log-probabilities wants no token twice", async () => {
+  const model = await temporaryFolder();
+  writeRandomModel(model, { architecture: "llama" });
+  const blocks = ["One passage.\n", "Another one.\n", "What?"];
+  const { length } = await (async () => {
+    await using engine = await Engine.load({ model });
+    expect(engine.defaultMode).toBe("full");
+    const used = async (repair: string) => (await engine.complete({ blocks }, { repair, maxTokens: 1 })).mode;
+    expect([await used("lead"), await used("auto"), await used("none")]).toEqual(["block", "full", "full"]);
+    const echo = { echo: true, maxTokens: 1, logprobs: true } as const;
+    await expect(engine.complete({ blocks }, { ...echo, repair: "first=2" })).rejects.toMatchObject({
+      code: "invalid",
+    });
+    await engine.complete({ blocks }, { ...echo, repair: "lead" });
+    return await engine.tokenize(blocks.join(""), {});
+  })();
+  await using engine = await Engine.load({ model, maxPromptTokens: length + 8 });
+  await engine.complete({ blocks }, { repair: "lead", maxTokens: 1 });
+  const tooLong = engine.complete({ blocks }, { repair: "sink=60", maxTokens: 1 });
+  await expect(tooLong).rejects.toMatchObject({ code: "too_long" });
+});
+
+test("explain: a block behind a lead-in is compared with those behind the same one", async () => {
+  const model = await temporaryFolder();
+  writeRandomModel(model, { architecture: "llama" });
+  await using engine = await Engine.load({ model });
+  const passage = "The lamp in the hall of the old house is red and was made in Oslo.\n";
+  const ask = async (text: string) =>
+    (
+      await engine.complete(
+        { blocks: ["System.\n", text, "What?"] },
+        { mode: "block", repair: "lead", explain: true, maxTokens: 1 },
+      )
+    ).misses;
+  await ask(passage);
+  expect(await ask(passage.replace("Oslo", "Rome"))).toEqual([expect.objectContaining({ kind: "block" })]);
+});
