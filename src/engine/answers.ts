@@ -132,15 +132,12 @@ export class Answers {
     // The last token's key and value are never read.
     const answerRows = Math.max(0, maxTokens - 1);
     const scoresPrompt = echo && logprobs;
-    const needs = this.contexts.needs(
-      prompt,
-      {
-        answerRows,
-        numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
-        scoresPrompt,
-      },
-      terms.repair,
-    );
+    const needs = this.contexts.needs(prompt, {
+      answerRows,
+      numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
+      scoresPrompt,
+      recompute: terms.repair?.recompute,
+    });
     if (logprobs) requireLogprobs((maxTokens + (echo ? promptIds.length : 0)) * (1 + topLogprobs), maxLogprobs);
     const queuedFrom = performance.now();
     const entering = (tickets[0] as Ticket).enter(promptIds.length + maxTokens, signal, needs.bytes);

@@ -11,7 +11,7 @@ import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
 import { localBlock, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
-import { computeBetween, numIn, rowsToChoose } from "./recompute.js";
+import { computeBetween, numIn, type Recompute, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
   nothingReused,
@@ -70,6 +70,8 @@ export interface ContextWork {
   readonly numForks?: number;
   /** Whether local blocks are computed again, for their rows' logits. */
   readonly scoresPrompt?: boolean;
+  /** What of the prompt's blocks is computed again. */
+  readonly recompute?: Recompute | undefined;
 }
 
 /** What a request needs of its context. */
@@ -132,10 +134,10 @@ export class ContextMaker {
   ) {}
 
   /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
-  needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork, repair?: TokenizedRepair): ContextNeeds {
-    const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false } = work;
+  needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork): ContextNeeds {
+    const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false, recompute } = work;
     const { memory } = this.scheduler;
-    const promptRows = numTokens + Math.max(moreRows, rowsToChoose(repair?.recompute));
+    const promptRows = numTokens + Math.max(moreRows, rowsToChoose(recompute));
     const isForked = wantedForks > 0;
     const capacity = promptRows + (isForked ? 0 : answerRows);
     const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";

@@ -24,6 +24,21 @@ interface PlacedTokens {
   readonly tokenIds: Int32Array;
 }
 
+/** A token of a prompt, at its place. */
+interface PlacedToken {
+  readonly place: number;
+  readonly position: number;
+  readonly id: number;
+}
+
+function inArrays(tokens: readonly PlacedToken[]): PlacedTokens {
+  return {
+    places: Int32Array.from(tokens, ({ place }) => place),
+    positions: Int32Array.from(tokens, ({ position }) => position),
+    tokenIds: Int32Array.from(tokens, ({ id }) => id),
+  };
+}
+
 /** Tokens that follow each other from a place on. */
 function placedFrom(place: number, tokenIds: readonly number[]): PlacedTokens {
   const places = Int32Array.from(tokenIds, (_, i) => place + i);
@@ -32,16 +47,10 @@ function placedFrom(place: number, tokenIds: readonly number[]): PlacedTokens {
 
 /** All of them, in the order of their places. */
 function mergePlaced(parts: readonly PlacedTokens[]): PlacedTokens {
-  const all = parts
-    .flatMap(({ places, positions, tokenIds }) =>
-      Array.from(places, (place, i) => ({ place, position: positions[i] as number, id: tokenIds[i] as number })),
-    )
-    .sort((a, b) => a.place - b.place);
-  return {
-    places: Int32Array.from(all, ({ place }) => place),
-    positions: Int32Array.from(all, ({ position }) => position),
-    tokenIds: Int32Array.from(all, ({ id }) => id),
-  };
+  const all = parts.flatMap(({ places, positions, tokenIds }) =>
+    Array.from(places, (place, i) => ({ place, position: positions[i] as number, id: tokenIds[i] as number })),
+  );
+  return inArrays(all.sort((a, b) => a.place - b.place));
 }
 
 /** How many of these places lie in local blocks that were served from the store. */
@@ -94,11 +103,7 @@ function movedTokens({ spans }: TokenizedPrompt): MovedToken[] {
 }
 
 function placed(tokens: readonly MovedToken[], positionReencoding: boolean): PlacedTokens {
-  return {
-    places: Int32Array.from(tokens, ({ place }) => place),
-    positions: Int32Array.from(tokens, ({ place, row }) => (positionReencoding ? place : row)),
-    tokenIds: Int32Array.from(tokens, ({ id }) => id),
-  };
+  return inArrays(tokens.map(({ place, id, row }) => ({ place, id, position: positionReencoding ? place : row })));
 }
 
 /** A prompt, and its context that holds what was laid out. */

@@ -95,6 +95,11 @@ export function repairText(repair: Repair): string {
 
 const grammar =
   "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE or temperature=T";
+/** Whether a text names a repair itself: neither none nor what is left to the model. */
+export function namesRepair(text: string | undefined): text is string {
+  return text !== undefined && text !== "none" && text !== "auto";
+}
+
 export const repairField = {
   schema: z
     .string()

@@ -21,7 +21,7 @@ import {
   type TokenizeOptions,
 } from "./engine-options.js";
 import { type LoadedModel, reuseNote } from "./model.js";
-import { resolveRepair, type TokenizedRepair, tokenizeRepair } from "./repair.js";
+import { namesRepair, resolveRepair, type TokenizedRepair, tokenizeRepair } from "./repair.js";
 import { createSampler, type Sampler } from "./sampler.js";
 import { type SamplingOptions, samplingOf, seedOfAnswer } from "./sampling-options.js";
 
@@ -209,9 +209,11 @@ export class RequestChecks {
     request = new AbortController(),
   ): Terms {
     const { defaultMode, keepPrefixes: isKept, live } = this.options;
-    const isNamed = repair !== undefined && repair !== "none" && repair !== "auto";
-    const asked = mode ?? (isNamed ? "block" : defaultMode);
-    const note = mode === undefined && !isNamed ? reuseNote(this.model.source.config.blockAttention?.modes) : undefined;
+    const asked = mode ?? (namesRepair(repair) ? "block" : defaultMode);
+    const note =
+      mode === undefined && !namesRepair(repair)
+        ? reuseNote(this.model.source.config.blockAttention?.modes)
+        : undefined;
     const repaired = this.#repair(repair, asked);
     const of = { mode: asked, repair: repaired, reuseNote: note, positionReencoding, owner: salt };
     return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };
@@ -222,7 +224,7 @@ export class RequestChecks {
     const text = asked ?? this.options.repair;
     if (text === "none") return undefined;
     if (mode === "full") {
-      if (asked === undefined || asked === "auto") return undefined;
+      if (!namesRepair(asked)) return undefined;
       throw new InputRangeError(`Cannot use the repair ${quote(asked)}: the mode is full, which loses nothing`);
     }
     const known = this.#repairs.get(text);

@@ -43,14 +43,8 @@ export class RequestTokens {
     const prompt = await this.plainPrompt(input, of);
     if (repair === undefined) return prompt;
     const repaired = repairedPrompt(prompt, repair);
-    const count = new TokenCount(this.promptLimit);
-    return await awaitInput(
-      Promise.resolve(repaired).then((one) => {
-        count.add(one.numTokens);
-        return one;
-      }),
-      of.signal,
-    );
+    new TokenCount(this.promptLimit).add(repaired.numTokens);
+    return repaired;
   }
 
   /** A prompt's tokens, within the limit on prompts. */

@@ -63,15 +63,12 @@ export class Scores {
       const numTokens = texts.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
       const batches = stepwise ? [] : batchesOf(texts);
       const longest = Math.max(0, ...texts.map(({ rows }) => rows.length));
-      const needs = this.contexts.needs(
-        prompt,
-        {
-          moreRows: Math.max(0, ...batches.map(rowsOf)),
-          answerRows: stepwise ? longest : 0,
-          numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
-        },
-        terms.repair,
-      );
+      const needs = this.contexts.needs(prompt, {
+        moreRows: Math.max(0, ...batches.map(rowsOf)),
+        answerRows: stepwise ? longest : 0,
+        numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
+        recompute: terms.repair?.recompute,
+      });
       const { room } = await ticket.enter(promptTokens + numTokens, signal, needs.bytes);
       using prepared = await this.contexts.prepare(prompt, needs, room, terms, newTimings());
       const { cachedTokens, reused, repair, context } = prepared;

@@ -238,12 +238,14 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<Match<M> | undefined> {
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
+    let found = this.#index.mostAlike(wanted);
     const below = this.#below?.mostAlike(wanted);
-    if (this.#below && below && below.numShared > (this.#index.mostAlike(wanted)?.numShared ?? 0)) {
+    if (this.#below && below && below.numShared > (found?.numShared ?? 0)) {
       const loaded = await this.#leaseFromBelow(below.request, this.#below, options.signal);
       if (loaded) return matchOf(loaded, below.request, below.numShared);
+      // Others came and went meanwhile.
+      found = this.#index.mostAlike(wanted);
     }
-    const found = this.#index.mostAlike(wanted);
     return found && matchOf(this.#lease(found.entry), found.entry.request, found.numShared);
   }
 

@@ -13,7 +13,7 @@ import {
 } from "../engine/engine-options.js";
 import type { ModelInfo } from "../engine/model.js";
 import type { PromptInput } from "../engine/prompt.js";
-import { repairText, resolveRepair } from "../engine/repair.js";
+import { namesRepair, repairText, resolveRepair } from "../engine/repair.js";
 import {
   type EncodedPassage,
   type EncodeResult,
@@ -120,7 +120,7 @@ export class FakeEngine implements Engine {
     const { n = 1, echo = false, logprobs = true, topLogprobs = 0, maxTokens = 200, salt = "" } = options;
     const { defaultMode, contextLength, reuseNote } = this.info as ModelInfo;
     checkInput(() => readGenerateOptions("generate", options));
-    const isNamed = options.repair !== undefined && !["none", "auto"].includes(options.repair);
+    const isNamed = namesRepair(options.repair);
     const mode = options.mode ?? (isNamed ? "block" : defaultMode);
     const asked = mode === "full" || options.repair === undefined ? {} : resolveRepair(options.repair, undefined);
     if (mode === "full" && isNamed) {

@@ -67,8 +67,7 @@ export function rawQuestion(format: RawFormat, row: JsonValue, where: string): R
  * @throws Error that names the place, the field and what was wanted.
  */
 function fidQuestion(fields: Fields): RawQuestion {
-  const ctxs = required(fields, "ctxs", (fields.get("ctxs") ?? undefined) as JsonValue | undefined);
-  if (!Array.isArray(ctxs)) throw wrongValue(fields, "ctxs", "a list of passages");
+  const ctxs = readList(fields, "ctxs", "a list of passages");
   return {
     id: readId(fields, ["id"]),
     kind: undefined,
@@ -76,6 +75,13 @@ function fidQuestion(fields: Fields): RawQuestion {
     answers: readAnswers(fields, ["answers", "answer"]),
     passages: ctxs.map((ctx: JsonValue, i) => passageOf(ctx, `passage ${i + 1} of ${fields.where}`)),
   };
+}
+
+/** @throws Error if it is missing, or no list. @param wanted what it is, for the message. */
+export function readList(fields: Fields, key: string, wanted: string): readonly JsonValue[] {
+  const value = required(fields, key, (fields.get(key) ?? undefined) as JsonValue | undefined);
+  if (!Array.isArray(value)) throw wrongValue(fields, key, wanted);
+  return value;
 }
 
 function passageOf(ctx: JsonValue, where: string): RawPassage {
@@ -97,8 +103,7 @@ function passageOf(ctx: JsonValue, where: string): RawPassage {
  * @throws Error that names the place, the field and what was wanted.
  */
 function musiqueQuestion(fields: Fields): RawQuestion {
-  const paragraphs = required(fields, "paragraphs", (fields.get("paragraphs") ?? undefined) as JsonValue | undefined);
-  if (!Array.isArray(paragraphs)) throw wrongValue(fields, "paragraphs", "a list of passages");
+  const paragraphs = readList(fields, "paragraphs", "a list of passages");
   return {
     id: readId(fields, ["id"]),
     kind: undefined,

@@ -1,5 +1,5 @@
 import { isJsonObject, type JsonValue } from "../../files/bounded-json.js";
-import { type Fields, objectFields, readText, required, wrongValue } from "../../files/fields.js";
+import { type Fields, objectFields, readText, required } from "../../files/fields.js";
 import { writeAtomically } from "../../files/outputs.js";
 import { digestInputs, writeManifest } from "../manifest.js";
 import { Random } from "../random.js";
@@ -7,7 +7,7 @@ import { type RowReport, RowTally, readObjects } from "../row-tally.js";
 import { dataFiles } from "../rows.js";
 import { writeTexts } from "../write-lines.js";
 import type { RagLineFields } from "./rag-line.js";
-import { readAnswers } from "./raw-question.js";
+import { readAnswers, readList } from "./raw-question.js";
 
 /** A paragraph of an article, with what is asked about it. */
 export interface Paragraph {
@@ -150,9 +150,9 @@ function questionsOf(fields: Fields, key: string): Paragraph["questions"] {
 }
 
 function listOf(fields: Fields, key: string): Fields[] {
-  const value = required(fields, key, (fields.get(key) ?? undefined) as JsonValue | undefined);
-  if (!Array.isArray(value)) throw wrongValue(fields, key, "a list of objects");
-  return value.map((item: JsonValue, i) => rowFields(item, `item ${i + 1} of "${key}" of ${fields.where}`));
+  return readList(fields, key, "a list of objects").map((item, i) =>
+    rowFields(item, `item ${i + 1} of "${key}" of ${fields.where}`),
+  );
 }
 
 function rowFields(row: JsonValue, where: string): Fields {
