@@ -106,37 +106,41 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
 
   test("a newcomer finds an example, asks, asks again in another order, and sees every passage from the store", () =>
     onPage({}, async (page, { deleted, questions }) => {
-      expect(await titles(page)).toHaveLength(3);
+      await expect.poll(() => titles(page)).toHaveLength(3);
       const [first, second, third] = (await titles(page)) as [string, string, string];
       await ask(page);
-      expect(await page.locator(".answer-text").textContent()).toBe("Värmland, 漢字 🙂.");
-      expect(await parts(page)).toEqual([
-        "Preamble the task, before the passagescomputed",
-        `1. ${first}computed`,
-        `2. ${second}computed`,
-        `3. ${third}computed`,
-        "Questioncomputed",
-      ]);
-      expect(await page.locator(".card [data-served=computed]").count()).toBe(3);
-      expect(await page.locator("[data-bar=first] .bar").count()).toBe(1);
-      expect(await page.locator("[data-bar=stored] .bar").count()).toBe(0);
+      await expect.poll(() => page.locator(".answer-text").textContent()).toBe("Värmland, 漢字 🙂.");
+      await expect
+        .poll(() => parts(page))
+        .toEqual([
+          "Preamble the task, before the passagescomputed",
+          `1. ${first}computed`,
+          `2. ${second}computed`,
+          `3. ${third}computed`,
+          "Questioncomputed",
+        ]);
+      await expect.poll(() => page.locator(".card [data-served=computed]").count()).toBe(3);
+      await expect.poll(() => page.locator("[data-bar=first] .bar").count()).toBe(1);
+      await expect.poll(() => page.locator("[data-bar=stored] .bar").count()).toBe(0);
 
       await page.getByRole("button", { name: `Move ${third} up` }).click();
       await page.getByRole("button", { name: `Move ${third} up` }).click();
       await page.getByRole("button", { name: `Move ${first} down` }).click();
       await expect.poll(() => titles(page)).toEqual([third, second, first]);
       await ask(page);
-      expect(await parts(page)).toEqual([
-        "Preamble the task, before the passagesfrom the store",
-        `1. ${third}from the store`,
-        `2. ${second}from the store`,
-        `3. ${first}from the store`,
-        "Questioncomputed",
-      ]);
-      expect(await page.locator(".card [data-served=stored]").count()).toBe(3);
-      expect(await page.locator(".happened").textContent()).toMatch(
-        /\d+% came from the store: \d+ of \d+ tokens \(\d+ in blocks\) were not computed again, 12 were/,
-      );
+      await expect
+        .poll(() => parts(page))
+        .toEqual([
+          "Preamble the task, before the passagesfrom the store",
+          `1. ${third}from the store`,
+          `2. ${second}from the store`,
+          `3. ${first}from the store`,
+          "Questioncomputed",
+        ]);
+      await expect.poll(() => page.locator(".card [data-served=stored]").count()).toBe(3);
+      await expect
+        .poll(() => page.locator(".happened").textContent())
+        .toMatch(/\d+% came from the store: \d+ of \d+ tokens \(\d+ in blocks\) were not computed again, 12 were/);
       expect(Number(await page.locator("[data-saved]").getAttribute("data-saved"))).toBeGreaterThan(50);
       expect(questions.at(-1)).toMatchObject({
         temperature: 0,
@@ -144,22 +148,21 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         block_attention: { mode: "block", explain: true },
       });
       const links = page.getByRole("link", { name: /^(The )?API/ });
-      expect(await links.evaluateAll((all) => all.map((link) => link.getAttribute("href")))).toEqual([
-        "/docs",
-        "/docs",
-      ]);
+      await expect
+        .poll(() => links.evaluateAll((all) => all.map((link) => link.getAttribute("href"))))
+        .toEqual(["/docs", "/docs"]);
 
       await page.getByLabel("Full attention").check();
       await ask(page);
-      expect(await parts(page)).toEqual(["The whole promptcomputed"]);
-      expect(await page.locator(".timing").textContent()).toMatch(/\d+\.\d times sooner from the store/);
+      await expect.poll(() => parts(page)).toEqual(["The whole promptcomputed"]);
+      await expect.poll(() => page.locator(".timing").textContent()).toMatch(/\d+\.\d times sooner from the store/);
 
       await page.getByLabel("Block attention").check();
       await page.getByRole("button", { name: "Forget these passages" }).click();
       await page.getByText("The store has forgotten these passages").first().waitFor();
       expect(new Set(deleted).size).toBe(3);
       await ask(page);
-      expect(await page.locator(".card [data-served=computed]").count()).toBe(3);
+      await expect.poll(() => page.locator(".card [data-served=computed]").count()).toBe(3);
 
       await page.reload();
       await expect.poll(() => titles(page)).toEqual([third, second, first]);
@@ -171,12 +174,14 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       const before = await page.locator(".answer").textContent();
       await page.getByRole("button", { name: "Measure all three" }).click();
       await announced(page, "Measured");
-      expect(await page.locator(".answer").textContent()).toBe(before);
-      expect(await page.locator("[data-bar=first]").first().textContent()).toContain("94 of 94 tokens computed");
+      await expect.poll(() => page.locator(".answer").textContent()).toBe(before);
+      await expect
+        .poll(() => page.locator("[data-bar=first]").first().textContent())
+        .toContain("94 of 94 tokens computed");
       const measured = page.locator("[data-measured='5']");
-      expect(await measured.locator("h3").textContent()).toBe("Median of 5 over 15 passages");
+      await expect.poll(() => measured.locator("h3").textContent()).toBe("Median of 5 over 15 passages");
       for (const kind of ["full", "first", "stored"]) {
-        expect(await measured.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
+        await expect.poll(() => measured.locator(`[data-bar=${kind}] .bar`).count()).toBe(1);
       }
       // The question, one request to learn the ids of the preamble and 15 passages, and five rounds of three.
       expect(questions).toHaveLength(1 + 1 + 15);
@@ -187,7 +192,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         new Set([15]),
       );
       expect([deleted.length, new Set(deleted).size]).toEqual([5 * 16, 16]);
-      expect(await measured.locator("[data-bar=stored]").textContent()).toContain("12 of ");
+      await expect.poll(() => measured.locator("[data-bar=stored]").textContent()).toContain("12 of ");
     }));
 
   test("Stop ends a measurement; what was measured and answered so far stays", () =>
@@ -198,24 +203,24 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.getByRole("button", { name: "Stop measuring" }).click();
       await announced(page, "Stopped");
       await page.getByText("Median of 1 over 15 passages").waitFor();
-      expect(await page.locator("[data-run=done]").textContent()).toBe("Värmland, 漢字 🙂.");
+      await expect.poll(() => page.locator("[data-run=done]").textContent()).toBe("Värmland, 漢字 🙂.");
     }));
 
   test("the server's default mode is the page's; warnings stand beside what they warn of", () => {
     const behaviour: FakeBehaviour = { trainedModes: [] };
     return onPage(behaviour, async (page, { questions }) => {
-      expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+      await expect.poll(() => page.getByLabel("Full attention").isChecked()).toBe(true);
       const note = page.locator(".ask", { hasText: "it reuses passages only as a prefix" });
       await note.locator(".note").waitFor();
-      expect(await page.locator(".warning").count()).toBe(0);
+      await expect.poll(() => page.locator(".warning").count()).toBe(0);
       await ask(page);
       expect(questions.at(-1)).toMatchObject({ block_attention: { mode: "full" } });
       await page.getByLabel("Block attention").check();
       await note.locator(".warning").waitFor();
       await ask(page);
-      expect(await page.locator(".happened .misses").textContent()).toBe(
-        "block b, in the store c: The text has changed",
-      );
+      await expect
+        .poll(() => page.locator(".happened .misses").textContent())
+        .toBe("block b, in the store c: The text has changed");
       expect(questions.at(-1)).toMatchObject({ block_attention: { mode: "block" } });
       behaviour.warnings = ['Field "keep_alive" is not used', "The template leaves out message 1"];
       await ask(page);
@@ -223,14 +228,14 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         .poll(() => page.locator(".answer .warning").allTextContents())
         .toEqual(['Warning: Field "keep_alive" is not used', "Warning: The template leaves out message 1"]);
       await announced(page, "Warning: The template leaves out message 1");
-      expect(await page.evaluate<string[]>(lowContrast)).toEqual([]);
+      await expect.poll(() => page.evaluate<string[]>(lowContrast)).toEqual([]);
       behaviour.warnings = [];
       await ask(page);
       await expect.poll(() => page.locator(".answer .warning").count()).toBe(0);
       // Chosen for this visit: the next one begins with the server's own again.
       await page.reload();
       await page.locator("[data-connection=connected]").waitFor();
-      expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+      await expect.poll(() => page.getByLabel("Full attention").isChecked()).toBe(true);
     });
   });
 
@@ -247,7 +252,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         behaviour.trainedModes = ["full"];
         await page.unroute("**/v1/models");
         await page.locator("[data-connection=connected]").getByText("fake-model").waitFor();
-        expect(await page.getByLabel("Full attention").isChecked()).toBe(true);
+        await expect.poll(() => page.getByLabel("Full attention").isChecked()).toBe(true);
       },
       { allowed: /status of 503|ERR_FAILED/ },
     );
@@ -263,7 +268,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         }
         throw new Error(`Cannot reach "${String(name)}" by Tab`);
       };
-      expect(await titles(page)).toHaveLength(3);
+      await expect.poll(() => titles(page)).toHaveLength(3);
       const [first, second, third] = (await titles(page)) as [string, string, string];
       await tabTo(/^Reorder/);
       await page.keyboard.press("ArrowDown");
@@ -301,7 +306,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.locator("#question").focus();
       await page.keyboard.press("Enter");
       await announced(page, "Answer: Värmland");
-      expect(await parts(page)).toHaveLength(4);
+      await expect.poll(() => parts(page)).toHaveLength(4);
     }));
 
   test("a passage is dragged to another place, and not where Escape gives it up", () =>
@@ -315,7 +320,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.mouse.down();
         await page.mouse.move(grip.x + 8, target.y + target.height / 2, { steps: 4 });
         await page.mouse.move(grip.x + 8, target.y + target.height - 4);
-        expect(await page.locator(".drop-before, .drop-after").count()).toBe(1);
+        await expect.poll(() => page.locator(".drop-before, .drop-after").count()).toBe(1);
         await end();
         await page.mouse.up();
       };
@@ -323,16 +328,16 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect.poll(() => titles(page)).toEqual([second, third, first]);
       await drag(second, third, () => page.keyboard.press("Escape"));
       await expect.poll(() => titles(page)).toEqual([second, third, first]);
-      expect(await page.locator(".card-dragged, .drop-before, .drop-after").count()).toBe(0);
+      await expect.poll(() => page.locator(".card-dragged, .drop-before, .drop-after").count()).toBe(0);
     }));
 
   test("on a phone the answer scrolls into view, and Stop stays in it", () =>
     onPage(
       { wordMs: 40 },
       async (page) => {
-        expect(await page.locator(".answer").evaluate((panel) => panel.getBoundingClientRect().top)).toBeGreaterThan(
-          667,
-        );
+        await expect
+          .poll(() => page.locator(".answer").evaluate((panel) => panel.getBoundingClientRect().top))
+          .toBeGreaterThan(667);
         await page.getByRole("button", { name: "Ask", exact: true }).click();
         const isSeen = (selector: string) =>
           page.locator(selector).evaluate((element) => {
@@ -342,7 +347,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await expect.poll(() => isSeen("[data-run=running]")).toBe(true);
         await expect.poll(() => isSeen(".ask button:has-text('Stop')")).toBe(true);
         await page.locator("[data-run=done]").waitFor();
-        expect(await isSeen("[data-run=done]")).toBe(true);
+        await expect.poll(() => isSeen("[data-run=done]")).toBe(true);
       },
       { viewport: { width: 375, height: 667 }, hasTouch: true, isMobile: true },
     ));
@@ -357,12 +362,14 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.getByRole("button", { name: "Save" }).click();
         await page.locator("#question").fill("?".repeat(300));
         await ask(page);
-        expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+        await expect.poll(() => page.evaluate("document.documentElement.scrollWidth")).toBe(360);
         const ground = () => page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
         const light = await ground();
         await page.emulateMedia({ colorScheme: "dark", reducedMotion: "reduce" });
-        expect(await ground()).not.toBe(light);
-        expect(await page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionDuration")).toBe("0s");
+        await expect.poll(() => ground()).not.toBe(light);
+        await expect
+          .poll(() => page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionDuration"))
+          .toBe("0s");
       },
       { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true },
     ));
@@ -375,7 +382,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.locator(".note").first().waitFor();
       for (const colorScheme of ["light", "dark"] as const) {
         await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-        expect(await page.evaluate<string[]>(lowContrast)).toEqual([]);
+        await expect.poll(() => page.evaluate<string[]>(lowContrast)).toEqual([]);
       }
     }));
 
@@ -387,7 +394,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.getByRole("alert").getByText("Cannot use the key").waitFor();
         await page.getByRole("button", { name: "Ask", exact: true }).click();
         await page.locator(".answer").getByRole("alert").getByText("Enter a key at the top of the page").waitFor();
-        expect(await page.evaluate("document.activeElement.type")).toBe("password");
+        await expect.poll(() => page.evaluate("document.activeElement.type")).toBe("password");
         await field.fill("wrong-key");
         await page.keyboard.press("Enter");
         await page.locator(".key").getByRole("alert").getByText("Cannot use the key").waitFor();
@@ -395,13 +402,13 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.keyboard.press("Enter");
         await page.getByText("fake-model").waitFor();
         await ask(page);
-        expect(await page.evaluate("JSON.stringify({...localStorage})")).not.toContain("right-key");
+        await expect.poll(() => page.evaluate("JSON.stringify({...localStorage})")).not.toContain("right-key");
         expect(page.url()).not.toContain("right-key");
         await page.reload();
         await page.getByText("fake-model").waitFor();
         await page.getByRole("button", { name: "Forget the key" }).click();
         await field.waitFor();
-        expect(await page.evaluate("JSON.stringify({...sessionStorage})")).not.toContain("right-key");
+        await expect.poll(() => page.evaluate("JSON.stringify({...sessionStorage})")).not.toContain("right-key");
       },
       { allowed: /status of 401/ },
     ));
@@ -422,14 +429,14 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await failed('it has 9000 tokens, wanted at most "2048"');
         behaviour.breakOff = "error";
         await failed("The engine died with the request");
-        expect(await page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
+        await expect.poll(() => page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
         behaviour.breakOff = "end";
         await failed("The answer was cut off: the server ended it before it was complete");
         behaviour.breakOff = "connection";
         await failed("The answer was cut off: the connection to the server broke");
-        expect(await page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
+        await expect.poll(() => page.locator("[data-run=failed]").textContent()).toBe("Värmland, 漢字");
         await ask(page);
-        expect(await page.getByRole("alert").count()).toBe(0);
+        await expect.poll(() => page.getByRole("alert").count()).toBe(0);
       },
       { allowed: /status of 400|ERR_INCOMPLETE_CHUNKED_ENCODING/ },
     );
@@ -441,7 +448,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await page.locator("[data-run=running]", { hasText: "Värmland" }).waitFor();
       await page.getByRole("button", { name: "Stop", exact: true }).click();
       await announced(page, "Stopped");
-      expect(await page.locator("[data-run=stopped]").textContent()).toMatch(/^Värmland/);
+      await expect.poll(() => page.locator("[data-run=stopped]").textContent()).toMatch(/^Värmland/);
       expect(questions).toHaveLength(1);
     }));
 
@@ -483,26 +490,26 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         await page.getByText("fake-model").waitFor();
         const served = (kind: string) => page.locator(`.card [data-served=${kind}]`).count();
         await ask(page);
-        expect(await page.locator(".answer-text").textContent()).toBe("Värmland, I think.");
-        expect(await served("computed")).toBe(3);
+        await expect.poll(() => page.locator(".answer-text").textContent()).toBe("Värmland, I think.");
+        await expect.poll(() => served("computed")).toBe(3);
         await page
           .getByRole("button", { name: /^Move .* down$/ })
           .first()
           .click();
         await ask(page);
-        expect(await served("stored")).toBe(3);
+        await expect.poll(() => served("stored")).toBe(3);
         await page.getByRole("button", { name: "Forget these passages" }).click();
         await page.locator(".note", { hasText: "has forgotten" }).waitFor();
         await ask(page);
-        expect(await served("computed")).toBe(3);
+        await expect.poll(() => served("computed")).toBe(3);
         await page.getByRole("button", { name: "Measure all three" }).click();
         await announced(page, "Measured");
         for (const kind of ["full", "first", "stored"]) {
-          expect(await page.locator(`[data-measured="5"] [data-bar=${kind}] .bar`).count()).toBe(1);
+          await expect.poll(() => page.locator(`[data-measured="5"] [data-bar=${kind}] .bar`).count()).toBe(1);
         }
         await page.locator(".metrics", { hasText: "19 in all" }).waitFor();
         await page.locator(".metrics", { hasText: "15 blocks" }).waitFor();
-        expect(await page.locator(".metrics .error").count()).toBe(0);
+        await expect.poll(() => page.locator(".metrics .error").count()).toBe(0);
         engine.setStatus({ state: "restarting", restarts: 1 });
         await page.getByRole("button", { name: "Ask", exact: true }).click();
         await page.locator(".answer").getByRole("alert").getByText("the engine is restarting").waitFor();
@@ -519,9 +526,9 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       const before = await titles(page);
       await page.getByLabel("Example set").selectOption({ label: "All of them, for the timing (15)" });
       await page.getByRole("button", { name: "Load examples" }).click();
-      expect(await titles(page)).toHaveLength(15);
+      await expect.poll(() => titles(page)).toHaveLength(15);
       await page.getByRole("button", { name: "Undo" }).click();
-      expect(await titles(page)).toEqual(before);
+      await expect.poll(() => titles(page)).toEqual(before);
     }));
 
   test("another page's own headers reach the server where its origin is named, and nothing does where it is not", async () => {
@@ -554,7 +561,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         const request = { method: "POST", headers, body: '{"prompt":"a"}' };
         const answer = `fetch("${url}/v1/completions", ${JSON.stringify(request)})
           .then(async (answer) => answer.status + " " + (await answer.json()).model, (error) => error.name)`;
-        expect(await page.evaluate(answer), corsOrigins).toBe(expected);
+        await expect.poll(() => page.evaluate(answer), corsOrigins).toBe(expected);
       }
     } finally {
       await page.close();
@@ -569,7 +576,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
     onPage({}, async (page) => {
       await page.evaluate("localStorage.setItem('block-attention.playground', '{\"version\":1,\"passages\":7}')");
       await page.reload();
-      expect(await titles(page)).toHaveLength(3);
+      await expect.poll(() => titles(page)).toHaveLength(3);
     }));
 });
 
