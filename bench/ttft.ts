@@ -32,8 +32,7 @@ async function kernelTimes(
   const blocks = [];
   const scheduler = new Scheduler(backend, decoder, engine.kvType);
   using context = new AssembledContext(scheduler.memory, rows + question);
-  for await (const block of scheduler.encode(passages.map((ids) => ({ tokenIds: Int32Array.from(ids) }))))
-    blocks.push(block);
+  for await (const block of scheduler.encode(passages.map((ids) => Int32Array.from(ids)))) blocks.push(block);
   let place = 0;
   const laid = blocks.map((block) => {
     const { numTokens } = block.shape;

@@ -17,7 +17,7 @@ async function smallModel(): Promise<LoadedModel> {
   return loadModel({ model: folder, threads: 1 });
 }
 
-const blocks = [5, 1, 33].map((length) => ({ tokenIds: Int32Array.from({ length }, (_, i) => (i * 7) % 250) }));
+const blocks = [5, 1, 33].map((length) => Int32Array.from({ length }, (_, i) => (i * 7) % 250));
 
 test("Scheduler.encode(): what was not given goes back, on an early end and on an abort", async () => {
   using model = await smallModel();

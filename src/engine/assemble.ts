@@ -200,8 +200,8 @@ export interface LaidRows {
 }
 
 /**
- * Lays blocks and pages into a context, and turns the blocks' keys to their places: once, from the stored copy, so that no
- * rounding adds up. The context's length is the caller's to set.
+ * Lays blocks and pages into a context, or into rows that contexts will share, and turns the blocks' keys to their places: once, from the
+ * stored copy, so that no rounding adds up. The length is the caller's to set.
  *
  * @param pieces in the order of their places.
  * @throws RangeError for places that the context has no room for, or that are taken twice.
@@ -209,7 +209,7 @@ export interface LaidRows {
 export async function assemble(
   runner: GraphRunner,
   decoder: Decoder,
-  context: AssembledContext,
+  context: Pick<AssembledContext, "keys" | "values" | "capacity">,
   pieces: readonly LaidRows[],
   signal?: AbortSignal,
 ): Promise<void> {

@@ -127,7 +127,7 @@ test("ContextMaker.keep(): nothing is kept that stands on a block that is not ke
   const few = [span("local", 30), span("global", 12)];
   await using small = await setUp(29, few);
   using other = await small.compute();
-  using leased = await small.maker.lease(few.slice(0, 1), small.of);
+  using leased = await small.maker.blocks.lease(few.slice(0, 1), small.of);
   await small.keep(other);
   expect(await small.there()).toEqual([0]);
   expect(leased.served).toHaveLength(1);

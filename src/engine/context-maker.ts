@@ -1,16 +1,15 @@
-import type { PassageLabel } from "../blocks/passage.js";
 import type { KVType } from "../files/element-types.js";
-import { blockId, type ModelIdFields } from "../kv/block-id.js";
-import { BLOCK_KV_FORMAT_VERSION, BlockKV, blockKVByteLength } from "../kv/block-kv.js";
-import type { Acquisition, BlockRequest, BlockStore, Match, Reservation } from "../kv/block-store.js";
-import { type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
+import { blockId } from "../kv/block-id.js";
+import { BlockKV, blockKVByteLength } from "../kv/block-kv.js";
+import type { Acquisition, BlockStore, Match, Reservation } from "../kv/block-store.js";
 import { AssembledContext, assemble, type ContextUse, contextBytes, copyRows, type LaidRows } from "./assemble.js";
 import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
+import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
 import type { TokenizedPrompt } from "./prompt.js";
-import { localBlock, PAGE_TOKENS, promptParts } from "./prompt-parts.js";
+import { numRowsOf, PAGE_TOKENS, promptParts, rowsOfBlock } from "./prompt-parts.js";
 import { computeBetween, numIn, type Recompute, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
@@ -21,18 +20,9 @@ import {
   type Timings,
   type UsedRepair,
 } from "./results.js";
-import { type Nearest, ReuseMisses } from "./reuse-misses.js";
-import { type BlockTokens, numRowsOf, rowsOfBlock } from "./row-queue.js";
+import { ReuseMisses } from "./reuse-misses.js";
 import type { Scheduler, WorkOf } from "./scheduler.js";
-import { inTurns, unlessAborted } from "./task.js";
-
-/** A local block's tokens, and its passage if it is one. */
-export interface LocalBlock extends BlockTokens {
-  readonly passage?: PassageLabel | undefined;
-}
-
-/** A local block to find or to encode. */
-type TokenBlock = BlockRequest & LocalBlock;
+import { inTurns } from "./task.js";
 
 /** Who asks, and what holds for the whole request. Its owner is the salt of its blocks' ids. */
 export interface RequestOf extends WorkOf {
@@ -125,13 +115,17 @@ const pagesAtATime = 16;
  * out, and keeps pages of what is computed.
  */
 export class ContextMaker {
+  readonly blocks: LocalBlocks;
+
   constructor(
     private readonly model: LoadedModel,
     private readonly kvType: KVType,
     private readonly store: BlockStore<DeviceBlockMemory>,
     private readonly budget: ByteBudget,
     private readonly scheduler: Scheduler,
-  ) {}
+  ) {
+    this.blocks = new LocalBlocks(model, kvType, store, scheduler);
+  }
 
   /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
   needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork): ContextNeeds {
@@ -187,8 +181,8 @@ export class ContextMaker {
     try {
       const encodeFrom = performance.now();
       const local = prompt.spans.filter(({ kind }) => kind === "local");
-      const nearest = explain ? await this.#nearest(local, of) : [];
-      using leased = await this.lease(local, of);
+      const nearest = explain ? await this.blocks.nearest(local, of) : [];
+      using leased = await this.blocks.lease(local, of);
       // Pages go back before the blocks that they stand on: so they are evicted first.
       const matches: Match<DeviceBlockMemory>[] = [];
       using _ = inReverse(matches);
@@ -201,7 +195,7 @@ export class ContextMaker {
       const lastPlace = prompt.numTokens - 1;
       let reusedOfPages = 0;
       let isFound = !isScored;
-      for await (const part of inTurns(promptParts(prompt, await this.#idFields(of), of))) {
+      for await (const part of inTurns(promptParts(prompt, await this.blocks.idFields(of), of))) {
         const { place, tokenIds } = part;
         if (part.kind === "block") {
           const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
@@ -293,7 +287,7 @@ export class ContextMaker {
       }
     };
     try {
-      const fields = await this.#idFields(of);
+      const fields = await this.blocks.idFields(of);
       for await (const part of inTurns(promptParts(prompt, fields, of, answerIds))) {
         const numRows = Math.min(part.tokenIds.length, context.length - part.place);
         const tokenIds = part.tokenIds.subarray(0, numRows);
@@ -345,21 +339,6 @@ export class ContextMaker {
     return leasedBytes + bytes <= capBytes || bytes <= (below?.capBytes ?? 0);
   }
 
-  /** Leases blocks from the store, encodes those that it lacks, and reports how each was served. */
-  async lease(
-    blocks: readonly LocalBlock[],
-    of: Pick<RequestOf, "owner" | "signal">,
-  ): Promise<LeasedBlocks<DeviceBlockMemory> & { readonly served: readonly ServedBlock[] }> {
-    const requests = blocks.length > 0 ? await this.#requests(blocks, of) : [];
-    const encode = (misses: readonly TokenBlock[]) => this.scheduler.encode(misses, of);
-    const leased = await leaseBlocks(this.store, requests, encode, { signal: of.signal });
-    const served = requests.map(({ id, passage, tokenIds }, i) => {
-      const one = { id, tokens: tokenIds.length, hit: leased.blocks[i]?.fromStore === true };
-      return passage === undefined ? one : { ...one, passage };
-    });
-    return { ...leased, served };
-  }
-
   /** The logits of every row of a prompt. Rows of a local block see their block alone. */
   async *promptRows({ spans }: TokenizedPrompt, { context }: Prepared, of: WorkOf): AsyncGenerator<Float32Array> {
     const scratchRows = longestLocal(spans);
@@ -391,33 +370,6 @@ export class ContextMaker {
   /** The logits of the final block's rows from one on. */
   lastRows({ context, finalTokens, finalPosition }: Prepared, firstWanted: number, of: WorkOf) {
     return this.scheduler.prefill(context, finalTokens, finalPosition, firstWanted, of);
-  }
-
-  /** The kept blocks that begin most like these. */
-  async #nearest(blocks: readonly LocalBlock[], { owner, signal }: RequestOf): Promise<(Nearest | undefined)[]> {
-    const found: (Nearest | undefined)[] = [];
-    const fields = await this.#idFields({ owner, signal });
-    for (const block of blocks) {
-      const { context } = localBlock(fields, block);
-      using match = await this.store.longestMatch({ owner, tokenIds: block.tokenIds, context }, { signal });
-      found.push(match && { tokenIds: match.tokenIds, numShared: match.numShared });
-    }
-    return found;
-  }
-
-  async #idFields({ owner, signal }: Pick<RequestOf, "owner" | "signal">): Promise<ModelIdFields> {
-    const fingerprint = await unlessAborted(this.model.fingerprint, signal);
-    return { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
-  }
-
-  async #requests(blocks: readonly LocalBlock[], of: Pick<RequestOf, "owner" | "signal">): Promise<TokenBlock[]> {
-    const fields = await this.#idFields(of);
-    return blocks.map((block) => ({
-      ...block,
-      ...localBlock(fields, block),
-      shape: blockShape(this.model.decoder, this.kvType, block.tokenIds.length),
-      owner: of.owner,
-    }));
   }
 }
 

@@ -8,7 +8,7 @@ import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
-import { ContextMaker, type LocalBlock } from "./context-maker.js";
+import { ContextMaker } from "./context-maker.js";
 import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
@@ -21,6 +21,7 @@ import {
   type TokenizeOptions,
 } from "./engine-options.js";
 import { KVMemory } from "./kv-memory.js";
+import type { LocalBlock } from "./local-blocks.js";
 import { memoryOf } from "./memory-fit.js";
 import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
@@ -282,7 +283,7 @@ export class LocalEngine implements AsyncDisposable {
 
   /** Finds or encodes blocks, which stay in the store while it has room. */
   async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
-    using leased = await this.#contexts.lease(blocks, terms);
+    using leased = await this.#contexts.blocks.lease(blocks, terms);
     return leased.served;
   }
 

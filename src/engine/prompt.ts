@@ -95,7 +95,7 @@ export interface PromptSpan {
   /** Local ones see themselves alone; global ones see all before them. */
   readonly kind: "local" | "global";
   readonly tokenIds: Int32Array;
-  /** Of a local one: what stands right before it while it is encoded, and is thrown away. */
+  /** Of a local one: what stands right before it while it is encoded, and nothing else sees. */
   readonly preamble?: Int32Array | undefined;
   /** The passage that it is, where it is one. */
   readonly passage?: PassageLabel | undefined;

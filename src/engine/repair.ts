@@ -4,12 +4,12 @@ import { show } from "../files/options.js";
 import type { BlockAttentionConfig } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
+import type { BlockTokens } from "./prompt-parts.js";
 import type { Recompute } from "./recompute.js";
-import type { BlockTokens } from "./row-queue.js";
 
 /** What is done about what block mode loses, as it is asked for. What is absent is not done. */
 export interface Repair {
-  /** The text behind which each local block but block 0 is encoded; "auto" is the model's own. Its keys and values are thrown away. */
+  /** The text behind which each local block but block 0 is encoded; "auto" is the model's own. Nothing else sees it. */
   readonly lead?: "auto" | { readonly text: string };
   /** Local blocks but block 0 see block 0 right before them. */
   readonly preamble?: true;

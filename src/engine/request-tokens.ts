@@ -5,8 +5,8 @@ import { InputRangeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import type { Steps } from "../tokenizer/steps.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import type { LocalBlock } from "./context-maker.js";
 import { asRefusal, awaitInput, EngineError } from "./engine-error.js";
+import type { LocalBlock } from "./local-blocks.js";
 import {
   maxPartTokens,
   type PromptContext,

@@ -5,7 +5,7 @@ import type { GraphSizes } from "../model/graph-sizes.js";
 import { type Rows, spansFrom } from "../model/rows.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory } from "./kv-memory.js";
-import { type RowWork, rowsOfBlock } from "./row-queue.js";
+import type { RowWork } from "./row-queue.js";
 import type { AnyTask } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
@@ -108,14 +108,17 @@ export class RowGraph {
   }
 
   /** As many blocks as there is room for, in order: a long block has a graph of its own. */
-  #shareOfBlocks({ task, blocks }: RowWork & { kind: "encode" }, maxRows: number, isFirst: boolean): Share | undefined {
+  #shareOfBlocks(
+    { task, blocks, before }: RowWork & { kind: "encode" },
+    maxRows: number,
+    isFirst: boolean,
+  ): Share | undefined {
     const { rowGroup } = this.decoder.device;
     let numRows = 0;
     let count = 0;
-    const all = blocks.map(rowsOfBlock);
-    for (const { length } of all) {
+    for (const { length } of blocks) {
       const rows = Math.ceil(length / rowGroup) * rowGroup;
-      const size = this.sizes.ofBlock(length);
+      const size = this.sizes.ofBlock(length, before?.length);
       const fits = numRows + rows <= maxRows && size <= this.#roomLeft();
       if (!fits && !(isFirst && count === 0)) break;
       numRows += rows;
@@ -125,12 +128,14 @@ export class RowGraph {
     if (count === 0) return undefined;
     const made: BlockKV<DeviceBlockMemory>[] = [];
     let isGiven = false;
+    const held = before?.hold();
     const release = () => {
+      held?.[Symbol.dispose]();
       if (!isGiven) for (const block of made) block[Symbol.dispose]();
     };
     try {
-      for (const { tokenIds } of blocks.slice(0, count)) {
-        const shape = blockShape(this.decoder, this.memory.kvType, tokenIds.length);
+      for (const { length } of blocks.slice(0, count)) {
+        const shape = blockShape(this.decoder, this.memory.kvType, length);
         made.push(new BlockKV(shape, new DeviceBlockMemory(this.memory, shape)));
       }
     } catch (error) {
@@ -140,8 +145,8 @@ export class RowGraph {
     return {
       task,
       rows: made.map(({ memory: { keys, values } }, i) => {
-        const from = blocks[i]?.preamble?.length ?? 0;
-        return { tokenIds: all[i] as Int32Array, positions: 0, block: { keys, values, from } };
+        const tokenIds = blocks[i] as Int32Array;
+        return { tokenIds, positions: before?.length ?? 0, before, block: { keys, values } };
       }),
       numRows,
       numWanted: 0,
@@ -180,10 +185,9 @@ export class RowGraph {
     }
     if (!isFirst && sizeOf(count) > this.#roomLeft()) return undefined;
     let into: Rows["block"];
-    if (block !== undefined && first + count > block.numBefore) {
+    if (block !== undefined) {
       const { keys, values } = block.kv.memory;
-      const from = Math.max(0, block.numBefore - first);
-      into = { keys, values, first: first + from - block.numBefore, from };
+      into = { keys, values, first: first - block.place };
     }
     const pin = context.pin();
     this.#uncounted.push(() => sizeOf(count));

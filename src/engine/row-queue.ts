@@ -4,23 +4,8 @@ import type { BlockKV } from "../kv/block-kv.js";
 import type { RowSpan } from "../model/rows.js";
 import type { AssembledContext } from "./assemble.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
+import type { HeldRows } from "./held-rows.js";
 import type { AnyTask, Task } from "./task.js";
-
-/** What a block is encoded from. */
-export interface BlockTokens {
-  readonly tokenIds: Int32Array;
-  /** What stands right before the block while it is encoded, and is thrown away. */
-  readonly preamble?: Int32Array | undefined;
-}
-
-export function numRowsOf({ tokenIds, preamble }: BlockTokens): number {
-  return tokenIds.length + (preamble?.length ?? 0);
-}
-
-/** The rows that a block takes to encode: its preamble's and its own. */
-export function rowsOfBlock({ tokenIds, preamble }: BlockTokens): Int32Array {
-  return preamble === undefined ? tokenIds : Int32Array.from([...preamble, ...tokenIds]);
-}
 
 /** A request's work of more than one token. A graph takes what it has room for, and the request hands the rest in again. */
 export type RowWork =
@@ -28,7 +13,10 @@ export type RowWork =
       readonly kind: "encode";
       readonly owner: string;
       readonly task: Task<BlockKV<DeviceBlockMemory>[]>;
-      readonly blocks: readonly BlockTokens[];
+      /** The tokens of each. */
+      readonly blocks: readonly Int32Array[];
+      /** What each of them sees before itself. */
+      readonly before?: HeldRows | undefined;
     }
   | {
       readonly kind: "prefill";
@@ -43,8 +31,8 @@ export type RowWork =
       /** What the tokens see. Default: each token sees all before it. */
       readonly spans?: readonly RowSpan[];
       readonly firstWanted: number;
-      /** The long block that these tokens are a piece of, and how many tokens of a preamble stand before it. */
-      readonly block?: { readonly kv: BlockKV<DeviceBlockMemory>; readonly numBefore: number };
+      /** The long block that these tokens are a piece of, and where in the context it begins. */
+      readonly block?: { readonly kv: BlockKV<DeviceBlockMemory>; readonly place: number };
     }
   | {
       readonly kind: "graph";
@@ -65,7 +53,7 @@ export interface PrefillPart {
 function rowsLeft(work: RowWork): number {
   switch (work.kind) {
     case "encode":
-      return work.blocks.reduce((sum, block) => sum + numRowsOf(block), 0);
+      return work.blocks.reduce((sum, { length }) => sum + length, 0);
     case "prefill":
       return work.tokenIds.length;
     case "graph":

@@ -93,7 +93,7 @@ test("Scheduler.prefill(): short prompts share a graph with each other and with 
   const { scheduler } = await setUp();
   const contexts = Array.from({ length: 4 }, () => new AssembledContext(scheduler.memory, 64));
   const encoded = (async () => {
-    for await (const block of scheduler.encode([{ tokenIds: ids(20) }, { tokenIds: ids(33) }])) block[Symbol.dispose]();
+    for await (const block of scheduler.encode([ids(20), ids(33)])) block[Symbol.dispose]();
   })();
   const alone = await Promise.all(
     contexts.map((context, i) => lastOf(scheduler.prefill(context, ids(9 + i, i), 0, 8 + i))),
@@ -137,7 +137,7 @@ test("Scheduler: a long prompt stops another's tokens for one piece at a time", 
 test("Scheduler.encode(): a long block is the same whatever goes on beside it, and stops tokens for a piece at a time", async () => {
   const { scheduler, started } = await setUp();
   const encode = async (): Promise<Buffer> => {
-    for await (const block of scheduler.encode([{ tokenIds: ids(1300, 5) }])) {
+    for await (const block of scheduler.encode([ids(1300, 5)])) {
       using made = block;
       return Buffer.from(made.memory.read());
     }
@@ -201,7 +201,7 @@ test("Scheduler: a graph that all have cancelled is stopped, and their blocks ar
   const before = { ...model.backend.ggml.live };
   const controllers = [0, 1].map(() => new AbortController());
   const encodings = controllers.map(async ({ signal }, i) => {
-    for await (const block of scheduler.encode([{ tokenIds: ids(1000, i) }], { signal })) block[Symbol.dispose]();
+    for await (const block of scheduler.encode([ids(1000, i)], { signal })) block[Symbol.dispose]();
   });
   const failures = encodings.map((encoding, i) => expect(encoding).rejects.toThrow(`stop ${i}`));
   await new Promise((resolve) => setTimeout(resolve, 10));
@@ -313,7 +313,7 @@ test("RowGraph: a short piece is counted once another share asks for room, not a
   const tokens = { tokenIds: ids(90), positions: 0, firstWanted: 89 };
   graph.add({ kind: "prefill", owner: "", task: task<PrefillPart>(), context, ...tokens }, 512);
   expect(numCounted).toBe(0);
-  const blocks = [{ tokenIds: ids(8) }, { tokenIds: ids(8) }];
+  const blocks = [ids(8), ids(8)];
   expect(graph.add({ kind: "encode", owner: "", task: task(), blocks }, 512)?.rows).toHaveLength(1);
   expect(numCounted).toBe(1);
   graph.release();
@@ -328,7 +328,7 @@ test("RowGraph: a piece has as many rows as the graph has room for, and what has
   const prompt = { kind: "prefill", owner: "", task: task<PrefillPart>(), context, ...tokens } as const;
   expect(graph.add(prompt, 512)?.numRows).toBe(64);
   expect(graph.add(prompt, 512)).toBeUndefined();
-  const blocks = [20, 12, 8].map((length) => ({ tokenIds: ids(length) }));
+  const blocks = [20, 12, 8].map((length) => ids(length));
   expect(graph.add({ kind: "encode", owner: "", task: task(), blocks }, 512)?.rows).toHaveLength(2);
   graph.release();
 });

@@ -12,11 +12,11 @@ import { AssembledContext } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
 import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
-import type { GraphRunner } from "./held-rows.js";
+import type { GraphRunner, HeldRows } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
 import type { LikelyToken, SchedulerStats } from "./results.js";
 import { RowGraph } from "./row-graph.js";
-import { type BlockTokens, type PrefillPart, RowQueue, type RowWork, rowsOfBlock } from "./row-queue.js";
+import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
 import type { Sampler } from "./sampler.js";
 import { type AnyTask, inTurns, Task } from "./task.js";
 
@@ -135,25 +135,30 @@ export class Scheduler implements Disposable {
   }
 
   /**
-   * Encodes blocks, each attending to itself alone, and to its preamble: its keys and values depend on their tokens and the
-   * model alone, byte for byte (invariant I2), whatever stands in the graph beside it.
+   * Encodes blocks, each attending to itself alone, and to what stands before each of them: its keys and values depend on these tokens and
+   * the model alone, byte for byte (invariant I2), whatever stands in the graph beside it.
    *
-   * @param blocks none empty.
+   * @param blocks the tokens of each, none empty.
+   * @param before a preamble's rows, turned to places from 0 on.
    * @yields the blocks, in order, as they are done; each belongs to the caller from then on.
    * @throws the signal's reason, or the device's error; blocks that were not yielded are freed.
    */
-  async *encode(blocks: readonly BlockTokens[], of: WorkOf = {}): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
-    const isLong = (block: BlockTokens | undefined) => block !== undefined && rowsOfBlock(block).length > longBlockRows;
+  async *encode(
+    blocks: readonly Int32Array[],
+    of: WorkOf = {},
+    before?: HeldRows,
+  ): AsyncGenerator<BlockKV<DeviceBlockMemory>> {
+    const isLong = (block: Int32Array | undefined) => block !== undefined && block.length > longBlockRows;
     for (let next = 0; next < blocks.length; ) {
       if (isLong(blocks[next])) {
-        yield await this.#encodeLong(blocks[next] as BlockTokens, of);
+        yield await this.#encodeLong(blocks[next] as Int32Array, of, before);
         next += 1;
         continue;
       }
       const nextLong = blocks.findIndex((block, i) => i > next && isLong(block));
       const task = this.#task<BlockKV<DeviceBlockMemory>[]>(of.signal);
       const some = blocks.slice(next, nextLong < 0 ? undefined : nextLong);
-      this.#enqueue({ kind: "encode", owner: of.owner ?? "", task, blocks: some });
+      this.#enqueue({ kind: "encode", owner: of.owner ?? "", task, blocks: some, before });
       const made = await task.promise;
       next += made.length;
       let numGiven = 0;
@@ -256,26 +261,30 @@ export class Scheduler implements Disposable {
   }
 
   /** Encodes a block in pieces, so that it delays others' tokens by no more than a prompt does. */
-  async #encodeLong(of: BlockTokens, { owner = "", signal }: WorkOf): Promise<BlockKV<DeviceBlockMemory>> {
+  async #encodeLong(
+    tokenIds: Int32Array,
+    { owner = "", signal }: WorkOf,
+    before: HeldRows | undefined,
+  ): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();
-    const shape = blockShape(this.decoder, this.memory.kvType, of.tokenIds.length);
+    const shape = blockShape(this.decoder, this.memory.kvType, tokenIds.length);
     const kv = new BlockKV(shape, new DeviceBlockMemory(this.memory, shape));
-    const tokenIds = rowsOfBlock(of);
-    const block = { kv, numBefore: of.preamble?.length ?? 0 };
+    const block = { kv, place: before?.length ?? 0 };
     let isDone = false;
     // Freed with the context, and so not while a graph writes it.
     const unlessDone = { [Symbol.dispose]: () => (isDone ? undefined : kv[Symbol.dispose]()) };
     let context: AssembledContext;
     try {
-      context = new AssembledContext(this.memory, tokenIds.length, { room: unlessDone });
+      const shared = before === undefined ? [] : [before];
+      context = new AssembledContext(this.memory, block.place + tokenIds.length, { room: unlessDone, shared });
     } catch (error) {
       unlessDone[Symbol.dispose]();
       throw error;
     }
     using scratch = context;
-    while (scratch.length < tokenIds.length) {
+    while (scratch.length < block.place + tokenIds.length) {
       const task = this.#task<PrefillPart>(signal);
-      const rest = tokenIds.subarray(scratch.length);
+      const rest = tokenIds.subarray(scratch.length - block.place);
       const work = { context: scratch, tokenIds: rest, positions: scratch.length, firstWanted: rest.length, block };
       this.#enqueue({ kind: "prefill", owner, task, ...work });
       await task.promise;

@@ -204,8 +204,15 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): LayerAttention {
   const { numRows: total } = stage;
   const placed = stage.placed.filter(({ numRows }) => numRows > 0);
-  const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows, from = 0) =>
-    graph.permute(rowsOf(graph, x, firstRow + from, numRows - from), [0, 2, 1, 3]);
+  const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows) =>
+    graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
+  /** Keys or values [D, rows, H'] of rows that see no context: those before them from a place on, as stored, and their own as computed. */
+  const seenAlone = (x: Tensor, place: PlacedRows, part: "keys" | "values", layer: number, first: number): Tensor => {
+    const own = byHead(x, place);
+    const { before } = place;
+    if (before === undefined || first >= before.length) return own;
+    return graph.concat(graph.toF32(before[part].layer(graph, layer, first, before.length - first)), own, 1);
+  };
   const ids = placed.map(({ context, chosen, allPlaces }) => {
     if (context === undefined) return undefined;
     const places = chosen.map((row) => (allPlaces[row] as number) - sharedLength(context));
@@ -215,8 +222,8 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
     write: (layer, rows) => {
       for (const [i, place] of placed.entries()) {
         const { context, block, numRows } = place;
-        const copy = (x: Tensor, into: KVRows, first: number, from = 0) =>
-          graph.expand(graph.copy(byHead(x, place, from), into.layer(graph, layer, first, numRows - from)));
+        const copy = (x: Tensor, into: KVRows, first: number) =>
+          graph.expand(graph.copy(byHead(x, place), into.layer(graph, layer, first, numRows)));
         if (context !== undefined) {
           const at = ids[i] as Tensor | number;
           for (const [x, into] of [[rows.turnedKeys, context.keys] as const, [rows.values, context.values] as const]) {
@@ -225,8 +232,8 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
           }
         }
         if (block === undefined) continue;
-        copy(rows.keys, block.keys, block.first ?? 0, block.from);
-        copy(rows.values, block.values, block.first ?? 0, block.from);
+        copy(rows.keys, block.keys, block.first ?? 0);
+        copy(rows.values, block.values, block.first ?? 0);
       }
     },
     attend: (layer, { queries, turnedKeys, values }) => {
@@ -237,7 +244,9 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
         const { ranges, mask } = sight;
         const [k, v] =
           context === undefined
-            ? [byHead(turnedKeys, place), byHead(values, place)]
+            ? [[turnedKeys, "keys"] as const, [values, "values"] as const].map(([x, part]) =>
+                seenAlone(x, place, part, layer, ranges[0]?.[0] ?? 0),
+              )
             : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
         const q = rowsOf(graph, queries, firstRow, numRows);
         place.onScores?.(layer, q, k as Tensor, sight, scale);
@@ -261,7 +270,7 @@ function stagesOf({ device: { rowGroup, minRows } }: Decoder, all: readonly Rows
     .map((firstLayer) => {
       let next = 0;
       const placed = all.map((rows, index): PlacedRows => {
-        const { tokenIds, places = 0, kept } = rows;
+        const { tokenIds, places = rows.before?.length ?? 0, kept } = rows;
         const numAll = tokenIds.length;
         const chosen = kept && firstLayer >= kept.fromLayer ? kept.rows : listOf(0, numAll);
         const allPlaces = listOf(places, numAll);
@@ -295,7 +304,7 @@ function isEmpty({ placed }: Stage): boolean {
 }
 
 /** @throws RangeError for rows that contradict themselves or do not fit their memory. */
-function requireComplete({ tokenIds, positions, context, places = 0, spans, block, kept }: Rows): void {
+function requireComplete({ tokenIds, positions, context, before, places = 0, spans, block, kept }: Rows): void {
   const numRows = tokenIds.length;
   const refuse = (why: string) => new RangeError(`Cannot build a graph: ${why}`);
   if (numRows === 0) throw refuse("rows are empty");
@@ -308,6 +317,7 @@ function requireComplete({ tokenIds, positions, context, places = 0, spans, bloc
   if (kept?.rows.some((row) => !(row < numRows))) throw refuse("no such rows are kept");
   if (context === undefined && (places !== 0 || kept))
     throw refuse("rows without a context see all of themselves alone");
+  if (context && before) throw refuse("what rows see before them is the context's");
   if (block && kept) throw refuse("a block has all its rows in all layers");
   const end = (list: number | Int32Array) => (typeof list === "number" ? list + numRows : Math.max(...list) + 1);
   const start = typeof places === "number" ? places : Math.min(...places);
@@ -317,9 +327,7 @@ function requireComplete({ tokenIds, positions, context, places = 0, spans, bloc
     requireRoom(end(places) - shared, context.keys.capacity);
   }
   if (block) {
-    const { first = 0, from = 0 } = block;
-    if (from >= numRows) throw refuse(`a block has none of ${numRows} rows`);
-    requireRoom(first + numRows - from, block.keys.capacity);
+    requireRoom((block.first ?? 0) + numRows, block.keys.capacity);
   }
 }
 

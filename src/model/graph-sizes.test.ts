@@ -52,6 +52,9 @@ const block = (numTokens: number): Rows => {
     block: { keys: rowsOf("keys"), values: rowsOf("values") },
   };
 };
+const behind = (numBefore: number, numTokens: number): Rows => {
+  return { ...block(numTokens), before: { keys: rowsOf("keys"), values: rowsOf("values"), length: numBefore } };
+};
 /** @param shared lengths of what its context begins with. */
 const piece = (numTokens: number, past: number, ...lengths: number[]): Rows => {
   const shared = lengths.map((length) => ({ keys: rowsOf("keys"), values: rowsOf("values", "transposed"), length }));
@@ -80,14 +83,15 @@ test.each([1, 16, 0.001])(
     for (const all of [
       [block(1)],
       [block(5), block(17), block(64), block(9)],
+      [behind(40, 5), block(5), behind(40, 130)],
       [piece(64, 1500)],
       [block(3), piece(40, 100), piece(1, 20)],
       [piece(40, 100, 30, 70), piece(3, 90, 90)],
       [continuations(1000, 0, 5, 40, 3, 10)],
       [continuations(1000, 50, 5, 40, 30, 10), continuations(300, 7, 5, 20)],
     ]) {
-      const counted = all.reduce((sum, { tokenIds: { length }, places, context, spans }) => {
-        if (context === undefined) return sum + sizes.ofBlock(length);
+      const counted = all.reduce((sum, { tokenIds: { length }, places, context, before, spans }) => {
+        if (context === undefined) return sum + sizes.ofBlock(length, before?.length);
         const shared = context.shared.map((rows) => rows.length);
         return sum + sizes.ofPiece(length, places as number, false, shared, spans);
       }, maxGraphTensors - sizes.room);

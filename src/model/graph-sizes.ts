@@ -33,9 +33,12 @@ export class GraphSizes {
     return maxGraphTensors - this.#shared;
   }
 
-  /** Tensors that a block adds. */
-  ofBlock(numTokens: number): number {
-    return this.#added(`${numTokens}`, () => this.#block(numTokens));
+  /** Tensors that a block adds. @param numBefore rows that it sees before itself. */
+  ofBlock(numTokens: number, numBefore = 0): number {
+    return this.#added(`${numTokens} behind ${numBefore}`, () => {
+      const before = numBefore > 0 ? { ...this.#rows(numBefore), length: numBefore } : undefined;
+      return { ...this.#block(numTokens), before };
+    });
   }
 
   /**
@@ -63,11 +66,7 @@ export class GraphSizes {
             length,
           };
         });
-        const context = {
-          shared: pieces,
-          keys: this.#kvRows(past + numTokens),
-          values: this.#kvRows(past + numTokens),
-        };
+        const context = { shared: pieces, ...this.#rows(past + numTokens) };
         const { tokenIds, block } = this.#block(numTokens);
         // However they are scattered, up to the last one: the others from the start on.
         const last = past + numTokens - 1;
@@ -113,8 +112,11 @@ export class GraphSizes {
   }
 
   #block(numTokens: number): Rows {
-    const block = { keys: this.#kvRows(numTokens), values: this.#kvRows(numTokens) };
-    return { tokenIds: new Int32Array(numTokens), positions: 0, block };
+    return { tokenIds: new Int32Array(numTokens), positions: 0, block: this.#rows(numTokens) };
+  }
+
+  #rows(capacity: number): { readonly keys: KVRows; readonly values: KVRows } {
+    return { keys: this.#kvRows(capacity), values: this.#kvRows(capacity) };
   }
 
   #kvRows(capacity: number, layout?: "rows" | "transposed"): KVRows {

@@ -312,6 +312,24 @@ test.each(types)("forward(): a local span sees its preamble and itself alone, wh
   expectNear(await compute([again]), alone.slice(11), type);
 });
 
+test.each([undefined, 12, 3, 1])(
+  "forward(): rows without a context see those before them, in a window of %s",
+  async (window) => {
+    const context = newContext("F32", shallow);
+    await compute([{ tokenIds: prompt.subarray(0, 10), positions: 0, context }], undefined, shallow);
+    const before = { keys: context.keys, values: context.values, length: 10 };
+    const tokens = ids(7, 61);
+    const spans: RowSpan[] = [{ kind: "global", numRows: 7, window }];
+    const together = [
+      { tokenIds: tokens, positions: 10, before, spans },
+      { tokenIds: ids(3, 62), positions: 0 },
+    ];
+    const found = await compute(together, all(together.slice(0, 1)), shallow);
+    const over = await compute([{ tokenIds: tokens, positions: 10, places: 10, context, spans }], undefined, shallow);
+    expectNear(found, over, "F32");
+  },
+);
+
 test("forward(): a block that is encoded over a context has the keys before RoPE and the values that it has alone", async () => {
   const [alone, inPieces, context] = [newContext("F32"), newContext("F32"), newContext("F32")];
   const tokens = blocks[2]!;

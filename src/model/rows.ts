@@ -39,7 +39,7 @@ export type RowSpan = {
  * Rows of tokens that one attention call computes, and what becomes of their keys and values.
  *
  * @example a block that is encoded alone: { tokenIds, positions: 0, block }
- * @example one behind a preamble of 20 tokens, which is thrown away: { tokenIds, positions: 0, block: { keys, values, from: 20 } }
+ * @example one that sees a preamble of 20 tokens: { tokenIds, positions: 20, before, block }
  * @example a piece of a prompt: { tokenIds, positions: 70, context, places: 70 }
  * @example rows 3 and 9 of a context computed again: { tokenIds, positions: [3, 9], context, places: [3, 9] }
  * @example continuations of 2 and 3 tokens after a prompt of 70: { tokenIds, positions: [70, 71, 70, 71, 72], context,
@@ -54,14 +54,14 @@ export interface Rows {
    * it they see each other alone, as computed, before anything is rounded.
    */
   readonly context?: ContextRows | undefined;
-  /** Where in the context each row is written, or the first one: the others follow. Ascending. Default 0. */
+  /** Without a context: what they see before themselves, from place 0 on. */
+  readonly before?: SharedRows | undefined;
+  /** Where in the context each row is written, or the first one: the others follow. Ascending. Default 0, or what follows `before`. */
   readonly places?: number | Int32Array | undefined;
   /** Spans of all rows, in order. Default: one global span. */
   readonly spans?: readonly RowSpan[] | undefined;
-  /** Where their keys before RoPE and their values are written, from row `first` on. Rows before `from` are left out. */
-  readonly block?:
-    | { readonly keys: KVRows; readonly values: KVRows; readonly first?: number; readonly from?: number }
-    | undefined;
+  /** Where their keys before RoPE and their values are written, from row `first` on. */
+  readonly block?: { readonly keys: KVRows; readonly values: KVRows; readonly first?: number } | undefined;
   /** Told, as the graph is built, of each layer's turned queries [D, H, rows] and of the keys [D, N, H'] that they see. */
   readonly onScores?: ((layer: number, queries: Tensor, keys: Tensor, sight: Sight, scale: number) => void) | undefined;
   /**

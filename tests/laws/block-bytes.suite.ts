@@ -1,9 +1,8 @@
 import { expect, test } from "vitest";
-import { ByteBudget } from "../../src/engine/byte-budget.js";
-import { ContextMaker } from "../../src/engine/context-maker.js";
 import type { DeviceBlockMemory } from "../../src/engine/device-memory.js";
+import { LocalBlocks } from "../../src/engine/local-blocks.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
-import { type BlockTokens, rowsOfBlock } from "../../src/engine/row-queue.js";
+import { type BlockTokens, rowsOfBlock } from "../../src/engine/prompt-parts.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
 import { type KVType, tensorTypes } from "../../src/files/element-types.js";
 import { MemoryStore } from "../../src/kv/memory-store.js";
@@ -31,13 +30,12 @@ function draw(random: Random, length: number, preamble = 0): BlockTokens {
 async function encode(engine: LocalEngine, ...requests: readonly (readonly BlockTokens[])[]): Promise<Buffer[]> {
   const { backend, decoder } = engine.model;
   const scheduler = new Scheduler(backend, decoder, engine.kvType);
+  const store = new MemoryStore<DeviceBlockMemory>({ capBytes: 0 });
+  const local = new LocalBlocks(engine.model, engine.kvType, store, scheduler);
+  const { signal } = new AbortController();
   const encodeAll = async (blocks: readonly BlockTokens[], i: number): Promise<Buffer[]> => {
-    const bytes: Buffer[] = [];
-    for await (const block of scheduler.encode(blocks, { owner: `${i % 2}` })) {
-      using made = block;
-      bytes.push(Buffer.from(made.memory.read()));
-    }
-    return bytes;
+    using leased = await local.lease(blocks, { owner: `${i % 2}`, signal });
+    return leased.blocks.map(({ block }) => Buffer.from(block.memory.read()));
   };
   return (await Promise.all(requests.map(encodeAll))).flat();
 }
@@ -49,7 +47,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
     ...["llama", "qwen3_moe"].flatMap((name) => tensorTypes.map((type) => [name, type] as const)),
     ...Object.keys(architectureModels).map((name) => [name, "F16"] as const),
   ])(
-    "Scheduler.encode(): a block's bytes are the same alone, with others, anywhere, %s with weights %s",
+    "LocalBlocks.lease(): a block's bytes are the same alone, with others, anywhere, %s with weights %s",
     async (name, type) => {
       const shape = architectureModels[name] as RandomModelShape;
       const model = await models.gguf({ ...shape, type, hiddenSize: 256, numHeads: 4 });
@@ -93,7 +91,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
   );
 
   test.each(["Q4_K", "F16"] as const)(
-    "Scheduler.encode(): bytes and tokens are the same on any number of threads, and where it changes, weights %s",
+    "LocalBlocks.lease(): bytes and tokens are the same on any number of threads, and where it changes, weights %s",
     async (type) => {
       const model = await models.gguf({ architecture: "llama", type, hiddenSize: 256, numHeads: 4, seed: 54 });
       const random = new Random(10, type);
@@ -122,7 +120,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
     [9, 530],
     [530, 9],
   ])(
-    "Scheduler.encode(): behind a preamble of %d tokens, %d have the rows of one pass over both",
+    "LocalBlocks.lease(): behind a preamble of %d tokens, %d have the rows of one pass over both",
     async (before, own) => {
       const model = models.huggingFace({ architecture: "qwen3", rope: "yarn", seed: 52 });
       await using engine = await lawEngine(model);
@@ -158,12 +156,12 @@ export function blockBytesSuite(size: BlockBytesSize): void {
     },
   );
 
-  test("ContextMaker.lease(): a block behind a preamble is stored and found by its tokens and its preamble", async () => {
+  test("LocalBlocks.lease(): a block behind a preamble is stored and found by its tokens and its preamble", async () => {
     await using engine = await lawEngine(models.huggingFace({ architecture: "llama", seed: 53 }));
     const { backend, decoder } = engine.model;
     const store = new MemoryStore<DeviceBlockMemory>({ capBytes: 1 << 24 });
     const scheduler = new Scheduler(backend, decoder, engine.kvType);
-    const maker = new ContextMaker(engine.model, engine.kvType, store, new ByteBudget(1 << 24), scheduler);
+    const local = new LocalBlocks(engine.model, engine.kvType, store, scheduler);
     const of = { owner: "", signal: new AbortController().signal };
     const random = new Random(3, "lease");
     const { tokenIds } = draw(random, 30);
@@ -174,7 +172,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
     for (const hit of [false, true]) {
       // In any order, the same bytes under the same names.
       const order = hit ? [2, 0, 3, 1] : [0, 1, 2, 3];
-      using leased = await maker.lease(
+      using leased = await local.lease(
         order.map((i) => blocks[i] as BlockTokens),
         of,
       );

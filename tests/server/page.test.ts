@@ -561,7 +561,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
         const request = { method: "POST", headers, body: '{"prompt":"a"}' };
         const answer = `fetch("${url}/v1/completions", ${JSON.stringify(request)})
           .then(async (answer) => answer.status + " " + (await answer.json()).model, (error) => error.name)`;
-        await expect.poll(() => page.evaluate(answer), corsOrigins).toBe(expected);
+        await expect.poll(() => page.evaluate(answer), { message: `allowed: ${corsOrigins}` }).toBe(expected);
       }
     } finally {
       await page.close();
