@@ -8,8 +8,8 @@ import type { DecodeSlot } from "./decode-slots.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
-import type { TokenizedPrompt } from "./prompt.js";
-import { numRowsOf, PAGE_TOKENS, promptParts, rowsOfBlock } from "./prompt-parts.js";
+import { numRowsOf, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
+import { PAGE_TOKENS, promptParts } from "./prompt-parts.js";
 import { computeBetween, numIn, type Recompute, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {

@@ -1,5 +1,5 @@
 import { type BlockId, blockId, type ContextId, contextId, extendContext, type ModelIdFields } from "../kv/block-id.js";
-import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
+import type { BlockTokens, PromptSpan, TokenizedPrompt } from "./prompt.js";
 import { lookingTokens, type Recompute } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 
@@ -25,22 +25,6 @@ interface PartTokens {
   readonly place: number;
   readonly tokenIds: Int32Array;
   readonly span: PromptSpan;
-}
-
-/** What a block is encoded from. */
-export interface BlockTokens {
-  readonly tokenIds: Int32Array;
-  /** What stands right before the block while it is encoded, and is no part of it. */
-  readonly preamble?: Int32Array | undefined;
-}
-
-export function numRowsOf({ tokenIds, preamble }: BlockTokens): number {
-  return tokenIds.length + (preamble?.length ?? 0);
-}
-
-/** The preamble's tokens and the block's own. */
-export function rowsOfBlock({ tokenIds, preamble }: BlockTokens): Int32Array {
-  return preamble === undefined ? tokenIds : Int32Array.from([...preamble, ...tokenIds]);
 }
 
 /** What names a local block: what stands before it while it is encoded is what it saw. */

@@ -90,13 +90,26 @@ export interface PromptContext {
   readonly reuseNote?: string | undefined;
 }
 
-/** Consecutive tokens of a prompt that see alike. */
-export interface PromptSpan {
-  /** Local ones see themselves alone; global ones see all before them. */
-  readonly kind: "local" | "global";
+/** What a block is encoded from. */
+export interface BlockTokens {
   readonly tokenIds: Int32Array;
-  /** Of a local one: what stands right before it while it is encoded, and nothing else sees. */
+  /** What stands right before the block while it is encoded, and nothing else sees. */
   readonly preamble?: Int32Array | undefined;
+}
+
+export function numRowsOf({ tokenIds, preamble }: BlockTokens): number {
+  return tokenIds.length + (preamble?.length ?? 0);
+}
+
+/** The preamble's tokens and the block's own. */
+export function rowsOfBlock({ tokenIds, preamble }: BlockTokens): Int32Array {
+  return preamble === undefined ? tokenIds : Int32Array.from([...preamble, ...tokenIds]);
+}
+
+/** Consecutive tokens of a prompt that see alike. */
+export interface PromptSpan extends BlockTokens {
+  /** Local ones see themselves, and their preamble; global ones see all before them. */
+  readonly kind: "local" | "global";
   /** The passage that it is, where it is one. */
   readonly passage?: PassageLabel | undefined;
 }

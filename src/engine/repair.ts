@@ -3,8 +3,7 @@ import type { ChatTemplate } from "../blocks/chat-template.js";
 import { show } from "../files/options.js";
 import type { BlockAttentionConfig } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import type { PromptSpan, TokenizedPrompt } from "./prompt.js";
-import type { BlockTokens } from "./prompt-parts.js";
+import type { BlockTokens, PromptSpan, TokenizedPrompt } from "./prompt.js";
 import type { Recompute } from "./recompute.js";
 
 /** What is done about what block mode loses, as it is asked for. What is absent is not done. */

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { DeviceBlockMemory } from "../../src/engine/device-memory.js";
 import { LocalBlocks } from "../../src/engine/local-blocks.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
-import { type BlockTokens, rowsOfBlock } from "../../src/engine/prompt-parts.js";
+import { type BlockTokens, rowsOfBlock } from "../../src/engine/prompt.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
 import { type KVType, tensorTypes } from "../../src/files/element-types.js";
 import { MemoryStore } from "../../src/kv/memory-store.js";
