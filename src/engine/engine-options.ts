@@ -100,8 +100,10 @@ export interface GenerateOptions extends SamplingInput {
 }
 
 export interface EncodeOptions extends Pick<RequestOptions, "repair" | "salt" | "signal"> {
-  /** The model's form of a passage in other words, as prompts will have it in `rag.texts`. */
-  readonly texts?: Pick<GivenRagTexts, "passage"> | undefined;
+  /** The model's form of a passage in other words, as prompts will have it in `rag.texts`; the preamble's too with the repair `preamble`. */
+  readonly texts?: Pick<GivenRagTexts, "passage" | "preamble"> | undefined;
+  /** With the repair `preamble`: the system message of the prompts to come. Default: they have none, and begin with the RAG prompt's preamble. */
+  readonly system?: string | undefined;
   readonly splitLong?: SplitLong | undefined;
   /** How many blocks passages may be split into, all together: one that has too many parts fails. Default: as many as there are. */
   readonly maxBlocks?: number | undefined;
@@ -280,13 +282,14 @@ export const readEncodeOptions = optionsOf({
   ...blockFields,
   repair: repairField,
   signal: anySignal,
-  texts: optionOf<Pick<GivenRagTexts, "passage">>(() => true, "an object"),
+  texts: optionOf<Pick<GivenRagTexts, "passage" | "preamble">>(() => true, "an object"),
+  system: anyText,
   splitLong: splitLongField,
   maxBlocks: wholeNumber(1),
   onBlock: aFunction<EncodeOptions["onBlock"]>(),
 } satisfies FieldsOf<EncodeOptions>);
 
-export const readPassageTexts = optionsOf({ passage: ragTextFields.passage });
+export const readPassageTexts = optionsOf({ passage: ragTextFields.passage, preamble: ragTextFields.preamble });
 
 export const readTokenizePromptOptions = optionsOf({ mode: oneOfTexts(attentionModes), signal: anySignal });
 

@@ -8,6 +8,7 @@ import { Engine } from "./engine.js";
 import { EngineError } from "./engine-error.js";
 import type { EngineOptions } from "./engine-options.js";
 import type { LocalEngine } from "./local-engine.js";
+import type { PromptInput } from "./prompt.js";
 import type { GenerateEvent } from "./results.js";
 
 async function smallEngine(options: EngineOptions = {}, numLayers = 2): Promise<LocalEngine> {
@@ -248,6 +249,37 @@ test("Engine: the RAG prompt's words are the call's, else the engine's, else the
   await expect(smallEngine({ ragTexts: { final: "no place" } })).rejects.toThrow(
     'Cannot use the texts of the RAG prompt: final is "no place", wanted up to 20000 characters with "{question}" once',
   );
+});
+
+test("Engine.encode(): with the repair preamble, blocks are those of prompts that begin with these words", async () => {
+  await using engine = await smallEngine();
+  const documents = ["A first passage.\n", "A second one.\n"];
+  const messages = [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "q" },
+  ];
+  const texts = { preamble: "Read:\n" };
+  const repair = "preamble,sink=2";
+  const hits = async (prompt: PromptInput) =>
+    (await engine.complete(prompt, { repair, maxTokens: 1 })).blocks.map(({ hit }) => hit);
+  for (const [prompt, options] of [
+    [{ question: "q", documents }, {}],
+    [{ question: "q", documents, rag: { texts } }, { texts }],
+    [{ messages, documents }, { system: "Be brief." }],
+  ] as const) {
+    await engine.encode(documents, { repair, ...options });
+    // Block 0 too: it is what they were encoded behind.
+    expect(await hits(prompt)).toEqual([true, true, true]);
+  }
+  await engine.encode(documents, { repair, system: "Be long." });
+  expect(await hits({ messages: [{ role: "system", content: "Be quick." }, ...messages.slice(1)], documents })).toEqual(
+    [false, false, false],
+  );
+  for (const options of [{ system: "Be brief." }, { texts, repair: "lead" }]) {
+    await expect(engine.encode(documents, options)).rejects.toThrow(
+      'is given, and changes no block but with the repair "preamble"',
+    );
+  }
 });
 
 test("Engine: an answer's log-probabilities are those that score() finds for the same tokens, to the last bit", async () => {

@@ -171,20 +171,23 @@ export class RequestChecks {
   encode(options: EncodeOptions, leaving: AbortController) {
     const {
       onBlock,
-      texts = {},
+      texts: given = {},
+      system,
       splitLong = false,
       maxBlocks,
       ...asked
     } = readEncodeOptions("encode passages", options);
-    const { passage: form } = ragTexts(readPassageTexts("encode passages", texts), this.options.ragTexts);
+    const texts = readPassageTexts("encode passages", given);
+    const { passage: form } = ragTexts(texts, this.options.ragTexts);
     const terms = this.#terms({ ...asked, mode: "block" }, leaving);
-    if (terms.repair?.preamble) {
+    const bound = system === undefined ? "texts.preamble" : "system";
+    if (!terms.repair?.preamble && (system ?? texts.preamble) !== undefined) {
       terms.end();
       throw new InputRangeError(
-        'Cannot encode passages ahead with the repair "preamble": their keys and values are bound to a prompt\'s own beginning',
+        `Cannot encode passages: ${bound} is given, and changes no block but with the repair "preamble"`,
       );
     }
-    return { terms, onBlock, form, splitLong, maxBlocks };
+    return { terms, onBlock, form, texts, system, splitLong, maxBlocks };
   }
 
   tokenizePrompt(options: Pick<RequestOptions, "mode" | "signal">): Terms {

@@ -1,5 +1,6 @@
 import type { TextBlock } from "../blocks/block.js";
 import { type Passage, type PassageInput, passageBlock, readPassages } from "../blocks/passage.js";
+import type { GivenRagTexts } from "../blocks/rag-prompt.js";
 import { splitPassage } from "../blocks/split-passage.js";
 import { InputRangeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
@@ -97,7 +98,21 @@ export class RequestTokens {
       signal,
     );
     if (repair === undefined) return blocks;
-    return blocks.map((block) => ("error" in block ? block : repairedBlock(block, repair, undefined)));
+    const before = repair.preamble ? await this.#beginning(rule, signal) : undefined;
+    return blocks.map((block) => ("error" in block ? block : repairedBlock(block, repair, before)));
+  }
+
+  /** Block 0 of prompts with documents: what stands before the first of them. */
+  async #beginning({ texts, system }: PassageRule, signal: AbortSignal): Promise<Int32Array | undefined> {
+    const documents = [{ text: "-" }];
+    const rag = { texts };
+    const messages = [
+      { role: "system", content: system ?? "" },
+      { role: "user", content: "-" },
+    ];
+    const input = system === undefined ? { question: "-", documents, rag } : { messages, documents, rag };
+    const { spans } = await this.plainPrompt(input, { mode: "block", reuseNote: undefined, signal });
+    return spans.length > 2 && spans[0]?.kind === "local" ? spans[0].tokenIds : undefined;
   }
 
   /** A text's tokens, as a block of its own has them. */
@@ -115,6 +130,9 @@ export class RequestTokens {
 export interface PassageRule {
   /** The model's form of a passage. */
   readonly form: string;
+  /** What else prompts to come have in other words, and their system message: what the repair `preamble` lets blocks see. */
+  readonly texts?: GivenRagTexts | undefined;
+  readonly system?: string | undefined;
   readonly splitLong: SplitLong;
   readonly maxBlocks?: number | undefined;
 }

@@ -42,7 +42,11 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       .min(1)
       .max(limits.maxBlocks)
       .describe("each becomes the block that it is among `documents` of /v1/chat/completions"),
-    rag: ragRequest.pick({ passage: true }).nullish().describe("as `block_attention.rag` of prompts will have it"),
+    rag: ragRequest
+      .pick({ passage: true, preamble: true })
+      .nullish()
+      .describe("as `block_attention.rag` of prompts will have it; `preamble` with the repair `preamble` alone"),
+    system: z.string().nullish().describe("with the repair `preamble`: the system message of prompts to come"),
     split_long: splitLong,
     repair: repairText.describe("as `block_attention.repair` of prompts will have it"),
     stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
@@ -76,14 +80,17 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       },
     },
     async (request, reply) => {
-      const { passages, stream, rag, repair, split_long } = request.body;
+      const { passages, stream, rag, system, repair, split_long } = request.body;
       const signal = clientGone(request, reply);
       const encode = (onBlock?: EncodeOptions["onBlock"]) =>
         engine.encode(
           passages.map((passage) => unloadPassage(passage)[0]),
           {
             maxBlocks: limits.maxBlocks,
-            ...(rag?.passage != null && { texts: { passage: rag.passage } }),
+            ...(rag != null && {
+              texts: { passage: rag.passage ?? undefined, preamble: rag.preamble ?? undefined },
+            }),
+            system: system ?? undefined,
             ...(split_long != null && { splitLong: split_long }),
             repair: repair ?? undefined,
             salt: request.tenant.salt,
