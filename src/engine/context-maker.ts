@@ -335,8 +335,8 @@ export class ContextMaker {
 
   /** Whether the store would keep so many bytes more. */
   #hasRoom(bytes: number): boolean {
-    const { capBytes, leasedBytes, below } = this.store.stats();
-    return leasedBytes + bytes <= capBytes || bytes <= (below?.capBytes ?? 0);
+    const { capBytes, leasedBytes, tiers } = this.store.stats();
+    return leasedBytes + bytes <= capBytes || tiers.some((tier) => bytes <= tier.capBytes);
   }
 
   /** The logits of every row of a prompt. Rows of a local block see their block alone. */

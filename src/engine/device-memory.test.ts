@@ -24,13 +24,13 @@ test.each(["f16", "f32", "bf16"] as const)(
     });
     const bytes = blocks.map((block) => block.read());
     const requests = blocks.map(({ shape }, n) => ({ ...testRequest(n), shape }));
-    for (const [n, block] of blocks.entries()) tier.take(requests[n]!, block);
+    for (const [n, block] of blocks.entries()) tier.take(requests[n]!, block, () => block[Symbol.dispose]());
     while (tier.stats.savingBytes > 0) await new Promise(setImmediate);
     // What they left in the device's memory is no help.
     const other = new DeviceBlockMemory(memory, { ...memory.shape, numTokens: 300, type });
     other.write(new Uint8Array(other.byteLength));
     other[Symbol.dispose]();
-    const loaded = await Promise.all(requests.map(({ id }) => tier.load(id)));
+    const loaded = await Promise.all(requests.map((request) => tier.load(request)));
     expect(blocks.map(({ isDisposed }) => isDisposed)).toEqual([true, true, true]);
     expect(loaded.map((block) => block?.read())).toEqual(bytes);
     const usedBytes = bytes.reduce((sum, { byteLength }) => sum + byteLength, 0);
@@ -69,10 +69,10 @@ test.each([
   expect(plain.stats().store.hits).toBe(0);
   const { store, kvMemory, hostMemory } = engine.stats();
   expect(plain.stats().hostMemory).toBeUndefined();
-  expect(hostMemory?.usedBytes).toBe(store.below?.usedBytes);
+  expect(hostMemory?.usedBytes).toBe(store.tiers[0]?.usedBytes);
   // Passages 0 to 3, three and nine further, each once: 0, 3, 9, 1, 4, 10, 2, 5, 11, 6, 12.
-  expect(store).toMatchObject({ misses: 11, below: { drops: 0, evictions: 0 } });
-  expect(store.below?.loads).toBeGreaterThan(0);
+  expect(store).toMatchObject({ misses: 11, tiers: [{ drops: 0, evictions: 0 }] });
+  expect(store.tiers[0]?.loads).toBeGreaterThan(0);
   expect(store.leasedBytes + store.idleBytes).toBeLessThanOrEqual(storeBytes);
   expect(kvMemory.usedBytes).toBeLessThanOrEqual(storeBytes);
   expect(found.at(-1)?.blocks.map(({ hit }) => hit)).toEqual([true, true, true]);

@@ -87,15 +87,18 @@ export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): Lo
   };
   return new LowerTier({
     capBytes,
-    save: async ({ shape, memory: source }) => {
-      const saved = await down.take(() => copied(host, shape, (made) => source.copy("to", made)));
-      return {
-        load: async () => {
-          const loaded = await up.take(() => copied(memory, shape, (made) => made.copy("from", saved)));
-          return new BlockKV(shape, loaded);
-        },
-        [Symbol.dispose]: () => saved[Symbol.dispose](),
-      };
+    medium: {
+      name: "host",
+      save: async ({ shape, memory: source }) => {
+        const saved = await down.take(() => copied(host, shape, (made) => source.copy("to", made)));
+        return {
+          load: async () => {
+            const loaded = await up.take(() => copied(memory, shape, (made) => made.copy("from", saved)));
+            return new BlockKV(shape, loaded);
+          },
+          free: () => saved[Symbol.dispose](),
+        };
+      },
     },
   });
 }

@@ -130,7 +130,7 @@ export class LocalEngine implements AsyncDisposable {
       hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
     this.#store = new MemoryStore<DeviceBlockMemory>({
       capBytes: options.storeBytes ?? shareBytes,
-      below: this.#hostMemory && hostTier(memory, this.#hostMemory, hostStoreBytes),
+      tiers: this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : [],
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];

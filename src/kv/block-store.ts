@@ -102,12 +102,14 @@ export interface BlockStoreStats {
   readonly evictions: number;
   /** Blocks that left the store before its end: for room, deleted, or because a page holds all of theirs and more. */
   readonly evictionsByReason: { readonly room: number; readonly deleted: number; readonly replaced: number };
-  /** The slower memory below, where there is one: evicted blocks rest there, and are found. */
-  readonly below?: TierStats;
+  /** The slower media beside its memory, nearest first: blocks rest there, and are found. */
+  readonly tiers: readonly TierStats[];
 }
 
-/** Of slower memory below a store's own. Counters never go down. */
+/** Of a slower medium beside a store's own memory. Counters never go down. */
 export interface TierStats {
+  /** Of what medium. */
+  readonly name: string;
   readonly capBytes: number;
   /** Of blocks that rest there, those that are being copied there among them. */
   readonly usedBytes: number;
@@ -117,8 +119,10 @@ export interface TierStats {
   /** Blocks copied there, and back. */
   readonly saves: number;
   readonly loads: number;
-  /** Evicted blocks that were not copied: too large, too many at a time, or the copy failed. */
+  /** Blocks that were not copied: too large, too many at a time, or the copy failed. */
   readonly drops: number;
+  /** Blocks that were gone or damaged when they were asked for. */
+  readonly losses: number;
   /** Blocks forgotten there to make room for others. */
   readonly evictions: number;
 }
@@ -170,6 +174,8 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     owner: string,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<BlockInfo | undefined>;
+  /** Resolves once a block that is there rests where it outlives the process, or where that failed. @returns whether it does. */
+  saved(id: BlockId): Promise<boolean>;
   /** Deletes all blocks. */
   clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
   stats(): BlockStoreStats;

@@ -4,10 +4,36 @@ import type { BlockKV, BlockMemory } from "./block-kv.js";
 import type { BlockRequest, TierStats } from "./block-store.js";
 import { LruList, type LruNode } from "./lru-list.js";
 
-/** A copy of a block in slower memory; whoever holds it disposes it. */
-export interface SavedBlock<M extends BlockMemory> extends Disposable {
-  /** The same bytes in a store's own memory, the caller's from then on. */
-  load(): Promise<BlockKV<M>>;
+/** A copy of a block on a slower medium. */
+export interface SavedBlock<M extends BlockMemory> {
+  /**
+   * The same bytes in a store's own memory, the caller's from then on; undefined where the copy is lost: it is gone, or damaged.
+   * @throws Error where it could not be read this time, or there is no memory.
+   */
+  load(request: BlockRequest): Promise<BlockKV<M> | undefined>;
+  /** Gives its room back. */
+  free(): void | Promise<void>;
+  /** Notes that it was used now, where that outlives the process. */
+  markUsed?(): Promise<void>;
+}
+
+/** A block on a medium, as it is found there. */
+export interface FoundBlock<M extends BlockMemory> {
+  readonly request: BlockRequest;
+  /** That it takes there. */
+  readonly numBytes: number;
+  readonly saved: SavedBlock<M>;
+}
+
+/** What blocks are copied to. */
+export interface TierMedium<M extends BlockMemory> {
+  readonly name: string;
+  /** Copies a block, which stays as it is until then. */
+  save(block: BlockKV<M>, request: BlockRequest): Promise<SavedBlock<M>>;
+  /** The bytes that a block will take. Default: its own. */
+  numBytes?(block: BlockKV<M>, request: BlockRequest): number;
+  /** A block that is not known to rest here: another process may have put it there. */
+  lookUp?(id: BlockId): Promise<FoundBlock<M> | undefined>;
 }
 
 /** A block that rests below. */
@@ -21,58 +47,100 @@ interface Resting<M extends BlockMemory> extends LruNode<Resting<M>> {
   numCopies: number;
 }
 
+/** After a failed copy no other is tried for so long, twice as long after each that follows. */
+const firstPauseMs = 250;
+const longestPauseMs = 60_000;
+
 /**
- * Slower memory below a store's own: blocks that the store evicts are copied down, beside everything else, and up again when they are
+ * A slower medium below a store's own memory: blocks are copied down, beside everything else, and up again when they are
  * asked for. A byte cap, the least recently used ones forgotten first. What comes faster than it can be copied is dropped and counted.
  * A block that was copied up stays below too, so that it is evicted from the store's memory without another copy.
  */
 export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
+  /** Whether blocks stay when the store ends, and are copied as soon as they are there, not only when the store evicts them. */
+  readonly isLasting: boolean;
   readonly #capBytes: number;
   readonly #maxSavingBytes: number;
-  readonly #save: (block: BlockKV<M>) => Promise<SavedBlock<M>>;
+  readonly #medium: TierMedium<M>;
   readonly #resting = new Map<BlockId, Resting<M>>();
   readonly #index = new BlockIndex<Resting<M>>();
   /** Those that are not being copied. */
   readonly #idle = new LruList<Resting<M>>();
   readonly #copies = new Set<Promise<unknown>>();
+  /** Frees under way: their bytes are counted until they end. */
+  readonly #frees = new Set<Promise<unknown>>();
+  /** Whose last use is not noted yet. */
+  readonly #used = new Set<Resting<M>>();
   #usedBytes = 0;
+  #freeingBytes = 0;
   #savingBytes = 0;
-  readonly #counts = { saves: 0, loads: 0, drops: 0, evictions: 0 };
+  #pauseMs = 0;
+  #pausedUntil = 0;
+  #isReadOnly: boolean;
+  readonly #counts = { saves: 0, loads: 0, drops: 0, losses: 0, evictions: 0 };
 
   /**
-   * @param options.save copies a block, which stays as it is until then.
    * @param options.maxSavingBytes of blocks that are copied down at a time. Default: an eighth of the cap, 256 MiB at most.
+   * @param options.isReadOnly whether no block is copied down, until `write()`.
    * @throws RangeError if capBytes is not a whole number from 1 on.
    */
   constructor(options: {
     readonly capBytes: number;
-    readonly save: (block: BlockKV<M>) => Promise<SavedBlock<M>>;
+    readonly medium: TierMedium<M>;
     readonly maxSavingBytes?: number;
+    readonly isLasting?: boolean;
+    readonly isReadOnly?: boolean;
   }) {
-    const { capBytes, save, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
+    const { capBytes, medium, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
     if (!Number.isSafeInteger(capBytes) || capBytes < 1) {
       throw new RangeError(`Cannot make a tier: capBytes is ${capBytes}, wanted a whole number from 1 on`);
     }
     this.#capBytes = capBytes;
     this.#maxSavingBytes = maxSavingBytes;
-    this.#save = save;
+    this.#medium = medium;
+    this.isLasting = options.isLasting ?? false;
+    this.#isReadOnly = options.isReadOnly ?? false;
   }
 
   get stats(): TierStats {
     const [usedBytes, savingBytes] = [this.#usedBytes, this.#savingBytes];
-    return { capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
+    const { name } = this.#medium;
+    return { name, capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
   }
 
-  /** What a block was asked for as; undefined where it does not rest here. */
+  /** Blocks that rest there already, the least recently used first. */
+  restore(found: FoundBlock<M>): void {
+    if (!this.#resting.has(found.request.id)) this.#idle.append(this.#add(found.request, found.numBytes, found.saved));
+  }
+
+  /** From now on blocks are copied down: all that rest there are known. What is more than the cap is forgotten. */
+  write(): void {
+    this.#isReadOnly = false;
+    this.#evict(0);
+  }
+
+  /** What a block was asked for as; undefined where it is not known to rest here. Tokens of plain blocks may be left out. */
   find(id: BlockId): BlockRequest | undefined {
     return this.#resting.get(id)?.request;
+  }
+
+  /** The same of a block that another process may have put there. */
+  async describe(id: BlockId): Promise<BlockRequest | undefined> {
+    return (this.#resting.get(id) ?? (await this.#lookUp(id)))?.request;
+  }
+
+  /** Whether it is worth while to ask for a block. */
+  mayHave(id: BlockId): boolean {
+    return this.#medium.lookUp !== undefined || this.#resting.has(id);
   }
 
   /** Counts a block as used. @returns whether it rests here. */
   touch(id: BlockId): boolean {
     const resting = this.#resting.get(id);
-    if (resting !== undefined && this.#idle.remove(resting)) this.#idle.append(resting);
-    return resting !== undefined;
+    if (resting === undefined) return false;
+    if (this.#idle.remove(resting)) this.#idle.append(resting);
+    if (this.isLasting) this.#used.add(resting);
+    return true;
   }
 
   mostAlike(wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">) {
@@ -81,34 +149,35 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   /**
-   * Copies a block that the store does not keep in its own memory.
-   * @param done called once, when the block is needed no more. Default: disposes it.
+   * Copies a block that is in the store's own memory, where it is not here.
+   * @param done called once, when the block is needed no more.
    */
-  take(request: BlockRequest, block: BlockKV<M>, done = () => block[Symbol.dispose]()): void {
+  take(request: BlockRequest, block: BlockKV<M>, done: () => void): void {
     if (this.touch(request.id)) {
       done();
       return;
     }
-    const { byteLength } = block;
+    const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
     // One alone is taken whatever its size, else large blocks would never be.
     const isTooFast = this.#savingBytes > 0 && this.#savingBytes + byteLength > this.#maxSavingBytes;
-    if (isTooFast || !this.#makeRoom(byteLength)) {
+    const isPaused = this.#isReadOnly || performance.now() < this.#pausedUntil;
+    if (isPaused || isTooFast || !this.#evict(byteLength)) {
       this.#counts.drops += 1;
       done();
       return;
     }
-    const copied = Promise.resolve();
-    const links = { previous: undefined, next: undefined };
-    const resting: Resting<M> = { request, byteLength, copied, saved: undefined, numCopies: 0, ...links };
-    this.#usedBytes += byteLength;
     this.#savingBytes += byteLength;
-    this.#resting.set(request.id, resting);
-    this.#index.add(resting);
+    const resting = this.#add(request, byteLength, undefined);
     resting.copied = this.#copying(resting, async () => {
       try {
-        resting.saved = await this.#save(block);
+        // What was evicted for it may still be there.
+        while (this.#usedBytes > this.#capBytes && this.#frees.size > 0) await Promise.race(this.#frees);
+        resting.saved = await this.#medium.save(block, request);
         this.#counts.saves += 1;
+        this.#pauseMs = 0;
       } catch {
+        this.#pauseMs = Math.min(longestPauseMs, Math.max(firstPauseMs, 2 * this.#pauseMs));
+        this.#pausedUntil = performance.now() + this.#pauseMs;
         this.#counts.drops += 1;
         this.#forget(resting);
       } finally {
@@ -119,20 +188,29 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   /** A block's copy in the store's memory; undefined where it does not rest here, or finds no memory there. */
-  async load(id: BlockId): Promise<BlockKV<M> | undefined> {
-    const resting = this.#resting.get(id);
+  async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
+    const resting = this.#resting.get(request.id) ?? (await this.#lookUp(request.id));
     if (resting === undefined) return undefined;
     return await this.#copying(resting, async () => {
       await resting.copied;
-      const block = await resting.saved?.load().catch(() => undefined);
-      if (block !== undefined) this.#counts.loads += 1;
-      return block;
+      try {
+        const block = await resting.saved?.load(request);
+        if (block !== undefined) this.#counts.loads += 1;
+        else if (resting.saved !== undefined) {
+          this.#counts.losses += 1;
+          this.#forget(resting);
+        }
+        if (this.isLasting) this.#used.add(resting);
+        return block;
+      } catch {
+        return undefined;
+      }
     });
   }
 
   /** @returns whether it was there. */
-  delete(id: BlockId): boolean {
-    const resting = this.#resting.get(id);
+  async delete(id: BlockId): Promise<boolean> {
+    const resting = this.#resting.get(id) ?? (await this.#lookUp(id));
     if (resting !== undefined) this.#forget(resting);
     return resting !== undefined;
   }
@@ -146,10 +224,50 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     for (const resting of [...this.#resting.values()]) this.#forget(resting);
   }
 
-  /** Forgets all blocks, and resolves once nothing is copied any more. */
+  /** Resolves once a block is copied or given up. @returns whether it rests here. */
+  async saved(id: BlockId): Promise<boolean> {
+    await this.#resting.get(id)?.copied;
+    return this.#resting.get(id)?.saved !== undefined;
+  }
+
+  /** Notes when blocks were last used, where that outlives the process. */
+  async noteUse(): Promise<void> {
+    const used = [...this.#used];
+    this.#used.clear();
+    for (const { saved } of used) await saved?.markUsed?.().catch(() => undefined);
+  }
+
+  /** Resolves once nothing is copied any more. Blocks that do not last are forgotten. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.clear();
+    this.#isReadOnly = true;
+    if (!this.isLasting) this.clear();
     await Promise.all(this.#copies);
+    await this.noteUse();
+    await Promise.all(this.#frees);
+  }
+
+  async #lookUp(id: BlockId): Promise<Resting<M> | undefined> {
+    const found = await this.#medium.lookUp?.(id).catch(() => undefined);
+    const known = this.#resting.get(id);
+    if (known !== undefined || found === undefined) return known;
+    const resting = this.#add(found.request, found.numBytes, found.saved);
+    this.#idle.append(resting);
+    if (!this.#isReadOnly) this.#evict(0);
+    return resting;
+  }
+
+  #add(request: BlockRequest, byteLength: number, saved: SavedBlock<M> | undefined): Resting<M> {
+    // Of very many blocks the tokens would fill the memory; what is found by its tokens are pages.
+    const kept = this.isLasting && request.isPage !== true ? { ...request, tokenIds: new Int32Array() } : request;
+    const copied = Promise.resolve();
+    const resting: Resting<M> = {
+      ...{ request: kept, byteLength, copied, saved, numCopies: 0 },
+      ...{ previous: undefined, next: undefined },
+    };
+    this.#usedBytes += byteLength;
+    this.#resting.set(request.id, resting);
+    if (kept.tokenIds.length > 0) this.#index.add(resting);
+    return resting;
   }
 
   async #copying<T>(resting: Resting<M>, copy: () => Promise<T>): Promise<T> {
@@ -166,9 +284,10 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     return await copying;
   }
 
-  #makeRoom(byteLength: number): boolean {
+  /** Forgets the least recently used, until there is room for so many bytes more. @returns whether there is. */
+  #evict(byteLength: number): boolean {
     if (byteLength > this.#capBytes) return false;
-    while (this.#capBytes - this.#usedBytes < byteLength) {
+    while (this.#capBytes - this.#usedBytes + this.#freeingBytes < byteLength) {
       const oldest = this.#idle.first;
       if (oldest === undefined) return false;
       this.#counts.evictions += 1;
@@ -180,12 +299,30 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   #forget(resting: Resting<M>): void {
     if (this.#resting.get(resting.request.id) !== resting) return;
     this.#resting.delete(resting.request.id);
-    this.#index.remove(resting);
+    this.#used.delete(resting);
+    if (resting.request.tokenIds.length > 0) this.#index.remove(resting);
     if (this.#idle.remove(resting)) this.#free(resting);
   }
 
-  #free(resting: Resting<M>): void {
-    this.#usedBytes -= resting.byteLength;
-    resting.saved?.[Symbol.dispose]();
+  #free({ saved, byteLength }: Resting<M>): void {
+    const freed = saved?.free();
+    if (freed === undefined) {
+      this.#usedBytes -= byteLength;
+      return;
+    }
+    this.#freeingBytes += byteLength;
+    const ended = freed
+      .then(
+        () => {
+          this.#usedBytes -= byteLength;
+        },
+        // It is there still, and nobody's: the next process finds it again.
+        () => undefined,
+      )
+      .finally(() => {
+        this.#freeingBytes -= byteLength;
+        this.#frees.delete(ended);
+      });
+    this.#frees.add(ended);
   }
 }

@@ -270,20 +270,23 @@ function tierOf(capTokens: number, ledger: MemoryLedger, copies = new MemoryLedg
   const tier = new LowerTier<BlockMemory>({
     capBytes: capTokens * BYTES_PER_TOKEN,
     maxSavingBytes: capTokens * BYTES_PER_TOKEN,
-    save: async (block) => {
-      const [bytes, memory] = [block.read(), copies.allocate(block.byteLength)];
-      await new Promise(setImmediate);
-      memory.write(bytes);
-      const { shape } = block;
-      return {
-        load: async () => {
-          await new Promise(setImmediate);
-          const loaded = ledger.allocate(memory.byteLength);
-          loaded.write(memory.read());
-          return new BlockKV(shape, loaded);
-        },
-        [Symbol.dispose]: () => memory[Symbol.dispose](),
-      };
+    medium: {
+      name: "test",
+      save: async (block) => {
+        const [bytes, memory] = [block.read(), copies.allocate(block.byteLength)];
+        await new Promise(setImmediate);
+        memory.write(bytes);
+        const { shape } = block;
+        return {
+          load: async () => {
+            await new Promise(setImmediate);
+            const loaded = ledger.allocate(memory.byteLength);
+            loaded.write(memory.read());
+            return new BlockKV(shape, loaded);
+          },
+          free: () => memory[Symbol.dispose](),
+        };
+      },
     },
   });
   return { tier, copies };
@@ -291,15 +294,15 @@ function tierOf(capTokens: number, ledger: MemoryLedger, copies = new MemoryLedg
 
 blockStoreSuite("MemoryStore with a tier below that nothing reaches", (capBytes) => {
   const { tier } = tierOf(1, new MemoryLedger());
-  const store = new MemoryStore({ capBytes, below: tier });
-  vi.spyOn(tier, "take").mockImplementation((_request, _block, done = () => _block[Symbol.dispose]()) => done());
+  const store = new MemoryStore({ capBytes, tiers: [tier] });
+  vi.spyOn(tier, "take").mockImplementation((_request, _block, done) => done());
   return store;
 });
 
 test("MemoryStore: what leaves its memory rests below, comes back with the same bytes, and no byte is lost on the way", async () => {
   const [ledger, cap] = [new MemoryLedger(), 4];
   const { tier, copies } = tierOf(40, ledger);
-  const store = new MemoryStore({ capBytes: cap * BYTES_PER_TOKEN, below: tier });
+  const store = new MemoryStore({ capBytes: cap * BYTES_PER_TOKEN, tiers: [tier] });
   const requests = Array.from({ length: 10 }, (_, n) => testRequest(n, 1 + (n % 3)));
   for (const [n, request] of requests.entries()) {
     const [miss] = await store.acquire([request]);
@@ -307,7 +310,7 @@ test("MemoryStore: what leaves its memory rests below, comes back with the same 
     // Each is copied before the next comes.
     for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
   }
-  const { below } = store.stats();
+  const [below] = store.stats().tiers;
   expect(below).toMatchObject({ numBlocks: 8, saves: 8, loads: 0, drops: 0, evictions: 0 });
   expect(ledger.liveBytes + copies.liveBytes).toBe(19 * BYTES_PER_TOKEN);
   expect(await store.find(requests[0]!.id, "")).toMatchObject({ tokens: 1, inUse: false });
@@ -318,7 +321,7 @@ test("MemoryStore: what leaves its memory rests below, comes back with the same 
   expect([one!.kind, two!.kind]).toEqual(["hit", "hit"]);
   expect((one as Lease).block.read()).toEqual(new Uint8Array(BYTES_PER_TOKEN).fill(0));
   for (const acquisition of [first!, second!]) acquisition[Symbol.dispose]();
-  expect(store.stats()).toMatchObject({ hits: 1, misses: 10, waits: 1, below: { loads: 1 } });
+  expect(store.stats()).toMatchObject({ hits: 1, misses: 10, waits: 1, tiers: [{ loads: 1 }] });
   // All at once, more than its memory keeps: the others are used and go back.
   using leased = await leaseBlocks(store, requests, () => {
     throw new Error("Cannot encode: nothing is missing");
@@ -339,7 +342,7 @@ test("MemoryStore: what leaves its memory rests below, comes back with the same 
 test("MemoryStore: a page that rests below is found by its tokens, and a longer one takes its place there too", async () => {
   const ledger = new MemoryLedger();
   const { tier, copies } = tierOf(40, ledger);
-  const store = new MemoryStore({ capBytes: 0, below: tier });
+  const store = new MemoryStore({ capBytes: 0, tiers: [tier] });
   const put = async (request: BlockRequest) => {
     const [miss] = await store.acquire([request]);
     (miss as Reservation).commit(ledger.block(request.shape, 7))[Symbol.dispose]();
@@ -353,7 +356,7 @@ test("MemoryStore: a page that rests below is found by its tokens, and a longer 
   }
   await put(testPage("full", [1, 2, 9, 4]));
   await put(testPage("full", [1, 2, 3, 4]));
-  expect(store.stats().below?.numBlocks).toBe(2);
+  expect(store.stats().tiers[0]?.numBlocks).toBe(2);
   // Once it is copied, the copy is all there is.
   for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
   const { loads } = tier.stats;
@@ -367,8 +370,10 @@ test("MemoryStore: a page that rests below is found by its tokens, and a longer 
 test("LowerTier: the cap holds at every moment, and what does not fit or fails is dropped and counted", async () => {
   const ledger = new MemoryLedger();
   const { tier, copies } = tierOf(6, ledger);
-  const take = (n: number, tokens: number) =>
-    tier.take(testRequest(n, tokens), ledger.block(testRequest(n, tokens).shape, n));
+  const take = (n: number, tokens: number) => {
+    const block = ledger.block(testRequest(n, tokens).shape, n);
+    tier.take(testRequest(n, tokens), block, () => block[Symbol.dispose]());
+  };
   const settle = async () => {
     for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
   };
@@ -384,14 +389,14 @@ test("LowerTier: the cap holds at every moment, and what does not fit or fails i
   await settle();
   expect([2, 3, 4, 6].map((n) => tier.find(testRequest(n, 2).id) !== undefined)).toEqual([false, false, true, true]);
   // Forgotten while it is copied: its bytes are there until then.
-  const loading = tier.load(testRequest(4, 2).id);
-  expect(tier.delete(testRequest(4, 2).id)).toBe(true);
+  const loading = tier.load(testRequest(4, 2));
+  expect(await tier.delete(testRequest(4, 2).id)).toBe(true);
   expect(tier.stats.usedBytes).toBe(5 * BYTES_PER_TOKEN);
   const loaded = await loading;
   expect(new Set(loaded?.read())).toEqual(new Set([4]));
   loaded?.[Symbol.dispose]();
   expect(tier.stats.usedBytes).toBe(3 * BYTES_PER_TOKEN);
-  expect(await tier.load(testRequest(4, 2).id)).toBeUndefined();
+  expect(await tier.load(testRequest(4, 2))).toBeUndefined();
   copies.allocate = () => {
     throw new Error("Cannot allocate: test");
   };
@@ -400,7 +405,7 @@ test("LowerTier: the cap holds at every moment, and what does not fit or fails i
   expect(tier.stats).toMatchObject({ usedBytes: 3 * BYTES_PER_TOKEN, drops: 3 });
   await tier[Symbol.asyncDispose]();
   expect([ledger.liveBytes, copies.liveBytes]).toEqual([0, 0]);
-  expect(() => new LowerTier({ capBytes: 0, save: () => Promise.reject() })).toThrow(
+  expect(() => new LowerTier({ capBytes: 0, medium: { name: "test", save: () => Promise.reject() } })).toThrow(
     "capBytes is 0, wanted a whole number from 1 on",
   );
 });

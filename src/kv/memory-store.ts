@@ -21,6 +21,7 @@ import type {
 import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
 import { cancelTogether, MemoryLease, MemoryReservation, MemoryWait } from "./memory-acquisitions.js";
+import { Tiers } from "./tiers.js";
 
 /** A block that is being encoded, or copied up from below: one reservation is out, or none, and others may wait. */
 interface Encoding<M extends BlockMemory> {
@@ -50,7 +51,7 @@ interface Resident<M extends BlockMemory> extends LruNode<Resident<M>> {
  */
 export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockStore<M> {
   readonly #capBytes: number;
-  readonly #below: LowerTier<M> | undefined;
+  readonly #tiers: Tiers<M>;
   /** What a request would find. A deleted resident or encoding lives on outside it until its users are done. */
   readonly #found = new Map<BlockId, Encoding<M> | Resident<M>>();
   readonly #encodings = new Set<Encoding<M>>();
@@ -71,17 +72,17 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   /**
    * @param options.capBytes with 0, blocks are used and never kept, but for below.
-   * @param options.below where evicted blocks rest, and are found: the store's from then on.
+   * @param options.tiers where blocks rest beside or after it, and are found, nearest first: the store's from then on.
    * @throws RangeError if capBytes is not a whole number from 0 on.
    */
-  constructor(options: { readonly capBytes: number; readonly below?: LowerTier<M> | undefined }) {
+  constructor(options: { readonly capBytes: number; readonly tiers?: readonly LowerTier<M>[] }) {
     if (!Number.isSafeInteger(options.capBytes) || options.capBytes < 0) {
       throw new RangeError(
         `Cannot make a block store: capBytes is ${options.capBytes}, wanted a whole number from 0 on`,
       );
     }
     this.#capBytes = options.capBytes;
-    this.#below = options.below;
+    this.#tiers = new Tiers(options.tiers ?? []);
   }
 
   async acquire(
@@ -105,7 +106,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   #checkShape(request: BlockRequest, askedBefore: BlockKVShape | undefined): void {
     const entry = this.#found.get(request.id);
-    const below = entry === undefined ? this.#below?.find(request.id)?.shape : undefined;
+    const below = entry === undefined ? this.#tiers.find(request.id)?.shape : undefined;
     const shape =
       entry === undefined ? (below ?? askedBefore) : (entry.kind === "resident" ? entry.block : entry.request).shape;
     if (shape !== undefined && !sameShape(shape, request.shape)) {
@@ -118,10 +119,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   #acquireOne(request: BlockRequest): Acquisition<M> {
     const entry = this.#found.get(request.id);
     const counted = request.isPage ? 0 : 1;
-    if (entry === undefined && this.#below?.find(request.id)) {
-      this.#hits += counted;
-      return this.#load(request, this.#below);
-    }
+    if (entry === undefined && this.#tiers.mayHave(request.id)) return this.#load(request);
     if (entry === undefined) {
       this.#misses += counted;
       return this.#reserve(this.#startEncoding(request));
@@ -142,10 +140,12 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 
   /** Copies a block up. If that fails, whoever waits first has to encode it. */
-  #load(request: BlockRequest, below: LowerTier<M>): MemoryWait<M> {
+  #load(request: BlockRequest): MemoryWait<M> {
     const encoding = this.#startEncoding(request);
     const wait = waitFor(encoding);
-    void below.load(request.id).then((block) => {
+    void this.#tiers.load(request).then((block) => {
+      if (request.isPage !== true) this.#hits += block === undefined ? 0 : 1;
+      if (request.isPage !== true) this.#misses += block === undefined ? 1 : 0;
       if (block === undefined) this.#abandon(encoding);
       else this.#commit(encoding, block)[Symbol.dispose]();
     });
@@ -153,13 +153,9 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 
   /** The lease of a block that rests below; undefined where it is not found there. */
-  async #leaseFromBelow(
-    request: BlockRequest,
-    below: LowerTier<M>,
-    signal: AbortSignal | undefined,
-  ): Promise<Lease<M> | undefined> {
+  async #leaseFromBelow(request: BlockRequest, signal: AbortSignal | undefined): Promise<Lease<M> | undefined> {
     if (this.#found.has(request.id)) return undefined;
-    const wait = this.#load(request, below);
+    const wait = this.#load(request);
     if (signal) cancelTogether([wait], signal);
     const outcome = await wait.settled;
     if (outcome.kind === "hit") return outcome;
@@ -210,11 +206,9 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     if (isFound) {
       this.#found.set(id, resident);
       this.#index.add(resident);
-      if (!kept && this.#below) {
-        // Copied while it is used, so that the copy is there when it goes.
-        const saving = this.#lease(resident);
-        this.#below.take(request, block, () => saving[Symbol.dispose]());
-      }
+      // Copied while it is used: so what is not kept here is there when it goes.
+      const saving = this.#lease(resident);
+      this.#tiers.take(request, block, !kept, () => saving[Symbol.dispose]());
       if (request.isPage && this.#rests(resident)) this.#replaceShorter(resident);
     }
     this.#encodings.delete(encoding);
@@ -229,7 +223,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       this.#replacements += 1;
       this.#dropIdle(shorter);
     }
-    this.#below?.deleteShorter(page.request);
+    this.#tiers.deleteShorter(page.request);
   }
 
   async longestMatch(
@@ -239,9 +233,9 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
     let found = this.#index.mostAlike(wanted);
-    const below = this.#below?.mostAlike(wanted);
-    if (this.#below && below && below.numShared > (found?.numShared ?? 0)) {
-      const loaded = await this.#leaseFromBelow(below.request, this.#below, options.signal);
+    const below = this.#tiers.mostAlike(wanted);
+    if (below && below.numShared > (found?.numShared ?? 0)) {
+      const loaded = await this.#leaseFromBelow(below.request, options.signal);
       if (loaded) return matchOf(loaded, below.request, below.numShared);
       // Others came and went meanwhile.
       found = this.#index.mostAlike(wanted);
@@ -252,15 +246,14 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
     const entry = this.#found.get(id);
     if (entry?.kind === "resident" && this.#rests(entry)) return this.#lease(entry);
-    const below = this.#below;
-    if (below?.touch(id) !== true) return undefined;
+    if (!this.#tiers.touch(id)) return undefined;
     // Used again when the lease goes back: what was leased last goes first, as above.
-    return new MemoryLease<M>(id, undefined, () => void below.touch(id));
+    return new MemoryLease<M>(id, undefined, () => void this.#tiers.touch(id));
   }
 
   /** Whether it is found again once nobody uses it. */
   #rests({ kept, id }: Resident<M>): boolean {
-    return kept || this.#below?.find(id) !== undefined;
+    return kept || this.#tiers.find(id) !== undefined;
   }
 
   #lease(resident: Resident<M>): Lease<M> {
@@ -285,7 +278,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     }
     const isFound = this.#found.get(resident.id) === resident;
     this.#forget(resident.id, resident);
-    if (isFound && this.#below) this.#below.take(resident.request, resident.block);
+    if (isFound) this.#handDown(resident);
     else resident.block[Symbol.dispose]();
   }
 
@@ -294,16 +287,21 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       const oldest = this.#idle.first;
       if (oldest === undefined) return;
       this.#evictions += 1;
-      this.#dropIdle(oldest, this.#below);
+      this.#dropIdle(oldest, true);
     }
   }
 
-  #dropIdle(resident: Resident<M>, below?: LowerTier<M>): void {
+  #dropIdle(resident: Resident<M>, isHandedDown = false): void {
     this.#idle.remove(resident);
     this.#idleBytes -= resident.block.byteLength;
     this.#forget(resident.id, resident);
-    if (below) below.take(resident.request, resident.block);
+    if (isHandedDown) this.#handDown(resident);
     else resident.block[Symbol.dispose]();
+  }
+
+  /** Frees a block once the tiers have it. */
+  #handDown({ request, block }: Resident<M>): void {
+    this.#tiers.take(request, block, true, () => block[Symbol.dispose]());
   }
 
   #forget(id: BlockId, entry: Encoding<M> | Resident<M>): void {
@@ -318,8 +316,8 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<boolean> {
     options.signal?.throwIfAborted();
-    const request = this.#found.get(id)?.request ?? this.#below?.find(id);
-    return request?.owner === owner && this.#delete(id);
+    const request = this.#found.get(id)?.request ?? (await this.#tiers.describe(id));
+    return request?.owner === owner && (await this.#delete(id));
   }
 
   async find(
@@ -329,31 +327,40 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<BlockInfo | undefined> {
     options.signal?.throwIfAborted();
     const entry = this.#found.get(id);
-    const request = entry?.kind === "resident" ? entry.request : this.#below?.find(id);
+    const request = entry?.kind === "resident" ? entry.request : await this.#tiers.describe(id);
     if (request?.owner !== owner) return undefined;
     const { shape } = request;
     const inUse = entry?.kind === "resident" && entry.numLeases > 0;
     return { id, tokens: shape.numTokens, bytes: blockKVByteLength(shape), inUse };
   }
 
-  #delete(id: BlockId): boolean {
-    const entry = this.#found.get(id);
-    const isBelow = this.#below?.delete(id) ?? false;
-    const isThere = isBelow || entry?.kind === "resident";
+  async #delete(id: BlockId): Promise<boolean> {
+    const isHere = this.#deleteHere(id);
+    const isThere = (await this.#tiers.delete(id)) || isHere;
     if (isThere) this.#deletions += 1;
+    return isThere;
+  }
+
+  /** @returns whether it was there. */
+  #deleteHere(id: BlockId): boolean {
+    const entry = this.#found.get(id);
     if (entry?.kind === "resident" && entry.numLeases === 0) this.#dropIdle(entry);
     else if (entry) this.#forget(id, entry);
-    return isThere;
+    return entry?.kind === "resident";
+  }
+
+  saved(id: BlockId): Promise<boolean> {
+    return this.#tiers.saved(id);
   }
 
   async clear(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     options.signal?.throwIfAborted();
     this.#clear();
+    this.#tiers.clear();
   }
 
   #clear(): void {
-    for (const id of [...this.#found.keys()]) this.#delete(id);
-    this.#below?.clear();
+    for (const id of [...this.#found.keys()]) if (this.#deleteHere(id)) this.#deletions += 1;
   }
 
   stats(): BlockStoreStats {
@@ -375,19 +382,21 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       takeovers: this.#takeovers,
       evictions: this.#evictions,
       evictionsByReason: { room: this.#evictions, deleted: this.#deletions, replaced: this.#replacements },
-      ...(this.#below && { below: this.#below.stats }),
+      tiers: this.#tiers.stats,
     };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
+    // Those that were used last are used last below too.
+    for (let idle = this.#idle.first; idle !== undefined; idle = idle.next) this.#tiers.touch(idle.id);
     this.#clear();
     for (const encoding of this.#encodings) {
       for (const wait of [...encoding.waits]) {
         wait.fail(new Error(`Cannot wait for block "${wait.id}": the store was disposed`));
       }
     }
-    await this.#below?.[Symbol.asyncDispose]();
+    await this.#tiers[Symbol.asyncDispose]();
   }
 }
 

@@ -305,6 +305,7 @@ export class FakeEngine implements Engine {
         unkeptBytes: 0,
         numBlocks: this.#blocks.size,
         numEncoding: 0,
+        tiers: [],
         hits,
         misses,
         waits: 0,

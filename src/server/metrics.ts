@@ -171,7 +171,7 @@ export class Metrics {
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes - memory.mappedBytes);
     this.#memoryBytes.set({ use: "mapped_weights" }, memory.mappedBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
-    if (store.below !== undefined) this.#memoryBytes.set({ use: "host_blocks" }, store.below.usedBytes);
+    for (const { name, usedBytes } of store.tiers) this.#memoryBytes.set({ use: `${name}_blocks` }, usedBytes);
     this.#threads.set({ count: "most" }, memory.threads.most);
     this.#threads.set({ count: "now" }, memory.threads.now);
     this.#count(this.#graphs, { kind: "rows" }, batching.rowGraphs);

@@ -190,7 +190,7 @@ class Growth {
 }
 
 function numResting(engine: LocalEngine | undefined): number {
-  return engine?.stats().store.below?.numBlocks ?? 0;
+  return engine?.stats().store.tiers[0]?.numBlocks ?? 0;
 }
 
 async function living(): Promise<Living> {

@@ -79,8 +79,8 @@ export async function expectRefusal(promise: Promise<unknown>, part: string | Re
 
 /** Resolves once blocks that leave the device are copied, which goes on after the requests that they are of. */
 export async function copiesEnded(engine: LocalEngine): Promise<void> {
-  const { numEncoding, below } = engine.stats().store;
-  if (below === undefined || numEncoding + below.savingBytes === 0) return;
+  const { numEncoding, tiers } = engine.stats().store;
+  if (tiers.length === 0 || numEncoding + tiers.reduce((sum, { savingBytes }) => sum + savingBytes, 0) === 0) return;
   await new Promise((resolve) => setTimeout(resolve, 1));
   await copiesEnded(engine);
 }
@@ -91,8 +91,8 @@ export function expectIdle(engine: LocalEngine): void {
   expect(requests.running).toBe(0);
   expect(contexts.usedBytes).toBe(0);
   expect(kvMemory.usedBytes).toBe(store.idleBytes);
-  expect(hostMemory?.usedBytes).toBe(store.below?.usedBytes);
-  expect(store.below?.usedBytes ?? 0).toBeLessThanOrEqual(store.below?.capBytes ?? 0);
+  expect(hostMemory?.usedBytes).toBe(store.tiers.find(({ name }) => name === "host")?.usedBytes);
+  for (const { usedBytes, capBytes } of store.tiers) expect(usedBytes).toBeLessThanOrEqual(capBytes);
   expect(store).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
   expect(store.leasedBytes + store.idleBytes + store.freeBytes).toBe(store.capBytes);
 }

@@ -117,7 +117,7 @@ function reuseTests(size: ReuseSize, model: () => string, options: Pick<EngineOp
         expectIdle(engine);
       }
       const { store } = engine.stats();
-      if (store.below) expect(store.below.loads).toBeGreaterThan(0);
+      if (store.tiers[0]) expect(store.tiers[0].loads).toBeGreaterThan(0);
       expect(store.evictions).toBeGreaterThan(0);
       expect(store.hits).toBeGreaterThan(0);
       await expectOnlyBlocks(idle, engine, keeper);

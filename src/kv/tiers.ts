@@ -1,0 +1,97 @@
+import type { BlockId } from "./block-id.js";
+import type { BlockKV, BlockMemory } from "./block-kv.js";
+import type { BlockRequest, TierStats } from "./block-store.js";
+import type { LowerTier } from "./lower-tier.js";
+
+/** The slower media beside a store's memory, nearest first, as one. */
+export class Tiers<M extends BlockMemory> implements AsyncDisposable {
+  constructor(private readonly all: readonly LowerTier<M>[]) {}
+
+  get stats(): readonly TierStats[] {
+    return this.all.map(({ stats }) => stats);
+  }
+
+  /** What a block that is known to rest in one was asked for as. */
+  find(id: BlockId): BlockRequest | undefined {
+    for (const tier of this.all) {
+      const request = tier.find(id);
+      if (request !== undefined) return request;
+    }
+    return undefined;
+  }
+
+  /** The same of any block that rests in one. */
+  async describe(id: BlockId): Promise<BlockRequest | undefined> {
+    for (const tier of this.all) {
+      const request = await tier.describe(id);
+      if (request !== undefined) return request;
+    }
+    return undefined;
+  }
+
+  /** Whether it is worth while to ask for a block. */
+  mayHave(id: BlockId): boolean {
+    return this.all.some((tier) => tier.mayHave(id));
+  }
+
+  async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
+    for (const tier of this.all) {
+      const block = tier.mayHave(request.id) ? await tier.load(request) : undefined;
+      if (block !== undefined) return block;
+    }
+    return undefined;
+  }
+
+  mostAlike(wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">) {
+    const found = this.all.flatMap((tier) => tier.mostAlike(wanted) ?? []);
+    return found.sort((a, b) => b.numShared - a.numShared)[0];
+  }
+
+  /** Counts a block as used. @returns whether it rests in one. */
+  touch(id: BlockId): boolean {
+    return this.all.map((tier) => tier.touch(id)).includes(true);
+  }
+
+  /**
+   * A block that is there from now on, or leaves the store's memory.
+   * @param isLeaving what does not last takes only those that leave, or that the store does not keep.
+   * @param done called once, when the tiers need the block no more.
+   */
+  take(request: BlockRequest, block: BlockKV<M>, isLeaving: boolean, done: () => void): void {
+    let numUsers = 1;
+    const given = () => {
+      numUsers -= 1;
+      if (numUsers === 0) done();
+    };
+    for (const tier of this.all) {
+      if (!isLeaving && !tier.isLasting) continue;
+      numUsers += 1;
+      tier.take(request, block, given);
+    }
+    given();
+  }
+
+  /** @returns whether it rested in one. */
+  async delete(id: BlockId): Promise<boolean> {
+    return (await Promise.all(this.all.map((tier) => tier.delete(id)))).includes(true);
+  }
+
+  /** Forgets blocks whose tokens are the first ones of this one's. */
+  deleteShorter(request: BlockRequest): void {
+    for (const tier of this.all) tier.deleteShorter(request);
+  }
+
+  clear(): void {
+    for (const tier of this.all) tier.clear();
+  }
+
+  /** Resolves once a block rests where it outlives the process, or where that failed. @returns whether it does. */
+  async saved(id: BlockId): Promise<boolean> {
+    const lasting = this.all.filter(({ isLasting }) => isLasting);
+    return (await Promise.all(lasting.map((tier) => tier.saved(id)))).includes(true);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const tier of this.all) await tier[Symbol.asyncDispose]();
+  }
+}
