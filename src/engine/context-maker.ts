@@ -305,7 +305,7 @@ export class ContextMaker {
           held.push(kept);
           continue;
         }
-        const match = await this.store.longestMatch({ ...part, tokenIds, owner }, { signal });
+        const match = await this.store.longestMatch({ ...part, id, tokenIds, owner }, { signal });
         if (match?.numShared === numRows) {
           held.push(match);
           continue;

@@ -14,6 +14,7 @@ import {
 } from "../files/options.js";
 import { bytes, defaulted, listOf, numberOf, setting, someWords } from "../files/settings.js";
 import { backendKinds } from "../ggml/library.js";
+import { storePlaceField } from "../kv/store-place.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
@@ -33,6 +34,11 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
    * goes there, and is copied to the device again for a prompt that has it. Default 0: what leaves the device is encoded again.
    */
   readonly hostStoreBytes?: number | undefined;
+  /**
+   * A folder in which blocks outlive the process, with the most bytes of all that it takes: "blocks?cap=20GB". One process writes, others
+   * with the same folder read. Default: none; the cap's a tenth of the file system.
+   */
+  readonly store?: string | undefined;
   /** The most bytes of assembled contexts, all requests together. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly contextBytes?: number | undefined;
   /** The most requests that run at the same time. Default 32. */
@@ -192,6 +198,12 @@ export const engineSettings = {
     "n",
     "the most bytes of blocks that leave the device's memory for the machine's, to be copied back, also as 8GB; with --store-bytes 0 all rest there",
     0,
+  ),
+  store: setting(
+    storePlaceField,
+    "folder",
+    "a folder in which blocks outlive the process, with its cap: ./blocks?cap=20GB; without one a tenth of the file system",
+    "none",
   ),
   contextBytes: setting(bytes(0), "n", "the most bytes of assembled contexts, also as 512MiB or 2GB", shareOfMemory),
   mode: setting(

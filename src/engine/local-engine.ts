@@ -1,15 +1,19 @@
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
+import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
+import { blockFileFormat } from "../kv/disk-format.js";
+import { DiskTier } from "../kv/disk-tier.js";
 import { MemoryStore } from "../kv/memory-store.js";
+import { openStorePlace } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { ContextMaker } from "./context-maker.js";
-import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
+import { DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
@@ -76,6 +80,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #store: BlockStore<DeviceBlockMemory>;
   /** Of blocks that rest beside the device. */
   readonly #hostMemory: KVMemory | undefined;
+  readonly #disk: DiskTier<DeviceBlockMemory> | undefined;
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
@@ -91,7 +96,12 @@ export class LocalEngine implements AsyncDisposable {
   readonly #answers: Answers;
   readonly #scores: Scores;
 
-  private constructor(model: LoadedModel, path: string, options: ReturnType<typeof readEngineOptions>) {
+  private constructor(
+    model: LoadedModel,
+    path: string,
+    options: ReturnType<typeof readEngineOptions>,
+    folder: BlockFolder | undefined,
+  ) {
     const { contextLength, rope, vocabSize } = model.source.config;
     this.model = model;
     this.kvType = options.kvType;
@@ -128,9 +138,18 @@ export class LocalEngine implements AsyncDisposable {
     const { memory } = this.#scheduler;
     this.#hostMemory =
       hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
+    this.#disk =
+      folder &&
+      new DiskTier(
+        folder,
+        blockFileFormat((shape) => new DeviceBlockMemory(memory, shape)),
+      );
     this.#store = new MemoryStore<DeviceBlockMemory>({
       capBytes: options.storeBytes ?? shareBytes,
-      tiers: this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : [],
+      tiers: [
+        ...(this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : []),
+        ...(this.#disk ? [this.#disk.tier] : []),
+      ],
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
@@ -178,7 +197,13 @@ export class LocalEngine implements AsyncDisposable {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
     const path = checked.model ?? embeddedModelPath();
-    return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked);
+    const folder = checked.store === undefined ? undefined : await openStorePlace(checked.store, checked.onWarning);
+    try {
+      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, folder);
+    } catch (error) {
+      await folder?.[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   get status(): EngineStatus {
@@ -281,10 +306,13 @@ export class LocalEngine implements AsyncDisposable {
     });
   }
 
-  /** Finds or encodes blocks, which stay in the store while it has room. */
+  /** Finds or encodes blocks, which stay in the store while it has room, and where there is a folder for them are in it then. */
   async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
     using leased = await this.#contexts.blocks.lease(blocks, terms);
-    return leased.served;
+    if (this.#disk === undefined) return leased.served;
+    await unlessAborted(this.#disk.known, terms.signal);
+    const kept = await unlessAborted(Promise.all(leased.served.map(({ id }) => this.#store.keep(id))), terms.signal);
+    return leased.served.map((one, i) => ({ ...one, durable: kept[i] as boolean }));
   }
 
   /**
@@ -369,6 +397,7 @@ export class LocalEngine implements AsyncDisposable {
     await this.#scheduler.idle();
     this.#scheduler[Symbol.dispose]();
     await this.#store[Symbol.asyncDispose]();
+    await this.#disk?.[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
 }

@@ -89,6 +89,8 @@ export interface ServedBlock {
   readonly hit: boolean;
   /** The passage that it is, where it is one. */
   readonly passage?: PassageLabel | undefined;
+  /** Of `encode()` with a `store`: whether it is there now for the next process; not where this one only reads, or the disk is full. */
+  readonly durable?: boolean | undefined;
 }
 
 /** A passage that cannot be encoded, in its block's place. */

@@ -149,10 +149,10 @@ export async function writeAtomically(path: string, write: (partial: string) => 
   await using _lock = await holdLock(`${partial}.lock`, `write ${quote(path)}`);
   try {
     await write(partial);
-    await sync(partial, "r+");
+    await syncPath(partial, "r+");
     await rename(partial, path);
     // Windows opens no folders: there the rename itself is all that can be had.
-    await sync(dirname(path), "r").catch(() => undefined);
+    await syncPath(dirname(path), "r").catch(() => undefined);
   } catch (error) {
     await rm(partial, { force: true });
     throw describeWriteError(error, path);
@@ -204,7 +204,7 @@ async function isAlive(pid: number): Promise<boolean> {
 }
 
 /** Puts what was written to a file, or a folder's own entries, on the disk. */
-async function sync(path: string, flags: string): Promise<void> {
+export async function syncPath(path: string, flags: string): Promise<void> {
   const handle = await open(path, flags);
   try {
     await handle.sync();

@@ -17,6 +17,9 @@ export interface BlockRequest {
   readonly isPage?: boolean | undefined;
 }
 
+/** Tokens that saw something, and the id of a block that has all of them and no more, where there is one. */
+export type WantedMatch = Pick<BlockRequest, "owner" | "context" | "tokenIds"> & { readonly id?: BlockId | undefined };
+
 /** The block that begins most like some tokens, of those that saw the same. */
 export interface Match<M extends BlockMemory = BlockMemory> extends Disposable {
   readonly lease: Lease<M>;
@@ -157,7 +160,7 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
    * that is being encoded.
    */
   longestMatch(
-    wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,
+    wanted: WantedMatch,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<Match<M> | undefined>;
   /** The use of a block if it is kept: it counts as used, and as no acquisition. One that rests below stays there, and is not read. */
@@ -175,7 +178,7 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<BlockInfo | undefined>;
   /** Resolves once a block that is there rests where it outlives the process, or where that failed. @returns whether it does. */
-  saved(id: BlockId): Promise<boolean>;
+  keep(id: BlockId): Promise<boolean>;
   /** Deletes all blocks. */
   clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
   stats(): BlockStoreStats;

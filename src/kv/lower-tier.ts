@@ -32,8 +32,8 @@ export interface TierMedium<M extends BlockMemory> {
   save(block: BlockKV<M>, request: BlockRequest): Promise<SavedBlock<M>>;
   /** The bytes that a block will take. Default: its own. */
   numBytes?(block: BlockKV<M>, request: BlockRequest): number;
-  /** A block that is not known to rest here: another process may have put it there. */
-  lookUp?(id: BlockId): Promise<FoundBlock<M> | undefined>;
+  /** A block that is not known to rest here: another process may have put it there. Absent: none does. */
+  readonly lookUp?: ((id: BlockId) => Promise<FoundBlock<M> | undefined>) | undefined;
 }
 
 /** A block that rests below. */
@@ -67,8 +67,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   /** Those that are not being copied. */
   readonly #idle = new LruList<Resting<M>>();
   readonly #copies = new Set<Promise<unknown>>();
-  /** Frees under way: their bytes are counted until they end. */
-  readonly #frees = new Set<Promise<unknown>>();
+  /** Frees under way, by the block: their bytes are counted until they end. */
+  readonly #frees = new Map<BlockId, Promise<unknown>>();
   /** Whose last use is not noted yet. */
   readonly #used = new Set<Resting<M>>();
   #usedBytes = 0;
@@ -153,14 +153,14 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
    * @param done called once, when the block is needed no more.
    */
   take(request: BlockRequest, block: BlockKV<M>, done: () => void): void {
-    if (this.touch(request.id)) {
+    if (this.touch(request.id) || this.#isReadOnly) {
       done();
       return;
     }
     const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
     // One alone is taken whatever its size, else large blocks would never be.
     const isTooFast = this.#savingBytes > 0 && this.#savingBytes + byteLength > this.#maxSavingBytes;
-    const isPaused = this.#isReadOnly || performance.now() < this.#pausedUntil;
+    const isPaused = performance.now() < this.#pausedUntil;
     if (isPaused || isTooFast || !this.#evict(byteLength)) {
       this.#counts.drops += 1;
       done();
@@ -171,7 +171,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     resting.copied = this.#copying(resting, async () => {
       try {
         // What was evicted for it may still be there.
-        while (this.#usedBytes > this.#capBytes && this.#frees.size > 0) await Promise.race(this.#frees);
+        while (this.#usedBytes > this.#capBytes && this.#frees.size > 0) await Promise.race(this.#frees.values());
+        await this.#frees.get(request.id);
         resting.saved = await this.#medium.save(block, request);
         this.#counts.saves += 1;
         this.#pauseMs = 0;
@@ -198,6 +199,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
         if (block !== undefined) this.#counts.loads += 1;
         else if (resting.saved !== undefined) {
           this.#counts.losses += 1;
+          resting.saved = undefined;
           this.#forget(resting);
         }
         if (this.isLasting) this.#used.add(resting);
@@ -224,8 +226,17 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     for (const resting of [...this.#resting.values()]) this.#forget(resting);
   }
 
-  /** Resolves once a block is copied or given up. @returns whether it rests here. */
-  async saved(id: BlockId): Promise<boolean> {
+  /** As `take()`, for who waits for it: it is never too fast. @returns whether the block rests here then. */
+  async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
+    const { id } = request;
+    while (
+      !this.#resting.has(id) &&
+      this.#savingBytes + block.byteLength > this.#maxSavingBytes &&
+      this.#savingBytes > 0
+    ) {
+      await Promise.race(this.#copies);
+    }
+    if (!this.#resting.has(id)) await new Promise<void>((resolve) => this.take(request, block, resolve));
     await this.#resting.get(id)?.copied;
     return this.#resting.get(id)?.saved !== undefined;
   }
@@ -243,7 +254,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (!this.isLasting) this.clear();
     await Promise.all(this.#copies);
     await this.noteUse();
-    await Promise.all(this.#frees);
+    await Promise.all(this.#frees.values());
   }
 
   async #lookUp(id: BlockId): Promise<Resting<M> | undefined> {
@@ -304,7 +315,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (this.#idle.remove(resting)) this.#free(resting);
   }
 
-  #free({ saved, byteLength }: Resting<M>): void {
+  #free({ request: { id }, saved, byteLength }: Resting<M>): void {
     const freed = saved?.free();
     if (freed === undefined) {
       this.#usedBytes -= byteLength;
@@ -321,8 +332,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       )
       .finally(() => {
         this.#freeingBytes -= byteLength;
-        this.#frees.delete(ended);
+        this.#frees.delete(id);
       });
-    this.#frees.add(ended);
+    this.#frees.set(id, ended);
   }
 }

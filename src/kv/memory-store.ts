@@ -17,6 +17,7 @@ import type {
   Lease,
   Match,
   Reservation,
+  WantedMatch,
 } from "./block-store.js";
 import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
@@ -227,13 +228,13 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 
   async longestMatch(
-    wanted: Pick<BlockRequest, "owner" | "context" | "tokenIds">,
+    wanted: WantedMatch,
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<Match<M> | undefined> {
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
     let found = this.#index.mostAlike(wanted);
-    const below = this.#tiers.mostAlike(wanted);
+    const below = await this.#mostAlikeBelow(wanted, found?.numShared ?? 0);
     if (below && below.numShared > (found?.numShared ?? 0)) {
       const loaded = await this.#leaseFromBelow(below.request, options.signal);
       if (loaded) return matchOf(loaded, below.request, below.numShared);
@@ -241,6 +242,15 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
       found = this.#index.mostAlike(wanted);
     }
     return found && matchOf(this.#lease(found.entry), found.entry.request, found.numShared);
+  }
+
+  /** What is not known yet is found by its id. */
+  async #mostAlikeBelow({ id, ...wanted }: WantedMatch, numShared: number) {
+    const below = this.#tiers.mostAlike(wanted);
+    const { length } = wanted.tokenIds;
+    if (id === undefined || Math.max(numShared, below?.numShared ?? 0) === length) return below;
+    const request = await this.#tiers.describe(id);
+    return request === undefined ? below : { request, numShared: length };
   }
 
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
@@ -349,8 +359,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return entry?.kind === "resident";
   }
 
-  saved(id: BlockId): Promise<boolean> {
-    return this.#tiers.saved(id);
+  async keep(id: BlockId): Promise<boolean> {
+    const entry = this.#found.get(id);
+    if (entry?.kind !== "resident") return false;
+    using _ = this.#lease(entry);
+    return await this.#tiers.keep(entry.request, entry.block);
   }
 
   async clear(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {

@@ -86,9 +86,9 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
   }
 
   /** Resolves once a block rests where it outlives the process, or where that failed. @returns whether it does. */
-  async saved(id: BlockId): Promise<boolean> {
+  async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
     const lasting = this.all.filter(({ isLasting }) => isLasting);
-    return (await Promise.all(lasting.map((tier) => tier.saved(id)))).includes(true);
+    return (await Promise.all(lasting.map((tier) => tier.keep(request, block)))).includes(true);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

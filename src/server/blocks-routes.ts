@@ -17,6 +17,7 @@ const encodedBlock = z.strictObject({
   id: z.string().describe("the block's id: the same for the same tokens, model and key"),
   tokens: z.int(),
   hit: z.boolean().describe("whether it was kept already"),
+  durable: z.boolean().optional().describe("with `--store`: whether it is there for the next process"),
   passage: passageLabel.optional(),
 });
 const failedPassage = z.strictObject({

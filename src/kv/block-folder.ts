@@ -1,0 +1,200 @@
+import { randomUUID } from "node:crypto";
+import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { holdLock, makeFolder, syncPath } from "../files/outputs.js";
+import { quote } from "../files/quote.js";
+import { type BlockId, isBlockId } from "./block-id.js";
+
+/** Files that are read or written at a time. */
+const atATime = 8;
+/** Of the cap, for files that turned out damaged; the oldest of them go. */
+const quarantineShare = 1 / 64;
+
+/** A file of a block, as it is found. */
+export interface BlockFile {
+  readonly id: BlockId;
+  readonly path: string;
+  /** That it takes on the file system. */
+  readonly numBytes: number;
+  readonly usedMs: number;
+}
+
+/**
+ * A folder with a file for each block, `blocks/ab/abcd….kv`. A file is there whole or not at all: it is written under another name,
+ * synced, and renamed, and its folder is synced. One process, which holds `writer.lock`, writes and forgets; others read.
+ */
+export class BlockFolder implements AsyncDisposable {
+  #lock: AsyncDisposable | undefined;
+  #unit = 4096;
+  readonly #turns = new Limit(atATime);
+  /** Folders that are there. */
+  readonly #made = new Set<string>();
+
+  private constructor(
+    readonly path: string,
+    private readonly capBytes: number,
+  ) {}
+
+  /**
+   * @param capBytes of all that it takes on its file system.
+   * @throws Error for a folder that is none, or cannot be made.
+   */
+  static async open(path: string, capBytes: number): Promise<BlockFolder> {
+    const folder = new BlockFolder(path, capBytes);
+    await makeFolder(path);
+    folder.#unit = await statfs(path).then(
+      ({ bsize }) => bsize,
+      () => 4096,
+    );
+    await folder.tryToWrite();
+    return folder;
+  }
+
+  /** Whether this process is the one that writes. */
+  get isWriter(): boolean {
+    return this.#lock !== undefined;
+  }
+
+  /** Of the cap, for blocks. */
+  get blockBytes(): number {
+    return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)));
+  }
+
+  /** Becomes the process that writes, if no other is and the folder can be written. @returns whether it is. */
+  async tryToWrite(): Promise<boolean> {
+    if (this.isWriter) return true;
+    try {
+      this.#lock = await holdLock(join(this.path, "writer.lock"), `write into ${quote(this.path)}`);
+    } catch {
+      return false;
+    }
+    // What a process that was killed left.
+    await rm(join(this.path, "partial"), { recursive: true, force: true }).catch(() => undefined);
+    return true;
+  }
+
+  pathOf(id: BlockId): string {
+    return join(this.path, "blocks", id.slice(0, 2), `${id}.kv`);
+  }
+
+  /** What so many bytes take on the file system. */
+  onDisk(numBytes: number): number {
+    return Math.ceil(numBytes / this.#unit) * this.#unit;
+  }
+
+  /** All files of blocks, in no order. */
+  async *files(): AsyncGenerator<string> {
+    const root = join(this.path, "blocks");
+    for (const shard of await readdir(root).catch(() => [])) {
+      for (const name of await readdir(join(root, shard)).catch(() => [])) {
+        if (/\.kv$/.test(name) && isBlockId(name.slice(0, -3))) yield join(root, shard, name);
+      }
+    }
+  }
+
+  /** Reads a file; undefined where it is gone. */
+  async read<T>(path: string, read: (file: FileHandle, at: BlockFile) => Promise<T>): Promise<T | undefined> {
+    return await this.#turns.run(async () => {
+      const file = await open(path, "r").catch(undefinedIfGone);
+      if (file === undefined) return undefined;
+      try {
+        const { size, mtimeMs } = await file.stat();
+        const id = path.slice(-67, -3) as BlockId;
+        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: mtimeMs });
+      } finally {
+        await file.close();
+      }
+    });
+  }
+
+  /** Writes a file. @throws Error where it cannot; nothing is left of it then. */
+  async write(path: string, parts: () => Promise<readonly Uint8Array[]>): Promise<void> {
+    await this.#turns.run(async () => {
+      const partial = join(this.path, "partial", randomUUID());
+      for (const folder of [dirname(partial), dirname(path)]) {
+        if (!this.#made.has(folder)) await makeFolder(folder);
+        this.#made.add(folder);
+      }
+      try {
+        const file = await open(partial, "wx", 0o600);
+        try {
+          for (const part of await parts()) await file.writeFile(part);
+          await file.datasync();
+        } finally {
+          await file.close();
+        }
+        await rename(partial, path);
+        // Windows opens no folders: there the rename itself is all that can be had.
+        await syncPath(dirname(path), "r").catch(() => undefined);
+      } catch (error) {
+        // Folders that were removed meanwhile are made again.
+        this.#made.clear();
+        await unlink(partial).catch(() => undefined);
+        throw error;
+      }
+    });
+  }
+
+  async remove(path: string): Promise<void> {
+    await unlink(path).catch(undefinedIfGone);
+  }
+
+  async markUsed(path: string): Promise<void> {
+    const now = new Date();
+    await utimes(path, now, now);
+  }
+
+  /** Keeps a damaged file for whoever wants to know why, within bounds. Only who writes moves it. */
+  async moveAside(path: string): Promise<void> {
+    if (!this.isWriter) return;
+    const folder = join(this.path, "quarantine");
+    const most = this.capBytes * quarantineShare;
+    try {
+      await makeFolder(folder);
+      let total = this.onDisk((await stat(path)).size);
+      if (total > most) throw new Error("it is larger than all of them may be");
+      // Their names begin with the time.
+      for (const name of (await readdir(folder)).sort().reverse()) {
+        total += this.onDisk((await stat(join(folder, name))).size);
+        if (total > most) await unlink(join(folder, name));
+      }
+      await rename(path, join(folder, `${Date.now()}-${basename(path)}`));
+    } catch {
+      await unlink(path).catch(() => undefined);
+    }
+  }
+
+  /** Lets others write. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const lock = this.#lock;
+    this.#lock = undefined;
+    await lock?.[Symbol.asyncDispose]();
+  }
+}
+
+function undefinedIfGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+  return undefined;
+}
+
+/** Runs so many at a time, in the order in which they came. */
+class Limit {
+  readonly #waiting: (() => void)[] = [];
+  #numFree: number;
+
+  constructor(count: number) {
+    this.#numFree = count;
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#numFree > 0) this.#numFree -= 1;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#numFree += 1;
+    }
+  }
+}

@@ -1,0 +1,152 @@
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { temporaryFolder } from "../files/test-files.suite.js";
+import { BlockFolder } from "./block-folder.js";
+import { blockKVByteLength } from "./block-kv.js";
+import type { BlockRequest, Reservation } from "./block-store.js";
+import { testPage, testRequest } from "./block-store.suite.js";
+import { blockFileFormat } from "./disk-format.js";
+import { DiskTier } from "./disk-tier.js";
+import { MemoryLedger } from "./memory-ledger.suite.js";
+import { MemoryStore } from "./memory-store.js";
+
+/** A store over a folder, as a process has it; disposing ends it as the process' end does. */
+async function storeOver(path: string, capBytes = 1 << 24, memoryBytes = 1 << 20) {
+  const ledger = new MemoryLedger();
+  const folder = await BlockFolder.open(path, capBytes);
+  const disk = new DiskTier(
+    folder,
+    blockFileFormat((shape) => ledger.allocate(blockKVByteLength(shape))),
+  );
+  const store = new MemoryStore({ capBytes: memoryBytes, tiers: [disk.tier] });
+  const put = async (request: BlockRequest, fill = 7) => {
+    const [miss] = await store.acquire([request]);
+    const asked = miss?.kind === "pending" ? await miss.settled : miss;
+    using _ = (asked as Reservation).commit(ledger.block(request.shape, fill));
+    await store.keep(request.id);
+  };
+  /** The first byte of each block, where it is there. */
+  const read = async (...requests: readonly BlockRequest[]) => {
+    const found: (number | undefined)[] = [];
+    for (const request of requests) {
+      const [asked] = await store.acquire([request]);
+      using got = asked?.kind === "pending" ? await asked.settled : asked;
+      found.push(got?.kind === "hit" ? got.block.read()[0] : undefined);
+    }
+    return found;
+  };
+  let isOpen = true;
+  const end = async () => {
+    if (!isOpen) return;
+    isOpen = false;
+    await store[Symbol.asyncDispose]();
+    await disk[Symbol.asyncDispose]();
+    expect(ledger.numLive).toBe(0);
+  };
+  onTestFinished(end);
+  return { store, disk, folder, put, read, end };
+}
+
+const filesOf = (path: string) =>
+  readdirSync(path, { recursive: true, withFileTypes: true }).filter((one) => one.isFile());
+const bytesOf = (path: string) =>
+  filesOf(path).reduce((sum, { parentPath, name }) => sum + 512 * statSync(join(parentPath, name)).blocks, 0);
+
+test("DiskTier: blocks and pages are there for the next process, with their bytes, and are found by their tokens", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  const requests = [testRequest(1, 3), testRequest(2, 1, "another"), testPage("full", [1, 2, 3])];
+  for (const [i, request] of requests.entries()) await first.put(request, 10 + i);
+  expect(first.store.stats().tiers[0]).toMatchObject({ name: "disk", numBlocks: 3, saves: 3, drops: 0 });
+  await first.end();
+  const second = await storeOver(path);
+  // Before all files have been looked at.
+  expect(await second.read(requests[0]!)).toEqual([10]);
+  await second.disk.known;
+  expect(await second.read(...requests, testRequest(3))).toEqual([10, 11, 12, undefined]);
+  {
+    using match = await second.store.longestMatch(testPage("full", [1, 2, 9]));
+    expect(match?.numShared).toBe(2);
+  }
+  expect(await second.store.find(requests[1]!.id, "")).toBeUndefined();
+  expect(await second.store.find(requests[1]!.id, "another")).toMatchObject({ tokens: 1 });
+  expect(await second.store.delete(requests[1]!.id, "another")).toBe(true);
+  await second.end();
+  const third = await storeOver(path);
+  await third.disk.known;
+  expect(await third.read(...requests)).toEqual([10, undefined, 12]);
+});
+
+test("DiskTier: another process reads what one has written, writes nothing, and takes over when that ends", async () => {
+  const path = await temporaryFolder();
+  const [writer, reader] = [await storeOver(path), await storeOver(path)];
+  await Promise.all([writer.disk.known, reader.disk.known]);
+  expect([writer.folder.isWriter, reader.folder.isWriter]).toEqual([true, false]);
+  await writer.put(testRequest(1), 5);
+  expect(await reader.read(testRequest(1))).toEqual([5]);
+  await reader.put(testRequest(2), 6);
+  expect(reader.store.stats().tiers[0]).toMatchObject({ saves: 0, drops: 0 });
+  expect(await writer.read(testRequest(2))).toEqual([undefined]);
+  await writer.end();
+  expect(await reader.folder.tryToWrite()).toBe(true);
+});
+
+test("DiskTier: the cap holds by what the file system uses, and what was used least recently goes, also after a restart", async () => {
+  const path = await temporaryFolder();
+  const cap = 40 * 4096;
+  let store = await storeOver(path, cap);
+  await store.disk.known;
+  for (let n = 0; n < 60; n++) {
+    await store.put(testRequest(n), n);
+    expect(bytesOf(join(path, "blocks"))).toBeLessThanOrEqual(cap);
+  }
+  const { numBlocks } = store.store.stats().tiers[0]!;
+  expect(numBlocks).toBeGreaterThan(30);
+  await store.end();
+  store = await storeOver(path, cap, 0);
+  await store.disk.known;
+  expect(await store.read(testRequest(59 - numBlocks), testRequest(60 - numBlocks))).toEqual([
+    undefined,
+    60 - numBlocks,
+  ]);
+  // Used a moment ago: the next one goes for a new one.
+  await store.put(testRequest(100), 100);
+  await store.end();
+  store = await storeOver(path, cap, 0);
+  await store.disk.known;
+  expect(await store.read(testRequest(60 - numBlocks), testRequest(100))).toEqual([60 - numBlocks, 100]);
+  // Less room than there was.
+  await store.end();
+  store = await storeOver(path, cap / 4, 0);
+  await store.disk.known;
+  expect(store.store.stats().tiers[0]!.numBlocks).toBeLessThanOrEqual(10);
+});
+
+test("DiskTier: what is damaged, foreign or half is a miss, moved aside within bounds, and written anew", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  const requests = Array.from({ length: 6 }, (_, n) => testRequest(n, 1 + n));
+  for (const [n, request] of requests.entries()) await first.put(request, n);
+  await first.end();
+  const at = (n: number) => first.folder.pathOf(requests[n]!.id);
+  const change = (n: number, by: (bytes: Buffer) => Uint8Array) => writeFileSync(at(n), by(readFileSync(at(n))));
+  change(0, (bytes) => bytes.fill(1, bytes.length - 40, bytes.length - 39));
+  change(1, (bytes) => bytes.subarray(0, -1));
+  change(2, () => Buffer.alloc(0));
+  writeFileSync(at(3), readFileSync(at(4)));
+  mkdirSync(join(path, "blocks", "zz"));
+  writeFileSync(join(path, "blocks", "zz", "notes.txt"), "mine");
+  const second = await storeOver(path);
+  await second.disk.known;
+  expect(await second.read(...requests)).toEqual([undefined, undefined, undefined, undefined, 4, 5]);
+  for (const n of [0, 1, 2, 3]) await second.put(requests[n]!, 20 + n);
+  expect(readdirSync(join(path, "quarantine"))).toHaveLength(4);
+  expect(readFileSync(join(path, "blocks", "zz", "notes.txt"), "utf8")).toBe("mine");
+  await second.end();
+  const third = await storeOver(path);
+  await third.disk.known;
+  expect(await third.read(...requests)).toEqual([20, 21, 22, 23, 4, 5]);
+});

@@ -1,0 +1,127 @@
+import type { FileHandle } from "node:fs/promises";
+import { BlockCodecError } from "./block-codec.js";
+import type { BlockFile, BlockFolder } from "./block-folder.js";
+import type { BlockKV, BlockMemory } from "./block-kv.js";
+import type { BlockRequest } from "./block-store.js";
+import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
+
+/** What a file of a block holds. */
+export interface BlockFileFormat<M extends BlockMemory> {
+  /** How many bytes a block's file has. */
+  numBytes(block: BlockKV<M>, request: BlockRequest): number;
+  /** The bytes of a block's file, in order. */
+  encode(block: BlockKV<M>, request: BlockRequest): Promise<readonly Uint8Array[]>;
+  /** What a file says that it holds, from its beginning alone. @throws BlockCodecError for what is no such file. */
+  readRequest(file: FileHandle): Promise<BlockRequest>;
+  /** @throws BlockCodecError where a byte is not what it should be; Error for another producer's block, or where there is no memory. */
+  decode(file: FileHandle, request: BlockRequest): Promise<BlockKV<M>>;
+}
+
+/** How often uses are noted, and a process that reads tries to write. */
+const roundMs = 30_000;
+
+/**
+ * A tier of blocks in a folder. It finds what others have put there at once, and writes when this process is the one that does and
+ * has looked at all files.
+ */
+export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
+  readonly tier: LowerTier<M>;
+  readonly #folder: BlockFolder;
+  readonly #format: BlockFileFormat<M>;
+  readonly #ending = new AbortController();
+  readonly #rounds: NodeJS.Timeout;
+  #round: Promise<void>;
+  #isKnown = false;
+
+  /** @param folder its own from then on. */
+  constructor(folder: BlockFolder, format: BlockFileFormat<M>) {
+    this.#folder = folder;
+    this.#format = format;
+    const medium: TierMedium<M> = {
+      name: "disk",
+      numBytes: (block, request) => folder.onDisk(format.numBytes(block, request)),
+      save: async (block, request) => {
+        const path = folder.pathOf(request.id);
+        await folder.write(path, () => format.encode(block, request));
+        return this.#saved(path);
+      },
+      lookUp: async (id) =>
+        this.#isKnown && folder.isWriter
+          ? undefined
+          : await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+    };
+    const capBytes = folder.blockBytes;
+    this.tier = new LowerTier<M>({ capBytes, medium, isLasting: true, isReadOnly: true });
+    this.#round = this.#learn();
+    this.#rounds = setInterval(() => {
+      this.#round = this.#round.then(() => this.#nextRound());
+    }, roundMs).unref();
+  }
+
+  /** Resolves once all files have been looked at. */
+  get known(): Promise<void> {
+    return this.#round;
+  }
+
+  /** After the store has ended, which waits for what is being written. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#rounds);
+    this.#ending.abort(new Error("Cannot look at files: the store ends"));
+    await this.#round;
+    await this.#folder[Symbol.asyncDispose]();
+  }
+
+  async #nextRound(): Promise<void> {
+    await this.tier.noteUse();
+    if (!this.#folder.isWriter && (await this.#folder.tryToWrite())) await this.#learn();
+  }
+
+  /** Looks at all files, those that were used least recently first; then the tier writes. */
+  async #learn(): Promise<void> {
+    const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
+    const reads: Promise<void>[] = [];
+    for await (const path of this.#folder.files()) {
+      if (this.#ending.signal.aborted) return;
+      const read = this.#folder.read(path, async (file, at) => {
+        const found = await this.#found(file, at);
+        if (found !== undefined) all.push({ found, usedMs: at.usedMs });
+      });
+      reads.push(read.then(undefined, () => undefined));
+      if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
+    }
+    await Promise.all(reads);
+    if (this.#ending.signal.aborted) return;
+    for (const { found } of all.sort((a, b) => a.usedMs - b.usedMs)) this.tier.restore(found);
+    this.#isKnown = this.#folder.isWriter;
+    if (this.#isKnown) this.tier.write();
+  }
+
+  /** What a file holds, if that is the block that its name says. */
+  async #found(file: FileHandle, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
+    return await this.#unlessDamaged(path, async () => {
+      const request = await this.#format.readRequest(file);
+      if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
+      return { request, numBytes, saved: this.#saved(path) };
+    });
+  }
+
+  #saved(path: string): SavedBlock<M> {
+    return {
+      load: (request) =>
+        this.#folder.read(path, (file) => this.#unlessDamaged(path, () => this.#format.decode(file, request))),
+      // Who only reads may know less: another process may have written it anew.
+      free: () => (this.#folder.isWriter ? this.#folder.remove(path) : undefined),
+      markUsed: () => this.#folder.markUsed(path),
+    };
+  }
+
+  async #unlessDamaged<T>(path: string, read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof BlockCodecError)) throw error;
+      await this.#folder.moveAside(path);
+      return undefined;
+    }
+  }
+}

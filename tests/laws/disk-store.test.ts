@@ -1,0 +1,114 @@
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { LocalEngine } from "../../src/engine/local-engine.js";
+import { temporaryFolder } from "../../src/files/test-files.suite.js";
+import { architectureModels } from "../models/architecture-models.js";
+import { Random } from "../models/random.js";
+import type { RandomModelShape } from "../models/random-shape.js";
+import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
+
+const models = new LawModels();
+
+/** Prompts over the same passages in other orders, each with a question of its own. */
+function promptsOf(random: Random): { blockTokenIds: number[][] }[] {
+  const passages = [13, 40, 5, 65].map((length) => drawIds(random, length));
+  return [
+    [0, 1, 2],
+    [3, 2, 1],
+    [1, 0],
+  ].map((order) => ({ blockTokenIds: [...order.map((i) => passages[i] as number[]), drawIds(random, 70)] }));
+}
+
+async function answers(engine: LocalEngine, prompts: readonly { blockTokenIds: number[][] }[], repair?: string) {
+  const all = [];
+  for (const prompt of prompts) {
+    const { tokenIds, blocks, usage } = await engine.complete(prompt, {
+      mode: "block",
+      maxTokens: 5,
+      logitBias: noEnd,
+      ...(repair && { repair }),
+    });
+    all.push({ tokenIds, hits: blocks.map(({ hit }) => hit), cached: usage.cachedTokens });
+  }
+  return all;
+}
+
+const filesOf = (folder: string) =>
+  readdirSync(join(folder, "blocks"), { recursive: true, withFileTypes: true })
+    .filter((one) => one.isFile())
+    .map(({ parentPath, name }) => join(parentPath, name));
+
+test.each([
+  ...Object.keys(architectureModels).map((name) => [name, "f16"] as const),
+  ["llama", "f32"] as const,
+  ["llama", "bf16"] as const,
+])("store: the next process finds all blocks and pages of %s, KV %s, and answers alike", async (name, kvType) => {
+  const model = models.huggingFace({ ...(architectureModels[name] as RandomModelShape), seed: 61 });
+  const prompts = promptsOf(new Random(5, name));
+  for (const repair of [undefined, 'lead="Read this:\\n"']) {
+    const store = await temporaryFolder();
+    await using fresh = await lawEngine(model, { kvType });
+    const wanted = await answers(fresh, prompts, repair);
+    {
+      await using first = await lawEngine(model, { kvType, store });
+      expect(await answers(first, prompts, repair)).toEqual(wanted);
+    }
+    const before = filesOf(store).length;
+    await using second = await lawEngine(model, { kvType, store });
+    const found = await answers(second, prompts, repair);
+    expect(found.map(({ tokenIds }) => tokenIds)).toEqual(wanted.map(({ tokenIds }) => tokenIds));
+    expect(found.flatMap(({ hits }) => hits)).not.toContain(false);
+    // All but each last token.
+    expect(found.map(({ cached }) => cached)).toEqual(
+      prompts.map(({ blockTokenIds }) => blockTokenIds.flat().length - 1),
+    );
+    expect(second.stats().store.misses).toBe(0);
+    expect(filesOf(store)).toHaveLength(before);
+  }
+});
+
+test("store: passages that are encoded ahead are in the folder when that is told; a folder that is damaged or emptied is no harm", async () => {
+  const store = await temporaryFolder();
+  const model = models.huggingFace({ architecture: "llama", seed: 62 });
+  const passages = ["One passage.\n", "Another passage.\n", "A third, longer than the others by some words.\n"];
+  const prompt = { blocks: [...passages, "why"] };
+  const options = { mode: "block", maxTokens: 4, logitBias: noEnd, keepPrefixes: false } as const;
+  await using fresh = await lawEngine(model, { kvType: "f16" });
+  const wanted = (await fresh.complete(prompt, options)).tokenIds;
+  {
+    await using first = await lawEngine(model, { kvType: "f16", store });
+    const { blocks } = await first.encode(passages);
+    expect(blocks.map((one) => one.error === undefined && one.durable)).toEqual([true, true, true]);
+    expect(filesOf(store)).toHaveLength(3);
+    await using reader = await lawEngine(model, { kvType: "f16", store });
+    const read = await reader.encode([passages[0] as string, "new"]);
+    expect(read.blocks.map((one) => one.error === undefined && [one.hit, one.durable])).toEqual([
+      [true, true],
+      [false, false],
+    ]);
+  }
+  const random = new Random(7, "damage");
+  for (const file of filesOf(store)) {
+    const bytes = readFileSync(file);
+    const at = random.below(bytes.length);
+    bytes[at] = (bytes[at] as number) ^ (1 << random.below(8));
+    writeFileSync(file, bytes);
+  }
+  {
+    await using second = await lawEngine(model, { kvType: "f16", store });
+    const { tokenIds, blocks } = await second.complete(prompt, options);
+    expect(tokenIds).toEqual(wanted);
+    expect(blocks.map(({ hit }) => hit)).toEqual([false, false, false]);
+    rmSync(join(store, "blocks"), { recursive: true });
+    expect((await second.complete({ blocks: [passages[1] as string, "x", "why"] }, options)).tokenIds).toHaveLength(4);
+    expect((await second.encode(["again"])).blocks).toMatchObject([{ durable: true }]);
+  }
+  expect(existsSync(join(store, "writer.lock"))).toBe(false);
+  // No other model's block.
+  await using other = await lawEngine(models.huggingFace({ architecture: "llama", seed: 63 }), {
+    kvType: "f16",
+    store,
+  });
+  expect((await other.complete(prompt, options)).blocks.map(({ hit }) => hit)).toEqual([false, false, false]);
+});
