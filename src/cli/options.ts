@@ -74,7 +74,7 @@ export const deviceFlags = {
 };
 
 /** What loading an engine takes. */
-export const engineFlags = { model: engineFlag("model"), ...deviceFlags };
+export const engineFlags = { model: engineFlag("model"), ...deviceFlags, store: engineFlag("store") };
 
 const { maxTokens, temperature, seed, topK, topP, minP, repetitionPenalty, topLogprobs } = samplingFields;
 

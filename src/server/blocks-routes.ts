@@ -153,7 +153,10 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
 function entryOf({ passage, ...told }: EncodedPassage, passages: readonly PassageInput[]) {
   const { index, ...label } = loadedLabel(passage, passages);
   const place = { index, ...(Object.keys(label).length > 0 && { passage: label }) };
-  if (told.error === undefined) return { ...place, id: told.id, tokens: told.tokens, hit: told.hit };
+  if (told.error === undefined) {
+    const { id, tokens, hit, durable } = told;
+    return { ...place, id, tokens, hit, ...(durable !== undefined && { durable }) };
+  }
   const { message, code } = toApiError(new EngineError(told.error.code, told.error.message));
   return { ...place, error: { message, code: code as string } };
 }
