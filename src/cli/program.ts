@@ -8,6 +8,7 @@ import { ragDataCommands } from "./data-rag.js";
 import { rawCommands, squadCommand, tulu3Command, validateCommand } from "./data-raw.js";
 import { demoCommand } from "./demo.js";
 import { doctorCommand } from "./doctor.js";
+import { encodeCommand } from "./encode.js";
 import { evalCompareCommand } from "./eval-compare.js";
 import { evalRagCommand } from "./eval-rag.js";
 import { evalRepairCommand } from "./eval-repair.js";
@@ -30,6 +31,7 @@ const topCommands: readonly CliCommand[] = [
   pullCommand,
   generateCommand,
   serveCommand,
+  encodeCommand,
   scoreCommand,
   tokenizeCommand,
   segmentCommand,
