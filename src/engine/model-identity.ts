@@ -1,5 +1,10 @@
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
 import { elementTypeOf, elementTypes, type TensorType, type WeightsConversion } from "../files/element-types.js";
+import { readFully } from "../files/read-range.js";
+import { openRegularFile } from "../files/regular-file.js";
 import type { Ggml } from "../ggml/library.js";
+import { dequantizeInto } from "../ggml/quantize.js";
 import { rememberedDigest } from "../kv/digest-memory.js";
 import { hashFields, sha256 } from "../kv/hash-fields.js";
 import type { Gemma3Config } from "../model/architectures/gemma3.js";
@@ -92,7 +97,10 @@ export async function modelIdentity(
 }
 
 /** Settings of the arithmetic as JSON, its numbers rounded to F32, as ggml takes them and GGUF has them. */
-export function identitySettings({ architecture, config: exact }: Pick<ModelSource, "architecture" | "config">): string {
+export function identitySettings({
+  architecture,
+  config: exact,
+}: Pick<ModelSource, "architecture" | "config">): string {
   const config = JSON.parse(JSON.stringify(exact), (_, value: unknown) =>
     typeof value === "number" ? Math.fround(value) : value,
   ) as typeof exact;
@@ -120,7 +128,8 @@ interface Values {
   /** Where they are read, and text that tells how. */
   readonly parts: readonly FilePart[];
   readonly how: string;
-  pieces(): AsyncIterable<Uint8Array>;
+  /** @param read takes the parts, piece by piece. */
+  readonly pieces: (read: (numBytes: number) => AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>;
 }
 
 /**
@@ -135,9 +144,24 @@ function weightValues(ggml: Ggml, source: Omit<ModelSource, "adapters">, signal?
     const { type, shape, parts, added = 0 } = entry;
     const hashed: TensorType = elementTypes[type].blockSize > 1 ? type : "F32";
     const isLaid = rotated === true && config.rope.pairs === "adjacent";
-    const { pieces } = tensorToWrite(ggml, source, name, hashed, isLaid ? "half" : undefined, signal);
-    return { name: `${name} ${hashed} ${shape.join("x")}`, parts, how: `${type} ${added} ${isLaid ? config.headSize : 0}`, pieces };
+    const what = { name: `${name} ${hashed} ${shape.join("x")}`, parts };
+    const how = `${type} ${added} ${isLaid ? config.headSize : 0}`;
+    if (isLaid) return { ...what, how, pieces: tensorToWrite(ggml, source, name, hashed, "half", signal).pieces };
+    if (type === hashed && added === 0) return { ...what, how, pieces: (read) => read(pieceBytes) };
+    return { ...what, how, pieces: (read) => widened(ggml, type, added, read) };
   });
+}
+
+/** Floats in F32, with what their file lacks. A piece is used again for the next. */
+async function* widened(ggml: Ggml, type: TensorType, added: number, read: Parameters<Values["pieces"]>[0]) {
+  const { typeSize } = elementTypes[type];
+  const room = new Float32Array(pieceBytes / Float32Array.BYTES_PER_ELEMENT);
+  for await (const bytes of read(room.length * typeSize)) {
+    const values = room.subarray(0, bytes.length / typeSize);
+    dequantizeInto(ggml, type, bytes, values);
+    if (added !== 0) for (let i = 0; i < values.length; i++) values[i]! += added;
+    yield new Uint8Array(room.buffer, 0, values.byteLength);
+  }
 }
 
 /** What an adapter adds to each weight: its factors and their scale. Weights that it has whole are the model's. */
@@ -162,7 +186,7 @@ function adapterValues(ggml: Ggml, source: ModelSource, { updates }: Adapter): V
 }
 
 /** A digest of values and their names, as it is remembered, or computed. */
-function digestOf(all: readonly Values[], { cacheDir }: IdentityOptions): Promise<string> {
+function digestOf(all: readonly Values[], { cacheDir, signal }: IdentityOptions): Promise<string> {
   const files = [...new Set(all.flatMap(({ parts }) => parts.map(({ path }) => path)))];
   const places = ({ parts }: Values) => parts.map((part) => [files.indexOf(part.path), part.offset, part.byteLength]);
   const read = all.map((values) => JSON.stringify([values.name, values.how, places(values)]));
@@ -171,8 +195,8 @@ function digestOf(all: readonly Values[], { cacheDir }: IdentityOptions): Promis
     files,
     cacheDir,
     async compute() {
-      const digests = new Map<string, string>();
-      for (const { name, pieces } of all) digests.set(name, await hashPieces(pieces()));
+      const found = await hashAll(all, signal);
+      const digests = new Map(all.map(({ name }, i) => [name, found[i] as string]));
       // A head that is the embedding once more is as if it were tied to it.
       const [embedding, head] = ["token_embd.weight ", "output.weight "].map((start) =>
         [...digests.keys()].find((name) => name.startsWith(start)),
@@ -185,29 +209,74 @@ function digestOf(all: readonly Values[], { cacheDir }: IdentityOptions): Promis
 
 /** Bytes that are hashed at a time, by threads beside the event loop's. */
 const pieceBytes = 2 ** 20;
-const maxAtOnce = 8;
+/** Tensors that are read side by side, and pieces of each that are hashed. */
+const [maxLanes, maxPieces] = [4, 4];
 
-/** SHA-256 over the SHA-256 of each MiB of bytes, in hexadecimal digits. */
-async function hashPieces(pieces: AsyncIterable<Uint8Array>): Promise<string> {
+/** The digest of each, in hexadecimal digits. */
+async function hashAll(all: readonly Values[], signal: AbortSignal | undefined): Promise<string[]> {
+  const files = new Map<string, FileHandle>();
+  const digests: string[] = [];
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    const buffer = new Uint8Array(pieceBytes);
+    for (let index = next++; index < all.length; index = next++) {
+      signal?.throwIfAborted();
+      const { parts, pieces } = all[index] as Values;
+      const read = (numBytes: number) => readParts(files, parts, buffer.subarray(0, numBytes));
+      digests[index] = await hashPieces(pieces(read), signal);
+    }
+  };
+  try {
+    for (const { path } of all.flatMap(({ parts }) => parts)) {
+      if (!files.has(path)) files.set(path, (await openRegularFile(path)).handle);
+    }
+    const ends = await Promise.allSettled(Array.from({ length: maxLanes }, lane));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
+    return digests;
+  } finally {
+    for (const file of files.values()) await file.close();
+  }
+}
+
+/** @param buffer what every piece is a part of. */
+async function* readParts(files: ReadonlyMap<string, FileHandle>, parts: readonly FilePart[], buffer: Uint8Array) {
+  for (const { path, offset, byteLength } of parts) {
+    for (let at = 0; at < byteLength; at += buffer.length) {
+      const piece = buffer.subarray(0, Math.min(buffer.length, byteLength - at));
+      await readFully(files.get(path) as FileHandle, piece, offset + at, path);
+      yield piece;
+    }
+  }
+}
+
+/** SHA-256 over the SHA-256 of each MiB of bytes, in hexadecimal digits. A piece may be used again for the next. */
+async function hashPieces(pieces: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined): Promise<string> {
   const digests: Promise<Uint8Array>[] = [];
-  const next = new Uint8Array(pieceBytes);
+  const next = Buffer.allocUnsafe(pieceBytes);
   let filled = 0;
-  const hashNext = async (): Promise<void> => {
-    digests.push(sha256(next.subarray(0, filled)));
+  const hash = async (piece: Uint8Array): Promise<void> => {
+    signal?.throwIfAborted();
+    digests.push(sha256(piece));
     filled = 0;
-    await digests.at(-maxAtOnce);
+    await digests.at(-maxPieces);
   };
   for await (const bytes of pieces) {
     for (let at = 0; at < bytes.length; ) {
-      const count = Math.min(bytes.length - at, pieceBytes - filled);
-      next.set(bytes.subarray(at, at + count), filled);
-      at += count;
-      filled += count;
-      if (filled === pieceBytes) await hashNext();
+      const piece = bytes.subarray(at, at + pieceBytes - filled);
+      at += piece.length;
+      if (piece.length === pieceBytes) {
+        await hash(piece);
+        continue;
+      }
+      next.set(piece, filled);
+      filled += piece.length;
+      if (filled === pieceBytes) await hash(next);
     }
   }
-  if (filled > 0) await hashNext();
-  return Buffer.from(await sha256(Buffer.concat(await Promise.all(digests)))).toString("hex");
+  if (filled > 0) await hash(next.subarray(0, filled));
+  const all = createHash("sha256");
+  for (const digest of digests) all.update(await digest);
+  return all.digest("hex");
 }
 
 /** The types of rows that do not fill blocks of the type asked for. F16 goes without saying. */

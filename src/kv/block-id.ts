@@ -65,6 +65,11 @@ export function blockId(fields: BlockIdFields): BlockId {
   return hashFields("block-attention block id", [model, kvType, version, salt, tokens, ...seen]) as BlockId;
 }
 
+/** Names an owner where others may read it: their salt may be secret, and whoever knows it can name their blocks. */
+export function ownerName(salt: string): string {
+  return hashFields("block-attention owner", [salt]);
+}
+
 function u32Bytes(values: readonly number[] | Uint32Array | Int32Array, name: string): Uint8Array {
   const bytes = Buffer.alloc(4 * values.length);
   for (let i = 0; i < values.length; i++) {

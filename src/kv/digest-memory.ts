@@ -114,7 +114,9 @@ class DigestMemory {
   /** The digest of that, read from files in exactly those states, if it is remembered. */
   async recall(of: string, files: readonly FoundFile[]): Promise<string | undefined> {
     const known = (await this.#read()).find((one) => isSame(one, { of, files }));
-    return known?.files.every(({ state }, i) => sameState(state, (files[i] as FoundFile).state)) ? known.digest : undefined;
+    return known?.files.every(({ state }, i) => sameState(state, (files[i] as FoundFile).state))
+      ? known.digest
+      : undefined;
   }
 
   /** Remembers a digest in place of what was known of the same; beyond 1,000 the oldest are forgotten. */

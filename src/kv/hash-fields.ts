@@ -22,6 +22,6 @@ export function hashFields(domain: string, fields: readonly (string | Uint8Array
 }
 
 /** SHA-256 of bytes, off the event loop: 32 bytes. They are copied first: the caller may write to them at once. */
-export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await webcrypto.subtle.digest("SHA-256", bytes));
+export async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await webcrypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
 }
