@@ -53,7 +53,7 @@ const memory = () => ({
   [Symbol.dispose]: () => undefined,
 });
 const id = (i: number) =>
-  blockId({ fingerprint: "bench", kvType: "f16", formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "", tokenIds: [i] });
+  blockId({ model: "bench", kvType: "f16", formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "", tokenIds: [i] });
 const rows: (string | number)[][] = [];
 await using store = new MemoryStore({ capBytes: 100_000 * byteLength });
 let held = 0;

@@ -34,8 +34,12 @@ async function setUp(capTokens: number, asked = spans) {
   const maker = new ContextMaker(model, "f32", store, budget, scheduler);
   const { signal } = new AbortController();
   const of: RequestOf = { owner: "", signal, positionReencoding: true, keepPrefixes: true, explain: false };
-  const fingerprint = await model.fingerprint;
-  const fields = { fingerprint, kvType: "f32", formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "" } as const;
+  const fields = {
+    model: await model.identity,
+    kvType: "f32",
+    formatVersion: BLOCK_KV_FORMAT_VERSION,
+    salt: "",
+  } as const;
   const parts = [...promptParts(prompt, fields, { positionReencoding: true })];
   /** The prompt's context with all of its rows. */
   const compute = async (): Promise<Prepared> => {

@@ -85,8 +85,8 @@ export class LocalBlocks {
 
   /** What ids of blocks and pages have in common. */
   async idFields({ owner, signal }: BlocksOf): Promise<ModelIdFields> {
-    const fingerprint = await unlessAborted(this.model.fingerprint, signal);
-    return { fingerprint, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
+    const model = await unlessAborted(this.model.identity, signal);
+    return { model, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
   }
 
   async #requests(blocks: readonly LocalBlock[], of: BlocksOf): Promise<TokenBlock[]> {

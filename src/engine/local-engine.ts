@@ -168,7 +168,7 @@ export class LocalEngine implements AsyncDisposable {
       if (!this.#isClosed) this.#status.change({ state: "failed", lastError: message });
     };
     model.backend.onFilesChanged = fail;
-    model.fingerprint.catch(fail);
+    model.identity.catch(fail);
     this.#scores = new Scores(...parts);
     this.#answers = new Answers(model, ...parts, this.#speller, options.readerTimeoutMs ?? defaultReaderTimeoutMs);
     this.info = {

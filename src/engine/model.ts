@@ -5,13 +5,12 @@ import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import { elementTypeOf, type WeightsConversion, weightsConversions } from "../files/element-types.js";
+import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { type FileState, fileState, sameState } from "../kv/file-digest.js";
-import { modelFingerprint } from "../kv/fingerprint.js";
 import { userCacheDir } from "../kv/user-cache-dir.js";
 import type { AdapterInput } from "../model/adapters.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -29,6 +28,7 @@ import {
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { requireFit } from "./memory-fit.js";
+import { modelIdentity } from "./model-identity.js";
 import { requireRepair } from "./repair.js";
 
 export interface ModelOptions {
@@ -75,8 +75,8 @@ export interface LoadedModel extends Disposable {
   readonly chatTemplate: ChatTemplate | undefined;
   /** Any of them ends an answer. */
   readonly endTokenIds: ReadonlySet<number>;
-  /** Names weights, config, tokenizer and conversion in block ids; hashed in the background at first. */
-  readonly fingerprint: Promise<string>;
+  /** Names the model in block ids (`modelIdentity()`); computed in the background at first. */
+  readonly identity: Promise<string>;
 }
 
 /** The tokenizer of a model folder or .gguf file. */
@@ -143,12 +143,13 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     throw error;
   }
   const hashing = new AbortController();
-  const fingerprint = fingerprintOf(source, tokenizer, conversion, hashing.signal).then(async (id) => {
+  const cacheDir = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
+  const identity = modelIdentity(ggml, source, conversion, { cacheDir, signal: hashing.signal }).then(async (id) => {
     await files.requireSame();
     return id;
   });
   // Whoever needs a block id sees the failure; nobody may.
-  fingerprint.catch(() => undefined);
+  identity.catch(() => undefined);
   let loaded: ModelWeights | undefined;
   try {
     const { onProgress } = options;
@@ -169,7 +170,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
       tokenizer,
       chatTemplate,
       endTokenIds: new Set([...tokenizer.endTokenIds, ...source.endTokenIds]),
-      fingerprint,
+      identity,
       [Symbol.dispose]: () => {
         hashing.abort(new Error("Cannot hash the model's files: the engine was closed"));
         weights[Symbol.dispose]();
@@ -203,42 +204,12 @@ class FileStates {
   }
 }
 
-/** The digest of everything that decides block ids: of each adapter its files and scale, in their order. */
-async function fingerprintOf(
-  source: ModelSource,
-  tokenizer: Tokenizer,
-  conversion: WeightsConversion,
-  signal: AbortSignal,
-): Promise<string> {
-  const cacheDir = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
-  const extra = [canonicalJson(source.config), tokenizer.digest, ...fallbackTypes(source, conversion)];
-  for (const { files, scale } of source.adapters ?? []) {
-    extra.push(await modelFingerprint({ files, weights: "adapter", extra: [String(scale)], cacheDir, signal }));
-  }
-  return modelFingerprint({ files: source.files, weights: conversion, extra, cacheDir, signal });
-}
-
 /**
  * As many threads as the machine runs at once; for a model below 64 MiB, one. ggml's threads wait for each other at every
  * node by spinning: on a busy machine that costs a time slice a node, and so small a model's nodes are over sooner.
  */
 function defaultThreads(weightBytes: number): number {
   return weightBytes < 2 ** 26 ? 1 : availableParallelism();
-}
-
-/** The types of rows that do not fill blocks of the type asked for. They are part of ids, but for F16, which all had at first. */
-function fallbackTypes(source: ModelSource, conversion: WeightsConversion): string[] {
-  if (conversion === "keep") return [];
-  const types = [...weightTypes(source, conversion).keys()].sort();
-  return types.filter((type) => type !== elementTypeOf(conversion) && type !== "F16");
-}
-
-/** JSON with sorted keys, so that equal configs are equal texts. */
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_, part: unknown) => {
-    if (part === null || typeof part !== "object" || Array.isArray(part)) return part;
-    return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
-  });
 }
 
 /** The types that a model's matrices will have, with their numbers, for `info`. */

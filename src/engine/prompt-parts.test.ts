@@ -4,7 +4,7 @@ import type { ModelIdFields } from "../kv/block-id.js";
 import { type PromptSpan, TokenizedPrompt } from "./prompt.js";
 import { localBlock, PAGE_TOKENS, type PromptPart, promptParts } from "./prompt-parts.js";
 
-const fields: ModelIdFields = { fingerprint: "f", kvType: "f16", formatVersion: 1, salt: "" };
+const fields: ModelIdFields = { model: "f", kvType: "f16", formatVersion: 1, salt: "" };
 
 interface Given {
   readonly spans: readonly (readonly [kind: PromptSpan["kind"], tokenIds: readonly number[]])[];
@@ -148,7 +148,7 @@ test("promptParts(): mode, position re-encoding, kinds and bounds of spans, salt
     { ...base, mode: "full" },
     { ...base, positionReencoding: false },
     { ...base, fields: { salt: "other" } },
-    { ...base, fields: { fingerprint: "g" } },
+    { ...base, fields: { model: "g" } },
     { ...base, fields: { kvType: "f32" } },
     { ...base, fields: { formatVersion: 2 } },
     {

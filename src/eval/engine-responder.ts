@@ -34,7 +34,7 @@ export function engineResponder(options: EngineResponderOptions): Responder {
     keepsPassages: mode === "block",
     settings: async (): Promise<RunSettings> => ({
       version: formatVersion,
-      model: await engine.model.fingerprint,
+      model: await engine.model.identity,
       chat_template: createHash("sha256")
         .update(engine.model.tokenizer.chatTemplate ?? "")
         .digest("hex"),

@@ -1,44 +1,85 @@
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { BlockCodecError, decodeBlockKV, encodeBlockKV } from "./block-codec.js";
-import { blockId } from "./block-id.js";
-import { BLOCK_KV_FORMAT_VERSION, type BlockKVShape } from "./block-kv.js";
+import { Random } from "../../tests/models/random.js";
+import { readSafetensors } from "../files/safetensors.js";
+import {
+  BlockCodecError,
+  type BlockFields,
+  decodeBlockKV,
+  encodeBlockKV,
+  readBlockHead,
+  requireBlock,
+  requireLayer,
+} from "./block-codec.js";
+import { blockId, contextId, ownerName } from "./block-id.js";
+import { BLOCK_KV_FORMAT_VERSION, BlockKV, type BlockKVShape, blockKVByteLength } from "./block-kv.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 
-const shape: BlockKVShape = { numLayers: 1, numKvHeads: 2, headSize: 2, numTokens: 3, type: "f16" };
-const id = blockId({
-  fingerprint: "f",
-  kvType: "f16",
-  formatVersion: BLOCK_KV_FORMAT_VERSION,
-  salt: "",
-  tokenIds: [1, 2, 3],
-});
-const otherId = blockId({
-  fingerprint: "f",
-  kvType: "f16",
-  formatVersion: BLOCK_KV_FORMAT_VERSION,
-  salt: "a",
-  tokenIds: [1, 2, 3],
-});
+const shape: BlockKVShape = { numLayers: 2, numKvHeads: 2, headSize: 2, numTokens: 3, type: "f16" };
+const model = "ab".repeat(32);
+const idFields = { model, kvType: "f16", formatVersion: BLOCK_KV_FORMAT_VERSION, salt: "Ann's" } as const;
+const tokenIds = Int32Array.from([5, 0, 70_000]);
+const fields: BlockFields = {
+  id: blockId({ ...idFields, tokenIds }),
+  shape,
+  kind: "block",
+  tokenIds,
+  model,
+  salt: idFields.salt,
+  pairs: "half",
+  producer: "block-attention cpu",
+  compute: "f32",
+  documents: ["a", "ü\n"],
+};
+const context = contextId({ ...idFields, mode: "full", positionReencoding: true });
+const page: BlockFields = { ...fields, kind: "page", context, id: blockId({ ...idFields, tokenIds, context }) };
 
-function encoded(): Uint8Array {
-  using block = new MemoryLedger().block(shape, 9);
-  return encodeBlockKV(block, id);
+/** A block whose bytes count up. */
+function counting(ledger: MemoryLedger, of: BlockKVShape): BlockKV {
+  const memory = ledger.allocate(blockKVByteLength(of));
+  memory.write(Uint8Array.from({ length: memory.byteLength }, (_, i) => i));
+  return new BlockKV(of, memory);
 }
 
-function faultOf(bytes: Uint8Array, wantedId = id, wantedShape = shape): string {
+async function encoded(of: BlockFields = fields): Promise<Uint8Array> {
+  using block = counting(new MemoryLedger(), of.shape);
+  return encodeBlockKV(block, of);
+}
+
+/** The fault at which decoding ends, before memory is taken. */
+async function faultOf(bytes: Uint8Array, wanted = fields): Promise<string> {
   const ledger = new MemoryLedger();
   try {
-    decodeBlockKV(bytes, wantedId, wantedShape, (byteLength) => ledger.allocate(byteLength));
+    await decodeBlockKV(bytes, wanted, (byteLength) => ledger.allocate(byteLength));
   } catch (error) {
     expect(error).toBeInstanceOf(BlockCodecError);
+    expect((error as Error).message).not.toContain("\n");
     expect(ledger.numMade).toBe(0);
     return (error as BlockCodecError).fault;
   }
   return "none";
 }
 
-test("decodeBlockKV(): gives back what encodeBlockKV() wrote", () => {
+/** Another header, with a digest that fits it. */
+function withHeader(bytes: Uint8Array, change: (header: Record<string, Record<string, unknown>>) => void): Uint8Array {
+  const old = Buffer.from(bytes);
+  const dataStart = 8 + Number(old.readBigUInt64LE());
+  const header = JSON.parse(old.toString("utf8", 8, dataStart));
+  const headBytes = header.head_digest.data_offsets[0];
+  change(header);
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  const head = Buffer.concat([length, json, old.subarray(dataStart, dataStart + headBytes)]);
+  const digest = createHash("sha256").update(head).digest();
+  return Buffer.concat([head, digest, old.subarray(dataStart + headBytes + 32)]);
+}
+
+test("decodeBlockKV(): gives back what encodeBlockKV() wrote", async () => {
   const sizes = fc.record({
     numLayers: fc.integer({ min: 1, max: 3 }),
     numKvHeads: fc.integer({ min: 1, max: 3 }),
@@ -46,57 +87,178 @@ test("decodeBlockKV(): gives back what encodeBlockKV() wrote", () => {
     numTokens: fc.integer({ min: 1, max: 5 }),
     type: fc.constantFrom("f16" as const, "f32" as const, "bf16" as const),
   });
-  fc.assert(
-    fc.property(sizes, fc.nat(255), (anyShape, fill) => {
+  await fc.assert(
+    fc.asyncProperty(sizes, async (anyShape) => {
       const ledger = new MemoryLedger();
       {
-        using block = ledger.block(anyShape, fill);
-        using copy = decodeBlockKV(encodeBlockKV(block, id), id, anyShape, (length) => ledger.allocate(length));
+        const of = { ...fields, shape: anyShape, tokenIds: new Int32Array(anyShape.numTokens).fill(7) };
+        using block = counting(ledger, anyShape);
+        using copy = await decodeBlockKV(await encodeBlockKV(block, of), of, (length) => ledger.allocate(length));
         expect(copy.shape).toEqual(anyShape);
         expect(copy.read()).toEqual(block.read());
       }
       expect(ledger.numLive).toBe(0);
     }),
+    { numRuns: 50 },
   );
 });
 
-test("decodeBlockKV(): any changed, missing or extra byte is an error of its own kind, before memory is taken", () => {
-  const bytes = encoded();
-  expect(faultOf(bytes)).toBe("none");
+test("encodeBlockKV(): the bytes of format version 2 are those of the fixture", async () => {
+  const path = new URL("../../tests/fixtures/block-kv-2.safetensors", import.meta.url);
+  expect(Buffer.compare(await encoded(page), await readFile(path))).toBe(0);
+});
+
+test("encodeBlockKV(): the file is a safetensors file", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-codec-"));
+  try {
+    const path = join(folder, "block.safetensors");
+    await writeFile(path, await encoded());
+    const tensors = await readSafetensors(path);
+    expect([...tensors.keys()]).toEqual(["tokens", "layer_digests", "head_digest", "kv"]);
+    const kv = tensors.get("kv");
+    expect(kv).toMatchObject({ kind: "readable", entry: { type: "F16", shape: [2, 2, 2, 3, 2] } });
+    expect(kv?.kind === "readable" && kv.entry.offset % 64).toBe(0);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("readBlockHead(): says all of a block, from a small first read, and its layers can be checked one by one", async () => {
+  const bytes = await encoded(page);
+  const asked: number[] = [];
+  const head = await readBlockHead(bytes.length, (numBytes) => {
+    asked.push(numBytes);
+    return Buffer.from(bytes.subarray(0, numBytes));
+  });
+  expect(asked).toEqual([bytes.length]);
+  const { salt, ...said } = page;
+  expect(head).toMatchObject({ ...said, owner: ownerName(salt), layerBytes: 48 });
+  expect(Buffer.from(bytes).includes(salt)).toBe(false);
+  requireBlock(head, page);
+  const layers = [0, 1].map((layer) => bytes.subarray(head.start + layer * 48, head.start + (layer + 1) * 48));
+  expect([...layers[1]!.subarray(0, 3), ...layers[1]!.subarray(24, 27)]).toEqual([24, 25, 26, 72, 73, 74]);
+  for (const [layer, own] of layers.entries()) {
+    await requireLayer(head, layer, own);
+    await expect(requireLayer(head, 1 - layer, own)).rejects.toThrow(`layer ${1 - layer} does not match its digest`);
+  }
+});
+
+test("readBlockHead(): a longer head is read whole, and only as far as it says", async () => {
+  const numTokens = 20_000;
+  const long = { ...fields, shape: { ...shape, numTokens }, tokenIds: new Int32Array(numTokens).fill(9) };
+  const bytes = await encoded(long);
+  const asked: number[] = [];
+  const head = await readBlockHead(bytes.length, (numBytes) => {
+    asked.push(numBytes);
+    return bytes.subarray(0, numBytes);
+  });
+  expect(asked).toEqual([2 ** 14, head.start]);
+  expect(head.tokenIds).toEqual(long.tokenIds);
+});
+
+test("decodeBlockKV(): any changed, missing or extra byte is an error of its own kind, before memory is taken", async () => {
+  const bytes = await encoded();
+  expect(await faultOf(bytes)).toBe("none");
   for (let i = 0; i < bytes.length; i++) {
     for (const mask of [0x01, 0x80]) {
       const flipped = bytes.slice();
       flipped[i]! ^= mask;
-      expect(faultOf(flipped)).not.toBe("none");
+      expect([i, await faultOf(flipped)]).not.toEqual([i, "none"]);
     }
-    expect(faultOf(bytes.subarray(0, i))).not.toBe("none");
+    expect([i, await faultOf(bytes.subarray(0, i))]).not.toEqual([i, "none"]);
   }
-  expect(faultOf(Uint8Array.of(...bytes, 0))).toBe("length");
-  expect(faultOf(new Uint8Array(0))).toBe("length");
+  expect(await faultOf(Uint8Array.of(...bytes, 0))).toBe("length");
+  expect(await faultOf(new Uint8Array(0))).toBe("length");
 });
 
-test("decodeBlockKV(): says what is wrong", () => {
-  const bytes = encoded();
-  const flip = (i: number): Uint8Array => bytes.map((byte, at) => (at === i ? byte ^ 1 : byte));
-  expect(faultOf(flip(0))).toBe("magic");
-  expect(faultOf(flip(8))).toBe("version");
-  expect(faultOf(flip(80))).toBe("digest");
-  expect(faultOf(bytes, otherId)).toBe("id");
-  expect(faultOf(bytes, id, { ...shape, numTokens: 2 })).toBe("shape");
-  expect(faultOf(bytes, id, { ...shape, type: "bf16" })).toBe("shape");
+test("decodeBlockKV(): no random mutation is accepted", async () => {
+  const bytes = await encoded();
+  const random = new Random(1, "block codec");
+  for (let i = 0; i < 10_000; i++) {
+    const mutated = Buffer.from(bytes);
+    const [at, length] = [random.below(bytes.length), 1 + random.below(16)];
+    const how = random.below(3);
+    if (how === 0) mutated.fill(random.below(256), at, Math.min(at + length, bytes.length));
+    else if (how === 1) mutated.copyWithin(at, random.below(bytes.length), random.below(bytes.length));
+    else mutated.copy(mutated, at, random.below(bytes.length));
+    if (mutated.equals(bytes)) continue;
+    expect([i, await faultOf(mutated)]).not.toEqual([i, "none"]);
+  }
 });
 
-test("decodeBlockKV(): reads a view into a larger buffer", () => {
-  const bytes = encoded();
+test("decodeBlockKV(): another block than the one that was asked for is none, and its field is named", async () => {
+  const bytes = await encoded();
+  const others: Partial<BlockFields> = {
+    id: page.id,
+    shape: { ...shape, type: "bf16" },
+    kind: "page",
+    tokenIds: Int32Array.from([5, 0, 1]),
+    context,
+    model: "00".repeat(32),
+    salt: "Bob's",
+    pairs: "adjacent",
+    producer: "another",
+    compute: "f16",
+  };
+  for (const [field, value] of Object.entries(others)) {
+    expect(await faultOf(bytes, { ...fields, [field]: value })).toBe(field);
+  }
+  expect(await faultOf(await encoded(page), { ...page, context: undefined })).toBe("context");
+  const { producer: _, compute: __, ...anyProducer } = fields;
+  const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+  expect(() => requireBlock(head, anyProducer)).not.toThrow();
+});
+
+test("readBlockHead(): what a later version adds is passed over, unless it must be read", async () => {
+  const bytes = await encoded();
+  const faultWith = (said: Record<string, unknown>) =>
+    faultOf(withHeader(bytes, (header) => Object.assign(header.__metadata__!, said)));
+  expect(await faultWith({ colour: "red" })).toBe("none");
+  expect(await faultWith({ colour: "red", requires: "pairs colour" })).toBe("requires");
+  expect(await faultWith({ requires: "pairs" })).toBe("none");
+  expect(await faultWith({ version: "3" })).toBe("version");
+  expect(await faultWith({ version: "1" })).toBe("version");
+  expect(await faultWith({ format: "pt" })).toBe("format");
+});
+
+test("readBlockHead(): a hostile header is an error of the format, and allocates nothing of what it claims", async () => {
+  const bytes = await encoded();
+  const faults = [
+    withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { documents: "[" })),
+    withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { documents: "[1]" })),
+    withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { kv_type: "q8_0" })),
+    withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { id: "12" })),
+    withHeader(bytes, ({ __metadata__: said }) => delete said!.model),
+    withHeader(bytes, ({ kv }) => Object.assign(kv!, { shape: [2, 2, 2, 3] })),
+    withHeader(bytes, ({ kv }) => Object.assign(kv!, { shape: [2, 2, 2, 3, "2"] })),
+    withHeader(bytes, ({ kv }) => Object.assign(kv!, { shape: [2, 2, 2, 2 ** 52, 2] })),
+    withHeader(bytes, ({ kv }) => Object.assign(kv!, { shape: [1e308, 2, 2, 3, 2] })),
+    withHeader(bytes, ({ kv }) => Object.assign(kv!, { data_offsets: [0, 96] })),
+    withHeader(bytes, (header) => Object.assign(header, { more: header.tokens })),
+    withHeader(bytes, (header) => delete header.tokens),
+    Buffer.from("BLOCK-KV, as version 1 began"),
+  ];
+  expect(await Promise.all(faults.map((one) => faultOf(one)))).toEqual(faults.map(() => "format"));
+  const start = Buffer.alloc(8);
+  start.writeBigUInt64LE(2n ** 20n);
+  expect(await faultOf(Buffer.concat([start, bytes.subarray(8)]))).toBe("length");
+  await expect(readBlockHead(2 ** 50, async (numBytes) => bytes.subarray(0, numBytes))).rejects.toThrow("wanted");
+});
+
+test("decodeBlockKV(): reads a view into a larger buffer", async () => {
+  const bytes = await encoded();
   const larger = new Uint8Array(bytes.length + 10);
   larger.set(bytes, 5);
-  expect(faultOf(larger.subarray(5, 5 + bytes.length))).toBe("none");
+  expect(await faultOf(larger.subarray(5, 5 + bytes.length))).toBe("none");
 });
 
-test("encodeBlockKV(): refuses a disposed block and a string that is no id", () => {
-  const ledger = new MemoryLedger();
-  const block = ledger.block(shape);
-  expect(() => encodeBlockKV(block, "12" as typeof id)).toThrow('the id is "12"');
+test("encodeBlockKV(): refuses a disposed block, strings that are no ids, other numbers of tokens", async () => {
+  const block = new MemoryLedger().block(shape);
+  const encode = (of: Partial<BlockFields>) => encodeBlockKV(block, { ...fields, ...of });
+  await expect(encode({ id: "12" as typeof fields.id })).rejects.toThrow('an id is "12"');
+  await expect(encode({ model: "12" })).rejects.toThrow('an id is "12"');
+  await expect(encode({ tokenIds: new Int32Array(2) })).rejects.toThrow("2 token ids, wanted 3");
+  await expect(encode({ documents: ["x".repeat(2 ** 20)] })).rejects.toThrow("at most 1048576 are wanted");
   block[Symbol.dispose]();
-  expect(() => encodeBlockKV(block, id)).toThrow("it was disposed");
+  await expect(encode({})).rejects.toThrow("it was disposed");
 });

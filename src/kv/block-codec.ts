@@ -1,6 +1,8 @@
-import { createHash } from "node:crypto";
-import { KV_TYPES } from "../files/element-types.js";
-import { type BlockId, isBlockId } from "./block-id.js";
+import { isDeepStrictEqual } from "node:util";
+import { z } from "zod";
+import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
+import { elementTypeOf, KV_TYPES } from "../files/element-types.js";
+import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
   BLOCK_KV_FORMAT_VERSION,
   BlockKV,
@@ -10,16 +12,55 @@ import {
   describeShape,
   sameShape,
 } from "./block-kv.js";
+import { sha256 } from "./hash-fields.js";
 
-// The file: magic (8 bytes), then little endian u32s: format version, KV type (its place in KV_TYPES), L, Hkv, D, T;
-// the id (32 bytes); the payload; SHA-256 over all before it (32 bytes). The payload's length follows from the shape.
-const MAGIC = Buffer.from("BLOCK-KV", "latin1");
-const ID_OFFSET = MAGIC.length + 6 * 4;
-const PAYLOAD_OFFSET = ID_OFFSET + 32;
-const DIGEST_LENGTH = 32;
+// The file is a safetensors file of four tensors: docs/block-kv-format.md.
+const digestBytes = 32;
+/** Where keys and values start is a multiple of it. */
+const alignment = 64;
+/** Of the JSON, in bytes. */
+const maxJsonBytes = 2 ** 20;
+/** Far above any model: what a head claims is allocated only below them. */
+const [maxTokens, maxLayers] = [2 ** 24, 2 ** 12];
+/** Read at first: more than the head of most blocks. */
+const firstReadBytes = 2 ** 14;
 
-/** Why bytes are not the block that was asked for. */
-export type BlockCodecFault = "magic" | "version" | "length" | "digest" | "id" | "shape";
+/** What a block's file says of it beside its keys and values. */
+export interface BlockFields {
+  readonly id: BlockId;
+  readonly shape: BlockKVShape;
+  /** Keys of a block are those before RoPE, a page's are turned to its place. */
+  readonly kind: "block" | "page";
+  readonly tokenIds: Int32Array;
+  /** What it saw beside itself; absent: nothing. */
+  readonly context?: ContextId | undefined;
+  /** The model's identity. */
+  readonly model: string;
+  /** The salt of its id. The file has `ownerName()` of it. */
+  readonly salt: string;
+  /** Which elements of a key RoPE turns together. @see RopeConfig.pairs */
+  readonly pairs: "half" | "adjacent";
+  /** What computed it, and in which types: two of them give other last bits. */
+  readonly producer: string;
+  readonly compute: string;
+  /** Names of the documents that it is part of. */
+  readonly documents?: readonly string[] | undefined;
+}
+
+/** A block's file as far as its keys and values. */
+export interface BlockHead extends Omit<BlockFields, "salt"> {
+  /** `ownerName()` of the salt. */
+  readonly owner: string;
+  /** Where the first layer starts, in bytes; the others follow. */
+  readonly start: number;
+  /** Of a layer: its keys [Hkv, T, D], then its values. */
+  readonly layerBytes: number;
+  /** SHA-256 of each layer, [L, 32]. */
+  readonly layerDigests: Uint8Array;
+}
+
+/** Why bytes are not the block that was asked for; a field's name where they are another one. */
+export type BlockCodecFault = "format" | "version" | "requires" | "length" | "digest" | keyof BlockFields;
 
 /** Bytes from outside this process are not the block that was asked for. A store treats it as a miss, and says so. */
 export class BlockCodecError extends Error {
@@ -32,87 +73,222 @@ export class BlockCodecError extends Error {
   }
 }
 
+/** Where the tensors of a block's file lie, as safetensors has it. */
+function tensorsOf(shape: BlockKVShape) {
+  const { numLayers, numKvHeads, numTokens, headSize, type } = shape;
+  let end = 0;
+  const tensor = (dtype: string, sizes: readonly number[], byteLength: number) => {
+    const start = end;
+    end += byteLength;
+    return { dtype, shape: sizes, data_offsets: [start, end] };
+  };
+  return {
+    tokens: tensor("I32", [numTokens], 4 * numTokens),
+    layer_digests: tensor("U8", [numLayers, digestBytes], numLayers * digestBytes),
+    head_digest: tensor("U8", [digestBytes], digestBytes),
+    kv: tensor(elementTypeOf(type), [numLayers, 2, numKvHeads, numTokens, headSize], blockKVByteLength(shape)),
+  };
+}
+
+const hex = z.string().regex(/^[0-9a-f]{64}$/);
+const metadataSchema = z.object({
+  kind: z.enum(["block", "page"]),
+  id: hex.transform((id) => id as BlockId),
+  context: hex.transform((id) => id as ContextId).optional(),
+  model: hex,
+  owner: hex,
+  kv_type: z.enum(KV_TYPES),
+  pairs: z.enum(["half", "adjacent"]),
+  producer: z.string(),
+  compute: z.string(),
+  documents: z
+    .string()
+    .transform((text): unknown => JSON.parse(text))
+    .pipe(z.array(z.string()))
+    .optional(),
+});
+const knownFields: readonly string[] = Object.keys(metadataSchema.shape);
+
 /**
- * The bytes of a block, to leave this process's memory: its id, its shape, keys and values, and a SHA-256 over them all.
+ * The bytes of a block, to leave this process's memory: a file that says what it is and has digests of all of it.
  *
- * @throws Error if the block was disposed. RangeError if the id is not one, or a size is past 2^32 - 1.
+ * @throws Error if the block was disposed. RangeError for fields that no file has.
  */
-export function encodeBlockKV(block: BlockKV, id: BlockId): Uint8Array {
-  if (!isBlockId(id)) throw new RangeError(`Cannot encode a block KV: the id is "${id}", wanted 64 hexadecimal digits`);
+export async function encodeBlockKV(block: BlockKV, fields: Omit<BlockFields, "shape">): Promise<Uint8Array> {
   const { shape } = block;
-  const bytes = Buffer.alloc(PAYLOAD_OFFSET + block.byteLength + DIGEST_LENGTH);
-  MAGIC.copy(bytes);
-  const numbers = [
-    BLOCK_KV_FORMAT_VERSION,
-    KV_TYPES.indexOf(shape.type),
-    shape.numLayers,
-    shape.numKvHeads,
-    shape.headSize,
-    shape.numTokens,
-  ];
-  for (const [i, number] of numbers.entries()) {
-    if (number > 0xffff_ffff) {
-      throw new RangeError(`Cannot encode a block KV: a size is ${number}, wanted at most 2^32 - 1`);
-    }
-    bytes.writeUInt32LE(number, MAGIC.length + 4 * i);
+  const { id, context, kind, model, salt, tokenIds, pairs, producer, compute, documents } = fields;
+  const refuse = (what: string) => new RangeError(`Cannot encode a block KV: ${what}`);
+  for (const name of [id, model, ...(context === undefined ? [] : [context])]) {
+    if (!isBlockId(name)) throw refuse(`an id is "${name}", wanted 64 hexadecimal digits`);
   }
-  bytes.write(id, ID_OFFSET, "hex");
-  bytes.set(block.read(), PAYLOAD_OFFSET);
-  const end = bytes.length - DIGEST_LENGTH;
-  bytes.set(digest(bytes.subarray(0, end)), end);
-  // No Buffer: its slice() shares memory, which a caller does not expect of a Uint8Array.
-  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (tokenIds.length !== shape.numTokens) {
+    throw refuse(`it has ${tokenIds.length} token ids, wanted ${shape.numTokens}`);
+  }
+  if (shape.numTokens > maxTokens || shape.numLayers > maxLayers) {
+    throw refuse(
+      `it has ${shape.numTokens} tokens and ${shape.numLayers} layers, at most ${maxTokens} and ${maxLayers} are wanted`,
+    );
+  }
+  const tensors = tensorsOf(shape);
+  const json = Buffer.from(
+    JSON.stringify({
+      __metadata__: {
+        format: "block-kv",
+        version: String(BLOCK_KV_FORMAT_VERSION),
+        ...{ kind, id, context, model, owner: ownerName(salt), kv_type: shape.type, pairs, producer, compute },
+        ...(documents && { documents: JSON.stringify(documents) }),
+      },
+      ...tensors,
+    }),
+  );
+  const [kvStart, kvEnd] = tensors.kv.data_offsets as [number, number];
+  const jsonBytes = json.length + (-(8 + json.length + kvStart) & (alignment - 1));
+  if (jsonBytes > maxJsonBytes) throw refuse(`its header has ${jsonBytes} bytes, at most ${maxJsonBytes} are wanted`);
+  const dataStart = 8 + jsonBytes;
+  // Not of Buffer's pool, and no Buffer: its slice() shares memory, which a caller does not expect of a Uint8Array.
+  const bytes = new Uint8Array(dataStart + kvEnd);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(jsonBytes), true);
+  bytes.fill(0x20, 8, dataStart);
+  bytes.set(json, 8);
+  bytes.set(littleEndian(tokenIds), dataStart);
+  const head = { shape, start: dataStart + kvStart, layerBytes: (kvEnd - kvStart) / shape.numLayers };
+  layOut(head, block.read(), bytes, "to file");
+  const layers = Array.from({ length: shape.numLayers }, (_, layer) => sha256(layerOf(head, bytes, layer)));
+  bytes.set(Buffer.concat(await Promise.all(layers)), dataStart + tensors.layer_digests.data_offsets[0]!);
+  const headEnd = head.start - digestBytes;
+  bytes.set(await sha256(bytes.subarray(0, headEnd)), headEnd);
+  return bytes;
+}
+
+/**
+ * Reads and checks a block's file as far as its keys and values. Nothing is allocated for what its bytes only claim.
+ *
+ * @param fileBytes how long the file is.
+ * @param readFirst gives so many of its first bytes, at most `fileBytes`. Called up to three times, mostly once.
+ * @throws BlockCodecError if it is no sound file of this version; what `readFirst` throws.
+ */
+export async function readBlockHead(
+  fileBytes: number,
+  readFirst: (numBytes: number) => Uint8Array | Promise<Uint8Array>,
+): Promise<BlockHead> {
+  let bytes = await readFirst(Math.min(fileBytes, firstReadBytes));
+  if (bytes.length < 8) throw new BlockCodecError("length", `${fileBytes} bytes are fewer than a header's`);
+  const claimed = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+  if (claimed > maxJsonBytes) throw new BlockCodecError("format", "it does not start as one does");
+  const dataStart = 8 + Number(claimed);
+  const need = async (numBytes: number): Promise<void> => {
+    if (numBytes > fileBytes) throw new BlockCodecError("length", `it has ${fileBytes} bytes, its header ${numBytes}`);
+    if (bytes.length < numBytes) bytes = await readFirst(numBytes);
+  };
+  await need(dataStart);
+  const { shape, metadata } = parseHeader(bytes.subarray(8, dataStart));
+  const { tokens, layer_digests, head_digest, kv } = tensorsOf(shape);
+  const at = ({ data_offsets }: typeof kv) => data_offsets.map((offset) => dataStart + offset) as [number, number];
+  const [start, end] = at(kv);
+  if (end !== fileBytes) throw new BlockCodecError("length", `it has ${fileBytes} bytes, wanted ${end}`);
+  await need(start);
+  const [headEnd] = at(head_digest);
+  if (Buffer.compare(await sha256(bytes.subarray(0, headEnd)), bytes.subarray(headEnd, start)) !== 0) {
+    throw new BlockCodecError("digest", "its header does not match its digest");
+  }
+  const { kv_type: _, ...said } = metadata;
+  // No slice(): a Buffer's shares its memory.
+  const copyOf = (tensor: typeof kv) => new Uint8Array(bytes.subarray(...at(tensor)));
+  return {
+    ...said,
+    shape,
+    tokenIds: new Int32Array(copyOf(tokens).buffer),
+    start,
+    layerBytes: (end - start) / shape.numLayers,
+    layerDigests: copyOf(layer_digests),
+  };
+}
+
+/** @throws BlockCodecError if the tensors are not a block's, or the metadata says what is not read. */
+function parseHeader(text: Uint8Array) {
+  let json: JsonValue;
+  try {
+    json = parseJson(text, "the header", { maxBytes: maxJsonBytes, maxDepth: 8, uniqueKeys: true });
+  } catch (error) {
+    throw new BlockCodecError("format", (error as Error).message);
+  }
+  const { __metadata__: said, ...tensors } = isJsonObject(json) ? json : {};
+  if (!isJsonObject(said) || said.format !== "block-kv") {
+    throw new BlockCodecError("format", "it does not say that it is one");
+  }
+  if (said.version !== String(BLOCK_KV_FORMAT_VERSION)) {
+    throw new BlockCodecError("version", `its format is ${said.version}, wanted ${BLOCK_KV_FORMAT_VERSION}`);
+  }
+  const unknown = String(said.requires ?? "")
+    .split(" ")
+    .find((name) => name !== "" && !knownFields.includes(name));
+  if (unknown !== undefined) throw new BlockCodecError("requires", `"${unknown}" must be read, and is not known`);
+  const sizes = isJsonObject(tensors.kv) && Array.isArray(tensors.kv.shape) ? tensors.kv.shape : [];
+  const [numLayers, , numKvHeads, numTokens, headSize] = sizes as [number, number, number, number, number];
+  try {
+    const metadata = metadataSchema.parse(said);
+    const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type: metadata.kv_type };
+    if (isDeepStrictEqual(tensors, tensorsOf(shape)) && numTokens <= maxTokens && numLayers <= maxLayers) {
+      return { shape, metadata };
+    }
+  } catch {
+    // Fields of another kind, sizes that are no numbers or too large.
+  }
+  throw new BlockCodecError("format", "its fields and tensors are not a block's");
+}
+
+/**
+ * Checks that a file is the block that was asked for.
+ *
+ * @param wanted without `producer` and `compute`, any will do.
+ * @throws BlockCodecError whose `fault` is the first field that differs.
+ */
+export function requireBlock(head: BlockHead, { salt, shape, documents: _, ...wanted }: WantedBlock): void {
+  if (head.owner !== ownerName(salt)) throw new BlockCodecError("salt", "it is another owner's");
+  if (!sameShape(head.shape, shape)) {
+    throw new BlockCodecError("shape", `it holds ${describeShape(head.shape)}, wanted ${describeShape(shape)}`);
+  }
+  for (const [name, value] of Object.entries({ context: undefined, ...wanted })) {
+    const found = head[name as keyof typeof wanted];
+    if ((value === undefined && name !== "context") || isDeepStrictEqual(found, value)) continue;
+    const [is, want] = [found, value].map((one) => JSON.stringify(one)?.slice(0, 200));
+    throw new BlockCodecError(name as keyof typeof wanted, `its ${name} is ${is}, wanted ${want}`);
+  }
+}
+
+/** The block that is asked for. */
+export type WantedBlock = Omit<BlockFields, "producer" | "compute"> &
+  Partial<Pick<BlockFields, "producer" | "compute">>;
+
+/** @throws BlockCodecError if the bytes are not those of the layer, [2, Hkv, T, D]. */
+export async function requireLayer(head: BlockHead, layer: number, bytes: Uint8Array): Promise<void> {
+  const wanted = head.layerDigests.subarray(layer * digestBytes, (layer + 1) * digestBytes);
+  if (Buffer.compare(await sha256(bytes), wanted) === 0) return;
+  throw new BlockCodecError("digest", `layer ${layer} does not match its digest`);
 }
 
 /**
  * The block that `encodeBlockKV` wrote. Everything is checked before memory is allocated.
  *
- * @param id the block that was asked for.
- * @param shape the shape that it must have.
  * @param allocate gives memory of that many bytes, which becomes the block's.
  * @throws BlockCodecError if a byte is missing, changed or too many, or it is another block; its `fault` says which.
  */
-export function decodeBlockKV<M extends BlockMemory>(
+export async function decodeBlockKV<M extends BlockMemory>(
   bytes: Uint8Array,
-  id: BlockId,
-  shape: BlockKVShape,
+  wanted: WantedBlock,
   allocate: (byteLength: number) => M,
-): BlockKV<M> {
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.length < PAYLOAD_OFFSET + DIGEST_LENGTH) {
-    throw new BlockCodecError("length", `${view.length} bytes are fewer than a header's`);
-  }
-  if (!view.subarray(0, MAGIC.length).equals(MAGIC))
-    throw new BlockCodecError("magic", "it does not start as one does");
-  const [version, typeCode, numLayers, numKvHeads, headSize, numTokens] = Array.from({ length: 6 }, (_, i) =>
-    view.readUInt32LE(MAGIC.length + 4 * i),
-  ) as [number, number, number, number, number, number];
-  if (version !== BLOCK_KV_FORMAT_VERSION) {
-    throw new BlockCodecError("version", `its format is ${version}, wanted ${BLOCK_KV_FORMAT_VERSION}`);
-  }
-  const type = KV_TYPES[typeCode];
-  if (type === undefined) {
-    throw new BlockCodecError("shape", `its KV type is ${typeCode}, wanted less than ${KV_TYPES.length}`);
-  }
-  const found: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type };
-  if (!sameShape(found, shape)) {
-    throw new BlockCodecError("shape", `it holds ${describeShape(found)}, wanted ${describeShape(shape)}`);
-  }
-  const byteLength = blockKVByteLength(shape);
-  const wantedLength = PAYLOAD_OFFSET + byteLength + DIGEST_LENGTH;
-  if (view.length !== wantedLength) {
-    throw new BlockCodecError("length", `it has ${view.length} bytes, wanted ${wantedLength}`);
-  }
-  const end = view.length - DIGEST_LENGTH;
-  if (!digest(view.subarray(0, end)).equals(view.subarray(end))) {
-    throw new BlockCodecError("digest", "its bytes do not match their digest");
-  }
-  const foundId = view.toString("hex", ID_OFFSET, PAYLOAD_OFFSET);
-  if (foundId !== id) throw new BlockCodecError("id", `its id is "${foundId}", wanted "${id}"`);
-
-  const memory = allocate(byteLength);
+): Promise<BlockKV<M>> {
+  const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+  requireBlock(head, wanted);
+  const { shape } = head;
+  await Promise.all(
+    Array.from({ length: shape.numLayers }, (_, layer) => requireLayer(head, layer, layerOf(head, bytes, layer))),
+  );
+  const kv = new Uint8Array(bytes.length - head.start);
+  layOut(head, kv, bytes, "from file");
+  const memory = allocate(kv.length);
   try {
-    memory.write(view.subarray(PAYLOAD_OFFSET, end));
+    memory.write(kv);
     return new BlockKV(shape, memory);
   } catch (error) {
     memory[Symbol.dispose]();
@@ -120,6 +296,25 @@ export function decodeBlockKV<M extends BlockMemory>(
   }
 }
 
-function digest(bytes: Uint8Array): Buffer {
-  return createHash("sha256").update(bytes).digest();
+type Layers = Pick<BlockHead, "shape" | "start" | "layerBytes">;
+
+function layerOf({ start, layerBytes }: Layers, file: Uint8Array, layer: number): Uint8Array {
+  return file.subarray(start + layer * layerBytes, start + (layer + 1) * layerBytes);
+}
+
+/** Copies between a block's memory, all layers' keys and then all values, and its file, layer by layer. */
+function layOut(head: Layers, memory: Uint8Array, file: Uint8Array, direction: "to file" | "from file"): void {
+  const half = head.layerBytes / 2;
+  for (let layer = 0; layer < head.shape.numLayers; layer++) {
+    const inFile = layerOf(head, file, layer);
+    for (const [i, start] of [layer * half, memory.length / 2 + layer * half].entries()) {
+      const [there, here] = [inFile.subarray(i * half, (i + 1) * half), memory.subarray(start, start + half)];
+      if (direction === "to file") there.set(here);
+      else here.set(there);
+    }
+  }
+}
+
+function littleEndian(tokenIds: Int32Array): Uint8Array {
+  return new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength);
 }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type BlockIdFields, blockId, isBlockId } from "./block-id.js";
 
-const fields: BlockIdFields = { fingerprint: "f", kvType: "f16", formatVersion: 1, salt: "", tokenIds: [1, 2, 3] };
+const fields: BlockIdFields = { model: "f", kvType: "f16", formatVersion: 1, salt: "", tokenIds: [1, 2, 3] };
 
 test("blockId(): stays the same from version to version", () => {
   const id = blockId(fields);
@@ -14,8 +14,8 @@ test("blockId(): stays the same from version to version", () => {
 test("blockId(): every field counts, and no two fields run together", () => {
   const others: Partial<BlockIdFields>[] = [
     {},
-    { fingerprint: "g" },
-    { fingerprint: "ff16", kvType: "f16" },
+    { model: "g" },
+    { model: "ff16", kvType: "f16" },
     { kvType: "bf16" },
     { kvType: "f32" },
     { formatVersion: 2 },
@@ -26,8 +26,8 @@ test("blockId(): every field counts, and no two fields run together", () => {
     { tokenIds: [1, 3, 2] },
     { tokenIds: [1, 2, 3, 0] },
     { tokenIds: [0x0201, 3] },
-    { fingerprint: "fa", salt: "" },
-    { fingerprint: "f", salt: "af" },
+    { model: "fa", salt: "" },
+    { model: "f", salt: "af" },
   ];
   const ids = others.map((other) => blockId({ ...fields, ...other }));
   expect(new Set(ids).size).toBe(others.length);
@@ -35,7 +35,7 @@ test("blockId(): every field counts, and no two fields run together", () => {
 
 test("blockId(): other fields, other id", () => {
   const anyFields = fc.record({
-    fingerprint: fc.string({ maxLength: 3 }),
+    model: fc.string({ maxLength: 3 }),
     kvType: fc.constantFrom("f16" as const, "f32" as const),
     formatVersion: fc.nat(2),
     salt: fc.string({ maxLength: 3 }),

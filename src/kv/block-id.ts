@@ -11,8 +11,8 @@ export type ContextId = string & { readonly [contextIdBrand]: true };
 
 /** What every id of a model, in one form and for one tenant, has in common. */
 export interface ModelIdFields {
-  /** Of the model: weights, config, tokenizer, adapter (`modelFingerprint`). */
-  readonly fingerprint: string;
+  /** The model's identity (`modelIdentity`). */
+  readonly model: string;
   readonly kvType: KVType;
   /** BLOCK_KV_FORMAT_VERSION. */
   readonly formatVersion: number;
@@ -38,11 +38,11 @@ export interface ContextIdFields extends ModelIdFields {
 
 /** The id of an empty context: what the first global text of a prompt saw. */
 export function contextId(fields: ContextIdFields): ContextId {
-  const { fingerprint, kvType, formatVersion, salt, mode, positionReencoding, repair } = fields;
+  const { model, kvType, formatVersion, salt, mode, positionReencoding, repair } = fields;
   const version = u32Bytes([formatVersion], "format version");
   const settings = [mode, positionReencoding ? "turned to their places" : "at their own positions"];
   if (repair !== undefined) settings.push(repair);
-  return hashFields("block-attention context id", [fingerprint, kvType, version, salt, ...settings]) as ContextId;
+  return hashFields("block-attention context id", [model, kvType, version, salt, ...settings]) as ContextId;
 }
 
 /** The id of a context and what follows it: SHA-256 over the chain of all ids that were seen, in order. */
@@ -57,12 +57,17 @@ export function extendContext(context: ContextId, seen: BlockId): ContextId {
  * @throws RangeError if there is no token, or a token id or the version is not a whole number from 0 to 2^32 - 1.
  */
 export function blockId(fields: BlockIdFields): BlockId {
-  const { fingerprint, kvType, formatVersion, salt, tokenIds, context } = fields;
+  const { model, kvType, formatVersion, salt, tokenIds, context } = fields;
   if (tokenIds.length === 0) throw new RangeError("Cannot make a block id: the block has no tokens");
   const version = u32Bytes([formatVersion], "format version");
   const tokens = u32Bytes(tokenIds, "token id");
   const seen = context === undefined ? [] : [context];
-  return hashFields("block-attention block id", [fingerprint, kvType, version, salt, tokens, ...seen]) as BlockId;
+  return hashFields("block-attention block id", [model, kvType, version, salt, tokens, ...seen]) as BlockId;
+}
+
+/** Names an owner where others may read it: their salt may be secret, and whoever knows it can name their blocks. */
+export function ownerName(salt: string): string {
+  return hashFields("block-attention owner", [salt]);
 }
 
 function u32Bytes(values: readonly number[] | Uint32Array | Int32Array, name: string): Uint8Array {

@@ -1,7 +1,7 @@
 import { elementTypeOf, elementTypes, KV_TYPES, type KVType } from "../files/element-types.js";
 
 /** The version of the layout below. Part of every block id: another layout is another block. */
-export const BLOCK_KV_FORMAT_VERSION = 1;
+export const BLOCK_KV_FORMAT_VERSION = 2;
 
 /**
  * What a block KV holds: keys [L, Hkv, T, D], then values [L, Hkv, T, D], contiguous, in one piece of memory. A block's keys are

@@ -11,14 +11,14 @@ export const BYTES_PER_TOKEN = 16;
 /** The request for test block number `n`. */
 export function testRequest(n: number, numTokens = 1, owner = ""): BlockRequest {
   const shape: BlockKVShape = { numLayers: 1, numKvHeads: 1, headSize: 4, numTokens, type: "f16" };
-  const id: BlockId = blockId({ fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner, tokenIds: [n] });
+  const id: BlockId = blockId({ model: "test", kvType: "f16", formatVersion: 1, salt: owner, tokenIds: [n] });
   return { id, shape, owner, tokenIds: Int32Array.from({ length: numTokens }, () => n) };
 }
 
 /** The request for a page, or for a block behind a preamble, by what it saw and its tokens. */
 export function testPage(context: string, tokenIds: readonly number[], owner = "", isPage = true): BlockRequest {
   const shape: BlockKVShape = { ...testRequest(0).shape, numTokens: tokenIds.length };
-  const fields = { fingerprint: "test", kvType: "f16", formatVersion: 1, salt: owner } as const;
+  const fields = { model: "test", kvType: "f16", formatVersion: 1, salt: owner } as const;
   const seen = contextId({ ...fields, mode: context as "full", positionReencoding: true });
   const id = blockId({ ...fields, tokenIds, context: seen });
   return { id, shape, owner, tokenIds: Int32Array.from(tokenIds), context: seen, isPage };

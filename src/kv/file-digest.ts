@@ -111,7 +111,7 @@ function readPiece(path: string, file: FileHandle, piece: Buffer): Promise<{ byt
   return reading;
 }
 
-function changedError(path: string): Error {
+export function changedError(path: string): Error {
   return new Error(`Cannot hash "${path}": it changed while it was read`);
 }
 

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, webcrypto } from "node:crypto";
 
 /**
  * SHA-256 over a list of fields that no other list gives: each field is hashed with its kind and its length before it,
@@ -19,4 +19,9 @@ export function hashFields(domain: string, fields: readonly (string | Uint8Array
     hash.update(head).update(bytes);
   }
   return hash.digest("hex");
+}
+
+/** SHA-256 of bytes, off the event loop: 32 bytes. They are copied first: the caller may write to them at once. */
+export async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await webcrypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
 }

@@ -16,7 +16,7 @@ import { frequencyFactors, layRows, type RopeConfig, rotatedSize } from "./rope.
 import { convertedType } from "./weights.js";
 
 /** Elements read, converted and written at a time. */
-const pieceElements = 1 << 22;
+const pieceElements = 1 << 20;
 
 /**
  * A model's config as GGUF metadata: what openGgufModel() and llama.cpp read, and `block_attention.*`.

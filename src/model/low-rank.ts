@@ -39,13 +39,9 @@ export class AdapterMerger implements Disposable {
     if (updates.length === 0 && added === 0) return undefined;
     const read: (LowRankUpdate & { leftRows: Float32Array; rightColumns: Float32Array })[] = [];
     for (const update of updates) {
-      const leftRows = await this.#read(update.left, update.rank);
-      for (let i = 0; i < leftRows.length; i++) leftRows[i]! *= update.scale;
-      const isLaidAnew = update.pairs !== undefined && update.pairs !== pairs;
-      const bytes = new Uint8Array(leftRows.buffer);
-      const laid = isLaidAnew ? layRows(bytes, update.rank * 4, this.source.config.headSize, pairs) : bytes;
-      const rightColumns = await this.#read(update.right, update.rank);
-      read.push({ ...update, leftRows: new Float32Array(laid.buffer), rightColumns });
+      const factors = await this.factorsOf(update, pairs);
+      for (let i = 0; i < factors.leftRows.length; i++) factors.leftRows[i]! *= update.scale;
+      read.push({ ...update, ...factors });
     }
     return async (values, firstRow) => {
       if (added !== 0) for (let i = 0; i < values.length; i++) values[i]! += added;
@@ -63,6 +59,18 @@ export class AdapterMerger implements Disposable {
         throw new Error(`Cannot merge adapters into ${quote(name)}: a number of the sum is not finite`);
       }
     };
+  }
+
+  /** An update's two factors without its scale, the rank innermost. @param pairs how rows of queries and keys are wanted. */
+  async factorsOf(
+    { left, right, rank, pairs: own }: LowRankUpdate,
+    pairs: RopeConfig["pairs"],
+  ): Promise<{ readonly leftRows: Float32Array<ArrayBuffer>; readonly rightColumns: Float32Array<ArrayBuffer> }> {
+    const leftRows = await this.#read(left, rank);
+    const bytes = new Uint8Array(leftRows.buffer);
+    const isLaidAnew = own !== undefined && own !== pairs;
+    const laid = isLaidAnew ? layRows(bytes, rank * 4, this.source.config.headSize, pairs) : bytes;
+    return { leftRows: new Float32Array(laid.buffer), rightColumns: await this.#read(right, rank) };
   }
 
   /** Its numbers in F32, the rank innermost. */

@@ -57,7 +57,7 @@ export interface Adapter {
   /** Absolute. */
   readonly path: string;
   readonly scale: number;
-  /** Every file whose bytes decide what it changes: the fingerprint covers them. */
+  /** Every file that decides what it changes. */
   readonly files: readonly string[];
   /** By llama.cpp's name of the weight. */
   readonly updates: ReadonlyMap<string, readonly LowRankUpdate[]>;
@@ -79,7 +79,7 @@ export interface ModelSource {
    * token_embd.weight and blk.0.attn_q.weight.
    */
   readonly tensors: ReadonlyMap<string, WeightEntry>;
-  /** Every file whose bytes decide the model's arithmetic or its ids, absolute paths: the fingerprint covers them. */
+  /** Every file whose bytes decide the model's arithmetic or its token ids, absolute paths. */
   readonly files: readonly string[];
   /**
    * Ids that end an answer, as the model's files say: `eos_token_id` of config.json and generation_config.json, or GGUF's

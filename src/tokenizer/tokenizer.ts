@@ -59,7 +59,7 @@ export interface Tokenizer {
    * @param options `goesOn`: other text stands before it, so a space at its start is no dummy.
    */
   stream(options?: { readonly goesOn: boolean }): TokenStream;
-  /** SHA-256 over all that decides ids, hex: part of the model fingerprint. */
+  /** SHA-256 over all that decides ids, hex. */
   readonly digest: string;
   /** Where the files contradict themselves, and what was made of it; a sentence each. */
   readonly warnings: readonly string[];

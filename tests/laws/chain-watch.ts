@@ -61,11 +61,11 @@ export class ChainWatch {
    * @returns how many pages were looked at, each as often as it was.
    */
   async expectChains(all: readonly Kept[]): Promise<number> {
-    const fingerprint = await this.engine.model.fingerprint;
+    const model = await this.engine.model.identity;
     const { kvType } = this.engine;
     const before = new Map<ContextId, readonly PromptPart[]>();
     for (const { prompt, salt, positionReencoding, answers } of all) {
-      const fields = { fingerprint, kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt };
+      const fields = { model, kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt };
       for (const { tokenIds } of [{ tokenIds: [] }, ...answers]) {
         const parts: PromptPart[] = [];
         for (const part of promptParts(prompt, fields, { positionReencoding }, tokenIds)) {

@@ -3,6 +3,8 @@ import type { Architecture } from "../architecture.js";
 import { biasesIn, type LlamaConfig, llama } from "./llama.js";
 import { attention, embedding, normedHead, preNormLayer, swiglu } from "./parts.js";
 
+export type GraniteConfig = LlamaConfig & Multipliers;
+
 interface Multipliers {
   readonly embeddingMultiplier: number;
   /** Of what attention and MLP add to the rows. */
@@ -28,7 +30,7 @@ const ggufKeys = {
 const finetuned = "rope.scaling.finetuned";
 
 /** Llama with multipliers. @see Transformers, models/granite; llama.cpp, src/models/granite.cpp */
-export const granite: Architecture<LlamaConfig & Multipliers> = {
+export const granite: Architecture<GraniteConfig> = {
   ...llama,
   name: "granite",
   huggingFace: {

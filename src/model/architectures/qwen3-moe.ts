@@ -6,7 +6,7 @@ import { type ExpertsConfig, experts, linear, normedAttention, preNormLayer, sta
 import { qwen2 } from "./qwen2.js";
 import { qwen3, qwen3Tensors } from "./qwen3.js";
 
-type Qwen3MoeConfig = LlamaConfig & ExpertsConfig;
+export type Qwen3MoeConfig = LlamaConfig & ExpertsConfig;
 
 /** Transformers' defaults. */
 const [defaultExperts, defaultUsed, defaultSize] = [128, 8, 768];

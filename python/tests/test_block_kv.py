@@ -1,0 +1,54 @@
+"""The reader of block KV's files, on the bytes that the engine's test pins."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from block_kv import BlockFileError, open_block
+
+FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "block-kv-2.safetensors"
+
+
+def test_reads_what_the_engine_wrote() -> None:
+    block = open_block(FIXTURE)
+    assert block.token_ids.tolist() == [5, 0, 70_000]
+    assert block.shape == (2, 2, 2, 3, 2)
+    assert block.fields["kind"] == "page"
+    assert block.fields["pairs"] == "half"
+    assert json.loads(block.fields["documents"]) == ["a", "ü\n"]
+    # The block's bytes count up: keys of both layers, then values of both.
+    counted = np.arange(96, dtype=np.uint8).view("<f2").reshape(2, 2, 2, 3, 2)
+    for layer in range(2):
+        for found, expected in zip(block.layer(layer), counted[:, layer], strict=True):
+            np.testing.assert_array_equal(found.view("<u2"), expected.view("<u2"))
+
+
+def test_safetensors_reads_it_too() -> None:
+    tensors = load_file(FIXTURE)
+    keys, _ = open_block(FIXTURE).layer(1)
+    np.testing.assert_array_equal(tensors["kv"][1, 0].view("<u2"), keys.view("<u2"))
+    assert tensors["tokens"].tolist() == [5, 0, 70_000]
+
+
+def test_accepts_no_changed_byte_and_no_other_length(tmp_path: Path) -> None:
+    original = FIXTURE.read_bytes()
+    path = tmp_path / "block.safetensors"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        block = open_block(path)
+        for layer in range(block.shape[0]):
+            block.layer(layer)
+
+    read(original)
+    for i in range(len(original)):
+        flipped = bytearray(original)
+        flipped[i] ^= 1
+        for changed in (bytes(flipped), original[:i]):
+            with pytest.raises(BlockFileError):
+                read(changed)
+    with pytest.raises(BlockFileError):
+        read(original + b"\0")
