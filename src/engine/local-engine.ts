@@ -4,16 +4,16 @@ import type { KVType } from "../files/element-types.js";
 import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
-import { blockFileFormat } from "../kv/disk-format.js";
 import { DiskTier } from "../kv/disk-tier.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import { openStorePlace } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
+import { blockFileFormat } from "./block-file.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { ContextMaker } from "./context-maker.js";
-import { DeviceBlockMemory, hostTier } from "./device-memory.js";
+import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
   type EncodeOptions,
@@ -138,12 +138,7 @@ export class LocalEngine implements AsyncDisposable {
     const { memory } = this.#scheduler;
     this.#hostMemory =
       hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
-    this.#disk =
-      folder &&
-      new DiskTier(
-        folder,
-        blockFileFormat((shape) => new DeviceBlockMemory(memory, shape)),
-      );
+    this.#disk = folder && new DiskTier(folder, blockFileFormat(model, memory));
     this.#store = new MemoryStore<DeviceBlockMemory>({
       capBytes: options.storeBytes ?? shareBytes,
       tiers: [

@@ -111,11 +111,8 @@ export class BlockFolder implements AsyncDisposable {
   async write(path: string, parts: () => Promise<readonly Uint8Array[]>): Promise<void> {
     await this.#turns.run(async () => {
       const partial = join(this.path, "partial", randomUUID());
-      for (const folder of [dirname(partial), dirname(path)]) {
-        if (!this.#made.has(folder)) await makeFolder(folder);
-        this.#made.add(folder);
-      }
       try {
+        await this.#make(dirname(partial), dirname(path));
         const file = await open(partial, "wx", 0o600);
         try {
           for (const part of await parts()) await file.writeFile(part);
@@ -123,16 +120,28 @@ export class BlockFolder implements AsyncDisposable {
         } finally {
           await file.close();
         }
-        await rename(partial, path);
+        // Others may have emptied the folder meanwhile.
+        await rename(partial, path).catch(async (error: NodeJS.ErrnoException) => {
+          if (error.code !== "ENOENT") throw error;
+          this.#made.clear();
+          await this.#make(dirname(path));
+          await rename(partial, path);
+        });
         // Windows opens no folders: there the rename itself is all that can be had.
         await syncPath(dirname(path), "r").catch(() => undefined);
       } catch (error) {
-        // Folders that were removed meanwhile are made again.
         this.#made.clear();
         await unlink(partial).catch(() => undefined);
         throw error;
       }
     });
+  }
+
+  async #make(...folders: readonly string[]): Promise<void> {
+    for (const folder of folders) {
+      if (!this.#made.has(folder)) await makeFolder(folder);
+      this.#made.add(folder);
+    }
   }
 
   async remove(path: string): Promise<void> {

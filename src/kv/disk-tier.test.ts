@@ -1,24 +1,47 @@
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { temporaryFolder } from "../files/test-files.suite.js";
+import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
 import { BlockFolder } from "./block-folder.js";
-import { blockKVByteLength } from "./block-kv.js";
+import type { BlockMemory } from "./block-kv.js";
 import type { BlockRequest, Reservation } from "./block-store.js";
 import { testPage, testRequest } from "./block-store.suite.js";
-import { blockFileFormat } from "./disk-format.js";
-import { DiskTier } from "./disk-tier.js";
+import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
+
+const model = "0".repeat(64);
+const made = { model, pairs: "half", producer: "test", compute: "test" } as const;
+
+function testFormat(ledger: MemoryLedger): BlockFileFormat<BlockMemory> {
+  const fieldsOf = ({ id, tokenIds, context, owner, isPage }: BlockRequest) => {
+    return { ...made, id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block" } as const;
+  };
+  const read = async (file: FileHandle, count: number) => {
+    const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, 0);
+    return buffer.subarray(0, bytesRead);
+  };
+  return {
+    numBytes: (block) => 2048 + block.byteLength,
+    encode: async (block, request) => [await encodeBlockKV(block, fieldsOf(request))],
+    readRequest: async (file) => {
+      const { kind, ...head } = await readBlockHead((await file.stat()).size, (count) => read(file, count));
+      return { ...head, isPage: kind === "page" };
+    },
+    decode: async (file, request) => {
+      const bytes = await read(file, (await file.stat()).size);
+      return decodeBlockKV(bytes, { ...fieldsOf(request), shape: request.shape }, (size) => ledger.allocate(size));
+    },
+  };
+}
 
 /** A store over a folder, as a process has it; disposing ends it as the process' end does. */
 async function storeOver(path: string, capBytes = 1 << 24, memoryBytes = 1 << 20) {
   const ledger = new MemoryLedger();
   const folder = await BlockFolder.open(path, capBytes);
-  const disk = new DiskTier(
-    folder,
-    blockFileFormat((shape) => ledger.allocate(blockKVByteLength(shape))),
-  );
+  const disk = new DiskTier(folder, testFormat(ledger));
   const store = new MemoryStore({ capBytes: memoryBytes, tiers: [disk.tier] });
   const put = async (request: BlockRequest, fill = 7) => {
     const [miss] = await store.acquire([request]);

@@ -1,5 +1,5 @@
 import type { FileHandle } from "node:fs/promises";
-import { BlockCodecError } from "./block-codec.js";
+import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import type { BlockFile, BlockFolder } from "./block-folder.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
@@ -16,6 +16,9 @@ export interface BlockFileFormat<M extends BlockMemory> {
   /** @throws BlockCodecError where a byte is not what it should be; Error for another producer's block, or where there is no memory. */
   decode(file: FileHandle, request: BlockRequest): Promise<BlockKV<M>>;
 }
+
+const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
+const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
 /** How often uses are noted, and a process that reads tries to write. */
 const roundMs = 30_000;
@@ -99,7 +102,11 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   /** What a file holds, if that is the block that its name says. */
   async #found(file: FileHandle, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
     return await this.#unlessDamaged(path, async () => {
-      const request = await this.#format.readRequest(file);
+      const request = await this.#format.readRequest(file).catch((error: unknown) => {
+        if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
+        // Of another version: nobody asks for it, and it goes when it is the oldest.
+        return { id, shape: noShape, owner: "", tokenIds: new Int32Array() };
+      });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
       return { request, numBytes, saved: this.#saved(path) };
     });

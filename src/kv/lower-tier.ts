@@ -158,14 +158,21 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       return;
     }
     const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
-    // One alone is taken whatever its size, else large blocks would never be.
-    const isTooFast = this.#savingBytes > 0 && this.#savingBytes + byteLength > this.#maxSavingBytes;
     const isPaused = performance.now() < this.#pausedUntil;
-    if (isPaused || isTooFast || !this.#evict(byteLength)) {
+    if (isPaused || this.#isTooFast(byteLength) || !this.#evict(byteLength)) {
       this.#counts.drops += 1;
       done();
       return;
     }
+    this.#copy(request, block, byteLength, done);
+  }
+
+  /** One alone is taken whatever its size, else large blocks would never be. */
+  #isTooFast(byteLength: number): boolean {
+    return this.#savingBytes > 0 && this.#savingBytes + byteLength > this.#maxSavingBytes;
+  }
+
+  #copy(request: BlockRequest, block: BlockKV<M>, byteLength: number, done: () => void): void {
     this.#savingBytes += byteLength;
     const resting = this.#add(request, byteLength, undefined);
     resting.copied = this.#copying(resting, async () => {
@@ -226,17 +233,17 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     for (const resting of [...this.#resting.values()]) this.#forget(resting);
   }
 
-  /** As `take()`, for who waits for it: it is never too fast. @returns whether the block rests here then. */
+  /**
+   * As `take()`, for who waits for it: it is never too fast, and is tried also after a failure.
+   * @returns whether the block rests here then.
+   */
   async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
     const { id } = request;
-    while (
-      !this.#resting.has(id) &&
-      this.#savingBytes + block.byteLength > this.#maxSavingBytes &&
-      this.#savingBytes > 0
-    ) {
-      await Promise.race(this.#copies);
+    const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
+    while (!this.touch(id) && this.#isTooFast(byteLength)) await Promise.race(this.#copies);
+    if (!this.touch(id) && !this.#isReadOnly && this.#evict(byteLength)) {
+      this.#copy(request, block, byteLength, () => undefined);
     }
-    if (!this.#resting.has(id)) await new Promise<void>((resolve) => this.take(request, block, resolve));
     await this.#resting.get(id)?.copied;
     return this.#resting.get(id)?.saved !== undefined;
   }

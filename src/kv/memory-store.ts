@@ -1,4 +1,4 @@
-import type { BlockId } from "./block-id.js";
+import { type BlockId, ownerName } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
 import {
   type BlockKV,
@@ -236,7 +236,8 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     let found = this.#index.mostAlike(wanted);
     const below = await this.#mostAlikeBelow(wanted, found?.numShared ?? 0);
     if (below && below.numShared > (found?.numShared ?? 0)) {
-      const loaded = await this.#leaseFromBelow(below.request, options.signal);
+      // A context is one owner's.
+      const loaded = await this.#leaseFromBelow({ ...below.request, owner: wanted.owner }, options.signal);
       if (loaded) return matchOf(loaded, below.request, below.numShared);
       // Others came and went meanwhile.
       found = this.#index.mostAlike(wanted);
@@ -327,7 +328,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<boolean> {
     options.signal?.throwIfAborted();
     const request = this.#found.get(id)?.request ?? (await this.#tiers.describe(id));
-    return request?.owner === owner && (await this.#delete(id));
+    return isOf(owner, request) && (await this.#delete(id));
   }
 
   async find(
@@ -338,7 +339,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     options.signal?.throwIfAborted();
     const entry = this.#found.get(id);
     const request = entry?.kind === "resident" ? entry.request : await this.#tiers.describe(id);
-    if (request?.owner !== owner) return undefined;
+    if (request === undefined || !isOf(owner, request)) return undefined;
     const { shape } = request;
     const inUse = entry?.kind === "resident" && entry.numLeases > 0;
     return { id, tokens: shape.numTokens, bytes: blockKVByteLength(shape), inUse };
@@ -411,6 +412,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     }
     await this.#tiers[Symbol.asyncDispose]();
   }
+}
+
+/** Whether a block is of an owner. Files have owners' names alone. */
+function isOf(owner: string, request: BlockRequest | undefined): boolean {
+  return request !== undefined && (request.owner === owner || request.owner === ownerName(owner));
 }
 
 function waitFor<M extends BlockMemory>({ request, waits }: Encoding<M>): MemoryWait<M> {

@@ -56,6 +56,8 @@ test.each([
     }
     const before = filesOf(store).length;
     await using second = await lawEngine(model, { kvType, store });
+    // What begins like a prompt, and goes on with an answer, is found once all files have been looked at.
+    await expect.poll(() => second.stats().store.tiers[0]?.numBlocks).toBe(before);
     const found = await answers(second, prompts, repair);
     expect(found.map(({ tokenIds }) => tokenIds)).toEqual(wanted.map(({ tokenIds }) => tokenIds));
     expect(found.flatMap(({ hits }) => hits)).not.toContain(false);

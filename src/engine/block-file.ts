@@ -1,0 +1,65 @@
+import type { FileHandle } from "node:fs/promises";
+import { cpuFeatures } from "../ggml/library.js";
+import { BlockCodecError, type BlockFields, decodeBlockKV, encodeBlockKV, readBlockHead } from "../kv/block-codec.js";
+import { blockKVByteLength } from "../kv/block-kv.js";
+import type { BlockRequest } from "../kv/block-store.js";
+import type { BlockFileFormat } from "../kv/disk-tier.js";
+import { DeviceBlockMemory } from "./device-memory.js";
+import type { KVMemory } from "./kv-memory.js";
+import type { LoadedModel } from "./model.js";
+
+/** Of a block's head beside its digests and tokens: more than any has. */
+const headBytes = 4096;
+
+/** How blocks of a model lie in files. Others' blocks, computed by another build or with other instructions, are not its. */
+export function blockFileFormat(
+  { source, backend, decoder, identity }: LoadedModel,
+  memory: KVMemory,
+): BlockFileFormat<DeviceBlockMemory> {
+  const { name, description, kind } = backend.device;
+  const isCpu = kind === "cpu";
+  const by = isCpu ? cpuFeatures(decoder.ggml).join(" ") : `${name} ${description}`;
+  const made = { producer: `ggml ${decoder.ggml.version}, ${by}`, compute: isCpu ? "cpu" : "device" } as const;
+  const fieldsOf = async ({
+    id,
+    tokenIds,
+    context,
+    owner,
+    isPage,
+  }: BlockRequest): Promise<Omit<BlockFields, "shape">> => {
+    const { pairs } = source.config.rope;
+    const model = await identity;
+    return { id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block", model, pairs, ...made };
+  };
+  return {
+    numBytes: ({ shape }, { tokenIds }) =>
+      headBytes + 36 * shape.numLayers + 4 * tokenIds.length + blockKVByteLength(shape),
+    encode: async (block, request) => [await encodeBlockKV(block, await fieldsOf(request))],
+    readRequest: async (file) => {
+      const { size } = await file.stat();
+      const { id, shape, owner, tokenIds, context, kind } = await readBlockHead(size, (count) => read(file, count));
+      return { id, shape, owner, tokenIds, context, isPage: kind === "page" };
+    },
+    decode: async (file, request) => {
+      const { size } = await file.stat();
+      const wanted = { ...(await fieldsOf(request)), shape: request.shape };
+      try {
+        return await decodeBlockKV(await read(file, size), wanted, () => new DeviceBlockMemory(memory, request.shape));
+      } catch (error) {
+        const isOthers = error instanceof BlockCodecError && ["producer", "compute"].includes(error.fault);
+        throw isOthers ? new Error("Cannot use a block: another build computed it", { cause: error }) : error;
+      }
+    },
+  };
+}
+
+/** So many first bytes of a file. @throws BlockCodecError where it has fewer. */
+async function read(file: FileHandle, count: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(count);
+  for (let done = 0; done < count; ) {
+    const { bytesRead } = await file.read(bytes, done, count - done, done);
+    if (bytesRead === 0) throw new BlockCodecError("length", `it ends after ${done} bytes, wanted ${count}`);
+    done += bytesRead;
+  }
+  return bytes;
+}
