@@ -1,0 +1,3 @@
+import { killedWriterSuite } from "./killed-writer.suite.js";
+
+killedWriterSuite({ numKills: 500, maxMs: 1500 });
