@@ -96,7 +96,10 @@ export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): Lo
             const loaded = await up.take(() => copied(memory, shape, (made) => made.copy("from", saved)));
             return new BlockKV(shape, loaded);
           },
-          free: () => saved[Symbol.dispose](),
+          free: () => {
+            saved[Symbol.dispose]();
+            return undefined;
+          },
         };
       },
     },

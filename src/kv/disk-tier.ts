@@ -1,7 +1,8 @@
 import type { FileHandle } from "node:fs/promises";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import type { BlockFile, BlockFolder } from "./block-folder.js";
-import type { BlockKV, BlockMemory } from "./block-kv.js";
+import type { BlockId } from "./block-id.js";
+import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
 import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
 
@@ -18,6 +19,8 @@ export interface BlockFileFormat<M extends BlockMemory> {
 }
 
 const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
+/** Shapes and owners that are kept once. */
+const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
 /** How often uses are noted, and a process that reads tries to write. */
@@ -35,6 +38,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #rounds: NodeJS.Timeout;
   #round: Promise<void>;
   #isKnown = false;
+  readonly #shared = new SharedParts();
 
   /** @param folder its own from then on. */
   constructor(folder: BlockFolder, format: BlockFileFormat<M>) {
@@ -44,9 +48,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       name: "disk",
       numBytes: (block, request) => folder.onDisk(format.numBytes(block, request)),
       save: async (block, request) => {
-        const path = folder.pathOf(request.id);
-        await folder.write(path, () => format.encode(block, request));
-        return this.#saved(path);
+        await folder.write(folder.pathOf(request.id), () => format.encode(block, request));
+        return new SavedFile(folder, format, request.id);
       },
       lookUp: async (id) =>
         this.#isKnown && folder.isWriter
@@ -101,34 +104,70 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** What a file holds, if that is the block that its name says. */
   async #found(file: FileHandle, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
-    return await this.#unlessDamaged(path, async () => {
+    return await unlessDamaged(this.#folder, path, async () => {
       const request = await this.#format.readRequest(file).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
         return { id, shape: noShape, owner: "", tokenIds: new Int32Array() };
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
-      return { request, numBytes, saved: this.#saved(path) };
+      const saved = new SavedFile(this.#folder, this.#format, request.id);
+      return { request: this.#shared.of(request), numBytes, saved };
     });
   }
+}
 
-  #saved(path: string): SavedBlock<M> {
-    return {
-      load: (request) =>
-        this.#folder.read(path, (file) => this.#unlessDamaged(path, () => this.#format.decode(file, request))),
-      // Who only reads may know less: another process may have written it anew.
-      free: () => (this.#folder.isWriter ? this.#folder.remove(path) : undefined),
-      markUsed: () => this.#folder.markUsed(path),
-    };
+/** A block's file. */
+class SavedFile<M extends BlockMemory> implements SavedBlock<M> {
+  constructor(
+    private readonly folder: BlockFolder,
+    private readonly format: BlockFileFormat<M>,
+    private readonly id: BlockId,
+  ) {}
+
+  load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
+    return this.folder.read(this.#path, (file) =>
+      unlessDamaged(this.folder, this.#path, () => this.format.decode(file, request)),
+    );
   }
 
-  async #unlessDamaged<T>(path: string, read: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await read();
-    } catch (error) {
-      if (!(error instanceof BlockCodecError)) throw error;
-      await this.#folder.moveAside(path);
-      return undefined;
+  /** Who only reads may know less: another process may have written it anew. */
+  free(): Promise<void> | undefined {
+    return this.folder.isWriter ? this.folder.remove(this.#path) : undefined;
+  }
+
+  markUsed(): Promise<void> {
+    return this.folder.markUsed(this.#path);
+  }
+
+  get #path(): string {
+    return this.folder.pathOf(this.id);
+  }
+}
+
+async function unlessDamaged<T>(folder: BlockFolder, path: string, read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof BlockCodecError)) throw error;
+    await folder.moveAside(path);
+    return undefined;
+  }
+}
+
+/** What very many blocks have in common, once for all. */
+class SharedParts {
+  readonly #shapes = new Map<string, BlockKVShape>();
+  readonly #owners = new Map<string, string>();
+
+  of(request: BlockRequest): BlockRequest {
+    const { shape, owner } = request;
+    const key = Object.values(shape).join();
+    const [knownShape, knownOwner] = [this.#shapes.get(key) ?? shape, this.#owners.get(owner) ?? owner];
+    if (this.#shapes.size + this.#owners.size < maxShared) {
+      this.#shapes.set(key, knownShape);
+      this.#owners.set(owner, knownOwner);
     }
+    return { ...request, shape: knownShape, owner: knownOwner };
   }
 }

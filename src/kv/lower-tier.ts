@@ -12,7 +12,7 @@ export interface SavedBlock<M extends BlockMemory> {
    */
   load(request: BlockRequest): Promise<BlockKV<M> | undefined>;
   /** Gives its room back. */
-  free(): void | Promise<void>;
+  free(): Promise<void> | undefined;
   /** Notes that it was used now, where that outlives the process. */
   markUsed?(): Promise<void>;
 }
@@ -40,11 +40,17 @@ export interface TierMedium<M extends BlockMemory> {
 interface Resting<M extends BlockMemory> extends LruNode<Resting<M>> {
   readonly request: BlockRequest;
   readonly byteLength: number;
-  /** Resolves once it is copied or given up. */
-  copied: Promise<void>;
+  /** Of one that was not there before: resolves once it is copied or given up. */
+  copied: Promise<void> | undefined;
   saved: SavedBlock<M> | undefined;
   /** Copies of it under way, down or up: it stays where it is meanwhile. */
   numCopies: number;
+}
+
+const noTokens = new Int32Array();
+
+function withoutTokens({ id, shape, owner, context, isPage }: BlockRequest): BlockRequest {
+  return { id, shape, owner, tokenIds: noTokens, context, isPage };
 }
 
 /** After a failed copy no other is tried for so long, twice as long after each that follows. */
@@ -276,11 +282,16 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   #add(request: BlockRequest, byteLength: number, saved: SavedBlock<M> | undefined): Resting<M> {
     // Of very many blocks the tokens would fill the memory; what is found by its tokens are pages.
-    const kept = this.isLasting && request.isPage !== true ? { ...request, tokenIds: new Int32Array() } : request;
-    const copied = Promise.resolve();
+    const kept = this.isLasting && request.isPage !== true ? withoutTokens(request) : request;
+    // Written out: very many of them are small only if they are alike.
     const resting: Resting<M> = {
-      ...{ request: kept, byteLength, copied, saved, numCopies: 0 },
-      ...{ previous: undefined, next: undefined },
+      request: kept,
+      byteLength,
+      copied: undefined,
+      saved,
+      numCopies: 0,
+      previous: undefined,
+      next: undefined,
     };
     this.#usedBytes += byteLength;
     this.#resting.set(request.id, resting);

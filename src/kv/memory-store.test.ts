@@ -284,7 +284,10 @@ function tierOf(capTokens: number, ledger: MemoryLedger, copies = new MemoryLedg
             loaded.write(memory.read());
             return new BlockKV(shape, loaded);
           },
-          free: () => memory[Symbol.dispose](),
+          free: () => {
+            memory[Symbol.dispose]();
+            return undefined;
+          },
         };
       },
     },
