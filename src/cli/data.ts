@@ -10,7 +10,6 @@ import { modelFiles } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";
 import { command, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import {
-  aProbability,
   badLines,
   conversationsFlag,
   cuttingFlags,
@@ -34,11 +33,6 @@ const packFlags = {
   force: forceFlag,
   ...cuttingFlags("own"),
   conversations: conversationsFlag,
-  respell: flag(
-    "<p>",
-    "share of capitalized words that a context spells by smaller tokens, for small models to copy names they have not seen (default: 0)",
-    aProbability,
-  ),
   json: toggle("the report as one line of JSON"),
 };
 
@@ -63,7 +57,6 @@ async function runPack(flags: FlagsOf<typeof packFlags>, terminal: Terminal): Pr
   const report = await packTrainingData({
     ...cuttingSettings(flags, "own"),
     conversations: flags.conversations,
-    respelledShare: flags.respell,
     inputs: input,
     output,
     signal: terminal.signal,
