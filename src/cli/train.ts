@@ -118,11 +118,11 @@ async function modelSetting({ model }: TrainerSettings, terminal: Terminal): Pro
 
 /** The run's evaluations as a picture in its folder, if there were any. */
 async function drawCurve(run: string, terminal: Terminal): Promise<void> {
-  const curve = await readCurve(run, basename(run));
-  if (curve.points.length === 0) return;
+  const points = await readCurve(run);
+  if (points.length === 0) return;
   const path = join(run, "curves.svg");
   await prepareOutputs({ inputs: [], outputs: [path], force: true });
-  await writeAtomically(path, (partial) => writeFile(partial, curvesPicture(basename(run), [curve])));
+  await writeAtomically(path, (partial) => writeFile(partial, curvesPicture(basename(run), points)));
   note(terminal, `Drawn: ${path}`);
 }
 
