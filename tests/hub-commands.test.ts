@@ -161,9 +161,11 @@ test("eval table: a row's model may be one of the hub", async () => {
   const folder = await temporaryFolder();
   const rows = join(folder, "rows.json");
   await writeFile(rows, JSON.stringify([{ name: "tiny", model: "hf:o/tiny", mode: "full" }]));
-  const sizes = ["--questions", "1", "--passages", "2", "--max-tokens", "2", "--threads", "1"];
+  const input = join(folder, "set.jsonl");
+  await writeFile(input, JSON.stringify({ question: "a?", answers: ["b"], documents: [{ title: "a", text: "b" }] }));
+  const sizes = ["--max-tokens", "2", "--threads", "1"];
   const { stderr, error } = await runCli(
-    ["eval", "table", "--rows", rows, "--output", join(folder, "t"), ...sizes],
+    ["eval", "table", "--rows", rows, "--input", input, "--output", join(folder, "t"), ...sizes],
     env,
   );
   expect(error).toBeUndefined();
