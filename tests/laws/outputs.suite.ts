@@ -139,22 +139,6 @@ export function outputsSuite(size: OutputsSize): void {
       args: (input, output) => ["--input", input, "--output-dir", output, "--workers", "0"],
     },
     {
-      name: "data synth",
-      input: "passages",
-      args: (input, output) => [
-        "--split",
-        "train",
-        "--contexts",
-        "200",
-        "--noise",
-        input,
-        "--output",
-        output,
-        "--workers",
-        "0",
-      ],
-    },
-    {
       name: "data answer",
       input: "rag",
       args: (input, output) => [
