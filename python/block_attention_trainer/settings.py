@@ -83,10 +83,6 @@ class TokenizerSettings(Section):
     pad_token: str = Field("<|pad|>", description="One of the special tokens.")
     eos_token: str = Field("<|eos|>", description="Ends an answer; one of the special tokens.")
     bos_token: str | None = Field(None, description="Put before each prompt; one of the special tokens.")
-    newline_then_space: bool = Field(
-        False,
-        description="Read a newline as newline and space, so that a word after it has the tokens it has elsewhere.",
-    )
     chat_template: str | None = Field(None, description="Jinja text for tokenizer_config.json.")
 
     @model_validator(mode="after")

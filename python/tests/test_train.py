@@ -312,7 +312,7 @@ def test_from_nothing_a_tokenizer_and_a_model_of_text(tmp_path: Path, capsys: py
     (tmp_path / "text.txt").write_text("".join(lines))
     settings = run_settings(
         tmp_path,
-        tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 300, "newline_then_space": True},
+        tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 300},
         data={"text": [str(tmp_path / "text.txt")], "train": [], "modes": ["full"]},
         training={"steps": 30},
     )
