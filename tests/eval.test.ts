@@ -135,7 +135,10 @@ test("runAccuracyTable(): rows, the questions alone, differences, and a row whos
   expect(markdown).toContain("## 4 passages, 6 questions");
   expect(markdown).toContain("not there: no model at");
   expect(markdown).toContain("whose last sentence holds a gold answer");
-  expect(markdown).toContain("Of 1 pairs of rows that the paper has too");
+  // The paper's second row stands below its first.
+  const { low, high } = set?.comparisons[0]?.differences.word ?? { low: Number.NaN, high: Number.NaN };
+  const order = high < 0 ? "1 stand in the paper's order" : low > 0 ? "1 in the opposite" : "1 are not told apart";
+  expect(markdown).toMatch(new RegExp(`Of 1 pairs of rows that the paper has too, .*${order}`));
   expect(markdown).toContain("- 2 lines of the set could not be used");
   expect(readFileSync(join(folder, "table", "4-passages.svg"), "utf8")).toMatch(/^<svg /);
 }, 120_000);
