@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { synthesizeContext } from "../src/data/synth/context.js";
+import { type MadeUpQuestion, madeUpQuestions } from "../src/data/rag/questions.suite.js";
 import { Engine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
 import type { GenerateResult } from "../src/engine/results.js";
@@ -16,31 +16,11 @@ import { runCli } from "./run-cli.js";
 const folder = mkdtempSync(join(tmpdir(), "block-attention-eval-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-interface Line {
-  readonly id: string;
-  readonly question: string;
-  readonly answers: readonly string[];
-}
-
 /** Questions over four passages each, which their "supports" name. */
-function writeSet(name: string, first: number, count: number): { path: string; lines: Line[] } {
-  const shape = {
-    seed: "commands",
-    split: "test",
-    minPassages: 4,
-    maxPassages: 4,
-    numQuestions: 1,
-    noise: [],
-  } as const;
-  const lines = Array.from({ length: count }, (_, i) => {
-    const { id, documents, questions } = synthesizeContext(first + i, shape);
-    const [asked] = questions;
-    if (asked === undefined) throw new Error("a context without a question");
-    const { kind, question, answers, supports } = asked;
-    return { id, kind, question, answers, supports, documents };
-  });
+function writeSet(name: string, first: number, count: number): { path: string; lines: MadeUpQuestion[] } {
+  const lines = madeUpQuestions(count, 4, first);
   const path = join(folder, `${name}.jsonl`);
-  writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  writeFileSync(path, lines.map(({ generated, ...line }) => `${JSON.stringify(line)}\n`).join(""));
   return { path, lines };
 }
 

@@ -2,10 +2,10 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { madeUpQuestions } from "../src/data/rag/questions.suite.js";
 import { Engine } from "../src/engine/engine.js";
 import { embeddedModelPath } from "../src/engine/model.js";
 import { readTableRows, runAccuracyTable } from "../src/eval/accuracy-table.js";
-import { heldOutLines } from "../src/eval/held-out.js";
 import type { RagLine } from "../src/eval/rag-line.js";
 import { type RagRunOptions, runRag } from "../src/eval/rag-run.js";
 
@@ -16,7 +16,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const lines = heldOutLines({ passages: 4, numQuestions: 6 });
+const lines = madeUpQuestions(6, 4);
 
 function run(name: string, more: Partial<RagRunOptions> = {}) {
   return runRag({
@@ -106,7 +106,7 @@ test("runRag(): block mode asked again finds all passages in the store, full mod
   );
 });
 
-test("runAccuracyTable(): rows, baselines, differences, and a row whose model is not there", async () => {
+test("runAccuracyTable(): rows, the questions alone, differences, and a row whose model is not there", async () => {
   const rows = join(folder, "rows.json");
   const model = embeddedModelPath();
   writeFileSync(
@@ -120,10 +120,8 @@ test("runAccuracyTable(): rows, baselines, differences, and a row whose model is
   const table = await runAccuracyTable({
     rows: await readTableRows(rows),
     folder: join(folder, "table"),
-    numQuestions: 8,
-    passages: [4],
-    noise: [],
-    hotpot: undefined,
+    sets: [{ name: "4 passages", lines, notes: ["2 lines of the set could not be used and are left out."] }],
+    lastSentence: true,
     maxTokens: 40,
     concurrency: 2,
     openEngine: (path) => Engine.load({ model: path, threads: 1 }),
@@ -132,10 +130,16 @@ test("runAccuracyTable(): rows, baselines, differences, and a row whose model is
   const [set] = table.sets;
   expect(set?.rows.map(({ outcome }) => outcome.kind)).toEqual(["scored", "scored", "missing"]);
   expect(set?.comparisons.map(({ name, against }) => [name, against])).toEqual([["block", "full"]]);
-  expect(set?.baselines.map(({ name }) => name)).toContain("question only");
+  expect(set?.baselines.map(({ name }) => name)).toEqual(["question only"]);
   const markdown = readFileSync(join(folder, "table", "accuracy.md"), "utf8");
-  expect(markdown).toContain("## 4 passages, 8 questions");
+  expect(markdown).toContain("## 4 passages, 6 questions");
   expect(markdown).toContain("not there: no model at");
+  expect(markdown).toContain("whose last sentence holds a gold answer");
+  // The paper's second row stands below its first.
+  const { low, high } = set?.comparisons[0]?.differences.word ?? { low: Number.NaN, high: Number.NaN };
+  const order = high < 0 ? "1 stand in the paper's order" : low > 0 ? "1 in the opposite" : "1 are not told apart";
+  expect(markdown).toMatch(new RegExp(`Of 1 pairs of rows that the paper has too, .*${order}`));
+  expect(markdown).toContain("- 2 lines of the set could not be used");
   expect(readFileSync(join(folder, "table", "4-passages.svg"), "utf8")).toMatch(/^<svg /);
 }, 120_000);
 

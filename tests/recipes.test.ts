@@ -19,6 +19,7 @@ interface Recipe {
 const folder = join(projectRoot, "recipes", "rag");
 const script = join(projectRoot, "scripts", "recipe.mjs");
 const recipes = readdirSync(folder).flatMap((file): [string, Recipe][] => {
+  if (!file.endsWith(".json")) return [];
   const value = JSON.parse(readFileSync(join(folder, file), "utf8"));
   return "steps" in value ? [[file, value]] : [];
 });

@@ -126,10 +126,6 @@ test.each<[args: readonly string[], says: string]>([
     'Cannot load a tokenizer from "hf:o/n": wanted a folder, or OWNER/REPO',
   ],
   [[...train, ...set(`model.tokenizer=${at("none")}`)], `Cannot load a tokenizer from ${path("none")}: no such file`],
-  [
-    [...train, ...set(`export.mean_with={"path":${path("none")},"share":0.5}`)],
-    `Cannot load a model from ${path("none")}: no such file`,
-  ],
   [[...train, ...set(`data.train=[${path("none.parquet")}]`)], `Cannot read ${path("none.parquet")}: no such file`],
   [[...train, ...set(`data.train=[${path("empty")}]`)], `Cannot read ${path("empty")}: it is a folder`],
   [[...train, ...set(`data.train=[${path("text.txt")}]`)], `Cannot read ${path("text.txt")}: it is no Parquet file`],

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from .models import ModelError, average, load_tokenizer, saved_adapter
+from .models import ModelError, load_tokenizer, saved_adapter
 from .settings import ExportSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -21,26 +21,20 @@ def export(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
     The folder is complete or absent: it is written under another name first, and replaces one that is there.
     Raises ModelError for a checkpoint that is none, or that does not say how it was trained, and as refuse_loss().
     """
-    means = [] if settings.mean_with is None else [settings.mean_with.path]
-    refuse_loss(folder, [str(checkpoint), *means])
+    refuse_loss(folder, [str(checkpoint)])
     dtype = DTYPES[settings.dtype]
-    # A mean is computed in float32; what is written as it is needs no more memory than that takes.
-    loaded = dtype if settings.mean_with is None else torch.float32
     try:
         model: Any = (
-            _merged(checkpoint, loaded)
+            _merged(checkpoint, dtype)
             if saved_adapter(checkpoint)
-            else AutoModelForCausalLM.from_pretrained(checkpoint, dtype=loaded)
+            else AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
         )
-        if settings.mean_with is not None:
-            average(model, settings.mean_with)
     except (OSError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f'Cannot export "{checkpoint}": {" ".join(str(error).split()).rstrip(".")}') from error
     if not isinstance(getattr(model.config, "block_attention", None), dict):
         raise ModelError(f'Cannot export "{checkpoint}": its config.json has no "block_attention"')
-    model = model.to(dtype)
     unfinished = _unfinished(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     # The cache is off while training; who loads the folder decodes with it.

@@ -18,7 +18,7 @@ from transformers.utils.hub import cached_file
 from .attention import Attention, implementation_name, register_attention
 from .batch import Opening
 from .layout import Encoding, Mode
-from .settings import LoraSettings, MeanSettings, ModelSettings
+from .settings import LoraSettings, ModelSettings
 
 UNSUPPORTED_ROPE = ("dynamic", "longrope")
 """Angles that depend on the total length: a block's keys could not be moved."""
@@ -143,35 +143,12 @@ def load_model(
             if quantized:
                 options["quantization_config"] = _four_bit()
             model = AutoModelForCausalLM.from_pretrained(path, **options)
-            if settings.mean_with is not None:
-                average(model, settings.mean_with)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ModelError):
             raise
         where = f'"{settings.path}"' if settings.path else "the architecture"
         raise ModelError(f"Cannot load a model from {where}: {_one_line(error)}") from error
     return model if lora is None else _with_adapters(model, lora, quantized, keeps_start)
-
-
-def average(model: PreTrainedModel, other: MeanSettings) -> None:
-    """Moves the weights to their mean with another model's.
-
-    Raises ModelError where the other has other weights, OSError or ValueError where it cannot be loaded.
-    """
-    check_config(AutoConfig.from_pretrained(other.path))
-    # Tied weights stand here once.
-    weights = dict(model.named_parameters())
-    theirs = dict(AutoModelForCausalLM.from_pretrained(other.path, dtype=model.dtype).named_parameters())
-    shapes, their_shapes = ({name: tuple(w.shape) for name, w in one.items()} for one in (weights, theirs))
-    if shapes != their_shapes:
-        name = min(n for n in shapes.keys() | their_shapes.keys() if shapes.get(n) != their_shapes.get(n))
-        raise ModelError(
-            f'Cannot average models: "{name}" is {shapes.get(name, "absent")} here, '
-            f'{their_shapes.get(name, "absent")} in "{other.path}"'
-        )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.lerp_(theirs[name], other.share)
 
 
 def new_config(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:

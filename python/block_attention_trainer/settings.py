@@ -35,24 +35,10 @@ MODEL_PATH = (
 )
 
 
-class MeanSettings(Section):
-    """Another model of the same architecture and tokenizer, whose weights are averaged with the first one's."""
-
-    path: str = Field(description=MODEL_PATH)
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="The other's share in the mean; the rest is the first's."
-    )
-
-
 class ModelSettings(Section):
     """Which model is trained: a folder, or an architecture made anew."""
 
     path: str | None = Field(None, description=MODEL_PATH)
-    mean_with: MeanSettings | None = Field(
-        None,
-        description="Start from the mean of two models' weights (arXiv:2203.05482), both fine-tuned from one: what "
-        "each of them learned is kept in part.",
-    )
     architecture: dict[str, Any] | None = Field(
         None,
         description="From nothing: the keys of config.json, `model_type` among them. `vocab_size` is the tokenizer's "
@@ -80,8 +66,6 @@ class ModelSettings(Section):
             raise ValueError('wanted either "path" or "architecture"')
         if self.architecture is not None and "model_type" not in self.architecture:
             raise ValueError('"architecture" has no "model_type"')
-        if self.mean_with is not None and self.path is None:
-            raise ValueError('"mean_with" wants a model to average with: "path"')
         if (self.repair == "lead") != (self.lead is not None):
             raise ValueError('wanted "lead" with "repair": "lead", and only there')
         return self
@@ -99,10 +83,6 @@ class TokenizerSettings(Section):
     pad_token: str = Field("<|pad|>", description="One of the special tokens.")
     eos_token: str = Field("<|eos|>", description="Ends an answer; one of the special tokens.")
     bos_token: str | None = Field(None, description="Put before each prompt; one of the special tokens.")
-    newline_then_space: bool = Field(
-        False,
-        description="Read a newline as newline and space, so that a word after it has the tokens it has elsewhere.",
-    )
     chat_template: str | None = Field(None, description="Jinja text for tokenizer_config.json.")
 
     @model_validator(mode="after")
@@ -312,9 +292,6 @@ class ExportSettings(Section):
     max_shard_bytes: Annotated[int, Field(ge=2**20)] = Field(
         5 * 10**9, description="The most bytes of a safetensors file."
     )
-    mean_with: MeanSettings | None = Field(
-        None, description="Write the mean of the trained weights and another model's, as `model.mean_with`."
-    )
 
 
 class Settings(Section):
@@ -352,8 +329,6 @@ class Settings(Section):
             )
         if self.model.architecture is not None and self.lora is not None:
             raise ValueError('"lora" adapts trained weights, "model.architecture" has none')
-        if self.model.mean_with is not None and self.lora is not None and self.lora.quantize != "none":
-            raise ValueError('"model.mean_with" averages weights, with "lora.quantize" they are no numbers')
         if self.model.architecture is not None and self.model.tokenizer is None and self.tokenizer is None:
             raise ValueError('"model.architecture" needs "model.tokenizer" or "tokenizer"')
         if self.tokenizer is not None and (self.model.architecture is None or self.model.tokenizer is not None):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase
 
 from .models import ModelError, tokenize
@@ -20,11 +20,7 @@ def train_tokenizer(settings: TokenizerSettings, folder: Path) -> None:
     Raises DataError, one line, for a text that cannot be read.
     """
     tokenizer = Tokenizer(models.BPE())
-    byte_level = decoders.ByteLevel()
-    tokenizer.decoder = byte_level
-    if settings.newline_then_space:
-        tokenizer.normalizer = normalizers.Replace("\n", "\n ")
-        tokenizer.decoder = decoders.Sequence([byte_level, decoders.Replace("\n ", "\n")])
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

@@ -71,8 +71,7 @@ def train(settings: Settings, *, progress_target: str | None = None, resume: boo
     if checkpoint is not None and not resume:
         raise SettingsError(f'Cannot start anew: "{run}" has checkpoints; name another run, or delete them')
     if settings.export is not None:
-        means = [mean.path for mean in (settings.model.mean_with, settings.export.mean_with) if mean is not None]
-        refuse_loss(run / "export", [path for path in (settings.model.path, *means) if path is not None])
+        refuse_loss(run / "export", [] if settings.model.path is None else [settings.model.path])
     run.mkdir(parents=True, exist_ok=True)
     if settings.training.precision == "auto":
         progress.tell("stage", stage="Choosing the precision")

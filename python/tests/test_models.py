@@ -25,7 +25,7 @@ from block_attention_trainer.models import (
 )
 from block_attention_trainer.packing import Item
 from block_attention_trainer.samples import Limits, SampleFiles
-from block_attention_trainer.settings import LoraSettings, MeanSettings, ModelSettings
+from block_attention_trainer.settings import LoraSettings, ModelSettings
 
 KINDS = ["llama", "mistral", "qwen2", "qwen3"]
 BOUND = 1e-5
@@ -138,32 +138,6 @@ def test_load_model_refuses_what_it_cannot_train(folder: Path) -> None:
         model_of(folder, "llama", "dense", rope_parameters=rope)
     with pytest.raises(ModelError, match=r'Cannot load a tokenizer from ".*nowhere"'):
         load_tokenizer(str(folder / "nowhere"))
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_load_model_starts_from_the_mean_of_two(folder: Path, tmp_path: Path, tied: bool) -> None:
-    one, two = (model_of(folder, "llama", "dense", tie_word_embeddings=tied) for _ in range(2))
-    with torch.no_grad():
-        for weight in two.parameters():
-            weight.add_(torch.randn_like(weight))
-    one.save_pretrained(tmp_path / "one")
-    two.save_pretrained(tmp_path / "two")
-    tokenizer = load_tokenizer(str(folder / "tokenizer"))
-
-    def loaded(other: str) -> Any:
-        mean = MeanSettings(path=str(tmp_path / other), share=0.25)
-        settings = ModelSettings(path=str(tmp_path / "one"), mean_with=mean)
-        return load_model(settings, "dense", lora=None, dtype=torch.float32, tokenizer=tokenizer)
-
-    theirs = dict(two.named_parameters())
-    mean = dict(loaded("two").named_parameters())
-    for name, weight in one.named_parameters():
-        assert (mean[name] - (0.75 * weight + 0.25 * theirs[name])).abs().max() < BOUND, name
-    model_of(folder, "llama", "dense", tie_word_embeddings=tied, intermediate_size=40).save_pretrained(
-        tmp_path / "wider"
-    )
-    with pytest.raises(ModelError, match=r'"model.layers.0.mlp.down_proj.weight" is .* here, .*, 40\) in ".*wider"'):
-        loaded("wider")
 
 
 @pytest.mark.skipif(

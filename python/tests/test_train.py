@@ -255,19 +255,6 @@ def test_export_says_how_it_was_trained_and_loads_in_transformers(
     assert AutoTokenizer.from_pretrained(folder / "export")("w5").input_ids == [0, 5]
 
 
-def test_export_writes_the_mean_with_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, run_settings(tmp_path, run_name="one", export={"dtype": "float32"}))
-    other = tmp_path / "runs" / "one" / "export"
-    mean = {"dtype": "float32", "mean_with": {"path": str(other), "share": 0.25}}
-    run(capsys, run_settings(tmp_path, run_name="two", training={"seed": 7}, export=mean))
-    trained = load_file(tmp_path / "runs" / "two" / "checkpoint-6" / "model.safetensors")
-    theirs, written = (
-        load_file(folder / "model.safetensors") for folder in (other, tmp_path / "runs" / "two" / "export")
-    )
-    for name, weight in written.items():
-        assert (weight - (0.75 * trained[name] + 0.25 * theirs[name])).abs().max() < 1e-6, name
-
-
 def test_lora_trains_adapters_alone_and_export_merges_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, run_settings(tmp_path, training={"steps": 1}, export={"dtype": "float32"}))
     base = tmp_path / "runs" / "run" / "export"
@@ -325,7 +312,7 @@ def test_from_nothing_a_tokenizer_and_a_model_of_text(tmp_path: Path, capsys: py
     (tmp_path / "text.txt").write_text("".join(lines))
     settings = run_settings(
         tmp_path,
-        tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 300, "newline_then_space": True},
+        tokenizer={"text": [str(tmp_path / "text.txt")], "vocab_size": 300},
         data={"text": [str(tmp_path / "text.txt")], "train": [], "modes": ["full"]},
         training={"steps": 30},
     )

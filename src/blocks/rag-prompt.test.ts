@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { compileChatTemplate } from "./chat-template.js";
 import type { Passage } from "./passage.js";
-import { DEFAULT_RAG_PROMPT_TEXTS, passageText, ragPrompt } from "./rag-prompt.js";
+import { DEFAULT_RAG_PROMPT_TEXTS, ragPrompt } from "./rag-prompt.js";
 
 const tokens = { bos_token: "<s>", eos_token: "</s>", pad_token: "", unk_token: "" };
 const template = (name: string) =>
@@ -101,10 +101,6 @@ test("ragPrompt(): a long passage is laid as its parts, in their order", () => {
     { partsOf, order: "best-last", maxDocuments: 2 },
   );
   expect(blocks.slice(1, -1).map(({ text }) => text)).toEqual(["- Title: T\na\n", "- Title: T\nb\n", "0"]);
-});
-
-test("passageText(): is the block that ragPrompt() makes", () => {
-  expect(passageText(documents[0]!)).toBe(ragPrompt({ documents, question: "?" }).blocks[1]!.text);
 });
 
 test("ragPrompt(): bad input is a one-line error", () => {

@@ -16,7 +16,7 @@ import {
   partOf,
 } from "./chat-prompt.js";
 import type { ChatTemplate } from "./chat-template.js";
-import { type Passage, type PassageInput, passageBlock, readPassage, readPassages } from "./passage.js";
+import { type Passage, type PassageInput, passageBlock, readPassages } from "./passage.js";
 
 /** The fixed texts of a RAG prompt. A model that was trained on others carries its own in its block-attention config. */
 export interface RagPromptTexts {
@@ -162,11 +162,6 @@ export function* ragPromptInSteps(input: RagPromptInput, options: RagPromptOptio
   }
   const parted = partMessages([{ role: "user", content: question }], passages, texts, checked);
   return yield* cutPartedMessages(parted, template, { ...checked, joinOpening: true });
-}
-
-/** One passage as its block's text, as `ragPrompt` lays it: what indexing encodes ahead of time. */
-export function passageText(document: PassageInput, texts?: GivenRagTexts): string {
-  return passageBlock(readPassage(document, 0), ragTexts(texts).passage);
 }
 
 type LabelledText = Required<Pick<TextBlock, "text" | "passage">>;

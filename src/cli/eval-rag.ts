@@ -1,11 +1,11 @@
 import { existsSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import type { LocalEngine } from "../engine/local-engine.js";
-import { type RagLine, type ReadLines, readRagLines } from "../eval/rag-line.js";
+import { readRagLines } from "../eval/rag-line.js";
 import { runRag } from "../eval/rag-run.js";
 import { type EvaluationReport, REPORT_FILES, writeReport } from "../eval/report.js";
 import { prepareReport } from "../eval/run-folder.js";
-import { runSets, setsReportFiles } from "../eval/sets-run.js";
+import { type QuestionSet, runSets, setsReportFiles } from "../eval/sets-run.js";
 import { compareRuns, type NamedRun, summarizeRun } from "../eval/summary.js";
 import { wholeNumber } from "../files/options.js";
 import { readSetting, someWords } from "../files/settings.js";
@@ -27,13 +27,15 @@ import { engineFlags, forceFlag, modeFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { note, type Terminal } from "./terminal.js";
 
+export const setsFlag = mandatory({
+  takes: "<file>",
+  about:
+    'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","id"?,"kind"?}; - is standard input; NAME=FILE names the set; may be given again',
+  read: (text, before = []) => [...before, parseInput(text)],
+} as Flag<readonly NamedText[]>);
+
 const ragFlags = {
-  input: mandatory({
-    takes: "<file>",
-    about:
-      'questions (JSON lines, a .json array, Parquet): {"question","answers","documents","id"?,"kind"?}; - is standard input; NAME=FILE names the set; may be given again',
-    read: (text, before = []) => [...before, parseInput(text)],
-  } as Flag<readonly NamedText[]>),
+  input: setsFlag,
   output: mandatory(
     flag("<folder>", "answers and report, each run in a folder of its own; what was interrupted goes on", someWords),
   ),
@@ -62,7 +64,7 @@ export const evalRagCommand = command({
   run: runEvalRag,
   help: `
 Examples:
-  block-attention data synth --split test --contexts 400 --passages 10 --output test.jsonl
+  block-attention data hqa --input hotpot_dev_distractor_v1.json --output test.jsonl
   block-attention eval rag --input test.jsonl --mode full --last-sentence --output runs/full
   block-attention eval rag --input test.jsonl --mode block --last-sentence --output runs/block --compare runs/full
   block-attention eval rag --model ./Tulu3-Block-FT --modes block,full,no-reencoding --output runs/paper \\
@@ -73,12 +75,6 @@ A line is {"question", "answers", "documents", "id"?, "kind"?}. The same command
 --modes, --peer or several sets, each run has a folder in the output's, and one report stands over all. A peer's prompt is sent
 to its server; its key comes from the environment alone.`,
 });
-
-/** A set as it was read. */
-interface ReadSet {
-  readonly name: string;
-  readonly read: ReadLines<RagLine>;
-}
 
 /** Asks an engine, and others, the questions of sets. @returns the exit code: 1 if a line could not be used or asked. */
 async function runEvalRag(flags: FlagsOf<typeof ragFlags>, terminal: Terminal): Promise<number> {
@@ -95,25 +91,18 @@ async function runEvalRag(flags: FlagsOf<typeof ragFlags>, terminal: Terminal): 
   const names = isOneRun ? REPORT_FILES : setsReportFiles(input);
   const inputs = input.map(({ text }) => text);
   await prepareReport(flags.output, names, inputs, flags.force ?? false);
-  const sets: ReadSet[] = [];
-  let exitCode = 0;
-  for (const { name, text: path } of input) {
-    const read = await readRagLines(path, terminal.signal, flags.limit);
-    if (tellBadLines(read, terminal)) exitCode = 1;
-    sets.push({ name, read });
-  }
+  const { sets, hasBadLines } = await readSets(flags, terminal);
   const against = compare === undefined ? undefined : await readComparedRun(compare, terminal);
-  if (against?.hasBadLines) exitCode = 1;
   const failed = isOneRun
-    ? await runOne(flags, (sets[0] as ReadSet).read, against, terminal)
+    ? await runOne(flags, sets[0] as QuestionSet, against, terminal)
     : await runMany(flags, sets, against, terminal);
-  return failed > 0 ? 1 : exitCode;
+  return failed > 0 || hasBadLines || against?.hasBadLines ? 1 : 0;
 }
 
 /** One mode over one set: the output's folder is the run's. @returns questions that could not be asked. */
 async function runOne(
   flags: FlagsOf<typeof ragFlags>,
-  read: ReadLines<RagLine>,
+  set: QuestionSet,
   against: ComparedRun | undefined,
   terminal: Terminal,
 ): Promise<number> {
@@ -124,7 +113,7 @@ async function runOne(
   const startedAt = performance.now();
   const run = await runRag({
     engine,
-    lines: read.lines,
+    lines: set.lines,
     folder: flags.output,
     mode,
     positionReencoding,
@@ -147,7 +136,7 @@ async function runOne(
     lastSentence,
     runs: [summary],
     comparisons: against === undefined ? [] : [compareRuns(named, against.run, options)],
-    notes: badLinesNotes(read),
+    notes: set.notes,
   };
   await writeReport(flags.output, report);
   await tellReport(report, flags.json === true, terminal);
@@ -158,7 +147,7 @@ async function runOne(
 /** Several runs in one report. @returns questions that could not be asked. */
 async function runMany(
   flags: FlagsOf<typeof ragFlags>,
-  sets: readonly ReadSet[],
+  sets: readonly QuestionSet[],
   against: ComparedRun | undefined,
   terminal: Terminal,
 ): Promise<number> {
@@ -166,7 +155,7 @@ async function runMany(
   await using entrants = await openEntrants(flags, ownMode, terminal);
   const bar = new ProgressBar(terminal, "Answering");
   const report = await runSets({
-    sets: sets.map(({ name, read }) => ({ name, lines: read.lines, notes: badLinesNotes(read) })),
+    sets,
     entrants: entrants.list,
     folder: flags.output,
     lastSentence: flags.lastSentence ?? false,
@@ -181,6 +170,21 @@ async function runMany(
   await tellSets(report, flags.json === true, terminal);
   note(terminal, `Written: ${flags.output}, report.md and report.json with a picture for each set`);
   return report.sets.flatMap(({ runs }) => runs).reduce((sum, { failed }) => sum + failed, 0);
+}
+
+/** Reads the sets that setsFlag names; lines that cannot be used are told. @throws Error as readRagLines(). */
+export async function readSets(
+  { input, limit }: FlagsOf<{ input: typeof setsFlag; limit: typeof limitFlag }>,
+  terminal: Terminal,
+): Promise<{ readonly sets: readonly QuestionSet[]; readonly hasBadLines: boolean }> {
+  const sets: QuestionSet[] = [];
+  let hasBadLines = false;
+  for (const { name, text: path } of input) {
+    const read = await readRagLines(path, terminal.signal, limit);
+    if (tellBadLines(read, terminal)) hasBadLines = true;
+    sets.push({ name, lines: read.lines, notes: badLinesNotes(read) });
+  }
+  return { sets, hasBadLines };
 }
 
 /** FILE or NAME=FILE; a file is called by its own name. */

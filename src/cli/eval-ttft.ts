@@ -16,7 +16,7 @@ const defaultLengths = [50, 512, 1024, 2048, 4096];
 const ttftFlags = {
   input: flag(
     "<file>",
-    'passages as raw text: lines {"title","text"} or of a set, with "documents" (default: made-up ones)',
+    'passages as raw text: lines {"title","text"} or of a set, with "documents" (default: random tokens)',
     someWords,
   ),
   output: flag("<folder>", "also write ttft.json, ttft.md and ttft.svg there", someWords),

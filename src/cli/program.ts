@@ -3,7 +3,7 @@ import { packageVersion } from "../files/package-version.js";
 import { benchCommand } from "./bench.js";
 import { addCommand, type CliCommand } from "./command.js";
 import { convertCommand } from "./convert.js";
-import { packCommand, synthCommand } from "./data.js";
+import { packCommand } from "./data.js";
 import { ragDataCommands } from "./data-rag.js";
 import { rawCommands, squadCommand, tulu3Command, validateCommand } from "./data-raw.js";
 import { demoCommand } from "./demo.js";
@@ -45,7 +45,7 @@ const topCommands: readonly CliCommand[] = [
   exportCommand,
 ];
 const dataCommands: readonly CliCommand[] = [
-  ...[synthCommand, packCommand, tulu3Command, squadCommand, ...rawCommands, validateCommand],
+  ...[packCommand, tulu3Command, squadCommand, ...rawCommands, validateCommand],
   ...ragDataCommands,
 ];
 /** What answers sets of questions, scores answers, and measures. */

@@ -89,7 +89,7 @@ interface TrainerFlags {
 
 /** Trains, or goes on from the run's last checkpoint. @returns the trainer's exit code. */
 async function runTrain(given: FlagsOf<typeof trainFlags>, terminal: Terminal): Promise<number> {
-  const set = [...(given.set ?? []), ...(await modelsOnDisk(await settingsOf(given), terminal))];
+  const set = [...(given.set ?? []), ...(await modelSetting(await settingsOf(given), terminal))];
   const flags = { ...given, set };
   const settings = await settingsOf(flags);
   const processes = flags.processes ?? 1;
@@ -110,28 +110,19 @@ async function runTrain(given: FlagsOf<typeof trainFlags>, terminal: Terminal): 
   return code;
 }
 
-/** Settings for the trainer, which knows nothing of hf: the paths of the hub's models that its settings name so. */
-async function modelsOnDisk({ model, export: written }: TrainerSettings, terminal: Terminal): Promise<string[]> {
-  const named = {
-    "model.path": model.path,
-    "model.mean_with.path": model.mean_with?.path,
-    "export.mean_with.path": written?.mean_with?.path,
-  };
-  const settings: string[] = [];
-  for (const [key, name] of Object.entries(named)) {
-    const path = name && (await otherOnDisk(name, terminal, "transformers"));
-    if (path !== name) settings.push(`${key}=${JSON.stringify(path)}`);
-  }
-  return settings;
+/** A setting for the trainer, which knows nothing of hf: the path of the hub's model that its settings name so. */
+async function modelSetting({ model }: TrainerSettings, terminal: Terminal): Promise<string[]> {
+  const path = model.path && (await otherOnDisk(model.path, terminal, "transformers"));
+  return path === model.path ? [] : [`model.path=${JSON.stringify(path)}`];
 }
 
 /** The run's evaluations as a picture in its folder, if there were any. */
 async function drawCurve(run: string, terminal: Terminal): Promise<void> {
-  const curve = await readCurve(run, basename(run));
-  if (curve.points.length === 0) return;
+  const points = await readCurve(run);
+  if (points.length === 0) return;
   const path = join(run, "curves.svg");
   await prepareOutputs({ inputs: [], outputs: [path], force: true });
-  await writeAtomically(path, (partial) => writeFile(partial, curvesPicture(basename(run), [curve])));
+  await writeAtomically(path, (partial) => writeFile(partial, curvesPicture(basename(run), points)));
   note(terminal, `Drawn: ${path}`);
 }
 

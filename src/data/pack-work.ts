@@ -2,7 +2,6 @@ import type { ChatTemplate } from "../blocks/chat-template.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { type PackLimits, packSample } from "./packed-sample.js";
 import { modelPrompt } from "./rag/model-prompt.js";
-import { Respeller } from "./respeller.js";
 import type { Row } from "./rows.js";
 import type { Work } from "./serve-work.js";
 import { type SampleOptions, trainingSamples } from "./training-sample.js";
@@ -20,8 +19,6 @@ export interface PackSettings {
   readonly seed: string;
   /** How conversations are cut: by the paper's rule, or into spans, as they are served. Default "rule". */
   readonly conversations?: SampleOptions["conversations"];
-  /** The share of names that a context spells by smaller tokens; default none. @see Respeller */
-  readonly respelledShare?: number | undefined;
 }
 
 /** One packed row as a line of JSON, with what the report counts. */
@@ -67,8 +64,6 @@ export async function packTools(settings: PackSettings): Promise<PackTools> {
 /** Packs rows; the model's files are read once a thread. */
 export async function packWork(settings: PackSettings): Promise<Work<readonly Row[], PackedRows>> {
   const { tokenizer, template, endTokenId, limits } = await packTools(settings);
-  const { respelledShare, seed } = settings;
-  const respeller = respelledShare ? new Respeller(tokenizer, respelledShare, seed) : undefined;
   return (rows) => {
     const lines: PackedLine[] = [];
     const dropped: Record<string, number> = {};
@@ -84,7 +79,7 @@ export async function packWork(settings: PackSettings): Promise<Work<readonly Ro
         for (const outcome of trainingSamples(row.value, row.where, { ...settings, template })) {
           numSamples += 1;
           const packed =
-            outcome.kind === "dropped" ? outcome : packSample(outcome.sample, tokenizer, endTokenId, limits, respeller);
+            outcome.kind === "dropped" ? outcome : packSample(outcome.sample, tokenizer, endTokenId, limits);
           if (packed.kind === "dropped") {
             drop(packed.reason);
             continue;

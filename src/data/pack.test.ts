@@ -1,14 +1,15 @@
+import { createHash } from "node:crypto";
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { ragPrompt } from "../blocks/rag-prompt.js";
 import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
 import { tokenizePrompt } from "../engine/prompt.js";
 import { type PackOptions, packTrainingData } from "./pack.js";
 import { modelPrompt } from "./rag/model-prompt.js";
-import { synthesizeContext } from "./synth/context.js";
-import { type SynthFileOptions, writeSynthFile } from "./synth/synth-file.js";
+import { madeUpQuestions } from "./rag/questions.suite.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-pack-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -27,21 +28,16 @@ const options = (input: string, output: string, more: Partial<PackOptions> = {})
   signal,
   ...more,
 });
-const synth: SynthFileOptions = {
-  seed: "1",
-  split: "train",
-  minPassages: 2,
-  maxPassages: 5,
-  numQuestions: 3,
-  noise: [],
-  format: "train",
-  model: embeddedModelPath(),
-  output: join(folder, "train.jsonl"),
-  numContexts: 40,
-  firstContext: 0,
-  numWorkers: 0,
-  signal,
-};
+// More rows than a piece has.
+const questions = madeUpQuestions(80, 4);
+beforeAll(async () => {
+  const { rag } = await modelPrompt(embeddedModelPath(), "own");
+  const rows = questions.map(({ id, question, documents, generated }) => {
+    const blocks = ragPrompt({ documents, question }, rag).blocks.map(({ text }) => text);
+    return { id, group: `group of ${id}`, prompt: blocks.join(""), blocks, response: generated };
+  });
+  writeFileSync(join(folder, "train.jsonl"), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+});
 
 async function query(sql: string, path: string): Promise<Record<string, unknown>[]> {
   const instance = await DuckDBInstance.create(":memory:", { threads: "1" });
@@ -55,7 +51,6 @@ async function query(sql: string, path: string): Promise<Record<string, unknown>
 const rowsOf = (path: string) => query("SELECT * FROM read_parquet($path)", path);
 
 test("packTrainingData(): ids are those that serving computes, and what is to be learned is the response", async () => {
-  await writeSynthFile(synth);
   const report = await packTrainingData(options("train.jsonl", "train.parquet"));
   const rows = (await rowsOf(join(folder, "train.parquet"))) as Record<string, string[] & number[]>[];
   expect(report).toMatchObject({ rows: rows.length, bad: 0, kept: rows.length, keptBlock: rows.length, dropped: {} });
@@ -63,24 +58,18 @@ test("packTrainingData(): ids are those that serving computes, and what is to be
   const chatTemplate = templateOf(tokenizer);
   const config = JSON.parse(readFileSync(join(embeddedModelPath(), "config.json"), "utf8"));
   const context = { tokenizer, chatTemplate, ragTexts: config.block_attention.rag_prompt, prefix: "" };
-  let checked = 0;
-  for (let index = 0; index < 20; index++) {
-    const { id, documents, questions } = synthesizeContext(index, synth);
-    for (const [i, { question, chain }] of questions.entries()) {
-      const row = rows.find(({ sample_id }) => (sample_id as unknown) === `${id}-${i}`);
-      const served = tokenizePrompt({ question, documents }, "block", context).spans.map(({ tokenIds }) => [
-        ...tokenIds,
-      ]);
-      const prompt = served.flat();
-      const response = [...tokenizer.encode(chain, "all"), ...tokenizer.encode("<|eos|>", "all")];
-      expect(row?.input_ids).toEqual([...prompt, ...response]);
-      expect(row?.labels).toEqual([...prompt.map(() => -100), ...response]);
-      expect(row?.block_lengths).toEqual(served.map(({ length }) => length));
-      expect(row?.modes).toEqual(["block", "full"]);
-      checked += 1;
-    }
+  expect(rows).toHaveLength(questions.length);
+  for (const [i, { id, question, documents, generated }] of questions.entries()) {
+    const row = rows[i];
+    const served = tokenizePrompt({ question, documents }, "block", context).spans.map(({ tokenIds }) => [...tokenIds]);
+    const prompt = served.flat();
+    const response = [...tokenizer.encode(generated, "all"), ...tokenizer.encode("<|eos|>", "all")];
+    expect(row).toMatchObject({ sample_id: id, group_id: `group of ${id}` });
+    expect(row?.input_ids).toEqual([...prompt, ...response]);
+    expect(row?.labels).toEqual([...prompt.map(() => -100), ...response]);
+    expect(row?.block_lengths).toEqual(served.map(({ length }) => length));
+    expect(row?.modes).toEqual(["block", "full"]);
   }
-  expect(checked).toBeGreaterThan(30);
   const metadata = await query(
     "SELECT decode(key) AS key, decode(value) AS value FROM parquet_kv_metadata($path)",
     join(folder, "train.parquet"),
@@ -202,27 +191,7 @@ test("packTrainingData(): what fails leaves the old file and no half one", async
   expect(readdirSync(folder).filter((name) => name.includes("partial"))).toEqual([]);
 });
 
-test("writeSynthFile(): the same settings give the same bytes; RAG lines hold question, answers and documents", async () => {
-  const first = readFileSync(join(folder, "train.jsonl"));
-  await writeSynthFile({ ...synth, output: join(folder, "train2.jsonl") });
-  expect(readFileSync(join(folder, "train2.jsonl")).equals(first)).toBe(true);
-  await writeSynthFile({ ...synth, format: "rag", output: join(folder, "rag.jsonl"), numContexts: 2 });
-  const line = JSON.parse(readFileSync(join(folder, "rag.jsonl"), "utf8").split("\n")[0] as string);
-  expect(Object.keys(line)).toEqual([
-    "id",
-    "group",
-    "kind",
-    "question",
-    "answers",
-    "generated",
-    "first_hop",
-    "supports",
-    "documents",
-  ]);
-});
-
 test("packTrainingData(): the model's own prefix is read without its weights; one that cannot be read is no missing one", async () => {
-  await writeSynthFile(synth);
   const model = join(folder, "model");
   cpSync(embeddedModelPath(), model, { recursive: true, filter: (path) => !path.endsWith(".safetensors") });
   const pack = async (block_attention: object | undefined): Promise<unknown> => {
@@ -240,25 +209,16 @@ test("packTrainingData(): the model's own prefix is read without its weights; on
   expect(await pack(undefined)).toBe("");
 });
 
-test("packTrainingData(), writeSynthFile(): manifests tell what went in and out, without times", async () => {
-  const noiseFile = join(folder, "noise.jsonl");
-  writeFileSync(noiseFile, '{"title":"A","text":"B"}\n');
-  await writeSynthFile({ ...synth, noiseFile });
+test("packTrainingData(): its manifest tells what went in and out, without times", async () => {
   const manifest = (output: string) => JSON.parse(readFileSync(join(folder, `${output}.manifest.json`), "utf8"));
   const { digest } = await loadTokenizer(embeddedModelPath());
-  const made = manifest("train.jsonl");
-  expect(made).toMatchObject({
-    command: "data synth",
-    options: { seed: "1", split: "train", contexts: 40, first: 0, passages: [2, 5], questions: 3, format: "train" },
-    inputs: [{ path: noiseFile, bytes: 25 }],
-    tokenizer_digest: digest,
-    counts: { contexts: 40 },
-  });
+  const input = readFileSync(join(folder, "train.jsonl"));
+  const sha256 = createHash("sha256").update(input).digest("hex");
   const report = await packTrainingData(options("train.jsonl", "train.parquet"));
   expect(manifest("train.parquet")).toMatchObject({
     command: "data pack",
     options: { template: "own", prefix: "", max_tokens: 4096, single_probability: 1, seed: "1" },
-    inputs: [{ path: join(folder, "train.jsonl"), bytes: made.output.bytes, sha256: made.output.sha256 }],
+    inputs: [{ path: join(folder, "train.jsonl"), bytes: input.length, sha256 }],
     tokenizer_digest: digest,
     counts: { rows: report.rows, kept: report.kept, kept_block: report.keptBlock },
     dropped: {},

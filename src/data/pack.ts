@@ -65,7 +65,6 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
     singleProbability: options.singleProbability,
     seed: options.seed,
     conversations: options.conversations,
-    respelledShare: options.respelledShare ?? 0,
   } satisfies PackSettings;
   const files = (await Promise.all(inputs.map(dataFiles))).flat();
   const manifestInputs = await digestInputs(files, signal);
@@ -93,7 +92,7 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
   await writeAtomically(`${output}.report.json`, (partial) =>
     writeFile(partial, `${JSON.stringify(report, null, 2)}\n`),
   );
-  const { template, maxTokens, singleProbability, seed, conversations, respelledShare } = settings;
+  const { template, maxTokens, singleProbability, seed, conversations } = settings;
   const { rows, bad, samples, kept, keptBlock, dropped, tokens, responseTokens, blocks } = report;
   const manifest = {
     command: "data pack",
@@ -105,7 +104,6 @@ export async function packTrainingData(options: PackOptions): Promise<PackReport
       single_probability: singleProbability,
       seed,
       ...(conversations && { conversations }),
-      respelled_share: respelledShare,
     },
     inputs: manifestInputs,
     tokenizerDigest: digest,

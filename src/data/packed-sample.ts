@@ -1,7 +1,6 @@
 import { promptSpans } from "../engine/prompt.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import type { Respeller } from "./respeller.js";
 import type { TrainingSample } from "./training-sample.js";
 
 /** A sample as token ids: one row of a packed file. */
@@ -38,7 +37,6 @@ export interface PackLimits {
  * response does not end in one.
  *
  * @param endTokenId put after the response; undefined where the tokenizer has none.
- * @param respeller spells the sample's words otherwise, all samples of its group alike; undefined: as serving does.
  * @see FACTS §3 "Ids".
  */
 export function packSample(
@@ -46,16 +44,14 @@ export function packSample(
   tokenizer: Tokenizer,
   endTokenId: number | undefined,
   limits: PackLimits,
-  respeller?: Respeller,
 ): PackOutcome {
   const { id, group, modes } = sample;
-  const spelled = respeller?.spelling(group ?? id) ?? ((ids: number[]) => ids);
-  const blocks = sample.blocks.map(({ text, trusted }) => spelled(tokenizer.encode(text, trusted)));
+  const blocks = sample.blocks.map(({ text, trusted }) => tokenizer.encode(text, trusted));
   // The tokenizer's BOS is the trainer's to add, once.
   if (blocks[0] && tokenizer.bosTokenId !== undefined && blocks[0][0] === tokenizer.bosTokenId) blocks[0].shift();
   if (!blocks.at(-1)?.length) return { kind: "dropped", id, reason: "the final block has no tokens" };
   const spans = promptSpans(blocks, undefined, sample.blocks);
-  const response = untilEnd(spelled(tokenizer.encode(sample.response, "all")), tokenizer.endTokenIds);
+  const response = untilEnd(tokenizer.encode(sample.response, "all"), tokenizer.endTokenIds);
   if (response.length === 0) return { kind: "dropped", id, reason: "the response has no tokens" };
   if (endTokenId !== undefined && !tokenizer.endTokenIds.has(response.at(-1) as number)) response.push(endTokenId);
   const prompt = spans.flatMap(({ tokenIds }) => [...tokenIds]);

@@ -7,7 +7,6 @@ import type { ValidateSettings } from "./raw/validate-work.js";
 import { sentRowsWork } from "./row-work.js";
 import type { Work } from "./serve-work.js";
 import { serveWork } from "./serve-work.js";
-import type { SynthSettings } from "./synth/synth-work.js";
 
 /** Work on rows, whose bytes are sent. */
 export type RowThreadWork =
@@ -16,10 +15,7 @@ export type RowThreadWork =
   | ({ readonly kind: "validate" } & ValidateSettings);
 
 /** Which work a thread does; plain data. */
-export type ThreadWork =
-  | RowThreadWork
-  | ({ readonly kind: "pack" | "tulu3" } & PackSettings)
-  | ({ readonly kind: "synth" } & SynthSettings);
+export type ThreadWork = RowThreadWork | ({ readonly kind: "pack" | "tulu3" } & PackSettings);
 
 /** Each loads its own code alone. */
 async function workOf(settings: ThreadWork): Promise<Work<never, unknown>> {
@@ -34,8 +30,6 @@ async function workOf(settings: ThreadWork): Promise<Work<never, unknown>> {
       return await (await import("./pack-work.js")).packWork(settings);
     case "tulu3":
       return await (await import("./raw/tulu3-work.js")).tulu3Work(settings);
-    case "synth":
-      return await (await import("./synth/synth-work.js")).synthWork(settings);
     default:
       return settings satisfies never;
   }

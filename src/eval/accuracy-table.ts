@@ -1,22 +1,19 @@
 import { writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
-import type { RagDocument } from "../blocks/block.js";
 import type { LocalEngine } from "../engine/local-engine.js";
-import { type JsonValue, readJson } from "../files/bounded-json.js";
+import { readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { issueSentence } from "../files/schema-issue.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { parseHubName } from "../model/hub-name.js";
-import { BASELINES, type Baseline, baselineAnswers } from "./baselines.js";
 import { folderName } from "./folder-name.js";
-import { heldOutLines } from "./held-out.js";
 import { PAPER_ROW_NAMES, PAPER_ROWS, type PaperRowName, paperAverage } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
-import type { AnsweredLine, RagLine } from "./rag-line.js";
 import { type AskingOptions, runRag } from "./rag-run.js";
+import { foldersOf, type QuestionSet } from "./sets-run.js";
 import { compareRuns, type NamedRun, type RunComparison, type RunSummary, summarizeRun } from "./summary.js";
 import { type AccuracyTable, type TableResult, type TableSet, tableMarkdown } from "./table-markdown.js";
 
@@ -35,14 +32,10 @@ export interface TableRow {
 
 export interface AccuracyTableOptions extends AskingOptions {
   readonly rows: readonly TableRow[];
-  /** Sets, answers and the table are kept there; an interrupted table goes on in it. */
+  readonly sets: readonly QuestionSet[];
+  /** Answers and the table are kept there; an interrupted table goes on in it. */
   readonly folder: string;
-  readonly numQuestions: number;
-  /** The passages of each held-out set. */
-  readonly passages: readonly number[];
-  readonly noise: readonly RagDocument[];
-  /** HotpotQA's questions; undefined: none are asked. */
-  readonly hotpot: string | undefined;
+  readonly lastSentence: boolean;
   readonly openEngine: (model: string) => Promise<LocalEngine>;
   /** Told which run begins. */
   readonly onRun?: ((set: string, row: string) => void) | undefined;
@@ -88,51 +81,32 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
 }
 
 /**
- * The paper's accuracy table over the held-out test: every row runs over every set, in full as `runRag` does, beside
- * baselines that must be low. Scored is the answer's last sentence. Writes accuracy.json, accuracy.md and a picture a set.
+ * The paper's accuracy table: every row runs over every set, in full as `runRag` does, beside a baseline that must be low, the
+ * questions without passages. Writes accuracy.json, accuracy.md and a picture a set.
  *
- * @throws Error as runRag(), or for a model that is there and cannot be loaded; the signal's reason.
+ * @throws RangeError for sets whose folders would be one; Error as runRag(), or for a model that is there and cannot be loaded; the
+ * signal's reason.
  */
 export async function runAccuracyTable(options: AccuracyTableOptions): Promise<AccuracyTable> {
-  const { folder, passages, numQuestions, noise, hotpot } = options;
+  const { folder, maxTokens, lastSentence } = options;
+  const setFolders = foldersOf(options.sets, "sets");
   const sets: TableSet[] = [];
-  for (const count of passages) {
-    const lines = heldOutLines({ passages: count, numQuestions, noise });
-    sets.push(await runSet({ name: heldOutName(count), lines, isHeldOut: true, note: undefined }, options));
-  }
-  if (hotpot !== undefined) {
-    const lines = await readHotpot(hotpot);
-    const halfWidth = Math.round(100 * 1.96 * Math.sqrt(0.25 / lines.length));
-    const note = `${lines.length} real questions, never trained on: each figure is good to ±${halfWidth} points at best.`;
-    sets.push(await runSet({ name: hotpotName, lines, isHeldOut: false, note }, options));
-  }
-  const table: AccuracyTable = { maxTokens: options.maxTokens, sets };
+  for (const [s, set] of options.sets.entries()) sets.push(await runSet(set, setFolders[s] as string, options));
+  const table: AccuracyTable = { maxTokens, lastSentence, sets };
   await writeWhole(join(folder, "accuracy.json"), `${JSON.stringify(table, null, 2)}\n`);
   await writeWhole(join(folder, "accuracy.md"), tableMarkdown(table));
   return table;
 }
 
-/** What runAccuracyTable() writes beside the sets' folders, for held-out sets of so many passages and HotpotQA. */
-export function tableFiles(passages: readonly number[]): string[] {
-  const sets = [...passages.map(heldOutName), hotpotName].map(folderName);
-  return ["accuracy.json", "accuracy.md", ...sets.flatMap((set) => [`${set}.jsonl`, `${set}.svg`])];
+/** What runAccuracyTable() writes beside the sets' folders. */
+export function tableFiles(sets: readonly { readonly name: string }[]): string[] {
+  return ["accuracy.json", "accuracy.md", ...sets.map(({ name }) => `${folderName(name)}.svg`)];
 }
 
-const heldOutName = (passages: number): string => `${passages} passages`;
-const hotpotName = "HotpotQA";
-
-interface SetToRun {
-  readonly name: string;
-  readonly lines: readonly RagLine[];
-  readonly isHeldOut: boolean;
-  readonly note: string | undefined;
-}
-
-async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<TableSet> {
-  const { rows, signal } = options;
-  const { name, lines } = set;
-  const folder = join(options.folder, folderName(name));
-  await writeWhole(join(options.folder, `${folderName(name)}.jsonl`), lines.map(lineText).join(""));
+async function runSet(set: QuestionSet, setFolder: string, options: AccuracyTableOptions): Promise<TableSet> {
+  const { rows, signal, lastSentence } = options;
+  const { name, lines, notes } = set;
+  const folder = join(options.folder, setFolder);
   const run = async (row: TableRow, rowName: string, maxDocuments?: number): Promise<[NamedRun, RunSummary]> => {
     options.onRun?.(name, rowName);
     await using engine = await options.openEngine(row.model);
@@ -147,7 +121,7 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
       asksAgain: true,
     });
     const named = { name: rowName, answers, timings };
-    return [named, summarize(named)];
+    return [named, summarizeRun(named, { lastSentence })];
   };
 
   const scored = new Map<string, NamedRun>();
@@ -167,59 +141,38 @@ async function runSet(set: SetToRun, options: AccuracyTableOptions): Promise<Tab
   const baselines: RunSummary[] = [];
   const reader = rows.find(({ name: rowName }) => scored.has(rowName));
   if (reader !== undefined) baselines.push((await run(reader, "question only", 0))[1]);
-  for (const baseline of BASELINES) {
-    if (baseline === "first-hop" && lines.every(({ firstHop }) => firstHop === undefined)) continue;
-    const answers = baselineAnswers(baseline, lines);
-    await writeWhole(join(folder, `${baseline}.jsonl`), answers.map(answerText).join(""));
-    baselines.push(summarize({ name: baselineNames[baseline], answers }));
-  }
 
   const runs = [
     ...results.flatMap(({ outcome }) => (outcome.kind === "scored" ? [outcome.summary] : [])),
     ...baselines,
   ];
-  await writeWhole(
-    join(options.folder, `${folderName(name)}.svg`),
-    accuracyPicture(`Accuracy over ${name}`, runs, "word"),
-  );
+  await writeWhole(join(options.folder, `${setFolder}.svg`), accuracyPicture(`Accuracy over ${name}`, runs, "word"));
   return {
     name,
-    folder: folderName(name),
+    folder: setFolder,
     questions: lines.length,
     rows: results,
     baselines,
-    comparisons: comparisonsOf(rows, scored),
-    agreement: set.isHeldOut ? orderAgreement(rows, scored) : undefined,
-    note: set.note,
+    comparisons: comparisonsOf(rows, scored, lastSentence),
+    agreement: orderAgreement(rows, scored, lastSentence),
+    notes,
   };
 }
 
-const baselineNames: Readonly<Record<Baseline, string>> = {
-  "random-name": "a random name from the passages",
-  "question-name": "a name from the question",
-  "first-hop": "the first hop alone",
-};
-
-const summarize = (run: NamedRun): RunSummary => summarizeRun(run, { lastSentence: true });
-
 /** Each row against the first, and against the one that it names. */
-function comparisonsOf(rows: readonly TableRow[], scored: ReadonlyMap<string, NamedRun>): RunComparison[] {
+function comparisonsOf(
+  rows: readonly TableRow[],
+  scored: ReadonlyMap<string, NamedRun>,
+  lastSentence: boolean,
+): RunComparison[] {
   return rows.flatMap(({ name, against }) => {
     const ours = scored.get(name);
     const others = new Set([rows[0]?.name, against]);
     return [...others].flatMap((other) => {
       const theirs = other === undefined || other === name ? undefined : scored.get(other);
-      return ours === undefined || theirs === undefined ? [] : [compareRuns(ours, theirs, { lastSentence: true })];
+      return ours === undefined || theirs === undefined ? [] : [compareRuns(ours, theirs, { lastSentence })];
     });
   });
-}
-
-function lineText({ id, kind, question, answers, firstHop, documents }: RagLine): string {
-  return `${JSON.stringify({ id, kind, question, answers, first_hop: firstHop, documents })}\n`;
-}
-
-function answerText({ id, kind, question, answers, generated }: AnsweredLine): string {
-  return `${JSON.stringify({ id, kind, question, answers, generated })}\n`;
 }
 
 function writeWhole(path: string, text: string): Promise<void> {
@@ -233,6 +186,7 @@ function writeWhole(path: string, text: string): Promise<void> {
 function orderAgreement(
   rows: readonly Pick<TableResult, "name" | "paper">[],
   scored: ReadonlyMap<string, NamedRun>,
+  lastSentence: boolean,
 ): string {
   const known = rows.flatMap(({ name, paper }) => {
     const run = scored.get(name);
@@ -245,7 +199,7 @@ function orderAgreement(
     for (const second of known.slice(i + 1)) {
       if (first.average === second.average) continue;
       const [higher, lower] = first.average > second.average ? [first, second] : [second, first];
-      const { low, high } = compareRuns(higher.run, lower.run, { lastSentence: true }).differences.word;
+      const { low, high } = compareRuns(higher.run, lower.run, { lastSentence }).differences.word;
       const pair = `${higher.name} over ${lower.name}`;
       (low > 0 ? same : high < 0 ? opposite : open).push(pair);
     }
@@ -258,35 +212,4 @@ function orderAgreement(
 
 function averageOf(name: PaperRowName): number {
   return paperAverage(PAPER_ROWS[name]);
-}
-
-const row = z.object({
-  _id: z.string(),
-  question: z.string().min(1),
-  answer: z.string(),
-  type: z.string().optional(),
-  context: z.array(z.tuple([z.string(), z.array(z.string())])),
-});
-
-/**
- * Turns HotpotQA's distractor format into lines: a passage is a title and its sentences, joined as they are.
- *
- * @throws Error that names the row which is none of this format.
- */
-function hotpotLines(value: JsonValue): RagLine[] {
-  if (!Array.isArray(value)) throw new Error("Cannot use HotpotQA's questions: they are no array");
-  return value.map((item: JsonValue, i) => {
-    const parsed = row.safeParse(item);
-    if (!parsed.success) {
-      throw new Error(`Cannot use HotpotQA's question ${i + 1}: ${issueSentence(parsed.error, item)}`);
-    }
-    const { _id, question, answer, type, context } = parsed.data;
-    const documents = context.map(([title, sentences]) => ({ title, text: sentences.join("") }));
-    return { id: _id, kind: type, question, answers: [answer], firstHop: undefined, documents };
-  });
-}
-
-/** hotpotLines() of a file. @throws Error if it cannot be read, or as hotpotLines(). */
-async function readHotpot(path: string): Promise<RagLine[]> {
-  return hotpotLines(await readJson(path));
 }

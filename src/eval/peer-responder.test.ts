@@ -9,7 +9,6 @@ const line: RagLine = {
   kind: undefined,
   question: "Who directed it?",
   answers: ["Ann Lee"],
-  firstHop: undefined,
   documents: [{ title: "It", text: " It was directed by Ann Lee. " }, "A text\n"],
 };
 

@@ -15,8 +15,6 @@ export interface AskedQuestion {
   readonly question: string;
   /** Any of them is right; one or more. */
   readonly answers: readonly string[];
-  /** What the first hop leads to, for the baseline that stops there. */
-  readonly firstHop: string | undefined;
 }
 
 /** A line of a question-answering set. @see FACTS §4 "RAG line". */
@@ -188,7 +186,6 @@ function askedQuestion(line: JsonObject): AskedQuestion {
     kind: optionalText(line, "kind"),
     question: wholeText(optionalText(line, "question") ?? "", "question"),
     answers: answers as readonly string[],
-    firstHop: optionalText(line, "first_hop"),
   };
 }
 

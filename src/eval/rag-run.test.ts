@@ -14,7 +14,6 @@ const lines: RagLine[] = Array.from({ length: 5 }, (_, i) => ({
   kind: i % 2 === 0 ? "even" : "odd",
   question: `Question ${i}?`,
   answers: [`name${i}`],
-  firstHop: undefined,
   documents: [],
 }));
 

@@ -172,14 +172,13 @@ async function askAll(
 
 async function ask(line: RagLine, index: number, options: QuestionRunOptions, signal: AbortSignal): Promise<Answered> {
   const { responder, maxTokens, concurrency, asksAgain = false } = options;
-  const { id, kind, question, answers, firstHop } = line;
+  const { id, kind, question, answers } = line;
   const head = {
     index,
     id: id ?? String(index),
     ...(kind !== undefined && { kind }),
     question,
     answers,
-    ...(firstHop !== undefined && { first_hop: firstHop }),
   };
   const tail = { line: lineDigest(line) };
   const reply = await responder.ask(line, maxTokens, signal);

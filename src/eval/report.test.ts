@@ -5,7 +5,7 @@ import { summarizeRun } from "./summary.js";
 /** A set over which each run has so many of four questions right. */
 function setOf(title: string, rights: Readonly<Record<string, number>>): SetsReport["sets"][number] {
   const runs = Object.entries(rights).map(([name, numRight]) => {
-    const asked = { kind: undefined, answers: ["yes"], firstHop: undefined, error: undefined };
+    const asked = { kind: undefined, answers: ["yes"], error: undefined };
     const answers = Array.from({ length: 4 }, (_, i) => {
       return { ...asked, id: `${i}`, question: `Q${i}`, generated: i < numRight ? "yes" : "no" };
     });

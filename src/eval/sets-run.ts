@@ -94,7 +94,7 @@ function comparisonsOf(
 }
 
 /** A folder for each name. @throws RangeError if two would share one. */
-function foldersOf(named: readonly { readonly name: string }[], what: string): string[] {
+export function foldersOf(named: readonly { readonly name: string }[], what: string): string[] {
   const folders = named.map(({ name }) => folderName(name));
   for (const [i, one] of folders.entries()) {
     if (folders.indexOf(one) < i) {

@@ -3,7 +3,7 @@ import type { AnsweredLine } from "./rag-line.js";
 import { compareRuns, failedRemark, summarizeRun, summarizeServing } from "./summary.js";
 
 function answered(id: string | undefined, generated: string, more: Partial<AnsweredLine> = {}): AnsweredLine {
-  const asked = { id, kind: undefined, question: `Q${id}`, answers: ["yes"], firstHop: undefined };
+  const asked = { id, kind: undefined, question: `Q${id}`, answers: ["yes"] };
   return { ...asked, generated, error: undefined, ...more };
 }
 

@@ -12,7 +12,6 @@ function goldLine(i: number, more: Partial<GoldLine> = {}): GoldLine {
     kind: undefined,
     question: `Question ${i}?`,
     answers: [`name${i}`],
-    firstHop: undefined,
     documents: [
       { title: `Other ${i}`, text: `Something else, number ${i}.` },
       { title: `First ${i}`, text: `First hop of ${i}.` },

@@ -19,21 +19,23 @@ export interface TableSet {
   readonly rows: readonly TableResult[];
   readonly baselines: readonly RunSummary[];
   readonly comparisons: readonly RunComparison[];
-  /** Where the order of rows agrees with the paper's; undefined where the set is none of its kind. */
-  readonly agreement: string | undefined;
-  readonly note: string | undefined;
+  /** Where the order of rows agrees with the paper's. */
+  readonly agreement: string;
+  /** What a reader must know of it beside the figures. */
+  readonly notes: readonly string[];
 }
 
 export interface AccuracyTable {
   readonly maxTokens: number;
+  readonly lastSentence: boolean;
   readonly sets: readonly TableSet[];
 }
 
 /** The accuracy table in Markdown, side by side with the paper's. */
-export function tableMarkdown({ maxTokens, sets }: AccuracyTable): string {
+export function tableMarkdown({ maxTokens, lastSentence, sets }: AccuracyTable): string {
   const parts = [
     "# Accuracy",
-    `Percent with 95% bootstrap intervals. Right is an answer of at most ${maxTokens} tokens whose last sentence holds a gold answer on word borders; subspan is the paper's match, inside words too. The paper's figures are its best-subspan match of Llama-3-8B on 2WikiMultihop, HotpotQA, NQ and TriviaQA, and their average: other questions and a far larger model, so compare the order of rows and their distances, not the figures.`,
+    `Percent with 95% bootstrap intervals. Right is an answer of at most ${maxTokens} tokens ${lastSentence ? "whose last sentence" : "that"} holds a gold answer on word borders; subspan is the paper's match, inside words too. The paper's figures are its best-subspan match of Llama-3-8B on 2WikiMultihop, HotpotQA, NQ and TriviaQA, and their average: of another model, so compare the order of rows and their distances, not the figures.`,
     ...sets.flatMap(setParts),
   ];
   return `${parts.join("\n\n")}\n`;
@@ -43,10 +45,9 @@ function setParts(set: TableSet): string[] {
   const runs = set.rows.flatMap(({ outcome }) => (outcome.kind === "scored" ? [outcome.summary] : []));
   const kinds = [...new Set([...runs, ...set.baselines].flatMap((run) => Object.keys(run.kinds)))].sort();
   const serving = servingTable(runs);
-  const told = remarks({ runs: [...runs, ...set.baselines], comparisons: set.comparisons, notes: [] });
+  const told = remarks({ runs: [...runs, ...set.baselines], comparisons: set.comparisons, notes: set.notes });
   return [
     `## ${set.name}, ${set.questions} questions`,
-    ...(set.note === undefined ? [] : [set.note]),
     markdownTable([
       ["", "Right", ...kinds, "Subspan", "F1", "Paper: average", "2wiki / HotpotQA / NQ / TriviaQA"],
       ...set.rows.map((row) => resultCells(row, kinds)),
@@ -59,7 +60,7 @@ function setParts(set: TableSet): string[] {
           "### Paired differences\n\nPoints, question by question: an interval that does not hold 0 tells the two apart.",
           markdownTable(differenceTable(set.comparisons)),
         ]),
-    ...(set.agreement === undefined ? [] : [set.agreement]),
+    set.agreement,
     ...(serving.length === 1 ? [] : [SERVING_NOTE, markdownTable(serving)]),
     ...(told.length === 0 ? [] : [told.map((remark) => `- ${remark}`).join("\n")]),
   ];

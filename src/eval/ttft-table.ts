@@ -1,5 +1,5 @@
+import { Random } from "../data/random.js";
 import { readRows } from "../data/rows.js";
-import { synthesizeContext } from "../data/synth/context.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { isJsonObject, type JsonValue } from "../files/bounded-json.js";
 import { quote } from "../files/quote.js";
@@ -22,7 +22,7 @@ export interface TtftOptions {
   readonly passageTokens: number;
   /** Runs of each length. */
   readonly repeat: number;
-  /** The passages' raw texts, put one after another; undefined: texts that are made up. */
+  /** The passages' raw texts, put one after another; undefined: random tokens. */
   readonly texts: readonly string[] | undefined;
   readonly signal: AbortSignal;
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
@@ -126,25 +126,22 @@ export async function measureTtft(options: TtftOptions): Promise<TtftTable> {
   };
 }
 
-/** So many ids of the texts. @throws RangeError if they have fewer. */
+/** So many ids of the texts, or random ones. @throws RangeError if the texts have fewer. */
 function tokensOf({ engine, texts }: TtftOptions, count: number): number[] {
+  const { tokenizer } = engine.model;
+  if (texts === undefined) {
+    const random = new Random("ttft");
+    return Array.from({ length: count }, () => random.below(tokenizer.vocabSize));
+  }
   const ids: number[] = [];
-  for (const text of texts ?? madeUpTexts()) {
+  for (const text of texts) {
     if (ids.length >= count) break;
-    for (const id of engine.model.tokenizer.encode(text, "none")) ids.push(id);
+    for (const id of tokenizer.encode(text, "none")) ids.push(id);
   }
   if (ids.length < count) {
     throw new RangeError(`Cannot measure ${count} tokens: the texts have ${ids.length}; give more, or other lengths`);
   }
   return ids;
-}
-
-function* madeUpTexts(): Generator<string, void> {
-  for (let index = 0; ; index++) {
-    const shape = { minPassages: 10, maxPassages: 10, numQuestions: 1, noise: [] };
-    const { documents } = synthesizeContext(index, { seed: "ttft", split: "test", ...shape });
-    yield* documents.map(documentText);
-  }
 }
 
 /** Passages of equal length, then the question. */

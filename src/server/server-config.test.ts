@@ -68,12 +68,13 @@ test("loadConfig(): names the source, the setting, its value and what was wanted
   expect(await bad({ corsOrigins: "https://a.org/path" })).toMatch(/wanted origins such as/);
 });
 
-test("loadConfig(): passes over what Kubernetes sets for a service of our name", async () => {
+test("loadConfig(): passes over what Kubernetes sets for a service of our name, and what other commands read", async () => {
   const env = {
     BLOCK_ATTENTION_PORT: "tcp://10.0.0.1:8080",
     BLOCK_ATTENTION_SERVICE_HOST: "10.0.0.1",
     BLOCK_ATTENTION_PORT_8080_TCP_ADDR: "10.0.0.1",
     BLOCK_ATTENTION_GGML: "/opt/ggml",
+    BLOCK_ATTENTION_PYTHON: "/opt/venv/bin/python",
   };
   expect((await loadConfig({ options: {}, env })).port).toBe(8080);
 });

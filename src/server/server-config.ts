@@ -215,7 +215,11 @@ function readAll(
 }
 
 /** Variables that other parts of the project read. */
-const otherVariables: ReadonlySet<string> = new Set(["BLOCK_ATTENTION_CONFIG", "BLOCK_ATTENTION_GGML"]);
+const otherVariables: ReadonlySet<string> = new Set([
+  "BLOCK_ATTENTION_CONFIG",
+  "BLOCK_ATTENTION_GGML",
+  "BLOCK_ATTENTION_PYTHON",
+]);
 /** What Kubernetes sets in every container beside a service named block-attention. */
 const kubernetesVariable = /^BLOCK_ATTENTION_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$/;
 

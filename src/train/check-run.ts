@@ -20,9 +20,7 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
   if (rows % processes !== 0) {
     throw new Error(`Cannot share "training.rows_per_step" among processes: ${rows} rows, ${processes} processes`);
   }
-  for (const each of [model, model.mean_with, settings.export?.mean_with]) {
-    if (typeof each?.path === "string" && !(await isHubName(each.path))) await checkModelFolder(each.path);
-  }
+  if (model.path !== null && !(await isHubName(model.path))) await checkModelFolder(model.path);
   const tokenizerFolder = model.tokenizer ?? model.path;
   if (tokenizerFolder?.startsWith("hf:")) {
     throw new Error(
@@ -45,11 +43,12 @@ export async function checkRun(settings: TrainerSettings, processes: number, isN
     await checkPlan(join(run, `checkpoint-${Math.max(...steps)}`), settings);
   }
   if (settings.export === null) return makeWritable(run);
-  const read = [model.path, model.mean_with?.path, settings.export.mean_with?.path, model.tokenizer];
   // What a run that is done has exported is exported again.
   await prepareFolder(
     join(run, "export"),
-    [...read, ...samples, ...texts, training.deepspeed_config].filter((path) => typeof path === "string"),
+    [model.path, model.tokenizer, ...samples, ...texts, training.deepspeed_config].filter(
+      (path) => typeof path === "string",
+    ),
     "config.json",
     true,
   );

@@ -24,41 +24,32 @@ test("readCurve(): the evaluations of the last checkpoint, losses and steps left
       { step: 100, eval_block_answer_accuracy: 0.75 },
     ],
   });
-  expect(await readCurve(folder, "block")).toEqual({
-    name: "block",
-    points: [
-      { step: 50, shares: { block_answer_accuracy: 0.25, full_answer_accuracy: 0.5 } },
-      { step: 100, shares: { block_answer_accuracy: 0.75 } },
-    ],
-  });
+  expect(await readCurve(folder)).toEqual([
+    { step: 50, shares: { block_answer_accuracy: 0.25, full_answer_accuracy: 0.5 } },
+    { step: 100, shares: { block_answer_accuracy: 0.75 } },
+  ]);
 });
 
 test("readCurve(): says which run has no checkpoint, and which state is none", async () => {
-  await expect(readCurve(folder, "a")).rejects.toThrow(`Cannot read the run "${folder}": it has no checkpoint`);
+  await expect(readCurve(folder)).rejects.toThrow(`Cannot read the run "${folder}": it has no checkpoint`);
   await checkpoint(1, { steps: 3 });
-  await expect(readCurve(folder, "a")).rejects.toThrow('it has no "log_history"');
-  await expect(readCurve(join(folder, "none"), "a")).rejects.toThrow("ENOENT");
+  await expect(readCurve(folder)).rejects.toThrow('it has no "log_history"');
+  await expect(readCurve(join(folder, "none"))).rejects.toThrow("ENOENT");
 });
 
-test("curvesPicture(): a second run begins where the first ends; what was not measured has no line", () => {
+test("curvesPicture(): points stand by step and share; what was not measured has no line", () => {
   const picture = curvesPicture("a <b>", [
-    { name: "full", points: [{ step: 100, shares: { full_answer_accuracy: 0.5 } }] },
-    {
-      name: "block",
-      points: [
-        { step: 50, shares: { full_answer_accuracy: 1, block_answer_accuracy: 0 } },
-        { step: 100, shares: { full_answer_accuracy: 1, block_answer_accuracy: 1 } },
-      ],
-    },
+    { step: 50, shares: { full_answer_accuracy: 0.5, block_answer_accuracy: 0 } },
+    { step: 100, shares: { full_answer_accuracy: 1 } },
+    { step: 200, shares: { full_answer_accuracy: 1, block_answer_accuracy: 1 } },
   ]);
   // From 48 to 670 there are 200 steps; 312 is 0 %, 48 is 100 %.
   const drawn = [...picture.matchAll(/<polyline points="([^"]+)" fill="none" stroke="([^"]+)"/g)].map(
     ([, at, colour]) => [at, colour],
   );
   expect(drawn).toEqual([
-    ["514.5,312.0 670.0,48.0", "#2563eb"],
-    ["359.0,180.0", "#ea580c"],
-    ["514.5,48.0 670.0,48.0", "#ea580c"],
+    ["203.5,312.0 670.0,48.0", "#2563eb"],
+    ["203.5,180.0 359.0,48.0 670.0,48.0", "#ea580c"],
   ]);
   expect(picture).toContain("a &lt;b&gt;");
 });

@@ -4,12 +4,6 @@ import { isJsonObject, parseJson } from "../files/bounded-json.js";
 import { escapeXml } from "../files/escape-xml.js";
 import { quote } from "../files/quote.js";
 
-/** What a run's evaluations gave, one after another. */
-export interface RunCurve {
-  readonly name: string;
-  readonly points: readonly CurvePoint[];
-}
-
 /** One evaluation: shares from 0 to 1 by name, such as "block_answer_accuracy". */
 export interface CurvePoint {
   readonly step: number;
@@ -21,7 +15,7 @@ export interface CurvePoint {
  *
  * @throws Error if the folder has no checkpoint, or its state is not what the trainer writes.
  */
-export async function readCurve(run: string, name: string): Promise<RunCurve> {
+export async function readCurve(run: string): Promise<CurvePoint[]> {
   const entries = await readdir(run).catch((error: unknown) => {
     throw new Error(`Cannot read the run ${quote(run)}: ${(error as Error).message}`);
   });
@@ -31,19 +25,18 @@ export async function readCurve(run: string, name: string): Promise<RunCurve> {
   const state = parseJson(await readFile(path, "utf8"), path);
   const history = isJsonObject(state) ? state.log_history : undefined;
   if (!Array.isArray(history)) throw new Error(`Cannot read ${quote(path)}: it has no "log_history"`);
-  const points = history.flatMap((logged): CurvePoint[] => {
+  return history.flatMap((logged): CurvePoint[] => {
     if (!isJsonObject(logged) || typeof logged.step !== "number") return [];
     const shares = Object.entries(logged).flatMap(([key, value]) =>
       key.startsWith("eval_") && key.endsWith("_accuracy") && typeof value === "number" ? [[key.slice(5), value]] : [],
     );
     return shares.length === 0 ? [] : [{ step: logged.step, shares: Object.fromEntries(shares) }];
   });
-  return { name, points };
 }
 
 const width = 860;
-const height = 392;
-const margin = { left: 48, right: 190, top: 48, bottom: 80 };
+const height = 352;
+const margin = { left: 48, right: 190, top: 48, bottom: 40 };
 const lines = [
   { key: "block_answer_accuracy", label: "block mode, whole answers", colour: "#2563eb", dash: "" },
   { key: "full_answer_accuracy", label: "full mode, whole answers", colour: "#ea580c", dash: "" },
@@ -51,52 +44,37 @@ const lines = [
   { key: "full_first_token_accuracy", label: "full mode, first tokens", colour: "#ea580c", dash: "5 4" },
 ] as const;
 
-/** Accuracies in both modes against steps, run after run from left to right: an SVG picture that reads in light and dark. */
-export function curvesPicture(title: string, runs: readonly RunCurve[]): string {
-  const starts: number[] = [];
-  let total = 0;
-  for (const { points } of runs) {
-    starts.push(total);
-    total += points.at(-1)?.step ?? 0;
-  }
+/** Accuracies in both modes against steps: an SVG picture that reads in light and dark. */
+export function curvesPicture(title: string, points: readonly CurvePoint[]): string {
+  const end = points.at(-1)?.step ?? 0;
   const innerWidth = width - margin.left - margin.right;
   const innerHeight = height - margin.top - margin.bottom;
   const bottom = margin.top + innerHeight;
-  const x = (step: number) => (margin.left + (innerWidth * step) / Math.max(1, total)).toFixed(1);
+  const x = (step: number) => (margin.left + (innerWidth * step) / Math.max(1, end)).toFixed(1);
   const y = (share: number) => (bottom - innerHeight * share).toFixed(1);
   const grid = [0, 0.25, 0.5, 0.75, 1].map(
     (share) =>
       `<line class="grid" x1="${margin.left}" x2="${margin.left + innerWidth}" y1="${y(share)}" y2="${y(share)}"/>` +
       `<text x="${margin.left - 8}" y="${Number(y(share)) + 4}" text-anchor="end">${100 * share}</text>`,
   );
-  const stages = runs.flatMap(({ name, points }, i) => {
-    const start = starts[i] as number;
-    const end = start + (points.at(-1)?.step ?? 0);
-    // Every second one stands lower, since short runs are narrower than their names.
-    const lower = 13 * (i % 2);
+  const last =
+    `<line class="grid" x1="${x(end)}" x2="${x(end)}" y1="${margin.top}" y2="${bottom}"/>` +
+    `<text x="${x(end)}" y="${bottom + 16}" text-anchor="middle">${end}</text>`;
+  const drawn = lines.flatMap(({ key, label, colour, dash }) => {
+    const at = points.flatMap(({ step, shares }) => {
+      const share = shares[key];
+      return share === undefined ? [] : [{ x: x(step), y: y(share), step, share }];
+    });
+    if (at.length === 0) return [];
+    const path = at.map((point) => `${point.x},${point.y}`).join(" ");
     return [
-      `<line class="grid" x1="${x(end)}" x2="${x(end)}" y1="${margin.top}" y2="${bottom}"/>`,
-      `<text x="${x((start + end) / 2)}" y="${bottom + 47 + lower}" text-anchor="middle">${escapeXml(name)}</text>`,
-      `<text x="${x(end)}" y="${bottom + 16 + lower}" text-anchor="middle">${end}</text>`,
+      `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="1.5" stroke-dasharray="${dash}"/>`,
+      ...at.map(
+        (point) =>
+          `<circle cx="${point.x}" cy="${point.y}" r="2.5" fill="${colour}"><title>step ${point.step}, ${label}: ${(100 * point.share).toFixed(1)} %</title></circle>`,
+      ),
     ];
   });
-  const drawn = lines.flatMap(({ key, label, colour, dash }) =>
-    runs.flatMap(({ name, points }, i) => {
-      const at = points.flatMap(({ step, shares }) => {
-        const share = shares[key];
-        return share === undefined ? [] : [{ x: x((starts[i] as number) + step), y: y(share), step, share }];
-      });
-      if (at.length === 0) return [];
-      const path = at.map((point) => `${point.x},${point.y}`).join(" ");
-      return [
-        `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="1.5" stroke-dasharray="${dash}"/>`,
-        ...at.map(
-          (point) =>
-            `<circle cx="${point.x}" cy="${point.y}" r="2.5" fill="${colour}"><title>${escapeXml(`${name}, step ${point.step}, ${label}: ${(100 * point.share).toFixed(1)} %`)}</title></circle>`,
-        ),
-      ];
-    }),
-  );
   const legend = lines.map(({ label, colour, dash }, i) => {
     const at = margin.top + 12 + 20 * i;
     const from = width - margin.right + 14;
@@ -109,7 +87,7 @@ export function curvesPicture(title: string, runs: readonly RunCurve[]): string 
 <title>${escapeXml(title)}</title>
 <style>text{fill:#64748b}.title{font-size:14px;font-weight:600}.grid{stroke:#94a3b8;stroke-opacity:.35}@media (prefers-color-scheme:dark){text{fill:#94a3b8}}</style>
 <text class="title" x="16" y="24">${escapeXml(title)}: percent right against steps</text>
-${[...grid, ...stages, ...drawn, ...legend].join("\n")}
+${[...grid, last, ...drawn, ...legend].join("\n")}
 </svg>
 `;
 }

@@ -4,17 +4,12 @@ import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } fr
 import { quote } from "../files/quote.js";
 import { issueSentence } from "../files/schema-issue.js";
 
-interface Mean {
-  readonly path: string;
-}
-
 /** The settings of a training run that are looked at here; python/settings.schema.json names all. Absent ones are null. */
 export interface TrainerSettings {
   readonly output_folder: string;
   readonly run_name: string;
   readonly model: {
     readonly path: string | null;
-    readonly mean_with: Mean | null;
     readonly architecture: JsonObject | null;
     readonly tokenizer: string | null;
     readonly repair: string;
@@ -50,7 +45,7 @@ export interface TrainerSettings {
   readonly distillation: object | null;
   readonly evaluation: { readonly every_steps: number | null; readonly at_start: boolean };
   readonly logging: { readonly wandb: boolean };
-  readonly export: { readonly mean_with: Mean | null } | null;
+  readonly export: object | null;
 }
 
 /**
@@ -115,7 +110,6 @@ function broken(settings: TrainerSettings): string | undefined {
       model.architecture !== null && !Object.hasOwn(model.architecture, "model_type"),
       '"model": "architecture" has no "model_type"',
     ],
-    [model.mean_with !== null && model.path === null, '"model": "mean_with" wants a model to average with: "path"'],
     [
       (model.repair === "lead") !== (model.lead !== null),
       '"model": wanted "lead" with "repair": "lead", and only there',
@@ -137,10 +131,6 @@ function broken(settings: TrainerSettings): string | undefined {
       `"packing.tokens_per_row" is ${packing.tokens_per_row}, "data.max_tokens" is ${data.max_tokens}: a sample may not fit into a row`,
     ],
     [model.architecture !== null && lora !== null, '"lora" adapts trained weights, "model.architecture" has none'],
-    [
-      model.mean_with !== null && lora !== null && lora.quantize !== "none",
-      '"model.mean_with" averages weights, with "lora.quantize" they are no numbers',
-    ],
     [
       model.architecture !== null && model.tokenizer === null && tokenizer === null,
       '"model.architecture" needs "model.tokenizer" or "tokenizer"',

@@ -6,7 +6,7 @@ import { DuckDBInstance } from "@duckdb/node-api";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { embeddedModelPath } from "../../engine/model.js";
 import { packTrainingData } from "../pack.js";
-import { writeSynthFile } from "../synth/synth-file.js";
+import { madeUpQuestions } from "../rag/questions.suite.js";
 import { PackedRows } from "./packed-row.js";
 import { writeRagFile } from "./rag-file.js";
 import { writeTulu3 } from "./tulu3.js";
@@ -36,22 +36,12 @@ const cutting = {
 const packed = join(folder, "packed.parquet");
 
 beforeAll(async () => {
-  await writeSynthFile({
-    seed: "1",
-    split: "train",
-    minPassages: 2,
-    maxPassages: 4,
-    numQuestions: 3,
-    noise: [],
-    format: "train",
-    model: embeddedModelPath(),
-    output: join(folder, "synth.jsonl"),
-    numContexts: 10,
-    firstContext: 0,
-    numWorkers: 0,
-    signal,
+  const samples = madeUpQuestions(10, 4).map(({ id, question, documents, generated }) => {
+    const blocks = [...documents.map(({ title, text }) => `${title}\n${text}\n`), question];
+    return { id, prompt: blocks.join(""), blocks, response: generated };
   });
-  await packTrainingData({ ...cutting, inputs: [join(folder, "synth.jsonl")], output: packed });
+  lines("samples.jsonl", samples);
+  await packTrainingData({ ...cutting, inputs: [join(folder, "samples.jsonl")], output: packed });
 });
 
 test("validateFile(): what the commands write is of its format, and so are the miniatures", async () => {
@@ -69,7 +59,7 @@ test("validateFile(): what the commands write is of its format, and so are the m
     [join(folder, "nq.jsonl"), "rag"],
     [join(folder, "sft.train.jsonl"), "train"],
     [join(folder, "block.train.jsonl"), "train"],
-    [join(folder, "synth.jsonl"), "train"],
+    [join(folder, "samples.jsonl"), "train"],
     [join(fixture("tulu3"), "train-00000-of-00001.parquet"), "tulu"],
     [join(fixture("2wiki"), "dev.parquet"), "2wiki"],
     [fixture("hqa.json"), "hqa"],
@@ -148,7 +138,7 @@ test("validateFile(): files that cannot be read at all, or hold no rows, are err
   await expect(validate(lines("empty.jsonl", []), "rag")).rejects.toThrow(
     /Cannot validate ".*empty\.jsonl": it holds no rows/,
   );
-  await expect(validate(join(folder, "synth.jsonl"), "packed")).rejects.toThrow(/packed data are a \.parquet file/);
+  await expect(validate(join(folder, "samples.jsonl"), "packed")).rejects.toThrow(/packed data are a \.parquet file/);
   await expect(validate(lines("text.parquet", ["no Parquet"]), "packed")).rejects.toThrow(
     /Cannot read ".*text\.parquet"/,
   );
