@@ -6,8 +6,10 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Engine } from "../src/engine/engine.js";
 import type { ScoreOptions } from "../src/engine/engine-options.js";
 import { loadTokenizer } from "../src/engine/model.js";
+import { modelIdentity } from "../src/engine/model-identity.js";
 import { readGguf } from "../src/files/gguf.js";
 import { readRange } from "../src/files/read-range.js";
+import { findGgmlDirectory, loadGgml } from "../src/ggml/library.js";
 import type { ModelSource, WeightEntry } from "../src/model/model-source.js";
 import { openModel } from "../src/model/open-model.js";
 import { buildDist, projectRoot } from "./build-dist.js";
@@ -128,6 +130,11 @@ for (const [name, options] of Object.entries(toFolders)) {
       const bytes = await Promise.all([entry, after.tensors.get(weight)].map((one) => bytesOf(one as WeightEntry)));
       expect(Buffer.compare(...(bytes as [Buffer, Buffer])), weight).toBe(0);
     }
+    const [ggml, cacheDir] = [loadGgml(await findGgmlDirectory("cpu")), join(folder, "cache")];
+    const identities = [before, await openModel(gguf), after].map((one) =>
+      modelIdentity(ggml, one, "keep", { cacheDir }),
+    );
+    expect(new Set(await Promise.all(identities)).size).toBe(1);
     const [one, other] = await Promise.all([loadTokenizer(gguf), loadTokenizer(output)]);
     const text = "- Title: Ünïcode 東京 123\n\nDon't  stop.\n";
     expect([...other.encode(text, "all")]).toEqual([...one.encode(text, "all")]);

@@ -65,13 +65,17 @@ async function faultOf(bytes: Uint8Array, wanted = fields): Promise<string> {
 }
 
 /** Another header, with a digest that fits it. */
-function withHeader(bytes: Uint8Array, change: (header: Record<string, Record<string, unknown>>) => void): Uint8Array {
+function withHeader(
+  bytes: Uint8Array,
+  change: (header: Record<string, Record<string, unknown>>) => void,
+  respell = (json: string) => json,
+): Uint8Array {
   const old = Buffer.from(bytes);
   const dataStart = 8 + Number(old.readBigUInt64LE());
   const header = JSON.parse(old.toString("utf8", 8, dataStart));
   const headBytes = header.head_digest.data_offsets[0];
   change(header);
-  const json = Buffer.from(JSON.stringify(header));
+  const json = Buffer.from(respell(JSON.stringify(header)));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(json.length));
   const head = Buffer.concat([length, json, old.subarray(dataStart, dataStart + headBytes)]);
@@ -236,12 +240,26 @@ test("readBlockHead(): a hostile header is an error of the format, and allocates
     withHeader(bytes, ({ kv }) => Object.assign(kv!, { data_offsets: [0, 96] })),
     withHeader(bytes, (header) => Object.assign(header, { more: header.tokens })),
     withHeader(bytes, (header) => delete header.tokens),
+    withHeader(
+      bytes,
+      () => {},
+      (json) => json.replace('"kind":"block"', '"kind":"block","kind":"block"'),
+    ),
     Buffer.from("BLOCK-KV, as version 1 began"),
   ];
   expect(await Promise.all(faults.map((one) => faultOf(one)))).toEqual(faults.map(() => "format"));
   const start = Buffer.alloc(8);
   start.writeBigUInt64LE(2n ** 20n);
   expect(await faultOf(Buffer.concat([start, bytes.subarray(8)]))).toBe("length");
+  const numTokens = 2 ** 25;
+  const end = 4 * numTokens + 96;
+  const large = withHeader(bytes, (header) => {
+    header.tokens = { dtype: "I32", shape: [numTokens], data_offsets: [0, end - 96] };
+    header.layer_digests!.data_offsets = [end - 96, end - 32];
+    header.head_digest!.data_offsets = [end - 32, end];
+    header.kv = { dtype: "F16", shape: [2, 2, 2, numTokens, 2], data_offsets: [end, end + 32 * numTokens] };
+  });
+  await expect(readBlockHead(2 ** 50, (numBytes) => large.subarray(0, numBytes))).rejects.toThrow("are not a block's");
   await expect(readBlockHead(2 ** 50, async (numBytes) => bytes.subarray(0, numBytes))).rejects.toThrow("wanted");
 });
 
