@@ -39,7 +39,7 @@ class BlockKV:
     layer_digests: bytes
 
     def layer(self, index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Keys and values of a layer, [KV heads, tokens, head size] each. Raises BlockFileError if its digest is another."""
+        """Keys and values of a layer, [KV heads, tokens, head size]. Raises BlockFileError for another digest."""
         dtype = _DTYPES[self.fields["kv_type"]][1]
         size = math.prod(self.shape[1:]) * dtype.itemsize
         with self.path.open("rb") as file:

@@ -243,7 +243,7 @@ test("loadWeights(): what the device does not take is converted, and said once a
   );
 });
 
-test("loadWeights(): of a folder with a split file, the bytes of the whole; the fingerprint's files are all parts", async () => {
+test("loadWeights(): of a folder with a split file, the bytes of the whole; the model's files are all parts", async () => {
   const folder = await temporaryFolder();
   const whole = join(folder, "whole.gguf");
   writeRandomGguf(whole, { architecture: "qwen3", type: "BF16" });
