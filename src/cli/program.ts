@@ -23,6 +23,7 @@ import { pullCommand } from "./pull.js";
 import { scoreCommand } from "./score.js";
 import { segmentCommand } from "./segment.js";
 import { serveCommand } from "./serve.js";
+import { storeLsCommand, storeRmCommand, storeStatCommand, storeVerifyCommand } from "./store.js";
 import type { Terminal } from "./terminal.js";
 import { tokenizeCommand } from "./tokenize.js";
 import { exportCommand, trainCommand, trainTokenizerCommand } from "./train.js";
@@ -77,12 +78,14 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
   addAll(program, topCommands);
   const models = program.command("models").description("Lists and removes models on the disk.");
   addAll(models, [modelsLsCommand, modelsRmCommand]);
+  const store = program.command("store").description("Looks after folders in which blocks outlive the process.");
+  addAll(store, [storeLsCommand, storeStatCommand, storeVerifyCommand, storeRmCommand]);
   const data = program.command("data").description("Prepares training data.");
   addAll(data, dataCommands);
   const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");
   addAll(evaluation, evaluationCommands);
 
-  for (const command of [program, ...program.commands, ...models.commands, ...data.commands, ...evaluation.commands]) {
+  for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.stdout.write(text),
       writeErr: (text) => terminal.stderr.write(text),

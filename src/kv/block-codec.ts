@@ -267,6 +267,16 @@ export async function requireLayer(head: BlockHead, layer: number, bytes: Uint8A
   throw new BlockCodecError("digest", `layer ${layer} does not match its digest`);
 }
 
+/** Reads and checks all layers, one at a time. @throws BlockCodecError as requireLayer(), and for a file that is shorter now. */
+export async function requireLayers(
+  head: BlockHead,
+  read: (numBytes: number, position: number) => Promise<Uint8Array>,
+): Promise<void> {
+  for (let layer = 0; layer < head.shape.numLayers; layer++) {
+    await requireLayer(head, layer, await read(head.layerBytes, head.start + layer * head.layerBytes));
+  }
+}
+
 /**
  * The block that `encodeBlockKV` wrote. Everything is checked before memory is allocated.
  *

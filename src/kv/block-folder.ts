@@ -3,6 +3,7 @@ import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utime
 import { basename, dirname, join } from "node:path";
 import { holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
+import { describeFileError } from "../files/regular-file.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 
 /** Files that are read or written at a time. */
@@ -40,13 +41,23 @@ export class BlockFolder implements AsyncDisposable {
    * @throws Error for a folder that is none, or cannot be made.
    */
   static async open(path: string, capBytes: number): Promise<BlockFolder> {
-    const folder = new BlockFolder(path, capBytes);
     await makeFolder(path);
+    const folder = await BlockFolder.openToRead(path, capBytes);
+    await folder.tryToWrite();
+    return folder;
+  }
+
+  /** One that is there, whoever writes into it. @throws Error where there is none. */
+  static async openToRead(path: string, capBytes = Number.MAX_SAFE_INTEGER): Promise<BlockFolder> {
+    const found = await stat(path).catch((error: unknown) => {
+      throw describeFileError(error, path);
+    });
+    if (!found.isDirectory()) throw new Error(`Cannot read ${quote(path)}: it is no folder`);
+    const folder = new BlockFolder(path, capBytes);
     folder.#unit = await statfs(path).then(
       ({ bsize }) => bsize,
       () => 4096,
     );
-    await folder.tryToWrite();
     return folder;
   }
 

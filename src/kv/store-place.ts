@@ -49,6 +49,11 @@ export async function openStorePlace(text: string, onWarning?: (warning: string)
   return folder;
 }
 
+/** The folder that a checked place names, to look at. @throws Error where there is none. */
+export function openStoreToRead(text: string): Promise<BlockFolder> {
+  return BlockFolder.openToRead((parseStorePlace(text) as StorePlace).path);
+}
+
 async function shareOf(path: string): Promise<number> {
   for (let at = path; ; at = `${at}/..`) {
     const found = await statfs(at).catch(() => undefined);

@@ -1,0 +1,45 @@
+import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
+import type { BlockFile, BlockFolder } from "./block-folder.js";
+
+/** A file of a block as it is found, or what is wrong with it. */
+export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly error: string });
+
+/**
+ * Looks at all files of a folder, a few at a time, in no order.
+ *
+ * @param isWhole whether keys and values are read and checked too, or the heads alone.
+ * @throws the signal's reason; Error where files cannot be read.
+ */
+export async function* readFolder(
+  folder: BlockFolder,
+  { isWhole, signal }: { readonly isWhole: boolean; readonly signal: AbortSignal },
+): AsyncGenerator<FolderEntry> {
+  let reads: Promise<FolderEntry | undefined>[] = [];
+  const readAll = async () => {
+    const entries = await Promise.all(reads);
+    reads = [];
+    return entries.filter((entry) => entry !== undefined);
+  };
+  for await (const path of folder.files()) {
+    signal.throwIfAborted();
+    reads.push(
+      folder.read(path, async (file, at): Promise<FolderEntry> => {
+        const read = async (count: number, position = 0) => {
+          const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, position);
+          return buffer.subarray(0, bytesRead);
+        };
+        try {
+          const head = await readBlockHead((await file.stat()).size, read);
+          if (head.id !== at.id) throw new BlockCodecError("id", `its id is "${head.id}", its name's "${at.id}"`);
+          if (isWhole) await requireLayers(head, read);
+          return { ...at, head };
+        } catch (error) {
+          if (!(error instanceof BlockCodecError)) throw error;
+          return { ...at, error: error.message.replace(/^Cannot decode a block KV: /, "") };
+        }
+      }),
+    );
+    if (reads.length === 64) yield* await readAll();
+  }
+  yield* await readAll();
+}
