@@ -4,7 +4,7 @@ import { QUESTION_KINDS } from "../data/synth/question.js";
 import { realNames } from "../data/synth/real-names.js";
 import { readPassages, writeSynthFile } from "../data/synth/synth-file.js";
 import { SYNTH_FORMATS } from "../data/synth/synth-work.js";
-import { embeddedModelPath } from "../engine/model.js";
+import { chosenModel } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { modelFiles } from "../files/outputs.js";
 import { listOf, someWords } from "../files/settings.js";
@@ -58,7 +58,7 @@ A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chu
 /** Packs training data. @returns the exit code. */
 async function runPack(flags: FlagsOf<typeof packFlags>, terminal: Terminal): Promise<number> {
   const { input, output, force } = flags;
-  await prepareData(input, await modelFiles(flags.model ?? embeddedModelPath()), [output], force);
+  await prepareData(input, await modelFiles(chosenModel(flags)), [output], force);
   const bar = new ProgressBar(terminal, "Packing rows");
   const report = await packTrainingData({
     ...cuttingSettings(flags, "own"),
@@ -132,7 +132,7 @@ Examples:
 async function runSynth(flags: FlagsOf<typeof synthFlags>, terminal: Terminal): Promise<number> {
   const [minPassages, maxPassages] = flags.passages ?? [10, 10];
   const { signal } = terminal;
-  const model = flags.model ?? embeddedModelPath();
+  const model = chosenModel(flags);
   const others = [flags.noise, flags.names].filter((path) => path !== undefined);
   await prepareData([], [...others, ...(await modelFiles(model))], [flags.output], flags.force);
   const noise = flags.noise === undefined ? [] : await readPassages(flags.noise, signal);

@@ -22,7 +22,7 @@ import {
 } from "./engine-options.js";
 import { KVMemory } from "./kv-memory.js";
 import { memoryOf } from "./memory-fit.js";
-import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
+import { chosenModel, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
 import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
@@ -176,7 +176,7 @@ export class LocalEngine implements AsyncDisposable {
   static async load(options: EngineOptions = {}): Promise<LocalEngine> {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
-    const path = checked.model ?? embeddedModelPath();
+    const path = chosenModel(checked);
     return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked);
   }
 

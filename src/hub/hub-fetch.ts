@@ -24,12 +24,12 @@ export interface HubFetchOptions extends Pick<HubPlace, "endpoint" | "token" | "
   readonly maxTries?: number | undefined;
   /** The wait before the second try; each one after is twice as long, or as long as the server asks for. Default 500. */
   readonly retryWaitMs?: number | undefined;
+  /** A server that says nothing for so long is as one that is gone. Default 60,000. */
+  readonly silenceMs?: number | undefined;
 }
 
 export type HubFetch = (url: string, init?: RequestInit) => Promise<Response>;
 
-/** A server that says nothing for so long is as one that is gone. */
-const silenceMs = 60_000;
 const maxWaitMs = 60_000;
 
 /**
@@ -40,8 +40,9 @@ const maxWaitMs = 60_000;
  *   host cannot be reached; the signal's reason.
  */
 export function hubFetch(options: HubFetchOptions): HubFetch {
-  const { endpoint, token, proxies, signal, maxTries = 5, retryWaitMs = 500 } = options;
-  const dispatcher = new EnvHttpProxyAgent({ ...proxies, headersTimeout: silenceMs, bodyTimeout: silenceMs });
+  const { endpoint, token, proxies, signal, maxTries = 5, retryWaitMs = 500, silenceMs = 60_000 } = options;
+  const connect = { timeout: Math.min(silenceMs, 10_000) };
+  const dispatcher = new EnvHttpProxyAgent({ ...proxies, connect, headersTimeout: silenceMs, bodyTimeout: silenceMs });
   const { origin } = new URL(endpoint);
   return async (url, init = {}) => {
     const headers = new Headers(init.headers);
