@@ -1,10 +1,13 @@
-import { mkdir, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { randomAdapter, writePeftAdapter } from "../../tests/models/random-adapter.js";
 import { writeRandomGguf } from "../../tests/models/random-gguf.js";
 import { chosenModel, defaultModel, embeddedModelPath, loadTokenizer } from "../engine/model.js";
+import { type JsonObject, readJson } from "../files/bounded-json.js";
+import { undefinedIfMissing } from "../files/regular-file.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { parseBlockAttentionConfig } from "./block-attention-config.js";
 import { findModel } from "./model-path.js";
 import { openModel, readBlockAttention } from "./open-model.js";
 import { packagedDir, packagedPath, smolLM2 } from "./packaged-models.js";
@@ -144,4 +147,15 @@ test("chosenModel(): adapters that no model is named for are refused", () => {
   expect(() => chosenModel({ adapters: [{ path: "a" }] })).toThrow(
     "Cannot load the adapter: no model is named, wanted the one that it was trained over (--model)",
   );
+});
+
+test("smollm2-rag: an adapter over smollm2-135m for both modes, of at most 24 MB", async () => {
+  const folder = join(dirname(embeddedModelPath()), "smollm2-rag");
+  const { base_model_name_or_path: origin, block_attention: own } = (await readJson(
+    join(folder, "adapter_config.json"),
+  )) as JsonObject;
+  expect(origin).toBe(smolLM2.origin);
+  expect(parseBlockAttentionConfig(own, "it")?.modes).toEqual(["block", "full"]);
+  const weights = await stat(join(folder, "adapter_model.safetensors")).catch(undefinedIfMissing);
+  expect(weights?.size ?? 0).toBeLessThanOrEqual(24e6);
 });
