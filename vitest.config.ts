@@ -1,5 +1,14 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { findGgmlDirectory, ggmlVariable } from "./src/ggml/library.js";
+
+const cacheVariables = ["XDG_CACHE_HOME", "LOCALAPPDATA"];
+const cacheFolder = join(import.meta.dirname, "node_modules", ".cache", "block-attention-tests");
+
+/** Of tests that want what lies in the user's own cache: real models, compiled kernels. */
+export const userEnv = Object.fromEntries(
+  [...cacheVariables, "HF_HUB_OFFLINE"].map((name) => [name, process.env[name] ?? ""]),
+);
 
 // Short sizes: what `npm test` runs. `using` is no Node 20 syntax, so the transform lowers it.
 export default defineConfig({
@@ -16,7 +25,12 @@ export default defineConfig({
       requireAssertions: true,
     },
     // A process uses one folder of ggml, also where a GPU package is installed, which engines would take.
-    env: { [ggmlVariable]: process.env[ggmlVariable] || (await findGgmlDirectory("cpu")) },
+    // The default model is the embedded one, whatever the user has fetched, and none is fetched: a cache of the tests' own.
+    env: {
+      [ggmlVariable]: process.env[ggmlVariable] || (await findGgmlDirectory("cpu")),
+      ...Object.fromEntries(cacheVariables.map((name) => [name, cacheFolder])),
+      HF_HUB_OFFLINE: "1",
+    },
     // Native compute wants the cores: files run in turn, two at a time.
     maxWorkers: 2,
     pool: "forks",

@@ -2,7 +2,7 @@ import { appendFileSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 import type { Reporter, TestCase, TestModule } from "vitest/node";
 import { findGgmlDirectory, loadGgml } from "./src/ggml/library.js";
-import shared from "./vitest.config.js";
+import shared, { userEnv } from "./vitest.config.js";
 
 /** Appends what becomes of each test to a file of JSON lines, as it ends, so that a run which is stopped loses nothing. */
 class ResultLines implements Reporter {
@@ -38,6 +38,7 @@ export default defineConfig({
   ...shared,
   test: {
     ...shared.test,
+    env: { ...shared.test?.env, ...userEnv },
     include: [
       "src/ggml/{graph,device-policy}.test.ts",
       "src/model/{decode-step,kv-rows,rows}.test.ts",

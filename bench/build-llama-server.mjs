@@ -79,7 +79,7 @@ function download(folder) {
 
 const { source, jobs } = readArgs();
 // The cache folder is where the program itself keeps its own: one rule, in one place.
-const userCacheFile = join(root, "dist", "kv", "user-cache-dir.js");
+const userCacheFile = join(root, "dist", "files", "user-cache-dir.js");
 if (!existsSync(userCacheFile)) run("compile", process.execPath, [join(root, "scripts", "setup.mjs"), "--build"]);
 const { userCacheDir } = await import(pathToFileURL(userCacheFile).href);
 const cache = join(userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }), "llama-server");

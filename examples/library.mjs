@@ -1,4 +1,4 @@
-// Answers a question over passages with the embedded model: the library call of the README.
+// Answers a question over passages with the default model: the library call of the README.
 import { Engine } from "block-attention";
 
 const engine = await Engine.load({ threads: 1 }); // with your own model: Engine.load({ model: "folder or .gguf" })

@@ -6,7 +6,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { userCacheDir } from "../dist/kv/user-cache-dir.js";
+import { userCacheDir } from "../dist/files/user-cache-dir.js";
 
 const folder = join(dirname(dirname(fileURLToPath(import.meta.url))), "python");
 const ifThere = process.argv.includes("--if-there");

@@ -5,7 +5,7 @@ import { readdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { userCacheDir } from "../dist/kv/user-cache-dir.js";
+import { userCacheDir } from "../dist/files/user-cache-dir.js";
 import { askRegistry } from "./check-audit.mjs";
 import { softwareDevice, timeIsOver } from "./check-device.mjs";
 

@@ -9,7 +9,15 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** What a command prints of each prompt of a file, JSON lines. */
 function ask(command, file, ...flags) {
-  const args = [join(root, "dist/cli/main.js"), command, "--input", join(root, "examples/reuse", file), "--json"];
+  const args = [
+    join(root, "dist/cli/main.js"),
+    command,
+    "--model",
+    join(root, "models/tiny-rag"),
+    "--input",
+    join(root, "examples/reuse", file),
+    "--json",
+  ];
   const options = { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] };
   return execFileSync(process.execPath, [...args, ...flags], options)
     .trim()

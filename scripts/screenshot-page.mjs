@@ -1,4 +1,4 @@
-// Takes the pictures of the server's page in docs/images: the real server with the embedded model, asked by a browser.
+// Takes the pictures of the server's page in docs/images: the real server with the default model, asked by a browser.
 // `npm run build`, then `node scripts/screenshot-page.mjs [FOLDER]`; CHROMIUM_PATH names a Chromium.
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -32,7 +32,13 @@ export type {
   TokenizeOptions,
 } from "./engine/engine-options.js";
 export type { LocalEngine } from "./engine/local-engine.js";
-export { embeddedModelPath, type LoadedModel, type ModelInfo } from "./engine/model.js";
+export {
+  type DefaultModel,
+  defaultModel,
+  embeddedModelPath,
+  type LoadedModel,
+  type ModelInfo,
+} from "./engine/model.js";
 export type { DocumentOptions, PromptCut, PromptInput, SplitLong, TokenizedPrompt } from "./engine/prompt.js";
 export type {
   EncodedPassage,

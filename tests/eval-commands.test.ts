@@ -402,7 +402,7 @@ test("eval ttft: a table and a picture, from raw text", async () => {
     ],
   ]);
   expect(code).toBe(0);
-  expect(stdout).toContain("the embedded model");
+  expect(stdout).toContain("tiny-rag");
   const markdown = readFileSync(join(output, "ttft.md"), "utf8");
   // The paper's figures beside ours.
   expect(markdown).toMatch(/\| 512 \|.*\| 50 ms \| 26 ms \|/);

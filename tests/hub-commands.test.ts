@@ -80,8 +80,11 @@ test("--adapter hf:…: fetched as a model is, its two files alone; a model is n
   const adapted = await runCli(["generate", ...model, "--adapter", "hf:o/lora:v1", ...prompt], offline);
   expect(adapted.error).toBeUndefined();
   expect(adapted.stdout).not.toBe(plain.stdout);
-  const served = await runCli(["serve"], { ...offline, BLOCK_ATTENTION_ADAPTERS: "hf:o/lora:v1=0.5,hf:o/other" });
+  const adapters = { ...offline, BLOCK_ATTENTION_ADAPTERS: "hf:o/lora:v1=0.5,hf:o/other" };
+  const served = await runCli(["serve"], { ...adapters, BLOCK_ATTENTION_MODEL: embeddedModelPath() });
   expect(served.error?.message).toMatch(/^Cannot pull "o\/other": HF_HUB_OFFLINE is set/);
+  const withoutModel = await runCli(["serve"], adapters);
+  expect(withoutModel.error?.message).toMatch(/^Cannot load the adapter: no model is named, /);
   const asModel = await runCli(["generate", "--model", "hf:o/lora", ...prompt], hub.env);
   expect(asModel.error?.message).toBe(
     'Cannot find a model in "o/lora": it holds an adapter, wanted a model under it: --adapter hf:o/lora',

@@ -52,11 +52,17 @@ test("the package: its documents link to files that it holds", () => {
   expect(broken).toEqual([]);
 });
 
-test("the package: holds what runs and no more, in under 12 MB", () => {
+test("the package: holds what runs and no more, in under 32 MB", () => {
   expect(paths).toEqual(
     expect.arrayContaining([
       ...["dist/index.js", "dist/index.d.ts", "dist/cli/main.js", "dist/server/page/assets/index.html"],
-      ...["models/tiny-rag/config.json", "python/make_environment.py", "python/requirements.txt", "LICENSE"],
+      ...[
+        "models/tiny-rag/config.json",
+        "models/smollm2-rag/adapter_config.json",
+        "python/make_environment.py",
+        "python/requirements.txt",
+        "LICENSE",
+      ],
     ]),
   );
   const unwanted = /\.map$|\.(test|suite)\.|(^|\/)(tests?|__pycache__|node_modules)\/|(^|\/)test_|\.tsbuildinfo$/;
@@ -64,11 +70,11 @@ test("the package: holds what runs and no more, in under 12 MB", () => {
   const scripts = paths.filter((path) => path.endsWith(".js"));
   const mapped = scripts.filter((path) => readFileSync(join(installed, path), "utf8").includes("sourceMappingURL="));
   expect(mapped).toEqual([]);
-  expect(packed.size).toBeLessThan(12e6);
-  expect(packed.unpackedSize).toBeLessThan(20e6);
+  expect(packed.size).toBeLessThan(32e6);
+  expect(packed.unpackedSize).toBeLessThan(42e6);
 });
 
-test("the package: its command answers from the embedded model where it is installed", () => {
+test("the package: its command answers from the default model where it is installed", () => {
   const run = (...args: string[]) =>
     execFileSync(process.execPath, [join(installed, "dist", "cli", "main.js"), ...args], {
       cwd: folder,

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { userCacheDir } from "../../src/kv/user-cache-dir.js";
+import { userCacheDir } from "../../src/files/user-cache-dir.js";
 
 export interface ServingOptions {
   readonly model: string;

@@ -9,7 +9,7 @@ const stream = await client.chat.completions.create({
   messages: [{ role: "user", content: "Tell me a long story." }],
   temperature: 0,
   max_tokens: 1500,
-  logit_bias: { 1: -100 }, // the embedded model's end token: without it the story goes on
+  logit_bias: { 1: -100, 2: -100 }, // the default models' end tokens: without them the story goes on
   stream: true,
 });
 let numChunks = 0;

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { PackSettings } from "../data/pack-work.js";
 import type { RowReport } from "../data/row-tally.js";
 import { dataFiles } from "../data/rows.js";
-import { embeddedModelPath } from "../engine/model.js";
+import { chosenModel } from "../engine/model.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
 import { aNumber, someWords } from "../files/settings.js";
@@ -92,7 +92,7 @@ export function cuttingSettings(
   template: TemplateName,
 ): PackSettings & { readonly numWorkers: number } {
   return {
-    model: flags.model ?? embeddedModelPath(),
+    model: chosenModel(flags),
     template: flags.template ?? template,
     prefix: flags.prefix,
     maxTokens: flags.maxTokens ?? 4096,

@@ -5,7 +5,7 @@ import { type InspectedSample, inspectRow } from "../data/inspect-sample.js";
 import { PASSAGE_ORDERS } from "../data/rag/best-passages.js";
 import { convertRows } from "../data/rag/convert-rows.js";
 import { retrievePassages, type Scoring } from "../data/rag/retrieve.js";
-import { embeddedModelPath } from "../engine/model.js";
+import { chosenModel } from "../engine/model.js";
 import { isJsonObject, type JsonObject, parseJson } from "../files/bounded-json.js";
 import { isInputError } from "../files/input-error.js";
 import { oneOfTexts, wholeNumber } from "../files/options.js";
@@ -163,7 +163,7 @@ Examples:
 
 /** Turns RAG lines into training lines. @returns the exit code. */
 async function runConvertRows(flags: FlagsOf<typeof convertFlags>, terminal: Terminal): Promise<number> {
-  const model = flags.model ?? embeddedModelPath();
+  const model = chosenModel(flags);
   await prepareData(flags.input, await modelFiles(model), [flags.output], flags.force);
   const bar = new ProgressBar(terminal, "Converting rows");
   const report = await convertRows({
@@ -293,7 +293,7 @@ async function runInspect(flags: FlagsOf<typeof inspectFlags>, terminal: Termina
   const samples = await inspectRow({
     path: flags.file,
     row: flags.row ?? 1,
-    model: flags.model ?? embeddedModelPath(),
+    model: chosenModel(flags),
     template: flags.template ?? "own",
     conversations: flags.conversations,
     signal: terminal.signal,

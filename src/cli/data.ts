@@ -1,5 +1,5 @@
 import { packTrainingData } from "../data/pack.js";
-import { embeddedModelPath } from "../engine/model.js";
+import { chosenModel } from "../engine/model.js";
 import { modelFiles } from "../files/outputs.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import {
@@ -42,7 +42,7 @@ A row is {"messages": [{"role", "content"}, …]} or {"prompt", "blocks" or "chu
 /** Packs training data. @returns the exit code. */
 async function runPack(flags: FlagsOf<typeof packFlags>, terminal: Terminal): Promise<number> {
   const { input, output, force } = flags;
-  await prepareData(input, await modelFiles(flags.model ?? embeddedModelPath()), [output], force);
+  await prepareData(input, await modelFiles(chosenModel(flags)), [output], force);
   const bar = new ProgressBar(terminal, "Packing rows");
   const report = await packTrainingData({
     ...cuttingSettings(flags, "own"),

@@ -1,4 +1,4 @@
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import type { RagDocument } from "../blocks/block.js";
 import { Engine } from "../engine/engine.js";
@@ -10,6 +10,8 @@ import { openInput, readJsonLines } from "../files/json-lines.js";
 import { wholeNumber } from "../files/options.js";
 import { architectures } from "../model/architectures/registry.js";
 import { command, type FlagsOf, flag, withDefault } from "./command.js";
+import { engineFlag } from "./options.js";
+import { fetchDefaultModel } from "./pull-model.js";
 import { formatMs, formatTable, type Terminal, write } from "./terminal.js";
 
 const passageSet = z.strictObject({
@@ -18,46 +20,53 @@ const passageSet = z.strictObject({
 });
 type PassageSet = z.infer<typeof passageSet>;
 
-/** Runs of each prompt in the closing table; the median is told. */
+/** Runs of each prompt in the closing table, of which the median is told; fewer once they have taken so long. */
 const numRuns = 5;
+const longMs = 2_000;
+
+const embeddedNote = `The model is tiny and reads only simple passages like these, chosen from the kind
+it can mostly do; it shows the road, not what a real model answers.`;
+const realNote = `The passages and questions are SQuAD's, taken by a fixed rule before any was asked
+(models/smollm2-rag/README.md); the model is among the smallest that there are.`;
 
 const demoFlags = {
-  threads: withDefault(
-    flag("<n>", "CPU threads, 1 to 512; a model this small gains little from more than one", wholeNumber(1, 512)),
-    1,
-  ),
+  threads: engineFlag("threads"),
   seed: withDefault(flag("<n>", "decides the orders of the passages", wholeNumber(0, 2 ** 31)), 1),
 };
 
 export const demoCommand = command({
   name: "demo",
-  summary: "Asks a small model questions over passages in any order.",
+  summary: "Asks the default model questions over passages in any order.",
   flags: demoFlags,
   run: runDemo,
   help: `
+The model is a small one that was trained for blocks. Its base, smollm2-135m (98 MB), is fetched first where it is not on the disk;
+where it cannot be, or HF_HUB_OFFLINE is 1, the demo runs on an even smaller one that comes with the package, with easier questions.
+
 Examples:
   block-attention demo`,
 });
 
 /**
- * Encodes passages once, asks the embedded model questions over shuffled orders of them, and compares what full and
+ * Encodes passages once, asks the default model questions over shuffled orders of them, and compares what full and
  * block attention take. @returns the exit code.
  */
 async function runDemo(flags: FlagsOf<typeof demoFlags>, terminal: Terminal): Promise<number> {
   const { colors, signal } = terminal;
   const say = (text: string) => write(terminal.stdout, `${text}\n`, signal);
-  const model = embeddedModelPath();
+  const model = await fetchDefaultModel(terminal);
   const sets = await readSets(join(model, "demo.jsonl"), terminal);
   const documents = sets.flatMap((set) => set.documents);
   const random = randomFrom(flags.seed);
 
   await using engine = await Engine.load({ model, threads: flags.threads, mode: "block", signal });
+  const { threads } = engine.model.backend;
   const numWeights = [...engine.model.source.tensors.values()]
     .map(({ shape }) => shape.reduce((product, size) => product * size, 1))
     .reduce((sum, count) => sum + count, 0);
   await say(
     colors.bold("Block attention: each passage is encoded once, kept, and used at any place of any prompt.") +
-      `\nModel: ${basename(model)}, ${(numWeights / 1e6).toFixed(1)} million weights, ${formatBytes(engine.stats().weightBytes)} in memory, ${flags.threads} CPU ${flags.threads === 1 ? "thread" : "threads"}.\n`,
+      `\nModel: ${engine.info.name}, ${(numWeights / 1e6).toFixed(1)} million weights, ${formatBytes(engine.stats().weightBytes)} in memory, ${threads} CPU ${threads === 1 ? "thread" : "threads"}.\n`,
   );
 
   const encodingFrom = performance.now();
@@ -89,7 +98,7 @@ async function runDemo(flags: FlagsOf<typeof demoFlags>, terminal: Terminal): Pr
     }
   }
   await say(
-    `${numRight} of ${numAsked} answers hold the expected name or date. The model is tiny and reads only simple passages like these, chosen\nfrom the kind it can mostly do; it shows the road, not what a real model answers.\n`,
+    `${numRight} of ${numAsked} answers hold an expected one. ${model === embeddedModelPath() ? embeddedNote : realNote}\n`,
   );
   await say(await compare(engine, model, sets, flags, terminal));
   await say(`
@@ -153,21 +162,23 @@ async function compare(
       ["block attention, passages in the store", engine, "block"],
     ] as const;
     for (const [i, [name, runner, mode]] of runs.entries()) {
-      const times: number[] = [];
+      let times: number[] = [];
       let result: GenerateResult | undefined;
-      // The first run warms up, and puts the preamble into the store.
-      for (let run = 0; run <= numRuns; run += 1) {
+      const startedMs = performance.now();
+      while (times.length === 0 || (times.length <= numRuns && performance.now() - startedMs < longMs)) {
         result = await runner.complete(input, { mode, maxTokens: 1, keepPrefixes: false, signal });
         signal.throwIfAborted();
-        if (run > 0) times.push(result.timings.ttftMs ?? 0);
+        times.push(result.timings.ttftMs ?? 0);
       }
+      // The first run warms up, which is nothing to a long one, and puts the preamble into the store.
+      if (times.length > 1) times = times.slice(1);
       const { promptTokens, cachedTokens } = (result as GenerateResult).usage;
       if (i === 0) rows.push([`${documents.length} passages, ${promptTokens} tokens`, "", "", ""]);
-      const median = times.sort((a, b) => a - b)[numRuns >> 1] as number;
+      const median = times.sort((a, b) => a - b)[times.length >> 1] as number;
       rows.push([`  ${name}`, formatMs(median), `${promptTokens - cachedTokens}`, `${cachedTokens}`]);
     }
   }
-  return `${colors.bold(`Time to the first token, median of ${numRuns}; tokens of the prompt`)}\n${formatTable(rows)}`;
+  return `${colors.bold(`Time to the first token, median of up to ${numRuns}; tokens of the prompt`)}\n${formatTable(rows)}`;
 }
 
 /** Best-subspan match on word borders: the answer stands in the text, case, punctuation and articles aside. @see FACTS §7 */

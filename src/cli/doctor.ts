@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { usableMemory } from "../engine/byte-budget.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
 import { type MemoryFit, measureFit, requireFit, waitsForDisk } from "../engine/memory-fit.js";
+import { embeddedModelPath } from "../engine/model.js";
 import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
@@ -255,6 +256,8 @@ type Scored =
 async function scoreOn(device: string, directory: string, signal: AbortSignal): Promise<Scored> {
   const program = fileURLToPath(new URL("./main.js", import.meta.url));
   const flags = [
+    "--model",
+    embeddedModelPath(),
     "--input",
     "-",
     "--json",

@@ -1,4 +1,5 @@
 import { basename, join, resolve } from "node:path";
+import { chosenModel } from "../engine/model.js";
 import { measureTtft, readPassageTexts, TTFT_FILES, ttftNotes, ttftRows, writeTtftTable } from "../eval/ttft-table.js";
 import { wholeNumber } from "../files/options.js";
 import { prepareOutputs } from "../files/outputs.js";
@@ -57,7 +58,7 @@ async function runEvalTtft(flags: FlagsOf<typeof ttftFlags>, terminal: Terminal)
   const bar = new ProgressBar(terminal, "Measuring");
   const table = await measureTtft({
     engine,
-    model: flags.model === undefined ? "the embedded model" : basename(resolve(flags.model)),
+    model: basename(resolve(chosenModel(flags))),
     lengths: [...(flags.lengths ?? defaultLengths)].sort((a, b) => a - b),
     questionTokens: flags.question ?? 50,
     passageTokens: flags.passageTokens ?? 100,

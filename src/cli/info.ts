@@ -1,4 +1,4 @@
-import { embeddedModelPath, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
+import { chosenModel, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
 import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
@@ -11,6 +11,7 @@ import { conversionNotes, estimateWeightBytes } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { adapterFlags, engineFlag, trainingFlags } from "./options.js";
+import { defaultName } from "./pull-model.js";
 import { errorLine, note, type Terminal, write, writeJson } from "./terminal.js";
 
 const infoFlags = {
@@ -36,10 +37,11 @@ Examples:
 
 /** Tells what a model is, from its headers alone. @returns the exit code. */
 async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Promise<number> {
-  const path = flags.model ?? embeddedModelPath();
+  const path = chosenModel(flags);
   const source = await openModel(path, flags);
   const info = describeModel(source, await loadTokenizer(path), await onDevice(source, flags), flags.weights);
   for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
+  if (flags.model === undefined) note(terminal, `No model is named: this is ${defaultName(terminal.env)}`);
   if (flags.json === true) await writeJson(terminal, info);
   else await write(terminal.stdout, formatInfo(info, terminal), terminal.signal);
   return 0;

@@ -1,21 +1,32 @@
+import { basename } from "node:path";
+import { defaultModel } from "../engine/model.js";
 import { isInputError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { UsageError } from "../files/usage-error.js";
 import type { ModelUse } from "../hub/choose-files.js";
+import type { PullOptions } from "../hub/pull.js";
 import type { AdapterInput } from "../model/adapters.js";
 import { parseHubName } from "../model/hub-name.js";
+import { findPackaged } from "../model/packaged-models.js";
 import { ProgressBar } from "./progress-bar.js";
-import { note, type Terminal } from "./terminal.js";
+import { errorLine, note, type Terminal } from "./terminal.js";
+
+/** What nobody has asked for by name is not waited for long. */
+const patienceMs = 5_000;
 
 /** Fetches a model: what and how much on standard error, then a bar, or without a terminal a line each tenth. */
-export async function pullModel(name: string, terminal: Terminal, use?: ModelUse) {
+export async function pullModel(
+  name: string,
+  terminal: Terminal,
+  options: Pick<PullOptions, "use" | "silenceMs"> = {},
+) {
   const { pull } = await import("../hub/pull.js");
   const bar = new ProgressBar(terminal, "Fetching");
   const { env, signal, isErrorTerminal } = terminal;
   let told = 0;
   return await pull(name, {
-    use,
+    ...options,
     env,
     signal,
     onNote: (line) => {
@@ -45,7 +56,6 @@ export function refuseName(error: unknown): never {
 export async function modelOnDisk(text: string, terminal: Terminal): Promise<string> {
   if (isHubName(text)) return onDisk(text, terminal, "model");
   if (/[/\\.]/.test(text) || (await pathExists(text))) return text;
-  const { findPackaged } = await import("../hub/packaged-models.js");
   return findPackaged(text) === undefined ? text : onDisk(text, terminal, "model");
 }
 
@@ -64,6 +74,25 @@ export async function adaptersOnDisk(
   return found;
 }
 
+/** Which model is the default one, and why. */
+export function defaultName(env: Terminal["env"]): string {
+  const { path, reason } = defaultModel(env);
+  return `${basename(path)} (${reason})`;
+}
+
+/** The default model's path. What it lacks is fetched first; where that fails, one line says why, and the embedded model is used. */
+export async function fetchDefaultModel(terminal: Terminal): Promise<string> {
+  const { missing } = defaultModel(terminal.env);
+  try {
+    if (missing !== undefined) await pullModel(missing, terminal, { silenceMs: patienceMs });
+  } catch (error) {
+    terminal.signal.throwIfAborted();
+    note(terminal, errorLine(error));
+  }
+  note(terminal, `No model is named: ${defaultName(terminal.env)} is used`);
+  return defaultModel(terminal.env).path;
+}
+
 /** Whether a text is nothing but a name of the hub, be it a right one or not. */
 function isHubName(text: string): boolean {
   return /^hf:/i.test(text) || parseHubName(text)?.isExplicit === true;
@@ -74,5 +103,5 @@ async function onDisk(name: string, terminal: Terminal, use: ModelUse): Promise<
   const found = await findPulled(name, terminal.env, use);
   if (found !== undefined) return found;
   note(terminal, `${quote(name)} is not on the disk yet`);
-  return (await pullModel(name, terminal, use)).path;
+  return (await pullModel(name, terminal, { use })).path;
 }

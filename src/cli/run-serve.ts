@@ -6,6 +6,7 @@ import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import type { Engine } from "../engine/engine.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
+import { chosenModel } from "../engine/model.js";
 import type { EngineStatus } from "../engine/status-source.js";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
 import { createApp, refusePublicWithoutKeys } from "../server/app.js";
@@ -13,7 +14,7 @@ import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { loadConfig, type ServerConfig } from "../server/server-config.js";
 import { serverLogger } from "../server/server-logger.js";
-import { adaptersOnDisk, modelOnDisk } from "./pull-model.js";
+import { adaptersOnDisk, fetchDefaultModel, modelOnDisk } from "./pull-model.js";
 import { note, type Terminal } from "./terminal.js";
 
 /** Settings by their name, as text, and where the others are. */
@@ -35,7 +36,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   const names = new Map([
     [homedir(), "~"],
     [fileURLToPath(new URL("../..", import.meta.url)), "block-attention"],
-    ...[config.model ?? [], (config.adapters ?? []).map(({ path }) => path)]
+    ...[config.model, (config.adapters ?? []).map(({ path }) => path)]
       .flat()
       .map((path) => [path, basename(path)] as const),
   ]);
@@ -79,16 +80,18 @@ const lastWordsMs = 1_000;
 async function readSettings(
   { config: file, verbose: _verbose, waitReady: _waitReady, ...options }: ServeFlags,
   terminal: Terminal,
-): Promise<{ readonly config: ServerConfig; readonly keys: ApiKeys | undefined }> {
+): Promise<{ readonly config: ServerConfig & { readonly model: string }; readonly keys: ApiKeys | undefined }> {
   const named = await loadConfig({ options, env: terminal.env, file });
+  const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
+  const keys = named.keys === undefined ? undefined : await readApiKeys(named.keys, warn);
+  refusePublicWithoutKeys(named, keys);
+  // Adapters that no model is named for are refused before anything is fetched.
+  chosenModel(named);
   const config = {
     ...named,
-    model: named.model && (await modelOnDisk(named.model, terminal)),
+    model: await (named.model === undefined ? fetchDefaultModel(terminal) : modelOnDisk(named.model, terminal)),
     adapters: named.adapters && [...(await adaptersOnDisk(named.adapters, terminal))],
   };
-  const warn = (warning: string): void => note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
-  const keys = config.keys === undefined ? undefined : await readApiKeys(config.keys, warn);
-  refusePublicWithoutKeys(config, keys);
   return { config, keys };
 }
 

@@ -1,5 +1,5 @@
 import { joinLocalBlocks } from "../blocks/block.js";
-import { embeddedModelPath, loadTokenizer, templateOf } from "../engine/model.js";
+import { chosenModel, loadTokenizer, templateOf } from "../engine/model.js";
 import { cutPrompt, type PromptContext, type PromptInput, promptCuts, tokenizePrompt } from "../engine/prompt.js";
 import { oneOfTexts } from "../files/options.js";
 import { overrideBlockAttention } from "../model/block-attention-config.js";
@@ -41,7 +41,7 @@ ${inputHelp}`,
 /** Shows how prompts are cut into blocks; a tokenizer is enough. @returns the exit code. */
 async function runSegment(flags: FlagsOf<typeof segmentFlags>, terminal: Terminal): Promise<number> {
   using lines = await openPromptLines(flags, terminal);
-  const context = await readPromptContext(flags.model ?? embeddedModelPath(), flags.prefix);
+  const context = await readPromptContext(chosenModel(flags), flags.prefix);
   const onPassedOver = passedOverNotes(terminal);
   return await runLines(lines, flags.json === true, terminal, async (value) => {
     const input = { ...parsePromptLine(value, onPassedOver), ...(flags.cut !== undefined && { cut: flags.cut }) };

@@ -1,4 +1,4 @@
-import { embeddedModelPath, loadTokenizer } from "../engine/model.js";
+import { chosenModel, loadTokenizer } from "../engine/model.js";
 import { UsageError } from "../files/usage-error.js";
 import { command, type Flag, type FlagsOf, toggle } from "./command.js";
 import { engineFlag, linesFlag } from "./options.js";
@@ -33,7 +33,7 @@ async function runTokenize(flags: FlagsOf<typeof tokenizeFlags>, terminal: Termi
   }
   if (input !== undefined && text !== undefined) throw new UsageError("Cannot use --text: --input is given too");
   using lines = input === undefined ? oneLine({ text: text as string }) : await openLines(input, terminal);
-  const tokenizer = await loadTokenizer(flags.model ?? embeddedModelPath());
+  const tokenizer = await loadTokenizer(chosenModel(flags));
   return await runLines(lines, json, terminal, async (value) => {
     const tokenIds = tokenizer.encode(parseTextLine(value), special ? "all" : "none");
     if (json) await writeJson(terminal, { token_ids: tokenIds });

@@ -2,7 +2,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { formatBytes } from "../files/format-bytes.js";
 import { someWords } from "../files/settings.js";
-import { userCacheDir } from "../kv/user-cache-dir.js";
+import { userCacheDir } from "../files/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { flag } from "./command.js";

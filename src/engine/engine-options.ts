@@ -23,7 +23,7 @@ import type { EncodedPassage, Token } from "./results.js";
 import { type SamplingInput, samplingFields } from "./sampling-options.js";
 
 export interface EngineOptions extends Omit<ModelOptions, "model"> {
-  /** A Hugging Face folder or a .gguf file. Default: the embedded model. */
+  /** A Hugging Face folder, a .gguf file, or an adapter's folder whose base `pull` has fetched by a name of its own. Default: `defaultModel()`. */
   readonly model?: string | undefined;
   /** The element type of block KV. Default "f16". */
   readonly kvType?: KVType | undefined;
@@ -156,7 +156,12 @@ const anyBooleanText = { ...anyBoolean, fromText: (text: string) => ({ true: tru
  * stand here alone. `docs/server.md` is printed from them.
  */
 export const engineSettings = {
-  model: setting(someWords, "path", "a Hugging Face folder, a .gguf file, or hf:OWNER/REPO", "the embedded model"),
+  model: setting(
+    someWords,
+    "path",
+    "a Hugging Face folder, a .gguf file, or hf:OWNER/REPO",
+    "smollm2-rag where smollm2-135m is on the disk, else tiny-rag",
+  ),
   weights: defaulted(
     oneOfTexts(weightsConversions),
     "type",

@@ -27,7 +27,7 @@ import {
 import { KVMemory } from "./kv-memory.js";
 import type { LocalBlock } from "./local-blocks.js";
 import { memoryOf } from "./memory-fit.js";
-import { embeddedModelPath, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
+import { chosenModel, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
 import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
@@ -191,7 +191,7 @@ export class LocalEngine implements AsyncDisposable {
   static async load(options: EngineOptions = {}): Promise<LocalEngine> {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
-    const path = checked.model ?? embeddedModelPath();
+    const path = chosenModel(checked);
     const folder = checked.store === undefined ? undefined : await openStorePlace(checked.store, checked.onWarning);
     try {
       return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, folder);

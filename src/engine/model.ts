@@ -7,17 +7,19 @@ import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
 import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
+import { InputTypeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
+import { userCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { type FileState, fileState, sameState } from "../kv/file-digest.js";
-import { userCacheDir } from "../kv/user-cache-dir.js";
 import type { AdapterInput } from "../model/adapters.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import type { Decoder } from "../model/decoder.js";
 import { findModel } from "../model/model-path.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
+import { packagedDir, packagedPath, smolLM2 } from "../model/packaged-models.js";
 import {
   convertedType,
   estimateWeightBytes,
@@ -257,9 +259,53 @@ export function modelName(path: string): string {
   return (repo ?? basename(resolve(path))).replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "");
 }
 
-/** The model that comes with the package. */
+/** The model that comes with the package, whole. */
 export function embeddedModelPath(): string {
-  const path = fileURLToPath(new URL("../../models/tiny-rag", import.meta.url));
-  if (!existsSync(path)) throw new Error(`Cannot find the embedded model: "${path}" does not exist; name a model`);
+  return shippedPath("tiny-rag");
+}
+
+/** The model of those who name none. */
+export interface DefaultModel {
+  /** What `Engine.load({ model })` takes. */
+  readonly path: string;
+  /** Why it is this one, one line. */
+  readonly reason: string;
+  /** What `pull` fetches for a better one to take its place. */
+  readonly missing?: string;
+}
+
+/**
+ * The adapter that comes with the package, where its base is on the disk; else the embedded model. Nothing is fetched.
+ *
+ * @example the reason for tiny-rag where nothing was fetched: "smollm2-135m is not on the disk: block-attention pull smollm2-135m"
+ */
+export function defaultModel(env: Readonly<Record<string, string | undefined>> = process.env): DefaultModel {
+  const { name } = smolLM2;
+  if (existsSync(packagedPath(packagedDir(env), smolLM2))) {
+    return { path: shippedPath("smollm2-rag"), reason: `its base ${name} is on the disk` };
+  }
+  const reason = `${name} is not on the disk: block-attention pull ${name}`;
+  return { path: embeddedModelPath(), reason, missing: name };
+}
+
+/** The model that options name, else the default one. @throws InputTypeError for adapters that no model is named for. */
+export function chosenModel({
+  model,
+  adapters = [],
+}: {
+  readonly model?: string | undefined;
+  readonly adapters?: readonly AdapterInput[] | undefined;
+}): string {
+  if (model === undefined && adapters.length > 0) {
+    throw new InputTypeError(
+      "Cannot load the adapter: no model is named, wanted the one that it was trained over (--model)",
+    );
+  }
+  return model ?? defaultModel().path;
+}
+
+function shippedPath(name: string): string {
+  const path = fileURLToPath(new URL(`../../models/${name}`, import.meta.url));
+  if (!existsSync(path)) throw new Error(`Cannot find the default model: "${path}" does not exist; name a model`);
   return path;
 }

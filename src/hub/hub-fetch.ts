@@ -24,12 +24,12 @@ export interface HubFetchOptions extends Pick<HubPlace, "endpoint" | "token" | "
   readonly maxTries?: number | undefined;
   /** The wait before the second try; each one after is twice as long, or as long as the server asks for. Default 500. */
   readonly retryWaitMs?: number | undefined;
+  /** A server that says nothing for so long is as one that is gone. Default 60,000. */
+  readonly silenceMs?: number | undefined;
 }
 
 export type HubFetch = (url: string, init?: RequestInit) => Promise<Response>;
 
-/** A server that says nothing for so long is as one that is gone. */
-const silenceMs = 60_000;
 const maxWaitMs = 60_000;
 
 /**
@@ -40,16 +40,25 @@ const maxWaitMs = 60_000;
  *   host cannot be reached; the signal's reason.
  */
 export function hubFetch(options: HubFetchOptions): HubFetch {
-  const { endpoint, token, proxies, signal, maxTries = 5, retryWaitMs = 500 } = options;
-  const dispatcher = new EnvHttpProxyAgent({ ...proxies, headersTimeout: silenceMs, bodyTimeout: silenceMs });
+  const { endpoint, token, proxies, signal, maxTries = 5, retryWaitMs = 500, silenceMs = 60_000 } = options;
+  const connect = { timeout: Math.min(silenceMs, 10_000) };
+  const dispatcher = new EnvHttpProxyAgent({ ...proxies, connect, bodyTimeout: silenceMs });
+  // A proxy that says nothing holds its connection, and with it the process.
+  const hangUp = () => void dispatcher.destroy();
+  signal?.addEventListener("abort", hangUp, { once: true });
   const { origin } = new URL(endpoint);
   return async (url, init = {}) => {
     const headers = new Headers(init.headers);
     if (token !== undefined && new URL(url).origin === origin) headers.set("authorization", `Bearer ${token}`);
     for (let tries = 1; ; tries++) {
       let waitMs = retryWaitMs * 2 ** (tries - 1);
+      const silence = new AbortController();
+      const timer = setTimeout(() => silence.abort(new Error(`no answer in ${silenceMs / 1000} s`)), silenceMs);
       try {
-        const response = await fetch(url, { ...init, headers, dispatcher, signal: signal ?? null });
+        const signals = AbortSignal.any([silence.signal, ...(signal ? [signal] : [])]);
+        const response = await fetch(url, { ...init, headers, dispatcher, signal: signals }).finally(() =>
+          clearTimeout(timer),
+        );
         if (response.ok || response.status === 416) return response;
         const { status } = response;
         await response.body?.cancel();
@@ -64,6 +73,7 @@ export function hubFetch(options: HubFetchOptions): HubFetch {
         const { reason, code } = networkFailure(error);
         const refusal = /^Proxy response \((4\d\d)\)/.exec(reason)?.[1];
         if (tries >= maxTries || code === "ENOTFOUND" || refusal !== undefined) {
+          hangUp();
           const why =
             (refusal === undefined ? reason : `the proxy answers ${refusal}`) + proxyHint(url, proxies, refusal);
           throw new Error(`Cannot reach ${quote(new URL(url).host)}: ${why}`, { cause: error });

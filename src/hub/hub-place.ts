@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { HUB_URL } from "@huggingface/hub";
 import { quote } from "../files/quote.js";
 import { describeFileError, undefinedIfMissing } from "../files/regular-file.js";
-import { userCacheDir } from "../kv/user-cache-dir.js";
+import { packagedDir } from "../model/packaged-models.js";
 
 export type Env = Readonly<Record<string, string | undefined>>;
 
@@ -55,7 +55,7 @@ export async function hubPlace(env: Env): Promise<HubPlace> {
       noProxy: env.no_proxy ?? env.NO_PROXY ?? "",
     },
     cacheDir: folder("HF_HUB_CACHE") || folder("HUGGINGFACE_HUB_CACHE") || join(home, "hub"),
-    ownDir: join(userCacheDir({ platform: process.platform, env, homeDir }), "models"),
+    ownDir: packagedDir(env),
     isOffline: /^(1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE ?? ""),
   };
 }

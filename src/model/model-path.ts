@@ -1,11 +1,13 @@
 import type { Stats } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { isJsonObject, readJson } from "../files/bounded-json.js";
 import { ggufSetName } from "../files/gguf.js";
 import { quote } from "../files/quote.js";
-import { describeFileError, pathExists } from "../files/regular-file.js";
+import { describeFileError, pathExists, undefinedIfMissing } from "../files/regular-file.js";
 import { suggestPath } from "../files/suggest-path.js";
 import { hubNameText, parseHubName } from "./hub-name.js";
+import { packagedDir, packagedModels, packagedPath } from "./packaged-models.js";
 
 /** Of a folder that is no model, so many entries are looked at, and so many models in it named. */
 const maxEntries = 1_000;
@@ -15,11 +17,14 @@ const maxNamed = 5;
 export interface ModelPath {
   readonly kind: "hugging-face" | "gguf";
   readonly path: string;
+  /** The folder of an adapter that belongs to it. */
+  readonly adapter?: string;
 }
 
 /**
  * How a model's path is to be read: as a Hugging Face folder, as a GGUF file, or as the one GGUF file (or split one) that a folder
- * without safetensors holds.
+ * without safetensors holds. A PEFT folder over a model that has a name of its own here stands for both: the base is
+ * where `pull` has put it.
  *
  * @param wanted the file of a folder that will be read first.
  * @throws Error, one line, for a path that leads to no model; it names the model that was probably meant, and how one of the
@@ -31,7 +36,7 @@ export async function findModel(path: string, wanted: "config.json" | "tokenizer
     const names = await namesIn(path);
     const files = ggufFiles(path, names);
     const hasWanted = names.includes(wanted);
-    if (!hasWanted && names.includes("adapter_config.json")) throw adapterAsModel(quote(path));
+    if (!hasWanted && names.includes("adapter_config.json")) return await baseOf(path);
     if (hasWanted && (files.length === 0 || names.some((name) => /\.safetensors$/i.test(name)))) {
       return { kind: "hugging-face", path };
     }
@@ -50,6 +55,21 @@ export async function findModel(path: string, wanted: "config.json" | "tokenizer
     throw new Error(`Cannot read ${quote(path)}: give the model's folder, or a .gguf file${meant}`);
   }
   return { kind: "gguf", path };
+}
+
+/** The base of an adapter, where it is one that has a name of its own here. */
+async function baseOf(adapter: string): Promise<ModelPath> {
+  const config = await readJson(join(adapter, "adapter_config.json"));
+  const origin = isJsonObject(config) ? config.base_model_name_or_path : undefined;
+  const base = packagedModels.find((model) => model.origin === origin);
+  if (base === undefined) throw adapterAsModel(quote(adapter));
+  const path = packagedPath(packagedDir(process.env), base);
+  const size = (await stat(path).catch(undefinedIfMissing))?.size;
+  if (size === base.numBytes) return { kind: "gguf", path, adapter };
+  const is = size === undefined ? "is not on the disk" : `has ${size} bytes, wanted ${base.numBytes}`;
+  throw new Error(
+    `Cannot read ${quote(adapter)}: its base ${quote(path)} ${is}; it is fetched with: block-attention pull ${base.name}`,
+  );
 }
 
 /** @throws Error of one line, which says how a model, or an adapter, of the Hugging Face hub gets onto the disk. */

@@ -27,14 +27,16 @@ export interface ModelOverride extends BlockAttentionOverride {
 /**
  * Reads a model's headers: what it is, and where each weight lies. No weight is loaded.
  *
- * @param path a Hugging Face folder, a .gguf file, any part of a split one, or a folder that holds one.
+ * @param path a Hugging Face folder, a .gguf file, any part of a split one, or a folder that holds one, or an adapter's folder as
+ *   findModel() takes it.
  * @param override adapters, and the user's word on prefix and trained modes (`--prefix`, `--trained-modes`), over the model's own.
  * @throws Error of one line for whatever is missing, not sound or not supported.
  */
 export async function openModel(path: string, override: ModelOverride = {}): Promise<ModelSource> {
   const found = await findModel(path, "config.json");
   const base = await (found.kind === "gguf" ? openGgufModel(found.path) : openHuggingFace(found.path));
-  const source = await withAdapters(base, override.adapters ?? []);
+  const own = found.adapter === undefined ? [] : [{ path: found.adapter }];
+  const source = await withAdapters(base, [...own, ...(override.adapters ?? [])]);
   const blockAttention = overrideBlockAttention(source.config.blockAttention, override);
   return { ...source, config: { ...source.config, blockAttention } };
 }
@@ -46,12 +48,14 @@ export async function openModel(path: string, override: ModelOverride = {}): Pro
  */
 export async function readBlockAttention(path: string): Promise<BlockAttentionConfig | undefined> {
   const found = await findModel(path, "tokenizer.json");
-  if (found.kind === "gguf") return readGgufBlockAttention((await readGguf(found.path)).metadata, quote(found.path));
-  const file = join(path, "config.json");
+  const isGguf = found.kind === "gguf";
+  const inFile = isGguf ? readGgufBlockAttention((await readGguf(found.path)).metadata, quote(found.path)) : undefined;
+  if (isGguf && found.adapter === undefined) return inFile;
+  const file = join(path, isGguf ? "adapter_config.json" : "config.json");
   const json = await readJson(file).catch(undefinedIfMissing);
   if (json === undefined) return undefined;
   if (!isJsonObject(json)) throw new Error(`Cannot read ${quote(file)}: it is no object`);
-  return parseBlockAttentionConfig(json.block_attention, quote(file));
+  return parseBlockAttentionConfig(json.block_attention, quote(file)) ?? inFile;
 }
 
 /**

@@ -400,7 +400,7 @@ export function badInputSuite(numCuts: number): void {
       (name) => !["constructor", "status", "onStatus", "defaultMode", "promptContext", "stats"].includes(name),
     );
     const functions = Object.entries(library).filter(([, value]) => typeof value === "function");
-    const others = ["EngineError", "embeddedModelPath"];
+    const others = ["EngineError", "embeddedModelPath", "defaultModel"];
     for (const name of [...methods, ...functions.map(([name]) => name)]) {
       if (!others.includes(name)) expect(names).toContain(name);
     }

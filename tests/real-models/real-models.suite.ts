@@ -10,7 +10,7 @@ import { type LoadedModel, loadTokenizer, templateOf } from "../../src/engine/mo
 import type { ScoreResult } from "../../src/engine/results.js";
 import { readGguf } from "../../src/files/gguf.js";
 import { readRange } from "../../src/files/read-range.js";
-import { userCacheDir } from "../../src/kv/user-cache-dir.js";
+import { userCacheDir } from "../../src/files/user-cache-dir.js";
 import { openModel } from "../../src/model/open-model.js";
 import { buildDist } from "../build-dist.js";
 import { lawFolder } from "../laws/law-models.js";

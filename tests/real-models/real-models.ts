@@ -8,8 +8,8 @@ import { promisify } from "node:util";
 import { elementTypes } from "../../src/files/element-types.js";
 import { readGguf } from "../../src/files/gguf.js";
 import { readRange } from "../../src/files/read-range.js";
+import { userCacheDir } from "../../src/files/user-cache-dir.js";
 import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
-import { userCacheDir } from "../../src/kv/user-cache-dir.js";
 import { dequantizeRows } from "../models/ggml-quantizer.js";
 
 interface PackagedModel {

@@ -177,7 +177,7 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${reason}`, (
       await expect.poll(() => page.locator(".answer").textContent()).toBe(before);
       await expect
         .poll(() => page.locator("[data-bar=first]").first().textContent())
-        .toContain("94 of 94 tokens computed");
+        .toContain("378 of 378 tokens computed");
       const measured = page.locator("[data-measured='5']");
       await expect.poll(() => measured.locator("h3").textContent()).toBe("Median of 5 over 15 passages");
       for (const kind of ["full", "first", "stored"]) {

@@ -344,7 +344,7 @@ class WatchedEngine implements Engine {
   #onDeath(ending: string): void {
     clearTimeout(this.#healthTimer);
     // What a page is read with that its file has no more.
-    const of = this.options.model === undefined ? "the embedded model" : quote(this.options.model);
+    const of = this.options.model === undefined ? "the default model" : quote(this.options.model);
     const cut = `: a file of ${of} was cut while it was mapped, or its disk failed; replace files by renaming`;
     const reason = ending === "signal SIGBUS" ? ending + cut : ending;
     this.#link = undefined;

@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
-import demoLines from "../../../../models/tiny-rag/demo.jsonl";
+import demoLines from "../../../../models/smollm2-rag/demo.jsonl";
+import embeddedLines from "../../../../models/tiny-rag/demo.jsonl";
 import { AnswerPanel } from "./answer-panel.js";
 import {
   type Answer,
@@ -14,7 +15,7 @@ import {
 } from "./api.js";
 import { AskPanel } from "./ask-panel.js";
 import { changeDraft, type Draft, emptyDraft, formatDraft, type Mode, type Passage, parseDraft } from "./draft.js";
-import { type ExampleSet, fillUp, parseExamples, suggestedQuestions } from "./examples.js";
+import { fillUp, parseExamples, suggestedQuestions } from "./examples.js";
 import { KeyForm } from "./key-form.js";
 import { type Measurement, type Measurements, measurementOf, medians, passagesKey } from "./measurement.js";
 import { MetricsPanel } from "./metrics-panel.js";
@@ -36,8 +37,11 @@ type Connection =
 
 /** The whole page. */
 export function App() {
-  const examples = useMemo(() => parseExamples(demoLines), []);
-  const [draft, change] = useReducer(changeDraft, undefined, () => openingDraft(examples));
+  const [draft, change] = useReducer(
+    changeDraft,
+    undefined,
+    () => parseDraft(read(localStore(), draftName)) ?? emptyDraft,
+  );
   /** Of this visit: another time another model may be served. */
   const [chosenMode, setChosenMode] = useState<Mode>();
   const [key, setKey] = useState(() => read(sessionStore(), keyName) || undefined);
@@ -55,6 +59,10 @@ export function App() {
   const api = useMemo<Api>(() => ({ fetch: (...request) => fetch(...request), key }), [key]);
   const [connection, reconnect] = useConnection(api, setKeyError);
   const { model } = connection;
+  // The embedded model reads only its own, and has no room for longer ones.
+  const examples = useMemo(() => parseExamples(model?.id === "tiny-rag" ? embeddedLines : demoLines), [model?.id]);
+  /** Whether nothing was kept: then the first of the examples is loaded, once it is known which model is served, or that a key is wanted. */
+  const isFirstVisit = useRef(isEmpty(draft));
   const mode = chosenMode ?? model?.defaultMode;
   /** Asks for the key, or for the server until it is there again. */
   const onFailure = useCallback(
@@ -65,6 +73,12 @@ export function App() {
     },
     [reconnect],
   );
+  useEffect(() => {
+    const [example] = examples;
+    if (connection.kind === "connecting" || example === undefined || !isFirstVisit.current) return;
+    isFirstVisit.current = false;
+    if (isEmpty(draft)) change({ kind: "load", ...example, question: example.questions[0] ?? "" });
+  }, [connection.kind, draft, examples]);
   useEffect(() => write(localStore(), draftName, formatDraft(draft)), [draft]);
   // A page that is left must not keep the server at work.
   useEffect(() => () => running.current?.abort(), []);
@@ -321,11 +335,8 @@ function describe(error: unknown): string {
   return isPassing ? `${message}${/[.?]$/.test(message) ? "" : "."} Try again in a moment.` : message;
 }
 
-/** What was kept, or, where that is nothing, the first of the examples. */
-function openingDraft([example]: readonly ExampleSet[]): Draft {
-  const kept = parseDraft(read(localStore(), draftName)) ?? emptyDraft;
-  if (kept.passages.length > 0 || kept.question !== "" || example === undefined) return kept;
-  return changeDraft(kept, { kind: "load", documents: example.documents, question: example.questions[0] ?? "" });
+function isEmpty({ passages, question }: Draft): boolean {
+  return passages.length === 0 && question === "";
 }
 
 function textsOf(passages: readonly Passage[]): { title: string; text: string }[] {

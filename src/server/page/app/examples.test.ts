@@ -2,16 +2,23 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { fillUp, parseExamples, suggestedQuestions } from "./examples.js";
 
-const sets = parseExamples(readFileSync(new URL("../../../../models/tiny-rag/demo.jsonl", import.meta.url), "utf8"));
+const examplesOf = (model: string) =>
+  parseExamples(readFileSync(new URL(`../../../../models/${model}/demo.jsonl`, import.meta.url), "utf8"));
+const sets = examplesOf("tiny-rag");
 
-test("parseExamples(): the embedded model's demo gives a set a line, and all of them together", () => {
-  expect(sets.length).toBeGreaterThan(2);
-  const others = sets.slice(0, -1);
-  const all = sets.at(-1);
-  expect(all?.documents).toEqual(others.flatMap(({ documents }) => documents));
-  expect([...(all?.questions ?? [])].sort()).toEqual(others.flatMap(({ questions }) => questions).sort());
-  expect(() => parseExamples('{"documents":[]}')).toThrow("Cannot read the examples: line 1");
-});
+test.each(["tiny-rag", "smollm2-rag"])(
+  "parseExamples(): the demo of %s gives a set a line, and all of them together",
+  (name) => {
+    const sets = examplesOf(name);
+    expect(sets.length).toBeGreaterThan(2);
+    const others = sets.slice(0, -1);
+    const all = sets.at(-1);
+    expect(all?.documents).toEqual(others.flatMap(({ documents }) => documents));
+    expect([...(all?.questions ?? [])].sort()).toEqual(others.flatMap(({ questions }) => questions).sort());
+    expect(new Set(all?.documents.map(({ title }) => title)).size).toBe(15);
+    expect(() => parseExamples('{"documents":[]}')).toThrow("Cannot read the examples: line 1");
+  },
+);
 
 test("fillUp(): own passages come first, examples fill up, none twice", () => {
   const own = { title: "Mine", text: "Words of my own" };

