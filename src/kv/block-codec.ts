@@ -256,7 +256,9 @@ export function requireBlock(head: BlockHead, { salt, shape, documents: _, ...wa
   for (const [name, value] of Object.entries({ context: undefined, ...wanted })) {
     const found = head[name as keyof typeof wanted];
     if ((value === undefined && name !== "context") || isDeepStrictEqual(found, value)) continue;
-    const [is, want] = [found, value].map((one) => (typeof one === "object" ? "other tokens" : quote(String(one), 80)));
+    const [is, want] = [found, value].map((one) =>
+      quote(one instanceof Int32Array ? one.subarray(0, 8).join(" ") : String(one), 80),
+    );
     throw new BlockCodecError(name as keyof typeof wanted, `its ${name} is ${is}, wanted ${want}`);
   }
 }
