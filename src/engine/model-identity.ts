@@ -195,14 +195,13 @@ function digestOf(all: readonly Values[], { cacheDir, signal }: IdentityOptions)
     files,
     cacheDir,
     async compute() {
-      const found = await hashAll(all, signal);
-      const digests = new Map(all.map(({ name }, i) => [name, found[i] as string]));
+      const digests = await hashAll(all, signal);
+      const indexOf = (start: string) => all.findIndex(({ name }) => name.startsWith(start));
+      const [embedding, head] = [indexOf("token_embd.weight "), indexOf("output.weight ")];
       // A head that is the embedding once more is as if it were tied to it.
-      const [embedding, head] = ["token_embd.weight ", "output.weight "].map((start) =>
-        [...digests.keys()].find((name) => name.startsWith(start)),
-      );
-      if (embedding && head && digests.get(embedding) === digests.get(head)) digests.delete(head);
-      return hashFields("block-attention values", [...digests].flat());
+      const isTied = head >= 0 && digests[head] === digests[embedding];
+      const fields = all.flatMap(({ name }, i) => (isTied && i === head ? [] : [name, digests[i] as string]));
+      return hashFields("block-attention values", fields);
     },
   });
 }

@@ -218,7 +218,7 @@ test("readBlockHead(): what a later version adds is passed over, unless it must 
   const faultWith = (said: Record<string, unknown>) =>
     faultOf(withHeader(bytes, (header) => Object.assign(header.__metadata__!, said)));
   expect(await faultWith({ colour: "red" })).toBe("none");
-  expect(await faultWith({ colour: "red", requires: "pairs colour" })).toBe("requires");
+  expect(await faultWith({ colour: "red", requires: "pairs colo\nur" })).toBe("requires");
   expect(await faultWith({ requires: "pairs" })).toBe("none");
   expect(await faultWith({ version: "3" })).toBe("version");
   expect(await faultWith({ version: "1" })).toBe("version");

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
 import { elementTypeOf, KV_TYPES } from "../files/element-types.js";
+import { quote } from "../files/quote.js";
 import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
   BLOCK_KV_FORMAT_VERSION,
@@ -150,7 +151,7 @@ export async function encodeBlockKV(block: BlockKV, fields: Omit<BlockFields, "s
   new DataView(bytes.buffer).setBigUint64(0, BigInt(jsonBytes), true);
   bytes.fill(0x20, 8, dataStart);
   bytes.set(json, 8);
-  bytes.set(littleEndian(tokenIds), dataStart);
+  bytes.set(new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength), dataStart);
   const head = { shape, start: dataStart + kvStart, layerBytes: (kvEnd - kvStart) / shape.numLayers };
   layOut(head, block.read(), bytes, "to file");
   const layers = Array.from({ length: shape.numLayers }, (_, layer) => sha256(layerOf(head, bytes, layer)));
@@ -217,12 +218,16 @@ function parseHeader(text: Uint8Array) {
     throw new BlockCodecError("format", "it does not say that it is one");
   }
   if (said.version !== String(BLOCK_KV_FORMAT_VERSION)) {
-    throw new BlockCodecError("version", `its format is ${said.version}, wanted ${BLOCK_KV_FORMAT_VERSION}`);
+    throw new BlockCodecError(
+      "version",
+      `its format is ${quote(String(said.version), 20)}, wanted "${BLOCK_KV_FORMAT_VERSION}"`,
+    );
   }
   const unknown = String(said.requires ?? "")
     .split(" ")
     .find((name) => name !== "" && !knownFields.includes(name));
-  if (unknown !== undefined) throw new BlockCodecError("requires", `"${unknown}" must be read, and is not known`);
+  if (unknown !== undefined)
+    throw new BlockCodecError("requires", `${quote(unknown, 40)} must be read, and is not known`);
   const sizes = isJsonObject(tensors.kv) && Array.isArray(tensors.kv.shape) ? tensors.kv.shape : [];
   const [numLayers, , numKvHeads, numTokens, headSize] = sizes as [number, number, number, number, number];
   try {
@@ -251,7 +256,9 @@ export function requireBlock(head: BlockHead, { salt, shape, documents: _, ...wa
   for (const [name, value] of Object.entries({ context: undefined, ...wanted })) {
     const found = head[name as keyof typeof wanted];
     if ((value === undefined && name !== "context") || isDeepStrictEqual(found, value)) continue;
-    const [is, want] = [found, value].map((one) => JSON.stringify(one)?.slice(0, 200));
+    const [is, want] = [found, value].map((one) =>
+      quote(one instanceof Int32Array ? one.subarray(0, 8).join(" ") : String(one), 80),
+    );
     throw new BlockCodecError(name as keyof typeof wanted, `its ${name} is ${is}, wanted ${want}`);
   }
 }
@@ -323,8 +330,4 @@ function layOut(head: Layers, memory: Uint8Array, file: Uint8Array, direction: "
       else here.set(there);
     }
   }
-}
-
-function littleEndian(tokenIds: Int32Array): Uint8Array {
-  return new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength);
 }
