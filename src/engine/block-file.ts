@@ -43,12 +43,7 @@ export function blockFileFormat(
     decode: async (file, request) => {
       const { size } = await file.stat();
       const wanted = { ...(await fieldsOf(request)), shape: request.shape };
-      try {
-        return await decodeBlockKV(await read(file, size), wanted, () => new DeviceBlockMemory(memory, request.shape));
-      } catch (error) {
-        const isOthers = error instanceof BlockCodecError && ["producer", "compute"].includes(error.fault);
-        throw isOthers ? new Error("Cannot use a block: another build computed it", { cause: error }) : error;
-      }
+      return await decodeBlockKV(await read(file, size), wanted, () => new DeviceBlockMemory(memory, request.shape));
     },
   };
 }

@@ -13,11 +13,11 @@ import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
 
 const model = "0".repeat(64);
-const made = { model, pairs: "half", producer: "test", compute: "test" } as const;
+const made = { model, pairs: "half", compute: "test" } as const;
 
-function testFormat(ledger: MemoryLedger): BlockFileFormat<BlockMemory> {
+function testFormat(ledger: MemoryLedger, producer: string): BlockFileFormat<BlockMemory> {
   const fieldsOf = ({ id, tokenIds, context, owner, isPage }: BlockRequest) => {
-    return { ...made, id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block" } as const;
+    return { ...made, producer, id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block" } as const;
   };
   const read = async (file: FileHandle, count: number) => {
     const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, 0);
@@ -38,10 +38,10 @@ function testFormat(ledger: MemoryLedger): BlockFileFormat<BlockMemory> {
 }
 
 /** A store over a folder, as a process has it; disposing ends it as the process' end does. */
-async function storeOver(path: string, capBytes = 1 << 24, memoryBytes = 1 << 20) {
+async function storeOver(path: string, capBytes = 1 << 24, memoryBytes = 1 << 20, producer = "test") {
   const ledger = new MemoryLedger();
   const folder = await BlockFolder.open(path, capBytes);
-  const disk = new DiskTier(folder, testFormat(ledger));
+  const disk = new DiskTier(folder, testFormat(ledger, producer));
   const store = new MemoryStore({ capBytes: memoryBytes, tiers: [disk.tier] });
   const put = async (request: BlockRequest, fill = 7) => {
     const [miss] = await store.acquire([request]);
@@ -172,4 +172,20 @@ test("DiskTier: what is damaged, foreign or half is a miss, moved aside within b
   const third = await storeOver(path);
   await third.disk.known;
   expect(await third.read(...requests)).toEqual([20, 21, 22, 23, 4, 5]);
+});
+
+test("DiskTier: what another build computed is a miss, and what this one computes takes its place", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1, 3), 10);
+  await first.end();
+  const other = await storeOver(path, 1 << 24, 1 << 20, "another build");
+  await other.disk.known;
+  expect(await other.read(testRequest(1, 3))).toEqual([undefined]);
+  await other.put(testRequest(1, 3), 11);
+  await other.end();
+  expect(filesOf(path).map(({ name }) => name)).toHaveLength(1);
+  const again = await storeOver(path, 1 << 24, 1 << 20, "another build");
+  expect(await again.read(testRequest(1, 3))).toEqual([11]);
 });

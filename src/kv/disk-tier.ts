@@ -14,10 +14,11 @@ export interface BlockFileFormat<M extends BlockMemory> {
   encode(block: BlockKV<M>, request: BlockRequest): Promise<readonly Uint8Array[]>;
   /** What a file says that it holds, from its beginning alone. @throws BlockCodecError for what is no such file. */
   readRequest(file: FileHandle): Promise<BlockRequest>;
-  /** @throws BlockCodecError where a byte is not what it should be; Error for another producer's block, or where there is no memory. */
+  /** @throws BlockCodecError where a byte is not what it should be, or another build computed it; Error where there is no memory. */
   decode(file: FileHandle, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
+const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
 const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
 /** Shapes and owners that are kept once. */
 const maxShared = 100_000;
@@ -150,7 +151,9 @@ async function unlessDamaged<T>(folder: BlockFolder, path: string, read: () => P
     return await read();
   } catch (error) {
     if (!(error instanceof BlockCodecError)) throw error;
-    await folder.moveAside(path);
+    // What another build computed is sound, and of no use here: what this one computes takes its place.
+    if (!othersFaults.has(error.fault)) await folder.moveAside(path);
+    else if (folder.isWriter) await folder.remove(path);
     return undefined;
   }
 }
