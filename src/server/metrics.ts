@@ -21,6 +21,8 @@ const seconds = {
   request: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600],
 };
 
+const tierEvents = ["saves", "loads", "drops", "losses", "evictions"] as const;
+
 /**
  * The server's metrics in a registry of their own, for Prometheus. Names start with `block_attention_` and are in base
  * units: seconds and bytes. What the engine counts by itself is asked for at each scrape; where the engine is down, the
@@ -84,10 +86,20 @@ export class Metrics {
   readonly #storeEvictions = this.#counter("store_evictions_total", "Blocks that left the store, by reason.", [
     "reason",
   ]);
+  readonly #tierBytes = this.#gauge(
+    "store_tier_bytes",
+    'Bytes of blocks that rest beside a device ("host") or in files ("disk").',
+    ["tier"],
+  );
+  readonly #tierEvents = this.#counter(
+    "store_tier_events_total",
+    "Blocks copied there (saves) and back (loads), not copied (drops), gone or damaged when asked for (losses), forgotten for room (evictions).",
+    ["tier", "event"],
+  );
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);
   readonly #memoryBytes = this.#gauge(
     "engine_memory_bytes",
-    "Bytes of weights, apart those that are mapped from files, of intermediate results, and of blocks that rest beside the device.",
+    "Bytes of weights, apart those that are mapped from files, and of intermediate results.",
     ["use"],
   );
   readonly #threads = this.#gauge(
@@ -148,7 +160,9 @@ export class Metrics {
     this.#processBytes.reset();
     this.#processBytes.set({ process: "server" }, processBytes());
     const stats = state === "ready" ? await this.#askForStats() : undefined;
-    for (const gauge of [this.#storeBytes, this.#contextBytes, this.#memoryBytes, this.#threads]) gauge.reset();
+    for (const gauge of [this.#storeBytes, this.#tierBytes, this.#contextBytes, this.#memoryBytes, this.#threads]) {
+      gauge.reset();
+    }
     if (stats !== undefined) this.#takeStats(stats);
     return await this.#registry.metrics();
   }
@@ -171,7 +185,10 @@ export class Metrics {
     this.#memoryBytes.set({ use: "weights" }, memory.weightBytes - memory.mappedBytes);
     this.#memoryBytes.set({ use: "mapped_weights" }, memory.mappedBytes);
     this.#memoryBytes.set({ use: "compute" }, memory.computeBytes);
-    for (const { name, usedBytes } of store.tiers) this.#memoryBytes.set({ use: `${name}_blocks` }, usedBytes);
+    for (const { name, ...tier } of store.tiers) {
+      this.#tierBytes.set({ tier: name }, tier.usedBytes);
+      for (const event of tierEvents) this.#count(this.#tierEvents, { tier: name, event }, tier[event]);
+    }
     this.#threads.set({ count: "most" }, memory.threads.most);
     this.#threads.set({ count: "now" }, memory.threads.now);
     this.#count(this.#graphs, { kind: "rows" }, batching.rowGraphs);
