@@ -65,6 +65,24 @@ test("ragPrompt(): a system message replaces the preamble, earlier turns follow 
   ]);
 });
 
+test("ragPrompt(): the texts' system message stands where a prompt has none, and in the preamble's place", () => {
+  const options = { template: template("chatml"), texts: { system: "Be brief." } };
+  const opening = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n";
+  const user = { role: "user", content: "Why?" };
+  for (const input of [{ question: "Why?" }, { messages: [user] }]) {
+    const { blocks } = ragPrompt({ documents, ...input } as Parameters<typeof ragPrompt>[0], options);
+    expect(blocks.map(({ text }) => text)).toEqual([
+      opening,
+      "- Title: A\nfirst\n",
+      "- Title: B {text} $&\nsecond {question}\n",
+      `\n\n${task}Why?<|im_end|>\n<|im_start|>assistant\n`,
+    ]);
+  }
+  const own = [{ role: "system", content: "Be long." }, user];
+  expect(ragPrompt({ documents, messages: own }, options).blocks[0]?.text).toContain("Be long.");
+  expect(ragPrompt({ documents, question: "Why?" }, { texts: options.texts }).blocks[0]?.text).toBe(preamble);
+});
+
 test("ragPrompt(): order and number of documents", () => {
   const titles = (options: Parameters<typeof ragPrompt>[1]) =>
     ragPrompt({ documents: ["1", "2", "3"].map((title) => ({ title, text: "" })), question: "?" }, options)

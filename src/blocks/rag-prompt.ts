@@ -20,6 +20,8 @@ import { type Passage, type PassageInput, passageBlock, readPassages } from "./p
 
 /** The fixed texts of a RAG prompt. A model that was trained on others carries its own in its block-attention config. */
 export interface RagPromptTexts {
+  /** The system message of prompts that have none, where there is a chat template. Default: none. */
+  readonly system?: string | undefined;
   /** Before the passages; a system message takes its place. */
   readonly preamble: string;
   /**
@@ -81,6 +83,7 @@ function textField(place: string, about = "") {
 
 /** Of texts that a model, a server's settings, a request or a call may have in place of the defaults. */
 export const ragTextFields = {
+  system: { schema: fixedText.optional(), wanted: `up to ${maxTextLength} characters` },
   preamble: { schema: fixedText.optional(), wanted: `up to ${maxTextLength} characters` },
   passage: textField("{text}", ', and "{title}" where the title goes'),
   final: textField(QUESTION),
@@ -167,11 +170,13 @@ export function* ragPromptInSteps(input: RagPromptInput, options: RagPromptOptio
 type LabelledText = Required<Pick<TextBlock, "text" | "passage">>;
 
 function partMessages(
-  messages: readonly ChatMessage[],
+  given: readonly ChatMessage[],
   passages: readonly LabelledText[],
   texts: RagPromptTexts,
   options: ChatPromptOptions,
 ): PartedMessage[] {
+  const isLacking = texts.system !== undefined && !given.some(({ role }) => role === "system");
+  const messages = isLacking ? [{ role: "system", content: texts.system }, ...given] : given;
   const cut = cutOfString(options, messages.length < NUM_MESSAGES_UNCUT);
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
@@ -221,7 +226,9 @@ function finalRuns(final: string, question: string): TextRun[] {
 export function ragTexts(given: unknown = {}, others: GivenRagTexts = DEFAULT_RAG_PROMPT_TEXTS): RagPromptTexts {
   const texts = readTexts("use the texts of the RAG prompt", given);
   const { preamble, passage, final } = DEFAULT_RAG_PROMPT_TEXTS;
+  const system = texts.system ?? others.system;
   return {
+    ...(system !== undefined && { system }),
     preamble: texts.preamble ?? others.preamble ?? preamble,
     passage: texts.passage ?? others.passage ?? passage,
     final: texts.final ?? others.final ?? final,

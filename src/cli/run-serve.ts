@@ -46,7 +46,12 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
     ...engineSettingsOf({ ...config, repair: config.repair ?? "auto" }),
     // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
     readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
-    ragTexts: { preamble: config.ragPreamble, passage: config.ragPassage, final: config.ragFinal },
+    ragTexts: {
+      system: config.ragSystem,
+      preamble: config.ragPreamble,
+      passage: config.ragPassage,
+      final: config.ragFinal,
+    },
     onWarning: (warning) => logger.warn(warning),
     onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
   });

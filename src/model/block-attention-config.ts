@@ -22,6 +22,7 @@ export interface BlockAttentionConfig {
 
 /** config.json key `block_attention.rag_prompt`, GGUF keys `block_attention.rag_prompt.*`. */
 export interface RagPromptConfig {
+  readonly system?: string;
   readonly preamble?: string;
   readonly passage?: string;
   readonly final?: string;
@@ -107,7 +108,7 @@ export function overrideBlockAttention(
   return { ...own, version: 1, prefix: prefix ?? own?.prefix ?? "", modes };
 }
 
-const ragKeys = ["preamble", "passage", "final"];
+const ragKeys = ["system", "preamble", "passage", "final"];
 
 function readVersion(fields: Fields): 1 {
   const version = required(fields, "version", readInteger(fields, "version", 0));

@@ -72,6 +72,7 @@ const settings = {
     "the model's file or folder name",
   ),
   ...engineSettings,
+  ragSystem: setting(ragTextFields.system, "text", "the system message of RAG prompts that have none", own),
   ragPreamble: setting(ragTextFields.preamble, "text", "the RAG prompt's text before the passages", own),
   ragPassage: setting(
     ragTextFields.passage,

@@ -119,8 +119,9 @@ export function completionPassedOver(body: object): string[] {
   return passedOver(informationalFields, body);
 }
 
-const { preamble, passage, final } = ragTextFields;
+const { system, preamble, passage, final } = ragTextFields;
 export const ragRequest = z.strictObject({
+  system: system.schema.nullable().describe("The system message where there is none."),
   preamble: preamble.schema.nullable().describe("Stands before the passages; a system message takes its place."),
   passage: passage.schema.nullable().describe("A passage, with `{title}` and `{text}`."),
   final: final.schema.nullable().describe("The task sentence, with `{question}`."),
