@@ -105,12 +105,14 @@ test("openModel(): takes weights that an adapter has whole, as the model's forma
   await expectError(open(peftWith({}, [{ name: head, shape: [vocabSize + 1, hiddenSize] }])), /the shape of tensor/);
 });
 
-test("convertedType(): a weight with an adapter is of a type that can be made", async () => {
+test("convertedType(): a weight with an adapter has eight bits or more, unless others are asked for", async () => {
   const { convertedType } = await import("./weights.js");
   const entry = { shape: [8, 256], type: "IQ2_XXS" } as const;
   expect(convertedType(entry, "keep")).toBe("IQ2_XXS");
-  expect(convertedType({ ...entry, isMerged: true }, "keep")).toBe("Q2_K");
-  expect(convertedType({ ...entry, type: "Q4_K", isMerged: true }, "keep")).toBe("Q4_K");
+  expect(convertedType({ ...entry, isMerged: true }, "keep")).toBe("Q8_0");
+  expect(convertedType({ ...entry, type: "Q4_K", isMerged: true }, "keep")).toBe("Q8_0");
+  expect(convertedType({ ...entry, type: "BF16", isMerged: true }, "keep")).toBe("BF16");
+  expect(convertedType({ ...entry, type: "Q4_K", isMerged: true }, "q4_k")).toBe("Q4_K");
 });
 
 const refusedConfigs: readonly (readonly [object, string])[] = [

@@ -60,6 +60,12 @@ const readChunkBytes = 1 << 22;
 /** Tensors that are loaded side by side. */
 const maxLanes = 4;
 
+/** Of an element. */
+function bytesOf(type: TensorType): number {
+  const { typeSize, blockSize } = elementTypes[type];
+  return typeSize / blockSize;
+}
+
 /**
  * The type a weight has in memory: F32 for vectors and what must be precise, else as asked, or what its rows fit (`fittingType`). Where the device does not
  * take that, a type that loses no more: Q8_0 for types of blocks, the smallest whose steps are finer than theirs, then F16; else F32.
@@ -72,8 +78,8 @@ export function convertedType(
   takes: (type: TensorType) => boolean = () => true,
 ): TensorType {
   if (entry.shape.length < 2 || entry.isPrecise) return "F32";
-  // Some types of files take an importance matrix to make.
-  const kept = entry.isMerged && !("isConversion" in elementTypes[entry.type]) ? "Q2_K" : entry.type;
+  // An adapter changes a weight by less than the steps of fewer bits: in them much of it would be lost.
+  const kept = entry.isMerged && bytesOf(entry.type) < bytesOf("Q8_0") ? "Q8_0" : entry.type;
   const type = fittingType(conversion === "keep" ? kept : elementTypeOf(conversion), entry.shape.at(-1) as number);
   const others = elementTypes[type].blockSize > 1 ? (["Q8_0", "F16"] as const) : [];
   return [type, ...others].find(takes) ?? "F32";
