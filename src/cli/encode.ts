@@ -77,18 +77,19 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
     );
     for (const block of blocks) {
       const index = some[block.passage.index]?.index as number;
-      if (block.error !== undefined) sums.failed += 1;
-      else {
-        sums.tokens += block.tokens;
-        sums.hits += block.hit ? 1 : 0;
-        sums.lost += block.durable === true ? 0 : 1;
+      if (block.error === undefined) {
+        const { id, tokens, hit, durable } = block;
+        sums.tokens += tokens;
+        sums.hits += hit ? 1 : 0;
+        sums.lost += durable === true ? 0 : 1;
+        if (flags.json === true) await writeJson(terminal, { index, id, tokens, hit, durable });
+        continue;
       }
-      const told =
-        block.error === undefined
-          ? { index, id: block.id, tokens: block.tokens, hit: block.hit, durable: block.durable }
-          : { index, error: block.error };
-      if (flags.json === true) await writeJson(terminal, told);
-      else if (block.error !== undefined) note(terminal, `Passage ${index + 1}: ${block.error.message}`);
+      sums.failed += 1;
+      // Its number among those that were handed over together.
+      const message = block.error.message.replace(/passage \d+/, `passage ${index + 1}`);
+      if (flags.json === true) await writeJson(terminal, { index, error: { ...block.error, message } });
+      else note(terminal, message);
     }
     if (isFirst && total > batchSize) note(terminal, forecast(engine, sums, total, performance.now() - startedMs));
     bar.update(sums.passages, total);
