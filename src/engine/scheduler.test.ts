@@ -333,6 +333,31 @@ test("RowGraph: a piece has as many rows as the graph has room for, and what has
   graph.release();
 });
 
+test("Scheduler: few rows of several owners and a graph of another's all go on where a device takes pieces of any size", async () => {
+  const { model } = await setUp();
+  const { backend, decoder } = model;
+  const device = new Proxy(decoder.device, {
+    get: (policy, name) => {
+      if (name === "pieceStep") return 1;
+      const value: unknown = Reflect.get(policy, name, policy);
+      return typeof value === "function" ? value.bind(policy) : value;
+    },
+  });
+  const scheduler = new Scheduler(backend, { ...decoder, device }, "f32");
+  const contexts = [1, 2].map(() => new AssembledContext(scheduler.memory, 64));
+  // Whoever's graph comes last in line waits for those before it.
+  const works = contexts.map((context, i) => lastOf(scheduler.prefill(context, ids(i + 1), 0, i, { owner: `${i}` })));
+  let isComputed = false;
+  const graph = scheduler.runnerOf("2").run(1, () => {
+    isComputed = true;
+  });
+  await Promise.all([...works, graph]);
+  expect(isComputed).toBe(true);
+  await scheduler.idle();
+  for (const context of contexts) context[Symbol.dispose]();
+  scheduler[Symbol.dispose]();
+});
+
 test("Scheduler: work over a context that was disposed fails by itself, and the others go on", async () => {
   const { scheduler, started } = await setUp();
   const gone = new AssembledContext(scheduler.memory, 100);

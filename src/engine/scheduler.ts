@@ -97,7 +97,8 @@ export class Scheduler implements Disposable {
     this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
-    this.#queue = new RowQueue(decoder.device.pieceStep);
+    // Fewer rows than a group are none.
+    this.#queue = new RowQueue(Math.max(decoder.device.pieceStep, decoder.device.rowGroup));
     this.#admission = admission;
     if (admission) admission.onWaiting = () => this.wake();
   }
