@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { prepareOutputs, writeAtomically } from "./outputs.js";
+import { holdLock, prepareOutputs, writeAtomically } from "./outputs.js";
 
 test("writeAtomically(): a file that is being written is not written by another, nor is its partial file taken away", async () => {
   const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
@@ -71,5 +71,18 @@ test("prepareOutputs(): another process's lock whose inode another lock gets nex
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
+  }
+});
+
+test("holdLock(): what another process has taken meanwhile stays its", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
+  try {
+    const path = join(folder, "writer.lock");
+    const lock = await holdLock(path, "write");
+    await writeFile(path, "1 1\n");
+    await lock[Symbol.asyncDispose]();
+    expect(await readFile(path, "utf8")).toBe("1 1\n");
+  } finally {
+    await rm(folder, { recursive: true });
   }
 });

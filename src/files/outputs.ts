@@ -171,7 +171,7 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
   for (let attempt = 0; ; attempt++) {
     try {
       await writeFile(path, `${own}\n`, { flag: "wx" });
-      return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+      return { [Symbol.asyncDispose]: () => release(path, own) };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 2) {
         // On a full disk it is there, and empty.
@@ -191,6 +191,12 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
       await rm(path, { force: true });
     }
   }
+}
+
+/** What others have taken, after somebody removed the file or the folder around it, stays theirs. */
+async function release(path: string, own: string): Promise<void> {
+  const holder = await readFile(path, "utf8").catch(() => "");
+  if (holder.trim() === own) await rm(path, { force: true });
 }
 
 async function isAlive(pid: number): Promise<boolean> {

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { constants } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { holdLock, makeFolder, syncPath } from "../files/outputs.js";
+import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
 import { type BlockId, isBlockId } from "./block-id.js";
@@ -27,6 +28,7 @@ export interface BlockFile {
 export class BlockFolder implements AsyncDisposable {
   #lock: AsyncDisposable | undefined;
   #unit = 4096;
+  #reason = "";
   readonly #turns = new Limit(atATime);
   /** Folders that are there. */
   readonly #made = new Set<string>();
@@ -66,6 +68,11 @@ export class BlockFolder implements AsyncDisposable {
     return this.#lock !== undefined;
   }
 
+  /** Why this process does not write. */
+  get reason(): string {
+    return this.#reason;
+  }
+
   /** Of the cap, for blocks. */
   get blockBytes(): number {
     return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)));
@@ -76,7 +83,8 @@ export class BlockFolder implements AsyncDisposable {
     if (this.isWriter) return true;
     try {
       this.#lock = await holdLock(join(this.path, "writer.lock"), `write into ${quote(this.path)}`);
-    } catch {
+    } catch (error) {
+      this.#reason = (error as Error).message;
       return false;
     }
     // What a process that was killed left.
@@ -103,13 +111,19 @@ export class BlockFolder implements AsyncDisposable {
     }
   }
 
-  /** Reads a file; undefined where it is gone. */
+  /** Reads a file; undefined where it is gone, or is none. */
   async read<T>(path: string, read: (file: FileHandle, at: BlockFile) => Promise<T>): Promise<T | undefined> {
     return await this.#turns.run(async () => {
-      const file = await open(path, "r").catch(undefinedIfGone);
+      // Opening a pipe would wait for a writer for ever.
+      const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)).catch(undefinedIfGone);
       if (file === undefined) return undefined;
       try {
-        const { size, mtimeMs } = await file.stat();
+        const found = await file.stat();
+        if (!found.isFile()) {
+          await this.moveAside(path);
+          return undefined;
+        }
+        const { size, mtimeMs } = found;
         const id = path.slice(-67, -3) as BlockId;
         return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: mtimeMs });
       } finally {
@@ -150,13 +164,28 @@ export class BlockFolder implements AsyncDisposable {
 
   async #make(...folders: readonly string[]): Promise<void> {
     for (const folder of folders) {
-      if (!this.#made.has(folder)) await makeFolder(folder);
+      if (this.#made.has(folder)) continue;
+      await makeFolder(folder);
+      // Else a power cut may take it away, with the files in it.
+      await syncPath(dirname(folder), "r").catch(() => undefined);
       this.#made.add(folder);
     }
   }
 
+  /** @throws Error for a file that cannot be removed. */
   async remove(path: string): Promise<void> {
-    await unlink(path).catch(undefinedIfGone);
+    await unlink(path)
+      .catch(undefinedIfGone)
+      .catch((error: unknown) => {
+        throw describeWriteError(error, path);
+      });
+  }
+
+  async has(path: string): Promise<boolean> {
+    return await stat(path).then(
+      (found) => found.isFile(),
+      () => false,
+    );
   }
 
   async markUsed(path: string): Promise<void> {
@@ -176,7 +205,7 @@ export class BlockFolder implements AsyncDisposable {
       // Their names begin with the time.
       for (const name of (await readdir(folder)).sort().reverse()) {
         total += this.onDisk((await stat(join(folder, name))).size);
-        if (total > most) await unlink(join(folder, name));
+        if (total > most) await rm(join(folder, name), { recursive: true, force: true });
       }
       await rename(path, join(folder, `${Date.now()}-${basename(path)}`));
     } catch {
