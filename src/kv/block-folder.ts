@@ -18,6 +18,7 @@ export interface BlockFile {
   readonly path: string;
   /** That it takes on the file system. */
   readonly numBytes: number;
+  /** Now, where its time has yet to come. */
   readonly usedMs: number;
 }
 
@@ -125,7 +126,7 @@ export class BlockFolder implements AsyncDisposable {
         }
         const { size, mtimeMs } = found;
         const id = path.slice(-67, -3) as BlockId;
-        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: mtimeMs });
+        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: Math.min(mtimeMs, Date.now()) });
       } finally {
         await file.close();
       }
