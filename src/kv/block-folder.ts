@@ -102,11 +102,11 @@ export class BlockFolder implements AsyncDisposable {
     return Math.ceil(numBytes / this.#unit) * this.#unit;
   }
 
-  /** All files of blocks, in no order. */
+  /** All files of blocks, in no order. @throws Error for a folder that is there and cannot be read. */
   async *files(): AsyncGenerator<string> {
     const root = join(this.path, "blocks");
-    for (const shard of await readdir(root).catch(() => [])) {
-      for (const name of await readdir(join(root, shard)).catch(() => [])) {
+    for (const shard of await readdir(root).catch(noneIfGone)) {
+      for (const name of await readdir(join(root, shard)).catch(noneIfGone)) {
         if (/\.kv$/.test(name) && isBlockId(name.slice(0, -3))) yield join(root, shard, name);
       }
     }
@@ -225,6 +225,12 @@ export class BlockFolder implements AsyncDisposable {
 function undefinedIfGone(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
   return undefined;
+}
+
+/** What is no folder holds no files. */
+function noneIfGone(error: NodeJS.ErrnoException): string[] {
+  if (error.code === "ENOTDIR") return [];
+  return undefinedIfGone(error) ?? [];
 }
 
 /** Runs so many at a time, in the order in which they came. */

@@ -312,6 +312,22 @@ test("DiskTier: a load that looks for its file when the store ends allocates not
   await end();
 });
 
+test("DiskTier: where not all files could be looked at nothing is written, evicted or lost", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1), 5);
+  await first.end();
+  vi.spyOn(BlockFolder.prototype, "files").mockImplementationOnce(() => {
+    throw new Error("Cannot read it: too many files are open");
+  });
+  const second = await storeOver(path);
+  await second.disk.known;
+  await second.put(testRequest(2), 6);
+  expect(second.disk.tier.stats).toMatchObject({ saves: 0, evictions: 0 });
+  expect(await second.read(testRequest(1))).toEqual([5]);
+});
+
 test("openStorePlace(): a folder that is to be made, and has no cap, gets one", async () => {
   const path = join(await temporaryFolder(), "not", "there");
   await using folder = await openStorePlace(path);

@@ -80,11 +80,16 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
 
   async #nextRound(): Promise<void> {
     await this.tier.noteUse();
-    if (!this.#folder.isWriter && (await this.#folder.tryToWrite())) await this.#learn();
+    if (!this.#isKnown && (await this.#folder.tryToWrite())) await this.#learn();
   }
 
-  /** Looks at all files, those that were used least recently first; then the tier writes. */
+  /** Looks at all files; then the tier writes. Where some could not be looked at it does not yet: the cap is over all. */
   async #learn(): Promise<void> {
+    await this.#lookAtAll().catch(() => undefined);
+  }
+
+  /** Those that were used least recently first. */
+  async #lookAtAll(): Promise<void> {
     const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
