@@ -122,6 +122,10 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
       `${sums.lost} blocks are not in ${flags.store}: the folder is full, or another process writes there`,
     );
   }
+  const { evictions = 0, capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
+  if (evictions > 0) {
+    note(terminal, `${evictions} blocks went again for newer ones: ${flags.store} holds ${formatBytes(capBytes)}`);
+  }
   return sums.failed + sums.lost > 0 ? 1 : 0;
 }
 

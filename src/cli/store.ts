@@ -3,7 +3,7 @@ import { formatBytes } from "../files/format-bytes.js";
 import { UsageError } from "../files/usage-error.js";
 import { isBlockId } from "../kv/block-id.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
-import { openStorePlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
+import { openStoreToRead, storePlaceField } from "../kv/store-place.js";
 import { command, type FlagsOf, flag, operand, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
@@ -161,9 +161,8 @@ async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promis
   if (model === undefined && owner === undefined && id === undefined && !unsound) {
     throw new UsageError("Cannot remove blocks: nothing says which, wanted --model, --owner, --id or --unsound");
   }
-  await using opened = await openStorePlace(place);
-  if (!opened.isWriter)
-    throw new Error(`Cannot remove blocks: another process writes into "${opened.path}", or this one may not`);
+  await using opened = await openStoreToRead(place);
+  if (!(await opened.tryToWrite())) throw new Error(`Cannot remove blocks: ${opened.reason}`);
   const isMeant = (entry: FolderEntry): boolean => {
     if (id !== undefined && !entry.id.startsWith(id)) return false;
     if ("error" in entry) return unsound || (id !== undefined && isBlockId(id));

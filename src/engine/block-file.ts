@@ -1,6 +1,13 @@
 import type { FileHandle } from "node:fs/promises";
 import { cpuFeatures } from "../ggml/library.js";
-import { BlockCodecError, type BlockFields, decodeBlockKV, encodeBlockKV, readBlockHead } from "../kv/block-codec.js";
+import {
+  BlockCodecError,
+  type BlockFields,
+  decodeBlockKV,
+  encodeBlockKV,
+  maxJsonBytes,
+  readBlockHead,
+} from "../kv/block-codec.js";
 import { blockKVByteLength } from "../kv/block-kv.js";
 import type { BlockRequest } from "../kv/block-store.js";
 import type { BlockFileFormat } from "../kv/disk-tier.js";
@@ -31,17 +38,21 @@ export function blockFileFormat(
     const model = await identity;
     return { id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block", model, pairs, ...made };
   };
+  const bytesOf = ({ shape, tokenIds }: Pick<BlockRequest, "shape" | "tokenIds">) =>
+    headBytes + 36 * shape.numLayers + 4 * tokenIds.length + blockKVByteLength(shape);
   return {
-    numBytes: ({ shape }, { tokenIds }) =>
-      headBytes + 36 * shape.numLayers + 4 * tokenIds.length + blockKVByteLength(shape),
+    numBytes: ({ shape }, { tokenIds }) => bytesOf({ shape, tokenIds }),
     encode: async (block, request) => [await encodeBlockKV(block, await fieldsOf(request))],
     readRequest: async (file) => {
       const { size } = await file.stat();
       const { id, shape, owner, tokenIds, context, kind } = await readBlockHead(size, (count) => read(file, count));
-      return { id, shape, owner, tokenIds, context, isPage: kind === "page" };
+      return { id, shape, owner, tokenIds, context, isPage: kind === "page", isFromFile: true };
     },
     decode: async (file, request) => {
       const { size } = await file.stat();
+      // Nothing is allocated for a file that only claims to be so long.
+      const most = bytesOf(request) + maxJsonBytes;
+      if (size > most) throw new BlockCodecError("length", `it has ${size} bytes, at most ${most} are wanted`);
       const wanted = { ...(await fieldsOf(request)), shape: request.shape };
       return await decodeBlockKV(await read(file, size), wanted, () => new DeviceBlockMemory(memory, request.shape));
     },

@@ -171,16 +171,16 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
   for (let attempt = 0; ; attempt++) {
     try {
       await writeFile(path, `${own}\n`, { flag: "wx" });
-      return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+      return { [Symbol.asyncDispose]: () => release(path, own) };
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 2) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 9) {
         // On a full disk it is there, and empty.
         if ((error as NodeJS.ErrnoException).code !== "EEXIST") await rm(path, { force: true });
         throw describeWriteError(error, path);
       }
       const holder = (await readFile(path, "utf8").catch(undefinedIfMissing))?.trim() ?? "";
       // Made just now, perhaps, by one that has yet to write its number.
-      if (holder === "" && attempt < 2) {
+      if (holder === "" && attempt < 6) {
         await sleep(50);
         continue;
       }
@@ -188,9 +188,36 @@ export async function holdLock(path: string, what: string): Promise<AsyncDisposa
       if (pid > 0 && (pid === process.pid ? holder === own : await isAlive(pid))) {
         throw new Error(`Cannot ${what}: process ${pid} does; if that is none of ours, remove ${quote(path)}`);
       }
-      await rm(path, { force: true });
+      await takeAway(path, holder);
     }
   }
+}
+
+/** Removes what a process that is gone left, if it is still that: of those that start together, each may find it, and one have it. */
+async function takeAway(path: string, holder: string): Promise<void> {
+  const turn = `${path}.turn`;
+  try {
+    await writeFile(turn, "", { flag: "wx" });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw describeWriteError(error, path);
+    // Held for two calls, unless its process was killed amid them.
+    const found = await stat(turn).catch(() => undefined);
+    if (found !== undefined && Date.now() - found.mtimeMs > 5_000) await rm(turn, { force: true });
+    await sleep(20);
+    return;
+  }
+  try {
+    const now = await readFile(path, "utf8").catch(undefinedIfMissing);
+    if (now?.trim() === holder) await rm(path, { force: true });
+  } finally {
+    await rm(turn, { force: true });
+  }
+}
+
+/** What others have taken, after somebody removed the file or the folder around it, stays theirs. */
+async function release(path: string, own: string): Promise<void> {
+  const holder = await readFile(path, "utf8").catch(() => "");
+  if (holder.trim() === own) await rm(path, { force: true });
 }
 
 async function isAlive(pid: number): Promise<boolean> {

@@ -20,7 +20,7 @@ const digestBytes = 32;
 /** Where keys and values start is a multiple of it. */
 const alignment = 64;
 /** Of the JSON, in bytes. */
-const maxJsonBytes = 2 ** 20;
+export const maxJsonBytes = 2 ** 20;
 /** Far above any model: what a head claims is allocated only below them. */
 const [maxTokens, maxLayers] = [2 ** 24, 2 ** 12];
 /** Read at first: more than the head of most blocks. */

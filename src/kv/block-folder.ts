@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { constants } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { holdLock, makeFolder, syncPath } from "../files/outputs.js";
+import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
 import { type BlockId, isBlockId } from "./block-id.js";
@@ -17,6 +18,7 @@ export interface BlockFile {
   readonly path: string;
   /** That it takes on the file system. */
   readonly numBytes: number;
+  /** Now, where its time has yet to come. */
   readonly usedMs: number;
 }
 
@@ -27,6 +29,7 @@ export interface BlockFile {
 export class BlockFolder implements AsyncDisposable {
   #lock: AsyncDisposable | undefined;
   #unit = 4096;
+  #reason = "";
   readonly #turns = new Limit(atATime);
   /** Folders that are there. */
   readonly #made = new Set<string>();
@@ -66,6 +69,11 @@ export class BlockFolder implements AsyncDisposable {
     return this.#lock !== undefined;
   }
 
+  /** Why this process does not write. */
+  get reason(): string {
+    return this.#reason;
+  }
+
   /** Of the cap, for blocks. */
   get blockBytes(): number {
     return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)));
@@ -76,7 +84,8 @@ export class BlockFolder implements AsyncDisposable {
     if (this.isWriter) return true;
     try {
       this.#lock = await holdLock(join(this.path, "writer.lock"), `write into ${quote(this.path)}`);
-    } catch {
+    } catch (error) {
+      this.#reason = (error as Error).message;
       return false;
     }
     // What a process that was killed left.
@@ -93,25 +102,31 @@ export class BlockFolder implements AsyncDisposable {
     return Math.ceil(numBytes / this.#unit) * this.#unit;
   }
 
-  /** All files of blocks, in no order. */
+  /** All files of blocks, in no order. @throws Error for a folder that is there and cannot be read. */
   async *files(): AsyncGenerator<string> {
     const root = join(this.path, "blocks");
-    for (const shard of await readdir(root).catch(() => [])) {
-      for (const name of await readdir(join(root, shard)).catch(() => [])) {
+    for (const shard of await readdir(root).catch(noneIfGone)) {
+      for (const name of await readdir(join(root, shard)).catch(noneIfGone)) {
         if (/\.kv$/.test(name) && isBlockId(name.slice(0, -3))) yield join(root, shard, name);
       }
     }
   }
 
-  /** Reads a file; undefined where it is gone. */
+  /** Reads a file; undefined where it is gone, or is none. */
   async read<T>(path: string, read: (file: FileHandle, at: BlockFile) => Promise<T>): Promise<T | undefined> {
     return await this.#turns.run(async () => {
-      const file = await open(path, "r").catch(undefinedIfGone);
+      // Opening a pipe would wait for a writer for ever.
+      const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)).catch(undefinedIfGone);
       if (file === undefined) return undefined;
       try {
-        const { size, mtimeMs } = await file.stat();
+        const found = await file.stat();
+        if (!found.isFile()) {
+          await this.moveAside(path);
+          return undefined;
+        }
+        const { size, mtimeMs } = found;
         const id = path.slice(-67, -3) as BlockId;
-        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: mtimeMs });
+        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: Math.min(mtimeMs, Date.now()) });
       } finally {
         await file.close();
       }
@@ -150,13 +165,28 @@ export class BlockFolder implements AsyncDisposable {
 
   async #make(...folders: readonly string[]): Promise<void> {
     for (const folder of folders) {
-      if (!this.#made.has(folder)) await makeFolder(folder);
+      if (this.#made.has(folder)) continue;
+      await makeFolder(folder);
+      // Else a power cut may take it away, with the files in it.
+      await syncPath(dirname(folder), "r").catch(() => undefined);
       this.#made.add(folder);
     }
   }
 
+  /** @throws Error for a file that cannot be removed. */
   async remove(path: string): Promise<void> {
-    await unlink(path).catch(undefinedIfGone);
+    await unlink(path)
+      .catch(undefinedIfGone)
+      .catch((error: unknown) => {
+        throw describeWriteError(error, path);
+      });
+  }
+
+  async has(path: string): Promise<boolean> {
+    return await stat(path).then(
+      (found) => found.isFile(),
+      () => false,
+    );
   }
 
   async markUsed(path: string): Promise<void> {
@@ -176,7 +206,7 @@ export class BlockFolder implements AsyncDisposable {
       // Their names begin with the time.
       for (const name of (await readdir(folder)).sort().reverse()) {
         total += this.onDisk((await stat(join(folder, name))).size);
-        if (total > most) await unlink(join(folder, name));
+        if (total > most) await rm(join(folder, name), { recursive: true, force: true });
       }
       await rename(path, join(folder, `${Date.now()}-${basename(path)}`));
     } catch {
@@ -195,6 +225,12 @@ export class BlockFolder implements AsyncDisposable {
 function undefinedIfGone(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
   return undefined;
+}
+
+/** What is no folder holds no files. */
+function noneIfGone(error: NodeJS.ErrnoException): string[] {
+  if (error.code === "ENOTDIR") return [];
+  return undefinedIfGone(error) ?? [];
 }
 
 /** Runs so many at a time, in the order in which they came. */

@@ -15,6 +15,8 @@ export interface BlockRequest {
    * turned to their places, which its context tells.
    */
   readonly isPage?: boolean | undefined;
+  /** What a file says: its owner is `ownerName()` of the salt, and whether its shape is the block's is not sure. */
+  readonly isFromFile?: boolean | undefined;
 }
 
 /** Tokens that saw something, and the id of a block that has all of them and no more, where there is one. */

@@ -1,17 +1,21 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
 import { BlockFolder } from "./block-folder.js";
+import { ownerName } from "./block-id.js";
 import type { BlockMemory } from "./block-kv.js";
 import type { BlockRequest, Reservation } from "./block-store.js";
 import { testPage, testRequest } from "./block-store.suite.js";
 import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
+import { openStorePlace } from "./store-place.js";
 
+const pipeMaker = "mkfifo";
 const model = "0".repeat(64);
 const made = { model, pairs: "half", compute: "test" } as const;
 
@@ -28,7 +32,7 @@ function testFormat(ledger: MemoryLedger, producer: string): BlockFileFormat<Blo
     encode: async (block, request) => [await encodeBlockKV(block, fieldsOf(request))],
     readRequest: async (file) => {
       const { kind, ...head } = await readBlockHead((await file.stat()).size, (count) => read(file, count));
-      return { ...head, isPage: kind === "page" };
+      return { ...head, isPage: kind === "page", isFromFile: true };
     },
     decode: async (file, request) => {
       const bytes = await read(file, (await file.stat()).size);
@@ -188,4 +192,153 @@ test("DiskTier: what another build computed is a miss, and what this one compute
   expect(filesOf(path).map(({ name }) => name)).toHaveLength(1);
   const again = await storeOver(path, 1 << 24, 1 << 20, "another build");
   expect(await again.read(testRequest(1, 3))).toEqual([11]);
+});
+
+test.skipIf(process.platform === "win32")(
+  "DiskTier: pipes and folders in blocks' places are misses, and are replaced",
+  async () => {
+    const path = await temporaryFolder();
+    const requests = Array.from({ length: 12 }, (_, n) => testRequest(n));
+    const folder = await BlockFolder.openToRead(path);
+    for (const [n, { id }] of requests.entries()) {
+      const at = folder.pathOf(id);
+      mkdirSync(join(at, ".."), { recursive: true });
+      if (n === 0) mkdirSync(join(at, "full"), { recursive: true });
+      else execFileSync(pipeMaker, [at]);
+    }
+    const first = await storeOver(path);
+    await first.disk.known;
+    expect(await first.read(...requests)).toEqual(requests.map(() => undefined));
+    for (const [n, request] of requests.entries()) await first.put(request, n);
+    await first.end();
+    const second = await storeOver(path);
+    expect(await second.read(...requests)).toEqual(requests.map((_, n) => n));
+  },
+);
+
+test("DiskTier: whoever knows an owner's name alone finds and deletes none of their blocks", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  const { id } = testRequest(1, 3, "secret");
+  await first.put(testRequest(1, 3, "secret"));
+  await first.end();
+  const second = await storeOver(path);
+  await second.disk.known;
+  expect(await second.store.find(id, ownerName("secret"))).toBeUndefined();
+  expect(await second.store.delete(id, ownerName("secret"))).toBe(false);
+  expect(await second.store.find(id, "secret")).toMatchObject({ tokens: 3 });
+});
+
+test("DiskTier: what is deleted is gone from the folder then, whoever writes there, or the deletion fails", async () => {
+  const path = await temporaryFolder();
+  const [writer, reader] = [await storeOver(path), await storeOver(path)];
+  await Promise.all([writer.disk.known, reader.disk.known]);
+  for (const n of [1, 2, 3]) await writer.put(testRequest(n), n);
+  const at = (n: number) => writer.folder.pathOf(testRequest(n).id);
+  expect(await writer.store.delete(testRequest(1).id, "")).toBe(true);
+  expect(existsSync(at(1))).toBe(false);
+  expect(await reader.store.delete(testRequest(2).id, "")).toBe(true);
+  expect(existsSync(at(2))).toBe(false);
+  expect(await reader.store.find(testRequest(2).id, "")).toBeUndefined();
+  const remove = vi.spyOn(writer.folder, "remove").mockRejectedValue(new Error("Cannot remove it"));
+  await expect(writer.store.delete(testRequest(3).id, "")).rejects.toThrow("Cannot remove it");
+  remove.mockRestore();
+  expect(await writer.store.delete(testRequest(3).id, "")).toBe(true);
+  expect(existsSync(at(3))).toBe(false);
+});
+
+test("DiskTier: while files cannot be removed the cap holds and blocks stay; afterwards new ones are kept again", async () => {
+  const path = await temporaryFolder();
+  const cap = 12 * 4096;
+  const { store, disk, folder, put, read } = await storeOver(path, cap, 0);
+  await disk.known;
+  for (let n = 0; n < 10; n++) await put(testRequest(n), n);
+  const remove = vi.spyOn(folder, "remove").mockRejectedValue(new Error("Cannot remove it"));
+  for (let n = 10; n < 40; n++) {
+    await put(testRequest(n), n);
+    expect(bytesOf(join(path, "blocks"))).toBeLessThanOrEqual(cap);
+  }
+  expect((await read(testRequest(0), testRequest(9))).every((one) => one !== undefined)).toBe(true);
+  remove.mockRestore();
+  await put(testRequest(50), 50);
+  expect(await store.find(testRequest(50).id, "")).toBeDefined();
+  expect(await store.keep(testRequest(50).id)).toBe(false);
+  expect(existsSync(folder.pathOf(testRequest(50).id))).toBe(true);
+});
+
+test("DiskTier: a block whose file was taken away is written again when it is to be kept", async () => {
+  const path = await temporaryFolder();
+  const { store, disk, folder, put } = await storeOver(path);
+  await disk.known;
+  await put(testRequest(1), 5);
+  rmSync(join(path, "blocks"), { recursive: true });
+  expect(await store.keep(testRequest(1).id)).toBe(true);
+  expect(existsSync(folder.pathOf(testRequest(1).id))).toBe(true);
+});
+
+test("DiskTier: a file of another shape in a block's place is a miss, not an error", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1, 3));
+  await first.end();
+  const second = await storeOver(path);
+  await second.disk.known;
+  expect(await second.read(testRequest(1, 4))).toEqual([undefined]);
+});
+
+test("DiskTier: a load that looks for its file when the store ends allocates nothing", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1));
+  const { store, disk, folder, end } = await storeOver(path);
+  await disk.known;
+  let go = () => {};
+  const going = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const { read } = folder;
+  vi.spyOn(folder, "read").mockImplementation(async (...some) => {
+    await going;
+    return await read.apply(folder, some);
+  });
+  await first.put(testRequest(2));
+  const loading = disk.tier.load(testRequest(2));
+  await store[Symbol.asyncDispose]();
+  go();
+  expect(await loading).toBeUndefined();
+  await end();
+});
+
+test("DiskTier: where not all files could be looked at nothing is written, evicted or lost", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1), 5);
+  await first.end();
+  vi.spyOn(BlockFolder.prototype, "files").mockImplementationOnce(() => {
+    throw new Error("Cannot read it: too many files are open");
+  });
+  const second = await storeOver(path);
+  await second.disk.known;
+  await second.put(testRequest(2), 6);
+  expect(second.disk.tier.stats).toMatchObject({ saves: 0, evictions: 0 });
+  expect(await second.read(testRequest(1))).toEqual([5]);
+});
+
+test("openStorePlace(): a folder that is to be made, and has no cap, gets one", async () => {
+  const path = join(await temporaryFolder(), "not", "there");
+  await using folder = await openStorePlace(path);
+  expect(folder.blockBytes).toBeGreaterThan(1 << 20);
+});
+
+test("openStorePlace(): a lock that cannot be had is named", async () => {
+  const path = await temporaryFolder();
+  await using _ = await openStorePlace(path);
+  const warnings: string[] = [];
+  await using folder = await openStorePlace(path, (warning) => warnings.push(warning));
+  expect(folder.isWriter).toBe(false);
+  expect(warnings.join()).toMatch(/process \d+ does; if that is none of ours, remove ".*writer\.lock"/);
 });

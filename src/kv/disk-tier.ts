@@ -80,11 +80,16 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
 
   async #nextRound(): Promise<void> {
     await this.tier.noteUse();
-    if (!this.#folder.isWriter && (await this.#folder.tryToWrite())) await this.#learn();
+    if (!this.#isKnown && (await this.#folder.tryToWrite())) await this.#learn();
   }
 
-  /** Looks at all files, those that were used least recently first; then the tier writes. */
+  /** Looks at all files; then the tier writes. Where some could not be looked at it does not yet: the cap is over all. */
   async #learn(): Promise<void> {
+    await this.#lookAtAll().catch(() => undefined);
+  }
+
+  /** Those that were used least recently first. */
+  async #lookAtAll(): Promise<void> {
     const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
@@ -109,7 +114,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       const request = await this.#format.readRequest(file).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
-        return { id, shape: noShape, owner: "", tokenIds: new Int32Array() };
+        return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
       const saved = new SavedFile(this.#folder, this.#format, request.id);
@@ -135,6 +140,14 @@ class SavedFile<M extends BlockMemory> implements SavedBlock<M> {
   /** Who only reads may know less: another process may have written it anew. */
   free(): Promise<void> | undefined {
     return this.folder.isWriter ? this.folder.remove(this.#path) : undefined;
+  }
+
+  async freeForAll(): Promise<void> {
+    if (!this.folder.isWriter) await this.folder.remove(this.#path);
+  }
+
+  isThere(): Promise<boolean> {
+    return this.folder.has(this.#path);
   }
 
   markUsed(): Promise<void> {

@@ -1,5 +1,8 @@
+import { lstat } from "node:fs/promises";
+import { describeFileError } from "../files/regular-file.js";
 import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
 import type { BlockFile, BlockFolder } from "./block-folder.js";
+import type { BlockId } from "./block-id.js";
 
 /** A file of a block as it is found, or what is wrong with it. */
 export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly error: string });
@@ -8,7 +11,7 @@ export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly
  * Looks at all files of a folder, a few at a time, in no order.
  *
  * @param isWhole whether keys and values are read and checked too, or the heads alone.
- * @throws the signal's reason; Error where files cannot be read.
+ * @throws the signal's reason; Error where the folder cannot be read.
  */
 export async function* readFolder(
   folder: BlockFolder,
@@ -22,22 +25,32 @@ export async function* readFolder(
   };
   for await (const path of folder.files()) {
     signal.throwIfAborted();
+    const unread = (error: string): FolderEntry => {
+      return { id: path.slice(-67, -3) as BlockId, path, numBytes: 0, usedMs: 0, error };
+    };
+    const reading = folder.read(path, async (file, at): Promise<FolderEntry> => {
+      const read = async (count: number, position = 0) => {
+        const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, position);
+        return buffer.subarray(0, bytesRead);
+      };
+      try {
+        const head = await readBlockHead((await file.stat()).size, read);
+        if (head.id !== at.id) throw new BlockCodecError("id", `its id is "${head.id}", its name's "${at.id}"`);
+        if (isWhole) await requireLayers(head, read);
+        return { ...at, head };
+      } catch (error) {
+        if (!(error instanceof BlockCodecError)) throw error;
+        return { ...at, error: error.message.replace(/^Cannot decode a block KV: /, "") };
+      }
+    });
     reads.push(
-      folder.read(path, async (file, at): Promise<FolderEntry> => {
-        const read = async (count: number, position = 0) => {
-          const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, position);
-          return buffer.subarray(0, bytesRead);
-        };
-        try {
-          const head = await readBlockHead((await file.stat()).size, read);
-          if (head.id !== at.id) throw new BlockCodecError("id", `its id is "${head.id}", its name's "${at.id}"`);
-          if (isWhole) await requireLayers(head, read);
-          return { ...at, head };
-        } catch (error) {
-          if (!(error instanceof BlockCodecError)) throw error;
-          return { ...at, error: error.message.replace(/^Cannot decode a block KV: /, "") };
-        }
-      }),
+      reading.then(
+        async (entry) => {
+          const isThere = entry !== undefined || (await lstat(path).catch(() => undefined)) !== undefined;
+          return entry ?? (isThere ? unread("it is no file") : undefined);
+        },
+        (error: unknown) => unread(describeFileError(error, path).message.replace(/^Cannot read ".*": /, "")),
+      ),
     );
     if (reads.length === 64) yield* await readAll();
   }

@@ -11,8 +11,12 @@ export interface SavedBlock<M extends BlockMemory> {
    * @throws Error where it could not be read this time, or there is no memory.
    */
   load(request: BlockRequest): Promise<BlockKV<M> | undefined>;
-  /** Gives its room back. */
+  /** Gives its room back, where it is this process's to give. */
   free(): Promise<void> | undefined;
+  /** Deletes it where another process keeps it. @throws Error where it cannot be deleted. */
+  freeForAll?(): Promise<void>;
+  /** Whether it still exists. Absent: nobody else can take it away. */
+  isThere?(): Promise<boolean>;
   /** Notes that it was used now, where that outlives the process. */
   markUsed?(): Promise<void>;
 }
@@ -49,8 +53,8 @@ interface Resting<M extends BlockMemory> extends LruNode<Resting<M>> {
 
 const noTokens = new Int32Array();
 
-function withoutTokens({ id, shape, owner, context, isPage }: BlockRequest): BlockRequest {
-  return { id, shape, owner, tokenIds: noTokens, context, isPage };
+function withoutTokens({ id, shape, owner, context, isPage, isFromFile }: BlockRequest): BlockRequest {
+  return { id, shape, owner, tokenIds: noTokens, context, isPage, isFromFile };
 }
 
 /** After a failed copy no other is tried for so long, twice as long after each that follows. */
@@ -74,7 +78,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #idle = new LruList<Resting<M>>();
   readonly #copies = new Set<Promise<unknown>>();
   /** Frees under way, by the block: their bytes are counted until they end. */
-  readonly #frees = new Map<BlockId, Promise<unknown>>();
+  readonly #frees = new Map<BlockId, Promise<Error | undefined>>();
   /** Whose last use is not noted yet. */
   readonly #used = new Set<Resting<M>>();
   #usedBytes = 0;
@@ -83,6 +87,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   #pauseMs = 0;
   #pausedUntil = 0;
   #isReadOnly: boolean;
+  #isEnded = false;
   readonly #counts = { saves: 0, loads: 0, drops: 0, losses: 0, evictions: 0 };
 
   /**
@@ -186,6 +191,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
         // What was evicted for it may still be there.
         while (this.#usedBytes > this.#capBytes && this.#frees.size > 0) await Promise.race(this.#frees.values());
         await this.#frees.get(request.id);
+        if (this.#usedBytes > this.#capBytes)
+          throw new Error("Cannot copy a block: what was evicted could not be freed");
         resting.saved = await this.#medium.save(block, request);
         this.#counts.saves += 1;
         this.#pauseMs = 0;
@@ -204,7 +211,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   /** A block's copy in the store's memory; undefined where it does not rest here, or finds no memory there. */
   async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
     const resting = this.#resting.get(request.id) ?? (await this.#lookUp(request.id));
-    if (resting === undefined) return undefined;
+    if (resting === undefined || this.#isEnded) return undefined;
     return await this.#copying(resting, async () => {
       await resting.copied;
       try {
@@ -223,11 +230,16 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     });
   }
 
-  /** @returns whether it was there. */
+  /** @returns whether it was there. @throws Error where it still is. */
   async delete(id: BlockId): Promise<boolean> {
     const resting = this.#resting.get(id) ?? (await this.#lookUp(id));
-    if (resting !== undefined) this.#forget(resting);
-    return resting !== undefined;
+    if (resting === undefined) return false;
+    this.#forget(resting);
+    while (resting.numCopies > 0) await Promise.race(this.#copies);
+    const error = await this.#frees.get(id);
+    if (error !== undefined) throw error;
+    await resting.saved?.freeForAll?.();
+    return true;
   }
 
   /** Forgets blocks whose tokens are the first ones of this one's. */
@@ -246,6 +258,11 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
     const { id } = request;
     const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
+    const known = this.#resting.get(id);
+    if (known !== undefined && (await known.saved?.isThere?.()) === false) {
+      this.#counts.losses += 1;
+      this.#forget(known);
+    }
     while (!this.touch(id) && this.#isTooFast(byteLength)) await Promise.race(this.#copies);
     if (!this.touch(id) && !this.#isReadOnly && this.#evict(byteLength)) {
       this.#copy(request, block, byteLength, () => undefined);
@@ -264,6 +281,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   /** Resolves once nothing is copied any more. Blocks that do not last are forgotten. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isReadOnly = true;
+    // A load that still looks for its block finds no memory: that may be gone by then.
+    this.#isEnded = true;
     if (!this.isLasting) this.clear();
     await Promise.all(this.#copies);
     await this.noteUse();
@@ -333,7 +352,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (this.#idle.remove(resting)) this.#free(resting);
   }
 
-  #free({ request: { id }, saved, byteLength }: Resting<M>): void {
+  #free({ request, saved, byteLength }: Resting<M>): void {
+    const { id } = request;
     const freed = saved?.free();
     if (freed === undefined) {
       this.#usedBytes -= byteLength;
@@ -344,9 +364,14 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       .then(
         () => {
           this.#usedBytes -= byteLength;
+          return undefined;
         },
-        // It is there still, and nobody's: the next process finds it again.
-        () => undefined,
+        (error: Error) => {
+          this.#usedBytes -= byteLength;
+          // It is still there: found again, and evicted another time.
+          if (saved !== undefined) this.restore({ request, numBytes: byteLength, saved });
+          return error;
+        },
       )
       .finally(() => {
         this.#freeingBytes -= byteLength;

@@ -393,11 +393,13 @@ test("LowerTier: the cap holds at every moment, and what does not fit or fails i
   expect([2, 3, 4, 6].map((n) => tier.find(testRequest(n, 2).id) !== undefined)).toEqual([false, false, true, true]);
   // Forgotten while it is copied: its bytes are there until then.
   const loading = tier.load(testRequest(4, 2));
-  expect(await tier.delete(testRequest(4, 2).id)).toBe(true);
+  const deleting = tier.delete(testRequest(4, 2).id);
+  expect(tier.find(testRequest(4, 2).id)).toBeUndefined();
   expect(tier.stats.usedBytes).toBe(5 * BYTES_PER_TOKEN);
   const loaded = await loading;
   expect(new Set(loaded?.read())).toEqual(new Set([4]));
   loaded?.[Symbol.dispose]();
+  expect(await deleting).toBe(true);
   expect(tier.stats.usedBytes).toBe(3 * BYTES_PER_TOKEN);
   expect(await tier.load(testRequest(4, 2))).toBeUndefined();
   copies.allocate = () => {

@@ -107,9 +107,14 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
 
   #checkShape(request: BlockRequest, askedBefore: BlockKVShape | undefined): void {
     const entry = this.#found.get(request.id);
-    const below = entry === undefined ? this.#tiers.find(request.id)?.shape : undefined;
+    const below = entry === undefined ? this.#tiers.find(request.id) : undefined;
+    // A file of another shape is a miss.
     const shape =
-      entry === undefined ? (below ?? askedBefore) : (entry.kind === "resident" ? entry.block : entry.request).shape;
+      entry === undefined
+        ? below?.isFromFile
+          ? askedBefore
+          : (below?.shape ?? askedBefore)
+        : (entry.kind === "resident" ? entry.block : entry.request).shape;
     if (shape !== undefined && !sameShape(shape, request.shape)) {
       throw new RangeError(
         `Cannot ask for block "${request.id}": it has ${describeShape(shape)}, wanted ${describeShape(request.shape)}`,
@@ -237,7 +242,10 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     const below = await this.#mostAlikeBelow(wanted, found?.numShared ?? 0);
     if (below && below.numShared > (found?.numShared ?? 0)) {
       // A context is one owner's.
-      const loaded = await this.#leaseFromBelow({ ...below.request, owner: wanted.owner }, options.signal);
+      const loaded = await this.#leaseFromBelow(
+        { ...below.request, owner: wanted.owner, isFromFile: undefined },
+        options.signal,
+      );
       if (loaded) return matchOf(loaded, below.request, below.numShared);
       // Others came and went meanwhile.
       found = this.#index.mostAlike(wanted);
@@ -414,9 +422,9 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   }
 }
 
-/** Whether a block is of an owner. Files have owners' names alone. */
+/** Whether a block is of an owner. Files have owners' names alone, which are no secret. */
 function isOf(owner: string, request: BlockRequest | undefined): boolean {
-  return request !== undefined && (request.owner === owner || request.owner === ownerName(owner));
+  return request !== undefined && request.owner === (request.isFromFile ? ownerName(owner) : owner);
 }
 
 function waitFor<M extends BlockMemory>({ request, waits }: Encoding<M>): MemoryWait<M> {

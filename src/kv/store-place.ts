@@ -1,4 +1,5 @@
 import { statfs } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { quote } from "../files/quote.js";
 import { bytes } from "../files/settings.js";
@@ -43,7 +44,7 @@ export async function openStorePlace(text: string, onWarning?: (warning: string)
   const folder = await BlockFolder.open(path, capBytes ?? (await shareOf(path)));
   if (!folder.isWriter) {
     onWarning?.(
-      `Blocks are read from ${quote(path)}, and new ones are not kept there: another process writes there, or this one may not`,
+      `Blocks are read from ${quote(path)}, and new ones are not kept there: another process writes there, or this one may not. ${folder.reason}`,
     );
   }
   return folder;
@@ -55,9 +56,10 @@ export function openStoreToRead(text: string): Promise<BlockFolder> {
 }
 
 async function shareOf(path: string): Promise<number> {
-  for (let at = path; ; at = `${at}/..`) {
+  // Of a folder that is to be made, the nearest one above it that is there.
+  for (let at = resolve(path); ; at = dirname(at)) {
     const found = await statfs(at).catch(() => undefined);
     if (found) return Math.floor(found.bsize * found.blocks * defaultShare);
-    if (at.length > 2 * 4096) throw new Error(`Cannot use the store ${quote(path)}: its file system tells no size`);
+    if (at === dirname(at)) throw new Error(`Cannot use the store ${quote(path)}: its file system tells no size`);
   }
 }
