@@ -1,4 +1,5 @@
 import { elementTypeOf, type KVType } from "../files/element-types.js";
+import { Limit } from "../files/limit.js";
 import { BlockKV, type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
 import { LowerTier } from "../kv/lower-tier.js";
 import type { Decoder } from "../model/decoder.js";
@@ -73,7 +74,7 @@ export class DeviceBlockMemory implements BlockMemory {
  * @param capBytes of the blocks' own bytes.
  */
 export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): LowerTier<DeviceBlockMemory> {
-  const [down, up] = [new Turns(), new Turns()];
+  const [down, up] = [new Limit(1), new Limit(1)];
   /** Memory for a block with the bytes of another one. */
   const copied = async (into: KVMemory, shape: BlockKVShape, copy: (made: DeviceBlockMemory) => Promise<void>) => {
     const made = new DeviceBlockMemory(into, shape);
@@ -90,10 +91,10 @@ export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): Lo
     medium: {
       name: "host",
       save: async ({ shape, memory: source }) => {
-        const saved = await down.take(() => copied(host, shape, (made) => source.copy("to", made)));
+        const saved = await down.run(() => copied(host, shape, (made) => source.copy("to", made)));
         return {
           load: async () => {
-            const loaded = await up.take(() => copied(memory, shape, (made) => made.copy("from", saved)));
+            const loaded = await up.run(() => copied(memory, shape, (made) => made.copy("from", saved)));
             return new BlockKV(shape, loaded);
           },
           free: () => {
@@ -104,15 +105,4 @@ export function hostTier(memory: KVMemory, host: KVMemory, capBytes: number): Lo
       },
     },
   });
-}
-
-/** Does one thing after another. */
-class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  take<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#last.then(work);
-    this.#last = done.catch(() => undefined);
-    return done;
-  }
 }

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { Limit } from "../files/limit.js";
 import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
@@ -125,8 +126,12 @@ export class BlockFolder implements AsyncDisposable {
           return undefined;
         }
         const { size, mtimeMs } = found;
-        const id = path.slice(-67, -3) as BlockId;
-        return await read(file, { id, path, numBytes: this.onDisk(size), usedMs: Math.min(mtimeMs, Date.now()) });
+        return await read(file, {
+          id: idOf(path),
+          path,
+          numBytes: this.onDisk(size),
+          usedMs: Math.min(mtimeMs, Date.now()),
+        });
       } finally {
         await file.close();
       }
@@ -222,6 +227,11 @@ export class BlockFolder implements AsyncDisposable {
   }
 }
 
+/** The block that a file's name names. */
+export function idOf(path: string): BlockId {
+  return path.slice(-67, -3) as BlockId;
+}
+
 function undefinedIfGone(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
   return undefined;
@@ -231,26 +241,4 @@ function undefinedIfGone(error: NodeJS.ErrnoException): undefined {
 function noneIfGone(error: NodeJS.ErrnoException): string[] {
   if (error.code === "ENOTDIR") return [];
   return undefinedIfGone(error) ?? [];
-}
-
-/** Runs so many at a time, in the order in which they came. */
-class Limit {
-  readonly #waiting: (() => void)[] = [];
-  #numFree: number;
-
-  constructor(count: number) {
-    this.#numFree = count;
-  }
-
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#numFree > 0) this.#numFree -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#numFree += 1;
-    }
-  }
 }

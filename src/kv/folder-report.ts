@@ -1,8 +1,7 @@
 import { lstat } from "node:fs/promises";
 import { describeFileError } from "../files/regular-file.js";
 import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
-import type { BlockFile, BlockFolder } from "./block-folder.js";
-import type { BlockId } from "./block-id.js";
+import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 
 /** A file of a block as it is found, or what is wrong with it. */
 export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly error: string });
@@ -26,7 +25,7 @@ export async function* readFolder(
   for await (const path of folder.files()) {
     signal.throwIfAborted();
     const unread = (error: string): FolderEntry => {
-      return { id: path.slice(-67, -3) as BlockId, path, numBytes: 0, usedMs: 0, error };
+      return { id: idOf(path), path, numBytes: 0, usedMs: 0, error };
     };
     const reading = folder.read(path, async (file, at): Promise<FolderEntry> => {
       const read = async (count: number, position = 0) => {
