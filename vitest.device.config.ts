@@ -44,7 +44,7 @@ export default defineConfig({
       "src/model/{decode-step,kv-rows,rows}.test.ts",
       "src/engine/device-memory.test.ts",
       "src/engine/kv-memory.test.ts",
-      "tests/laws/{one-pass,block-bytes,repairs,reuse,batching,conversations,cancel}.test.ts",
+      "tests/laws/{one-pass,block-bytes,repairs,reuse,batching,conversations,cancel,experts}.test.ts",
       "tests/oracles.test.ts",
     ],
     testTimeout: 1_800_000,

@@ -7,7 +7,7 @@ export const testGgml = loadGgml(await findGgmlDirectory("cpu"));
 /** What tests compute on: ggml's name in BLOCK_ATTENTION_TEST_DEVICE, else the CPU. */
 export const testDevice = process.env.BLOCK_ATTENTION_TEST_DEVICE ?? "CPU";
 /** Whether products round numbers to 16 bit, as ggml's kernels for Vulkan do where they are not told otherwise. */
-const rounds = testDevice !== "CPU" && process.env.GGML_VK_DISABLE_F16 === undefined;
+export const deviceRounds = testDevice !== "CPU" && process.env.GGML_VK_DISABLE_F16 === undefined;
 
 /** How long a test may take, in ms: a software device takes minutes where the CPU takes seconds. */
 export function deviceTimeout(cpuMs: number): number {
@@ -27,5 +27,5 @@ export function testBackend(threads = 1): Backend {
  */
 export function deviceBound(cpu: number, rounding = 0.1, exact = cpu + 1e-3): number {
   if (testDevice === "CPU") return cpu;
-  return rounds ? Math.max(cpu, rounding) : exact;
+  return deviceRounds ? Math.max(cpu, rounding) : exact;
 }

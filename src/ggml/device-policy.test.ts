@@ -11,16 +11,17 @@ const ggml = testGgml;
 const backend = testBackend();
 afterAll(() => backend[Symbol.dispose]());
 
-test("DevicePolicy.weightPlace(): of every type rows are looked up, and products equal those of the numbers, repacked or plain", async () => {
-  const { policy } = backend;
-  const cosines = Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i));
-  const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
-  for (const type of tensorTypes) {
+test.each(tensorTypes)(
+  "DevicePolicy.weightPlace(): of %s rows are looked up, and products equal those of the numbers, repacked or plain",
+  async (type) => {
+    const { policy } = backend;
+    const cosines = Float32Array.from({ length: 1024 }, (_, i) => Math.cos(i));
+    const values = Float32Array.from({ length: 256 * 32 }, (_, i) => Math.sin(i * 0.7));
     const ne = [256, 32] as const;
     const taken = (["lookup", "product"] as const).every((use) => policy.takesWeights(type, ne, use));
     // Other devices get what they do not take as another type.
     if (testDevice === "CPU") expect(taken).toBe(true);
-    if (!taken) continue;
+    if (!taken) return;
     const places = (["lookup", "product"] as const).map((use) => policy.weightPlace(type, ne, use));
     if (testDevice === "CPU") expect(places[0]).toBe(policy.weightPlace("F32", [256], "other"));
     if (testDevice === "CPU" && type === "F32") expect(places[1]).toBe(places[0]);
@@ -48,8 +49,8 @@ test("DevicePolicy.weightPlace(): of every type rows are looked up, and products
         expect(Math.abs(found![i]! - sum), type).toBeLessThan(0.3);
       }
     }
-  }
-});
+  },
+);
 
 const [headSize, numKvHeads, group] = [16, 2, 3] as const;
 
