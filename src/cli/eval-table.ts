@@ -8,14 +8,14 @@ import { readSets, setsFlag } from "./eval-rag.js";
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, forceFlag } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
-import { modelOnDisk } from "./pull-model.js";
+import { modelOnDisk, otherOnDisk } from "./pull-model.js";
 import { note, type Terminal, write, writeJson } from "./terminal.js";
 
 const tableFlags = {
   rows: mandatory(
     flag(
       "<file>",
-      'a JSON array of {"name","model","mode","positionReencoding"?,"paper"?,"against"?}; models from its own folder',
+      'a JSON array of {"name","model","adapter"?,"mode","positionReencoding"?,"repair"?,"paper"?,"against"?}; paths from its own folder',
       someWords,
     ),
   ),
@@ -51,7 +51,10 @@ async function runEvalTable(flags: FlagsOf<typeof tableFlags>, terminal: Termina
   await prepareReport(flags.output, tableFiles(input), inputs, flags.force ?? false);
   const rows = await readTableRows(flags.rows);
   const { sets, hasBadLines } = await readSets(flags, terminal);
-  for (const [i, row] of rows.entries()) rows[i] = { ...row, model: await modelOnDisk(row.model, terminal) };
+  for (const [i, row] of rows.entries()) {
+    const adapter = row.adapter && (await otherOnDisk(row.adapter, terminal, "adapter"));
+    rows[i] = { ...row, model: await modelOnDisk(row.model, terminal), adapter };
+  }
   const bar = new ProgressBar(terminal, "Answering");
   const table = await runAccuracyTable({
     rows,
@@ -59,7 +62,8 @@ async function runEvalTable(flags: FlagsOf<typeof tableFlags>, terminal: Termina
     folder: flags.output,
     lastSentence: flags.lastSentence ?? false,
     ...askingOptions(flags, terminal, bar),
-    openEngine: (model) => openEngine({ ...flags, model }, terminal),
+    openEngine: ({ model, adapter }) =>
+      openEngine({ ...flags, model, ...(adapter !== undefined && { adapters: [{ path: adapter }] }) }, terminal),
     onRun: (set, row) => {
       bar.end();
       note(terminal, `${set}: ${row}`);
