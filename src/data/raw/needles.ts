@@ -6,9 +6,6 @@ import type { RowReport } from "../row-tally.js";
 import { type MadeFile, writeMadeLines } from "./made-lines.js";
 import type { RagLineFields } from "./rag-line.js";
 
-/** What is asked about: a number that stands somewhere, or one that is found over several passages. */
-export const needleKinds = ["needle", "tracking"] as const;
-
 export interface NeedleOptions {
   /** Lines of each kind. */
   readonly count: number;
@@ -17,7 +14,8 @@ export interface NeedleOptions {
   readonly seed: string;
 }
 
-type NeedleLine = RagLineFields & { readonly kind: (typeof needleKinds)[number] };
+/** What is asked for: a number that stands in one passage, or one that several lead to. */
+type NeedleLine = RagLineFields & { readonly kind: "needle" | "tracking" };
 
 const adjectives =
   "amber ancient brisk calm copper crimson distant eager faint gentle golden hollow idle jagged lively modest narrow quiet rapid rustic silver sturdy tidy vivid".split(
