@@ -28,8 +28,8 @@ export interface TableRow {
   readonly adapter: string | undefined;
   readonly mode: AttentionMode;
   readonly positionReencoding: boolean;
-  /** Of block mode. Default: none. */
-  readonly repair: string;
+  /** Of block mode. Default: the model's own. */
+  readonly repair: string | undefined;
   /** The paper's row that it stands beside. */
   readonly paper: PaperRowName | undefined;
   /** The name of a row that it is compared with, beside the first. */
@@ -53,7 +53,7 @@ const rowSchema = z.strictObject({
   mode: z.enum(attentionModes),
   positionReencoding: z.boolean().default(true),
   adapter: z.string().min(1).optional(),
-  repair: repairField.schema.default("none"),
+  repair: repairField.schema,
   paper: z.enum(PAPER_ROW_NAMES as [PaperRowName, ...PaperRowName[]]).optional(),
   against: z.string().optional(),
 });
@@ -74,6 +74,7 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
     ...row,
     model: located(row.model),
     adapter: row.adapter && located(row.adapter),
+    repair: row.repair,
     paper: row.paper,
     against: row.against,
   }));
