@@ -1,10 +1,11 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { type MadeUpQuestion, madeUpQuestions } from "../src/data/rag/questions.suite.js";
 import { Engine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
+import { embeddedModelPath } from "../src/engine/model.js";
 import type { GenerateResult } from "../src/engine/results.js";
 import type { RunsComparison } from "../src/eval/compare.js";
 import { type FakePeer, type PeerRequest, startFakePeer, streamAnswer } from "../src/eval/fake-peer.suite.js";
@@ -319,6 +320,24 @@ test("eval repair: each way over one store, what was computed again, and the tab
   expect(readFileSync(join(output, "repair.svg"), "utf8")).toMatch(/^<svg /);
 }, 120_000);
 
+test("eval table: each set at each number of passages, filled up", async () => {
+  const rows = join(folder, "rows.json");
+  writeFileSync(
+    rows,
+    JSON.stringify([{ name: "repaired", model: embeddedModelPath(), mode: "block", repair: "lead" }]),
+  );
+  const { error, stdout } = await runCli([
+    ...["eval", "table", "--threads", "1", "--max-tokens", "2", "--json", "--rows", rows, "--input", one.path],
+    ...["--limit", "3", "--passages", "2,3", "--output", join(folder, "table")],
+  ]);
+  expect(error).toBeUndefined();
+  const { sets } = JSON.parse(stdout);
+  const name = basename(one.path, ".jsonl");
+  expect(sets.map((set: { name: string }) => set.name)).toEqual([`${name}, 2 passages`, `${name}, 3 passages`]);
+  const [answered] = readLines("table", `${name}-3-passages`, "repaired", "answers.jsonl");
+  expect(answered).toMatchObject({ id: expect.anything() });
+}, 120_000);
+
 test("eval sweep: prompts over the context are a row of their own, no crash", async () => {
   const many = writeSet("many", 200, 20);
   const { code, stdout } = await runCli([
@@ -448,6 +467,10 @@ test.each([
   ],
   [["sweep", "--input", "SET", "--output", "o", "--passages", "0"], "each a whole number from 1 to 10000"],
   [["sweep", "--input", "SET", "--output", "o", "--passages", "5,5"], "none twice"],
+  [
+    ["table", "--rows", "r.json", "--input", "SET", "--output", "o", "--pool", "p"],
+    "where --passages says to how many",
+  ],
   [["repair", "--input", "SET", "--output", "o", "--repair", "lead,lead"], "wanted none, auto, or items"],
   [["sweep", "--input", "SET", "--output", "o", "--order", "gold"], 'each "gold-first", "gold-middle" or "gold-last"'],
   [["ttft", "--lengths", "1"], "each a whole number from 2 on"],

@@ -8,6 +8,7 @@ import { embeddedModelPath } from "../src/engine/model.js";
 import { readTableRows, runAccuracyTable } from "../src/eval/accuracy-table.js";
 import type { RagLine } from "../src/eval/rag-line.js";
 import { type RagRunOptions, runRag } from "../src/eval/rag-run.js";
+import { randomAdapter, writePeftAdapter } from "./models/random-adapter.js";
 
 const folder = mkdtempSync(join(tmpdir(), "block-attention-eval-"));
 const engine = await Engine.load({ threads: 1 });
@@ -106,15 +107,18 @@ test("runRag(): block mode asked again finds all passages in the store, full mod
   );
 });
 
-test("runAccuracyTable(): rows, the questions alone, differences, and a row whose model is not there", async () => {
+test("runAccuracyTable(): rows, the questions alone, differences, and rows whose parts are not there", async () => {
   const rows = join(folder, "rows.json");
   const model = embeddedModelPath();
+  writePeftAdapter(join(folder, "adapter"), await randomAdapter(model, { seed: 3 }));
   writeFileSync(
     rows,
     JSON.stringify([
       { name: "full", model, mode: "full", paper: "block_in_full" },
       { name: "block", model, mode: "block", paper: "block" },
+      { name: "adapted", model, adapter: "adapter", mode: "block", repair: "first=4" },
       { name: "not yet", model: "nowhere", mode: "full", paper: "full" },
+      { name: "not adapted yet", model, adapter: "nowhere", mode: "full" },
     ]),
   );
   const table = await runAccuracyTable({
@@ -124,16 +128,25 @@ test("runAccuracyTable(): rows, the questions alone, differences, and a row whos
     lastSentence: true,
     maxTokens: 40,
     concurrency: 2,
-    openEngine: (path) => Engine.load({ model: path, threads: 1 }),
+    openEngine: (of) =>
+      Engine.load({ model: of.model, adapters: of.adapter ? [{ path: of.adapter }] : [], threads: 1 }),
     signal: new AbortController().signal,
   });
   const [set] = table.sets;
-  expect(set?.rows.map(({ outcome }) => outcome.kind)).toEqual(["scored", "scored", "missing"]);
-  expect(set?.comparisons.map(({ name, against }) => [name, against])).toEqual([["block", "full"]]);
+  expect(set?.rows.map(({ outcome }) => outcome.kind)).toEqual(["scored", "scored", "scored", "missing", "missing"]);
+  expect(set?.comparisons.map(({ name, against }) => [name, against])).toEqual([
+    ["block", "full"],
+    ["adapted", "full"],
+  ]);
+  const settings = (name: string) =>
+    JSON.parse(readFileSync(join(folder, "table", "4-passages", name, "run.json"), "utf8"));
+  expect(settings("adapted").repair).toBe("first=4");
+  expect(settings("adapted").model).not.toBe(settings("block").model);
   expect(set?.baselines.map(({ name }) => name)).toEqual(["question only"]);
   const markdown = readFileSync(join(folder, "table", "accuracy.md"), "utf8");
   expect(markdown).toContain("## 4 passages, 6 questions");
   expect(markdown).toContain("not there: no model at");
+  expect(markdown).toContain("not there: no adapter at");
   expect(markdown).toContain("whose last sentence holds a gold answer");
   // The paper's second row stands below its first.
   const { low, high } = set?.comparisons[0]?.differences.word ?? { low: Number.NaN, high: Number.NaN };
@@ -149,6 +162,11 @@ test.each([
     "a mode that is none",
     [{ name: "a", model: "m", mode: "both" }],
     '"rows[0].mode" is "both", wanted "block" or "full"',
+  ],
+  [
+    "a repair that is none",
+    [{ name: "a", model: "m", mode: "block", repair: "glue" }],
+    '"rows[0].repair" is "glue", wanted none, auto',
   ],
   ["two of one name", [row("a"), row("A!")], 'two rows are called "A!"'],
   ["a comparison with nothing", [{ ...row("a"), against: "b" }], 'compared with "b", which is no other row'],

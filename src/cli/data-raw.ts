@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { PASSAGE_ORDERS } from "../data/rag/best-passages.js";
+import { writeNeedles } from "../data/raw/needles.js";
 import { RAW_SPLITS, writeRagFile } from "../data/raw/rag-file.js";
 import type { RawFormat } from "../data/raw/raw-question.js";
 import { writeSquadFile } from "../data/raw/squad.js";
@@ -188,6 +189,37 @@ async function runSquad(flags: FlagsOf<typeof squadFlags>, terminal: Terminal): 
   const { input, output, passages = [4, 10], mixed = 0.25, seed } = flags;
   await prepareData([input], [], [output], flags.force);
   const report = await writeSquadFile({ input, output, passages, mixed, seed, signal: terminal.signal });
+  return tellRows(flags, report, terminal);
+}
+
+const needlesFlags = {
+  input: inputFlag('passages: JSON lines {"title","text"}'),
+  output: outputFlag("the file of RAG lines to write"),
+  force: forceFlag,
+  count: flag("<n>", "lines of each kind (default: 50)", wholeNumber(1, 576)),
+  hops: flag("<n>", "passages that lead to a tracked value (default: 3)", wholeNumber(1, 16)),
+  seed: seedFlag,
+  json: toggle("the counts as one line of JSON"),
+};
+
+export const needlesCommand = command({
+  name: "needles",
+  summary: "Hides numbers in real passages and asks for them, as RULER does.",
+  flags: needlesFlags,
+  run: runNeedles,
+  help: `
+Examples:
+  block-attention data needles --input passages.jsonl --output needles.jsonl
+  block-attention eval repair --input needles.jsonl --pool passages.jsonl --passages 5,20,50,200 --output runs/needles
+
+Of each passage one line at most is made. A needle is one number in one passage; tracking leads over several passages to it.`,
+});
+
+/** Hides needles. @returns the exit code. */
+async function runNeedles(flags: FlagsOf<typeof needlesFlags>, terminal: Terminal): Promise<number> {
+  const { input, output, count = 50, hops = 3, seed } = flags;
+  await prepareData([input], [], [output], flags.force);
+  const report = await writeNeedles({ input, output, count, hops, seed, signal: terminal.signal });
   return tellRows(flags, report, terminal);
 }
 

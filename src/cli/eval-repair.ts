@@ -1,20 +1,15 @@
-import type { RagDocument } from "../blocks/block.js";
-import { ragDocument } from "../data/rag/rag-row.js";
-import { readRows } from "../data/rows.js";
 import { repairField } from "../engine/repair.js";
 import { repairEntrant } from "../eval/entrant.js";
-import { type GoldLine, type ReadLines, readGoldLines } from "../eval/rag-line.js";
 import { repairReport, writeRepairReport } from "../eval/repair-report.js";
 import { prepareReport } from "../eval/run-folder.js";
-import { type QuestionSet, runSets, setsReportFiles } from "../eval/sets-run.js";
-import { pointLines, sweepSet } from "../eval/sweep-lines.js";
-import { wholeNumber } from "../files/options.js";
-import { listOf, readSetting, someWords } from "../files/settings.js";
+import { runSets, setsReportFiles } from "../eval/sets-run.js";
+import { readSetting, someWords } from "../files/settings.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, repeated, toggle } from "./command.js";
 import type { NamedText } from "./eval-entrants.js";
 import { askingOptions, concurrencyFlag, limitFlag, maxTokensFlag } from "./eval-options.js";
+import { pointFlags, pointNames, readPoints } from "./eval-points.js";
 import { parseInput } from "./eval-rag.js";
-import { badLinesNotes, tellBadLines, tellParts } from "./eval-report.js";
+import { tellParts } from "./eval-report.js";
 import { openEngine } from "./open-engine.js";
 import { engineFlags, forceFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
@@ -25,7 +20,6 @@ const texts = {
   preamble: "Answer the question from the documents below.\n\n",
   final: "\n\nAnswer with the shortest exact words from the documents, no sentence.\nQuestion: {question}",
 };
-const defaultPassages = [10];
 const defaultRepairs = ["lead"];
 /** Questions that every way answers before the next ones come: their blocks fit the store together. */
 const questionsATurn = 4;
@@ -44,9 +38,7 @@ const repairFlags = {
     option: "repair",
     read: (text, before = [], origin) => [...before, readSetting(repairField, text, origin)],
   } as Flag<readonly string[] | undefined>,
-  passages: flag("<list>", "passages of a prompt (default: 10)", listOf(wholeNumber(1, 10_000), { isUnique: true })),
-  pool: flag("<file>", 'passages to fill lines up with, beside other lines\': JSON lines {"title","text"}', someWords),
-  seed: flag("<text>", "which passages of others a line gets (default: repair)", someWords),
+  ...pointFlags,
   limit: limitFlag,
   maxTokens: maxTokensFlag,
   concurrency: concurrencyFlag,
@@ -72,31 +64,11 @@ answer; they stand at random among the others. Every way answers some questions,
 
 /** Measures repairs. @returns the exit code: 1 if a line could not be used or asked. */
 async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Terminal): Promise<number> {
-  const { input, passages = defaultPassages, repairs = defaultRepairs, seed = "repair" } = flags;
+  const { input, repairs = defaultRepairs } = flags;
   const inputs = [...input.map(({ text }) => text), ...(flags.pool === undefined ? [] : [flags.pool])];
-  const { signal } = terminal;
-  const setName = (name: string, count: number) => `${name}, ${count} passages`;
-  const named = input.flatMap(({ name }) => passages.map((count) => ({ name: setName(name, count) })));
-  const outputs = [...setsReportFiles(named), "repair.md", "repair.svg"];
+  const outputs = [...setsReportFiles(pointNames(flags)), "repair.md", "repair.svg"];
   await prepareReport(flags.output, outputs, inputs, flags.force ?? false);
-  const pool = flags.pool === undefined ? [] : await readPool(flags.pool, signal);
-  const sets: QuestionSet[] = [];
-  let exitCode = 0;
-  for (const { name, text: path } of input) {
-    const read: ReadLines<GoldLine> = await readGoldLines(path, signal);
-    if (tellBadLines(read, terminal)) exitCode = 1;
-    // Lines past the limit lend their passages too, so that a larger limit goes on where a smaller one ended.
-    const set = await sweepSet(read.lines, { maxPassages: Math.max(...passages), seed, pool, signal });
-    for (const count of passages) {
-      const { lines, moreGold, fewOthers } = pointLines(set, count, "shuffled");
-      const left = set.missingSupport + set.noGold + moreGold + fewOthers;
-      const notes = [
-        ...badLinesNotes(read),
-        ...(left > 0 ? [`${left} lines have no ${count} passages with the gold ones among them.`] : []),
-      ];
-      if (lines.length > 0) sets.push({ name: setName(name, count), lines: lines.slice(0, flags.limit), notes });
-    }
-  }
+  const { sets, hasBadLines } = await readPoints(flags, terminal);
   await using engine = await openEngine(flags, terminal);
   const ways = ["full", "none", ...repairs.filter((one) => one !== "none")];
   const bar = new ProgressBar(terminal, "Answering");
@@ -115,14 +87,5 @@ async function runEvalRepair(flags: FlagsOf<typeof repairFlags>, terminal: Termi
   if (flags.json === true) await writeJson(terminal, told);
   else await tellParts([formatTable(told.table)], terminal);
   note(terminal, `Written: ${flags.output}, report.md and report.json, repair.svg, with a picture for each set`);
-  return report.sets.flatMap(({ runs }) => runs).some(({ failed }) => failed > 0) ? 1 : exitCode;
-}
-
-async function readPool(path: string, signal: AbortSignal): Promise<(string | RagDocument)[]> {
-  const documents: (string | RagDocument)[] = [];
-  for await (const row of readRows(path, signal)) {
-    if (row.kind === "bad") throw new Error(`Cannot use ${row.where}: ${row.error}`);
-    documents.push(ragDocument(row.value, documents.length, Error));
-  }
-  return documents;
+  return report.sets.flatMap(({ runs }) => runs).some(({ failed }) => failed > 0) || hasBadLines ? 1 : 0;
 }

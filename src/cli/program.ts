@@ -5,7 +5,7 @@ import { addCommand, type CliCommand } from "./command.js";
 import { convertCommand } from "./convert.js";
 import { packCommand } from "./data.js";
 import { ragDataCommands } from "./data-rag.js";
-import { rawCommands, squadCommand, tulu3Command, validateCommand } from "./data-raw.js";
+import { needlesCommand, rawCommands, squadCommand, tulu3Command, validateCommand } from "./data-raw.js";
 import { demoCommand } from "./demo.js";
 import { doctorCommand } from "./doctor.js";
 import { encodeCommand } from "./encode.js";
@@ -46,7 +46,7 @@ const topCommands: readonly CliCommand[] = [
   exportCommand,
 ];
 const dataCommands: readonly CliCommand[] = [
-  ...[packCommand, tulu3Command, squadCommand, ...rawCommands, validateCommand],
+  ...[packCommand, tulu3Command, squadCommand, needlesCommand, ...rawCommands, validateCommand],
   ...ragDataCommands,
 ];
 /** What answers sets of questions, scores answers, and measures. */

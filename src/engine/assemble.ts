@@ -5,7 +5,7 @@ import type { BlockKV } from "../kv/block-kv.js";
 import type { Decoder } from "../model/decoder.js";
 import { partsOfGraphs } from "../model/graph-sizes.js";
 import { copyValues, type KVRows, rowElements } from "../model/kv-rows.js";
-import { type ContextRows, type SharedRows, sharedLength } from "../model/rows.js";
+import { type ContextRows, type ScaledPlaces, type SharedRows, sharedLength } from "../model/rows.js";
 import { type DecodeSlot, slotRows } from "./decode-slots.js";
 import type { DeviceBlockMemory } from "./device-memory.js";
 import { type GraphRunner, HeldRows, roundCapacity } from "./held-rows.js";
@@ -36,6 +36,8 @@ export class AssembledContext implements ContextRows, Disposable {
   #own: HeldRows | undefined;
   #numPins = 0;
   #isDisposed = false;
+  /** Whose share of attention is changed. Forks have the same. */
+  scaled?: ScaledPlaces | undefined;
 
   /**
    * @param capacity rows to make room for, in tokens.
@@ -123,6 +125,7 @@ export class AssembledContext implements ContextRows, Disposable {
       ...options,
       shared,
     });
+    fork.scaled = this.scaled;
     if (shared !== this.#shared) {
       this.#shared = shared;
       this.#own = undefined;

@@ -10,7 +10,7 @@ import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
 import { numRowsOf, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
 import { PAGE_TOKENS, promptParts } from "./prompt-parts.js";
-import { computeBetween, numIn, type Recompute, rowsToChoose } from "./recompute.js";
+import { computeBetween, movedRanges, numIn, type Recompute, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
   nothingReused,
@@ -227,6 +227,7 @@ export class ContextMaker {
 
       slot = use === "answer" ? this.scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
+      if (repair?.scale !== undefined) context.scaled = { ranges: movedRanges(prompt), power: repair.scale };
       await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, signal);
       const prefillFrom = performance.now();
       timings.assembleMs = prefillFrom - assembleFrom;

@@ -25,7 +25,7 @@ const rowsClearedAtATime = 256;
 
 /** A sequence's next token. */
 export interface DecodeWork {
-  readonly context: Pick<AssembledContext, "slot" | "shared" | "length" | "ownLength" | "cleared">;
+  readonly context: Pick<AssembledContext, "slot" | "shared" | "length" | "ownLength" | "cleared" | "scaled">;
   readonly tokenId: number;
   readonly position: number;
   readonly sampleGreatest?: Sampler["sampleGreatest"];
@@ -52,7 +52,7 @@ export function planRuns(works: readonly DecodeWork[]): PlannedRun[] {
     const numKeys = keysToRead(work.context.ownLength + 1, slot.keys.capacity);
     const run = runs.at(-1);
     const isNeighbour = run && run.slot.group === slot.group && run.slot.index + run.works.length === slot.index;
-    if (isNeighbour && beginAlike(run, work)) {
+    if (isNeighbour && beginAlike(run, work) && !work.context.scaled && !run.works[0]?.context.scaled) {
       const count = run.works.length;
       const most = Math.max(run.numKeys, numKeys);
       if ((count + 1) * most <= count * run.numKeys + numKeys + runOverheadKeys) {
@@ -192,7 +192,9 @@ export class DecodeSteps implements Disposable {
     const sequences = runs
       .map(({ works, slot, numKeys }) => {
         const shared = sharedOf(works).map((rows) => this.#idOf(rows));
-        return `${slot.group.id}:${slot.index}+${works.length}x${numKeys} after ${shared.join()}`;
+        const { ranges = [], power } = works[0]?.context.scaled ?? {};
+        const scaled = power === undefined ? "" : ` scaled ${power} in ${ranges.join()}`;
+        return `${slot.group.id}:${slot.index}+${works.length}x${numKeys} after ${shared.join()}${scaled}`;
       })
       .join(" ");
     const key = `${choosesGreatest ? "greatest" : "logits"} of ${sequences}`;
@@ -218,7 +220,8 @@ export class DecodeSteps implements Disposable {
       runs.map(({ works, slot: { group, keys, decodeValues }, numKeys }) => {
         const shared = sharedOf(works);
         const all = (rows: KVRows) => rows.sideBySide(works.length, group.stride);
-        return { numKeys, keys: all(keys), decodeValues: all(decodeValues), shared };
+        const scaled = works[0]?.context.scaled;
+        return { numKeys, keys: all(keys), decodeValues: all(decodeValues), shared, scaled };
       }),
       choosesGreatest,
     );

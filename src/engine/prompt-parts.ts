@@ -51,8 +51,9 @@ export function* promptParts(
   }: { readonly positionReencoding: boolean; readonly repair?: TokenizedRepair | undefined },
   answerIds: readonly number[] = [],
 ): Generator<PromptPart, void> {
-  const isSeenOtherwise = repair?.recompute !== undefined || repair?.temperature !== undefined;
-  const otherwise = isSeenOtherwise ? `${repair.text} ${seenByChoice(repair.recompute, spans, fields)}` : undefined;
+  const isSeenOtherwise = [repair?.recompute, repair?.temperature, repair?.scale].some((x) => x !== undefined);
+  const otherwise =
+    repair && isSeenOtherwise ? `${repair.text} ${seenByChoice(repair.recompute, spans, fields)}` : undefined;
   let context = contextId({ ...fields, mode, positionReencoding, repair: otherwise });
   let place = 0;
   let index = 0;

@@ -102,6 +102,17 @@ function movedTokens({ spans }: TokenizedPrompt): MovedToken[] {
   });
 }
 
+/** Where tokens of local blocks but block 0 stand, side by side where they do. */
+export function movedRanges(prompt: TokenizedPrompt): (readonly [number, number])[] {
+  const ranges: [number, number][] = [];
+  for (const { place } of movedTokens(prompt)) {
+    const last = ranges.at(-1);
+    if (last?.[1] === place) last[1] += 1;
+    else ranges.push([place, place + 1]);
+  }
+  return ranges;
+}
+
 function placed(tokens: readonly MovedToken[], positionReencoding: boolean): PlacedTokens {
   return inArrays(tokens.map(({ place, id, row }) => ({ place, id, position: positionReencoding ? place : row })));
 }

@@ -22,6 +22,7 @@ test.each([
   ["preamble,deviation=.15", { preamble: true, deviation: 0.15 }],
   ["look=1", { look: 1 }],
   ["lead,temperature=0.9", { lead: "auto", temperature: 0.9 }],
+  ["temperature=0.9,scale=0.8", { temperature: 0.9, scale: 0.8 }],
 ])("resolveRepair(): %s", (text, repair) => {
   expect(isRepair(text)).toBe(true);
   expect(resolveRepair(text, undefined)).toEqual(repair);
@@ -45,6 +46,8 @@ test.each([
   "preamble=x",
   "temperature=0",
   "first=8,temperature=0.5",
+  "scale=0",
+  "look=0.1,scale=0.5",
   'lead="open',
   'lead="\\q"',
   "none,lead",

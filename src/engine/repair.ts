@@ -22,6 +22,8 @@ export interface Repair {
   readonly look?: number;
   /** What scores of what sees all before it, on the tokens of local blocks but block 0, are divided by. */
   readonly temperature?: number;
+  /** The power to which the sum of their exponents is raised: below 1 those tokens weigh less together. */
+  readonly scale?: number;
 }
 
 /** What each item of a repair takes, by its name. */
@@ -33,6 +35,7 @@ const items = {
   deviation: (value: string | undefined) => decimal(value, 1),
   look: (value: string | undefined) => decimal(value, 1),
   temperature: (value: string | undefined) => decimal(value, 10),
+  scale: (value: string | undefined) => decimal(value, 10),
 } satisfies { [K in keyof Required<Repair>]: (value: string | undefined) => Repair[K] };
 
 function wholeNumber(value: string | undefined, most: number): number | undefined {
@@ -48,6 +51,7 @@ function decimal(value: string | undefined, most: number): number | undefined {
 const alternatives: readonly (readonly (keyof Repair)[])[] = [
   ["lead", "preamble"],
   ["first", "deviation", "look", "temperature"],
+  ["first", "deviation", "look", "scale"],
 ];
 
 /**
@@ -93,7 +97,7 @@ export function repairText(repair: Repair): string {
 }
 
 const grammar =
-  "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE or temperature=T";
+  "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE, or temperature=T and scale=S";
 /** Whether a text names a repair itself: neither none nor what is left to the model. */
 export function namesRepair(text: string | undefined): text is string {
   return text !== undefined && text !== "none" && text !== "auto";
@@ -139,6 +143,7 @@ export interface TokenizedRepair {
   readonly sinks: readonly number[];
   readonly recompute?: Recompute | undefined;
   readonly temperature?: number | undefined;
+  readonly scale?: number | undefined;
 }
 
 /** Of a lead-in where nobody says: it reads as the beginning of any prompt with documents, and of this world says nothing. */
@@ -182,8 +187,8 @@ export function tokenizeRepair(
   const { lead, preamble, sink = 0 } = repair;
   const newline = sink > 0 ? tokenizer.encode("\n", "all") : [];
   const sinks = Array.from({ length: sink }, () => newline).flat();
-  const { temperature } = repair;
-  const common = { text: repairText(repair), sinks, recompute: recomputeOf(repair), temperature };
+  const { temperature, scale } = repair;
+  const common = { text: repairText(repair), sinks, recompute: recomputeOf(repair), temperature, scale };
   if (lead === undefined) return { ...common, preamble };
   const ids = tokenizer.encode(lead === "auto" ? ownLead(template) : lead.text, "all");
   const { bosTokenId } = tokenizer;

@@ -177,7 +177,9 @@ export class RowGraph {
     const endOf = (rows: number) => (places === undefined ? first + rows : (places[rows - 1] as number) + 1);
     const sizeOf = (rows: number) => {
       const seen = spans && spansFrom(spans, 0, rows);
-      return this.sizes.ofPiece(rows, endOf(rows) - rows, block !== undefined, shared, seen, places !== undefined);
+      const [isOfBlock, isScattered] = [block !== undefined, places !== undefined];
+      const isScaled = context.scaled !== undefined;
+      return this.sizes.ofPiece(rows, endOf(rows) - rows, isOfBlock, shared, seen, isScattered, isScaled);
     };
     // Over a long context attention has many nodes: fewer rows have fewer.
     while (isFirst && block === undefined && count >= 2 * pieceStep && sizeOf(count) > this.#room) {

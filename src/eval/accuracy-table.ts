@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import type { LocalEngine } from "../engine/local-engine.js";
+import { repairField } from "../engine/repair.js";
 import { readJson } from "../files/bounded-json.js";
 import { writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
@@ -9,6 +10,7 @@ import { pathExists } from "../files/regular-file.js";
 import { issueSentence } from "../files/schema-issue.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { parseHubName } from "../model/hub-name.js";
+import { findPackaged } from "../model/packaged-models.js";
 import { folderName } from "./folder-name.js";
 import { PAPER_ROW_NAMES, PAPER_ROWS, type PaperRowName, paperAverage } from "./paper-rows.js";
 import { accuracyPicture } from "./picture.js";
@@ -22,8 +24,12 @@ export interface TableRow {
   readonly name: string;
   /** A model's folder or file. */
   readonly model: string;
+  /** A folder or file that is merged into it. */
+  readonly adapter: string | undefined;
   readonly mode: AttentionMode;
   readonly positionReencoding: boolean;
+  /** Of block mode. Default: the model's own. */
+  readonly repair: string | undefined;
   /** The paper's row that it stands beside. */
   readonly paper: PaperRowName | undefined;
   /** The name of a row that it is compared with, beside the first. */
@@ -36,7 +42,7 @@ export interface AccuracyTableOptions extends AskingOptions {
   /** Answers and the table are kept there; an interrupted table goes on in it. */
   readonly folder: string;
   readonly lastSentence: boolean;
-  readonly openEngine: (model: string) => Promise<LocalEngine>;
+  readonly openEngine: (row: Pick<TableRow, "model" | "adapter">) => Promise<LocalEngine>;
   /** Told which run begins. */
   readonly onRun?: ((set: string, row: string) => void) | undefined;
 }
@@ -46,13 +52,15 @@ const rowSchema = z.strictObject({
   model: z.string().min(1),
   mode: z.enum(attentionModes),
   positionReencoding: z.boolean().default(true),
+  adapter: z.string().min(1).optional(),
+  repair: repairField.schema,
   paper: z.enum(PAPER_ROW_NAMES as [PaperRowName, ...PaperRowName[]]).optional(),
   against: z.string().optional(),
 });
 
 /**
- * Reads the table's rows: a JSON array of {name, model, mode, positionReencoding?, paper?, against?}. Models are found from
- * the file's own folder; one of the hub, hf:…, keeps its name.
+ * Reads the table's rows: a JSON array of {name, model, adapter?, mode, positionReencoding?, repair?, paper?, against?}. Models and
+ * adapters are found from the file's own folder; those of the hub, hf:…, and those that `pull` knows keep their names.
  *
  * @throws Error that names the row and what is wrong with it.
  */
@@ -60,9 +68,13 @@ export async function readTableRows(path: string): Promise<TableRow[]> {
   const value = { rows: await readJson(path) };
   const parsed = z.object({ rows: z.array(rowSchema).min(1) }).safeParse(value);
   if (!parsed.success) throw new Error(`Cannot use ${quote(path)}: ${issueSentence(parsed.error, value)}`);
+  const isName = (text: string) => parseHubName(text)?.isExplicit === true || findPackaged(text) !== undefined;
+  const located = (text: string) => (isName(text) ? text : resolve(dirname(path), text));
   const rows = parsed.data.rows.map((row) => ({
     ...row,
-    model: parseHubName(row.model)?.isExplicit ? row.model : resolve(dirname(path), row.model),
+    model: located(row.model),
+    adapter: row.adapter && located(row.adapter),
+    repair: row.repair,
     paper: row.paper,
     against: row.against,
   }));
@@ -109,7 +121,7 @@ async function runSet(set: QuestionSet, setFolder: string, options: AccuracyTabl
   const folder = join(options.folder, setFolder);
   const run = async (row: TableRow, rowName: string, maxDocuments?: number): Promise<[NamedRun, RunSummary]> => {
     options.onRun?.(name, rowName);
-    await using engine = await options.openEngine(row.model);
+    await using engine = await options.openEngine(row);
     const { answers, timings } = await runRag({
       ...options,
       engine,
@@ -117,6 +129,7 @@ async function runSet(set: QuestionSet, setFolder: string, options: AccuracyTabl
       folder: join(folder, folderName(rowName)),
       mode: row.mode,
       positionReencoding: row.positionReencoding,
+      repair: row.repair,
       maxDocuments,
       asksAgain: true,
     });
@@ -128,8 +141,8 @@ async function runSet(set: QuestionSet, setFolder: string, options: AccuracyTabl
   const results: TableResult[] = [];
   for (const row of rows) {
     signal.throwIfAborted();
-    if (!(await pathExists(row.model))) {
-      const reason = `no model at ${quote(row.model)}`;
+    const reason = await whyNotThere(row);
+    if (reason !== undefined) {
       results.push({ name: row.name, paper: row.paper, outcome: { kind: "missing", reason } });
       continue;
     }
@@ -157,6 +170,11 @@ async function runSet(set: QuestionSet, setFolder: string, options: AccuracyTabl
     agreement: orderAgreement(rows, scored, lastSentence),
     notes,
   };
+}
+
+async function whyNotThere({ model, adapter }: TableRow): Promise<string | undefined> {
+  if (!(await pathExists(model))) return `no model at ${quote(model)}`;
+  return adapter === undefined || (await pathExists(adapter)) ? undefined : `no adapter at ${quote(adapter)}`;
 }
 
 /** Each row against the first, and against the one that it names. */

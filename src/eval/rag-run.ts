@@ -61,16 +61,8 @@ interface Answered {
 }
 
 /** runQuestions() of an engine. @throws as runQuestions(). */
-export function runRag({
-  engine,
-  mode,
-  positionReencoding,
-  maxDocuments,
-  salt,
-  ...run
-}: RagRunOptions): Promise<RagRun> {
-  const responder = engineResponder({ engine, mode, positionReencoding, maxDocuments, salt });
-  return runQuestions({ ...run, responder });
+export function runRag(options: RagRunOptions): Promise<RagRun> {
+  return runQuestions({ ...options, responder: engineResponder(options) });
 }
 
 /**

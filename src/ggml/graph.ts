@@ -78,6 +78,13 @@ export class Graph extends GraphFrame {
     return this.op("ggml_sum_rows", "F32", [1, x.ne[1], x.ne[2], x.ne[3]], x.pointer);
   }
 
+  /** Natural logarithms. */
+  log(x: Tensor): Tensor {
+    requireType(x, "take the logarithm of", "F32");
+    requireContiguous(x, "take the logarithm of");
+    return this.op("ggml_log", "F32", x.ne, x.pointer);
+  }
+
   /** 1 where a number is greater than 0, else 0. */
   step(x: Tensor): Tensor {
     requireType(x, "step", "F32");

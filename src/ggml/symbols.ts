@@ -18,6 +18,7 @@ const operations = {
   ggml_sub: "void *ggml_sub(void *ctx, void *a, void *b)",
   ggml_step: "void *ggml_step(void *ctx, void *a)",
   ggml_sum_rows: "void *ggml_sum_rows(void *ctx, void *a)",
+  ggml_log: "void *ggml_log(void *ctx, void *a)",
   ggml_argmax: "void *ggml_argmax(void *ctx, void *a)",
   ggml_mul: "void *ggml_mul(void *ctx, void *a, void *b)",
   ggml_div: "void *ggml_div(void *ctx, void *a, void *b)",

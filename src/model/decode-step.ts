@@ -3,6 +3,8 @@ import { addGreatest } from "../ggml/greatest.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { addLayer, type Decoder, startBuild } from "./decoder.js";
 import type { KVRows } from "./kv-rows.js";
+import { isScaled, type ScaledPlaces } from "./rows.js";
+import { scaledTokenAttention, unscaledKey } from "./scaled-attention.js";
 
 /** Rows that all sequences of a run begin with. */
 export interface SharedBase {
@@ -24,6 +26,8 @@ export interface TokenRun {
   /** Of all its sequences. */
   readonly keys: KVRows;
   readonly decodeValues: KVRows;
+  /** Places whose share of attention is changed; of one sequence alone. */
+  readonly scaled?: ScaledPlaces | undefined;
 }
 
 /** One sequence's token to compute. */
@@ -32,6 +36,14 @@ export interface StepToken {
   readonly position: number;
   /** How many keys it has of its own: the token's is written after them. */
   readonly past: number;
+}
+
+/** Of one run, by how many places back a layer sees. */
+interface RunMasks {
+  readonly run: TokenRun;
+  readonly byWindow: ReadonlyMap<number, Uint16Array>;
+  /** Where places have another share: which keys those are, and which of them the token sees. */
+  readonly scaled?: { readonly among: Float32Array; readonly byWindow: ReadonlyMap<number, Uint16Array> } | undefined;
 }
 
 const visible = 0;
@@ -56,7 +68,7 @@ export class DecodeStep implements Disposable {
   /** Where keys and values are written, as rows of each sequence's context. */
   readonly #rows: Int32Array;
   /** Which keys each sequence sees: of each run, by how many places back a layer sees. */
-  readonly #masks: readonly { readonly run: TokenRun; readonly byWindow: ReadonlyMap<number, Uint16Array> }[];
+  readonly #masks: readonly RunMasks[];
 
   /**
    * @param choosesGreatest whether greedy tokens are chosen in the graph.
@@ -77,7 +89,12 @@ export class DecodeStep implements Disposable {
     const windows = Array.from({ length: decoder.config.numLayers }, (_, layer) => windowOf(decoder, layer));
     this.#masks = runs.map((run) => {
       const size = keysRead(run) * run.keys.numSequences;
-      return { run, byWindow: new Map(windows.map((window) => [window, new Uint16Array(size)])) };
+      const masks = () => new Map(windows.map((window) => [window, new Uint16Array(size)]));
+      return {
+        run,
+        byWindow: masks(),
+        scaled: run.scaled && { among: scaledKeys(run, run.scaled), byWindow: masks() },
+      };
     });
     this.graph = new Graph(decoder.ggml, use);
     try {
@@ -99,7 +116,7 @@ export class DecodeStep implements Disposable {
       throw new RangeError(`Cannot decode ${tokens.length} tokens: the graph has ${this.numSequences} sequences`);
     }
     let row = 0;
-    for (const { run, byWindow } of this.#masks) {
+    for (const { run, byWindow, scaled } of this.#masks) {
       for (const data of byWindow.values()) data.fill(hidden);
       for (let i = 0; i < run.keys.numSequences; i++) {
         const { tokenId, position, past } = tokens[row] as StepToken;
@@ -113,6 +130,9 @@ export class DecodeStep implements Disposable {
         this.#rows[row] = past;
         for (const [window, data] of byWindow) {
           showKeys(data.subarray(i * keysRead(run), (i + 1) * keysRead(run)), run, past, window);
+          scaled?.byWindow
+            .get(window)
+            ?.set(data.map((seen, key) => (seen === visible && scaled.among[key] === 1 ? visible : unscaledKey)));
         }
         row += 1;
       }
@@ -130,15 +150,21 @@ export class DecodeStep implements Disposable {
     const build = startBuild(decoder, graph, kernels, this.#positions);
     const places = graph.input("rows", "I32", [numSequences], this.#rows);
     let first = 0;
-    const placed = this.#masks.map(({ run, byWindow }) => {
+    const placed = this.#masks.map(({ run, byWindow, scaled }) => {
       const at = first;
       const count = run.keys.numSequences;
       first += count;
       const sizes = run.shared.length === 0 ? [1, 1, count] : [count];
       const maskOf = (data: Uint16Array) => graph.input("mask", "F16", [keysRead(run), ...sizes], data);
-      const masks = new Map([...byWindow].map(([window, data]) => [window, maskOf(data)]));
+      const masksOf = (all: typeof byWindow) => new Map([...all].map(([window, data]) => [window, maskOf(data)]));
       const rows = graph.view(places, [1, 1, count], [4, 4], 4 * at);
-      return { run, count, first: at, masks, rows };
+      const share = scaled &&
+        run.scaled && {
+          among: graph.input("among", "F32", [1, keysRead(run)], scaled.among),
+          masks: masksOf(scaled.byWindow),
+          power: run.scaled.power,
+        };
+      return { run, count, first: at, masks: masksOf(byWindow), rows, share };
     });
     const { numHeads, numKvHeads, headSize } = config;
     const window = (x: Tensor, ne: readonly number[], strides: readonly number[], at: number) =>
@@ -160,19 +186,25 @@ export class DecodeStep implements Disposable {
         },
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
-          for (const { run, count, first: at, masks } of placed) {
+          for (const { run, count, first: at, masks, share } of placed) {
             const seen = ({ keys, decodeValues, numKeys }: Omit<TokenRun, "shared">) => ({
               keys: keys.layer(graph, index, 0, numKeys),
               decodeValues: decodeValues.layer(graph, index, 0, numKeys),
               isTransposed: decodeValues.isTransposed,
             });
-            const out = kernels.tokenAttention({
+            const heads = {
               ...seen(run),
               shared: run.shared.map(seen),
               queries: window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at),
               mask: masks.get(windowOf(decoder, index)) as Tensor,
               scale: build.scale,
-            });
+            };
+            const out = share
+              ? scaledTokenAttention(graph, heads, {
+                  ...share,
+                  mask: share.masks.get(windowOf(decoder, index)) as Tensor,
+                })
+              : kernels.tokenAttention(heads);
             attended = attended === undefined ? out : graph.concat(attended, out, 1);
           }
           return attended as Tensor;
@@ -192,6 +224,18 @@ function windowOf({ architecture, config }: Decoder, layer: number): number {
 /** The keys of one sequence in a run's graph, shared and own. */
 function keysRead({ shared, numKeys }: TokenRun): number {
   return shared.reduce((sum, base) => sum + base.numKeys, numKeys);
+}
+
+/** 1 for each of a run's keys that has another share, else 0. */
+function scaledKeys(run: TokenRun, places: ScaledPlaces): Float32Array {
+  const among = new Float32Array(keysRead(run));
+  let [key, place] = [0, 0];
+  for (const { length, numKeys } of [...run.shared, { length: run.numKeys, numKeys: run.numKeys }]) {
+    for (let i = 0; i < length; i++) among[key + i] = isScaled(places, place + i) ? 1 : 0;
+    key += numKeys;
+    place += length;
+  }
+  return among;
 }
 
 /** Shows one sequence's token the keys before it, `window` of them with its own, in a mask that hides all. */

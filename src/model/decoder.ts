@@ -6,6 +6,7 @@ import type { Architecture, ModelBuild } from "./architecture.js";
 import type { ModelConfig } from "./config.js";
 import type { KVRows } from "./kv-rows.js";
 import { isRun, listOf, type Rows, type Sight, seenRows, sharedLength, sightOf } from "./rows.js";
+import { ScaledRows } from "./scaled-attention.js";
 import type { ModelWeights } from "./weights.js";
 
 /** A row whose logits are wanted: of which rows, and which of them. */
@@ -204,6 +205,7 @@ function rowsOf(graph: Graph, x: Tensor, firstRow: number, count: number): Tenso
 function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): LayerAttention {
   const { numRows: total } = stage;
   const placed = stage.placed.filter(({ numRows }) => numRows > 0);
+  const scaled = new ScaledRows(graph);
   const byHead = (x: Tensor, { firstRow, numRows }: PlacedRows) =>
     graph.permute(rowsOf(graph, x, firstRow, numRows), [0, 2, 1, 3]);
   /** Keys or values [D, rows, H'] of rows that see no context: those before them from a place on, as stored, and their own as computed. */
@@ -250,7 +252,9 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
             : (["keys", "values"] as const).map((part) => seenRows(graph, context, part, layer, ranges));
         const q = rowsOf(graph, queries, firstRow, numRows);
         place.onScores?.(layer, q, k as Tensor, sight, scale);
-        const out = kernels.attention(q, k as Tensor, v as Tensor, mask, scale);
+        const out = context?.scaled
+          ? scaled.attend({ q, k: k as Tensor, v: v as Tensor, scale }, sight, context.scaled)
+          : kernels.attention(q, k as Tensor, v as Tensor, mask, scale);
         attended = attended === undefined ? out : graph.concat(attended, out, 1);
         const gap = (placed[i + 1]?.firstRow ?? total) - firstRow - numRows;
         if (gap > 0) attended = graph.pad(attended, [0, gap]);

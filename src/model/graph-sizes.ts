@@ -46,6 +46,7 @@ export class GraphSizes {
    * @param shared the lengths of what its context begins with.
    * @param spans what its rows see. Default: each all before it.
    * @param isScattered whether rows before it are among its rows: `past` are those that are not.
+   * @param isScaled whether places of its context have another share of attention.
    */
   ofPiece(
     numTokens: number,
@@ -54,10 +55,11 @@ export class GraphSizes {
     shared: readonly number[] = [],
     spans?: readonly RowSpan[],
     isScattered = false,
+    isScaled = false,
   ): number {
     const sight = spans?.every(({ kind, window }) => kind === "global" && window === undefined) ? undefined : spans;
     return this.#added(
-      `${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)} ${isScattered}`,
+      `${numTokens} after ${past} ${isOfBlock} ${shared} ${JSON.stringify(sight)} ${isScattered} ${isScaled}`,
       () => {
         const pieces = shared.map((length) => {
           return {
@@ -66,7 +68,8 @@ export class GraphSizes {
             length,
           };
         });
-        const context = { shared: pieces, ...this.#rows(past + numTokens) };
+        const scaled = isScaled ? { ranges: [], power: 1 } : undefined;
+        const context = { shared: pieces, ...this.#rows(past + numTokens), scaled };
         const { tokenIds, block } = this.#block(numTokens);
         // However they are scattered, up to the last one: the others from the start on.
         const last = past + numTokens - 1;

@@ -11,11 +11,27 @@ export interface SharedRows {
   readonly length: number;
 }
 
+/**
+ * Places whose share of attention is changed (APE, arXiv:2502.05431): where the exponents of a row's scores on them add up to Z, they
+ * weigh as if those added up to Z^power.
+ */
+export interface ScaledPlaces {
+  /** In order, apart. */
+  readonly ranges: readonly Range[];
+  readonly power: number;
+}
+
+export function isScaled({ ranges }: ScaledPlaces, place: number): boolean {
+  return ranges.some(([first, end]) => first <= place && place < end);
+}
+
 /** Turned keys and values of one sequence, in the order of their places: rows that others hold too, then its own. */
 export interface ContextRows {
   readonly shared: readonly SharedRows[];
   readonly keys: KVRows;
   readonly values: KVRows;
+  /** Places whose share of attention is changed, of all rows that are computed over it. */
+  readonly scaled?: ScaledPlaces | undefined;
 }
 
 /** What consecutive rows see. No row sees a later place than its own. */

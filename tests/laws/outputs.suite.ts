@@ -180,6 +180,11 @@ export function outputsSuite(size: OutputsSize): void {
     ),
     { name: "data squad", input: "squad", args: (input, output) => ["--input", input, "--output", output] },
     {
+      name: "data needles",
+      input: "passages",
+      args: (input, output) => ["--input", input, "--output", output, "--count", "2"],
+    },
+    {
       name: "data musique",
       input: "musique",
       args: (input, output) => ["--input", input, "--output", output],

@@ -7,7 +7,7 @@ import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../o
 import { expectOnlyRight } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
 import { type RepairedPrompt, repairedReading } from "../oracles/repairs.js";
-import { drawIds, LawModels, lawEngine } from "./law-models.js";
+import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
 
 export interface RepairsSize {
   /** Of the blocks of the longest prompt, in tokens. */
@@ -34,7 +34,9 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
       const bos = engine.model.tokenizer.bosTokenId;
       const lead = [...(bos === undefined ? [] : [bos]), ...ids("Read this:\n")];
       const sinks = Array.from({ length: 3 }, () => ids("\n")).flat();
-      const asked: Readonly<Record<string, Pick<RepairedPrompt, "before" | "sinks" | "again" | "temperature">>> = {
+      const asked: Readonly<
+        Record<string, Pick<RepairedPrompt, "before" | "sinks" | "again" | "temperature" | "scale">>
+      > = {
         none: {},
         'lead="Read this:\\n"': { before: lead },
         preamble: { before: "block 0" },
@@ -46,6 +48,8 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
         'lead="Read this:\\n",look=0.2': { before: lead, again: { kind: "look", share: 0.2 } },
         "temperature=0.5": { temperature: 0.5 },
         'lead="Read this:\\n",temperature=1.5': { before: lead, temperature: 1.5 },
+        "scale=0.6": { scale: 0.6 },
+        'lead="Read this:\\n",temperature=0.8,scale=1.2': { before: lead, temperature: 0.8, scale: 1.2 },
         "preamble,deviation=0.2": { before: "block 0", again: { kind: "deviation", share: 0.2 } },
       };
       const prompts = [
@@ -61,7 +65,7 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
         );
         for (const time of ["encoded", "stored"]) {
           for (const repair of Object.keys(asked)) {
-            const found = await askEngine(engine, prompt, { repair, vocabSize });
+            const found = await askEngine(engine, prompt, { repair, vocabSize, stepwise: time === "stored" });
             expect(found.repair?.text).toBe(repair === "none" ? undefined : repair);
             const distances = [...answers].map(([name, answer]) => [name, distanceFromOracle(found, answer)] as const);
             const wrong = Object.fromEntries(distances.filter(([name]) => name !== repair));
@@ -89,6 +93,28 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
         expect(usage.cachedTokens, repair).toBe(local - used!.recomputedTokens);
       }
       expect(await numBlocks(engine)).toBe(before);
+    });
+
+    test("scale holds in forks of a context as in the context itself", async () => {
+      await using engine = await lawEngine(folder);
+      const answers = async (n: number) => {
+        const ids: number[][] = [];
+        const options = {
+          n,
+          maxTokens: 6,
+          temperature: 0,
+          mode: "block",
+          repair: "scale=0.4",
+          logitBias: noEnd,
+        } as const;
+        for await (const event of engine.generate({ blockTokenIds: blocks }, options)) {
+          if (event.kind === "done") ids.push([...event.result.tokenIds]);
+        }
+        return ids;
+      };
+      const [alone] = await answers(1);
+      expect(alone).toHaveLength(6);
+      expect(await answers(3)).toEqual([alone, alone, alone]);
     });
   });
 }

@@ -16,6 +16,8 @@ export interface Reading {
   sees(query: number, key: number, layer: number): boolean;
   /** What a score is divided by. Default 1. */
   temperature?(query: number, key: number): number;
+  /** Whether the weights of a query on some keys together are raised to a power, and to which. */
+  power?(query: number, key: number): number;
   /** Where a row stands in the prompt, by which windows count. Default: its number. */
   place?(row: number): number;
   queryPosition(row: number): number;

@@ -124,7 +124,13 @@ export class OnePassModel {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
           const query = queries[t]![h]!;
           const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!) / (reading.temperature?.(t, s) ?? 1));
-          const weights = softmax(scores.map((score) => score * scale));
+          const powers = seen[t]!.map((s) => reading.power?.(t, s) ?? 1);
+          const weights = softmax(
+            raised(
+              scores.map((score) => score * scale),
+              powers,
+            ),
+          );
           watch.onWeights?.(layer, t, seen[t]!, weights);
           for (const [i, s] of seen[t]!.entries()) {
             const value = values[reading.valueRow(s)]![kvHead]!;
@@ -289,6 +295,12 @@ function turn(head: Floats, position: number, rope: RopeConfig | undefined): Flo
     turned[second] = growth * (head[first]! * sin + head[second]! * cos);
   }
   return turned;
+}
+
+/** Scores of which some, together, weigh a power of what they weigh. */
+function raised(scores: readonly number[], powers: readonly number[]): number[] {
+  const sum = scores.reduce((all, score, i) => (powers[i] === 1 ? all : all + Math.exp(score)), 0);
+  return scores.map((score, i) => (powers[i] === 1 ? score : score + (powers[i]! - 1) * Math.log(sum)));
 }
 
 function softmax(scores: readonly number[]): number[] {

@@ -17,6 +17,8 @@ export interface RepairedPrompt {
     | undefined;
   /** What scores on moved tokens are divided by, of rows that see all before them. */
   readonly temperature?: number | undefined;
+  /** To which power the sum of those rows' exponents on moved tokens is raised. */
+  readonly scale?: number | undefined;
 }
 
 /** A row of the one pass: a token of a block, what is thrown away before it, a token computed again, or one that looks. */
@@ -48,10 +50,12 @@ export function repairedReading(prompt: RepairedPrompt, model: OnePassModel): Re
   const rows = all.filter(
     ({ kind, place }) => kind !== "looking" && (kind !== "again" || inFullUpTo >= 0 || isAgain.has(place)),
   );
-  const { temperature = 1 } = prompt;
+  const { temperature = 1, scale = 1 } = prompt;
+  const looksAtMoved = (query: number, key: number) => rows[query]!.isGlobal && rows[key]!.isMoved;
   return {
     ...readingOf(rows, (place, layer) => layer <= inFullUpTo || isAgain.has(place)),
-    temperature: (query, key) => (rows[query]!.isGlobal && rows[key]!.isMoved ? temperature : 1),
+    temperature: (query, key) => (looksAtMoved(query, key) ? temperature : 1),
+    power: (query, key) => (looksAtMoved(query, key) ? scale : 1),
   };
 }
 

@@ -1,11 +1,8 @@
 import { isJsonObject, type JsonValue } from "../../files/bounded-json.js";
 import { type Fields, objectFields, readText, required } from "../../files/fields.js";
-import { writeAtomically } from "../../files/outputs.js";
-import { digestInputs, writeManifest } from "../manifest.js";
 import { Random } from "../random.js";
-import { type RowReport, RowTally, readObjects } from "../row-tally.js";
-import { dataFiles } from "../rows.js";
-import { writeTexts } from "../write-lines.js";
+import type { RowReport } from "../row-tally.js";
+import { type MadeFile, writeMadeLines } from "./made-lines.js";
 import type { RagLineFields } from "./rag-line.js";
 import { readAnswers, readList } from "./raw-question.js";
 
@@ -28,12 +25,8 @@ export interface ContextOptions {
   readonly seed: string;
 }
 
-export interface SquadFileOptions extends ContextOptions {
-  /** A file of SQuAD, or of paragraphs, or a folder of them. */
-  readonly input: string;
-  readonly output: string;
-  readonly signal: AbortSignal;
-}
+/** Of a file of SQuAD, or of paragraphs, or a folder of them. */
+type SquadFileOptions = ContextOptions & MadeFile;
 
 /** A line of `squadLines`: those of a context share `group` and documents. */
 type SquadLine = RagLineFields & { readonly group: string };
@@ -41,32 +34,17 @@ type SquadLine = RagLineFields & { readonly group: string };
 /**
  * Turns SQuAD into RAG lines: some paragraphs share a context, and all their questions are asked over it.
  *
- * @throws Error for files that cannot be read or written, or if no row can be used; the signal's reason. No half file stays.
+ * @throws as writeMadeLines().
  */
-export async function writeSquadFile(options: SquadFileOptions): Promise<RowReport> {
-  const { input, output, signal, passages, mixed, seed } = options;
-  const files = await dataFiles(input);
-  const inputs = await digestInputs(files, signal);
-  const tally = new RowTally();
-  const paragraphs: Paragraph[] = [];
-  for await (const { where, value } of readObjects(files, tally, signal)) {
-    try {
-      paragraphs.push(...paragraphsOf(value, where));
-    } catch (error) {
-      tally.reject(where, error);
-    }
-  }
-  const lines = squadLines(paragraphs, options);
-  tally.written = lines.length;
-  tally.throwIfEmpty("Cannot make RAG lines");
-  async function* texts() {
-    for (const line of lines) yield Buffer.from(`${JSON.stringify(line)}\n`);
-  }
-  await writeAtomically(output, (partial) => writeTexts(partial, texts()));
-  const { errors: _, dropped, ...counts } = tally.report();
-  const told = { passages: [...passages], mixed, seed };
-  await writeManifest(output, { command: "data squad", options: told, inputs, counts, dropped }, signal);
-  return tally.report();
+export function writeSquadFile(options: SquadFileOptions): Promise<RowReport> {
+  const { passages, mixed, seed, ...files } = options;
+  return writeMadeLines({
+    ...files,
+    command: "data squad",
+    told: { passages: [...passages], mixed, seed },
+    read: paragraphsOf,
+    make: (paragraphs) => squadLines(paragraphs, options),
+  });
 }
 
 /**
