@@ -9,7 +9,7 @@ import { Random } from "../models/random.js";
 type Schema = Readonly<Record<string, unknown>>;
 
 /** A schema as clients send them: objects and lists in each other, choices, patterns, lengths, formats, one that stands in itself. */
-export function randomSchema(random: Random, depth = 3): Schema {
+function randomSchema(random: Random, depth = 3): Schema {
   const count = (most: number) => random.below(most + 1);
   const leaves: readonly (() => Schema)[] = [
     () => ({ type: "string" }),
