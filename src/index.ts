@@ -21,6 +21,7 @@ export {
   ragPrompt,
 } from "./blocks/rag-prompt.js";
 export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
+export type { Constraint } from "./engine/constraint/constraint.js";
 export { Engine } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type {

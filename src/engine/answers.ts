@@ -1,4 +1,5 @@
 import type { Admission, Ticket } from "./admission.js";
+import type { Grammars, LeasedGrammar } from "./constraint/grammars.js";
 import { type ContextMaker, type MutableTimings, newTimings, type Prepared } from "./context-maker.js";
 import { asEngineError, EngineError } from "./engine-error.js";
 import { PromptScorer } from "./logprobs.js";
@@ -12,6 +13,7 @@ import type { Sampler } from "./sampler.js";
 import { requireLogprobs } from "./sampling-options.js";
 import type { Scheduler } from "./scheduler.js";
 import { type AnswerStart, Sequence } from "./sequence.js";
+import { unlessAborted } from "./task.js";
 import type { TokenSpeller } from "./token-speller.js";
 
 /** How many events each answer may be ahead of its reader. */
@@ -35,7 +37,7 @@ interface Answering {
   prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused" | "repair" | "misses"> | undefined;
 }
 
-type PromptStart = AnswerStart & { readonly prompt: TokenizedPrompt };
+type PromptStart = AnswerStart & { readonly prompt: TokenizedPrompt; readonly grammar: LeasedGrammar | undefined };
 
 /** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
 export class Answers {
@@ -46,6 +48,7 @@ export class Answers {
     private readonly contexts: ContextMaker,
     private readonly scheduler: Scheduler,
     private readonly speller: TokenSpeller,
+    private readonly grammars: Grammars,
     private readonly readerTimeoutMs: number,
   ) {}
 
@@ -126,6 +129,7 @@ export class Answers {
     const prompt = await this.tokens.prompt(input, terms);
     answering.prompt = prompt;
     timings.tokenizeMs = performance.now() - startedAt;
+    using grammar = asked.constraint && (await this.grammars.lease(asked.constraint, signal));
     const { isContinued } = prompt;
     const promptIds = prompt.spans.flatMap(({ tokenIds }) => [...tokenIds]);
     const maxTokens = Math.min(sampling.maxTokens, this.tokens.contextLength - promptIds.length);
@@ -165,7 +169,7 @@ export class Answers {
     for await (logits of rows) scorer?.take(logits);
     timings.prefillMs += performance.now() - prefillFrom;
     if (scorer) emitPrompt(scorer.scores);
-    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array };
+    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array, grammar };
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
     for (const [index, sequence] of sequences.entries()) {
@@ -182,8 +186,10 @@ export class Answers {
     before: number,
   ): Promise<void> {
     const { prompt, context } = start;
+    using masks = start.grammar?.open();
     try {
-      if (sequence.begin(start)) {
+      if (masks?.ready) await unlessAborted(masks.ready, terms.signal);
+      if (sequence.begin({ ...start, masks })) {
         // After the first token is out. Answers side by side keep their prompt once: the others find its pages.
         await this.contexts.keep(prompt, context, [], terms, false);
         await this.scheduler.decode(sequence, terms);

@@ -333,3 +333,11 @@ function ropeRuns({ weights }: Pick<Decoder, "weights">): RopeRun[] {
   }
   return runs;
 }
+
+/** @throws RangeError where a context has no room for so many rows more. */
+export function requireRoom(context: AssembledContext, numRows: number): void {
+  if (context.length + numRows <= context.capacity) return;
+  throw new RangeError(
+    `Cannot compute ${numRows} rows: the context has room for ${context.capacity} and holds ${context.length}`,
+  );
+}

@@ -55,8 +55,12 @@ export function asRefusal(error: unknown): unknown {
   return isInputError(error) ? new EngineError("invalid", error.message, { cause: error }) : error;
 }
 
-/** What went wrong while a request ran, as its caller gets it: an EngineError, of code `failed` where it is none yet. */
-export function asEngineError(error: unknown): EngineError {
+/**
+ * What went wrong while a request ran, as its caller gets it: an EngineError, of code `failed` where it is none yet, `invalid` where it
+ * is about the input.
+ */
+export function asEngineError(given: unknown): EngineError {
+  const error = asRefusal(given);
   if (error instanceof EngineError) return error;
   return new EngineError("failed", error instanceof Error ? error.message : String(error), { cause: error });
 }

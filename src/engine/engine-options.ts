@@ -16,6 +16,7 @@ import { bytes, defaulted, listOf, numberOf, setting, someWords } from "../files
 import { backendKinds } from "../ggml/library.js";
 import { storePlaceField } from "../kv/store-place.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
+import { type Constraint, constraintField } from "./constraint/constraint.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
 import { repairField } from "./repair.js";
@@ -89,6 +90,8 @@ export interface RequestOptions {
 }
 
 export interface GenerateOptions extends SamplingInput {
+  /** What each answer must be: JSON, JSON of a schema, what an expression or a grammar takes, or one of some texts. Default: anything. */
+  readonly constraint?: Constraint | undefined;
   /** How many answers: all of one prompt, which is tokenized once. With a seed, answer i has seed + i. Default 1. */
   readonly n?: number | undefined;
   /**
@@ -283,6 +286,7 @@ const requestFields = {
 export const readGenerateOptions = optionsOf({
   ...requestFields,
   ...samplingFields,
+  constraint: constraintField,
   n: wholeNumber(1, 1024),
   echo: anyBoolean,
   spell: anyBoolean,

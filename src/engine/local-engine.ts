@@ -12,6 +12,7 @@ import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
 import { blockFileFormat } from "./block-file.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
+import { Grammars } from "./constraint/grammars.js";
 import { ContextMaker } from "./context-maker.js";
 import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
@@ -93,6 +94,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #dropped = new FinalizationRegistry<AbortController>((leaving) =>
     leaving.abort(new Error("Cannot go on: nobody holds the answer")),
   );
+  readonly #grammars: Grammars;
   readonly #answers: Answers;
   readonly #scores: Scores;
 
@@ -165,7 +167,9 @@ export class LocalEngine implements AsyncDisposable {
     model.backend.onFilesChanged = fail;
     model.identity.catch(fail);
     this.#scores = new Scores(...parts);
-    this.#answers = new Answers(model, ...parts, this.#speller, options.readerTimeoutMs ?? defaultReaderTimeoutMs);
+    this.#grammars = new Grammars(tokenizer, model.endTokenIds, vocabSize);
+    const readerTimeoutMs = options.readerTimeoutMs ?? defaultReaderTimeoutMs;
+    this.#answers = new Answers(model, ...parts, this.#speller, this.#grammars, readerTimeoutMs);
     this.info = {
       name: modelName(path),
       contextLength: this.contextLength,
@@ -391,6 +395,7 @@ export class LocalEngine implements AsyncDisposable {
     await this.#admission.ended();
     await this.#scheduler.idle();
     this.#scheduler[Symbol.dispose]();
+    await this.#grammars[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
     await this.#disk?.[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();

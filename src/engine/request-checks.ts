@@ -5,6 +5,7 @@ import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import { quote } from "../files/quote.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
+import type { Constraint } from "./constraint/constraint.js";
 import type { RequestOf } from "./context-maker.js";
 import {
   type EncodeOptions,
@@ -42,6 +43,7 @@ export interface AskedAnswers {
   readonly sampling: SamplingOptions;
   /** One for each answer. */
   readonly samplers: readonly Sampler[];
+  readonly constraint: Constraint | undefined;
   readonly echo: boolean;
   readonly spell: boolean;
   readonly maxLogprobs: number | undefined;
@@ -115,6 +117,7 @@ export class RequestChecks {
       explain,
       repair,
       signal,
+      constraint,
       n = 1,
       echo = false,
       spell = false,
@@ -125,6 +128,7 @@ export class RequestChecks {
     const limits = {
       vocabSize: this.model.source.config.vocabSize,
       numTokens: this.model.tokenizer.vocabSize,
+      isConstrained: constraint !== undefined,
       drawSeed: () => randomInt(2 ** 47),
     };
     const samplers = Array.from({ length: n }, (_, index) =>
@@ -139,7 +143,7 @@ export class RequestChecks {
     }
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);
-    return { terms, sampling, samplers, echo, spell, maxLogprobs, callerSignal: signal };
+    return { terms, sampling, samplers, constraint, echo, spell, maxLogprobs, callerSignal: signal };
   }
 
   /** Of several answers only one could be returned. Everything else is checked by `generate()`. */

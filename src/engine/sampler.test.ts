@@ -217,3 +217,15 @@ test("createSampler(): ids without text are never chosen or told, but count in p
     history.generatedIds.push(sampled.id);
   }
 });
+
+test("Sampler.sample(): a mask rules tokens out, drawn or not, and log-probabilities stay the model's own", () => {
+  const logits = Float32Array.from({ length: 40 }, (_, id) => -id);
+  const mask = Int32Array.of(0, 1 << 3);
+  for (const temperature of [0, 5]) {
+    const found = samplerOf({ temperature, seed: 1, topLogprobs: 2 }, 40).sample(logits, NO_HISTORY, mask);
+    expect(found).toMatchObject({ id: 35, top: [{ id: 0 }, { id: 1 }] });
+    expect(found.logprob).toBeLessThan(-34);
+  }
+  const context = { vocabSize: 40, isConstrained: true, drawSeed: () => 1 };
+  expect(createSampler(parse({ logprobs: false }), context).sampleGreatest).toBeUndefined();
+});

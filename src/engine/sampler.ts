@@ -19,10 +19,11 @@ export interface Sampler {
    * gone on with.
    *
    * @param logits of the whole vocabulary, [vocab]; not changed. -Infinity rules a token out.
+   * @param mask a bit for each token, the lowest ones first: only those that are 1 are chosen. Default: all.
    * @throws RangeError if a logit is NaN or +Infinity and its token not banned, if none is finite, if bias bans every token, or if their number
    * is not the vocabulary's.
    */
-  sample(logits: Float32Array, history: TokenHistory): LikelyToken;
+  sample(logits: Float32Array, history: TokenHistory, mask?: Int32Array): LikelyToken;
   /** Chooses the same token without all logits; there where the greatest one decides alone. */
   readonly sampleGreatest?: (greatest: Greatest) => LikelyToken | undefined;
 }
@@ -47,12 +48,18 @@ export interface Greatest {
  *
  * @param context.numTokens ids from it on have no text (rows that pad the embedding): they are never chosen or told, but
  * count in probabilities. Default: the vocabulary's size.
+ * @param context.isConstrained whether masks come with the logits: then all of them are looked at.
  * @param context.drawSeed gives a seed where the options have none: a whole number from 0 to 2^53 - 1.
  * @throws RangeError if logitBias names a token that the vocabulary does not have, or bans every token.
  */
 export function createSampler(
   options: SamplingOptions,
-  context: { readonly vocabSize: number; readonly numTokens?: number; readonly drawSeed: () => number },
+  context: {
+    readonly vocabSize: number;
+    readonly numTokens?: number;
+    readonly isConstrained?: boolean;
+    readonly drawSeed: () => number;
+  },
 ): Sampler {
   const { vocabSize, numTokens = vocabSize } = context;
   for (const id of options.logitBias.keys()) {
@@ -71,17 +78,18 @@ export function createSampler(
   let copy: Float32Array | undefined;
   return {
     seed,
-    sample(logits, history) {
+    sample(logits, history, mask) {
       if (logits.length !== vocabSize) {
         throw new RangeError(`Cannot sample: there are ${logits.length} logits, the vocabulary has ${vocabSize}`);
       }
       const known = numTokens < vocabSize ? logits.subarray(0, numTokens) : logits;
       let scores = known;
-      if (isChanged) {
+      if (isChanged || mask) {
         copy ??= new Float32Array(numTokens);
         copy.set(known);
         scores = copy;
         adjust(scores, options, history);
+        if (mask) hide(scores, mask);
       }
       const best = likeliestId(scores);
       const id =
@@ -93,13 +101,23 @@ export function createSampler(
       const max = scores === logits ? logits[best]! : undefined;
       return { id, ...tokenLogprobs(logits, id, options.topLogprobs, exp, { max, numTokens }) };
     },
-    ...(temperature === 0 && !isChanged && !logprobs && { sampleGreatest }),
+    ...(temperature === 0 && !isChanged && !context.isConstrained && !logprobs && { sampleGreatest }),
   };
 
   /** @returns undefined where all logits are to be looked at: the lowest of equal ones wins, and NaN is an error. */
   function sampleGreatest({ id, logit, numLess }: Greatest): LikelyToken | undefined {
     const decides = numLess === vocabSize - 1 && Number.isFinite(logit) && id < numTokens;
     return decides ? { id, logprob: undefined, top: [] } : undefined;
+  }
+}
+
+/** Rules out the tokens whose bit is 0. */
+function hide(scores: Float32Array, mask: Int32Array): void {
+  for (let first = 0; first < scores.length; first += 32) {
+    const bits = mask[first >> 5] ?? 0;
+    if (bits === -1) continue;
+    const end = Math.min(first + 32, scores.length);
+    for (let id = first; id < end; id++) if (((bits >>> (id - first)) & 1) === 0) scores[id] = Number.NEGATIVE_INFINITY;
   }
 }
 

@@ -8,16 +8,16 @@ import { type Decoder, pieceRows } from "../model/decoder.js";
 import { GraphSizes } from "../model/graph-sizes.js";
 import { listOf, type RowSpan, spansFrom } from "../model/rows.js";
 import type { Admission } from "./admission.js";
-import { AssembledContext } from "./assemble.js";
+import { AssembledContext, requireRoom } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
-import { DecodeSteps, type DecodeWork } from "./decode-steps.js";
+import { DecodeSteps } from "./decode-steps.js";
+import { type Decoded, Decodings, type Stepped } from "./decodings.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { GraphRunner, HeldRows } from "./held-rows.js";
 import { KVMemory } from "./kv-memory.js";
-import type { LikelyToken, SchedulerStats } from "./results.js";
+import type { SchedulerStats } from "./results.js";
 import { RowGraph } from "./row-graph.js";
 import { type PrefillPart, RowQueue, type RowWork } from "./row-queue.js";
-import type { Sampler } from "./sampler.js";
 import { type AnyTask, inTurns, Task } from "./task.js";
 
 /** The most rows of prompts and blocks in one graph while others decode, so that their tokens keep flowing. */
@@ -25,39 +25,11 @@ const maxRowsBesideDecoding = 128;
 /** Longer blocks are encoded in pieces (`RowGraph`), so that they stop others' tokens for no longer than a prompt does. */
 const longBlockRows = 512;
 
-/** What is decoded token by token: an answer, or a text that is scored. */
-export interface Stepped {
-  readonly context: AssembledContext;
-  /** Whether steps leave it out for now, since its reader has enough unread. */
-  readonly isPaused: boolean;
-  /** The token to compute. */
-  readonly next: { readonly tokenId: number; readonly position: number };
-  /** Chooses what follows the token without all logits, where it can. */
-  readonly sampleGreatest?: Sampler["sampleGreatest"];
-  /** Takes the logits of what follows the token, [vocabulary], or what `sampleGreatest` chose. @returns whether it goes on. */
-  take(next: Float32Array | LikelyToken): boolean;
-}
-
 /** Whose work it is, and what gives it up. */
 export interface WorkOf {
   /** Default "": no owner in particular. */
   readonly owner?: string | undefined;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** A sequence in a graph of decoding. */
-interface Decoding extends DecodeWork {
-  readonly task: Task<void>;
-  readonly sequence: Stepped;
-  readonly context: AssembledContext;
-  readonly pin: Disposable;
-}
-
-/** A sequence of which a token was computed, and the logits of what follows, or what was chosen by them. */
-interface Decoded {
-  readonly task: Task<void>;
-  readonly sequence: Stepped;
-  readonly next: Float32Array | LikelyToken;
 }
 
 /**
@@ -76,7 +48,7 @@ export class Scheduler implements Disposable {
   readonly #steps: DecodeSteps;
   readonly #queue: RowQueue;
   readonly #sizes: GraphSizes;
-  readonly #decodings = new Map<Task<void>, Stepped>();
+  readonly #decodings = new Decodings(() => this.wake());
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
   readonly #stats = { decodeGraphs: 0, decodedTokens: 0, rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 };
@@ -119,7 +91,7 @@ export class Scheduler implements Disposable {
     const decoded = await this.#decode();
     // Encode and prefill: contexts are laid out, then blocks and pieces of prompts of several requests share one graph.
     // Meanwhile sequences sample their next tokens from the logits.
-    await Promise.all([this.#encodeAndPrefill(), this.#sample(decoded)]);
+    await Promise.all([this.#encodeAndPrefill(), this.#decodings.sample(decoded)]);
   }
 
   /**
@@ -130,7 +102,7 @@ export class Scheduler implements Disposable {
   async decode(sequence: Stepped, { owner, signal }: WorkOf = {}): Promise<void> {
     await sequence.context.startDecoding(this.runnerOf(owner), signal);
     const task = this.#task<void>(signal);
-    this.#decodings.set(task, sequence);
+    this.#decodings.add(task, sequence);
     this.wake();
     return task.promise;
   }
@@ -313,20 +285,11 @@ export class Scheduler implements Disposable {
     } else {
       task.leave();
     }
-    this.#forgetEnded();
+    this.#decodings.forgetEnded();
   }
 
   get #hasWork(): boolean {
-    return !this.#queue.isEmpty || this.#isDecoding || this.#admission?.hasWaiting === true;
-  }
-
-  get #isDecoding(): boolean {
-    for (const { isPaused } of this.#decodings.values()) if (!isPaused) return true;
-    return false;
-  }
-
-  #forgetEnded(): void {
-    for (const task of this.#decodings.keys()) if (task.isOver) this.#decodings.delete(task);
+    return !this.#queue.isEmpty || this.#decodings.isDecoding || this.#admission?.hasWaiting === true;
   }
 
   async #work(): Promise<void> {
@@ -340,24 +303,13 @@ export class Scheduler implements Disposable {
   }
 
   #failAll(error: unknown): void {
-    for (const task of [...this.#queue.tasks, ...this.#decodings.keys()]) task.fail(error);
+    for (const task of [...this.#queue.tasks, ...this.#decodings.tasks]) task.fail(error);
     this.#queue.clear();
     this.#decodings.clear();
   }
 
   async #decode(): Promise<Decoded[]> {
-    const works: Decoding[] = [];
-    for (const [task, sequence] of this.#decodings) {
-      if (sequence.isPaused) continue;
-      const { context } = sequence;
-      try {
-        requireRoom(context, 1);
-        const { sampleGreatest, next } = sequence;
-        works.push({ task, sequence, context, pin: context.pin(), sampleGreatest, ...next });
-      } catch (error) {
-        task.fail(error);
-      }
-    }
+    const works = this.#decodings.works();
     const decoded: Decoded[] = [];
     if (works.length > 0) {
       this.#stats.decodeGraphs += 1;
@@ -371,26 +323,13 @@ export class Scheduler implements Disposable {
       });
       for (const { pin } of works) pin[Symbol.dispose]();
     }
-    this.#forgetEnded();
+    this.#decodings.forgetEnded();
     return decoded;
-  }
-
-  /** Hands each sequence its logits, from which it chooses its next token; those that have enough end. */
-  async #sample(decoded: readonly Decoded[]): Promise<void> {
-    for await (const { task, sequence, next } of inTurns(decoded)) {
-      if (task.isOver) continue;
-      try {
-        if (!sequence.take(next)) task.resolve();
-      } catch (error) {
-        task.fail(error);
-      }
-    }
-    this.#forgetEnded();
   }
 
   /** Computes graphs that requests build themselves while they are first in line, then one of blocks and pieces of prompts. Never throws. */
   async #encodeAndPrefill(): Promise<void> {
-    const isBesideDecoding = this.#isDecoding;
+    const isBesideDecoding = this.#decodings.isDecoding;
     const full = pieceRows(this.decoder);
     let left = isBesideDecoding ? Math.min(full, maxRowsBesideDecoding) : full;
     for (let own = this.#queue.takeOwnGraph(); own; own = left > 0 ? this.#queue.takeOwnGraph() : undefined) {
@@ -436,11 +375,4 @@ export class Scheduler implements Disposable {
       this.#running = undefined;
     }
   }
-}
-
-function requireRoom(context: AssembledContext, numRows: number): void {
-  if (context.length + numRows <= context.capacity) return;
-  throw new RangeError(
-    `Cannot compute ${numRows} rows: the context has room for ${context.capacity} and holds ${context.length}`,
-  );
 }

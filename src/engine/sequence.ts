@@ -1,9 +1,17 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { AssembledContext } from "./assemble.js";
+import type { Stepped } from "./decodings.js";
 import type { EndToken, FinishReason, LikelyToken } from "./results.js";
 import type { Sampler } from "./sampler.js";
-import type { Stepped } from "./scheduler.js";
 import { StopMatcher, type StopStep } from "./stop-strings.js";
+
+/** Tells which tokens may come next. */
+export interface TokenMasks {
+  /** Of the place after the last accepted token, once `ready` has resolved. */
+  readonly mask: Int32Array | undefined;
+  readonly ready: Promise<void> | undefined;
+  accept(tokenId: number): void;
+}
 
 /** What is known of an answer before its prompt is tokenized. */
 export interface AnswerOptions {
@@ -28,6 +36,8 @@ export interface AnswerStart {
   readonly context: AssembledContext;
   /** The prompt's last row's: the first token is chosen by them. */
   readonly logits: Float32Array;
+  /** Where not every token may come next. Those of the first place are ready. */
+  readonly masks?: TokenMasks | undefined;
 }
 
 /**
@@ -91,15 +101,20 @@ export class Sequence implements Stepped {
     return false;
   }
 
+  /** Resolves once the next token can be chosen. @throws Error where it cannot be told which may come. */
+  get ready(): Promise<void> | undefined {
+    return this.#begun.masks?.ready;
+  }
+
   get sampleGreatest() {
     return this.options.sampler.sampleGreatest;
   }
 
   /** Chooses the next token by its logits, or takes what `sampleGreatest` chose. @returns whether the answer goes on. @throws as the sampler. */
   take(next: Float32Array | LikelyToken): boolean {
-    const { promptIds, maxTokens } = this.#begun;
+    const { promptIds, maxTokens, masks } = this.#begun;
     const { sampler, startedAt, endTokenIds, onToken } = this.options;
-    const sampled = "id" in next ? next : sampler.sample(next, { promptIds, generatedIds: this.tokenIds });
+    const sampled = "id" in next ? next : sampler.sample(next, { promptIds, generatedIds: this.tokenIds }, masks?.mask);
     const now = performance.now();
     this.#firstTokenAt ??= now;
     this.ttftMs ??= now - startedAt;
@@ -113,6 +128,7 @@ export class Sequence implements Stepped {
     const step = this.#add((this.#stream as ReturnType<Tokenizer["stream"]>).push(sampled.id));
     onToken(sampled, step.text);
     if (this.#finishReason === undefined && this.tokenIds.length >= maxTokens) this.#finishReason = "length";
+    if (this.#finishReason === undefined) masks?.accept(sampled.id);
     return this.#finishReason === undefined;
   }
 

@@ -1,10 +1,11 @@
-import type { RequestOptions } from "../../engine/engine-options.js";
+import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
 import type { SamplingInput } from "../../engine/sampling-options.js";
 import { fieldError } from "../api-error.js";
+import { constraintOf } from "./constraint-fields.js";
 import type { CommonBody } from "./fields.js";
 
 /** Sampling as the engine takes it. Defaults are OpenAI's where it has them: temperature 1. */
-export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput {
+export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput & Pick<GenerateOptions, "constraint"> {
   const { stop, top_k: topK, top_p: topP } = fields;
   return {
     temperature: fields.temperature ?? 1,
@@ -18,6 +19,7 @@ export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput
     seed: fields.seed ?? undefined,
     logitBias: fields.logit_bias ?? {},
     maxTokens,
+    constraint: constraintOf(fields),
     stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
   };
 }

@@ -5,6 +5,7 @@ import { promptCuts, splitLongField } from "../../engine/prompt.js";
 import { repairField } from "../../engine/repair.js";
 import { attentionModes } from "../../model/block-attention-config.js";
 import type { ServerLimits } from "../server-config.js";
+import { constraintFields } from "./constraint-fields.js";
 import {
   informationalField,
   neutralField,
@@ -187,6 +188,7 @@ function commonFields(limits: ServerLimits) {
       `an object of up to ${maxLogitBias} token ids and numbers from -100 to 100`,
       "Added to the logits of tokens; -100 bans one.",
     ),
+    ...constraintFields,
     ...informationalFields,
   };
 }
@@ -282,11 +284,6 @@ export function chatFields(limits: ServerLimits) {
     tool_choice: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
     functions: neutralField(never, "none", nothing),
     function_call: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
-    response_format: neutralField(
-      z.strictObject({ type: z.literal("text") }),
-      'an object of type "text"',
-      "answers are not held to a form",
-    ),
     modalities: neutralField(z.tuple([z.literal("text")]), '["text"]', "answers are text"),
     audio: neutralField(z.null(), "none", "answers are text"),
     prediction: neutralField(z.null(), "none", "predicted answers are not supported"),

@@ -1,0 +1,3 @@
+import { constraintSuite } from "./constraint.suite.js";
+
+constraintSuite({ numSchemas: 20, numExplosive: 1 });
