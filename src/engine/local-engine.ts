@@ -275,7 +275,9 @@ export class LocalEngine implements AsyncDisposable {
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
     const leaving = new AbortController();
     const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving));
-    return await this.#admission.run(terms, async (ticket) => {
+    // What is told to be durable is not evicted for what the same call encodes after it.
+    const holds: Disposable[] = [];
+    const encoding = this.#admission.run(terms, async (ticket) => {
       const { signal } = terms;
       const tokenized = await this.#tokens.passages(passages, rule, terms);
       const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
@@ -294,19 +296,23 @@ export class LocalEngine implements AsyncDisposable {
       };
       for (let first = 0; first < tokenized.length; first += encodeBatch) {
         const batch = tokenized.slice(first, first + encodeBatch);
-        const served = (await this.#served(batch.filter(isLocal), terms)).values();
+        const served = (await this.#served(batch.filter(isLocal), terms, holds)).values();
         for (const one of batch) await report("error" in one ? one : (served.next().value as EncodedPassage));
       }
       return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
     });
+    return await encoding.finally(() => giveBack(holds));
   }
 
   /** Finds or encodes blocks, which stay in the store while it has room, and where there is a folder for them are in it then. */
-  async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
+  async #served(blocks: readonly LocalBlock[], terms: Terms, holds: Disposable[]): Promise<readonly ServedBlock[]> {
     using leased = await this.#contexts.blocks.lease(blocks, terms);
     if (this.#disk === undefined) return leased.served;
     await unlessAborted(this.#disk.known, terms.signal);
-    const kept = await unlessAborted(Promise.all(leased.served.map(({ id }) => this.#store.keep(id))), terms.signal);
+    const keeping = Promise.all(leased.served.map(({ id }) => this.#store.keep(id, holds)));
+    // An aborted call does not wait for what is being written.
+    void keeping.finally(() => terms.signal.aborted && giveBack(holds)).catch(() => undefined);
+    const kept = await unlessAborted(keeping, terms.signal);
     return leased.served.map((one, i) => ({ ...one, durable: kept[i] as boolean }));
   }
 
@@ -395,4 +401,8 @@ export class LocalEngine implements AsyncDisposable {
     await this.#disk?.[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
+}
+
+function giveBack(holds: Disposable[]): void {
+  for (const hold of holds.splice(0)) hold[Symbol.dispose]();
 }

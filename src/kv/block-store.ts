@@ -179,8 +179,13 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
     owner: string,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<BlockInfo | undefined>;
-  /** Resolves once a block that is there rests where it outlives the process, or where that failed. @returns whether it does. */
-  keep(id: BlockId): Promise<boolean>;
+  /**
+   * Resolves once a block that is there rests where it outlives the process, or where that failed.
+   *
+   * @param holds gets what keeps it from being evicted there until it is disposed.
+   * @returns whether it does.
+   */
+  keep(id: BlockId, holds?: Disposable[]): Promise<boolean>;
   /** Deletes all blocks. */
   clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
   stats(): BlockStoreStats;

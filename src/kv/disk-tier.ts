@@ -1,9 +1,11 @@
-import type { FileHandle } from "node:fs/promises";
+import { type FileHandle, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
-import type { BlockFile, BlockFolder } from "./block-folder.js";
+import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
+import { SharedSpace } from "./folder-share.js";
 import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
 
 /** What a file of a block holds. */
@@ -24,12 +26,12 @@ const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
-/** How often uses are noted, and a process that reads tries to write. */
-const roundMs = 30_000;
+/** How often the one with the lock looks after others' shares, others try for the lock, and uses are noted. */
+const [tendMs, tryMs, noteMs] = [500, 2_000, 30_000];
 
 /**
- * A tier of blocks in a folder. It finds what others have put there at once, and writes when this process is the one that does and
- * has looked at all files.
+ * A tier of blocks in a folder. It finds what others have put there at once, and writes when it has looked at all files: the process
+ * that holds the folder's lock within the cap, others within what that one leaves them.
  */
 export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly tier: LowerTier<M>;
@@ -37,7 +39,11 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #format: BlockFileFormat<M>;
   readonly #ending = new AbortController();
   readonly #rounds: NodeJS.Timeout;
+  readonly #others: SharedSpace;
   #round: Promise<void>;
+  #numRounds = 0;
+  #isInRound = false;
+  /** Whether this process holds the lock and has looked at all files since it does. */
   #isKnown = false;
   readonly #shared = new SharedParts();
 
@@ -49,20 +55,34 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       name: "disk",
       numBytes: (block, request) => folder.onDisk(format.numBytes(block, request)),
       save: async (block, request) => {
-        await folder.write(folder.pathOf(request.id), () => format.encode(block, request));
+        const path = folder.pathOf(request.id);
+        await folder.write(path, format.numBytes(block, request), () => format.encode(block, request));
         return new SavedFile(folder, format, request.id);
       },
-      lookUp: async (id) =>
-        this.#isKnown && folder.isWriter
-          ? undefined
-          : await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      lookUp: async (id) => await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      knowsAll: () => this.#isKnown && folder.isWriter && !this.#others.isShared,
     };
     const capBytes = folder.blockBytes;
     this.tier = new LowerTier<M>({ capBytes, medium, isLasting: true, isReadOnly: true });
+    this.#others = new SharedSpace(folder.path, {
+      capBytes,
+      onDisk: (numBytes) => folder.onDisk(numBytes),
+      reserve: (numBytes) => this.tier.reserve(numBytes),
+      learn: async (path) => {
+        const found = await folder.read(join(folder.path, path), (file, at) => this.#found(file, at));
+        if (found !== undefined) this.tier.restore(found);
+      },
+    });
     this.#round = this.#learn();
     this.#rounds = setInterval(() => {
-      this.#round = this.#round.then(() => this.#nextRound());
-    }, roundMs).unref();
+      if (this.#isInRound) return;
+      this.#isInRound = true;
+      this.#round = this.#round
+        .then(() => this.#nextRound())
+        .finally(() => {
+          this.#isInRound = false;
+        });
+    }, tendMs).unref();
   }
 
   /** Resolves once all files have been looked at. */
@@ -79,8 +99,19 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   async #nextRound(): Promise<void> {
-    await this.tier.noteUse();
-    if (!this.#isKnown && (await this.#folder.tryToWrite())) await this.#learn();
+    this.#numRounds += 1;
+    const isTime = (everyMs: number) => this.#numRounds % (everyMs / tendMs) === 0;
+    if (isTime(noteMs)) await this.tier.noteUse();
+    if (this.#isKnown && this.#folder.isWriter) await this.#others.tend().catch(() => undefined);
+    else if (isTime(tryMs)) await this.#tryToWrite();
+  }
+
+  /** One that had the lock may have lost it. */
+  async #tryToWrite(): Promise<void> {
+    if (this.#isKnown) await this.#others.forget();
+    this.#isKnown = false;
+    if (await this.#folder.tryToWrite()) await this.#learn();
+    else await this.#folder.tryToShare();
   }
 
   /** Looks at all files; then the tier writes. Where some could not be looked at it does not yet: the cap is over all. */
@@ -90,22 +121,32 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** Those that were used least recently first. */
   async #lookAtAll(): Promise<void> {
+    const gone = new Set(this.tier.ids);
     const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
       if (this.#ending.signal.aborted) return;
+      gone.delete(idOf(path));
       const read = this.#folder.read(path, async (file, at) => {
         const found = await this.#found(file, at);
         if (found !== undefined) all.push({ found, usedMs: at.usedMs });
       });
-      reads.push(read.then(undefined, () => undefined));
+      const unread = async () => {
+        // It takes its room all the same.
+        const { size, mtimeMs } = await stat(path);
+        const numBytes = this.#folder.onDisk(size);
+        all.push({ found: this.#foundAs(unknownRequest(idOf(path)), numBytes), usedMs: mtimeMs });
+      };
+      reads.push(read.catch(unread).catch(() => undefined));
       if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
     }
     await Promise.all(reads);
     if (this.#ending.signal.aborted) return;
+    for (const id of gone) this.tier.drop(id);
     for (const { found } of all.sort((a, b) => a.usedMs - b.usedMs)) this.tier.restore(found);
     this.#isKnown = this.#folder.isWriter;
-    if (this.#isKnown) this.tier.write();
+    if (this.#isKnown) await this.#others.tend();
+    if (this.#folder.canWrite) this.tier.write();
   }
 
   /** What a file holds, if that is the block that its name says. */
@@ -114,13 +155,21 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       const request = await this.#format.readRequest(file).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
-        return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
+        return unknownRequest(id);
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
-      const saved = new SavedFile(this.#folder, this.#format, request.id);
-      return { request: this.#shared.of(request), numBytes, saved };
+      return this.#foundAs(request, numBytes);
     });
   }
+
+  #foundAs(request: BlockRequest, numBytes: number): FoundBlock<M> {
+    const saved = new SavedFile(this.#folder, this.#format, request.id);
+    return { request: this.#shared.of(request), numBytes, saved };
+  }
+}
+
+function unknownRequest(id: BlockId): BlockRequest {
+  return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
 }
 
 /** A block's file. */

@@ -152,7 +152,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     void this.#tiers.load(request).then((block) => {
       if (request.isPage !== true) this.#hits += block === undefined ? 0 : 1;
       if (request.isPage !== true) this.#misses += block === undefined ? 1 : 0;
-      if (block === undefined) this.#abandon(encoding);
+      if (block === undefined) this.#abandon(encoding, false);
       else this.#commit(encoding, block)[Symbol.dispose]();
     });
     return wait;
@@ -177,10 +177,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     );
   }
 
-  #abandon(encoding: Encoding<M>): void {
+  /** @param isGivenUp by somebody who should have encoded it. */
+  #abandon(encoding: Encoding<M>, isGivenUp = true): void {
     const [next] = encoding.waits;
     if (next !== undefined) {
-      this.#takeovers += 1;
+      this.#takeovers += isGivenUp ? 1 : 0;
       encoding.waits.delete(next);
       next.settle(this.#reserve(encoding));
       return;
@@ -368,11 +369,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return entry?.kind === "resident";
   }
 
-  async keep(id: BlockId): Promise<boolean> {
+  async keep(id: BlockId, holds?: Disposable[]): Promise<boolean> {
     const entry = this.#found.get(id);
     if (entry?.kind !== "resident") return false;
     using _ = this.#lease(entry);
-    return await this.#tiers.keep(entry.request, entry.block);
+    return await this.#tiers.keep(entry.request, entry.block, holds);
   }
 
   async clear(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {

@@ -36,16 +36,14 @@ export const storePlaceField = {
 /**
  * Opens the folder that a checked place names.
  *
- * @param onWarning told where another process writes into it, or nobody can.
+ * @param onWarning told where this process may not write into it.
  * @throws Error for a folder that is none, or cannot be made.
  */
 export async function openStorePlace(text: string, onWarning?: (warning: string) => void): Promise<BlockFolder> {
   const { path, capBytes } = parseStorePlace(text) as StorePlace;
   const folder = await BlockFolder.open(path, capBytes ?? (await shareOf(path)));
-  if (!folder.isWriter) {
-    onWarning?.(
-      `Blocks are read from ${quote(path)}, and new ones are not kept there: another process writes there, or this one may not. ${folder.reason}`,
-    );
+  if (!folder.canWrite) {
+    onWarning?.(`Blocks are read from ${quote(path)}, and new ones are not kept there. ${folder.reason}`);
   }
   return folder;
 }
