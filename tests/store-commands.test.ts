@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../src/files/test-files.suite.js";
+import { bytesBelow, temporaryFolder } from "../src/files/test-files.suite.js";
 import { writeRandomModel } from "./models/random-model.js";
 import { runCli } from "./run-cli.js";
 
@@ -43,4 +43,59 @@ test("encode, store: passages are encoded ahead and found there; folders are lis
   const model12 = stat.models[0].model.slice(0, 12);
   expect((await runCli(["store", "rm", store, "--model", model12, "--json"])).stdout).toContain('"removed":2');
   expect((await runCli(["store", "ls", join(folder, "none")])).error?.message).toContain("no such file or folder");
+});
+
+test("store export, import, gc: chosen blocks come into another folder, checked and within its cap; what is of no use goes", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  writeFileSync(at("passages.jsonl"), ['"One."', '"Two."', '"Three."'].join("\n"));
+  for (const [seed, name] of ["first", "second"].entries()) {
+    writeRandomModel(at(name), { architecture: "llama", seed });
+    await runCli([
+      "encode",
+      "--model",
+      at(name),
+      "--input",
+      at("passages.jsonl"),
+      "--store",
+      `${at("blocks")}?cap=10MB`,
+    ]);
+  }
+  const told = async (...args: string[]) => {
+    const { stdout, code } = await runCli(["store", ...args, "--json"]);
+    return { ...JSON.parse(stdout), code };
+  };
+  const [{ model }] = (await told("stat", at("blocks"))).models;
+  const copied = { copied: 3, there: 0, unsound: 0, full: 0, code: 0 };
+  expect(await told("export", at("blocks"), at("some"), "--model", model.slice(0, 8))).toMatchObject(copied);
+  expect((await told("stat", at("some"))).models).toMatchObject([{ model, blocks: 3 }]);
+  const files = (name: string) =>
+    readdirSync(join(at(name), "blocks"), { recursive: true, withFileTypes: true })
+      .filter((one) => one.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name));
+  const [one = "", two = ""] = files("some");
+  const bytes = readFileSync(one);
+  bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
+  writeFileSync(one, bytes);
+  writeFileSync(two, "no block");
+  expect(await told("import", at("new"), at("some"))).toMatchObject({ copied: 1, there: 0, unsound: 2, code: 1 });
+  expect(await told("import", at("new"), at("blocks"))).toMatchObject({ copied: 5, there: 1, unsound: 0, code: 0 });
+  expect(await told("verify", at("new"))).toEqual({ blocks: 6, unsound: 0, code: 0 });
+  const small = await told("import", `${at("small")}?cap=30000`, at("blocks"));
+  expect(small.full).toBeGreaterThan(0);
+  expect(small.copied).toBeGreaterThan(0);
+  expect(bytesBelow(at("small"))).toBeLessThanOrEqual(30000);
+
+  const [other = ""] = files("some").filter((path) => path !== one && path !== two);
+  mkdirSync(join(at("some"), "quarantine"));
+  writeFileSync(join(at("some"), "quarantine", "1-x.kv"), "damaged");
+  const all = { removed: 1, quarantined: 4096 };
+  expect(await told("gc", at("some"), "--dry-run")).toMatchObject(all);
+  expect(files("some")).toHaveLength(3);
+  expect(await told("gc", at("some"))).toMatchObject(all);
+  expect(await told("gc", at("some"), "--keep-model", model)).toMatchObject({ removed: 0, quarantined: 0 });
+  utimesSync(other, 1, 1);
+  expect(await told("gc", at("some"), "--older-than", "30")).toMatchObject({ removed: 1 });
+  expect(await told("gc", at("some"), "--keep-producer", "another")).toMatchObject({ removed: 1 });
+  expect(await told("gc", at("blocks"), "--keep-model", model)).toMatchObject({ removed: 3 });
 });

@@ -1,10 +1,14 @@
 import { z } from "zod";
 import { formatBytes } from "../files/format-bytes.js";
+import { aNumber, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import type { BlockHead } from "../kv/block-codec.js";
+import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
+import { copyBlocks } from "../kv/copy-blocks.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
-import { openStoreToRead, storePlaceField } from "../kv/store-place.js";
-import { command, type FlagsOf, flag, operand, toggle } from "./command.js";
+import { openStorePlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
+import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
 const folder = operand(flag("<folder>", "a folder that --store names", storePlaceField));
@@ -19,7 +23,9 @@ const digits = {
 
 const lsFlags = {
   folder,
-  json: toggle('one line of JSON for each: {"id","kind","tokens","bytes","used","model","owner"} or {"id","error"}'),
+  json: toggle(
+    'one line of JSON for each: {"id","kind","tokens","bytes","used","model","owner","producer"} or {"id","error"}',
+  ),
 };
 
 export const storeLsCommand = command({
@@ -45,7 +51,7 @@ async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal:
         ? { id, bytes, used, error: entry.error }
         : {
             ...{ id, kind: entry.head.kind, tokens: entry.head.shape.numTokens, bytes, used },
-            ...{ model: entry.head.model, owner: entry.head.owner },
+            ...{ model: entry.head.model, owner: entry.head.owner, producer: entry.head.producer },
           };
     if (json === true) await writeJson(terminal, told);
     else {
@@ -136,11 +142,20 @@ async function runVerify({ folder: place, json }: FlagsOf<typeof verifyFlags>, t
   return unsound === 0 ? 0 : 1;
 }
 
-const rmFlags = {
-  folder,
+/** Which blocks are meant. */
+const choiceFlags = {
   model: flag("<digest>", "those of a model, by its identity's first digits as store stat tells it", digits),
   owner: flag("<digest>", "those of an owner, by its name's first digits as store ls --json tells it", digits),
-  id: flag("<id>", "one, by its id", digits),
+  id: flag("<id>", "one, by its id's first digits", digits),
+};
+
+function isChosen({ model = "", owner = "", id = "" }: FlagsOf<typeof choiceFlags>, head: BlockHead): boolean {
+  return head.model.startsWith(model) && head.owner.startsWith(owner) && head.id.startsWith(id);
+}
+
+const rmFlags = {
+  folder,
+  ...choiceFlags,
   unsound: toggle("those that are unsound"),
   json: toggle('one line of JSON: {"removed","bytes"}'),
 };
@@ -166,18 +181,142 @@ async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promis
   const isMeant = (entry: FolderEntry): boolean => {
     if (id !== undefined && !entry.id.startsWith(id)) return false;
     if ("error" in entry) return unsound || (id !== undefined && isBlockId(id));
-    if (unsound) return false;
-    const { head } = entry;
-    return head.model.startsWith(model ?? "") && head.owner.startsWith(owner ?? "");
+    return !unsound && isChosen({ model, owner, id }, entry.head);
   };
-  let [removed, bytes] = [0, 0];
-  for await (const entry of readFolder(opened, { isWhole: unsound, signal: terminal.signal })) {
-    if (!isMeant(entry)) continue;
-    await opened.remove(entry.path);
-    removed += 1;
-    bytes += entry.numBytes;
-  }
-  if (json === true) await writeJson(terminal, { removed, bytes });
-  else await write(terminal.stdout, `${removed} removed, ${formatBytes(bytes)}\n`, terminal.signal);
+  const sums = await removeAll(opened, unsound, isMeant, terminal);
+  if (json === true) await writeJson(terminal, sums);
+  else await write(terminal.stdout, `${sums.removed} removed, ${formatBytes(sums.bytes)}\n`, terminal.signal);
   return 0;
+}
+
+/** @param isWhole whether keys and values are checked too. @param isDry whether they are only counted. */
+async function removeAll(
+  folder: BlockFolder,
+  isWhole: boolean,
+  isMeant: (entry: FolderEntry) => boolean,
+  terminal: Terminal,
+  isDry = false,
+): Promise<{ removed: number; bytes: number }> {
+  const sums = { removed: 0, bytes: 0 };
+  for await (const entry of readFolder(folder, { isWhole, signal: terminal.signal })) {
+    if (!isMeant(entry)) continue;
+    if (!isDry) await folder.remove(entry.path);
+    sums.removed += 1;
+    sums.bytes += entry.numBytes;
+  }
+  return sums;
+}
+
+const gcFlags = {
+  folder,
+  keepModel: repeated("<digest>", "a model whose blocks stay, by its identity's first digits; others' go", digits),
+  keepProducer: repeated(
+    "<text>",
+    "what computed the blocks that stay, as store ls --json tells it, or how that begins; others go",
+    someWords,
+  ),
+  olderThan: flag("<days>", "those that were last used so many days ago go", aNumber("days", z.number().min(0))),
+  dryRun: toggle("remove nothing, and tell what would be removed"),
+  json: toggle('one line of JSON: {"removed","bytes","quarantined"}'),
+};
+
+export const storeGcCommand = command({
+  name: "gc",
+  summary: "Removes what nobody can use from a folder that no process writes into.",
+  flags: gcFlags,
+  run: runGc,
+  help: `
+Blocks that are unsound or of another version go, and what lies in quarantine. Blocks that are sound go where an option says so: those of
+models that are not served any more, those that another build or processor computed (misses, there), and those not used for long.
+
+Examples:
+  block-attention store gc ./blocks --dry-run
+  block-attention store gc ./blocks --keep-model 4f2a09c1 --older-than 30`,
+});
+
+async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promise<number> {
+  const { keepModel, keepProducer, olderThan = Number.POSITIVE_INFINITY, dryRun = false } = flags;
+  await using opened = await openStoreToRead(flags.folder);
+  if (!dryRun && !(await opened.tryToWrite())) throw new Error(`Cannot remove blocks: ${opened.reason}`);
+  const usedAfterMs = Date.now() - olderThan * 86_400_000;
+  const isKept = (kept: readonly string[] | undefined, name: string) =>
+    kept?.some((one) => name.startsWith(one)) ?? true;
+  const isMeant = (entry: FolderEntry) =>
+    "error" in entry ||
+    !isKept(keepModel, entry.head.model) ||
+    !isKept(keepProducer, entry.head.producer) ||
+    entry.usedMs < usedAfterMs;
+  const sums = await removeAll(opened, false, isMeant, terminal, dryRun);
+  const quarantined = await opened.quarantined(!dryRun);
+  if (flags.json === true) await writeJson(terminal, { ...sums, quarantined });
+  else {
+    const done = dryRun ? "would be removed" : "removed";
+    const text = `${sums.removed} blocks, ${formatBytes(sums.bytes)}, and ${formatBytes(quarantined)} in quarantine ${done}\n`;
+    await write(terminal.stdout, text, terminal.signal);
+  }
+  return 0;
+}
+
+const copied = toggle('one line of JSON: {"copied","there","unsound","full","bytes"}');
+const exportFlags = {
+  folder,
+  to: operand(flag("<to>", "a folder to copy them into, and its cap where it has one", storePlaceField)),
+  ...choiceFlags,
+  json: copied,
+};
+
+export const storeExportCommand = command({
+  name: "export",
+  summary: "Copies blocks from a folder into another, to carry them elsewhere.",
+  flags: exportFlags,
+  run: ({ folder: from, to, json, ...choice }, terminal) => copyAll(from, to, choice, json, terminal),
+  help: `
+What is there already stays: the same command goes on where it was interrupted. The new folder is a store as the old one is.
+
+Examples:
+  block-attention store export ./blocks ./some --model 4f2a09c1 && tar cf some.tar ./some`,
+});
+
+const importFlags = {
+  folder,
+  from: operand(flag("<from>", "a folder that store export made, or any other store", storePlaceField)),
+  ...choiceFlags,
+  json: copied,
+};
+
+export const storeImportCommand = command({
+  name: "import",
+  summary: "Copies blocks into a folder, each checked, also while others write there.",
+  flags: importFlags,
+  run: ({ folder: to, from, json, ...choice }, terminal) => copyAll(from, to, choice, json, terminal),
+  help: `
+What another build or processor computed is a miss here, unless it is the same one.
+
+Examples:
+  tar xf some.tar && block-attention store import ./blocks?cap=20GB ./some`,
+});
+
+/** @returns the exit code: 1 if one is unsound, or found no room. */
+async function copyAll(
+  fromPlace: string,
+  toPlace: string,
+  choice: FlagsOf<typeof choiceFlags>,
+  json: boolean | undefined,
+  terminal: Terminal,
+): Promise<number> {
+  const { signal } = terminal;
+  await using from = await openStoreToRead(fromPlace);
+  await using to = await openStorePlace(toPlace);
+  if (!to.canWrite) throw new Error(`Cannot copy blocks: ${to.reason}`);
+  const sums = { copied: 0, there: 0, unsound: 0, full: 0, bytes: 0 };
+  for await (const block of copyBlocks(from, to, (head) => isChosen(choice, head), signal)) {
+    sums[block.outcome] += 1;
+    if (block.outcome === "copied") sums.bytes += block.bytes;
+    if (block.error !== undefined) note(terminal, block.error);
+  }
+  const { copied, there, unsound, full, bytes } = sums;
+  const text = `${copied} copied, ${formatBytes(bytes)}; ${there} were there, ${unsound} unsound, ${full} found no room\n`;
+  if (json === true) await writeJson(terminal, sums);
+  else await write(terminal.stdout, text, signal);
+  return unsound + full > 0 ? 1 : 0;
 }

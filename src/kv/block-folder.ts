@@ -267,6 +267,17 @@ export class BlockFolder implements AsyncDisposable {
     }
   }
 
+  /** What lies there of damaged files. @param isRemoved whether it is removed. @returns bytes. */
+  async quarantined(isRemoved = false): Promise<number> {
+    const folder = join(this.path, "quarantine");
+    let numBytes = 0;
+    for (const name of await readdir(folder).catch(noneIfGone)) {
+      numBytes += this.onDisk((await stat(join(folder, name))).size);
+      if (isRemoved) await rm(join(folder, name), { recursive: true, force: true });
+    }
+    return numBytes;
+  }
+
   /** Lets others write. */
   async [Symbol.asyncDispose](): Promise<void> {
     const lock = this.#lock;

@@ -145,7 +145,7 @@ test("DiskTier: what several processes write is within one cap, and is evicted; 
   await expect.poll(() => writer!.disk.tier.stats.usedBytes, { timeout: 5000 }).toBe(bytesBelow(join(path, "blocks")));
 });
 
-test("DiskTier: a block larger than what is left to others is not kept, at once; without the one that leaves it, soon", async () => {
+test("DiskTier: a block larger than what is left to others is not kept", async () => {
   const path = await temporaryFolder();
   const [writer, other] = [await storeOver(path, 20 * 4096), await storeOver(path, 20 * 4096)];
   await Promise.all([writer.disk.known, other.disk.known]);
