@@ -99,3 +99,78 @@ test("store export, import, gc: chosen blocks come into another folder, checked 
   expect(await told("gc", at("some"), "--keep-producer", "another")).toMatchObject({ removed: 1 });
   expect(await told("gc", at("blocks"), "--keep-model", model)).toMatchObject({ removed: 3 });
 });
+
+test("encode: several processes share the passages, each of which is encoded once", async () => {
+  const folder = await temporaryFolder();
+  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  writeRandomModel(model, { architecture: "llama" });
+  const passages = Array.from({ length: 400 }, (_, n) => ({ id: Math.floor(n / 3), text: `Passage ${n}.` }));
+  writeFileSync(input, passages.map((one) => JSON.stringify(one)).join("\n"));
+  const encode = ["encode", "--model", model, "--input", input, "--store", `${store}?cap=100MB`, "--json"];
+  const all = await Promise.all([runCli(encode), runCli(encode), runCli(encode)]);
+  const told = all.map(({ stdout }) =>
+    stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line)),
+  );
+  expect(all.map(({ code }) => code)).toEqual([0, 0, 0]);
+  for (const lines of told)
+    expect(lines.map(({ index }) => index).sort((a, b) => a - b)).toEqual(passages.map((_, n) => n));
+  const encoded = told.map((lines) => lines.filter(({ hit }) => !hit).length);
+  expect(encoded.reduce((sum, one) => sum + one, 0)).toBe(400);
+  expect(encoded.filter((one) => one > 0).length).toBeGreaterThan(1);
+  expect(readdirSync(join(store, "claims"))).toEqual([]);
+  const listed = (await runCli(["store", "ls", store, "--documents", "--json"])).stdout.trim().split("\n");
+  expect(listed.map((line) => JSON.parse(line).blocks.length).sort()).toEqual([1, ...Array(133).fill(3)]);
+}, 60_000);
+
+test("store ls, rm, export --document: a document's blocks, from the index of documents beside them", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  writeRandomModel(at("model"), { architecture: "llama" });
+  const passages = [
+    { id: "a", text: "One.", metadata: { page: 7 } },
+    { id: "a", text: "Two." },
+    { id: "b", text: "Two." },
+    { text: "Three." },
+  ];
+  writeFileSync(at("passages.jsonl"), passages.map((one) => JSON.stringify(one)).join("\n"));
+  await runCli([
+    "encode",
+    "--model",
+    at("model"),
+    "--input",
+    at("passages.jsonl"),
+    "--store",
+    `${at("blocks")}?cap=10MB`,
+  ]);
+  const told = async (...args: string[]) => {
+    const { stdout, code } = await runCli(["store", ...args, "--json"]);
+    const lines = stdout.trim() === "" ? [] : stdout.trim().split("\n");
+    return { lines: lines.map((line) => JSON.parse(line)), code };
+  };
+  const documents = async (name: string) =>
+    (await told("ls", at(name), "--documents")).lines
+      .map(({ id, blocks, metadata }) => [id, blocks.length, metadata])
+      .sort();
+  const all = [
+    ["a", 2, { page: 7 }],
+    ["b", 1, undefined],
+  ];
+  expect(await documents("blocks")).toEqual(all);
+  expect((await told("export", at("blocks"), at("some"), "--document", "a")).lines).toMatchObject([{ copied: 2 }]);
+  expect(await documents("some")).toEqual(all);
+  expect((await told("import", at("new"), at("some"))).lines).toMatchObject([{ copied: 2 }]);
+  expect(await documents("new")).toEqual(all);
+  expect((await told("rm", at("blocks"), "--document", "a")).lines).toMatchObject([{ removed: 1 }]);
+  expect(await documents("blocks")).toEqual([all[1]]);
+  expect((await told("ls", at("blocks"))).lines).toHaveLength(2);
+  const none = await runCli(["store", "rm", at("blocks"), "--document", "a"]);
+  expect(none.error?.message).toMatch(/^Cannot remove the document "a": there is none in/);
+  expect((await told("rm", at("blocks"), "--document", "b")).lines).toMatchObject([{ removed: 1 }]);
+});

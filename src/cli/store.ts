@@ -1,12 +1,18 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { z } from "zod";
 import { formatBytes } from "../files/format-bytes.js";
+import { quote } from "../files/quote.js";
 import { aNumber, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
 import type { BlockHead } from "../kv/block-codec.js";
 import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
+import { holdsPassage } from "../kv/block-store.js";
 import { copyBlocks } from "../kv/copy-blocks.js";
+import { type DocumentEntry, Documents, readEntry } from "../kv/documents.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
+import { FolderTexts } from "../kv/folder-texts.js";
 import { openStorePlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
 import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
@@ -23,6 +29,7 @@ const digits = {
 
 const lsFlags = {
   folder,
+  documents: toggle('documents in place of blocks; with --json {"id","metadata","blocks","owner"}'),
   json: toggle(
     'one line of JSON for each: {"id","kind","tokens","bytes","used","model","owner","producer"} or {"id","error"}',
   ),
@@ -39,8 +46,17 @@ Examples:
   block-attention store ls ./blocks --json | head`,
 });
 
-async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal: Terminal): Promise<number> {
+async function runLs({ folder: place, documents, json }: FlagsOf<typeof lsFlags>, terminal: Terminal): Promise<number> {
   await using opened = await openStoreToRead(place);
+  if (documents === true) {
+    for await (const { id, metadata, blocks, owner } of documentsIn(opened)) {
+      const tokens = blocks.reduce((sum, block) => sum + block.tokens, 0);
+      const text = `${quote(String(id))}  ${blocks.length} blocks, ${tokens} tokens\n`;
+      if (json === true) await writeJson(terminal, { id, metadata, blocks: blocks.map((block) => block.id), owner });
+      else await write(terminal.stdout, text, terminal.signal);
+    }
+    return 0;
+  }
   let isSound = true;
   for await (const entry of readFolder(opened, { isWhole: false, signal: terminal.signal })) {
     const { id, numBytes: bytes } = entry;
@@ -61,6 +77,20 @@ async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal:
     }
   }
   return isSound ? 0 : 1;
+}
+
+function textsIn(folder: BlockFolder): FolderTexts {
+  return new FolderTexts(folder, async () => true);
+}
+
+async function* documentsIn(folder: BlockFolder): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
+  const texts = textsIn(folder);
+  for (const owner of await texts.owners()) {
+    for await (const name of texts.list(owner)) {
+      const entry = readEntry(await texts.get(name));
+      if (entry !== undefined) yield { ...entry, owner };
+    }
+  }
 }
 
 const statFlags = { folder, json: toggle("one line of JSON") };
@@ -148,6 +178,7 @@ const choiceFlags = {
   owner: flag("<digest>", "those of an owner, by its name's first digits as store ls --json tells it", digits),
   id: flag("<id>", "one, by its id's first digits", digits),
 };
+const ofDocument = flag("<id>", "those of a document, as store ls --documents tells it", someWords);
 
 function isChosen({ model = "", owner = "", id = "" }: FlagsOf<typeof choiceFlags>, head: BlockHead): boolean {
   return head.model.startsWith(model) && head.owner.startsWith(owner) && head.id.startsWith(id);
@@ -156,6 +187,7 @@ function isChosen({ model = "", owner = "", id = "" }: FlagsOf<typeof choiceFlag
 const rmFlags = {
   folder,
   ...choiceFlags,
+  document: { ...ofDocument, about: "a document, its blocks, and all that saw them, but for what another one has too" },
   unsound: toggle("those that are unsound"),
   json: toggle('one line of JSON: {"removed","bytes"}'),
 };
@@ -172,9 +204,13 @@ Examples:
 });
 
 async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promise<number> {
-  const { folder: place, model, owner, id, unsound = false, json } = flags;
-  if (model === undefined && owner === undefined && id === undefined && !unsound) {
-    throw new UsageError("Cannot remove blocks: nothing says which, wanted --model, --owner, --id or --unsound");
+  const { folder: place, model, owner, id, document, unsound = false, json } = flags;
+  if ([model, owner, id, document].every((one) => one === undefined) && !unsound) {
+    const wanted = "--model, --owner, --id, --document or --unsound";
+    throw new UsageError(`Cannot remove blocks: nothing says which, wanted ${wanted}`);
+  }
+  if (document !== undefined && (unsound || model !== undefined || id !== undefined)) {
+    throw new UsageError("Cannot remove blocks: --document goes with --owner alone");
   }
   await using opened = await openStoreToRead(place);
   if (!(await opened.tryToWrite())) throw new Error(`Cannot remove blocks: ${opened.reason}`);
@@ -183,10 +219,37 @@ async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promis
     if ("error" in entry) return unsound || (id !== undefined && isBlockId(id));
     return !unsound && isChosen({ model, owner, id }, entry.head);
   };
-  const sums = await removeAll(opened, unsound, isMeant, terminal);
+  const sums =
+    document === undefined
+      ? await removeAll(opened, unsound, isMeant, terminal)
+      : await removeDocument(opened, document, owner ?? "", terminal);
   if (json === true) await writeJson(terminal, sums);
   else await write(terminal.stdout, `${sums.removed} removed, ${formatBytes(sums.bytes)}\n`, terminal.signal);
   return 0;
+}
+
+async function removeDocument(
+  folder: BlockFolder,
+  id: string,
+  owner: string,
+  terminal: Terminal,
+): Promise<{ removed: number; bytes: number }> {
+  const sums = { removed: 0, bytes: 0 };
+  const forget = async (names: ReadonlySet<string>, of: string) => {
+    const isMeant = (entry: FolderEntry) =>
+      !("error" in entry) && entry.head.owner === of && holdsPassage(entry.head, names);
+    const { removed, bytes } = await removeAll(folder, false, isMeant, terminal);
+    sums.removed += removed;
+    sums.bytes += bytes;
+  };
+  const texts = textsIn(folder);
+  const documents = new Documents(texts, forget, (name) => name);
+  let isThere = false;
+  for (const name of await texts.owners()) {
+    if (name.startsWith(owner)) isThere = (await documents.delete(name, id)) || isThere;
+  }
+  if (!isThere) throw new Error(`Cannot remove the document ${quote(id)}: there is none in ${quote(folder.path)}`);
+  return sums;
 }
 
 /** @param isWhole whether keys and values are checked too. @param isDry whether they are only counted. */
@@ -248,6 +311,8 @@ async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promis
     entry.usedMs < usedAfterMs;
   const sums = await removeAll(opened, false, isMeant, terminal, dryRun);
   const quarantined = await opened.quarantined(!dryRun);
+  // Of processes that were killed: those that encode find no harm in it.
+  if (!dryRun) await rm(join(opened.path, "claims"), { recursive: true, force: true });
   if (flags.json === true) await writeJson(terminal, { ...sums, quarantined });
   else {
     const done = dryRun ? "would be removed" : "removed";
@@ -262,6 +327,7 @@ const exportFlags = {
   folder,
   to: operand(flag("<to>", "a folder to copy them into, and its cap where it has one", storePlaceField)),
   ...choiceFlags,
+  document: ofDocument,
   json: copied,
 };
 
@@ -281,6 +347,7 @@ const importFlags = {
   folder,
   from: operand(flag("<from>", "a folder that store export made, or any other store", storePlaceField)),
   ...choiceFlags,
+  document: ofDocument,
   json: copied,
 };
 
@@ -300,7 +367,7 @@ Examples:
 async function copyAll(
   fromPlace: string,
   toPlace: string,
-  choice: FlagsOf<typeof choiceFlags>,
+  { document, ...choice }: FlagsOf<typeof choiceFlags> & { readonly document: string | undefined },
   json: boolean | undefined,
   terminal: Terminal,
 ): Promise<number> {
@@ -309,7 +376,15 @@ async function copyAll(
   await using to = await openStorePlace(toPlace);
   if (!to.canWrite) throw new Error(`Cannot copy blocks: ${to.reason}`);
   const sums = { copied: 0, there: 0, unsound: 0, full: 0, bytes: 0 };
-  for await (const block of copyBlocks(from, to, (head) => isChosen(choice, head), signal)) {
+  const names = new Map<string, Set<string>>();
+  for await (const { id, owner, blocks } of documentsIn(from)) {
+    if (String(id) === document) names.set(owner, new Set(blocks.map(({ name }) => name)));
+  }
+  // Pages saw others, too.
+  const isMeant = (head: BlockHead) =>
+    isChosen(choice, head) &&
+    (document === undefined || (head.kind === "block" && holdsPassage(head, names.get(head.owner) ?? new Set())));
+  for await (const block of copyBlocks(from, to, isMeant, signal)) {
     sums[block.outcome] += 1;
     if (block.outcome === "copied") sums.bytes += block.bytes;
     if (block.error !== undefined) note(terminal, block.error);

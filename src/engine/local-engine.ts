@@ -5,6 +5,7 @@ import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { DiskTier } from "../kv/disk-tier.js";
+import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import { openStorePlace } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -16,6 +17,7 @@ import { ContextMaker } from "./context-maker.js";
 import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
+  type DocumentsOptions,
   type EncodeOptions,
   type EngineOptions,
   type GenerateOptions,
@@ -25,31 +27,19 @@ import {
   type TokenizeOptions,
 } from "./engine-options.js";
 import { KVMemory } from "./kv-memory.js";
-import type { LocalBlock } from "./local-blocks.js";
 import { memoryOf } from "./memory-fit.js";
 import { chosenModel, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
+import { PassageEncoder } from "./passage-encoder.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
-import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
+import { LiveRequests, RequestChecks } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
-import type {
-  EncodedPassage,
-  EncodeResult,
-  EngineStats,
-  FailedPassage,
-  GenerateEvent,
-  GenerateResult,
-  ScoreResult,
-  ServedBlock,
-} from "./results.js";
+import type { EncodeResult, EngineStats, GenerateEvent, GenerateResult, ScoreResult } from "./results.js";
 import { Scheduler } from "./scheduler.js";
 import { Scores } from "./scores.js";
 import { type EngineStatus, StatusSource } from "./status-source.js";
-import { unlessAborted } from "./task.js";
 import { TokenSpeller } from "./token-speller.js";
 
 const defaultReaderTimeoutMs = 60_000;
-/** Passages leased at a time while encoding for an index. */
-const encodeBatch = 64;
 /** Tokens that one call of `onTokens` hands over: a few milliseconds' worth of messages. */
 const tokensOfPart = 256;
 
@@ -84,6 +74,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
+  readonly #documents: Documents;
+  readonly #encoder: PassageEncoder;
   readonly #contexts: ContextMaker;
   readonly #tokens: RequestTokens;
   readonly #checks: RequestChecks;
@@ -146,6 +138,9 @@ export class LocalEngine implements AsyncDisposable {
         ...(this.#disk ? [this.#disk.tier] : []),
       ],
     });
+    this.#documents = new Documents(this.#disk?.texts ?? new MemoryTexts(), (names, owner) =>
+      this.#store.deletePassages(names, owner),
+    );
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
@@ -156,6 +151,11 @@ export class LocalEngine implements AsyncDisposable {
       repair: this.defaultRepair,
       ragTexts: words,
       live: this.#live,
+    });
+    const disk = this.#disk;
+    this.#encoder = new PassageEncoder({
+      ...{ checks: this.#checks, admission: this.#admission, tokens: this.#tokens, blocks: this.#contexts.blocks },
+      ...{ store: this.#store, documents: this.#documents, lasting: disk && (() => disk.known) },
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
@@ -273,47 +273,7 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
-    const leaving = new AbortController();
-    const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving));
-    // What is told to be durable is not evicted for what the same call encodes after it.
-    const holds: Disposable[] = [];
-    const encoding = this.#admission.run(terms, async (ticket) => {
-      const { signal } = terms;
-      const tokenized = await this.#tokens.passages(passages, rule, terms);
-      const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
-      const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-      await ticket.enter(numTokens, signal);
-      const encoded: EncodedPassage[] = [];
-      const report = async (block: EncodedPassage): Promise<void> => {
-        encoded.push(block);
-        try {
-          if (onBlock !== undefined) await unlessAborted(Promise.resolve(onBlock(block)), signal);
-        } catch (error) {
-          // The call ends with what its caller threw.
-          leaving.abort(error);
-        }
-        signal.throwIfAborted();
-      };
-      for (let first = 0; first < tokenized.length; first += encodeBatch) {
-        const batch = tokenized.slice(first, first + encodeBatch);
-        const served = (await this.#served(batch.filter(isLocal), terms, holds)).values();
-        for (const one of batch) await report("error" in one ? one : (served.next().value as EncodedPassage));
-      }
-      return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
-    });
-    return await encoding.finally(() => giveBack(holds));
-  }
-
-  /** Finds or encodes blocks, which stay in the store while it has room, and where there is a folder for them are in it then. */
-  async #served(blocks: readonly LocalBlock[], terms: Terms, holds: Disposable[]): Promise<readonly ServedBlock[]> {
-    using leased = await this.#contexts.blocks.lease(blocks, terms);
-    if (this.#disk === undefined) return leased.served;
-    await unlessAborted(this.#disk.known, terms.signal);
-    const keeping = Promise.all(leased.served.map(({ id }) => this.#store.keep(id, holds)));
-    // An aborted call does not wait for what is being written.
-    void keeping.finally(() => terms.signal.aborted && giveBack(holds)).catch(() => undefined);
-    const kept = await unlessAborted(keeping, terms.signal);
-    return leased.served.map((one, i) => ({ ...one, durable: kept[i] as boolean }));
+    return await this.#encoder.encode(passages, options);
   }
 
   /**
@@ -371,6 +331,25 @@ export class LocalEngine implements AsyncDisposable {
     return isBlockId(id) && (await this.#store.delete(id, salt));
   }
 
+  /** Some documents of this salt, in an order of their own, by id. @throws EngineError. */
+  async documents(options: DocumentsOptions = {}): Promise<readonly DocumentInfo[]> {
+    const { salt, limit, after } = checkInput(() => this.#checks.documents(options));
+    const entries = await this.#documents.list(salt, limit, after);
+    return entries.map(({ id, metadata, blocks }) => {
+      return { id, ...(metadata && { metadata }), blocks: blocks.map(({ id, tokens }) => ({ id, tokens })) };
+    });
+  }
+
+  /**
+   * Forgets a document of this salt, its blocks, and all blocks and pages that saw them, but for passages that another document has
+   * too. @returns whether there was one. @throws as `block`; Error where something of it could not be removed.
+   */
+  async deleteDocument(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    const salt = checkInput(() => this.#checks.block("delete a document", id, options));
+    await this.#disk?.known;
+    return await this.#documents.delete(salt, id);
+  }
+
   stats(): EngineStats {
     const { most, now } = this.model.backend.threadCount;
     return {
@@ -401,8 +380,4 @@ export class LocalEngine implements AsyncDisposable {
     await this.#disk?.[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
-}
-
-function giveBack(holds: Disposable[]): void {
-  for (const hold of holds.splice(0)) hold[Symbol.dispose]();
 }

@@ -88,9 +88,10 @@ export class BlockFolder implements AsyncDisposable {
     return this.#reason;
   }
 
-  /** Of the cap, for blocks and what others write: all but what lies in quarantine, and two files of the lock. */
+  /** Of the cap, for blocks and what others write: all but what lies in quarantine, and locks and claims. */
   get blockBytes(): number {
-    return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)) - 2 * this.#unit);
+    const locks = 2 * this.#unit + Math.min(64 * this.#unit, Math.ceil(this.capBytes * quarantineShare));
+    return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)) - locks);
   }
 
   /** Becomes the process that holds the lock, if no other does and the folder can be written. @returns whether it does. */
@@ -214,7 +215,8 @@ export class BlockFolder implements AsyncDisposable {
 
   async #make(...folders: readonly string[]): Promise<void> {
     for (const folder of folders) {
-      if (this.#made.has(folder)) continue;
+      if (folder === this.path || this.#made.has(folder)) continue;
+      await this.#make(dirname(folder));
       await makeFolder(folder);
       // Else a power cut may take it away, with the files in it.
       await syncPath(dirname(folder), "r").catch(() => undefined);

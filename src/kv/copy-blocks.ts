@@ -1,7 +1,9 @@
 import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
 import type { BlockFolder } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
+import { mergedEntry, readEntry } from "./documents.js";
 import { readFolder } from "./folder-report.js";
+import { FolderTexts } from "./folder-texts.js";
 
 /** What became of a block that was to be copied. */
 export interface CopiedBlock {
@@ -29,6 +31,14 @@ export async function* copyBlocks(
 ): AsyncGenerator<CopiedBlock> {
   const there = new Set<BlockId>();
   let room = to.blockBytes;
+  const reserve = async (numBytes: number) => {
+    const hasRoom = !to.isWriter || numBytes <= room;
+    if (hasRoom) room -= numBytes;
+    return hasRoom;
+  };
+  const texts = new FolderTexts(to, reserve);
+  await texts.countAll();
+  const copied = new Set<BlockId>();
   for await (const entry of readFolder(to, { isWhole: false, signal })) {
     room -= entry.numBytes;
     if (!("error" in entry)) there.add(entry.id);
@@ -40,11 +50,13 @@ export async function* copyBlocks(
       continue;
     }
     if (!isMeant(entry.head)) continue;
+    copied.add(id);
     if (there.has(id)) {
       yield { id, bytes: numBytes, outcome: "there" };
       continue;
     }
     if (to.isWriter && numBytes > room) {
+      copied.delete(id);
       yield { id, bytes: numBytes, outcome: "full" };
       continue;
     }
@@ -63,6 +75,19 @@ export async function* copyBlocks(
     }
     room -= numBytes;
     yield { id, bytes: numBytes, outcome: "copied" };
+  }
+  await copyDocuments(new FolderTexts(from, async () => true), texts, copied);
+}
+
+/** Documents of which a block was copied. Those that are another text there stay as they are. */
+async function copyDocuments(from: FolderTexts, to: FolderTexts, copied: ReadonlySet<BlockId>): Promise<void> {
+  for (const owner of await from.owners()) {
+    for await (const name of from.list(owner)) {
+      const [entry, there] = [readEntry(await from.get(name)), readEntry(await to.get(name))];
+      if (entry === undefined || !entry.blocks.some(({ id }) => copied.has(id))) continue;
+      if (there === undefined || there.digest === entry.digest)
+        await to.put(name, JSON.stringify(mergedEntry(there, entry)));
+    }
   }
 }
 

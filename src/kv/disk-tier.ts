@@ -1,11 +1,12 @@
 import { type FileHandle, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
-import type { BlockRequest } from "./block-store.js";
+import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
 import { SharedSpace } from "./folder-share.js";
+import { documentsFolder, FolderTexts } from "./folder-texts.js";
 import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
 
 /** What a file of a block holds. */
@@ -40,6 +41,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #ending = new AbortController();
   readonly #rounds: NodeJS.Timeout;
   readonly #others: SharedSpace;
+  /** The index of documents beside the blocks. */
+  readonly texts: FolderTexts;
   #round: Promise<void>;
   #numRounds = 0;
   #isInRound = false;
@@ -60,6 +63,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
         return new SavedFile(folder, format, request.id);
       },
       lookUp: async (id) => await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      idsWith: (names, owner) => this.#idsWith(names, owner),
       knowsAll: () => this.#isKnown && folder.isWriter && !this.#others.isShared,
     };
     const capBytes = folder.blockBytes;
@@ -69,10 +73,13 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       onDisk: (numBytes) => folder.onDisk(numBytes),
       reserve: (numBytes) => this.tier.reserve(numBytes),
       learn: async (path) => {
+        const name = relative(documentsFolder, path);
+        if (!name.startsWith("..")) return await this.texts.countOne(name);
         const found = await folder.read(join(folder.path, path), (file, at) => this.#found(file, at));
         if (found !== undefined) this.tier.restore(found);
       },
     });
+    this.texts = new FolderTexts(folder, (numBytes) => this.tier.reserve(numBytes));
     this.#round = this.#learn();
     this.#rounds = setInterval(() => {
       if (this.#isInRound) return;
@@ -145,7 +152,10 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     for (const id of gone) this.tier.drop(id);
     for (const { found } of all.sort((a, b) => a.usedMs - b.usedMs)) this.tier.restore(found);
     this.#isKnown = this.#folder.isWriter;
-    if (this.#isKnown) await this.#others.tend();
+    if (this.#isKnown) {
+      await this.texts.countAll();
+      await this.#others.tend();
+    }
     if (this.#folder.canWrite) this.tier.write();
   }
 
@@ -165,6 +175,24 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   #foundAs(request: BlockRequest, numBytes: number): FoundBlock<M> {
     const saved = new SavedFile(this.#folder, this.#format, request.id);
     return { request: this.#shared.of(request), numBytes, saved };
+  }
+
+  /** Reads the heads of all files: to keep what each of them saw would take more memory than all else. */
+  async #idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    const ids: BlockId[] = [];
+    const reads: Promise<void>[] = [];
+    for await (const path of this.#folder.files()) {
+      const read = this.#folder.read(path, async (file, { id }) => {
+        const request = await this.#format.readRequest(file).catch((error: unknown) => {
+          if (!(error instanceof BlockCodecError)) throw error;
+        });
+        if (request !== undefined && isOf(owner, request) && holdsPassage(request, names)) ids.push(id);
+      });
+      reads.push(read as Promise<void>);
+      if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
+    }
+    await Promise.all(reads);
+    return ids;
   }
 }
 
@@ -233,6 +261,6 @@ class SharedParts {
       this.#shapes.set(key, knownShape);
       this.#owners.set(owner, knownOwner);
     }
-    return { ...request, shape: knownShape, owner: knownOwner };
+    return { ...request, shape: knownShape, owner: knownOwner, documents: undefined };
   }
 }

@@ -1,7 +1,7 @@
 import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
-import type { BlockRequest, TierStats } from "./block-store.js";
+import { type BlockRequest, holdsPassage, isOf, type TierStats } from "./block-store.js";
 import { LruList, type LruNode } from "./lru-list.js";
 
 /** A copy of a block on a slower medium. */
@@ -38,6 +38,8 @@ export interface TierMedium<M extends BlockMemory> {
   numBytes?(block: BlockKV<M>, request: BlockRequest): number;
   /** A block that is not known to rest here: another process may have put it there. Absent: none does. */
   readonly lookUp?: ((id: BlockId) => Promise<FoundBlock<M> | undefined>) | undefined;
+  /** All blocks of an owner that hold passages or saw them. Absent: those that are known to rest there. */
+  idsWith?(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]>;
   /** Whether nobody else can have put any there: looking would be in vain. */
   knowsAll?(): boolean;
 }
@@ -272,6 +274,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (error !== undefined) throw error;
     await resting.saved?.freeForAll?.();
     return true;
+  }
+
+  /** The blocks of an owner that hold passages or saw them. @throws Error where not all could be looked at. */
+  async idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    if (this.#medium.idsWith) return await this.#medium.idsWith(names, owner);
+    const requests = [...this.#resting.values()].map(({ request }) => request);
+    return requests.filter((one) => isOf(owner, one) && holdsPassage(one, names)).map(({ id }) => id);
   }
 
   /** Forgets blocks whose tokens are the first ones of this one's. */

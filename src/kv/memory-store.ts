@@ -1,4 +1,4 @@
-import { type BlockId, ownerName } from "./block-id.js";
+import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
 import {
   type BlockKV,
@@ -8,16 +8,18 @@ import {
   describeShape,
   sameShape,
 } from "./block-kv.js";
-import type {
-  Acquisition,
-  BlockInfo,
-  BlockRequest,
-  BlockStore,
-  BlockStoreStats,
-  Lease,
-  Match,
-  Reservation,
-  WantedMatch,
+import {
+  type Acquisition,
+  type BlockInfo,
+  type BlockRequest,
+  type BlockStore,
+  type BlockStoreStats,
+  holdsPassage,
+  isOf,
+  type Lease,
+  type Match,
+  type Reservation,
+  type WantedMatch,
 } from "./block-store.js";
 import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
@@ -340,6 +342,13 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return isOf(owner, request) && (await this.#delete(id));
   }
 
+  async deletePassages(names: ReadonlySet<string>, owner: string): Promise<void> {
+    const here = [...this.#found].flatMap(([id, entry]) => {
+      return isOf(owner, entry.request) && holdsPassage(entry.request, names) ? [id] : [];
+    });
+    for (const id of new Set([...here, ...(await this.#tiers.idsWith(names, owner))])) await this.#delete(id);
+  }
+
   async find(
     id: BlockId,
     owner: string,
@@ -421,11 +430,6 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     }
     await this.#tiers[Symbol.asyncDispose]();
   }
-}
-
-/** Whether a block is of an owner. Files have owners' names alone, which are no secret. */
-function isOf(owner: string, request: BlockRequest | undefined): boolean {
-  return request !== undefined && request.owner === (request.isFromFile ? ownerName(owner) : owner);
 }
 
 function waitFor<M extends BlockMemory>({ request, waits }: Encoding<M>): MemoryWait<M> {

@@ -53,6 +53,11 @@ export function openStoreToRead(text: string): Promise<BlockFolder> {
   return BlockFolder.openToRead((parseStorePlace(text) as StorePlace).path);
 }
 
+/** The folder that a place names, if it does. */
+export function storeFolder(text: string): string | undefined {
+  return parseStorePlace(text)?.path;
+}
+
 async function shareOf(path: string): Promise<number> {
   // Of a folder that is to be made, the nearest one above it that is there.
   for (let at = resolve(path); ; at = dirname(at)) {

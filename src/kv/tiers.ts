@@ -76,6 +76,11 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
     return (await Promise.all(this.all.map((tier) => tier.delete(id)))).includes(true);
   }
 
+  /** The blocks of an owner that hold passages or saw them. */
+  async idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    return (await Promise.all(this.all.map((tier) => tier.idsWith(names, owner)))).flat();
+  }
+
   /** Forgets blocks whose tokens are the first ones of this one's. */
   deleteShorter(request: BlockRequest): void {
     for (const tier of this.all) tier.deleteShorter(request);

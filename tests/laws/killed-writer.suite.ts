@@ -97,6 +97,13 @@ export function killedWriterSuite(kills: Kills): void {
       expect(found.tokenIds).toEqual(wanted.tokenIds);
     }
     expect(engine.stats().store.tiers[0]).toMatchObject({ losses: 0 });
+    const listed: unknown[] = [];
+    for (let after: string | undefined; ; after = String(listed.at(-1))) {
+      const some = await engine.documents({ limit: 1000, after });
+      listed.push(...some.map(({ id }) => id));
+      if (some.length < 1000) break;
+    }
+    expect(listed).toEqual(expect.arrayContaining(numbers));
     // What the processes left is taken away.
     const left = () => ["partial", "shares"].flatMap((name) => namesIn(join(store, name)));
     await expect.poll(left, { timeout: 10_000 }).toEqual([]);
