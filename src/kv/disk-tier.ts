@@ -129,6 +129,10 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   /** Those that were used least recently first. */
   async #lookAtAll(): Promise<void> {
     const gone = new Set(this.tier.ids);
+    // Beside the rest: blocks that come before the tier writes are kept in memory alone.
+    const isWriter = this.#folder.isWriter;
+    const counting = isWriter ? Promise.all([this.texts.countAll(), this.#others.meet()]) : undefined;
+    counting?.catch(() => undefined);
     const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
@@ -151,11 +155,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     if (this.#ending.signal.aborted) return;
     for (const id of gone) this.tier.drop(id);
     for (const { found } of all.sort((a, b) => a.usedMs - b.usedMs)) this.tier.restore(found);
-    this.#isKnown = this.#folder.isWriter;
-    if (this.#isKnown) {
-      await this.texts.countAll();
-      await this.#others.tend();
-    }
+    await counting;
+    this.#isKnown = isWriter && this.#folder.isWriter;
     if (this.#folder.canWrite) this.tier.write();
   }
 

@@ -31,6 +31,9 @@ test("Documents: what is interrupted while blocks are forgotten is done again; b
   expect(await documents.delete("us", "a")).toBe(true);
   expect(forgotten).toEqual([["x"], ["y"]]);
   expect(await documents.list("them", 9)).toEqual([]);
+  await documents.put("us", [entry("d", "1", "p", "q")]);
+  await documents.put("us", [entry("d", "2", "q")]);
+  expect(forgotten.at(-1)).toEqual(["p"]);
 });
 
 test("MemoryTexts: the oldest go where there are too many", async () => {

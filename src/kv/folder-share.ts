@@ -148,14 +148,23 @@ export class SharedSpace {
     return this.#shares.size > 0;
   }
 
-  /** Learns what others have written, ends the shares of those that are gone, and gives the others room for more. */
-  async tend(): Promise<void> {
+  /** Reserves what other processes were granted, by another one perhaps, and learns what they have written. */
+  async meet(): Promise<readonly (readonly [name: string, share: KnownShare, path: string])[]> {
     const root = join(this.folder, "shares");
     const names = (await readdir(root).catch(undefinedIfMissing)) ?? [];
+    const met: [string, KnownShare, string][] = [];
     for (const name of new Set([...names, ...this.#shares.keys()])) {
       const path = join(root, name);
-      const share = this.#shares.get(name) ?? (await this.#meet(name, path));
+      const share = this.#shares.get(name) ?? (await this.#newShare(name, path));
       await this.#read(share, path);
+      met.push([name, share, path]);
+    }
+    return met;
+  }
+
+  /** Learns what others have written, ends the shares of those that are gone, and gives the others room for more. */
+  async tend(): Promise<void> {
+    for (const [name, share, path] of await this.meet()) {
       // Its name is the first that it writes.
       const hasDied = share.name !== "" && (await livesHere(share.name)) === false;
       const isGone = share.hasEnded || hasDied || (await share.watch.isStale(join(path, "notes")));
@@ -170,7 +179,7 @@ export class SharedSpace {
     this.#shares.clear();
   }
 
-  async #meet(name: string, path: string): Promise<KnownShare> {
+  async #newShare(name: string, path: string): Promise<KnownShare> {
     const granted = (await readGrant(path))?.total ?? 0;
     const share: KnownShare = {
       ...{ watch: new Watch(), readBytes: 0, name: "", rest: "", hasEnded: false, begun: new Map() },

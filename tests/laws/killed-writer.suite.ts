@@ -83,13 +83,12 @@ export function killedWriterSuite(kills: Kills): void {
     await using fresh = await lawEngine(model, { kvType: "f16" });
     const numbers = [...new Set(acknowledged.values())];
     for (const n of numbers) {
-      const passage = `Passage ${n} ${"of words ".repeat(n % 17)}`;
-      const { blocks } = await engine.encode([passage]);
-      expect(blocks, passage).toMatchObject([{ hit: true }]);
+      const { blocks } = await engine.encode([{ text: textOf(n) }]);
+      expect(blocks, textOf(n)).toMatchObject([{ hit: true }]);
     }
     for (const i of random.order(numbers.length).slice(0, 20)) {
       const n = numbers[i] as number;
-      const prompt = { blocks: [`Passage ${n} ${"of words ".repeat(n % 17)}`, "why"] };
+      const prompt = { blocks: [`${textOf(n).trim()}\n`, "why"] };
       const [found, wanted] = [
         await engine.complete(prompt, { mode: "block" }),
         await fresh.complete(prompt, { mode: "block" }),
@@ -117,6 +116,9 @@ export function killedWriterSuite(kills: Kills): void {
     expect(bytesBelow(join(store, "blocks"))).toBeGreaterThan(cap / 2);
   });
 }
+
+/** The passage of a number, as the processes have it. */
+const textOf = (n: number) => `Passage ${n} ${"of words ".repeat(n % 17)}`;
 
 function namesIn(folder: string): readonly string[] {
   return existsSync(folder) ? readdirSync(folder) : [];
