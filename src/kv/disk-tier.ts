@@ -27,8 +27,8 @@ const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
-/** How often the one with the lock looks after others' shares, others try for the lock, and uses are noted. */
-const [tendMs, tryMs, noteMs] = [500, 2_000, 30_000];
+/** How often the one with the lock looks after others' shares, and for others; others try for the lock, and uses are noted. */
+const [tendMs, meetMs, tryMs, noteMs] = [100, 500, 2_000, 30_000];
 
 /**
  * A tier of blocks in a folder. It finds what others have put there at once, and writes when it has looked at all files: the process
@@ -109,8 +109,9 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     this.#numRounds += 1;
     const isTime = (everyMs: number) => this.#numRounds % (everyMs / tendMs) === 0;
     if (isTime(noteMs)) await this.tier.noteUse();
-    if (this.#isKnown && this.#folder.isWriter) await this.#others.tend().catch(() => undefined);
-    else if (isTime(tryMs)) await this.#tryToWrite();
+    if (this.#isKnown && this.#folder.isWriter) {
+      if (this.#others.isShared || isTime(meetMs)) await this.#others.tend().catch(() => undefined);
+    } else if (isTime(tryMs)) await this.#tryToWrite();
   }
 
   /** One that had the lock may have lost it. */

@@ -190,10 +190,19 @@ export class SharedSpace {
   }
 
   async #read(share: KnownShare, path: string): Promise<void> {
-    const notes = await readFile(join(path, "notes")).catch(undefinedIfMissing);
-    if (notes === undefined || notes.length === share.readBytes) return;
-    const lines = (share.rest + notes.toString("latin1", share.readBytes)).split("\n");
-    share.readBytes = notes.length;
+    const notes = await open(join(path, "notes")).catch(undefinedIfMissing);
+    if (notes === undefined) return;
+    let text = "";
+    try {
+      const size = (await notes.stat()).size - share.readBytes;
+      if (size <= 0) return;
+      const { buffer, bytesRead } = await notes.read(Buffer.alloc(size), 0, size, share.readBytes);
+      text = buffer.toString("latin1", 0, bytesRead);
+    } finally {
+      await notes.close();
+    }
+    share.readBytes += text.length;
+    const lines = (share.rest + text).split("\n");
     share.rest = lines.pop() as string;
     if (share.name === "") share.name = lines.shift() ?? "";
     for (const line of lines) {
