@@ -25,6 +25,7 @@ export type { Constraint } from "./engine/constraint/constraint.js";
 export { Engine } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";
 export type {
+  DocumentsOptions,
   EncodeOptions,
   EngineOptions,
   GenerateOptions,
@@ -67,6 +68,7 @@ export type { BackendKind } from "./ggml/library.js";
 export { type PulledFile, type PulledModel, type PullOptions, pull } from "./hub/pull.js";
 export type { BlockId } from "./kv/block-id.js";
 export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
+export type { DocumentInfo } from "./kv/documents.js";
 export type { AttentionMode } from "./model/block-attention-config.js";
 export type { LoadProgress } from "./model/weights.js";
 export type { Tokenizer } from "./tokenizer/tokenizer.js";

@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../src/files/test-files.suite.js";
+import { bytesBelow, temporaryFolder } from "../src/files/test-files.suite.js";
 import { writeRandomModel } from "./models/random-model.js";
 import { runCli } from "./run-cli.js";
 
@@ -43,4 +43,134 @@ test("encode, store: passages are encoded ahead and found there; folders are lis
   const model12 = stat.models[0].model.slice(0, 12);
   expect((await runCli(["store", "rm", store, "--model", model12, "--json"])).stdout).toContain('"removed":2');
   expect((await runCli(["store", "ls", join(folder, "none")])).error?.message).toContain("no such file or folder");
+});
+
+test("store export, import, gc: chosen blocks come into another folder, checked and within its cap; what is of no use goes", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  writeFileSync(at("passages.jsonl"), ['"One."', '"Two."', '"Three."'].join("\n"));
+  for (const [seed, name] of ["first", "second"].entries()) {
+    writeRandomModel(at(name), { architecture: "llama", seed });
+    await runCli([
+      "encode",
+      "--model",
+      at(name),
+      "--input",
+      at("passages.jsonl"),
+      "--store",
+      `${at("blocks")}?cap=10MB`,
+    ]);
+  }
+  const told = async (...args: string[]) => {
+    const { stdout, code } = await runCli(["store", ...args, "--json"]);
+    return { ...JSON.parse(stdout), code };
+  };
+  const [{ model }] = (await told("stat", at("blocks"))).models;
+  const copied = { copied: 3, there: 0, unsound: 0, full: 0, code: 0 };
+  expect(await told("export", at("blocks"), at("some"), "--model", model.slice(0, 8))).toMatchObject(copied);
+  expect((await told("stat", at("some"))).models).toMatchObject([{ model, blocks: 3 }]);
+  const files = (name: string) =>
+    readdirSync(join(at(name), "blocks"), { recursive: true, withFileTypes: true })
+      .filter((one) => one.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name));
+  const [one = "", two = ""] = files("some");
+  const bytes = readFileSync(one);
+  bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
+  writeFileSync(one, bytes);
+  writeFileSync(two, "no block");
+  expect(await told("import", at("new"), at("some"))).toMatchObject({ copied: 1, there: 0, unsound: 2, code: 1 });
+  expect(await told("import", at("new"), at("blocks"))).toMatchObject({ copied: 5, there: 1, unsound: 0, code: 0 });
+  expect(await told("verify", at("new"))).toEqual({ blocks: 6, unsound: 0, code: 0 });
+  const small = await told("import", `${at("small")}?cap=30000`, at("blocks"));
+  expect(small.full).toBeGreaterThan(0);
+  expect(small.copied).toBeGreaterThan(0);
+  expect(bytesBelow(at("small"))).toBeLessThanOrEqual(30000);
+
+  const [other = ""] = files("some").filter((path) => path !== one && path !== two);
+  mkdirSync(join(at("some"), "quarantine"));
+  writeFileSync(join(at("some"), "quarantine", "1-x.kv"), "damaged");
+  const all = { removed: 1, quarantined: 4096 };
+  expect(await told("gc", at("some"), "--dry-run")).toMatchObject(all);
+  expect(files("some")).toHaveLength(3);
+  expect(await told("gc", at("some"))).toMatchObject(all);
+  expect(await told("gc", at("some"), "--keep-model", model)).toMatchObject({ removed: 0, quarantined: 0 });
+  utimesSync(other, 1, 1);
+  expect(await told("gc", at("some"), "--older-than", "30")).toMatchObject({ removed: 1 });
+  expect(await told("gc", at("some"), "--keep-producer", "another")).toMatchObject({ removed: 1 });
+  expect(await told("gc", at("blocks"), "--keep-model", model)).toMatchObject({ removed: 3 });
+});
+
+test("encode: several processes share the passages, each of which is encoded once", async () => {
+  const folder = await temporaryFolder();
+  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  writeRandomModel(model, { architecture: "llama" });
+  const passages = Array.from({ length: 400 }, (_, n) => ({ id: Math.floor(n / 3), text: `Passage ${n}.` }));
+  writeFileSync(input, passages.map((one) => JSON.stringify(one)).join("\n"));
+  const encode = ["encode", "--model", model, "--input", input, "--store", `${store}?cap=100MB`, "--json"];
+  const all = await Promise.all([runCli(encode), runCli(encode), runCli(encode)]);
+  const told = all.map(({ stdout }) =>
+    stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line)),
+  );
+  expect(all.map(({ code }) => code)).toEqual([0, 0, 0]);
+  for (const lines of told)
+    expect(lines.map(({ index }) => index).sort((a, b) => a - b)).toEqual(passages.map((_, n) => n));
+  const encoded = told.map((lines) => lines.filter(({ hit }) => !hit).length);
+  expect(encoded.reduce((sum, one) => sum + one, 0)).toBe(400);
+  expect(encoded.filter((one) => one > 0).length).toBeGreaterThan(1);
+  expect(readdirSync(join(store, "claims"))).toEqual([]);
+  const listed = (await runCli(["store", "ls", store, "--documents", "--json"])).stdout.trim().split("\n");
+  expect(listed.map((line) => JSON.parse(line).blocks.length).sort()).toEqual([1, ...Array(133).fill(3)]);
+}, 60_000);
+
+test("store ls, rm, export --document: a document's blocks, from the index of documents beside them", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  writeRandomModel(at("model"), { architecture: "llama" });
+  const passages = [
+    { id: "a", text: "One.", metadata: { page: 7 } },
+    { id: "a", text: "Two." },
+    { id: "b", text: "Two." },
+    { text: "Three." },
+  ];
+  writeFileSync(at("passages.jsonl"), passages.map((one) => JSON.stringify(one)).join("\n"));
+  await runCli([
+    "encode",
+    "--model",
+    at("model"),
+    "--input",
+    at("passages.jsonl"),
+    "--store",
+    `${at("blocks")}?cap=10MB`,
+  ]);
+  const told = async (...args: string[]) => {
+    const { stdout, code } = await runCli(["store", ...args, "--json"]);
+    const lines = stdout.trim() === "" ? [] : stdout.trim().split("\n");
+    return { lines: lines.map((line) => JSON.parse(line)), code };
+  };
+  const documents = async (name: string) =>
+    (await told("ls", at(name), "--documents")).lines
+      .map(({ id, blocks, metadata }) => [id, blocks.length, metadata])
+      .sort();
+  const all = [
+    ["a", 2, { page: 7 }],
+    ["b", 1, undefined],
+  ];
+  expect(await documents("blocks")).toEqual(all);
+  expect((await told("export", at("blocks"), at("some"), "--document", "a")).lines).toMatchObject([{ copied: 2 }]);
+  expect(await documents("some")).toEqual(all);
+  expect((await told("import", at("new"), at("some"))).lines).toMatchObject([{ copied: 2 }]);
+  expect(await documents("new")).toEqual(all);
+  expect((await told("rm", at("blocks"), "--document", "a")).lines).toMatchObject([{ removed: 1 }]);
+  expect(await documents("blocks")).toEqual([all[1]]);
+  expect((await told("ls", at("blocks"))).lines).toHaveLength(2);
+  const none = await runCli(["store", "rm", at("blocks"), "--document", "a"]);
+  expect(none.error?.message).toMatch(/^Cannot remove the document "a": there is none in/);
+  expect((await told("rm", at("blocks"), "--document", "b")).lines).toMatchObject([{ removed: 1 }]);
 });

@@ -1,11 +1,19 @@
-import type { RagDocument } from "../blocks/block.js";
+import { createHash } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type PassageInput, readPassage } from "../blocks/passage.js";
 import { ragDocument } from "../data/rag/rag-row.js";
 import { readRows } from "../data/rows.js";
 import type { EncodeOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { splitLongField } from "../engine/prompt.js";
+import { isJsonObject, type JsonValue } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
+import { holdLock, Watch } from "../files/lock.js";
+import { makeFolder } from "../files/outputs.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
+import { storeFolder } from "../kv/store-place.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, engineFlag, trainingFlags } from "./options.js";
@@ -19,7 +27,7 @@ const encodeFlags = {
   input: mandatory(
     flag(
       "<file>",
-      'passages: JSON lines, a .json array or Parquet of {"title","text"} or {"text"}, or texts',
+      'passages: JSON lines, a .json array or Parquet of {"title","text"} or {"text"}, with "id" and "metadata" where they have them, or texts',
       someWords,
     ),
   ),
@@ -47,13 +55,19 @@ export const encodeCommand = command({
   flags: encodeFlags,
   run: runEncode,
   help: `
-What is in the folder already is found there: the same command goes on where it was interrupted.
+What is in the folder already is found there: the same command goes on where it was interrupted. Several of them, with the same input, share the work.
+A passage's "id" and "metadata" name its document: store ls --documents. Passages of one document stand one after another.
 
 Examples:
   block-attention encode --model model.gguf --input passages.jsonl --store ./blocks?cap=20GB
   block-attention encode --model model.gguf --input passages.jsonl --store ./blocks --repair lead
   block-attention serve --model model.gguf --store ./blocks?cap=20GB`,
 });
+
+interface Passages {
+  readonly number: number;
+  readonly rows: readonly { readonly index: number; readonly passage: PassageInput }[];
+}
 
 /** Encodes passages. @returns the exit code: 1 if one could not be read, encoded or kept. */
 async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal): Promise<number> {
@@ -65,18 +79,15 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
   const bar = new ProgressBar(terminal, "Encoding");
   const sums = { passages: 0, tokens: 0, hits: 0, failed: 0, lost: 0 };
   const startedMs = performance.now();
-  let batch: { readonly index: number; readonly passage: string | RagDocument }[] = [];
-  const encodeBatch = async (): Promise<void> => {
-    const some = batch;
-    batch = [];
+  const encodeSome = async ({ rows }: Passages): Promise<void> => {
     const isFirst = sums.passages === 0;
-    sums.passages += some.length;
+    sums.passages += rows.length;
     const { blocks } = await engine.encode(
-      some.map(({ passage }) => passage),
+      rows.map(({ passage }) => passage),
       options,
     );
     for (const block of blocks) {
-      const index = some[block.passage.index]?.index as number;
+      const index = rows[block.passage.index]?.index as number;
       if (block.error === undefined) {
         const { id, tokens, hit, durable } = block;
         sums.tokens += tokens;
@@ -94,21 +105,30 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
     if (isFirst && total > batchSize) note(terminal, forecast(engine, sums, total, performance.now() - startedMs));
     bar.update(sums.passages, total);
   };
-  let index = 0;
+  const claims = new Claims(
+    storeFolder(flags.store),
+    JSON.stringify([await engine.model.identity, repair, system, splitLong]),
+  );
+  /** Those that other processes encoded meanwhile. */
+  const others = new Set<number>();
   try {
-    for await (const row of readRows(flags.input, signal)) {
-      try {
-        if (row.kind === "bad") throw new Error(row.error);
-        batch.push({ index, passage: ragDocument(row.value, index, Error) });
-      } catch (error) {
-        sums.failed += 1;
-        bar.end();
-        note(terminal, `${row.where}: ${errorLine(error)}`);
-      }
-      index += 1;
-      if (batch.length === batchSize) await encodeBatch();
+    for await (const some of readPassages(flags.input, signal, (where, error) => {
+      sums.failed += 1;
+      bar.end();
+      note(terminal, `${where}: ${errorLine(error)}`);
+    })) {
+      await using claim = await claims.claim(some);
+      if (claim) await encodeSome(some);
+      else others.add(some.number);
     }
-    if (batch.length > 0) await encodeBatch();
+    // They are there, or their process ended.
+    if (others.size > 0) {
+      for await (const some of readPassages(flags.input, signal, () => undefined)) {
+        if (!others.has(some.number)) continue;
+        await using _ = await claims.claim(some, signal);
+        await encodeSome(some);
+      }
+    }
   } finally {
     bar.end();
   }
@@ -117,16 +137,91 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
   if (flags.json === true) note(terminal, line);
   else await write(terminal.stdout, `${line}\n`, signal);
   if (sums.lost > 0) {
-    note(
-      terminal,
-      `${sums.lost} blocks are not in ${flags.store}: the folder is full, or another process writes there`,
-    );
+    note(terminal, `${sums.lost} blocks are not in ${flags.store}: it is full, or cannot be written`);
   }
   const { evictions = 0, capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   if (evictions > 0) {
     note(terminal, `${evictions} blocks went again for newer ones: ${flags.store} holds ${formatBytes(capBytes)}`);
   }
   return sums.failed + sums.lost > 0 ? 1 : 0;
+}
+
+/** Passages, some at a time; those of one document that stand one after another together. */
+async function* readPassages(
+  input: string,
+  signal: AbortSignal,
+  onBad: (where: string, error: unknown) => void,
+): AsyncGenerator<Passages> {
+  let rows: { readonly index: number; readonly passage: PassageInput }[] = [];
+  let [index, number] = [0, 0];
+  let lastId: unknown;
+  for await (const row of readRows(input, signal)) {
+    try {
+      if (row.kind === "bad") throw new Error(row.error);
+      const passage = passageOf(row.value, index);
+      const id = typeof passage === "string" ? undefined : passage.id;
+      if (rows.length >= batchSize && (id == null || id !== lastId)) {
+        yield { number, rows };
+        rows = [];
+        number += 1;
+      }
+      lastId = id;
+      rows.push({ index, passage });
+    } catch (error) {
+      onBad(row.where, error);
+    }
+    index += 1;
+  }
+  if (rows.length > 0) yield { number, rows };
+}
+
+/** @throws Error for what is no passage. */
+function passageOf(value: JsonValue, index: number): PassageInput {
+  const document = ragDocument(value, index, Error);
+  if (typeof document === "string" || !isJsonObject(value)) return document;
+  const { id, metadata } = value;
+  const passage = { ...document, ...(id != null && { id }), ...(metadata != null && { metadata }) } as PassageInput;
+  readPassage(passage, index);
+  return passage;
+}
+
+const nothing: AsyncDisposable = { [Symbol.asyncDispose]: async () => undefined };
+
+/** Which passages each of several processes encodes into one folder: a lock file for those that one of them encodes now. */
+class Claims {
+  readonly #watches = new Map<string, Watch>();
+
+  /** @param folder none: nothing is shared. @param rule all that makes blocks of passages. */
+  constructor(
+    private readonly folder: string | undefined,
+    private readonly rule: string,
+  ) {}
+
+  /**
+   * @param waiting waits until no other process encodes them.
+   * @returns undefined where another process encodes them now.
+   */
+  async claim({ rows }: Passages, waiting?: AbortSignal): Promise<AsyncDisposable | undefined> {
+    if (this.folder === undefined) return nothing;
+    const text = JSON.stringify([this.rule, rows.map(({ passage }) => passage)]);
+    const path = join(this.folder, "claims", createHash("sha256").update(text).digest("hex"));
+    const watch = this.#watches.get(path) ?? new Watch();
+    this.#watches.set(path, watch);
+    for (let numTries = 0; ; numTries++) {
+      try {
+        await makeFolder(dirname(path));
+        const lock = await holdLock(path, "encode these passages", watch);
+        this.#watches.delete(path);
+        return lock;
+      } catch {
+        // In a folder that cannot be written nobody shares anything.
+        const isHeld = (await stat(path).catch(() => undefined)) !== undefined;
+        if (!isHeld && numTries > 2) return nothing;
+        if (isHeld && waiting === undefined) return undefined;
+        await sleep(isHeld ? 500 : 20, undefined, { signal: waiting });
+      }
+    }
+  }
 }
 
 async function countRows(path: string, signal: AbortSignal): Promise<number> {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { CommanderError } from "commander";
-import { describeWriteError, RefusedOutputError } from "../files/outputs.js";
+import { RefusedOutputError } from "../files/outputs.js";
+import { describeWriteError } from "../files/regular-file.js";
 import { UsageError } from "../files/usage-error.js";
 import { errorLine, processTerminal } from "./terminal.js";
 

@@ -23,7 +23,15 @@ import { pullCommand } from "./pull.js";
 import { scoreCommand } from "./score.js";
 import { segmentCommand } from "./segment.js";
 import { serveCommand } from "./serve.js";
-import { storeLsCommand, storeRmCommand, storeStatCommand, storeVerifyCommand } from "./store.js";
+import {
+  storeExportCommand,
+  storeGcCommand,
+  storeImportCommand,
+  storeLsCommand,
+  storeRmCommand,
+  storeStatCommand,
+  storeVerifyCommand,
+} from "./store.js";
 import type { Terminal } from "./terminal.js";
 import { tokenizeCommand } from "./tokenize.js";
 import { exportCommand, trainCommand, trainTokenizerCommand } from "./train.js";
@@ -79,7 +87,10 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
   const models = program.command("models").description("Lists and removes models on the disk.");
   addAll(models, [modelsLsCommand, modelsRmCommand]);
   const store = program.command("store").description("Looks after folders in which blocks outlive the process.");
-  addAll(store, [storeLsCommand, storeStatCommand, storeVerifyCommand, storeRmCommand]);
+  addAll(store, [
+    ...[storeLsCommand, storeStatCommand, storeVerifyCommand, storeRmCommand],
+    ...[storeGcCommand, storeExportCommand, storeImportCommand],
+  ]);
   const data = program.command("data").description("Prepares training data.");
   addAll(data, dataCommands);
   const evaluation = program.command("eval").description("Answers sets of questions and scores the answers.");

@@ -1,10 +1,20 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { z } from "zod";
 import { formatBytes } from "../files/format-bytes.js";
+import { quote } from "../files/quote.js";
+import { aNumber, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import type { BlockHead } from "../kv/block-codec.js";
+import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
+import { holdsPassage } from "../kv/block-store.js";
+import { copyBlocks } from "../kv/copy-blocks.js";
+import { type DocumentEntry, Documents, readEntry } from "../kv/documents.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
-import { openStoreToRead, storePlaceField } from "../kv/store-place.js";
-import { command, type FlagsOf, flag, operand, toggle } from "./command.js";
+import { FolderTexts } from "../kv/folder-texts.js";
+import { openStorePlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
+import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
 const folder = operand(flag("<folder>", "a folder that --store names", storePlaceField));
@@ -19,7 +29,10 @@ const digits = {
 
 const lsFlags = {
   folder,
-  json: toggle('one line of JSON for each: {"id","kind","tokens","bytes","used","model","owner"} or {"id","error"}'),
+  documents: toggle('documents in place of blocks; with --json {"id","metadata","blocks","owner"}'),
+  json: toggle(
+    'one line of JSON for each: {"id","kind","tokens","bytes","used","model","owner","producer"} or {"id","error"}',
+  ),
 };
 
 export const storeLsCommand = command({
@@ -33,8 +46,17 @@ Examples:
   block-attention store ls ./blocks --json | head`,
 });
 
-async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal: Terminal): Promise<number> {
+async function runLs({ folder: place, documents, json }: FlagsOf<typeof lsFlags>, terminal: Terminal): Promise<number> {
   await using opened = await openStoreToRead(place);
+  if (documents === true) {
+    for await (const { id, metadata, blocks, owner } of documentsIn(opened)) {
+      const tokens = blocks.reduce((sum, block) => sum + block.tokens, 0);
+      const text = `${quote(String(id))}  ${blocks.length} blocks, ${tokens} tokens\n`;
+      if (json === true) await writeJson(terminal, { id, metadata, blocks: blocks.map((block) => block.id), owner });
+      else await write(terminal.stdout, text, terminal.signal);
+    }
+    return 0;
+  }
   let isSound = true;
   for await (const entry of readFolder(opened, { isWhole: false, signal: terminal.signal })) {
     const { id, numBytes: bytes } = entry;
@@ -45,7 +67,7 @@ async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal:
         ? { id, bytes, used, error: entry.error }
         : {
             ...{ id, kind: entry.head.kind, tokens: entry.head.shape.numTokens, bytes, used },
-            ...{ model: entry.head.model, owner: entry.head.owner },
+            ...{ model: entry.head.model, owner: entry.head.owner, producer: entry.head.producer },
           };
     if (json === true) await writeJson(terminal, told);
     else {
@@ -55,6 +77,20 @@ async function runLs({ folder: place, json }: FlagsOf<typeof lsFlags>, terminal:
     }
   }
   return isSound ? 0 : 1;
+}
+
+function textsIn(folder: BlockFolder): FolderTexts {
+  return new FolderTexts(folder, async () => true);
+}
+
+async function* documentsIn(folder: BlockFolder): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
+  const texts = textsIn(folder);
+  for (const owner of await texts.owners()) {
+    for await (const name of texts.list(owner)) {
+      const entry = readEntry(await texts.get(name));
+      if (entry !== undefined) yield { ...entry, owner };
+    }
+  }
 }
 
 const statFlags = { folder, json: toggle("one line of JSON") };
@@ -136,11 +172,22 @@ async function runVerify({ folder: place, json }: FlagsOf<typeof verifyFlags>, t
   return unsound === 0 ? 0 : 1;
 }
 
-const rmFlags = {
-  folder,
+/** Which blocks are meant. */
+const choiceFlags = {
   model: flag("<digest>", "those of a model, by its identity's first digits as store stat tells it", digits),
   owner: flag("<digest>", "those of an owner, by its name's first digits as store ls --json tells it", digits),
-  id: flag("<id>", "one, by its id", digits),
+  id: flag("<id>", "one, by its id's first digits", digits),
+};
+const ofDocument = flag("<id>", "those of a document, as store ls --documents tells it", someWords);
+
+function isChosen({ model = "", owner = "", id = "" }: FlagsOf<typeof choiceFlags>, head: BlockHead): boolean {
+  return head.model.startsWith(model) && head.owner.startsWith(owner) && head.id.startsWith(id);
+}
+
+const rmFlags = {
+  folder,
+  ...choiceFlags,
+  document: { ...ofDocument, about: "a document, its blocks, and all that saw them, but for what another one has too" },
   unsound: toggle("those that are unsound"),
   json: toggle('one line of JSON: {"removed","bytes"}'),
 };
@@ -157,27 +204,194 @@ Examples:
 });
 
 async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promise<number> {
-  const { folder: place, model, owner, id, unsound = false, json } = flags;
-  if (model === undefined && owner === undefined && id === undefined && !unsound) {
-    throw new UsageError("Cannot remove blocks: nothing says which, wanted --model, --owner, --id or --unsound");
+  const { folder: place, model, owner, id, document, unsound = false, json } = flags;
+  if ([model, owner, id, document].every((one) => one === undefined) && !unsound) {
+    const wanted = "--model, --owner, --id, --document or --unsound";
+    throw new UsageError(`Cannot remove blocks: nothing says which, wanted ${wanted}`);
+  }
+  if (document !== undefined && (unsound || model !== undefined || id !== undefined)) {
+    throw new UsageError("Cannot remove blocks: --document goes with --owner alone");
   }
   await using opened = await openStoreToRead(place);
   if (!(await opened.tryToWrite())) throw new Error(`Cannot remove blocks: ${opened.reason}`);
   const isMeant = (entry: FolderEntry): boolean => {
     if (id !== undefined && !entry.id.startsWith(id)) return false;
     if ("error" in entry) return unsound || (id !== undefined && isBlockId(id));
-    if (unsound) return false;
-    const { head } = entry;
-    return head.model.startsWith(model ?? "") && head.owner.startsWith(owner ?? "");
+    return !unsound && isChosen({ model, owner, id }, entry.head);
   };
-  let [removed, bytes] = [0, 0];
-  for await (const entry of readFolder(opened, { isWhole: unsound, signal: terminal.signal })) {
-    if (!isMeant(entry)) continue;
-    await opened.remove(entry.path);
-    removed += 1;
-    bytes += entry.numBytes;
-  }
-  if (json === true) await writeJson(terminal, { removed, bytes });
-  else await write(terminal.stdout, `${removed} removed, ${formatBytes(bytes)}\n`, terminal.signal);
+  const sums =
+    document === undefined
+      ? await removeAll(opened, unsound, isMeant, terminal)
+      : await removeDocument(opened, document, owner ?? "", terminal);
+  if (json === true) await writeJson(terminal, sums);
+  else await write(terminal.stdout, `${sums.removed} removed, ${formatBytes(sums.bytes)}\n`, terminal.signal);
   return 0;
+}
+
+async function removeDocument(
+  folder: BlockFolder,
+  id: string,
+  owner: string,
+  terminal: Terminal,
+): Promise<{ removed: number; bytes: number }> {
+  const sums = { removed: 0, bytes: 0 };
+  const forget = async (names: ReadonlySet<string>, of: string) => {
+    const isMeant = (entry: FolderEntry) =>
+      !("error" in entry) && entry.head.owner === of && holdsPassage(entry.head, names);
+    const { removed, bytes } = await removeAll(folder, false, isMeant, terminal);
+    sums.removed += removed;
+    sums.bytes += bytes;
+  };
+  const texts = textsIn(folder);
+  const documents = new Documents(texts, forget, (name) => name);
+  let isThere = false;
+  for (const name of await texts.owners()) {
+    if (name.startsWith(owner)) isThere = (await documents.delete(name, id)) || isThere;
+  }
+  if (!isThere) throw new Error(`Cannot remove the document ${quote(id)}: there is none in ${quote(folder.path)}`);
+  return sums;
+}
+
+/** @param isWhole whether keys and values are checked too. @param isDry whether they are only counted. */
+async function removeAll(
+  folder: BlockFolder,
+  isWhole: boolean,
+  isMeant: (entry: FolderEntry) => boolean,
+  terminal: Terminal,
+  isDry = false,
+): Promise<{ removed: number; bytes: number }> {
+  const sums = { removed: 0, bytes: 0 };
+  for await (const entry of readFolder(folder, { isWhole, signal: terminal.signal })) {
+    if (!isMeant(entry)) continue;
+    if (!isDry) await folder.remove(entry.path);
+    sums.removed += 1;
+    sums.bytes += entry.numBytes;
+  }
+  return sums;
+}
+
+const gcFlags = {
+  folder,
+  keepModel: repeated("<digest>", "a model whose blocks stay, by its identity's first digits; others' go", digits),
+  keepProducer: repeated(
+    "<text>",
+    "what computed the blocks that stay, as store ls --json tells it, or how that begins; others go",
+    someWords,
+  ),
+  olderThan: flag("<days>", "those that were last used so many days ago go", aNumber("days", z.number().min(0))),
+  dryRun: toggle("remove nothing, and tell what would be removed"),
+  json: toggle('one line of JSON: {"removed","bytes","quarantined"}'),
+};
+
+export const storeGcCommand = command({
+  name: "gc",
+  summary: "Removes what nobody can use from a folder that no process writes into.",
+  flags: gcFlags,
+  run: runGc,
+  help: `
+Blocks that are unsound or of another version go, and what lies in quarantine. Blocks that are sound go where an option says so: those of
+models that are not served any more, those that another build or processor computed (misses, there), and those not used for long.
+
+Examples:
+  block-attention store gc ./blocks --dry-run
+  block-attention store gc ./blocks --keep-model 4f2a09c1 --older-than 30`,
+});
+
+async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promise<number> {
+  const { keepModel, keepProducer, olderThan = Number.POSITIVE_INFINITY, dryRun = false } = flags;
+  await using opened = await openStoreToRead(flags.folder);
+  if (!dryRun && !(await opened.tryToWrite())) throw new Error(`Cannot remove blocks: ${opened.reason}`);
+  const usedAfterMs = Date.now() - olderThan * 86_400_000;
+  const isKept = (kept: readonly string[] | undefined, name: string) =>
+    kept?.some((one) => name.startsWith(one)) ?? true;
+  const isMeant = (entry: FolderEntry) =>
+    "error" in entry ||
+    !isKept(keepModel, entry.head.model) ||
+    !isKept(keepProducer, entry.head.producer) ||
+    entry.usedMs < usedAfterMs;
+  const sums = await removeAll(opened, false, isMeant, terminal, dryRun);
+  const quarantined = await opened.quarantined(!dryRun);
+  // Of processes that were killed: those that encode find no harm in it.
+  if (!dryRun) await rm(join(opened.path, "claims"), { recursive: true, force: true });
+  if (flags.json === true) await writeJson(terminal, { ...sums, quarantined });
+  else {
+    const done = dryRun ? "would be removed" : "removed";
+    const text = `${sums.removed} blocks, ${formatBytes(sums.bytes)}, and ${formatBytes(quarantined)} in quarantine ${done}\n`;
+    await write(terminal.stdout, text, terminal.signal);
+  }
+  return 0;
+}
+
+const copied = toggle('one line of JSON: {"copied","there","unsound","full","bytes"}');
+const exportFlags = {
+  folder,
+  to: operand(flag("<to>", "a folder to copy them into, and its cap where it has one", storePlaceField)),
+  ...choiceFlags,
+  document: ofDocument,
+  json: copied,
+};
+
+export const storeExportCommand = command({
+  name: "export",
+  summary: "Copies blocks from a folder into another, to carry them elsewhere.",
+  flags: exportFlags,
+  run: ({ folder: from, to, json, ...choice }, terminal) => copyAll(from, to, choice, json, terminal),
+  help: `
+What is there already stays: the same command goes on where it was interrupted. The new folder is a store as the old one is.
+
+Examples:
+  block-attention store export ./blocks ./some --model 4f2a09c1 && tar cf some.tar ./some`,
+});
+
+const importFlags = {
+  folder,
+  from: operand(flag("<from>", "a folder that store export made, or any other store", storePlaceField)),
+  ...choiceFlags,
+  document: ofDocument,
+  json: copied,
+};
+
+export const storeImportCommand = command({
+  name: "import",
+  summary: "Copies blocks into a folder, each checked, also while others write there.",
+  flags: importFlags,
+  run: ({ folder: to, from, json, ...choice }, terminal) => copyAll(from, to, choice, json, terminal),
+  help: `
+What another build or processor computed is a miss here, unless it is the same one.
+
+Examples:
+  tar xf some.tar && block-attention store import ./blocks?cap=20GB ./some`,
+});
+
+/** @returns the exit code: 1 if one is unsound, or found no room. */
+async function copyAll(
+  fromPlace: string,
+  toPlace: string,
+  { document, ...choice }: FlagsOf<typeof choiceFlags> & { readonly document: string | undefined },
+  json: boolean | undefined,
+  terminal: Terminal,
+): Promise<number> {
+  const { signal } = terminal;
+  await using from = await openStoreToRead(fromPlace);
+  await using to = await openStorePlace(toPlace);
+  if (!to.canWrite) throw new Error(`Cannot copy blocks: ${to.reason}`);
+  const sums = { copied: 0, there: 0, unsound: 0, full: 0, bytes: 0 };
+  const names = new Map<string, Set<string>>();
+  for await (const { id, owner, blocks } of documentsIn(from)) {
+    if (String(id) === document) names.set(owner, new Set(blocks.map(({ name }) => name)));
+  }
+  // Pages saw others, too.
+  const isMeant = (head: BlockHead) =>
+    isChosen(choice, head) &&
+    (document === undefined || (head.kind === "block" && holdsPassage(head, names.get(head.owner) ?? new Set())));
+  for await (const block of copyBlocks(from, to, isMeant, signal)) {
+    sums[block.outcome] += 1;
+    if (block.outcome === "copied") sums.bytes += block.bytes;
+    if (block.error !== undefined) note(terminal, block.error);
+  }
+  const { copied, there, unsound, full, bytes } = sums;
+  const text = `${copied} copied, ${formatBytes(bytes)}; ${there} were there, ${unsound} unsound, ${full} found no room\n`;
+  if (json === true) await writeJson(terminal, sums);
+  else await write(terminal.stdout, text, signal);
+  return unsound + full > 0 ? 1 : 0;
 }

@@ -1,7 +1,7 @@
 import { type FileHandle, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import type { JsonObject } from "../files/bounded-json.js";
-import { describeWriteError, writeAtomically } from "../files/outputs.js";
-import { undefinedIfMissing } from "../files/regular-file.js";
+import { writeAtomically } from "../files/outputs.js";
+import { describeWriteError, undefinedIfMissing } from "../files/regular-file.js";
 
 const newline = 0x0a;
 const chunkBytes = 2 ** 20;

@@ -1,7 +1,8 @@
 import { createWriteStream } from "node:fs";
 import { dirname } from "node:path";
 import { finished } from "node:stream/promises";
-import { describeWriteError, makeFolder } from "../files/outputs.js";
+import { makeFolder } from "../files/outputs.js";
+import { describeWriteError } from "../files/regular-file.js";
 
 /** Small texts are written together, in bytes. */
 const pieceBytes = 2 ** 18;

@@ -33,20 +33,23 @@ export function blockFileFormat(
     context,
     owner,
     isPage,
+    documents,
   }: BlockRequest): Promise<Omit<BlockFields, "shape">> => {
     const { pairs } = source.config.rope;
     const model = await identity;
-    return { id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block", model, pairs, ...made };
+    return { id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block", model, pairs, documents, ...made };
   };
-  const bytesOf = ({ shape, tokenIds }: Pick<BlockRequest, "shape" | "tokenIds">) =>
-    headBytes + 36 * shape.numLayers + 4 * tokenIds.length + blockKVByteLength(shape);
+  const bytesOf = ({ shape, tokenIds, documents = [] }: Pick<BlockRequest, "shape" | "tokenIds" | "documents">) =>
+    headBytes + 36 * shape.numLayers + 4 * tokenIds.length + 24 * documents.length + blockKVByteLength(shape);
   return {
-    numBytes: ({ shape }, { tokenIds }) => bytesOf({ shape, tokenIds }),
+    numBytes: ({ shape }, { tokenIds, documents }) => bytesOf({ shape, tokenIds, documents }),
     encode: async (block, request) => [await encodeBlockKV(block, await fieldsOf(request))],
     readRequest: async (file) => {
       const { size } = await file.stat();
-      const { id, shape, owner, tokenIds, context, kind } = await readBlockHead(size, (count) => read(file, count));
-      return { id, shape, owner, tokenIds, context, isPage: kind === "page", isFromFile: true };
+      const { id, shape, owner, tokenIds, context, kind, documents } = await readBlockHead(size, (count) =>
+        read(file, count),
+      );
+      return { id, shape, owner, tokenIds, context, isPage: kind === "page", documents, isFromFile: true };
     },
     decode: async (file, request) => {
       const { size } = await file.stat();

@@ -9,7 +9,7 @@ import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
 import { numRowsOf, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
-import { PAGE_TOKENS, promptParts } from "./prompt-parts.js";
+import { PAGE_TOKENS, passagesOf, promptParts } from "./prompt-parts.js";
 import { computeBetween, movedRanges, numIn, type Recompute, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
@@ -273,6 +273,7 @@ export class ContextMaker {
     const held: Disposable[] = [];
     using _ = inReverse(held);
     const copies: PageCopy[] = [];
+    let passages: ReturnType<typeof passagesOf> | undefined;
     const copyAll = async (): Promise<void> => {
       const rows = copies.map(({ block, place }) => ({
         memory: block.memory,
@@ -315,7 +316,9 @@ export class ContextMaker {
         const shape = blockShape(this.model.decoder, this.kvType, numRows);
         const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
         if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
-        const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true };
+        passages ??= passagesOf(prompt, fields, this.model.tokenizer.bosTokenId);
+        const documents = passages.filter(({ start }) => start < place + numRows).map(({ name }) => name);
+        const request = { id, shape, owner, tokenIds: tokenIds.slice(), context: seen, isPage: true, documents };
         const [asked] = (await this.store.acquire([request], { signal })) as [Acquisition<DeviceBlockMemory>];
         const order = held.push(asked) - 1;
         // Another answer's copy of the same rows. Own ones come first, so that no two wait for each other.

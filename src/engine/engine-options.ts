@@ -120,6 +120,13 @@ export interface EncodeOptions extends Pick<RequestOptions, "repair" | "salt" | 
   readonly onBlock?: ((block: EncodedPassage) => unknown) | undefined;
 }
 
+export interface DocumentsOptions extends Pick<RequestOptions, "salt"> {
+  /** The most, 1 to 1000. Default 100. */
+  readonly limit?: number | undefined;
+  /** The id of the last document of an earlier list: those after it. */
+  readonly after?: string | undefined;
+}
+
 export interface TokenizeOptions {
   /** Whether text that spells a control token becomes it. Default false. */
   readonly special?: boolean | undefined;
@@ -322,3 +329,11 @@ export const readTokenizeOptions = optionsOf({
 } satisfies FieldsOf<TokenizeOptions>);
 
 export const readBlockOptions = optionsOf(blockFields);
+
+/** The most documents that are listed at a time. */
+export const maxDocumentsListed = 1000;
+export const readDocumentsOptions = optionsOf({
+  ...blockFields,
+  limit: wholeNumber(1, maxDocumentsListed),
+  after: anyText,
+} satisfies FieldsOf<DocumentsOptions>);

@@ -313,6 +313,42 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
       expect((await engine.stats()).store.evictionsByReason.deleted).toBe(1);
     });
 
+    test("documents: passages with an id are listed, replaced and deleted with their blocks, each tenant's alone", async () => {
+      const [ours, theirs] = [{ salt: "library" }, { salt: "archive" }];
+      const texts = ["a common passage of documents\n", "a passage of the first\n", "another one instead\n"] as const;
+      const passage = (id: string | number, text: string) => ({ id, text, metadata: { page: 1 } });
+      const encode = async (passages: Parameters<Engine["encode"]>[0], of = ours) => {
+        const { blocks } = await engine.encode(passages, of);
+        return blocks.map((one) => (one as ServedBlock).id as string);
+      };
+      const first = [passage("one", texts[0]), passage("one", texts[1])];
+      const [common = "", own = ""] = await encode([...first, passage(2, texts[0]), "no document\n"]);
+      await encode([passage("one", texts[0])], theirs);
+      const listed = async (options = {}) => {
+        const documents = await engine.documents({ ...ours, ...options });
+        return documents.map(({ id, blocks }) => [id, blocks.map((block) => block.id)] as const);
+      };
+      const all = await listed();
+      expect(Object.fromEntries(all)).toEqual({ one: [common, own], 2: [common] });
+      expect(await listed({ limit: 1 })).toEqual(all.slice(0, 1));
+      expect(await listed({ after: String(all[0]?.[0]) })).toEqual(all.slice(1));
+      expect((await engine.documents(ours))[0]?.metadata).toEqual({ page: 1 });
+      // The same text once more changes nothing, another one forgets the blocks that no other document has.
+      await encode(first);
+      expect(Object.fromEntries(await listed())).toEqual(Object.fromEntries(all));
+      const [instead = ""] = await encode([passage("one", texts[2])]);
+      expect(await engine.block(own, ours)).toBeUndefined();
+      expect(await engine.block(common, ours)).toBeDefined();
+      expect(await engine.deleteDocument("one", { salt: "nobody" })).toBe(false);
+      expect(await engine.deleteDocument("one", ours)).toBe(true);
+      expect(await engine.deleteDocument("one", ours)).toBe(false);
+      expect(await engine.block(instead, ours)).toBeUndefined();
+      expect(await engine.deleteDocument("2", ours)).toBe(true);
+      expect(await engine.block(common, ours)).toBeUndefined();
+      expect(await listed()).toEqual([]);
+      expect(await engine.documents(theirs)).toHaveLength(1);
+    });
+
     test("tokenize(): ids, and spelled tokens in parts that put together give the text back", async () => {
       for (const text of ["Größe 你好 <|eos|>", "key ".repeat(1000).trim(), ""]) {
         const tokens: Token[] = [];
@@ -385,6 +421,8 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
         () => own.tokenize("a"),
         () => own.block("0".repeat(64)),
         () => own.deleteBlock("0".repeat(64)),
+        () => own.documents(),
+        () => own.deleteDocument("a"),
       ];
       for (const call of calls) await expect(call()).rejects.toEqual(error("unavailable"));
     });

@@ -1,6 +1,8 @@
 import type { PassageInput } from "../blocks/passage.js";
 import type { BlockInfo } from "../kv/block-store.js";
+import type { DocumentInfo } from "../kv/documents.js";
 import type {
+  DocumentsOptions,
   EncodeOptions,
   GenerateOptions,
   RequestOptions,
@@ -51,6 +53,13 @@ export interface Engine extends AsyncDisposable {
   block(id: string, options?: Pick<RequestOptions, "salt">): Promise<BlockInfo | undefined>;
   /** Forgets a block of this salt. @returns whether there was one. @throws EngineError. */
   deleteBlock(id: string, options?: Pick<RequestOptions, "salt">): Promise<boolean>;
+  /** Some documents of this salt, in an order of their own: passages that were encoded with an `id`. @throws EngineError. */
+  documents(options?: DocumentsOptions): Promise<readonly DocumentInfo[]>;
+  /**
+   * Forgets a document of this salt, its blocks, and all blocks and pages that saw them, but for passages that another document of
+   * the salt has too. @returns whether there was one. @throws EngineError; Error where something of it could not be removed.
+   */
+  deleteDocument(id: string, options?: Pick<RequestOptions, "salt">): Promise<boolean>;
   /** @throws EngineError. */
   stats(): EngineStats | Promise<EngineStats>;
   /** Ends what runs with an error of code `unavailable`, then the engine. Again does nothing. */

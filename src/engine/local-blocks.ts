@@ -1,6 +1,6 @@
 import type { PassageLabel } from "../blocks/passage.js";
 import type { KVType } from "../files/element-types.js";
-import type { ModelIdFields } from "../kv/block-id.js";
+import { type ModelIdFields, passageName } from "../kv/block-id.js";
 import { BLOCK_KV_FORMAT_VERSION, type BlockKV } from "../kv/block-kv.js";
 import type { BlockRequest, BlockStore } from "../kv/block-store.js";
 import { type LeasedBlock, type LeasedBlocks, leaseBlocks } from "../kv/lease-blocks.js";
@@ -9,7 +9,7 @@ import { blockShape, type DeviceBlockMemory } from "./device-memory.js";
 import { HeldRows } from "./held-rows.js";
 import type { LoadedModel } from "./model.js";
 import type { BlockTokens } from "./prompt.js";
-import { localBlock } from "./prompt-parts.js";
+import { localBlock, nameOfPassage } from "./prompt-parts.js";
 import type { ServedBlock } from "./results.js";
 import type { Nearest } from "./reuse-misses.js";
 import type { Scheduler } from "./scheduler.js";
@@ -89,14 +89,22 @@ export class LocalBlocks {
     return { model, kvType: this.kvType, formatVersion: BLOCK_KV_FORMAT_VERSION, salt: owner };
   }
 
+  /** Names of the passages that blocks are. */
+  async namesOf(blocks: readonly LocalBlock[], of: BlocksOf): Promise<readonly string[]> {
+    const fields = await this.idFields(of);
+    return blocks.map((block) => nameOfPassage(fields, block, this.model.tokenizer.bosTokenId));
+  }
+
   async #requests(blocks: readonly LocalBlock[], of: BlocksOf): Promise<TokenBlock[]> {
     const fields = await this.idFields(of);
-    return blocks.map((block) => ({
-      ...block,
-      ...localBlock(fields, block),
-      shape: blockShape(this.model.decoder, this.kvType, block.tokenIds.length),
-      owner: of.owner,
-    }));
+    const { bosTokenId } = this.model.tokenizer;
+    return blocks.map((block) => {
+      const named = localBlock(fields, block);
+      const name = nameOfPassage(fields, block, bosTokenId);
+      const shape = blockShape(this.model.decoder, this.kvType, block.tokenIds.length);
+      const documents = passageName(named.id) === name ? undefined : [name];
+      return { ...block, ...named, documents, shape, owner: of.owner };
+    });
   }
 
   /** Encodes blocks, those with a preamble over its rows: of its own block, found or encoded as any other, turned to places from 0 on. */

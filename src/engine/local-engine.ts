@@ -5,6 +5,7 @@ import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { DiskTier } from "../kv/disk-tier.js";
+import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import { openStorePlace } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -17,6 +18,7 @@ import { ContextMaker } from "./context-maker.js";
 import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
+  type DocumentsOptions,
   type EncodeOptions,
   type EngineOptions,
   type GenerateOptions,
@@ -26,31 +28,19 @@ import {
   type TokenizeOptions,
 } from "./engine-options.js";
 import { KVMemory } from "./kv-memory.js";
-import type { LocalBlock } from "./local-blocks.js";
 import { memoryOf } from "./memory-fit.js";
 import { chosenModel, type LoadedModel, loadModel, type ModelInfo, modelName, reuseNote } from "./model.js";
+import { PassageEncoder } from "./passage-encoder.js";
 import type { PromptContext, PromptInput, TokenizedPrompt } from "./prompt.js";
-import { LiveRequests, RequestChecks, type Terms } from "./request-checks.js";
+import { LiveRequests, RequestChecks } from "./request-checks.js";
 import { RequestTokens } from "./request-tokens.js";
-import type {
-  EncodedPassage,
-  EncodeResult,
-  EngineStats,
-  FailedPassage,
-  GenerateEvent,
-  GenerateResult,
-  ScoreResult,
-  ServedBlock,
-} from "./results.js";
+import type { EncodeResult, EngineStats, GenerateEvent, GenerateResult, ScoreResult } from "./results.js";
 import { Scheduler } from "./scheduler.js";
 import { Scores } from "./scores.js";
 import { type EngineStatus, StatusSource } from "./status-source.js";
-import { unlessAborted } from "./task.js";
 import { TokenSpeller } from "./token-speller.js";
 
 const defaultReaderTimeoutMs = 60_000;
-/** Passages leased at a time while encoding for an index. */
-const encodeBatch = 64;
 /** Tokens that one call of `onTokens` hands over: a few milliseconds' worth of messages. */
 const tokensOfPart = 256;
 
@@ -85,6 +75,8 @@ export class LocalEngine implements AsyncDisposable {
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
+  readonly #documents: Documents;
+  readonly #encoder: PassageEncoder;
   readonly #contexts: ContextMaker;
   readonly #tokens: RequestTokens;
   readonly #checks: RequestChecks;
@@ -148,6 +140,9 @@ export class LocalEngine implements AsyncDisposable {
         ...(this.#disk ? [this.#disk.tier] : []),
       ],
     });
+    this.#documents = new Documents(this.#disk?.texts ?? new MemoryTexts(), (names, owner) =>
+      this.#store.deletePassages(names, owner),
+    );
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
@@ -158,6 +153,11 @@ export class LocalEngine implements AsyncDisposable {
       repair: this.defaultRepair,
       ragTexts: words,
       live: this.#live,
+    });
+    const disk = this.#disk;
+    this.#encoder = new PassageEncoder({
+      ...{ checks: this.#checks, admission: this.#admission, tokens: this.#tokens, blocks: this.#contexts.blocks },
+      ...{ store: this.#store, documents: this.#documents, lasting: disk && (() => disk.known) },
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
@@ -277,41 +277,7 @@ export class LocalEngine implements AsyncDisposable {
    * @throws EngineError; the signal's reason.
    */
   async encode(passages: readonly PassageInput[], options: EncodeOptions = {}): Promise<EncodeResult> {
-    const leaving = new AbortController();
-    const { terms, onBlock, ...rule } = checkInput(() => this.#checks.encode(options, leaving));
-    return await this.#admission.run(terms, async (ticket) => {
-      const { signal } = terms;
-      const tokenized = await this.#tokens.passages(passages, rule, terms);
-      const isLocal = (one: LocalBlock | FailedPassage): one is LocalBlock => !("error" in one);
-      const numTokens = tokenized.filter(isLocal).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-      await ticket.enter(numTokens, signal);
-      const encoded: EncodedPassage[] = [];
-      const report = async (block: EncodedPassage): Promise<void> => {
-        encoded.push(block);
-        try {
-          if (onBlock !== undefined) await unlessAborted(Promise.resolve(onBlock(block)), signal);
-        } catch (error) {
-          // The call ends with what its caller threw.
-          leaving.abort(error);
-        }
-        signal.throwIfAborted();
-      };
-      for (let first = 0; first < tokenized.length; first += encodeBatch) {
-        const batch = tokenized.slice(first, first + encodeBatch);
-        const served = (await this.#served(batch.filter(isLocal), terms)).values();
-        for (const one of batch) await report("error" in one ? one : (served.next().value as EncodedPassage));
-      }
-      return { blocks: encoded, failed: encoded.filter(({ error }) => error !== undefined).length };
-    });
-  }
-
-  /** Finds or encodes blocks, which stay in the store while it has room, and where there is a folder for them are in it then. */
-  async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
-    using leased = await this.#contexts.blocks.lease(blocks, terms);
-    if (this.#disk === undefined) return leased.served;
-    await unlessAborted(this.#disk.known, terms.signal);
-    const kept = await unlessAborted(Promise.all(leased.served.map(({ id }) => this.#store.keep(id))), terms.signal);
-    return leased.served.map((one, i) => ({ ...one, durable: kept[i] as boolean }));
+    return await this.#encoder.encode(passages, options);
   }
 
   /**
@@ -367,6 +333,25 @@ export class LocalEngine implements AsyncDisposable {
   async deleteBlock(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
     const salt = checkInput(() => this.#checks.block("delete a block", id, options));
     return isBlockId(id) && (await this.#store.delete(id, salt));
+  }
+
+  /** Some documents of this salt, in an order of their own, by id. @throws EngineError. */
+  async documents(options: DocumentsOptions = {}): Promise<readonly DocumentInfo[]> {
+    const { salt, limit, after } = checkInput(() => this.#checks.documents(options));
+    const entries = await this.#documents.list(salt, limit, after);
+    return entries.map(({ id, metadata, blocks }) => {
+      return { id, ...(metadata && { metadata }), blocks: blocks.map(({ id, tokens }) => ({ id, tokens })) };
+    });
+  }
+
+  /**
+   * Forgets a document of this salt, its blocks, and all blocks and pages that saw them, but for passages that another document has
+   * too. @returns whether there was one. @throws as `block`; Error where something of it could not be removed.
+   */
+  async deleteDocument(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    const salt = checkInput(() => this.#checks.block("delete a document", id, options));
+    await this.#disk?.known;
+    return await this.#documents.delete(salt, id);
   }
 
   stats(): EngineStats {

@@ -1,4 +1,12 @@
-import { type BlockId, blockId, type ContextId, contextId, extendContext, type ModelIdFields } from "../kv/block-id.js";
+import {
+  type BlockId,
+  blockId,
+  type ContextId,
+  contextId,
+  extendContext,
+  type ModelIdFields,
+  passageName,
+} from "../kv/block-id.js";
 import type { BlockTokens, PromptSpan, TokenizedPrompt } from "./prompt.js";
 import { lookingTokens, type Recompute } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
@@ -36,6 +44,31 @@ export function localBlock(
   const nothing = contextId({ ...fields, mode: "preamble", positionReencoding: true });
   const context = extendContext(nothing, blockId({ ...fields, tokenIds: preamble }));
   return { id: blockId({ ...fields, tokenIds, context }), context };
+}
+
+/** Names the passage that a block is, by its own tokens: whatever it sees, and whether the text begins with it. */
+export function nameOfPassage(
+  fields: ModelIdFields,
+  { tokenIds, ownTokenIds = tokenIds }: BlockTokens,
+  bosId?: number,
+) {
+  const isFirst = ownTokenIds.length > 1 && ownTokenIds[0] === bosId;
+  return passageName(blockId({ ...fields, tokenIds: isFirst ? ownTokenIds.subarray(1) : ownTokenIds }));
+}
+
+/** The blocks of a prompt as it was cut, by name, and the places where they start. */
+export function passagesOf(
+  { mode, spans, cutTokenIds }: TokenizedPrompt,
+  fields: ModelIdFields,
+  bosId: number | undefined,
+): readonly { readonly start: number; readonly name: string }[] {
+  let place = 0;
+  const cut = cutTokenIds.filter(({ length }) => length > 0).map((ids) => ({ tokenIds: Int32Array.from(ids) }));
+  return (mode === "full" ? cut : spans).map((block) => {
+    const start = place;
+    place += block.tokenIds.length;
+    return { start, name: nameOfPassage(fields, block, bosId) };
+  });
 }
 
 /**

@@ -95,6 +95,8 @@ export interface BlockTokens {
   readonly tokenIds: Int32Array;
   /** What stands right before the block while it is encoded, and nothing else sees. */
   readonly preamble?: Int32Array | undefined;
+  /** Its own tokens, where a repair put others before them. */
+  readonly ownTokenIds?: Int32Array | undefined;
 }
 
 export function numRowsOf({ tokenIds, preamble }: BlockTokens): number {

@@ -203,9 +203,10 @@ export function repairedBlock<B extends BlockTokens>(
   { lead, preamble, sinks }: TokenizedRepair,
   system: Int32Array | undefined,
 ): B {
-  const tokenIds = sinks.length > 0 ? Int32Array.from([...sinks, ...block.tokenIds]) : block.tokenIds;
   const before = preamble ? system : lead;
-  return before === undefined ? { ...block, tokenIds } : { ...block, tokenIds, preamble: before };
+  const own = { ...block, ...(before && { preamble: before }) };
+  if (sinks.length === 0) return own;
+  return { ...own, tokenIds: Int32Array.from([...sinks, ...block.tokenIds]), ownTokenIds: block.tokenIds };
 }
 
 /** A prompt whose local blocks but block 0 have what a repair puts before them. */

@@ -12,6 +12,7 @@ import {
   type GenerateOptions,
   type RequestOptions,
   readBlockOptions,
+  readDocumentsOptions,
   readEncodeOptions,
   readGenerateOptions,
   readPassageTexts,
@@ -209,6 +210,12 @@ export class RequestChecks {
     this.options.live.throwIfClosed();
     if (typeof id !== "string") throw new InputTypeError(`Cannot ${action}: the id is ${show(id)}, wanted text`);
     return readBlockOptions(action, options).salt ?? "";
+  }
+
+  documents(options: unknown) {
+    this.options.live.throwIfClosed();
+    const { salt = "", limit = 100, after } = readDocumentsOptions("list documents", options);
+    return { salt, limit, after };
   }
 
   #terms(

@@ -1,9 +1,10 @@
 import { type FileHandle, open, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson, readJson } from "../files/bounded-json.js";
-import { describeWriteError, holdLock, prepareOutputs, writeAtomically } from "../files/outputs.js";
+import { holdLock } from "../files/lock.js";
+import { prepareOutputs, writeAtomically } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { pathExists } from "../files/regular-file.js";
+import { describeWriteError, pathExists } from "../files/regular-file.js";
 import type { RunSettings } from "./responder.js";
 
 /** Of a run's folder: what decides its answers, the answers, and what they took. */

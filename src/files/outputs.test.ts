@@ -3,9 +3,9 @@ import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setImmediate, setTimeout } from "node:timers/promises";
+import { setTimeout } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { holdLock, prepareOutputs, writeAtomically } from "./outputs.js";
+import { prepareOutputs, writeAtomically } from "./outputs.js";
 
 test("writeAtomically(): a file that is being written is not written by another, nor is its partial file taken away", async () => {
   const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
@@ -71,38 +71,5 @@ test("prepareOutputs(): another process's lock whose inode another lock gets nex
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
-  }
-});
-
-test("holdLock(): what another process has taken meanwhile stays its", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
-  try {
-    const path = join(folder, "writer.lock");
-    const lock = await holdLock(path, "write");
-    await writeFile(path, "1 1\n");
-    await lock[Symbol.asyncDispose]();
-    expect(await readFile(path, "utf8")).toBe("1 1\n");
-  } finally {
-    await rm(folder, { recursive: true });
-  }
-});
-
-test("holdLock(): of those that come together after a process that was killed, one alone holds it", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "block-attention-outputs-"));
-  try {
-    for (let round = 0; round < 20; round++) {
-      const path = join(folder, `${round}.lock`);
-      // No process has such a number.
-      await writeFile(path, "99999999 1\n");
-      const one = async (_: unknown, n: number) => {
-        for (let turn = 0; turn < (n * round) % 11; turn++) await setImmediate();
-        return await holdLock(path, "write");
-      };
-      const locks = await Promise.allSettled(Array.from({ length: 8 }, one));
-      expect(locks.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
-    }
-    expect(await readdir(folder)).toHaveLength(20);
-  } finally {
-    await rm(folder, { recursive: true });
   }
 });

@@ -1,9 +1,9 @@
 import { type BigIntStats, constants, type Stats } from "node:fs";
-import { access, lstat, mkdir, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { holdLock } from "./lock.js";
 import { quote } from "./quote.js";
-import { describeFileError, undefinedIfMissing } from "./regular-file.js";
+import { describeFileError, describeWriteError } from "./regular-file.js";
 
 /** What a command reads and writes, known before its work starts. */
 export interface OutputPlan {
@@ -159,77 +159,6 @@ export async function writeAtomically(path: string, write: (partial: string) => 
   }
 }
 
-/**
- * Holds a lock file for this process; what a process that is gone left is taken over.
- *
- * @param what is done under it, for the error: for instance `write "a.jsonl"`.
- * @throws Error if another process holds it, or it cannot be written.
- */
-export async function holdLock(path: string, what: string): Promise<AsyncDisposable> {
-  // A number may come again, in a container at each start; with the time it does not.
-  const own = `${process.pid} ${Math.round(performance.timeOrigin)}`;
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(path, `${own}\n`, { flag: "wx" });
-      return { [Symbol.asyncDispose]: () => release(path, own) };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 9) {
-        // On a full disk it is there, and empty.
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") await rm(path, { force: true });
-        throw describeWriteError(error, path);
-      }
-      const holder = (await readFile(path, "utf8").catch(undefinedIfMissing))?.trim() ?? "";
-      // Made just now, perhaps, by one that has yet to write its number.
-      if (holder === "" && attempt < 6) {
-        await sleep(50);
-        continue;
-      }
-      const pid = Number(holder.split(" ")[0]);
-      if (pid > 0 && (pid === process.pid ? holder === own : await isAlive(pid))) {
-        throw new Error(`Cannot ${what}: process ${pid} does; if that is none of ours, remove ${quote(path)}`);
-      }
-      await takeAway(path, holder);
-    }
-  }
-}
-
-/** Removes what a process that is gone left, if it is still that: of those that start together, each may find it, and one have it. */
-async function takeAway(path: string, holder: string): Promise<void> {
-  const turn = `${path}.turn`;
-  try {
-    await writeFile(turn, "", { flag: "wx" });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw describeWriteError(error, path);
-    // Held for two calls, unless its process was killed amid them.
-    const found = await stat(turn).catch(() => undefined);
-    if (found !== undefined && Date.now() - found.mtimeMs > 5_000) await rm(turn, { force: true });
-    await sleep(20);
-    return;
-  }
-  try {
-    const now = await readFile(path, "utf8").catch(undefinedIfMissing);
-    if (now?.trim() === holder) await rm(path, { force: true });
-  } finally {
-    await rm(turn, { force: true });
-  }
-}
-
-/** What others have taken, after somebody removed the file or the folder around it, stays theirs. */
-async function release(path: string, own: string): Promise<void> {
-  const holder = await readFile(path, "utf8").catch(() => "");
-  if (holder.trim() === own) await rm(path, { force: true });
-}
-
-async function isAlive(pid: number): Promise<boolean> {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-  // Linux keeps what has ended, and takes signals for it, until it is waited for; in a container that may be never.
-  return !/\) Z /.test(await readFile(`/proc/${pid}/stat`, "latin1").catch(() => ""));
-}
-
 /** Puts what was written to a file, or a folder's own entries, on the disk. */
 export async function syncPath(path: string, flags: string): Promise<void> {
   const handle = await open(path, flags);
@@ -238,18 +167,6 @@ export async function syncPath(path: string, flags: string): Promise<void> {
   } finally {
     await handle.close();
   }
-}
-
-/** An error of writing as one line that names the path; other errors stay as they are. */
-export function describeWriteError(error: unknown, path: string): Error {
-  const described = describeFileError(error, path);
-  if (described === error) return described;
-  return new Error(
-    described.message
-      .replace(/^Cannot read /, "Cannot write ")
-      .replace(/^Cannot write .*?: /, `Cannot write ${quote(path)}: `),
-    { cause: error },
-  );
 }
 
 /** @throws Error for a folder that cannot be made, or in which no file can be. */

@@ -43,6 +43,18 @@ export function describeFileError(error: unknown, path: string): Error {
   return new Error(`Cannot read ${quote(path)}: ${reasons.get(code) ?? code}${suggestion}`, { cause: error });
 }
 
+/** An error of writing as one line that names the path; other errors stay as they are. */
+export function describeWriteError(error: unknown, path: string): Error {
+  const described = describeFileError(error, path);
+  if (described === error) return described;
+  return new Error(
+    described.message
+      .replace(/^Cannot read /, "Cannot write ")
+      .replace(/^Cannot write .*?: /, `Cannot write ${quote(path)}: `),
+    { cause: error },
+  );
+}
+
 /** For files that need not be there: any other error is thrown on. */
 export function undefinedIfMissing(error: unknown): undefined {
   const { code, cause } = error as NodeJS.ErrnoException;

@@ -1,3 +1,4 @@
+import { type Dirent, readdirSync, statSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -189,4 +190,33 @@ function float32(value: number): Uint8Array {
   const bytes = Buffer.alloc(4);
   bytes.writeFloatLE(value);
   return bytes;
+}
+
+/**
+ * What the files below a folder take on its file system, while others change it: of those that were there at one moment.
+ * @returns bytes.
+ */
+export function bytesBelow(folder: string): number {
+  const statOf = (path: string) => statSync(path, { throwIfNoEntry: false });
+  const seen: { readonly path: string; readonly ino: number }[] = [];
+  const walk = (path: string): void => {
+    let entries: Dirent[] = [];
+    try {
+      entries = readdirSync(path, { withFileTypes: true });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+    for (const entry of entries) {
+      const at = join(path, entry.name);
+      if (entry.isDirectory()) walk(at);
+      const found = entry.isFile() ? statOf(at) : undefined;
+      if (found !== undefined) seen.push({ path: at, ino: found.ino });
+    }
+  };
+  walk(folder);
+  // One that is there afterwards too was there when the last one was seen.
+  return seen.reduce((sum, { path, ino }) => {
+    const found = statOf(path);
+    return found?.ino === ino ? sum + 512 * found.blocks : sum;
+  }, 0);
 }

@@ -3,9 +3,10 @@ import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Response } from "undici";
 import { networkFailure } from "../files/http-failures.js";
-import { describeWriteError, holdLock, makeFolder } from "../files/outputs.js";
+import { holdLock } from "../files/lock.js";
+import { makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { undefinedIfMissing } from "../files/regular-file.js";
+import { describeWriteError, undefinedIfMissing } from "../files/regular-file.js";
 import { fileState, hashFile } from "../kv/file-digest.js";
 import type { HubFetch } from "./hub-fetch.js";
 

@@ -2,7 +2,8 @@ import type { Dirent } from "node:fs";
 import { link, readdir, readFile, realpath, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join, relative, sep } from "node:path";
 import { getRepoFolderName } from "@huggingface/hub";
-import { describeWriteError, makeFolder } from "../files/outputs.js";
+import { makeFolder } from "../files/outputs.js";
+import { describeWriteError } from "../files/regular-file.js";
 import type { HubName } from "../model/hub-name.js";
 import type { HubPlace } from "./hub-place.js";
 

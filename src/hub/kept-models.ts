@@ -2,7 +2,7 @@ import { rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { editDistance } from "../files/edit-distance.js";
 import { InputRangeError } from "../files/input-error.js";
-import { holdLock } from "../files/outputs.js";
+import { holdLock } from "../files/lock.js";
 import { quote } from "../files/quote.js";
 import { pathExists } from "../files/regular-file.js";
 import { hubNameText, parseHubName } from "../model/hub-name.js";

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
@@ -22,7 +23,9 @@ const alignment = 64;
 /** Of the JSON, in bytes. */
 export const maxJsonBytes = 2 ** 20;
 /** Far above any model: what a head claims is allocated only below them. */
-const [maxTokens, maxLayers] = [2 ** 24, 2 ** 12];
+const [maxTokens, maxLayers, maxLayerBytes] = [2 ** 24, 2 ** 12, 2 ** 32];
+/** Of a layer, read at a time where nothing else is done with it. */
+const partBytes = 2 ** 20;
 /** Read at first: more than the head of most blocks. */
 const firstReadBytes = 2 ** 14;
 
@@ -89,6 +92,10 @@ function tensorsOf(shape: BlockKVShape) {
     head_digest: tensor("U8", [digestBytes], digestBytes),
     kv: tensor(elementTypeOf(type), [numLayers, 2, numKvHeads, numTokens, headSize], blockKVByteLength(shape)),
   };
+}
+
+function layerBytesOf(shape: BlockKVShape): number {
+  return blockKVByteLength(shape) / shape.numLayers;
 }
 
 const hex = z.string().regex(/^[0-9a-f]{64}$/);
@@ -233,9 +240,8 @@ function parseHeader(text: Uint8Array) {
   try {
     const metadata = metadataSchema.parse(said);
     const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type: metadata.kv_type };
-    if (isDeepStrictEqual(tensors, tensorsOf(shape)) && numTokens <= maxTokens && numLayers <= maxLayers) {
-      return { shape, metadata };
-    }
+    const isBounded = numTokens <= maxTokens && numLayers <= maxLayers && layerBytesOf(shape) <= maxLayerBytes;
+    if (isDeepStrictEqual(tensors, tensorsOf(shape)) && isBounded) return { shape, metadata };
   } catch {
     // Fields of another kind, sizes that are no numbers or too large.
   }
@@ -269,18 +275,30 @@ export type WantedBlock = Omit<BlockFields, "producer" | "compute"> &
 
 /** @throws BlockCodecError if the bytes are not those of the layer, [2, Hkv, T, D]. */
 export async function requireLayer(head: BlockHead, layer: number, bytes: Uint8Array): Promise<void> {
+  requireDigest(head, layer, await sha256(bytes));
+}
+
+function requireDigest(head: BlockHead, layer: number, digest: Uint8Array): void {
   const wanted = head.layerDigests.subarray(layer * digestBytes, (layer + 1) * digestBytes);
-  if (Buffer.compare(await sha256(bytes), wanted) === 0) return;
+  if (Buffer.compare(digest, wanted) === 0) return;
   throw new BlockCodecError("digest", `layer ${layer} does not match its digest`);
 }
 
-/** Reads and checks all layers, one at a time. @throws BlockCodecError as requireLayer(), and for a file that is shorter now. */
+/**
+ * Reads and checks all layers, a part at a time: a forged file may claim layers larger than memory.
+ * @throws BlockCodecError as requireLayer(), and for a file that is shorter now.
+ */
 export async function requireLayers(
   head: BlockHead,
   read: (numBytes: number, position: number) => Promise<Uint8Array>,
 ): Promise<void> {
   for (let layer = 0; layer < head.shape.numLayers; layer++) {
-    await requireLayer(head, layer, await read(head.layerBytes, head.start + layer * head.layerBytes));
+    const digest = createHash("sha256");
+    const start = head.start + layer * head.layerBytes;
+    for (let done = 0; done < head.layerBytes; done += partBytes) {
+      digest.update(await read(Math.min(partBytes, head.layerBytes - done), start + done));
+    }
+    requireDigest(head, layer, digest.digest());
   }
 }
 

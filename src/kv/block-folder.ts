@@ -1,15 +1,19 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { Limit } from "../files/limit.js";
-import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
+import { holdLock, type Lock, Watch } from "../files/lock.js";
+import { makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
-import { describeFileError } from "../files/regular-file.js";
+import { describeFileError, describeWriteError } from "../files/regular-file.js";
 import { type BlockId, isBlockId } from "./block-id.js";
+import { FolderShare } from "./folder-share.js";
 
 /** Files that are read or written at a time. */
 const atATime = 8;
+/** Other machines' clocks may go before this one's by so much. */
+const clockSkewMs = 60_000;
 /** Of the cap, for files that turned out damaged; the oldest of them go. */
 const quarantineShare = 1 / 64;
 
@@ -25,13 +29,17 @@ export interface BlockFile {
 
 /**
  * A folder with a file for each block, `blocks/ab/abcd….kv`. A file is there whole or not at all: it is written under another name,
- * synced, and renamed, and its folder is synced. One process, which holds `writer.lock`, writes and forgets; others read.
+ * synced, and renamed, and its folder is synced. One process, which holds `writer.lock`, forgets files, and writes within the cap;
+ * others write within what it leaves them.
  */
 export class BlockFolder implements AsyncDisposable {
-  #lock: AsyncDisposable | undefined;
+  #lock: Lock | undefined;
+  readonly #watch = new Watch();
+  #share: FolderShare | undefined;
   #unit = 4096;
   #reason = "";
   readonly #turns = new Limit(atATime);
+  readonly #moves = new Limit(1);
   /** Folders that are there. */
   readonly #made = new Set<string>();
 
@@ -47,7 +55,7 @@ export class BlockFolder implements AsyncDisposable {
   static async open(path: string, capBytes: number): Promise<BlockFolder> {
     await makeFolder(path);
     const folder = await BlockFolder.openToRead(path, capBytes);
-    await folder.tryToWrite();
+    if (!(await folder.tryToWrite())) await folder.tryToShare();
     return folder;
   }
 
@@ -65,33 +73,56 @@ export class BlockFolder implements AsyncDisposable {
     return folder;
   }
 
-  /** Whether this process is the one that writes. */
+  /** Whether this process is the one that holds the lock, as far as it knows. */
   get isWriter(): boolean {
-    return this.#lock !== undefined;
+    return this.#lock?.isLost === false;
   }
 
-  /** Why this process does not write. */
+  /** Whether this process writes, with the lock or within what is left to it. */
+  get canWrite(): boolean {
+    return this.isWriter || this.#share !== undefined;
+  }
+
+  /** Why this process does not hold the lock. */
   get reason(): string {
     return this.#reason;
   }
 
-  /** Of the cap, for blocks. */
+  /** Of the cap, for blocks and what others write: all but what lies in quarantine, and locks and claims. */
   get blockBytes(): number {
-    return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)));
+    const locks = 2 * this.#unit + Math.min(64 * this.#unit, Math.ceil(this.capBytes * quarantineShare));
+    return Math.max(1, Math.floor(this.capBytes * (1 - quarantineShare)) - locks);
   }
 
-  /** Becomes the process that writes, if no other is and the folder can be written. @returns whether it is. */
+  /** Becomes the process that holds the lock, if no other does and the folder can be written. @returns whether it does. */
   async tryToWrite(): Promise<boolean> {
     if (this.isWriter) return true;
     try {
-      this.#lock = await holdLock(join(this.path, "writer.lock"), `write into ${quote(this.path)}`);
+      await this.#lock?.[Symbol.asyncDispose]();
+      this.#lock = await holdLock(join(this.path, "writer.lock"), `write into ${quote(this.path)}`, this.#watch);
     } catch (error) {
       this.#reason = (error as Error).message;
       return false;
     }
     // What a process that was killed left.
     await rm(join(this.path, "partial"), { recursive: true, force: true }).catch(() => undefined);
+    await this.#leaveShare();
     return true;
+  }
+
+  /** Writes beside the process that holds the lock, if the folder can be written. */
+  async tryToShare(): Promise<void> {
+    if (await this.#share?.isHeld().catch(() => true)) return;
+    await this.#leaveShare();
+    this.#share = await FolderShare.open(this.path).catch(() => undefined);
+  }
+
+  async #leaveShare(): Promise<void> {
+    const share = this.#share;
+    this.#share = undefined;
+    if (share === undefined) return;
+    await share[Symbol.asyncDispose]();
+    await rm(share.path, { recursive: true, force: true }).catch(() => undefined);
   }
 
   pathOf(id: BlockId): string {
@@ -126,6 +157,8 @@ export class BlockFolder implements AsyncDisposable {
           return undefined;
         }
         const { size, mtimeMs } = found;
+        // A clock that was set wrong would have it used last for years.
+        if (mtimeMs > Date.now() + clockSkewMs && this.isWriter) await this.markUsed(path);
         return await read(file, {
           id: idOf(path),
           path,
@@ -138,39 +171,52 @@ export class BlockFolder implements AsyncDisposable {
     });
   }
 
-  /** Writes a file. @throws Error where it cannot; nothing is left of it then. */
-  async write(path: string, parts: () => Promise<readonly Uint8Array[]>): Promise<void> {
-    await this.#turns.run(async () => {
-      const partial = join(this.path, "partial", randomUUID());
+  /**
+   * Writes a file within the cap: whoever holds the lock has seen to that, others wait for room.
+   *
+   * @param numBytes at most, of all parts.
+   * @throws Error where it cannot; nothing is left of it then.
+   */
+  async write(path: string, numBytes: number, parts: () => Promise<readonly Uint8Array[]>): Promise<void> {
+    const share = this.#share;
+    const writeBelow = (folder: string) => this.#turns.run(() => this.#write(path, folder, parts));
+    // Looked at each time: whoever stood still for long may have lost it.
+    if (this.isWriter && (await this.#lock?.isHeld())) return await writeBelow(join(this.path, "partial"));
+    if (share === undefined) throw new Error(`Cannot write ${quote(path)}: another process has the folder's lock`);
+    await share.write(relative(this.path, path), this.onDisk(numBytes), () => writeBelow(share.path));
+  }
+
+  async #write(path: string, folder: string, parts: () => Promise<readonly Uint8Array[]>): Promise<void> {
+    const partial = join(folder, randomUUID());
+    try {
+      await this.#make(folder, dirname(path));
+      const file = await open(partial, "wx", 0o600);
       try {
-        await this.#make(dirname(partial), dirname(path));
-        const file = await open(partial, "wx", 0o600);
-        try {
-          for (const part of await parts()) await file.writeFile(part);
-          await file.datasync();
-        } finally {
-          await file.close();
-        }
-        // Others may have emptied the folder meanwhile.
-        await rename(partial, path).catch(async (error: NodeJS.ErrnoException) => {
-          if (error.code !== "ENOENT") throw error;
-          this.#made.clear();
-          await this.#make(dirname(path));
-          await rename(partial, path);
-        });
-        // Windows opens no folders: there the rename itself is all that can be had.
-        await syncPath(dirname(path), "r").catch(() => undefined);
-      } catch (error) {
-        this.#made.clear();
-        await unlink(partial).catch(() => undefined);
-        throw error;
+        for (const part of await parts()) await file.writeFile(part);
+        await file.datasync();
+      } finally {
+        await file.close();
       }
-    });
+      // Others may have emptied the folder meanwhile.
+      await rename(partial, path).catch(async (error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+        this.#made.clear();
+        await this.#make(dirname(path));
+        await rename(partial, path);
+      });
+      // Windows opens no folders: there the rename itself is all that can be had.
+      await syncPath(dirname(path), "r").catch(() => undefined);
+    } catch (error) {
+      this.#made.clear();
+      await unlink(partial).catch(() => undefined);
+      throw error;
+    }
   }
 
   async #make(...folders: readonly string[]): Promise<void> {
     for (const folder of folders) {
-      if (this.#made.has(folder)) continue;
+      if (folder === this.path || this.#made.has(folder)) continue;
+      await this.#make(dirname(folder));
       await makeFolder(folder);
       // Else a power cut may take it away, with the files in it.
       await syncPath(dirname(folder), "r").catch(() => undefined);
@@ -201,7 +247,11 @@ export class BlockFolder implements AsyncDisposable {
 
   /** Keeps a damaged file for whoever wants to know why, within bounds. Only who writes moves it. */
   async moveAside(path: string): Promise<void> {
-    if (!this.isWriter) return;
+    // One after another: each counts what is there.
+    if (this.isWriter) await this.#moves.run(() => this.#moveAside(path));
+  }
+
+  async #moveAside(path: string): Promise<void> {
     const folder = join(this.path, "quarantine");
     const most = this.capBytes * quarantineShare;
     try {
@@ -219,11 +269,24 @@ export class BlockFolder implements AsyncDisposable {
     }
   }
 
+  /** What lies there of damaged files. @param isRemoved whether it is removed. @returns bytes. */
+  async quarantined(isRemoved = false): Promise<number> {
+    const folder = join(this.path, "quarantine");
+    let numBytes = 0;
+    for (const name of await readdir(folder).catch(noneIfGone)) {
+      numBytes += this.onDisk((await stat(join(folder, name))).size);
+      if (isRemoved) await rm(join(folder, name), { recursive: true, force: true });
+    }
+    return numBytes;
+  }
+
   /** Lets others write. */
   async [Symbol.asyncDispose](): Promise<void> {
     const lock = this.#lock;
     this.#lock = undefined;
     await lock?.[Symbol.asyncDispose]();
+    await this.#share?.[Symbol.asyncDispose]();
+    this.#share = undefined;
   }
 }
 

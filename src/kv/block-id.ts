@@ -65,6 +65,11 @@ export function blockId(fields: BlockIdFields): BlockId {
   return hashFields("block-attention block id", [model, kvType, version, salt, tokens, ...seen]) as BlockId;
 }
 
+/** Names a passage among what blocks and pages saw. @param plainId of its block that saw nothing. */
+export function passageName(plainId: BlockId): string {
+  return plainId.slice(0, 16);
+}
+
 /** Names an owner where others may read it: their salt may be secret, and whoever knows it can name their blocks. */
 export function ownerName(salt: string): string {
   return hashFields("block-attention owner", [salt]);

@@ -1,4 +1,4 @@
-import type { BlockId, ContextId } from "./block-id.js";
+import { type BlockId, type ContextId, ownerName, passageName } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 
 /** A block that a request needs: its name, and what its KV must look like. */
@@ -15,8 +15,20 @@ export interface BlockRequest {
    * turned to their places, which its context tells.
    */
   readonly isPage?: boolean | undefined;
+  /** `passageName()` of the passages that it holds or saw: with one of them it goes. */
+  readonly documents?: readonly string[] | undefined;
   /** What a file says: its owner is `ownerName()` of the salt, and whether its shape is the block's is not sure. */
   readonly isFromFile?: boolean | undefined;
+}
+
+/** Whether a block is of an owner. Files have owners' names alone, which are no secret. */
+export function isOf(owner: string, request: BlockRequest | undefined): boolean {
+  return request !== undefined && request.owner === (request.isFromFile ? ownerName(owner) : owner);
+}
+
+/** Whether a block is one of some passages, or saw one. @param names `passageName()`s. */
+export function holdsPassage({ id, documents = [] }: BlockRequest, names: ReadonlySet<string>): boolean {
+  return names.has(passageName(id)) || documents.some((name) => names.has(name));
 }
 
 /** Tokens that saw something, and the id of a block that has all of them and no more, where there is one. */
@@ -173,14 +185,21 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
    * @returns whether there was such a block of this owner: another's is neither told nor touched.
    */
   delete(id: BlockId, owner: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<boolean>;
+  /** Forgets all blocks and pages of this owner that hold passages or saw them, by `passageName()`. */
+  deletePassages(names: ReadonlySet<string>, owner: string): Promise<void>;
   /** A block of this owner that a request would find; looking is no use of it. */
   find(
     id: BlockId,
     owner: string,
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<BlockInfo | undefined>;
-  /** Resolves once a block that is there rests where it outlives the process, or where that failed. @returns whether it does. */
-  keep(id: BlockId): Promise<boolean>;
+  /**
+   * Resolves once a block that is there rests where it outlives the process, or where that failed.
+   *
+   * @param holds gets what keeps it from being evicted there until it is disposed.
+   * @returns whether it does.
+   */
+  keep(id: BlockId, holds?: Disposable[]): Promise<boolean>;
   /** Deletes all blocks. */
   clear(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>;
   stats(): BlockStoreStats;

@@ -1,9 +1,9 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { temporaryFolder } from "../files/test-files.suite.js";
+import { bytesBelow, temporaryFolder } from "../files/test-files.suite.js";
 import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
 import { BlockFolder } from "./block-folder.js";
 import { ownerName } from "./block-id.js";
@@ -77,8 +77,6 @@ async function storeOver(path: string, capBytes = 1 << 24, memoryBytes = 1 << 20
 
 const filesOf = (path: string) =>
   readdirSync(path, { recursive: true, withFileTypes: true }).filter((one) => one.isFile());
-const bytesOf = (path: string) =>
-  filesOf(path).reduce((sum, { parentPath, name }) => sum + 512 * statSync(join(parentPath, name)).blocks, 0);
 
 test("DiskTier: blocks and pages are there for the next process, with their bytes, and are found by their tokens", async () => {
   const path = await temporaryFolder();
@@ -106,18 +104,133 @@ test("DiskTier: blocks and pages are there for the next process, with their byte
   expect(await third.read(...requests)).toEqual([10, undefined, 12]);
 });
 
-test("DiskTier: another process reads what one has written, writes nothing, and takes over when that ends", async () => {
+test("DiskTier: another process reads what one has written, writes within what that leaves it, and takes over when it ends", async () => {
   const path = await temporaryFolder();
-  const [writer, reader] = [await storeOver(path), await storeOver(path)];
-  await Promise.all([writer.disk.known, reader.disk.known]);
-  expect([writer.folder.isWriter, reader.folder.isWriter]).toEqual([true, false]);
+  const [writer, other] = [await storeOver(path), await storeOver(path)];
+  await Promise.all([writer.disk.known, other.disk.known]);
+  expect([writer.folder.isWriter, other.folder.isWriter]).toEqual([true, false]);
   await writer.put(testRequest(1), 5);
-  expect(await reader.read(testRequest(1))).toEqual([5]);
-  await reader.put(testRequest(2), 6);
-  expect(reader.store.stats().tiers[0]).toMatchObject({ saves: 0, drops: 0 });
-  expect(await writer.read(testRequest(2))).toEqual([undefined]);
+  expect(await other.read(testRequest(1))).toEqual([5]);
+  await other.put(testRequest(2), 6);
+  expect(other.store.stats().tiers[0]).toMatchObject({ saves: 1, drops: 0 });
+  // Before it has read of it.
+  expect(await writer.read(testRequest(2))).toEqual([6]);
   await writer.end();
-  expect(await reader.folder.tryToWrite()).toBe(true);
+  expect(await other.folder.tryToWrite()).toBe(true);
+  expect(filesOf(join(path, "shares"))).toEqual([]);
+});
+
+test("DiskTier: what several processes write is within one cap, and is evicted; room of one that ended is the others' again", async () => {
+  const path = await temporaryFolder();
+  const cap = 80 * 4096;
+  const stores = [await storeOver(path, cap), await storeOver(path, cap), await storeOver(path, cap)];
+  await Promise.all(stores.map(({ disk }) => disk.known));
+  let most = 0;
+  const look = setInterval(() => {
+    most = Math.max(most, bytesBelow(path));
+  }, 10);
+  onTestFinished(() => clearInterval(look));
+  await Promise.all(
+    stores.map(async ({ put }, s) => {
+      for (let n = 0; n < 60; n++) await put(testRequest(100 * s + n), n);
+    }),
+  );
+  clearInterval(look);
+  expect(most).toBeLessThanOrEqual(cap);
+  for (const { disk } of stores.slice(1)) expect(disk.tier.stats).toMatchObject({ saves: 60, drops: 0 });
+  const [writer, ...others] = stores;
+  for (const { end } of others) await end();
+  await expect.poll(() => readdirSync(join(path, "shares")), { timeout: 5000 }).toEqual([]);
+  // All files are known, and nothing is reserved.
+  await expect.poll(() => writer!.disk.tier.stats.usedBytes, { timeout: 5000 }).toBe(bytesBelow(join(path, "blocks")));
+});
+
+test("DiskTier: a block larger than what is left to others is not kept", async () => {
+  const path = await temporaryFolder();
+  const [writer, other] = [await storeOver(path, 20 * 4096), await storeOver(path, 20 * 4096)];
+  await Promise.all([writer.disk.known, other.disk.known]);
+  await other.put(testRequest(1), 1);
+  const large = testRequest(2, 2000);
+  await other.put(large, 2);
+  expect(other.disk.tier.stats).toMatchObject({ saves: 1, drops: 1 });
+  expect(await writer.read(large)).toEqual([undefined]);
+});
+
+test("DiskTier: a process whose lock was taken away while it stood still writes no more with it, and then within its share", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  await first.put(testRequest(1), 1);
+  // As after half a minute in which it was not renewed.
+  rmSync(join(path, "writer.lock"));
+  const second = await storeOver(path);
+  await second.disk.known;
+  expect([second.folder.isWriter, first.folder.isWriter]).toEqual([true, true]);
+  await first.put(testRequest(2), 2);
+  expect(first.folder.isWriter).toBe(false);
+  expect(first.disk.tier.stats).toMatchObject({ saves: 1, drops: 1 });
+  await expect.poll(() => first.folder.canWrite, { timeout: 10_000 }).toBe(true);
+  await first.put(testRequest(3), 3);
+  expect(await second.read(testRequest(1), testRequest(2), testRequest(3))).toEqual([1, undefined, 3]);
+});
+
+test("DiskTier: one that knows all files looks for no others, and what was not there is no takeover", async () => {
+  const path = await temporaryFolder();
+  const { store, disk, folder, put } = await storeOver(path);
+  const read = vi.spyOn(folder, "read");
+  await put(testRequest(1), 1);
+  expect(store.stats()).toMatchObject({ misses: 1, takeovers: 0 });
+  await disk.known;
+  read.mockClear();
+  await put(testRequest(2), 1);
+  expect(read).not.toHaveBeenCalled();
+});
+
+test("DiskTier: a process without the lock forgets what it knows of more blocks than the cap holds, and no file", async () => {
+  const path = await temporaryFolder();
+  const writer = await storeOver(path);
+  await writer.disk.known;
+  for (let n = 0; n < 30; n++) await writer.put(testRequest(n), n);
+  const reader = await storeOver(path, 12 * 4096, 0);
+  await reader.disk.known;
+  expect(reader.disk.tier.stats.numBlocks).toBeLessThan(12);
+  expect(await reader.read(...Array.from({ length: 30 }, (_, n) => testRequest(n)))).toEqual(
+    Array.from({ length: 30 }, (_, n) => n),
+  );
+  expect(reader.disk.tier.stats.numBlocks).toBeLessThan(12);
+  expect(filesOf(join(path, "blocks"))).toHaveLength(30);
+});
+
+test("DiskTier: a file that cannot be read now is counted, and evicted in its turn", async () => {
+  const path = await temporaryFolder();
+  const first = await storeOver(path);
+  await first.disk.known;
+  for (const n of [1, 2]) await first.put(testRequest(n), n);
+  await first.end();
+  const { read } = BlockFolder.prototype;
+  const failing = vi.spyOn(BlockFolder.prototype, "read").mockImplementation(function (this: BlockFolder, at, ...how) {
+    if (at.includes(testRequest(1).id)) return Promise.reject(new Error("Cannot read it: the device fails"));
+    return read.call(this, at, ...how) as Promise<never>;
+  });
+  const second = await storeOver(path);
+  await second.disk.known;
+  failing.mockRestore();
+  expect(second.disk.tier.stats).toMatchObject({ numBlocks: 2, usedBytes: bytesBelow(join(path, "blocks")) });
+  expect(await second.read(testRequest(1))).toEqual([1]);
+});
+
+test("DiskTier: files of a time that has yet to come are no longer used last at the next start", async () => {
+  const path = await temporaryFolder();
+  const cap = 12 * 4096;
+  let store = await storeOver(path, cap);
+  await store.disk.known;
+  for (const n of [1, 2, 3]) await store.put(testRequest(n), n);
+  const at = store.folder.pathOf(testRequest(1).id);
+  await store.end();
+  utimesSync(at, 4e9, 4e9);
+  store = await storeOver(path, cap);
+  await store.disk.known;
+  expect(statSync(at).mtimeMs).toBeLessThanOrEqual(Date.now());
 });
 
 test("DiskTier: the cap holds by what the file system uses, and what was used least recently goes, also after a restart", async () => {
@@ -127,7 +240,7 @@ test("DiskTier: the cap holds by what the file system uses, and what was used le
   await store.disk.known;
   for (let n = 0; n < 60; n++) {
     await store.put(testRequest(n), n);
-    expect(bytesOf(join(path, "blocks"))).toBeLessThanOrEqual(cap);
+    expect(bytesBelow(join(path, "blocks"))).toBeLessThanOrEqual(cap);
   }
   const { numBlocks } = store.store.stats().tiers[0]!;
   expect(numBlocks).toBeGreaterThan(30);
@@ -250,14 +363,14 @@ test("DiskTier: what is deleted is gone from the folder then, whoever writes the
 
 test("DiskTier: while files cannot be removed the cap holds and blocks stay; afterwards new ones are kept again", async () => {
   const path = await temporaryFolder();
-  const cap = 12 * 4096;
+  const cap = 14 * 4096;
   const { store, disk, folder, put, read } = await storeOver(path, cap, 0);
   await disk.known;
   for (let n = 0; n < 10; n++) await put(testRequest(n), n);
   const remove = vi.spyOn(folder, "remove").mockRejectedValue(new Error("Cannot remove it"));
   for (let n = 10; n < 40; n++) {
     await put(testRequest(n), n);
-    expect(bytesOf(join(path, "blocks"))).toBeLessThanOrEqual(cap);
+    expect(bytesBelow(join(path, "blocks"))).toBeLessThanOrEqual(cap);
   }
   expect((await read(testRequest(0), testRequest(9))).every((one) => one !== undefined)).toBe(true);
   remove.mockRestore();
@@ -334,11 +447,12 @@ test("openStorePlace(): a folder that is to be made, and has no cap, gets one", 
   expect(folder.blockBytes).toBeGreaterThan(1 << 20);
 });
 
-test("openStorePlace(): a lock that cannot be had is named", async () => {
+test("openStorePlace(): a lock that cannot be had is named where nothing can be written", async () => {
   const path = await temporaryFolder();
   await using _ = await openStorePlace(path);
+  writeFileSync(join(path, "shares"), "no folder");
   const warnings: string[] = [];
   await using folder = await openStorePlace(path, (warning) => warnings.push(warning));
-  expect(folder.isWriter).toBe(false);
+  expect(folder.canWrite).toBe(false);
   expect(warnings.join()).toMatch(/process \d+ does; if that is none of ours, remove ".*writer\.lock"/);
 });

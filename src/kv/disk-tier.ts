@@ -1,9 +1,12 @@
-import type { FileHandle } from "node:fs/promises";
+import { type FileHandle, stat } from "node:fs/promises";
+import { join, relative } from "node:path";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
-import type { BlockFile, BlockFolder } from "./block-folder.js";
+import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
-import type { BlockRequest } from "./block-store.js";
+import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
+import { SharedSpace } from "./folder-share.js";
+import { documentsFolder, FolderTexts } from "./folder-texts.js";
 import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
 
 /** What a file of a block holds. */
@@ -24,12 +27,12 @@ const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
-/** How often uses are noted, and a process that reads tries to write. */
-const roundMs = 30_000;
+/** How often the one with the lock looks after others' shares, and for others; others try for the lock, and uses are noted. */
+const [tendMs, meetMs, tryMs, noteMs] = [100, 500, 2_000, 30_000];
 
 /**
- * A tier of blocks in a folder. It finds what others have put there at once, and writes when this process is the one that does and
- * has looked at all files.
+ * A tier of blocks in a folder. It finds what others have put there at once, and writes when it has looked at all files: the process
+ * that holds the folder's lock within the cap, others within what that one leaves them.
  */
 export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly tier: LowerTier<M>;
@@ -37,7 +40,13 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #format: BlockFileFormat<M>;
   readonly #ending = new AbortController();
   readonly #rounds: NodeJS.Timeout;
+  readonly #others: SharedSpace;
+  /** The index of documents beside the blocks. */
+  readonly texts: FolderTexts;
   #round: Promise<void>;
+  #numRounds = 0;
+  #isInRound = false;
+  /** Whether this process holds the lock and has looked at all files since it does. */
   #isKnown = false;
   readonly #shared = new SharedParts();
 
@@ -49,20 +58,38 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       name: "disk",
       numBytes: (block, request) => folder.onDisk(format.numBytes(block, request)),
       save: async (block, request) => {
-        await folder.write(folder.pathOf(request.id), () => format.encode(block, request));
+        const path = folder.pathOf(request.id);
+        await folder.write(path, format.numBytes(block, request), () => format.encode(block, request));
         return new SavedFile(folder, format, request.id);
       },
-      lookUp: async (id) =>
-        this.#isKnown && folder.isWriter
-          ? undefined
-          : await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      lookUp: async (id) => await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      idsWith: (names, owner) => this.#idsWith(names, owner),
+      knowsAll: () => this.#isKnown && folder.isWriter && !this.#others.isShared,
     };
     const capBytes = folder.blockBytes;
     this.tier = new LowerTier<M>({ capBytes, medium, isLasting: true, isReadOnly: true });
+    this.#others = new SharedSpace(folder.path, {
+      capBytes,
+      onDisk: (numBytes) => folder.onDisk(numBytes),
+      reserve: (numBytes) => this.tier.reserve(numBytes),
+      learn: async (path) => {
+        const name = relative(documentsFolder, path);
+        if (!name.startsWith("..")) return await this.texts.countOne(name);
+        const found = await folder.read(join(folder.path, path), (file, at) => this.#found(file, at));
+        if (found !== undefined) this.tier.restore(found);
+      },
+    });
+    this.texts = new FolderTexts(folder, (numBytes) => this.tier.reserve(numBytes));
     this.#round = this.#learn();
     this.#rounds = setInterval(() => {
-      this.#round = this.#round.then(() => this.#nextRound());
-    }, roundMs).unref();
+      if (this.#isInRound) return;
+      this.#isInRound = true;
+      this.#round = this.#round
+        .then(() => this.#nextRound())
+        .finally(() => {
+          this.#isInRound = false;
+        });
+    }, tendMs).unref();
   }
 
   /** Resolves once all files have been looked at. */
@@ -79,8 +106,20 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   async #nextRound(): Promise<void> {
-    await this.tier.noteUse();
-    if (!this.#isKnown && (await this.#folder.tryToWrite())) await this.#learn();
+    this.#numRounds += 1;
+    const isTime = (everyMs: number) => this.#numRounds % (everyMs / tendMs) === 0;
+    if (isTime(noteMs)) await this.tier.noteUse();
+    if (this.#isKnown && this.#folder.isWriter) {
+      if (this.#others.isShared || isTime(meetMs)) await this.#others.tend().catch(() => undefined);
+    } else if (isTime(tryMs)) await this.#tryToWrite();
+  }
+
+  /** One that had the lock may have lost it. */
+  async #tryToWrite(): Promise<void> {
+    if (this.#isKnown) await this.#others.forget();
+    this.#isKnown = false;
+    if (await this.#folder.tryToWrite()) await this.#learn();
+    else await this.#folder.tryToShare();
   }
 
   /** Looks at all files; then the tier writes. Where some could not be looked at it does not yet: the cap is over all. */
@@ -90,22 +129,36 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** Those that were used least recently first. */
   async #lookAtAll(): Promise<void> {
+    const gone = new Set(this.tier.ids);
+    // Beside the rest: blocks that come before the tier writes are kept in memory alone.
+    const isWriter = this.#folder.isWriter;
+    const counting = isWriter ? Promise.all([this.texts.countAll(), this.#others.meet()]) : undefined;
+    counting?.catch(() => undefined);
     const all: { readonly found: FoundBlock<M>; readonly usedMs: number }[] = [];
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
       if (this.#ending.signal.aborted) return;
+      gone.delete(idOf(path));
       const read = this.#folder.read(path, async (file, at) => {
         const found = await this.#found(file, at);
         if (found !== undefined) all.push({ found, usedMs: at.usedMs });
       });
-      reads.push(read.then(undefined, () => undefined));
+      const unread = async () => {
+        // It takes its room all the same.
+        const { size, mtimeMs } = await stat(path);
+        const numBytes = this.#folder.onDisk(size);
+        all.push({ found: this.#foundAs(unknownRequest(idOf(path)), numBytes), usedMs: mtimeMs });
+      };
+      reads.push(read.catch(unread).catch(() => undefined));
       if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
     }
     await Promise.all(reads);
     if (this.#ending.signal.aborted) return;
+    for (const id of gone) this.tier.drop(id);
     for (const { found } of all.sort((a, b) => a.usedMs - b.usedMs)) this.tier.restore(found);
-    this.#isKnown = this.#folder.isWriter;
-    if (this.#isKnown) this.tier.write();
+    await counting;
+    this.#isKnown = isWriter && this.#folder.isWriter;
+    if (this.#folder.canWrite) this.tier.write();
   }
 
   /** What a file holds, if that is the block that its name says. */
@@ -114,13 +167,39 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       const request = await this.#format.readRequest(file).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
-        return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
+        return unknownRequest(id);
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
-      const saved = new SavedFile(this.#folder, this.#format, request.id);
-      return { request: this.#shared.of(request), numBytes, saved };
+      return this.#foundAs(request, numBytes);
     });
   }
+
+  #foundAs(request: BlockRequest, numBytes: number): FoundBlock<M> {
+    const saved = new SavedFile(this.#folder, this.#format, request.id);
+    return { request: this.#shared.of(request), numBytes, saved };
+  }
+
+  /** Reads the heads of all files: to keep what each of them saw would take more memory than all else. */
+  async #idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    const ids: BlockId[] = [];
+    const reads: Promise<void>[] = [];
+    for await (const path of this.#folder.files()) {
+      const read = this.#folder.read(path, async (file, { id }) => {
+        const request = await this.#format.readRequest(file).catch((error: unknown) => {
+          if (!(error instanceof BlockCodecError)) throw error;
+        });
+        if (request !== undefined && isOf(owner, request) && holdsPassage(request, names)) ids.push(id);
+      });
+      reads.push(read as Promise<void>);
+      if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
+    }
+    await Promise.all(reads);
+    return ids;
+  }
+}
+
+function unknownRequest(id: BlockId): BlockRequest {
+  return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
 }
 
 /** A block's file. */
@@ -184,6 +263,6 @@ class SharedParts {
       this.#shapes.set(key, knownShape);
       this.#owners.set(owner, knownOwner);
     }
-    return { ...request, shape: knownShape, owner: knownOwner };
+    return { ...request, shape: knownShape, owner: knownOwner, documents: undefined };
   }
 }

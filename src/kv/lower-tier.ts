@@ -1,7 +1,7 @@
 import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
-import type { BlockRequest, TierStats } from "./block-store.js";
+import { type BlockRequest, holdsPassage, isOf, type TierStats } from "./block-store.js";
 import { LruList, type LruNode } from "./lru-list.js";
 
 /** A copy of a block on a slower medium. */
@@ -38,6 +38,10 @@ export interface TierMedium<M extends BlockMemory> {
   numBytes?(block: BlockKV<M>, request: BlockRequest): number;
   /** A block that is not known to rest here: another process may have put it there. Absent: none does. */
   readonly lookUp?: ((id: BlockId) => Promise<FoundBlock<M> | undefined>) | undefined;
+  /** All blocks of an owner that hold passages or saw them. Absent: those that are known to rest there. */
+  idsWith?(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]>;
+  /** Whether nobody else can have put any there: looking would be in vain. */
+  knowsAll?(): boolean;
 }
 
 /** A block that rests below. */
@@ -49,6 +53,8 @@ interface Resting<M extends BlockMemory> extends LruNode<Resting<M>> {
   saved: SavedBlock<M> | undefined;
   /** Copies of it under way, down or up: it stays where it is meanwhile. */
   numCopies: number;
+  /** Callers that were told that it rests here, and have not ended yet: it stays for them, too. */
+  numHolds: number;
 }
 
 const noTokens = new Int32Array();
@@ -124,6 +130,31 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (!this.#resting.has(found.request.id)) this.#idle.append(this.#add(found.request, found.numBytes, found.saved));
   }
 
+  get ids(): readonly BlockId[] {
+    return [...this.#resting.keys()];
+  }
+
+  /** Forgets a block that is gone, however that came. */
+  drop(id: BlockId): void {
+    const resting = this.#resting.get(id);
+    if (resting?.saved === undefined) return;
+    resting.saved = undefined;
+    this.#forget(resting);
+  }
+
+  /**
+   * Room within the cap for what others put there, or, where it is negative, no more of it.
+   * @returns whether there is.
+   */
+  async reserve(byteLength: number): Promise<boolean> {
+    if (byteLength > 0 && !this.#evict(byteLength)) return false;
+    this.#usedBytes += byteLength;
+    while (this.#usedBytes > this.#capBytes && this.#frees.size > 0) await Promise.race(this.#frees.values());
+    if (this.#usedBytes <= this.#capBytes || byteLength <= 0) return true;
+    this.#usedBytes -= byteLength;
+    return false;
+  }
+
   /** From now on blocks are copied down: all that rest there are known. What is more than the cap is forgotten. */
   write(): void {
     this.#isReadOnly = false;
@@ -142,7 +173,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** Whether it is worth while to ask for a block. */
   mayHave(id: BlockId): boolean {
-    return this.#medium.lookUp !== undefined || this.#resting.has(id);
+    return this.#resting.has(id) || (this.#medium.lookUp !== undefined && this.#medium.knowsAll?.() !== true);
   }
 
   /** Counts a block as used. @returns whether it rests here. */
@@ -168,7 +199,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       done();
       return;
     }
-    const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
+    const byteLength = this.#bytesOf(request, block);
     const isPaused = performance.now() < this.#pausedUntil;
     if (isPaused || this.#isTooFast(byteLength) || !this.#evict(byteLength)) {
       this.#counts.drops += 1;
@@ -176,6 +207,10 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       return;
     }
     this.#copy(request, block, byteLength, done);
+  }
+
+  #bytesOf(request: BlockRequest, block: BlockKV<M>): number {
+    return this.#medium.numBytes?.(block, request) ?? block.byteLength;
   }
 
   /** One alone is taken whatever its size, else large blocks would never be. */
@@ -219,8 +254,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
         if (block !== undefined) this.#counts.loads += 1;
         else if (resting.saved !== undefined) {
           this.#counts.losses += 1;
-          resting.saved = undefined;
-          this.#forget(resting);
+          this.drop(request.id);
         }
         if (this.isLasting) this.#used.add(resting);
         return block;
@@ -242,6 +276,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     return true;
   }
 
+  /** The blocks of an owner that hold passages or saw them. @throws Error where not all could be looked at. */
+  async idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    if (this.#medium.idsWith) return await this.#medium.idsWith(names, owner);
+    const requests = [...this.#resting.values()].map(({ request }) => request);
+    return requests.filter((one) => isOf(owner, one) && holdsPassage(one, names)).map(({ id }) => id);
+  }
+
   /** Forgets blocks whose tokens are the first ones of this one's. */
   deleteShorter(request: BlockRequest): void {
     for (const shorter of this.#index.shorter({ request })) this.#forget(shorter);
@@ -253,11 +294,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /**
    * As `take()`, for who waits for it: it is never too fast, and is tried also after a failure.
+   *
+   * @param holds gets what keeps the block from being evicted until it is disposed.
    * @returns whether the block rests here then.
    */
-  async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
+  async keep(request: BlockRequest, block: BlockKV<M>, holds?: Disposable[]): Promise<boolean> {
     const { id } = request;
-    const byteLength = this.#medium.numBytes?.(block, request) ?? block.byteLength;
+    const byteLength = this.#bytesOf(request, block);
     const known = this.#resting.get(id);
     if (known !== undefined && (await known.saved?.isThere?.()) === false) {
       this.#counts.losses += 1;
@@ -267,8 +310,21 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (!this.touch(id) && !this.#isReadOnly && this.#evict(byteLength)) {
       this.#copy(request, block, byteLength, () => undefined);
     }
-    await this.#resting.get(id)?.copied;
+    const resting = this.#resting.get(id);
+    if (resting !== undefined) holds?.push(this.#hold(resting));
+    await resting?.copied;
     return this.#resting.get(id)?.saved !== undefined;
+  }
+
+  #hold(resting: Resting<M>): Disposable {
+    this.#idle.remove(resting);
+    resting.numHolds += 1;
+    return {
+      [Symbol.dispose]: () => {
+        resting.numHolds -= 1;
+        this.#settle(resting);
+      },
+    };
   }
 
   /** Notes when blocks were last used, where that outlives the process. */
@@ -295,7 +351,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (known !== undefined || found === undefined) return known;
     const resting = this.#add(found.request, found.numBytes, found.saved);
     this.#idle.append(resting);
-    if (!this.#isReadOnly) this.#evict(0);
+    this.#evict(0);
     return resting;
   }
 
@@ -309,6 +365,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       copied: undefined,
       saved,
       numCopies: 0,
+      numHolds: 0,
       previous: undefined,
       next: undefined,
     };
@@ -324,12 +381,17 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const copying = copy().finally(() => {
       resting.numCopies -= 1;
       this.#copies.delete(copying);
-      if (resting.numCopies > 0) return;
-      if (this.#resting.get(resting.request.id) === resting) this.#idle.append(resting);
-      else this.#free(resting);
+      if (resting.numCopies === 0 && this.#resting.get(resting.request.id) !== resting) this.#free(resting);
+      this.#settle(resting);
     });
     this.#copies.add(copying);
     return await copying;
+  }
+
+  /** One that nobody uses any more may be evicted. */
+  #settle(resting: Resting<M>): void {
+    const isUsed = resting.numCopies + resting.numHolds > 0;
+    if (!isUsed && this.#resting.get(resting.request.id) === resting) this.#idle.append(resting);
   }
 
   /** Forgets the least recently used, until there is room for so many bytes more. @returns whether there is. */
@@ -349,7 +411,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     this.#resting.delete(resting.request.id);
     this.#used.delete(resting);
     if (resting.request.tokenIds.length > 0) this.#index.remove(resting);
-    if (this.#idle.remove(resting)) this.#free(resting);
+    this.#idle.remove(resting);
+    if (resting.numCopies === 0) this.#free(resting);
   }
 
   #free({ request, saved, byteLength }: Resting<M>): void {

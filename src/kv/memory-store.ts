@@ -1,4 +1,4 @@
-import { type BlockId, ownerName } from "./block-id.js";
+import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
 import {
   type BlockKV,
@@ -8,16 +8,18 @@ import {
   describeShape,
   sameShape,
 } from "./block-kv.js";
-import type {
-  Acquisition,
-  BlockInfo,
-  BlockRequest,
-  BlockStore,
-  BlockStoreStats,
-  Lease,
-  Match,
-  Reservation,
-  WantedMatch,
+import {
+  type Acquisition,
+  type BlockInfo,
+  type BlockRequest,
+  type BlockStore,
+  type BlockStoreStats,
+  holdsPassage,
+  isOf,
+  type Lease,
+  type Match,
+  type Reservation,
+  type WantedMatch,
 } from "./block-store.js";
 import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
@@ -152,7 +154,7 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     void this.#tiers.load(request).then((block) => {
       if (request.isPage !== true) this.#hits += block === undefined ? 0 : 1;
       if (request.isPage !== true) this.#misses += block === undefined ? 1 : 0;
-      if (block === undefined) this.#abandon(encoding);
+      if (block === undefined) this.#abandon(encoding, false);
       else this.#commit(encoding, block)[Symbol.dispose]();
     });
     return wait;
@@ -177,10 +179,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     );
   }
 
-  #abandon(encoding: Encoding<M>): void {
+  /** @param isGivenUp by somebody who should have encoded it. */
+  #abandon(encoding: Encoding<M>, isGivenUp = true): void {
     const [next] = encoding.waits;
     if (next !== undefined) {
-      this.#takeovers += 1;
+      this.#takeovers += isGivenUp ? 1 : 0;
       encoding.waits.delete(next);
       next.settle(this.#reserve(encoding));
       return;
@@ -339,6 +342,13 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return isOf(owner, request) && (await this.#delete(id));
   }
 
+  async deletePassages(names: ReadonlySet<string>, owner: string): Promise<void> {
+    const here = [...this.#found].flatMap(([id, entry]) => {
+      return isOf(owner, entry.request) && holdsPassage(entry.request, names) ? [id] : [];
+    });
+    for (const id of new Set([...here, ...(await this.#tiers.idsWith(names, owner))])) await this.#delete(id);
+  }
+
   async find(
     id: BlockId,
     owner: string,
@@ -368,11 +378,11 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return entry?.kind === "resident";
   }
 
-  async keep(id: BlockId): Promise<boolean> {
+  async keep(id: BlockId, holds?: Disposable[]): Promise<boolean> {
     const entry = this.#found.get(id);
     if (entry?.kind !== "resident") return false;
     using _ = this.#lease(entry);
-    return await this.#tiers.keep(entry.request, entry.block);
+    return await this.#tiers.keep(entry.request, entry.block, holds);
   }
 
   async clear(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
@@ -420,11 +430,6 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     }
     await this.#tiers[Symbol.asyncDispose]();
   }
-}
-
-/** Whether a block is of an owner. Files have owners' names alone, which are no secret. */
-function isOf(owner: string, request: BlockRequest | undefined): boolean {
-  return request !== undefined && request.owner === (request.isFromFile ? ownerName(owner) : owner);
 }
 
 function waitFor<M extends BlockMemory>({ request, waits }: Encoding<M>): MemoryWait<M> {

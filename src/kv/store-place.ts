@@ -36,16 +36,14 @@ export const storePlaceField = {
 /**
  * Opens the folder that a checked place names.
  *
- * @param onWarning told where another process writes into it, or nobody can.
+ * @param onWarning told where this process may not write into it.
  * @throws Error for a folder that is none, or cannot be made.
  */
 export async function openStorePlace(text: string, onWarning?: (warning: string) => void): Promise<BlockFolder> {
   const { path, capBytes } = parseStorePlace(text) as StorePlace;
   const folder = await BlockFolder.open(path, capBytes ?? (await shareOf(path)));
-  if (!folder.isWriter) {
-    onWarning?.(
-      `Blocks are read from ${quote(path)}, and new ones are not kept there: another process writes there, or this one may not. ${folder.reason}`,
-    );
+  if (!folder.canWrite) {
+    onWarning?.(`Blocks are read from ${quote(path)}, and new ones are not kept there. ${folder.reason}`);
   }
   return folder;
 }
@@ -53,6 +51,11 @@ export async function openStorePlace(text: string, onWarning?: (warning: string)
 /** The folder that a checked place names, to look at. @throws Error where there is none. */
 export function openStoreToRead(text: string): Promise<BlockFolder> {
   return BlockFolder.openToRead((parseStorePlace(text) as StorePlace).path);
+}
+
+/** The folder that a place names, if it does. */
+export function storeFolder(text: string): string | undefined {
+  return parseStorePlace(text)?.path;
 }
 
 async function shareOf(path: string): Promise<number> {

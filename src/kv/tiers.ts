@@ -76,6 +76,11 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
     return (await Promise.all(this.all.map((tier) => tier.delete(id)))).includes(true);
   }
 
+  /** The blocks of an owner that hold passages or saw them. */
+  async idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
+    return (await Promise.all(this.all.map((tier) => tier.idsWith(names, owner)))).flat();
+  }
+
   /** Forgets blocks whose tokens are the first ones of this one's. */
   deleteShorter(request: BlockRequest): void {
     for (const tier of this.all) tier.deleteShorter(request);
@@ -85,10 +90,10 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
     for (const tier of this.all) tier.clear();
   }
 
-  /** Resolves once a block rests where it outlives the process, or where that failed. @returns whether it does. */
-  async keep(request: BlockRequest, block: BlockKV<M>): Promise<boolean> {
+  /** As a store's `keep()`. */
+  async keep(request: BlockRequest, block: BlockKV<M>, holds?: Disposable[]): Promise<boolean> {
     const lasting = this.all.filter(({ isLasting }) => isLasting);
-    return (await Promise.all(lasting.map((tier) => tier.keep(request, block)))).includes(true);
+    return (await Promise.all(lasting.map((tier) => tier.keep(request, block, holds)))).includes(true);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

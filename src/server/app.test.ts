@@ -160,7 +160,7 @@ test("POST /v1/blocks: lists blocks in order, or a line for each; GET and DELETE
   expectError(await app.inject({ method: "DELETE", url }), 404, "block_not_found");
 });
 
-test("POST /v1/blocks: what a passage carries stays with the server, and comes once for a passage that was split", async () => {
+test("POST /v1/blocks: what a passage carries goes to the engine with its id alone, and comes once for a passage that was split", async () => {
   const { app, engine } = await setUp();
   const asked: unknown[] = [];
   engine.encode = async (...request) => {
@@ -181,8 +181,38 @@ test("POST /v1/blocks: what a passage carries stays with the server, and comes o
     { part: 1, text: "x", id: 7 },
     carried,
   ]);
-  expect(asked[0]).toEqual([{ title: "T", text: "xx" }, { text: "y" }]);
+  const { id, metadata } = carried;
+  expect(asked[0]).toEqual([
+    { title: "T", text: "xx", id, metadata },
+    { text: "y", id, metadata },
+  ]);
   expect(asked[1]).toMatchObject({ splitLong: 16, maxBlocks: 1024 });
+});
+
+test("GET and DELETE /v1/documents: passages' ids, with their metadata and blocks, some at a time", async () => {
+  const { app } = await setUp();
+  const ids = ["a/b c", "é", 7];
+  const passages = ids.map((id) => ({ text: `The text of ${id}.`, id, metadata: { of: id } }));
+  const { blocks } = (await app.inject({ method: "POST", url: "/v1/blocks", payload: { passages } })).json();
+  const list = async (query = "") => (await app.inject(`/v1/documents${query}`)).json();
+  const all = await list();
+  expect(all.has_more).toBe(false);
+  expect(all.documents).toHaveLength(3);
+  for (const [i, id] of ids.entries()) {
+    const { id: block, tokens } = blocks[i];
+    expect(all.documents).toContainEqual({ id, metadata: { of: id }, blocks: [{ id: block, tokens }] });
+  }
+  const first = await list("?limit=2");
+  expect(first).toEqual({ documents: all.documents.slice(0, 2), has_more: true });
+  const after = encodeURIComponent(first.documents[1].id);
+  expect(await list(`?limit=2&after=${after}`)).toEqual({ documents: all.documents.slice(2), has_more: false });
+  const url = `/v1/documents/${encodeURIComponent("a/b c")}`;
+  expect((await app.inject({ method: "DELETE", url })).json()).toEqual({ id: "a/b c", deleted: true });
+  expectError(await app.inject({ method: "DELETE", url }), 404, "document_not_found");
+  expectError(await app.inject(`/v1/blocks/${blocks[0].id}`), 404, "block_not_found");
+  expect((await app.inject({ method: "DELETE", url: "/v1/documents/7" })).statusCode).toBe(200);
+  expect((await list()).documents).toHaveLength(1);
+  expectError(await app.inject("/v1/documents?limit=0"), 400);
 });
 
 test("POST /v1/blocks: a passage that fails has its error in its place, and is counted", async () => {

@@ -23,6 +23,7 @@ import type { ApiKeys } from "./api-keys.js";
 import { registerBlocks } from "./blocks-routes.js";
 import { answerClientError } from "./client-error.js";
 import { Connections } from "./connections.js";
+import { registerDocuments } from "./documents-routes.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
 import { largeBodyBytes, readJsonBodies } from "./json-body.js";
@@ -173,6 +174,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const context: RouteContext = { engine: metered, limits: config, aliases: config.alias ?? [] };
   registerGenerate(app, context);
   registerBlocks(app, context);
+  registerDocuments(app, context);
   registerTokenize(app, context);
   registerStatus(app, { engine: metered, metrics, stopping });
   registerOpenAi(app, context);

@@ -84,21 +84,18 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       const { passages, stream, rag, system, repair, split_long } = request.body;
       const signal = clientGone(request, reply);
       const encode = (onBlock?: EncodeOptions["onBlock"]) =>
-        engine.encode(
-          passages.map((passage) => unloadPassage(passage)[0]),
-          {
-            maxBlocks: limits.maxBlocks,
-            ...(rag != null && {
-              texts: { passage: rag.passage ?? undefined, preamble: rag.preamble ?? undefined },
-            }),
-            system: system ?? undefined,
-            ...(split_long != null && { splitLong: split_long }),
-            repair: repair ?? undefined,
-            salt: request.tenant.salt,
-            signal,
-            onBlock,
-          },
-        );
+        engine.encode(passages.map(ofDocument), {
+          maxBlocks: limits.maxBlocks,
+          ...(rag != null && {
+            texts: { passage: rag.passage ?? undefined, preamble: rag.preamble ?? undefined },
+          }),
+          system: system ?? undefined,
+          ...(split_long != null && { splitLong: split_long }),
+          repair: repair ?? undefined,
+          salt: request.tenant.salt,
+          signal,
+          onBlock,
+        });
       if (stream === true) {
         using answer = new ResponseStream(reply, { contentType: "application/x-ndjson" });
         await streamBlocks(encode, passages, answer, signal, request.log);
@@ -147,6 +144,12 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       return { id, deleted: true as const };
     },
   );
+}
+
+/** A passage with what is kept of its document, where it has an id. */
+function ofDocument(passage: PassageInput): PassageInput {
+  const [bare, { id, metadata }] = unloadPassage(passage);
+  return id === undefined || typeof bare === "string" ? bare : { ...bare, id, metadata };
 }
 
 /** What became of a passage. */

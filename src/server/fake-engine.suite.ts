@@ -1,9 +1,11 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type PassageInput, passageBlock, readPassage } from "../blocks/passage.js";
+import { CallDocuments } from "../engine/call-documents.js";
 import type { Engine } from "../engine/engine.js";
 import { checkInput, EngineError } from "../engine/engine-error.js";
 import {
+  type DocumentsOptions,
   type EncodeOptions,
   type GenerateOptions,
   type RequestOptions,
@@ -30,8 +32,9 @@ import {
 } from "../engine/results.js";
 import { requireLogprobs, seedOfAnswer } from "../engine/sampling-options.js";
 import { type EngineStatus, StatusSource } from "../engine/status-source.js";
-import type { BlockId } from "../kv/block-id.js";
+import { type BlockId, passageName } from "../kv/block-id.js";
 import type { BlockInfo } from "../kv/block-store.js";
+import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
 import { merge, type PromptRequest } from "./openai/run-choices.js";
 
 export interface FakeEngineOptions {
@@ -73,6 +76,10 @@ export class FakeEngine implements Engine {
   readonly #status: StatusSource;
   /** By salt and id. */
   readonly #blocks = new Map<string, BlockInfo>();
+  readonly #documents = new Documents(new MemoryTexts(), async (names, salt) => {
+    for (const { id } of [...this.#blocks.values()])
+      if (names.has(passageName(id))) await this.deleteBlock(id, { salt });
+  });
   /** Prompts' global tokens and their answers, by salt and the texts before them. */
   readonly #prefixes = new Map<string, string[][]>();
   readonly #counts = { running: 0, finished: 0, cancelled: 0, failed: 0, hits: 0, misses: 0, deleted: 0 };
@@ -258,6 +265,8 @@ export class FakeEngine implements Engine {
     this.#checkReady();
     const { signal, salt = "", onBlock } = options;
     const blocks: EncodedPassage[] = [];
+    const labels = passages.map((passage, index) => ({ passage: readPassage(passage, index).label }));
+    const documents = checkInput(() => new CallDocuments(passages, labels));
     for (const [index, passage] of passages.entries()) {
       if (!(await passed(this.#options.tokenMs ?? 0, signal))) throw signal?.reason;
       const { label, ...read } = readPassage(passage, index);
@@ -265,7 +274,10 @@ export class FakeEngine implements Engine {
       const message = `Cannot encode passage ${index + 1}: it is empty`;
       if (text.trim() === "") blocks.push({ passage: label, error: { code: "invalid", message } });
       else blocks.push({ ...this.#serve(text, salt), passage: label });
-      await onBlock?.(blocks.at(-1) as EncodedPassage);
+      const block = blocks.at(-1) as EncodedPassage;
+      if (block.error === undefined) documents.add(block, { ...block, name: passageName(block.id) });
+      await this.#documents.put(salt, documents.take(index + 1));
+      await onBlock?.(block);
     }
     return { blocks, failed: blocks.filter(({ error }) => error !== undefined).length };
   }
@@ -290,6 +302,19 @@ export class FakeEngine implements Engine {
     const isThere = this.#blocks.delete(`${salt}:${id}`);
     if (isThere) this.#counts.deleted += 1;
     return isThere;
+  }
+
+  async documents({ salt = "", limit = 100, after }: DocumentsOptions = {}): Promise<readonly DocumentInfo[]> {
+    this.#checkReady();
+    const entries = await this.#documents.list(salt, limit, after);
+    return entries.map(({ digest: _, ...entry }) => {
+      return { ...entry, blocks: entry.blocks.map(({ id, tokens }) => ({ id, tokens })) };
+    });
+  }
+
+  async deleteDocument(id: string, { salt = "" }: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    this.#checkReady();
+    return await this.#documents.delete(salt, id);
   }
 
   async stats(): Promise<EngineStats> {

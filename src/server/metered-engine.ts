@@ -1,6 +1,7 @@
 import type { PassageInput } from "../blocks/passage.js";
 import type { Engine } from "../engine/engine.js";
 import type {
+  DocumentsOptions,
   EncodeOptions,
   GenerateOptions,
   RequestOptions,
@@ -156,6 +157,14 @@ export class MeteredEngine implements Engine {
 
   deleteBlock(id: string, options?: Pick<RequestOptions, "salt">) {
     return this.#engine.deleteBlock(id, options);
+  }
+
+  documents(options?: DocumentsOptions) {
+    return this.#engine.documents(options);
+  }
+
+  deleteDocument(id: string, options?: Pick<RequestOptions, "salt">) {
+    return this.#engine.deleteDocument(id, options);
   }
 
   stats() {

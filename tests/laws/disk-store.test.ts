@@ -83,11 +83,11 @@ test("store: passages that are encoded ahead are in the folder when that is told
     const { blocks } = await first.encode(passages);
     expect(blocks.map((one) => one.error === undefined && one.durable)).toEqual([true, true, true]);
     expect(filesOf(store)).toHaveLength(3);
-    await using reader = await lawEngine(model, { kvType: "f16", store });
-    const read = await reader.encode([passages[0] as string, "new"]);
+    await using other = await lawEngine(model, { kvType: "f16", store });
+    const read = await other.encode([passages[0] as string, "new"]);
     expect(read.blocks.map((one) => one.error === undefined && [one.hit, one.durable])).toEqual([
       [true, true],
-      [false, false],
+      [false, true],
     ]);
   }
   const random = new Random(7, "damage");
@@ -113,4 +113,18 @@ test("store: passages that are encoded ahead are in the folder when that is told
     store,
   });
   expect((await other.complete(prompt, options)).blocks.map(({ hit }) => hit)).toEqual([false, false, false]);
+});
+
+test("store: what one call tells to be durable is there at its end, however much it encodes, and goes for the next call's", async () => {
+  const folder = await temporaryFolder();
+  const model = models.huggingFace({ architecture: "llama", seed: 64 });
+  await using engine = await lawEngine(model, { kvType: "f16", store: `${folder}?cap=400000` });
+  const passages = (call: string) => Array.from({ length: 200 }, (_, n) => `Passage ${n} of ${call}.`);
+  for (const call of ["one", "another"]) {
+    const { blocks } = await engine.encode(passages(call));
+    const durable = blocks.flatMap((one) => (one.error === undefined && one.durable ? [one.id] : []));
+    expect(durable.length).toBeGreaterThan(20);
+    expect(durable.length).toBeLessThan(200);
+    expect(filesOf(folder).map((path) => path.slice(-67, -3))).toEqual(expect.arrayContaining(durable));
+  }
 });

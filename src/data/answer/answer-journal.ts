@@ -1,8 +1,8 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { isJsonObject, type JsonObject, type JsonValue, parseJson } from "../../files/bounded-json.js";
-import { describeWriteError } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
 import { readFully } from "../../files/read-range.js";
+import { describeWriteError } from "../../files/regular-file.js";
 
 /** What came of one row's question. */
 export type JournalEntry =

@@ -1,6 +1,7 @@
 import { dirname } from "node:path";
 import type { JsonObject, JsonValue } from "../../files/bounded-json.js";
-import { holdLock, makeFolder, modelFiles, writeAtomically } from "../../files/outputs.js";
+import { holdLock } from "../../files/lock.js";
+import { makeFolder, modelFiles, writeAtomically } from "../../files/outputs.js";
 import { quote } from "../../files/quote.js";
 import { digestInputs, type ManifestInput, writeManifest } from "../manifest.js";
 import { ResumedLines } from "../resumed-lines.js";

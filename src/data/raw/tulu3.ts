@@ -1,6 +1,7 @@
 import { type FileHandle, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describeWriteError, writeAtomically } from "../../files/outputs.js";
+import { writeAtomically } from "../../files/outputs.js";
+import { describeWriteError } from "../../files/regular-file.js";
 import { Histogram, histogramPicture } from "../histogram.js";
 import { digestInputs, type ManifestFields, writeManifest } from "../manifest.js";
 import { mapInOrder } from "../ordered-workers.js";

@@ -1,6 +1,7 @@
 import type { PassageInput } from "../../blocks/passage.js";
 import type { EngineErrorCode } from "../../engine/engine-error.js";
 import type {
+  DocumentsOptions,
   EncodeOptions,
   EngineOptions,
   GenerateOptions,
@@ -12,6 +13,7 @@ import type { ModelInfo } from "../../engine/model.js";
 import type { PromptInput } from "../../engine/prompt.js";
 import type { EncodedPassage, EngineStats, GenerateEvent, ScoreResult, Token } from "../../engine/results.js";
 import type { BlockInfo } from "../../kv/block-store.js";
+import type { DocumentInfo } from "../../kv/documents.js";
 import type { LoadProgress } from "../../model/weights.js";
 
 /** The options that can be sent: those that are data. */
@@ -34,6 +36,8 @@ export type Call =
     }
   | { readonly kind: "encode"; readonly passages: readonly PassageInput[]; readonly options: Sent<EncodeOptions> }
   | { readonly kind: "tokenize"; readonly text: string; readonly options: Sent<TokenizeOptions> }
+  | { readonly kind: "documents"; readonly options: DocumentsOptions }
+  | { readonly kind: "deleteDocument"; readonly documentId: string; readonly options: Sent<RequestOptions> }
   | { readonly kind: "block" | "deleteBlock"; readonly blockId: string; readonly options: Sent<RequestOptions> }
   | { readonly kind: "stats" };
 
@@ -45,6 +49,8 @@ export interface CallEvents {
   readonly tokenize: { readonly tokens: readonly Token[]; readonly numTokens: number };
   readonly block: BlockInfo | undefined;
   readonly deleteBlock: boolean;
+  readonly documents: readonly DocumentInfo[];
+  readonly deleteDocument: boolean;
   readonly stats: EngineStats;
 }
 

@@ -150,6 +150,12 @@ async function answer(
     case "deleteBlock":
       await tell(await engine[call.kind](call.blockId, call.options));
       break;
+    case "documents":
+      await tell(await engine.documents(call.options));
+      break;
+    case "deleteDocument":
+      await tell(await engine.deleteDocument(call.documentId, call.options));
+      break;
     case "stats":
       await tell(engine.stats());
       break;

@@ -3,6 +3,7 @@ import { ByteBudget } from "../../engine/byte-budget.js";
 import type { Engine } from "../../engine/engine.js";
 import { EngineError } from "../../engine/engine-error.js";
 import type {
+  DocumentsOptions,
   EncodeOptions,
   EngineOptions,
   GenerateOptions,
@@ -17,6 +18,7 @@ import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ScoreRes
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
 import { quote } from "../../files/quote.js";
 import type { BlockInfo } from "../../kv/block-store.js";
+import type { DocumentInfo } from "../../kv/documents.js";
 import { ChildLink, childExecArgv } from "./child-link.js";
 import {
   type Call,
@@ -155,6 +157,14 @@ class WatchedEngine implements Engine {
 
   deleteBlock(blockId: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
     return this.#ask({ kind: "deleteBlock", blockId, options });
+  }
+
+  documents(options: DocumentsOptions = {}): Promise<readonly DocumentInfo[]> {
+    return this.#ask({ kind: "documents", options });
+  }
+
+  deleteDocument(documentId: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
+    return this.#ask({ kind: "deleteDocument", documentId, options });
   }
 
   stats(): Promise<EngineStats> {

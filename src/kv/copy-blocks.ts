@@ -1,0 +1,105 @@
+import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
+import type { BlockFolder } from "./block-folder.js";
+import type { BlockId } from "./block-id.js";
+import { mergedEntry, readEntry } from "./documents.js";
+import { readFolder } from "./folder-report.js";
+import { FolderTexts } from "./folder-texts.js";
+
+/** What became of a block that was to be copied. */
+export interface CopiedBlock {
+  readonly id: BlockId;
+  readonly bytes: number;
+  readonly outcome: "copied" | "there" | "unsound" | "full";
+  /** Of one that is unsound, or was not written. */
+  readonly error?: string;
+}
+
+/**
+ * Copies blocks from one folder into another one, each checked whole before it is written, in no order. What is there already
+ * stays: who was interrupted begins again.
+ *
+ * Nothing is evicted for them, but where another process holds the lock, which makes room as for what it writes itself.
+ *
+ * @param isMeant which of the blocks.
+ * @throws the signal's reason; Error where a folder cannot be read or written.
+ */
+export async function* copyBlocks(
+  from: BlockFolder,
+  to: BlockFolder,
+  isMeant: (head: BlockHead) => boolean,
+  signal: AbortSignal,
+): AsyncGenerator<CopiedBlock> {
+  const there = new Set<BlockId>();
+  let room = to.blockBytes;
+  const reserve = async (numBytes: number) => {
+    const hasRoom = !to.isWriter || numBytes <= room;
+    if (hasRoom) room -= numBytes;
+    return hasRoom;
+  };
+  const texts = new FolderTexts(to, reserve);
+  await texts.countAll();
+  const copied = new Set<BlockId>();
+  for await (const entry of readFolder(to, { isWhole: false, signal })) {
+    room -= entry.numBytes;
+    if (!("error" in entry)) there.add(entry.id);
+  }
+  for await (const entry of readFolder(from, { isWhole: false, signal })) {
+    const { id, numBytes } = entry;
+    if ("error" in entry) {
+      yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${entry.error}` };
+      continue;
+    }
+    if (!isMeant(entry.head)) continue;
+    copied.add(id);
+    if (there.has(id)) {
+      yield { id, bytes: numBytes, outcome: "there" };
+      continue;
+    }
+    if (to.isWriter && numBytes > room) {
+      copied.delete(id);
+      yield { id, bytes: numBytes, outcome: "full" };
+      continue;
+    }
+    const read = await from.read(entry.path, (file) => file.readFile());
+    const error = read === undefined ? "it is gone" : await faultOf(read, id);
+    if (error !== undefined) {
+      yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${error}` };
+      continue;
+    }
+    try {
+      await to.write(to.pathOf(id), numBytes, async () => [read as Uint8Array]);
+    } catch (error) {
+      if (to.isWriter) throw error;
+      yield { id, bytes: numBytes, outcome: "full", error: (error as Error).message };
+      continue;
+    }
+    room -= numBytes;
+    yield { id, bytes: numBytes, outcome: "copied" };
+  }
+  await copyDocuments(new FolderTexts(from, async () => true), texts, copied);
+}
+
+/** Documents of which a block was copied. Those that are another text there stay as they are. */
+async function copyDocuments(from: FolderTexts, to: FolderTexts, copied: ReadonlySet<BlockId>): Promise<void> {
+  for (const owner of await from.owners()) {
+    for await (const name of from.list(owner)) {
+      const [entry, there] = [readEntry(await from.get(name)), readEntry(await to.get(name))];
+      if (entry === undefined || !entry.blocks.some(({ id }) => copied.has(id))) continue;
+      if (there === undefined || there.digest === entry.digest)
+        await to.put(name, JSON.stringify(mergedEntry(there, entry)));
+    }
+  }
+}
+
+/** What is wrong with a file's bytes; undefined where they are the block. */
+async function faultOf(bytes: Uint8Array, id: BlockId): Promise<string | undefined> {
+  try {
+    const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+    if (head.id !== id) return `its id is "${head.id}"`;
+    await requireLayers(head, async (numBytes, position) => bytes.subarray(position, position + numBytes));
+    return undefined;
+  } catch (error) {
+    if (error instanceof BlockCodecError) return error.fault;
+    throw error;
+  }
+}

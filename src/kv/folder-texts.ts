@@ -1,0 +1,90 @@
+import { readdir, readFile, stat, unlink } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { syncPath } from "../files/outputs.js";
+import { describeWriteError, undefinedIfMissing } from "../files/regular-file.js";
+import type { BlockFolder } from "./block-folder.js";
+import type { NamedTexts } from "./documents.js";
+
+export const documentsFolder = "documents";
+
+/** Texts in a folder of blocks, below `documents/`, within its cap. */
+export class FolderTexts implements NamedTexts {
+  /** Of the cap, in bytes. */
+  #counted = 0;
+
+  /** @param reserve room within the cap, or gives it back; where this process holds the folder's lock. */
+  constructor(
+    private readonly folder: BlockFolder,
+    private readonly reserve: (numBytes: number) => Promise<boolean>,
+  ) {}
+
+  async put(name: string, text: string): Promise<void> {
+    const bytes = Buffer.from(text);
+    const path = this.#pathOf(name);
+    const numBytes = this.folder.onDisk(bytes.length);
+    const before = await this.#sizeOf(name);
+    const { isWriter } = this.folder;
+    if (isWriter && !(await this.#count(numBytes))) throw new Error("Cannot keep a document: its store is full");
+    try {
+      await this.folder.write(path, bytes.length, async () => [bytes]);
+    } catch (error) {
+      if (isWriter) await this.#count(-numBytes);
+      throw error;
+    }
+    if (isWriter) await this.#count(-before);
+  }
+
+  async get(name: string): Promise<string | undefined> {
+    return await readFile(this.#pathOf(name), "utf8").catch(undefinedIfMissing);
+  }
+
+  async delete(name: string): Promise<void> {
+    const path = this.#pathOf(name);
+    const before = await this.#sizeOf(name);
+    await unlink(path)
+      .catch(undefinedIfMissing)
+      .catch((error: unknown) => {
+        throw describeWriteError(error, path);
+      });
+    await syncPath(dirname(path), "r").catch(() => undefined);
+    if (this.folder.isWriter) await this.#count(-before);
+  }
+
+  async *list(folder: string): AsyncGenerator<string> {
+    const names = (await readdir(this.#pathOf(folder)).catch(undefinedIfMissing)) ?? [];
+    for (const name of names) if (name.endsWith(".json")) yield `${folder}/${name}`;
+  }
+
+  /** Owners' names. */
+  async owners(): Promise<readonly string[]> {
+    return (await readdir(this.#pathOf("")).catch(undefinedIfMissing)) ?? [];
+  }
+
+  /** Counts all of them anew: others may have had the lock. */
+  async countAll(): Promise<void> {
+    let numBytes = 0;
+    for (const owner of await this.owners()) {
+      for await (const name of this.list(owner)) numBytes += await this.#sizeOf(name);
+    }
+    await this.#count(numBytes - this.#counted);
+  }
+
+  /** Counts one that another process has written. */
+  async countOne(name: string): Promise<void> {
+    await this.#count(await this.#sizeOf(name));
+  }
+
+  async #count(change: number): Promise<boolean> {
+    if (!(await this.reserve(change))) return false;
+    this.#counted += change;
+    return true;
+  }
+
+  async #sizeOf(name: string): Promise<number> {
+    return this.folder.onDisk((await stat(this.#pathOf(name)).catch(undefinedIfMissing))?.size ?? 0);
+  }
+
+  #pathOf(name: string): string {
+    return join(this.folder.path, documentsFolder, name);
+  }
+}
