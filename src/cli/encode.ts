@@ -1,11 +1,13 @@
 import type { RagDocument } from "../blocks/block.js";
 import { ragDocument } from "../data/rag/rag-row.js";
 import { readRows } from "../data/rows.js";
+import { blockShape } from "../engine/device-memory.js";
 import type { EncodeOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { splitLongField } from "../engine/prompt.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
+import { blockKVByteLength } from "../kv/block-kv.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, engineFlag, trainingFlags } from "./options.js";
@@ -143,8 +145,7 @@ function forecast(
   tookMs: number,
 ): string {
   const all = Math.round((tokens / passages) * total);
-  const { numLayers, numKvHeads, headSize } = engine.model.source.config;
-  const bytes = all * 2 * numLayers * numKvHeads * headSize * (engine.kvType === "f32" ? 4 : 2);
+  const bytes = all * blockKVByteLength(blockShape(engine.model.decoder, engine.kvType, 1));
   const { capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   const left = formatDuration(((tookMs / passages) * (total - passages)) / 1000);
   const time = hits === passages ? "" : `, some ${left} more`;

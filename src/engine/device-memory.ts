@@ -1,4 +1,4 @@
-import { elementTypeOf, type KVType } from "../files/element-types.js";
+import { elementTypeOf, isInBlocks, type KVType } from "../files/element-types.js";
 import { Limit } from "../files/limit.js";
 import { BlockKV, type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
 import { LowerTier } from "../kv/lower-tier.js";
@@ -10,6 +10,11 @@ import type { KVMemory, Region } from "./kv-memory.js";
 export function blockShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
   const { numLayers, numKvHeads, headSize } = decoder.config;
   return { numLayers, numKvHeads, headSize, numTokens, type: kvType };
+}
+
+/** The same of a page: what a context holds, to the last bit, where a block's type is rounded to before its first use. */
+export function pageShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
+  return blockShape(decoder, isInBlocks(kvType) ? "f16" : kvType, numTokens);
 }
 
 /** A block KV's bytes in a device's memory, which graphs read and write. */
@@ -37,23 +42,22 @@ export class DeviceBlockMemory implements BlockMemory {
   }
 
   read(): Uint8Array {
-    const { tensor, offset } = this.#region;
-    return this.#memory.backend.read(tensor, offset * tensor.nb[0], this.byteLength);
+    const { tensor, byteOffset } = this.#region;
+    return this.#memory.backend.read(tensor, byteOffset, this.byteLength);
   }
 
   write(bytes: Uint8Array): void {
     if (bytes.byteLength !== this.byteLength) {
       throw new RangeError(`Cannot write a block's bytes: ${bytes.byteLength} are given, wanted ${this.byteLength}`);
     }
-    const { tensor, offset } = this.#region;
-    this.#memory.backend.set(tensor, bytes, offset * tensor.nb[0]);
+    const { tensor, byteOffset } = this.#region;
+    this.#memory.backend.set(tensor, bytes, byteOffset);
   }
 
   /** Copies the bytes to or from a block of the same shape in the CPU's memory, beside graphs that do not write them. */
   async copy(direction: "to" | "from", host: DeviceBlockMemory): Promise<void> {
-    const { tensor, offset } = this.#region;
-    const from = offset * tensor.nb[0];
-    await this.#memory.backend.copy(direction, tensor, host.#region.address, from, this.byteLength);
+    const { tensor, byteOffset } = this.#region;
+    await this.#memory.backend.copy(direction, tensor, host.#region.address, byteOffset, this.byteLength);
   }
 
   [Symbol.dispose](): void {

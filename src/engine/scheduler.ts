@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { KVType } from "../files/element-types.js";
+import { elementTypeOf, type KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
@@ -93,7 +93,7 @@ export class Scheduler implements Disposable {
   ) {
     const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
     this.memory = new KVMemory(backend, decoder.config, kvType);
-    this.#sizes = new GraphSizes(decoder, this.memory.contextType);
+    this.#sizes = new GraphSizes(decoder, this.memory.contextType, elementTypeOf(kvType));
     this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });

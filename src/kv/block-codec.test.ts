@@ -5,6 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Random } from "../../tests/models/random.js";
+import { elementTypeOf, elementTypes, KV_TYPES } from "../files/element-types.js";
 import { readSafetensors } from "../files/safetensors.js";
 import {
   BlockCodecError,
@@ -89,10 +90,12 @@ test("decodeBlockKV(): gives back what encodeBlockKV() wrote", async () => {
     numKvHeads: fc.integer({ min: 1, max: 3 }),
     headSize: fc.integer({ min: 1, max: 4 }),
     numTokens: fc.integer({ min: 1, max: 5 }),
-    type: fc.constantFrom("f16" as const, "f32" as const, "bf16" as const),
+    type: fc.constantFrom(...KV_TYPES),
   });
   await fc.assert(
-    fc.asyncProperty(sizes, async (anyShape) => {
+    fc.asyncProperty(sizes, async ({ headSize, ...sizesOf }) => {
+      const { blockSize } = elementTypes[elementTypeOf(sizesOf.type)];
+      const anyShape = { ...sizesOf, headSize: headSize * blockSize };
       const ledger = new MemoryLedger();
       {
         const of = { ...fields, shape: anyShape, tokenIds: new Int32Array(anyShape.numTokens).fill(7) };
@@ -107,9 +110,14 @@ test("decodeBlockKV(): gives back what encodeBlockKV() wrote", async () => {
   );
 });
 
-test("encodeBlockKV(): the bytes of format version 2 are those of the fixture", async () => {
-  const path = new URL("../../tests/fixtures/block-kv-2.safetensors", import.meta.url);
-  expect(Buffer.compare(await encoded(page), await readFile(path))).toBe(0);
+const inBlocks = { numLayers: 1, numKvHeads: 1, headSize: 32, numTokens: 3 };
+test.each<readonly [string, BlockFields]>([
+  ["block-kv-2", page],
+  ["block-kv-2-q8_0", { ...fields, shape: { ...inBlocks, type: "q8_0" } }],
+  ["block-kv-2-q4_0", { ...fields, shape: { ...inBlocks, type: "q4_0" } }],
+])("encodeBlockKV(): the bytes of format version 2 are those of the fixture %s", async (name, of) => {
+  const path = new URL(`../../tests/fixtures/${name}.safetensors`, import.meta.url);
+  expect(Buffer.compare(await encoded(of), await readFile(path))).toBe(0);
 });
 
 test("encodeBlockKV(): the file is a safetensors file", async () => {
@@ -231,6 +239,10 @@ test("readBlockHead(): a hostile header is an error of the format, and allocates
     withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { documents: "[" })),
     withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { documents: "[1]" })),
     withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { kv_type: "q8_0" })),
+    withHeader(bytes, ({ __metadata__: said, kv }) => {
+      Object.assign(said!, { kv_type: "q8_0" });
+      Object.assign(kv!, { dtype: "U8", shape: [2, 2, 2, 3, 4] });
+    }),
     withHeader(bytes, ({ __metadata__: said }) => Object.assign(said!, { id: "12" })),
     withHeader(bytes, ({ __metadata__: said }) => delete said!.model),
     withHeader(bytes, ({ kv }) => Object.assign(kv!, { shape: [2, 2, 2, 3] })),

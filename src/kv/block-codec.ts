@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
-import { elementTypeOf, KV_TYPES } from "../files/element-types.js";
+import { elementTypeOf, elementTypes, isInBlocks, KV_TYPES, rowBytes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
 import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
@@ -77,6 +77,9 @@ export class BlockCodecError extends Error {
 /** Where the tensors of a block's file lie, as safetensors has it. */
 function tensorsOf(shape: BlockKVShape) {
   const { numLayers, numKvHeads, numTokens, headSize, type } = shape;
+  const element = elementTypeOf(type);
+  // Safetensors has no types in blocks.
+  const [dtype, head] = isInBlocks(type) ? ["U8", rowBytes(element, headSize)] : [element, headSize];
   let end = 0;
   const tensor = (dtype: string, sizes: readonly number[], byteLength: number) => {
     const start = end;
@@ -87,7 +90,7 @@ function tensorsOf(shape: BlockKVShape) {
     tokens: tensor("I32", [numTokens], 4 * numTokens),
     layer_digests: tensor("U8", [numLayers, digestBytes], numLayers * digestBytes),
     head_digest: tensor("U8", [digestBytes], digestBytes),
-    kv: tensor(elementTypeOf(type), [numLayers, 2, numKvHeads, numTokens, headSize], blockKVByteLength(shape)),
+    kv: tensor(dtype, [numLayers, 2, numKvHeads, numTokens, head], blockKVByteLength(shape)),
   };
 }
 
@@ -229,10 +232,13 @@ function parseHeader(text: Uint8Array) {
   if (unknown !== undefined)
     throw new BlockCodecError("requires", `${quote(unknown, 40)} must be read, and is not known`);
   const sizes = isJsonObject(tensors.kv) && Array.isArray(tensors.kv.shape) ? tensors.kv.shape : [];
-  const [numLayers, , numKvHeads, numTokens, headSize] = sizes as [number, number, number, number, number];
+  const [numLayers, , numKvHeads, numTokens, head] = sizes as [number, number, number, number, number];
   try {
     const metadata = metadataSchema.parse(said);
-    const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type: metadata.kv_type };
+    const type = metadata.kv_type;
+    const { blockSize, typeSize } = elementTypes[elementTypeOf(type)];
+    const headSize = isInBlocks(type) ? (head / typeSize) * blockSize : head;
+    const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type };
     if (isDeepStrictEqual(tensors, tensorsOf(shape)) && numTokens <= maxTokens && numLayers <= maxLayers) {
       return { shape, metadata };
     }

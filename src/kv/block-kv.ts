@@ -1,4 +1,4 @@
-import { elementTypeOf, elementTypes, KV_TYPES, type KVType } from "../files/element-types.js";
+import { elementTypeOf, KV_TYPES, type KVType, rowBytes } from "../files/element-types.js";
 
 /** The version of the layout below. Part of every block id: another layout is another block. */
 export const BLOCK_KV_FORMAT_VERSION = 2;
@@ -30,9 +30,9 @@ export interface BlockMemory extends Disposable {
 }
 
 /**
- * The size of a block KV, in bytes: 2 x L x Hkv x T x D elements.
+ * The size of a block KV, in bytes: 2 x L x Hkv x T heads of D elements.
  *
- * @throws RangeError if a size is not a whole number from 1 on, or the product is past 2^53 - 1.
+ * @throws RangeError if a size is not a whole number from 1 on, a head is not whole blocks of the type, or the product is past 2^53 - 1.
  * @example 2 layers, 1 head of 4, 3 tokens, f16: 96
  */
 export function blockKVByteLength(shape: BlockKVShape): number {
@@ -45,13 +45,8 @@ export function blockKVByteLength(shape: BlockKVShape): number {
   if (!KV_TYPES.includes(shape.type)) {
     throw new RangeError(`Cannot size a block KV: type is "${shape.type}", wanted ${KV_TYPES.join(", ")}`);
   }
-  const byteLength =
-    2 *
-    shape.numLayers *
-    shape.numKvHeads *
-    shape.numTokens *
-    shape.headSize *
-    elementTypes[elementTypeOf(shape.type)].typeSize;
+  const numHeads = 2 * shape.numLayers * shape.numKvHeads * shape.numTokens;
+  const byteLength = numHeads * rowBytes(elementTypeOf(shape.type), shape.headSize);
   if (!Number.isSafeInteger(byteLength)) {
     throw new RangeError(`Cannot size a block KV: ${byteLength} bytes are past what a number counts exactly`);
   }

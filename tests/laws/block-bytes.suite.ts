@@ -53,7 +53,10 @@ export function blockBytesSuite(size: BlockBytesSize): void {
       const model = await models.gguf({ ...shape, type, hiddenSize: 256, numHeads: 4 });
       const random = new Random(9, `${name} ${type}`);
       for (const threads of size.threads) {
-        for (const kvType of size.kvTypes) {
+        for (const kvType of [
+          ...size.kvTypes,
+          ...(name === "llama" && type === "F16" ? (["q8_0", "q4_0"] as const) : []),
+        ]) {
           await using engine = await lawEngine(model, { kvType, threads });
           const lengths = [1, 2, 3, 4, 5, 7, 16, 63, 64, 65, 512, 549];
           while (lengths.length < size.numBlocks) lengths.push(1 + random.below(90));

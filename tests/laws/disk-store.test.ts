@@ -43,6 +43,8 @@ test.each([
   ...Object.keys(architectureModels).map((name) => [name, "f16"] as const),
   ["llama", "f32"] as const,
   ["llama", "bf16"] as const,
+  ["qwen3", "q8_0"] as const,
+  ["mistral", "q4_0"] as const,
 ])("store: the next process finds all blocks and pages of %s, KV %s, and answers alike", async (name, kvType) => {
   const model = models.huggingFace({ ...(architectureModels[name] as RandomModelShape), seed: 61 });
   const prompts = promptsOf(new Random(5, name));

@@ -3,24 +3,41 @@ import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { promptSpans, TokenizedPrompt } from "../../src/engine/prompt.js";
 import type { ScoreResult } from "../../src/engine/results.js";
-import type { KVType } from "../../src/files/element-types.js";
-import type { RandomModelShape } from "../models/random-shape.js";
+import { elementTypeOf, isInBlocks, KV_TYPES, type KVType, kvTypeFits } from "../../src/files/element-types.js";
+import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
+import { dequantizeRows, quantizeRows } from "../models/ggml-quantizer.js";
+import { type RandomModelShape, resolveShape } from "../models/random-shape.js";
 import { deviceBound } from "../test-device.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
-/** What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. */
+/**
+ * What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. Of types in blocks, from an oracle that
+ * rounds as they do.
+ */
 export const logprobBounds = {
   f32: deviceBound(1e-3),
   f16: deviceBound(5e-2),
   bf16: deviceBound(3e-1),
+  q8_0: deviceBound(5e-2),
+  q4_0: deviceBound(5e-2),
 } as const;
 
 /**
  * The types of block KV in which a model's answers stay near. In 16 bit, a token here and there gets another expert than in 32 bit,
  * where two were nearly as good, and so another answer: decision 0022, `tests/laws/experts.test.ts`.
  */
-export function boundedKvTypes({ settings }: RandomModelShape): readonly KVType[] {
-  return settings?.num_experts_per_tok === undefined ? ["f32", "f16", "bf16"] : ["f32"];
+export function boundedKvTypes(shape: RandomModelShape): readonly KVType[] {
+  if (shape.settings?.num_experts_per_tok !== undefined) return ["f32"];
+  return KV_TYPES.filter((type) => kvTypeFits(type, resolveShape(shape).headSize));
+}
+
+/** What becomes of numbers in a type in blocks: packed by ggml, and unpacked. */
+export async function roundedTo(type: KVType): Promise<(head: Float64Array<ArrayBuffer>) => Float64Array<ArrayBuffer>> {
+  if (!isInBlocks(type)) return (head) => head;
+  const ggml = loadGgml(await findGgmlDirectory("cpu"));
+  const element = elementTypeOf(type);
+  return (head) =>
+    Float64Array.from(dequantizeRows(ggml, element, quantizeRows(ggml, element, Float32Array.from(head), head.length)));
 }
 
 /** What an oracle answers: natural logarithms. */
