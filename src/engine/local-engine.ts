@@ -145,6 +145,7 @@ export class LocalEngine implements AsyncDisposable {
         ...(this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : []),
         ...(this.#disk ? [this.#disk.tier] : []),
       ],
+      computeTime: (numTokens) => this.#scheduler.prefillRate.timeOf(numTokens),
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];

@@ -4,6 +4,7 @@ import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { BlockKV } from "../kv/block-kv.js";
+import { MeasuredRate } from "../kv/measured-loads.js";
 import { type Decoder, pieceRows } from "../model/decoder.js";
 import { GraphSizes } from "../model/graph-sizes.js";
 import { listOf, type RowSpan, spansFrom } from "../model/rows.js";
@@ -79,6 +80,8 @@ export class Scheduler implements Disposable {
   readonly #decodings = new Map<Task<void>, Stepped>();
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
+  /** Of rows of blocks and prompts. Few of them take as long as some more. */
+  readonly prefillRate = new MeasuredRate(32);
   readonly #stats = { decodeGraphs: 0, decodedTokens: 0, rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 };
 
   /**
@@ -407,7 +410,8 @@ export class Scheduler implements Disposable {
     this.#stats.rowGraphs += 1;
     this.#stats.rows += numRows;
     if (isBesideDecoding) this.#stats.maxRowsBesideDecoding = Math.max(this.#stats.maxRowsBesideDecoding, numRows);
-    await this.#whileRunning(shares, (signal) => graph.compute(this.backend, signal));
+    const computed = this.#whileRunning(shares, (signal) => graph.compute(this.backend, signal));
+    await this.prefillRate.during(numRows, computed);
     graph.release();
   }
 
