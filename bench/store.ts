@@ -2,6 +2,7 @@
 // has none of in memory, beside reading the same files one after another; `ttft [tokens]`, the first token where passages are computed,
 // in memory and in files; `many [blocks]`, a folder of that many small blocks: start, look-up, eviction, memory; `plan`, what ten million
 // passages of an 8B model take. Reading from the disk wants Linux and root.
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, open, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -32,6 +33,8 @@ const folder = await mkdtemp(join(process.env.BLOCK_ATTENTION_BENCH_STORE ?? "."
 
 /** Makes the system forget all files that it has in memory. */
 async function forgetFiles(): Promise<void> {
+  // What is not written yet is not forgotten.
+  execFileSync("sync");
   await writeFile("/proc/sys/vm/drop_caches", "3");
 }
 
@@ -63,9 +66,6 @@ async function writeBlocks(path: string, requests: Iterable<BlockRequest>, of: A
     if (writes.size >= 16) await Promise.race(writes);
   }
   await Promise.all(writes);
-  const whole = await open(path);
-  await whole.datasync();
-  await whole.close();
 }
 
 /** Bytes in a ms of reading all files, one after another, as large pieces. */

@@ -54,7 +54,7 @@ export function blockFileFormat(
       const most = bytesOf(request) + maxJsonBytes;
       if (size > most) throw new BlockCodecError("length", `it has ${size} bytes, at most ${most} are wanted`);
       const wanted = { ...(await fieldsOf(request)), shape: request.shape };
-      return await decodeBlockKV(await bytes.read(size), wanted, () => new DeviceBlockMemory(memory, request.shape));
+      return await decodeBlockKV(bytes, wanted, () => new DeviceBlockMemory(memory, request.shape));
     },
   };
 }

@@ -17,6 +17,9 @@ export function pageShape(decoder: Decoder, kvType: KVType, numTokens: number): 
   return blockShape(decoder, isInBlocks(kvType) ? "f16" : kvType, numTokens);
 }
 
+/** So many are written off the event loop: fewer are there before a thread answers. */
+const asyncBytes = 2 ** 16;
+
 /** A block KV's bytes in a device's memory, which graphs read and write. */
 export class DeviceBlockMemory implements BlockMemory {
   readonly byteLength: number;
@@ -46,12 +49,17 @@ export class DeviceBlockMemory implements BlockMemory {
     return this.#memory.backend.read(tensor, byteOffset, this.byteLength);
   }
 
-  write(bytes: Uint8Array): void {
-    if (bytes.byteLength !== this.byteLength) {
-      throw new RangeError(`Cannot write a block's bytes: ${bytes.byteLength} are given, wanted ${this.byteLength}`);
+  write(bytes: Uint8Array, offset = 0): Promise<void> | undefined {
+    if (offset + bytes.byteLength > this.byteLength) {
+      throw new RangeError(
+        `Cannot write a block's bytes: ${bytes.byteLength} are given from ${offset} on, and it has ${this.byteLength}`,
+      );
     }
     const { tensor, byteOffset } = this.#region;
-    this.#memory.backend.set(tensor, bytes, byteOffset);
+    const { backend } = this.#memory;
+    if (bytes.byteLength >= asyncBytes) return backend.write(tensor, bytes, byteOffset + offset);
+    backend.set(tensor, bytes, byteOffset + offset);
+    return undefined;
   }
 
   /** Copies the bytes to or from a block of the same shape in the CPU's memory, beside graphs that do not write them. */

@@ -7,6 +7,7 @@ import { expect, test } from "vitest";
 import { Random } from "../../tests/models/random.js";
 import { elementTypeOf, elementTypes, KV_TYPES } from "../files/element-types.js";
 import { readSafetensors } from "../files/safetensors.js";
+import { bytesInMemory } from "./block-bytes.js";
 import {
   BlockCodecError,
   type BlockFields,
@@ -55,11 +56,12 @@ async function encoded(of: BlockFields = fields): Promise<Uint8Array> {
 async function faultOf(bytes: Uint8Array, wanted = fields): Promise<string> {
   const ledger = new MemoryLedger();
   try {
-    await decodeBlockKV(bytes, wanted, (byteLength) => ledger.allocate(byteLength));
+    await decodeBlockKV(bytesInMemory(bytes), wanted, (byteLength) => ledger.allocate(byteLength));
   } catch (error) {
     expect(error).toBeInstanceOf(BlockCodecError);
     expect((error as Error).message).not.toContain("\n");
-    expect(ledger.numMade).toBe(0);
+    expect(ledger.numLive).toBe(0);
+    if (!/^layer \d+ does not/.test((error as Error).message.slice(26))) expect(ledger.numMade).toBe(0);
     return (error as BlockCodecError).fault;
   }
   return "none";
@@ -100,7 +102,9 @@ test("decodeBlockKV(): gives back what encodeBlockKV() wrote", async () => {
       {
         const of = { ...fields, shape: anyShape, tokenIds: new Int32Array(anyShape.numTokens).fill(7) };
         using block = counting(ledger, anyShape);
-        using copy = await decodeBlockKV(await encodeBlockKV(block, of), of, (length) => ledger.allocate(length));
+        using copy = await decodeBlockKV(bytesInMemory(await encodeBlockKV(block, of)), of, (length) =>
+          ledger.allocate(length),
+        );
         expect(copy.shape).toEqual(anyShape);
         expect(copy.read()).toEqual(block.read());
       }
@@ -168,7 +172,7 @@ test("readBlockHead(): a longer head is read whole, and only as far as it says",
   expect(head.tokenIds).toEqual(long.tokenIds);
 });
 
-test("decodeBlockKV(): any changed, missing or extra byte is an error of its own kind, before memory is taken", async () => {
+test("decodeBlockKV(): any changed, missing or extra byte is an error of its own kind, and takes no memory", async () => {
   const bytes = await encoded();
   expect(await faultOf(bytes)).toBe("none");
   for (let i = 0; i < bytes.length; i++) {

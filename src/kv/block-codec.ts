@@ -3,6 +3,7 @@ import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
 import { elementTypeOf, elementTypes, isInBlocks, KV_TYPES, rowBytes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
+import type { BlockBytes } from "./block-bytes.js";
 import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
   BLOCK_KV_FORMAT_VERSION,
@@ -23,6 +24,8 @@ const alignment = 64;
 export const maxJsonBytes = 2 ** 20;
 /** Far above any model: what a head claims is allocated only below them. */
 const [maxTokens, maxLayers] = [2 ** 24, 2 ** 12];
+/** Of layers that are read, and checked, together. */
+const pieceBytes = 2 ** 20;
 /** Read at first: more than the head of most blocks. */
 const firstReadBytes = 2 ** 14;
 
@@ -156,8 +159,12 @@ export async function encodeBlockKV(block: BlockKV, fields: Omit<BlockFields, "s
   bytes.set(json, 8);
   bytes.set(new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength), dataStart);
   const head = { shape, start: dataStart + kvStart, layerBytes: (kvEnd - kvStart) / shape.numLayers };
-  layOut(head, block.read(), bytes, "to file");
-  const layers = Array.from({ length: shape.numLayers }, (_, layer) => sha256(layerOf(head, bytes, layer)));
+  const memory = block.read();
+  const layers = Array.from({ length: shape.numLayers }, (_, index) => {
+    const layer = layerOf(head, bytes, index);
+    for (const [at, part] of halvesOf(layer, index, shape.numLayers)) part.set(memory.subarray(at, at + part.length));
+    return sha256(layer);
+  });
   bytes.set(Buffer.concat(await Promise.all(layers)), dataStart + tensors.layer_digests.data_offsets[0]!);
   const headEnd = head.start - digestBytes;
   bytes.set(await sha256(bytes.subarray(0, headEnd)), headEnd);
@@ -291,49 +298,65 @@ export async function requireLayers(
 }
 
 /**
- * The block that `encodeBlockKV` wrote. Everything is checked before memory is allocated.
+ * The block that `encodeBlockKV` wrote, read some layers at a time: while those are checked, the next ones are read.
  *
- * @param allocate gives memory of that many bytes, which becomes the block's.
+ * @param allocate gives memory of that many bytes, which becomes the block's. Called once the head is checked; where a layer is not what
+ * its digest says, the memory is given back.
  * @throws BlockCodecError if a byte is missing, changed or too many, or it is another block; its `fault` says which.
  */
 export async function decodeBlockKV<M extends BlockMemory>(
-  bytes: Uint8Array,
+  bytes: BlockBytes,
   wanted: WantedBlock,
   allocate: (byteLength: number) => M,
 ): Promise<BlockKV<M>> {
-  const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+  const head = await readBlockHead(bytes.size, (numBytes) => bytes.read(numBytes));
   requireBlock(head, wanted);
-  const { shape } = head;
-  await Promise.all(
-    Array.from({ length: shape.numLayers }, (_, layer) => requireLayer(head, layer, layerOf(head, bytes, layer))),
+  const { shape, start, layerBytes } = head;
+  const { numLayers } = shape;
+  const atATime = Math.min(numLayers, Math.max(1, Math.floor(pieceBytes / layerBytes)));
+  const rooms = Array.from({ length: Math.min(2, Math.ceil(numLayers / atATime)) }, () =>
+    Buffer.allocUnsafeSlow(atATime * layerBytes),
   );
-  const kv = new Uint8Array(bytes.length - head.start);
-  layOut(head, kv, bytes, "from file");
-  const memory = allocate(kv.length);
+  const read = (first: number): Promise<Uint8Array> => {
+    const count = Math.min(atATime, numLayers - first) * layerBytes;
+    const room = rooms[(first / atATime) % 2] as Uint8Array;
+    return bytes.read(count, start + first * layerBytes, room.subarray(0, count));
+  };
+  const memory = allocate(numLayers * layerBytes);
+  let reading = read(0);
   try {
-    memory.write(kv);
+    for (let first = 0; first < numLayers; first += atATime) {
+      const piece = await reading;
+      if (first + atATime < numLayers) reading = read(first + atATime);
+      const layers = Array.from({ length: piece.length / layerBytes }, (_, i) =>
+        layerOf({ start: 0, layerBytes }, piece, i),
+      );
+      await Promise.all(layers.map((layer, i) => requireLayer(head, first + i, layer)));
+      const parts = layers.flatMap((layer, i) => halvesOf(layer, first + i, numLayers));
+      await Promise.all(parts.map(([at, part]) => memory.write(part, at)));
+    }
     return new BlockKV(shape, memory);
   } catch (error) {
+    // It may be writing into its room.
+    await reading.catch(() => undefined);
     memory[Symbol.dispose]();
     throw error;
   }
 }
 
-type Layers = Pick<BlockHead, "shape" | "start" | "layerBytes">;
-
-function layerOf({ start, layerBytes }: Layers, file: Uint8Array, layer: number): Uint8Array {
+function layerOf(
+  { start, layerBytes }: Pick<BlockHead, "start" | "layerBytes">,
+  file: Uint8Array,
+  layer: number,
+): Uint8Array {
   return file.subarray(start + layer * layerBytes, start + (layer + 1) * layerBytes);
 }
 
-/** Copies between a block's memory, all layers' keys and then all values, and its file, layer by layer. */
-function layOut(head: Layers, memory: Uint8Array, file: Uint8Array, direction: "to file" | "from file"): void {
-  const half = head.layerBytes / 2;
-  for (let layer = 0; layer < head.shape.numLayers; layer++) {
-    const inFile = layerOf(head, file, layer);
-    for (const [i, start] of [layer * half, memory.length / 2 + layer * half].entries()) {
-      const [there, here] = [inFile.subarray(i * half, (i + 1) * half), memory.subarray(start, start + half)];
-      if (direction === "to file") there.set(here);
-      else here.set(there);
-    }
-  }
+/** A layer's keys and its values, each with where they lie in a block's memory, which has all layers' keys and then all values. */
+function halvesOf(layer: Uint8Array, index: number, numLayers: number): [at: number, part: Uint8Array][] {
+  const half = layer.length / 2;
+  return [
+    [index * half, layer.subarray(0, half)],
+    [(numLayers + index) * half, layer.subarray(half)],
+  ];
 }

@@ -25,8 +25,11 @@ export interface BlockMemory extends Disposable {
   readonly byteLength: number;
   /** A copy of the bytes. */
   read(): Uint8Array;
-  /** Sets all the bytes. Only before the block is handed to a store: from then on they are immutable. */
-  write(bytes: Uint8Array): void;
+  /**
+   * Sets bytes, from an offset on. Only before the block is handed to a store: from then on they are immutable.
+   * @returns once they are there; undefined where they are at once.
+   */
+  write(bytes: Uint8Array, offset?: number): Promise<void> | undefined;
 }
 
 /**

@@ -30,9 +30,7 @@ function testFormat(ledger: MemoryLedger, producer: string): BlockFileFormat<Blo
       return { ...head, isPage: kind === "page", isFromFile: true };
     },
     decode: async (bytes, request) => {
-      return decodeBlockKV(await bytes.read(bytes.size), { ...fieldsOf(request), shape: request.shape }, (size) =>
-        ledger.allocate(size),
-      );
+      return decodeBlockKV(bytes, { ...fieldsOf(request), shape: request.shape }, (size) => ledger.allocate(size));
     },
   };
 }
