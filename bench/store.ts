@@ -1,6 +1,6 @@
 // What blocks in files cost: `npm run bench -- store read [tokens]`, a long context of the 135M and 1B shapes from files that the system
-// has none of in memory, beside reading the same files one after another; `ttft [tokens]`, the first token where passages are computed,
-// in memory and in files; `many [blocks]`, a folder of that many small blocks: start, look-up, eviction, memory; `plan`, what ten million
+// has none of in memory, beside reading the same files one after another; `ttft [tokens] [135m|1b|8b|8b-4-layers|MODEL ...]`, the first token where
+// passages are computed, in memory and in files; `many [blocks]`, a folder of that many small blocks: start, look-up, eviction, memory; `plan`, what ten million
 // passages of an 8B model take. Reading from the disk wants Linux and root.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -18,7 +18,7 @@ import type { BlockRequest } from "../src/kv/block-store.js";
 import { DiskTier } from "../src/kv/disk-tier.js";
 import { leaseBlocks } from "../src/kv/lease-blocks.js";
 import { MemoryStore } from "../src/kv/memory-store.js";
-import { type BenchModel, benchModel } from "./shared/models.js";
+import { benchModel, modelFile } from "./shared/models.js";
 import { countArgument, describeRun, median, printTable, TokenSource } from "./shared/report.js";
 
 const MiB = 2 ** 20;
@@ -137,11 +137,11 @@ async function readContexts(tokens: number): Promise<void> {
 
 const rateOf = (bytesInMs: number) => (bytesInMs / 1000).toFixed(0);
 
-async function firstTokens(tokens: number): Promise<void> {
+async function firstTokens(tokens: number, names: readonly string[]): Promise<void> {
   const rows = [];
-  for (const name of ["135m", "1b"] as const satisfies readonly BenchModel[]) {
+  for (const name of names) {
     const store = join(folder, `ttft-${name}`);
-    const load = async () => Engine.load({ model: await benchModel(name), store: `${store}?cap=20GB` });
+    const load = async () => Engine.load({ model: await modelFile(name), store: `${store}?cap=20GB` });
     const times: Record<string, number> = {};
     const options = { mode: "block", maxTokens: 1, keepPrefixes: false } as const;
     let prompt: { blockTokenIds: number[][] };
@@ -257,12 +257,12 @@ function plan(numPassages = 10_000_000, tokensEach = 200, tokensInSecond = 10_00
   printTable(["KV type", "TB", "machines to hold them", "hours of one machine", "machines for a day"], rows);
 }
 
-const [what = "plan", number] = process.argv.slice(2);
+const [what = "plan", number, ...names] = process.argv.slice(2);
 console.log(`Store, ${what}, ${describeRun()}\n`);
 const counted = (fallback: number) => (number === undefined ? fallback : countArgument("the number", number));
 try {
   if (what === "read") await readContexts(counted(32_768));
-  else if (what === "ttft") await firstTokens(counted(2048));
+  else if (what === "ttft") await firstTokens(counted(2048), names.length > 0 ? names : ["135m", "1b"]);
   else if (what === "many") await manyBlocks(counted(1_000_000));
   else plan(...process.argv.slice(3).map((text) => countArgument("a number", text)));
 } finally {
