@@ -27,7 +27,7 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly model?: string | undefined;
   /**
    * The element type of block KV. "q8_0" and "q4_0" take a half and a quarter of "f16"'s room, in memory and wherever else blocks rest; pages of
-   * global text stay F16. Their heads must be multiples of 32 elements. Default "f16".
+   * global text stay F16. On the CPU alone, of models whose heads are multiples of 32 elements. Default "f16".
    */
   readonly kvType?: KVType | undefined;
   /** The most bytes of blocks that are kept. Default: `memoryShare()`, a quarter of what the weights leave of memory. */

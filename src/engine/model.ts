@@ -8,6 +8,7 @@ import { ragTexts } from "../blocks/rag-prompt.js";
 import {
   elementTypeOf,
   elementTypes,
+  isInBlocks,
   type KVType,
   kvTypeFits,
   type WeightsConversion,
@@ -155,6 +156,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const adaptsThreads = options.threads === undefined;
   const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device });
   try {
+    if (kvType !== undefined && isInBlocks(kvType) && backend.device.kind !== "cpu") {
+      // Vulkan reads such a tensor's windows from wrong places where they start at no multiple of its alignment.
+      throw new InputRangeError(
+        `Cannot keep keys and values as ${kvType} on ${backend.device.name}: the CPU alone does, wanted f16, f32, bf16 or another device`,
+      );
+    }
     const crowded = requireFit(backend, source, { ...options, conversion });
     if (crowded !== undefined) options.onWarning?.(crowded);
   } catch (error) {

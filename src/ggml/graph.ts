@@ -17,7 +17,7 @@ import {
 
 /** Types that are copied and converted whatever their strides. */
 const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
-/** Types in blocks that every device makes of F32 row by row, and F32 of them. */
+/** Types in blocks that block KV may be of: the CPU makes them of F32 row by row, and F32 of them. */
 const blockTypes: readonly GgmlType[] = ["Q8_0", "Q4_0"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
 const precisionF32 = 10;
@@ -306,7 +306,7 @@ export class Graph extends GraphFrame {
   /** A packed copy in F32: of whole numbers exact below 2^24. */
   toF32(x: Tensor): Tensor {
     if (![...floatTypes, ...blockTypes, "I32"].includes(x.type))
-      throw new TypeError(`Cannot copy ${describe(x)} as F32: it is ${x.type}, which not every device widens`);
+      throw new TypeError(`Cannot copy ${describe(x)} as F32: it is ${x.type}, which is not widened`);
     return this.op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
   }
 

@@ -7,7 +7,7 @@ import { elementTypeOf, isInBlocks, KV_TYPES, type KVType, kvTypeFits } from "..
 import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
 import { dequantizeRows, quantizeRows } from "../models/ggml-quantizer.js";
 import { type RandomModelShape, resolveShape } from "../models/random-shape.js";
-import { deviceBound } from "../test-device.js";
+import { deviceBound, testDevice } from "../test-device.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
 /**
@@ -28,7 +28,8 @@ export const logprobBounds = {
  */
 export function boundedKvTypes(shape: RandomModelShape): readonly KVType[] {
   if (shape.settings?.num_experts_per_tok !== undefined) return ["f32"];
-  return KV_TYPES.filter((type) => kvTypeFits(type, resolveShape(shape).headSize));
+  const { headSize } = resolveShape(shape);
+  return KV_TYPES.filter((type) => kvTypeFits(type, headSize) && (testDevice === "CPU" || !isInBlocks(type)));
 }
 
 /** What becomes of numbers in a type in blocks: packed by ggml, and unpacked. */
