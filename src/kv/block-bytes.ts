@@ -1,15 +1,5 @@
 import type { FileHandle } from "node:fs/promises";
-import { BlockCodecError } from "./block-codec.js";
-
-/** The bytes of a block's file, wherever they lie. */
-export interface BlockBytes {
-  readonly size: number;
-  /**
-   * @param room as long as that, where the bytes may be put.
-   * @throws BlockCodecError where there are fewer.
-   */
-  read(count: number, position?: number, room?: Uint8Array): Promise<Uint8Array>;
-}
+import { type BlockBytes, BlockCodecError } from "./block-codec.js";
 
 export function bytesInFile(file: FileHandle, size: number): BlockBytes {
   const read = async (count: number, position = 0, bytes = new Uint8Array(count)) => {

@@ -3,7 +3,6 @@ import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
 import { elementTypeOf, elementTypes, isInBlocks, KV_TYPES, rowBytes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
-import type { BlockBytes } from "./block-bytes.js";
 import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
   BLOCK_KV_FORMAT_VERSION,
@@ -75,6 +74,16 @@ export class BlockCodecError extends Error {
     super(`Cannot decode a block KV: ${what}`);
     this.fault = fault;
   }
+}
+
+/** The bytes of a block's file, wherever they lie. */
+export interface BlockBytes {
+  readonly size: number;
+  /**
+   * @param room as long as that, where the bytes may be put.
+   * @throws BlockCodecError where there are fewer.
+   */
+  read(count: number, position?: number, room?: Uint8Array): Promise<Uint8Array>;
 }
 
 /** Where the tensors of a block's file lie, as safetensors has it. */
