@@ -1,8 +1,10 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { temporaryFolder } from "../../src/files/test-files.suite.js";
+import type { BlockMemory } from "../../src/kv/block-kv.js";
+import { LowerTier } from "../../src/kv/lower-tier.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
@@ -115,4 +117,29 @@ test("store: passages that are encoded ahead are in the folder when that is told
     store,
   });
   expect((await other.complete(prompt, options)).blocks.map(({ hit }) => hit)).toEqual([false, false, false]);
+});
+
+test("store: a folder that takes longer than computing is not waited for, and answers are the same", async () => {
+  const store = await temporaryFolder();
+  const model = models.huggingFace({ architecture: "llama", seed: 64 });
+  const prompts = promptsOf(new Random(6, "slow"));
+  await using first = await lawEngine(model, { kvType: "f16", store });
+  const wanted = await answers(first, prompts);
+  await first[Symbol.asyncDispose]();
+  const { load } = LowerTier.prototype;
+  const slowly = vi.spyOn(LowerTier.prototype, "load").mockImplementation(async function (
+    this: LowerTier<BlockMemory>,
+    request,
+  ) {
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    return await load.call(this, request);
+  });
+  await using second = await lawEngine(model, { kvType: "f16", store });
+  // Until then a second would be waited for; now it is known how long computing takes.
+  await second.complete({ blockTokenIds: [drawIds(new Random(7, "known"), 90)] }, { mode: "full", maxTokens: 1 });
+  const found = await answers(second, prompts);
+  expect(found.map(({ tokenIds }) => tokenIds)).toEqual(wanted.map(({ tokenIds }) => tokenIds));
+  expect(found[0]?.hits).toEqual([false, false, false]);
+  expect(second.stats().store.tiers[0]).toMatchObject({ loads: 0 });
+  slowly.mockRestore();
 });
