@@ -33,11 +33,11 @@ export function boundedKvTypes(shape: RandomModelShape): readonly KVType[] {
 }
 
 /** What becomes of numbers in a type in blocks: packed by ggml, and unpacked. */
-export async function roundedTo(type: KVType): Promise<(head: Float64Array<ArrayBuffer>) => Float64Array<ArrayBuffer>> {
-  if (!isInBlocks(type)) return (head) => head;
+export async function roundedTo(type: KVType) {
+  if (!isInBlocks(type)) return undefined;
   const ggml = loadGgml(await findGgmlDirectory("cpu"));
   const element = elementTypeOf(type);
-  return (head) =>
+  return (head: Float64Array<ArrayBuffer>) =>
     Float64Array.from(dequantizeRows(ggml, element, quantizeRows(ggml, element, Float32Array.from(head), head.length)));
 }
 

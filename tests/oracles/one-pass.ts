@@ -37,12 +37,12 @@ export class OnePassModel {
 
   /**
    * @param numbersOf a weight's numbers; default: of F32 weights.
-   * @param stored what becomes of the elements of a head's key before RoPE, or of its value, in a stored block.
+   * @param stored what becomes of the elements of a head's key before RoPE, or of its value, in a stored block; default: they stay.
    */
   constructor(
     source: ModelSource,
     numbersOf = readNumbers,
-    private readonly stored: (head: Floats) => Floats = (head) => head,
+    private readonly stored?: (head: Floats) => Floats,
   ) {
     this.config = source.config;
     this.#source = source;
@@ -124,14 +124,12 @@ export class OnePassModel {
       const bareKeys = heads("k", numKvHeads);
       const bareValues = heads("v", numKvHeads);
       watch.onLayer?.(bareKeys, bareValues);
-      const kv = [(head: Floats) => head, this.stored].map((form) => ({
-        keys: turned(
-          bareKeys.map((row) => row.map(form)),
-          reading.keyPosition,
-        ),
-        values: bareValues.map((row) => row.map(form)),
-      }));
-      const seenOf = (query: number, key: number) => kv[reading.isStored?.(query, key) ? 1 : 0]!;
+      const asSeen = (bare: Floats[][], values: Floats[][]) => ({ keys: turned(bare, reading.keyPosition), values });
+      const fresh = asSeen(bareKeys, bareValues);
+      const { stored: form } = this;
+      const rounded = (rows: Floats[][]) => rows.map((row) => row.map(form as (head: Floats) => Floats));
+      const stored = form ? asSeen(rounded(bareKeys), rounded(bareValues)) : fresh;
+      const seenOf = (query: number, key: number) => (reading.isStored?.(query, key) ? stored : fresh);
       x = x.map((row, t) => {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
