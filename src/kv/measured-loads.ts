@@ -72,7 +72,8 @@ export class MeasuredLoads<M extends BlockMemory> {
     const [bytes, tokens] = [this.#openBytes + numBytes, this.#openTokens + numTokens];
     const bytesMs = this.#isForgotten(start) ? undefined : this.#rate.timeOf(bytes);
     const expectedMs = bytesMs === undefined ? undefined : this.#latencyMs + bytesMs;
-    const computeMs = Math.max(negligibleMs, computeTime(tokens) ?? Number.POSITIVE_INFINITY);
+    const knownMs = computeTime(tokens);
+    const computeMs = Math.max(negligibleMs, knownMs ?? Number.POSITIVE_INFINITY);
     if (start < this.#bypassedUntil || (expectedMs ?? 0) > computeMs) {
       this.counts.computed += 1;
       return undefined;
@@ -95,7 +96,7 @@ export class MeasuredLoads<M extends BlockMemory> {
           this.#bypassedUntil = performance.now() + forgottenAfterMs;
           resolve(undefined);
         },
-        Math.min(computeMs, Math.max(negligibleMs, patienceMs)),
+        Math.min(computeMs, Math.max(knownMs === undefined ? unknownMs : negligibleMs, patienceMs)),
       );
       void loading.then((block) => {
         clearTimeout(timer);
