@@ -16,6 +16,9 @@ _DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "f16": ("F16", np.dtype("<f2")),
     "bf16": ("BF16", np.dtype("<u2")),
     "f32": ("F32", np.dtype("<f4")),
+    # 32 elements with one scale; safetensors has no such types.
+    "q8_0": ("U8", np.dtype([("scale", "<f2"), ("codes", "i1", 32)])),
+    "q4_0": ("U8", np.dtype([("scale", "<f2"), ("codes", "u1", 16)])),
 }
 _FIELDS = {"kind", "id", "context", "model", "owner", "kv_type", "pairs", "producer", "compute", "documents"}
 _OPTIONAL = {"context", "documents"}
@@ -34,20 +37,27 @@ class BlockKV:
     """The header's metadata, what is not known of it too."""
     token_ids: np.ndarray[Any, np.dtype[np.int32]]
     shape: tuple[int, int, int, int, int]
-    """[layers, 2, KV heads, tokens, head size]"""
+    """[layers, 2, KV heads, tokens, head size], as the tensor has it: of types in blocks the last one is in bytes."""
     start: int
     layer_digests: bytes
 
     def layer(self, index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Keys and values of a layer, [KV heads, tokens, head size]. Raises BlockFileError for another digest."""
-        dtype = _DTYPES[self.fields["kv_type"]][1]
-        size = math.prod(self.shape[1:]) * dtype.itemsize
+        """Keys and values of a layer, [KV heads, tokens, head size]; q8_0 and q4_0 as float32. Raises BlockFileError for another digest."""
+        name, dtype = _DTYPES[self.fields["kv_type"]]
+        size = math.prod(self.shape[1:]) * (1 if name == "U8" else dtype.itemsize)
         with self.path.open("rb") as file:
             file.seek(self.start + index * size)
             data = file.read(size)
         if hashlib.sha256(data).digest() != self.layer_digests[32 * index : 32 * index + 32]:
             raise BlockFileError(f"Cannot read {self.path}: layer {index} does not match its digest")
-        keys, values = np.frombuffer(data, dtype).reshape(self.shape[1:])
+        elements = np.frombuffer(data, dtype)
+        if name == "U8":
+            codes = elements["codes"].astype(np.int16)
+            if self.fields["kv_type"] == "q4_0":
+                # The low halves of the bytes are elements 0 to 15, the high ones 16 to 31.
+                codes = np.concatenate([codes & 15, codes >> 4], axis=-1) - 8
+            elements = codes * elements["scale"].astype(np.float32)[:, None]
+        keys, values = elements.reshape(*self.shape[1:4], -1)
         return keys, values
 
 
@@ -81,12 +91,13 @@ def _parse(text: bytes, path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         _require(fields.keys() >= _FIELDS - _OPTIONAL, path, "a field is missing")
         dtype, element = _DTYPES[fields["kv_type"]]
         shape = layers, two, _, tokens, _ = tensors["kv"]["shape"]
+        _require(dtype != "U8" or shape[-1] % element.itemsize == 0, path, "its heads are not whole blocks of its type")
         _require(two == 2 and all(type(n) is int and n > 0 for n in shape), path, "its tensors are not a block's")
         sizes = {
             "tokens": ("I32", [tokens], 4 * tokens),
             "layer_digests": ("U8", [layers, 32], 32 * layers),
             "head_digest": ("U8", [32], 32),
-            "kv": (dtype, shape, math.prod(shape) * element.itemsize),
+            "kv": (dtype, shape, math.prod(shape) * (1 if dtype == "U8" else element.itemsize)),
         }
         expected, end = {}, 0
         for name, (kind, dims, num_bytes) in sizes.items():

@@ -300,7 +300,7 @@ test("info and doctor --json: what a model is, and that this machine computes", 
   expect(JSON.parse(info.stdout)).toMatchObject({
     architecture: "llama",
     parameters: 4_590_848,
-    kv_bytes_per_token: { f16: 3072, f32: 6144, bf16: 3072 },
+    kv_bytes_per_token: { f16: 3072, f32: 6144, bf16: 3072, q8_0: 1632, q4_0: 864 },
     weights: { file_types: { BF16: 43 }, memory_types: { Q8_0: 43 } },
     device: { name: "CPU", conversions: [], reason: null },
     block_mode: { sound: true },

@@ -5,6 +5,21 @@ import { ggmlQuantizer } from "../../tests/models/ggml-quantizer.js";
 import { type RandomGgufOptions, writeRandomGguf } from "../../tests/models/random-gguf.js";
 import { realModel, realModels } from "../../tests/real-models/real-models.js";
 
+/** Llama 3.1 8B's shape, which the paper's models have, in Q8_0. */
+const llama8b = {
+  architecture: "llama",
+  hiddenSize: 4096,
+  intermediateSize: 14_336,
+  numLayers: 32,
+  numHeads: 32,
+  numKvHeads: 8,
+  vocabSize: 128_256,
+  rope: "llama3",
+  theta: 500_000,
+  contextLength: 131_072,
+  type: "Q8_0",
+} as const satisfies RandomGgufOptions;
+
 /** Shapes of real models; the weights are random, so that no benchmark needs a download. */
 const shapes = {
   /** SmolLM 135M's shape in Q4_0. */
@@ -35,20 +50,9 @@ const shapes = {
     contextLength: 40_960,
     type: "Q4_K",
   },
-  /** Llama 3.1 8B's shape, which the paper's models have, in Q8_0. */
-  "8b": {
-    architecture: "llama",
-    hiddenSize: 4096,
-    intermediateSize: 14_336,
-    numLayers: 32,
-    numHeads: 32,
-    numKvHeads: 8,
-    vocabSize: 128_256,
-    rope: "llama3",
-    theta: 500_000,
-    contextLength: 131_072,
-    type: "Q8_0",
-  },
+  "8b": llama8b,
+  /** An eighth of its layers, for machines on which all of them take too long. */
+  "8b-4-layers": { ...llama8b, numLayers: 4 },
   /** No real model's: in seconds on anything. */
   tiny: { architecture: "llama", hiddenSize: 256, vocabSize: 512, contextLength: 40_960, type: "Q8_0" },
 } as const satisfies Record<string, RandomGgufOptions>;

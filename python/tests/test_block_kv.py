@@ -26,6 +26,22 @@ def test_reads_what_the_engine_wrote() -> None:
             np.testing.assert_array_equal(found.view("<u2"), expected.view("<u2"))
 
 
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_reads_types_in_blocks(kv_type: str) -> None:
+    block = open_block(FIXTURE.with_stem(f"block-kv-2-{kv_type}"))
+    size = {"q8_0": 34, "q4_0": 18}[kv_type]
+    assert block.shape == (1, 2, 1, 3, size)
+    for part, found in enumerate(block.layer(0)):
+        assert found.shape == (1, 3, 32)
+        for token in range(3):
+            # The bytes count up, with a 16-bit scale before each 32 elements.
+            head = np.arange((3 * part + token) * size, (3 * part + token + 1) * size).astype(np.uint8)
+            scale = np.float32(head[:2].view("<f2")[0])
+            for i in range(32):
+                code = int(head[2:].view(np.int8)[i]) if kv_type == "q8_0" else (int(head[2 + i % 16]) >> i // 16 * 4 & 15) - 8
+                assert found[0, token, i] == scale * np.float32(code) or np.isnan(scale)
+
+
 def test_safetensors_reads_it_too() -> None:
     tensors = load_file(FIXTURE)
     keys, _ = open_block(FIXTURE).layer(1)

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type PassageInput, readPassage } from "../blocks/passage.js";
 import { ragDocument } from "../data/rag/rag-row.js";
 import { readRows } from "../data/rows.js";
+import { blockShape } from "../engine/device-memory.js";
 import type { EncodeOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { splitLongField } from "../engine/prompt.js";
@@ -13,6 +14,7 @@ import { formatBytes } from "../files/format-bytes.js";
 import { holdLock, Watch } from "../files/lock.js";
 import { makeFolder } from "../files/outputs.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
+import { blockKVByteLength } from "../kv/block-kv.js";
 import { storeFolder } from "../kv/store-place.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
@@ -238,8 +240,7 @@ function forecast(
   tookMs: number,
 ): string {
   const all = Math.round((tokens / passages) * total);
-  const { numLayers, numKvHeads, headSize } = engine.model.source.config;
-  const bytes = all * 2 * numLayers * numKvHeads * headSize * (engine.kvType === "f32" ? 4 : 2);
+  const bytes = all * blockKVByteLength(blockShape(engine.model.decoder, engine.kvType, 1));
   const { capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   const left = formatDuration(((tookMs / passages) * (total - passages)) / 1000);
   const time = hits === passages ? "" : `, some ${left} more`;

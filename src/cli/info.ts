@@ -1,8 +1,9 @@
 import { chosenModel, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
-import { elementTypeOf, elementTypes, KV_TYPES, type WeightsConversion } from "../files/element-types.js";
+import { KV_TYPES, kvTypeFits, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { blockKVByteLength } from "../kv/block-kv.js";
 import type { ModelConfig } from "../model/config.js";
 import type { ModelSource } from "../model/model-source.js";
 import { openModel } from "../model/open-model.js";
@@ -75,7 +76,6 @@ function describeModel(
   const { config } = source;
   const entries = [...source.tensors.values()];
   const parameters = entries.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
-  const elementsPerToken = 2 * config.numLayers * config.numKvHeads * config.headSize;
   const own = config.blockAttention;
   const note = reuseNote(own?.modes);
   return {
@@ -104,7 +104,10 @@ function describeModel(
     },
     device,
     kv_bytes_per_token: Object.fromEntries(
-      KV_TYPES.map((type) => [type, elementsPerToken * elementTypes[elementTypeOf(type)].typeSize]),
+      KV_TYPES.filter((type) => kvTypeFits(type, config.headSize)).map((type) => [
+        type,
+        blockKVByteLength({ ...config, numTokens: 1, type }),
+      ]),
     ),
     tokenizer: {
       tokens: tokenizer.vocabSize,

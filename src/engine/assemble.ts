@@ -1,4 +1,4 @@
-import { elementTypes } from "../files/element-types.js";
+import { elementTypes, isInBlocks } from "../files/element-types.js";
 import type { Graph } from "../ggml/graph.js";
 import type { RopeParameters } from "../ggml/tensor.js";
 import type { BlockKV } from "../kv/block-kv.js";
@@ -13,6 +13,9 @@ import type { KVMemory } from "./kv-memory.js";
 
 /** Rows that are laid out in about the time that one row of a prompt takes. */
 const laidRowsPerRow = 16;
+
+/** Elements of a type in blocks that are F32 on their way into a context, at a time: 16 MiB. */
+const widenedElements = 1 << 22;
 
 /** What a context owns once it is made: the room taken from the budget, and the slot in which tokens are decoded. */
 interface OwnedByContext {
@@ -235,13 +238,23 @@ export async function assemble(
   }
   const numLaid = pieces.reduce((sum, { numRows }) => sum + numRows, 0);
   if (numLaid === 0) return;
-  const parts = pieces.map(({ block, numRows, place }) => (graph: Graph) => {
-    for (const part of ["keys", "values"] as const) {
-      const into = context[part].packed(graph, place, numRows);
-      graph.expand(graph.copy(block.memory[part].packed(graph, 0, numRows), into));
+  const rowsOf = (elements: number) => Math.max(1, Math.floor(elements / rowElements(config, 1)));
+  const stepOfRows = rowsOf(device.maxNodeElements);
+  const parts: ((graph: Graph) => void)[] = [];
+  for (const { block, numRows, place } of pieces) {
+    const isWidened = isInBlocks(block.shape.type);
+    const step = isWidened ? Math.min(stepOfRows, rowsOf(widenedElements)) : numRows;
+    for (let row = 0; row < numRows; row += step) {
+      const count = Math.min(step, numRows - row);
+      parts.push((graph) => {
+        for (const part of ["keys", "values"] as const) {
+          const rows = block.memory[part].packed(graph, row, count);
+          const into = context[part].packed(graph, place + row, count);
+          graph.expand(graph.copy(isWidened ? graph.toF32(rows) : rows, into));
+        }
+      });
     }
-  });
-  const stepOfRows = Math.max(1, Math.floor(device.maxNodeElements / rowElements(config, 1)));
+  }
   const runs = ropeRuns(decoder);
   for (const { first, positions } of stretches) {
     for (let row = 0; row < positions.length; row += stepOfRows) {

@@ -5,7 +5,7 @@ import type { Acquisition, BlockStore, Match, Reservation } from "../kv/block-st
 import { AssembledContext, assemble, type ContextUse, contextBytes, copyRows, type LaidRows } from "./assemble.js";
 import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
-import { blockShape, DeviceBlockMemory } from "./device-memory.js";
+import { DeviceBlockMemory, pageShape } from "./device-memory.js";
 import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
 import { numRowsOf, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
@@ -313,7 +313,7 @@ export class ContextMaker {
           continue;
         }
         match?.[Symbol.dispose]();
-        const shape = blockShape(this.model.decoder, this.kvType, numRows);
+        const shape = pageShape(this.model.decoder, this.kvType, numRows);
         const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
         if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
         passages ??= passagesOf(prompt, fields, this.model.tokenizer.bosTokenId);

@@ -28,7 +28,7 @@ test.each(["f16", "f32", "bf16"] as const)(
     while (tier.stats.savingBytes > 0) await new Promise(setImmediate);
     // What they left in the device's memory is no help.
     const other = new DeviceBlockMemory(memory, { ...memory.shape, numTokens: 300, type });
-    other.write(new Uint8Array(other.byteLength));
+    await other.write(new Uint8Array(other.byteLength));
     other[Symbol.dispose]();
     const loaded = await Promise.all(requests.map((request) => tier.load(request)));
     expect(blocks.map(({ isDisposed }) => isDisposed)).toEqual([true, true, true]);

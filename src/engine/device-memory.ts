@@ -1,4 +1,4 @@
-import { elementTypeOf, type KVType } from "../files/element-types.js";
+import { elementTypeOf, isInBlocks, type KVType } from "../files/element-types.js";
 import { Limit } from "../files/limit.js";
 import { BlockKV, type BlockKVShape, type BlockMemory, blockKVByteLength } from "../kv/block-kv.js";
 import { LowerTier } from "../kv/lower-tier.js";
@@ -11,6 +11,14 @@ export function blockShape(decoder: Decoder, kvType: KVType, numTokens: number):
   const { numLayers, numKvHeads, headSize } = decoder.config;
   return { numLayers, numKvHeads, headSize, numTokens, type: kvType };
 }
+
+/** The same of a page: what a context holds, to the last bit, where a block's type is rounded to before its first use. */
+export function pageShape(decoder: Decoder, kvType: KVType, numTokens: number): BlockKVShape {
+  return blockShape(decoder, isInBlocks(kvType) ? "f16" : kvType, numTokens);
+}
+
+/** So many are written off the event loop: fewer are there before a thread answers. */
+const asyncBytes = 2 ** 16;
 
 /** A block KV's bytes in a device's memory, which graphs read and write. */
 export class DeviceBlockMemory implements BlockMemory {
@@ -37,23 +45,27 @@ export class DeviceBlockMemory implements BlockMemory {
   }
 
   read(): Uint8Array {
-    const { tensor, offset } = this.#region;
-    return this.#memory.backend.read(tensor, offset * tensor.nb[0], this.byteLength);
+    const { tensor, byteOffset } = this.#region;
+    return this.#memory.backend.read(tensor, byteOffset, this.byteLength);
   }
 
-  write(bytes: Uint8Array): void {
-    if (bytes.byteLength !== this.byteLength) {
-      throw new RangeError(`Cannot write a block's bytes: ${bytes.byteLength} are given, wanted ${this.byteLength}`);
+  write(bytes: Uint8Array, offset = 0): Promise<void> | undefined {
+    if (offset + bytes.byteLength > this.byteLength) {
+      throw new RangeError(
+        `Cannot write a block's bytes: ${bytes.byteLength} are given from ${offset} on, and it has ${this.byteLength}`,
+      );
     }
-    const { tensor, offset } = this.#region;
-    this.#memory.backend.set(tensor, bytes, offset * tensor.nb[0]);
+    const { tensor, byteOffset } = this.#region;
+    const { backend } = this.#memory;
+    if (bytes.byteLength >= asyncBytes) return backend.write(tensor, bytes, byteOffset + offset);
+    backend.set(tensor, bytes, byteOffset + offset);
+    return undefined;
   }
 
   /** Copies the bytes to or from a block of the same shape in the CPU's memory, beside graphs that do not write them. */
   async copy(direction: "to" | "from", host: DeviceBlockMemory): Promise<void> {
-    const { tensor, offset } = this.#region;
-    const from = offset * tensor.nb[0];
-    await this.#memory.backend.copy(direction, tensor, host.#region.address, from, this.byteLength);
+    const { tensor, byteOffset } = this.#region;
+    await this.#memory.backend.copy(direction, tensor, host.#region.address, byteOffset, this.byteLength);
   }
 
   [Symbol.dispose](): void {

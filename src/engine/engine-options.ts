@@ -26,7 +26,10 @@ import { type SamplingInput, samplingFields } from "./sampling-options.js";
 export interface EngineOptions extends Omit<ModelOptions, "model"> {
   /** A Hugging Face folder, a .gguf file, or an adapter's folder whose base `pull` has fetched by a name of its own. Default: `defaultModel()`. */
   readonly model?: string | undefined;
-  /** The element type of block KV. Default "f16". */
+  /**
+   * The element type of block KV. "q8_0" and "q4_0" take a half and a quarter of "f16"'s room, in memory and wherever else blocks rest; pages of
+   * global text stay F16. On the CPU alone, of models whose heads are multiples of 32 elements. Default "f16".
+   */
   readonly kvType?: KVType | undefined;
   /** The most bytes of blocks that are kept. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly storeBytes?: number | undefined;

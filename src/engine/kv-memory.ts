@@ -1,4 +1,4 @@
-import { elementTypes, type KVType } from "../files/element-types.js";
+import { elementTypes, isInBlocks, type KVType, rowBytes } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import type { TensorStorage } from "../ggml/memory.js";
 import type { Pointer } from "../ggml/symbols.js";
@@ -19,6 +19,8 @@ export interface Region extends Disposable {
   readonly tensor: Tensor;
   /** Where the region starts in the tensor, in elements. */
   readonly offset: number;
+  /** The same, in bytes. */
+  readonly byteOffset: number;
   readonly byteLength: number;
   /** Of its first byte: of use where the memory is the CPU's. */
   readonly address: Pointer;
@@ -51,7 +53,7 @@ export interface KVMemoryStats {
  * back, and an empty slab is freed.
  */
 export class KVMemory {
-  /** The element type of contexts. Blocks of BF16 are widened: ggml's attention takes F32 and F16. */
+  /** The element type of contexts. Blocks of other types are widened: ggml's attention takes F32 and F16. */
   readonly contextType: "F16" | "F32";
   readonly #slabBytes: number;
   readonly #isOnHost: boolean;
@@ -70,7 +72,7 @@ export class KVMemory {
     options: { readonly slabBytes?: number; readonly isOnHost?: boolean } = {},
   ) {
     const { slabBytes = defaultSlabBytes, isOnHost = false } = options;
-    this.contextType = kvType === "f16" ? "F16" : "F32";
+    this.contextType = kvType === "f16" || isInBlocks(kvType) ? "F16" : "F32";
     this.#isOnHost = isOnHost;
     this.#slabBytes = Math.min(slabBytes, backend.maxBufferBytes);
   }
@@ -85,22 +87,24 @@ export class KVMemory {
    * @throws Error if the device has not enough memory.
    */
   allocate(type: KVElementType, numElements: number): Region {
-    const { typeSize } = elementTypes[type];
-    const step = alignment / typeSize;
+    const { blockSize, typeSize } = elementTypes[type];
+    // Whole blocks of the type that end at the alignment: its odd factors are the type's alone.
+    const step = (blockSize * alignment) / (typeSize & -typeSize);
     const size = Math.ceil(numElements / step) * step;
     const [slab, gap] = this.#smallestGap(type, size) ?? this.#newSlab(type, size);
     const { offset } = gap;
     gap.offset += size;
     gap.size -= size;
     if (gap.size === 0) slab.gaps.splice(slab.gaps.indexOf(gap), 1);
-    const byteLength = numElements * typeSize;
+    const [byteLength, byteOffset] = [rowBytes(type, numElements), rowBytes(type, offset)];
     this.#usedBytes += byteLength;
     let isOut = true;
     return {
       tensor: slab.storage.get("slab"),
       offset,
+      byteOffset,
       byteLength,
-      address: slab.storage.address + BigInt(offset * typeSize),
+      address: slab.storage.address + BigInt(byteOffset),
       [Symbol.dispose]: () => {
         if (!isOut) return;
         isOut = false;
@@ -122,7 +126,8 @@ export class KVMemory {
   }
 
   #newSlab(type: KVElementType, size: number): readonly [Slab, Gap] {
-    const shared = Math.floor(this.#slabBytes / elementTypes[type].typeSize);
+    const { blockSize, typeSize } = elementTypes[type];
+    const shared = Math.floor(this.#slabBytes / typeSize) * blockSize;
     const slabSize = size > shared * largestShare ? size : shared;
     const tensors = [{ name: "slab", type, ne: [slabSize] }];
     const storage = this.#isOnHost ? this.backend.allocateOnHost(tensors) : this.backend.allocate(tensors);

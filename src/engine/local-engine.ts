@@ -139,6 +139,7 @@ export class LocalEngine implements AsyncDisposable {
         ...(this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : []),
         ...(this.#disk ? [this.#disk.tier] : []),
       ],
+      computeTime: (numTokens) => this.#scheduler.prefillRate.timeOf(numTokens),
     });
     this.#documents = new Documents(this.#disk?.texts ?? new MemoryTexts(), (names, owner) =>
       this.#store.deletePassages(names, owner),

@@ -4,10 +4,18 @@ import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
-import type { KVType } from "../files/element-types.js";
-import { type WeightsConversion, weightsConversions } from "../files/element-types.js";
+
+import {
+  elementTypeOf,
+  elementTypes,
+  isInBlocks,
+  type KVType,
+  kvTypeFits,
+  type WeightsConversion,
+  weightsConversions,
+} from "../files/element-types.js";
 import { readGguf } from "../files/gguf.js";
-import { InputTypeError } from "../files/input-error.js";
+import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import { userCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
@@ -59,6 +67,8 @@ export interface ModelOptions {
   /** The most bytes of kept blocks, and of contexts: what is known of them when it is computed whether the model fits. */
   readonly storeBytes?: number | undefined;
   readonly contextBytes?: number | undefined;
+  /** What keys and values are to be kept as. */
+  readonly kvType?: KVType | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called before loading. */
   readonly onEstimate?: ((estimate: { readonly weightBytes: number }) => void) | undefined;
@@ -123,6 +133,14 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
       `Cannot use the prefix of "${model}": it has ${ownPrefix} tokens, the context has ${source.config.contextLength}`,
     );
   }
+  const { kvType } = options;
+  const { headSize } = source.config;
+  if (kvType !== undefined && !kvTypeFits(kvType, headSize)) {
+    const { blockSize } = elementTypes[elementTypeOf(kvType)];
+    throw new InputRangeError(
+      `Cannot keep keys and values as ${kvType}: the model's heads have ${headSize} elements, wanted a multiple of ${blockSize}`,
+    );
+  }
   // Refused now, and not with each prompt.
   ragTexts(source.config.blockAttention?.ragPrompt);
   requireRepair(source.config.blockAttention?.repair, model);
@@ -138,6 +156,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const adaptsThreads = options.threads === undefined;
   const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device });
   try {
+    if (kvType !== undefined && isInBlocks(kvType) && backend.device.kind !== "cpu") {
+      // Vulkan reads such a tensor's windows from wrong places where they start at no multiple of its alignment.
+      throw new InputRangeError(
+        `Cannot keep keys and values as ${kvType} on ${backend.device.name}: the CPU alone does, wanted f16, f32, bf16 or another device`,
+      );
+    }
     const crowded = requireFit(backend, source, { ...options, conversion });
     if (crowded !== undefined) options.onWarning?.(crowded);
   } catch (error) {

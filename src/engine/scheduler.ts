@@ -1,9 +1,10 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { KVType } from "../files/element-types.js";
+import { elementTypeOf, type KVType } from "../files/element-types.js";
 import type { Backend } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { BlockKV } from "../kv/block-kv.js";
+import { MeasuredRate } from "../kv/measured-loads.js";
 import { type Decoder, pieceRows } from "../model/decoder.js";
 import { GraphSizes } from "../model/graph-sizes.js";
 import { listOf, type RowSpan, spansFrom } from "../model/rows.js";
@@ -51,6 +52,8 @@ export class Scheduler implements Disposable {
   readonly #decodings = new Decodings(() => this.wake());
   #running: { readonly tasks: readonly AnyTask[]; readonly stop: AbortController } | undefined;
   #loop: Promise<void> | undefined;
+  /** Of rows of blocks and prompts. Few of them take as long as some more. */
+  readonly prefillRate = new MeasuredRate(32);
   readonly #stats = { decodeGraphs: 0, decodedTokens: 0, rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 };
 
   /**
@@ -65,7 +68,7 @@ export class Scheduler implements Disposable {
   ) {
     const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
     this.memory = new KVMemory(backend, decoder.config, kvType);
-    this.#sizes = new GraphSizes(decoder, this.memory.contextType);
+    this.#sizes = new GraphSizes(decoder, this.memory.contextType, elementTypeOf(kvType));
     this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
@@ -346,7 +349,8 @@ export class Scheduler implements Disposable {
     this.#stats.rowGraphs += 1;
     this.#stats.rows += numRows;
     if (isBesideDecoding) this.#stats.maxRowsBesideDecoding = Math.max(this.#stats.maxRowsBesideDecoding, numRows);
-    await this.#whileRunning(shares, (signal) => graph.compute(this.backend, signal));
+    const computed = this.#whileRunning(shares, (signal) => graph.compute(this.backend, signal));
+    await this.prefillRate.during(numRows, computed);
     graph.release();
   }
 

@@ -20,14 +20,14 @@ export const elementTypes = {
   F32: { id: 0, blockSize: 1, typeSize: 4, fileType: 0, isConversion: true, kvCode: 1 },
   BF16: { id: 30, blockSize: 1, typeSize: 2, fileType: 32, isConversion: true, kvCode: 2 },
   F16: { id: 1, blockSize: 1, typeSize: 2, fileType: 1, isConversion: true, kvCode: 0 },
-  Q8_0: { id: 8, blockSize: 32, typeSize: 34, fileType: 7, isConversion: true },
+  Q8_0: { id: 8, blockSize: 32, typeSize: 34, fileType: 7, isConversion: true, kvCode: 3 },
   Q6_K: { id: 14, blockSize: 256, typeSize: 210, fileType: 18, isConversion: true, fallback: "Q8_0" },
   Q5_K: { id: 13, blockSize: 256, typeSize: 176, fileType: 16, isConversion: true, fallback: "Q5_1" },
   Q5_1: { id: 7, blockSize: 32, typeSize: 24, fileType: 9, isConversion: true },
   Q5_0: { id: 6, blockSize: 32, typeSize: 22, fileType: 8, isConversion: true },
   Q4_K: { id: 12, blockSize: 256, typeSize: 144, fileType: 14, isConversion: true, fallback: "Q5_0" },
   Q4_1: { id: 3, blockSize: 32, typeSize: 20, fileType: 3, isConversion: true },
-  Q4_0: { id: 2, blockSize: 32, typeSize: 18, fileType: 2, isConversion: true },
+  Q4_0: { id: 2, blockSize: 32, typeSize: 18, fileType: 2, isConversion: true, kvCode: 4 },
   Q3_K: { id: 11, blockSize: 256, typeSize: 110, fileType: 11, isConversion: true, fallback: "Q4_0" },
   Q2_K: { id: 10, blockSize: 256, typeSize: 84, fileType: 10, isConversion: true, fallback: "Q4_0" },
   Q2_0: { id: 42, blockSize: 64, typeSize: 18, fileType: 41, isConversion: true, fallback: "Q4_0" },
@@ -117,6 +117,16 @@ export function fittingType(wanted: TensorType, numElements: number): TensorType
 /** The type that a conversion or a KV type is called after. */
 export function elementTypeOf<T extends string>(name: T): Uppercase<T> {
   return name.toUpperCase() as Uppercase<T>;
+}
+
+/** Whether a type rounds several elements together. */
+export function isInBlocks(type: KVType): boolean {
+  return elementTypes[elementTypeOf(type)].blockSize > 1;
+}
+
+/** Whether heads of so many elements are whole blocks of a type. */
+export function kvTypeFits(type: KVType, headSize: number): boolean {
+  return headSize % elementTypes[elementTypeOf(type)].blockSize === 0;
 }
 
 /**

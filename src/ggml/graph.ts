@@ -17,6 +17,8 @@ import {
 
 /** Types that are copied and converted whatever their strides. */
 const floatTypes: readonly GgmlType[] = ["F32", "F16", "BF16"];
+/** Types in blocks that block KV may be of: the CPU makes them of F32 row by row, and F32 of them. */
+const blockTypes: readonly GgmlType[] = ["Q8_0", "Q4_0"];
 const ropeModes = { adjacent: 0, half: 2 } as const;
 const precisionF32 = 10;
 
@@ -310,8 +312,8 @@ export class Graph extends GraphFrame {
 
   /** A packed copy in F32: of whole numbers exact below 2^24. */
   toF32(x: Tensor): Tensor {
-    if (!floatTypes.includes(x.type) && x.type !== "I32")
-      throw new TypeError(`Cannot copy ${describe(x)} as F32: its type lies in blocks`);
+    if (![...floatTypes, ...blockTypes, "I32"].includes(x.type))
+      throw new TypeError(`Cannot copy ${describe(x)} as F32: it is ${x.type}, which is not widened`);
     return this.op("ggml_cast", "F32", x.ne, x.pointer, elementTypes.F32.id);
   }
 
@@ -332,15 +334,15 @@ export class Graph extends GraphFrame {
    * Writes rows into a's memory, at the places that a list names, converting the type; a node that must be expanded.
    * The ids must lie below N: the caller checks them.
    *
-   * @param a [K, N, …], F32, F16 or BF16.
+   * @param a [K, N, …], F32, F16, BF16, Q8_0 or Q4_0.
    * @param rows [K, R, …] F32, as many in the outer sizes.
    * @param ids [R, …] I32, repeated over the outer sizes.
    */
   setRows(a: Tensor, rows: Tensor, ids: Tensor): Tensor {
     requireType(rows, "write rows of", "F32");
     requireType(ids, "write rows at", "I32");
-    if (!floatTypes.includes(a.type)) {
-      throw new TypeError(`Cannot write rows into ${describe(a)}: F32, F16 or BF16 is wanted`);
+    if (![...floatTypes, ...blockTypes].includes(a.type)) {
+      throw new TypeError(`Cannot write rows into ${describe(a)}: F32, F16, BF16, Q8_0 or Q4_0 is wanted`);
     }
     for (const t of [a, rows, ids]) requirePackedRows(t, "write rows with");
     const fits = a.ne[0] === rows.ne[0] && a.ne[2] === rows.ne[2] && a.ne[3] === rows.ne[3];

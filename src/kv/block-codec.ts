@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { isJsonObject, type JsonValue, parseJson } from "../files/bounded-json.js";
-import { elementTypeOf, KV_TYPES } from "../files/element-types.js";
+import { elementTypeOf, elementTypes, isInBlocks, KV_TYPES, rowBytes } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
 import { type BlockId, type ContextId, isBlockId, ownerName } from "./block-id.js";
 import {
@@ -24,8 +24,8 @@ const alignment = 64;
 export const maxJsonBytes = 2 ** 20;
 /** Far above any model: what a head claims is allocated only below them. */
 const [maxTokens, maxLayers, maxLayerBytes] = [2 ** 24, 2 ** 12, 2 ** 32];
-/** Of a layer, read at a time where nothing else is done with it. */
-const partBytes = 2 ** 20;
+/** Of layers that are read, and checked, together. */
+const pieceBytes = 2 ** 20;
 /** Read at first: more than the head of most blocks. */
 const firstReadBytes = 2 ** 14;
 
@@ -77,9 +77,22 @@ export class BlockCodecError extends Error {
   }
 }
 
+/** The bytes of a block's file, wherever they lie. */
+export interface BlockBytes {
+  readonly size: number;
+  /**
+   * @param room as long as that, where the bytes may be put.
+   * @throws BlockCodecError where there are fewer.
+   */
+  read(count: number, position?: number, room?: Uint8Array): Promise<Uint8Array>;
+}
+
 /** Where the tensors of a block's file lie, as safetensors has it. */
 function tensorsOf(shape: BlockKVShape) {
   const { numLayers, numKvHeads, numTokens, headSize, type } = shape;
+  const element = elementTypeOf(type);
+  // Safetensors has no types in blocks.
+  const [dtype, head] = isInBlocks(type) ? ["U8", rowBytes(element, headSize)] : [element, headSize];
   let end = 0;
   const tensor = (dtype: string, sizes: readonly number[], byteLength: number) => {
     const start = end;
@@ -90,7 +103,7 @@ function tensorsOf(shape: BlockKVShape) {
     tokens: tensor("I32", [numTokens], 4 * numTokens),
     layer_digests: tensor("U8", [numLayers, digestBytes], numLayers * digestBytes),
     head_digest: tensor("U8", [digestBytes], digestBytes),
-    kv: tensor(elementTypeOf(type), [numLayers, 2, numKvHeads, numTokens, headSize], blockKVByteLength(shape)),
+    kv: tensor(dtype, [numLayers, 2, numKvHeads, numTokens, head], blockKVByteLength(shape)),
   };
 }
 
@@ -160,8 +173,12 @@ export async function encodeBlockKV(block: BlockKV, fields: Omit<BlockFields, "s
   bytes.set(json, 8);
   bytes.set(new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength), dataStart);
   const head = { shape, start: dataStart + kvStart, layerBytes: (kvEnd - kvStart) / shape.numLayers };
-  layOut(head, block.read(), bytes, "to file");
-  const layers = Array.from({ length: shape.numLayers }, (_, layer) => sha256(layerOf(head, bytes, layer)));
+  const memory = block.read();
+  const layers = Array.from({ length: shape.numLayers }, (_, index) => {
+    const layer = layerOf(head, bytes, index);
+    for (const [at, part] of halvesOf(layer, index, shape.numLayers)) part.set(memory.subarray(at, at + part.length));
+    return sha256(layer);
+  });
   bytes.set(Buffer.concat(await Promise.all(layers)), dataStart + tensors.layer_digests.data_offsets[0]!);
   const headEnd = head.start - digestBytes;
   bytes.set(await sha256(bytes.subarray(0, headEnd)), headEnd);
@@ -236,10 +253,13 @@ function parseHeader(text: Uint8Array) {
   if (unknown !== undefined)
     throw new BlockCodecError("requires", `${quote(unknown, 40)} must be read, and is not known`);
   const sizes = isJsonObject(tensors.kv) && Array.isArray(tensors.kv.shape) ? tensors.kv.shape : [];
-  const [numLayers, , numKvHeads, numTokens, headSize] = sizes as [number, number, number, number, number];
+  const [numLayers, , numKvHeads, numTokens, head] = sizes as [number, number, number, number, number];
   try {
     const metadata = metadataSchema.parse(said);
-    const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type: metadata.kv_type };
+    const type = metadata.kv_type;
+    const { blockSize, typeSize } = elementTypes[elementTypeOf(type)];
+    const headSize = isInBlocks(type) ? (head / typeSize) * blockSize : head;
+    const shape: BlockKVShape = { numLayers, numKvHeads, headSize, numTokens, type };
     const isBounded = numTokens <= maxTokens && numLayers <= maxLayers && layerBytesOf(shape) <= maxLayerBytes;
     if (isDeepStrictEqual(tensors, tensorsOf(shape)) && isBounded) return { shape, metadata };
   } catch {
@@ -295,57 +315,73 @@ export async function requireLayers(
   for (let layer = 0; layer < head.shape.numLayers; layer++) {
     const digest = createHash("sha256");
     const start = head.start + layer * head.layerBytes;
-    for (let done = 0; done < head.layerBytes; done += partBytes) {
-      digest.update(await read(Math.min(partBytes, head.layerBytes - done), start + done));
+    for (let done = 0; done < head.layerBytes; done += pieceBytes) {
+      digest.update(await read(Math.min(pieceBytes, head.layerBytes - done), start + done));
     }
     requireDigest(head, layer, digest.digest());
   }
 }
 
 /**
- * The block that `encodeBlockKV` wrote. Everything is checked before memory is allocated.
+ * The block that `encodeBlockKV` wrote, read some layers at a time: while those are checked, the next ones are read.
  *
- * @param allocate gives memory of that many bytes, which becomes the block's.
+ * @param allocate gives memory of that many bytes, which becomes the block's. Called once the head is checked; where a layer is not what
+ * its digest says, the memory is given back.
  * @throws BlockCodecError if a byte is missing, changed or too many, or it is another block; its `fault` says which.
  */
 export async function decodeBlockKV<M extends BlockMemory>(
-  bytes: Uint8Array,
+  bytes: BlockBytes,
   wanted: WantedBlock,
   allocate: (byteLength: number) => M,
 ): Promise<BlockKV<M>> {
-  const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+  const head = await readBlockHead(bytes.size, (numBytes) => bytes.read(numBytes));
   requireBlock(head, wanted);
-  const { shape } = head;
-  await Promise.all(
-    Array.from({ length: shape.numLayers }, (_, layer) => requireLayer(head, layer, layerOf(head, bytes, layer))),
+  const { shape, start, layerBytes } = head;
+  const { numLayers } = shape;
+  const atATime = Math.min(numLayers, Math.max(1, Math.floor(pieceBytes / layerBytes)));
+  const rooms = Array.from({ length: Math.min(2, Math.ceil(numLayers / atATime)) }, () =>
+    Buffer.allocUnsafeSlow(atATime * layerBytes),
   );
-  const kv = new Uint8Array(bytes.length - head.start);
-  layOut(head, kv, bytes, "from file");
-  const memory = allocate(kv.length);
+  const read = (first: number): Promise<Uint8Array> => {
+    const count = Math.min(atATime, numLayers - first) * layerBytes;
+    const room = rooms[(first / atATime) % 2] as Uint8Array;
+    return bytes.read(count, start + first * layerBytes, room.subarray(0, count));
+  };
+  const memory = allocate(numLayers * layerBytes);
+  let reading = read(0);
   try {
-    memory.write(kv);
+    for (let first = 0; first < numLayers; first += atATime) {
+      const piece = await reading;
+      if (first + atATime < numLayers) reading = read(first + atATime);
+      const layers = Array.from({ length: piece.length / layerBytes }, (_, i) =>
+        layerOf({ start: 0, layerBytes }, piece, i),
+      );
+      await Promise.all(layers.map((layer, i) => requireLayer(head, first + i, layer)));
+      const parts = layers.flatMap((layer, i) => halvesOf(layer, first + i, numLayers));
+      await Promise.all(parts.map(([at, part]) => memory.write(part, at)));
+    }
     return new BlockKV(shape, memory);
   } catch (error) {
+    // It may be writing into its room.
+    await reading.catch(() => undefined);
     memory[Symbol.dispose]();
     throw error;
   }
 }
 
-type Layers = Pick<BlockHead, "shape" | "start" | "layerBytes">;
-
-function layerOf({ start, layerBytes }: Layers, file: Uint8Array, layer: number): Uint8Array {
+function layerOf(
+  { start, layerBytes }: Pick<BlockHead, "start" | "layerBytes">,
+  file: Uint8Array,
+  layer: number,
+): Uint8Array {
   return file.subarray(start + layer * layerBytes, start + (layer + 1) * layerBytes);
 }
 
-/** Copies between a block's memory, all layers' keys and then all values, and its file, layer by layer. */
-function layOut(head: Layers, memory: Uint8Array, file: Uint8Array, direction: "to file" | "from file"): void {
-  const half = head.layerBytes / 2;
-  for (let layer = 0; layer < head.shape.numLayers; layer++) {
-    const inFile = layerOf(head, file, layer);
-    for (const [i, start] of [layer * half, memory.length / 2 + layer * half].entries()) {
-      const [there, here] = [inFile.subarray(i * half, (i + 1) * half), memory.subarray(start, start + half)];
-      if (direction === "to file") there.set(here);
-      else here.set(there);
-    }
-  }
+/** A layer's keys and its values, each with where they lie in a block's memory, which has all layers' keys and then all values. */
+function halvesOf(layer: Uint8Array, index: number, numLayers: number): [at: number, part: Uint8Array][] {
+  const half = layer.length / 2;
+  return [
+    [index * half, layer.subarray(0, half)],
+    [(numLayers + index) * half, layer.subarray(half)],
+  ];
 }

@@ -1,12 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
+import { open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import { Limit } from "../files/limit.js";
 import { holdLock, type Lock, Watch } from "../files/lock.js";
 import { makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError, describeWriteError } from "../files/regular-file.js";
+import { bytesInFile } from "./block-bytes.js";
+import type { BlockBytes } from "./block-codec.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 import { FolderShare } from "./folder-share.js";
 
@@ -145,7 +147,7 @@ export class BlockFolder implements AsyncDisposable {
   }
 
   /** Reads a file; undefined where it is gone, or is none. */
-  async read<T>(path: string, read: (file: FileHandle, at: BlockFile) => Promise<T>): Promise<T | undefined> {
+  async read<T>(path: string, read: (bytes: BlockBytes, at: BlockFile) => Promise<T>): Promise<T | undefined> {
     return await this.#turns.run(async () => {
       // Opening a pipe would wait for a writer for ever.
       const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)).catch(undefinedIfGone);
@@ -159,7 +161,7 @@ export class BlockFolder implements AsyncDisposable {
         const { size, mtimeMs } = found;
         // A clock that was set wrong would have it used last for years.
         if (mtimeMs > Date.now() + clockSkewMs && this.isWriter) await this.markUsed(path);
-        return await read(file, {
+        return await read(bytesInFile(file, size), {
           id: idOf(path),
           path,
           numBytes: this.onDisk(size),

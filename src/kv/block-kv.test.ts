@@ -8,6 +8,9 @@ test("blockKVByteLength(): keys and values of all layers, heads and tokens", () 
   expect(blockKVByteLength(shape)).toBe(96);
   expect(blockKVByteLength({ ...shape, type: "bf16" })).toBe(96);
   expect(blockKVByteLength({ ...shape, type: "f32" })).toBe(192);
+  // 32 elements with a scale of 16 bit.
+  expect(blockKVByteLength({ ...shape, headSize: 64, type: "q8_0" })).toBe(2 * 2 * 3 * 2 * 34);
+  expect(blockKVByteLength({ ...shape, headSize: 64, type: "q4_0" })).toBe(2 * 2 * 3 * 2 * 18);
   // FACTS §2: Llama-3-8B keeps 128 KiB a token in 16 bit.
   expect(blockKVByteLength({ numLayers: 32, numKvHeads: 8, headSize: 128, numTokens: 1, type: "f16" })).toBe(131_072);
 });
@@ -17,7 +20,8 @@ test.each([
   [{ ...shape, headSize: 1.5 }, /headSize is 1.5/],
   [{ ...shape, numLayers: Number.NaN }, /numLayers is NaN/],
   [{ ...shape, numTokens: 2 ** 52 }, /past what a number counts exactly/],
-  [{ ...shape, type: "q4_0" as "f16" }, /type is "q4_0"/],
+  [{ ...shape, type: "q4_1" as "f16" }, /type is "q4_1"/],
+  [{ ...shape, type: "q4_0" } as const, /4 elements are no multiple of Q4_0's block of 32/],
 ])("blockKVByteLength(): refuses %o", (bad, message) => {
   expect(() => blockKVByteLength(bad)).toThrow(message);
 });

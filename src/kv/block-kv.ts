@@ -1,4 +1,4 @@
-import { elementTypeOf, elementTypes, KV_TYPES, type KVType } from "../files/element-types.js";
+import { elementTypeOf, KV_TYPES, type KVType, rowBytes } from "../files/element-types.js";
 
 /** The version of the layout below. Part of every block id: another layout is another block. */
 export const BLOCK_KV_FORMAT_VERSION = 2;
@@ -25,14 +25,17 @@ export interface BlockMemory extends Disposable {
   readonly byteLength: number;
   /** A copy of the bytes. */
   read(): Uint8Array;
-  /** Sets all the bytes. Only before the block is handed to a store: from then on they are immutable. */
-  write(bytes: Uint8Array): void;
+  /**
+   * Sets bytes, from an offset on. Only before the block is handed to a store: from then on they are immutable.
+   * @returns once they are there; undefined where they are at once.
+   */
+  write(bytes: Uint8Array, offset?: number): Promise<void> | undefined;
 }
 
 /**
- * The size of a block KV, in bytes: 2 x L x Hkv x T x D elements.
+ * The size of a block KV, in bytes: 2 x L x Hkv x T heads of D elements.
  *
- * @throws RangeError if a size is not a whole number from 1 on, or the product is past 2^53 - 1.
+ * @throws RangeError if a size is not a whole number from 1 on, a head is not whole blocks of the type, or the product is past 2^53 - 1.
  * @example 2 layers, 1 head of 4, 3 tokens, f16: 96
  */
 export function blockKVByteLength(shape: BlockKVShape): number {
@@ -45,13 +48,8 @@ export function blockKVByteLength(shape: BlockKVShape): number {
   if (!KV_TYPES.includes(shape.type)) {
     throw new RangeError(`Cannot size a block KV: type is "${shape.type}", wanted ${KV_TYPES.join(", ")}`);
   }
-  const byteLength =
-    2 *
-    shape.numLayers *
-    shape.numKvHeads *
-    shape.numTokens *
-    shape.headSize *
-    elementTypes[elementTypeOf(shape.type)].typeSize;
+  const numHeads = 2 * shape.numLayers * shape.numKvHeads * shape.numTokens;
+  const byteLength = numHeads * rowBytes(elementTypeOf(shape.type), shape.headSize);
   if (!Number.isSafeInteger(byteLength)) {
     throw new RangeError(`Cannot size a block KV: ${byteLength} bytes are past what a number counts exactly`);
   }

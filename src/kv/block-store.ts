@@ -142,6 +142,10 @@ export interface TierStats {
   readonly losses: number;
   /** Blocks forgotten there to make room for others. */
   readonly evictions: number;
+  /** Blocks that were not asked for there, since computing them was expected to take less time. */
+  readonly computed: number;
+  /** Blocks that did not come in time, and were computed. */
+  readonly late: number;
 }
 
 /**

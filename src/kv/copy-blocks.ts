@@ -60,7 +60,7 @@ export async function* copyBlocks(
       yield { id, bytes: numBytes, outcome: "full" };
       continue;
     }
-    const read = await from.read(entry.path, (file) => file.readFile());
+    const read = await from.read(entry.path, (bytes) => bytes.read(bytes.size));
     const error = read === undefined ? "it is gone" : await faultOf(read, id);
     if (error !== undefined) {
       yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${error}` };

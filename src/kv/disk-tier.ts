@@ -1,6 +1,6 @@
-import { type FileHandle, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join, relative } from "node:path";
-import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
+import { type BlockBytes, BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
@@ -16,9 +16,9 @@ export interface BlockFileFormat<M extends BlockMemory> {
   /** The bytes of a block's file, in order. */
   encode(block: BlockKV<M>, request: BlockRequest): Promise<readonly Uint8Array[]>;
   /** What a file says that it holds, from its beginning alone. @throws BlockCodecError for what is no such file. */
-  readRequest(file: FileHandle): Promise<BlockRequest>;
+  readRequest(bytes: BlockBytes): Promise<BlockRequest>;
   /** @throws BlockCodecError where a byte is not what it should be, or another build computed it; Error where there is no memory. */
-  decode(file: FileHandle, request: BlockRequest): Promise<BlockKV<M>>;
+  decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
 const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
@@ -62,7 +62,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
         await folder.write(path, format.numBytes(block, request), () => format.encode(block, request));
         return new SavedFile(folder, format, request.id);
       },
-      lookUp: async (id) => await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+      lookUp: async (id) => await folder.read(folder.pathOf(id), (bytes, at) => this.#found(bytes, at)),
       idsWith: (names, owner) => this.#idsWith(names, owner),
       knowsAll: () => this.#isKnown && folder.isWriter && !this.#others.isShared,
     };
@@ -139,8 +139,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     for await (const path of this.#folder.files()) {
       if (this.#ending.signal.aborted) return;
       gone.delete(idOf(path));
-      const read = this.#folder.read(path, async (file, at) => {
-        const found = await this.#found(file, at);
+      const read = this.#folder.read(path, async (bytes, at) => {
+        const found = await this.#found(bytes, at);
         if (found !== undefined) all.push({ found, usedMs: at.usedMs });
       });
       const unread = async () => {
@@ -162,9 +162,9 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   /** What a file holds, if that is the block that its name says. */
-  async #found(file: FileHandle, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
+  async #found(bytes: BlockBytes, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
     return await unlessDamaged(this.#folder, path, async () => {
-      const request = await this.#format.readRequest(file).catch((error: unknown) => {
+      const request = await this.#format.readRequest(bytes).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
         return unknownRequest(id);
@@ -211,8 +211,8 @@ class SavedFile<M extends BlockMemory> implements SavedBlock<M> {
   ) {}
 
   load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
-    return this.folder.read(this.#path, (file) =>
-      unlessDamaged(this.folder, this.#path, () => this.format.decode(file, request)),
+    return this.folder.read(this.#path, (bytes) =>
+      unlessDamaged(this.folder, this.#path, () => this.format.decode(bytes, request)),
     );
   }
 

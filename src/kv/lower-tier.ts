@@ -119,7 +119,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     this.#isReadOnly = options.isReadOnly ?? false;
   }
 
-  get stats(): TierStats {
+  get stats(): Omit<TierStats, "computed" | "late"> {
     const [usedBytes, savingBytes] = [this.#usedBytes, this.#savingBytes];
     const { name } = this.#medium;
     return { name, capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };

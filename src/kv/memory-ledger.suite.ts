@@ -21,9 +21,10 @@ export class MemoryLedger {
         check();
         return bytes.slice();
       },
-      write: (source) => {
+      write: (source, offset) => {
         check();
-        bytes.set(source);
+        bytes.set(source, offset);
+        return undefined;
       },
       [Symbol.dispose]: () => {
         check();

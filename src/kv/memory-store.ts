@@ -23,6 +23,7 @@ import {
 } from "./block-store.js";
 import type { LowerTier } from "./lower-tier.js";
 import { LruList, type LruNode } from "./lru-list.js";
+import type { ComputeTime } from "./measured-loads.js";
 import { cancelTogether, MemoryLease, MemoryReservation, MemoryWait } from "./memory-acquisitions.js";
 import { Tiers } from "./tiers.js";
 
@@ -76,16 +77,21 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   /**
    * @param options.capBytes with 0, blocks are used and never kept, but for below.
    * @param options.tiers where blocks rest beside or after it, and are found, nearest first: the store's from then on.
+   * @param options.computeTime what blocks cost that are not loaded from there. Default: all are loaded that come in time.
    * @throws RangeError if capBytes is not a whole number from 0 on.
    */
-  constructor(options: { readonly capBytes: number; readonly tiers?: readonly LowerTier<M>[] }) {
+  constructor(options: {
+    readonly capBytes: number;
+    readonly tiers?: readonly LowerTier<M>[];
+    readonly computeTime?: ComputeTime;
+  }) {
     if (!Number.isSafeInteger(options.capBytes) || options.capBytes < 0) {
       throw new RangeError(
         `Cannot make a block store: capBytes is ${options.capBytes}, wanted a whole number from 0 on`,
       );
     }
     this.#capBytes = options.capBytes;
-    this.#tiers = new Tiers(options.tiers ?? []);
+    this.#tiers = new Tiers(options.tiers ?? [], options.computeTime ?? (() => undefined));
   }
 
   async acquire(

@@ -1,14 +1,23 @@
 import type { BlockId } from "./block-id.js";
-import type { BlockKV, BlockMemory } from "./block-kv.js";
+import { type BlockKV, type BlockMemory, blockKVByteLength } from "./block-kv.js";
 import type { BlockRequest, TierStats } from "./block-store.js";
 import type { LowerTier } from "./lower-tier.js";
+import { type ComputeTime, MeasuredLoads } from "./measured-loads.js";
 
 /** The slower media beside a store's memory, nearest first, as one. */
 export class Tiers<M extends BlockMemory> implements AsyncDisposable {
-  constructor(private readonly all: readonly LowerTier<M>[]) {}
+  readonly #loads: readonly MeasuredLoads<M>[];
+
+  /** @param computeTime what a block that is not loaded costs. */
+  constructor(
+    private readonly all: readonly LowerTier<M>[],
+    private readonly computeTime: ComputeTime,
+  ) {
+    this.#loads = all.map(() => new MeasuredLoads());
+  }
 
   get stats(): readonly TierStats[] {
-    return this.all.map(({ stats }) => stats);
+    return this.all.map(({ stats }, i) => ({ ...stats, ...(this.#loads[i] as MeasuredLoads<M>).counts }));
   }
 
   /** What a block that is known to rest in one was asked for as. */
@@ -34,9 +43,13 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
     return this.all.some((tier) => tier.mayHave(id));
   }
 
+  /** Undefined also where computing it is expected to take less time. */
   async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
-    for (const tier of this.all) {
-      const block = tier.mayHave(request.id) ? await tier.load(request) : undefined;
+    const numBytes = blockKVByteLength(request.shape);
+    for (const [i, tier] of this.all.entries()) {
+      if (!tier.mayHave(request.id)) continue;
+      const loads = this.#loads[i] as MeasuredLoads<M>;
+      const block = await loads.load(request, numBytes, () => tier.load(request), this.computeTime);
       if (block !== undefined) return block;
     }
     return undefined;

@@ -1,3 +1,4 @@
+import { elementTypes } from "../files/element-types.js";
 import type { DevicePolicy, Kernels } from "../ggml/device-policy.js";
 import { Graph } from "../ggml/graph.js";
 import type { Ggml } from "../ggml/library.js";
@@ -220,6 +221,12 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
     const places = chosen.map((row) => (allPlaces[row] as number) - sharedLength(context));
     return isRun(places) ? places[0] : graph.input("places", "I32", [places.length], places);
   });
+  // ggml copies to types in blocks only where all that it writes lies side by side.
+  const blockRows = placed.map(({ block, numRows }) =>
+    block && elementTypes[block.keys.tensor.type].blockSize > 1
+      ? graph.input("block rows", "I32", [numRows], listOf(block.first ?? 0, numRows))
+      : undefined,
+  );
   return {
     write: (layer, rows) => {
       for (const [i, place] of placed.entries()) {
@@ -234,8 +241,11 @@ function rowAttention({ graph, kernels, scale, decoder }: Build, stage: Stage): 
           }
         }
         if (block === undefined) continue;
-        copy(rows.keys, block.keys, block.first ?? 0);
-        copy(rows.values, block.values, block.first ?? 0);
+        const into = blockRows[i];
+        for (const part of ["keys", "values"] as const) {
+          if (into === undefined) copy(rows[part], block[part], block.first ?? 0);
+          else graph.expand(graph.setRows(block[part].scattered(graph, layer), byHead(rows[part], place), into));
+        }
       }
     },
     attend: (layer, { queries, turnedKeys, values }) => {

@@ -1,3 +1,4 @@
+import type { GgmlType } from "../files/element-types.js";
 import { Graph } from "../ggml/graph.js";
 import { maxGraphTensors } from "../ggml/graph-frame.js";
 import type { Ggml } from "../ggml/library.js";
@@ -14,15 +15,17 @@ const maxKnown = 4096;
 export class GraphSizes {
   readonly #decoder: Decoder;
   readonly #contextType: "F16" | "F32";
+  readonly #blockType: GgmlType;
   readonly #known = new Map<string, number>();
   /** Tensors that all rows of a graph share. */
   readonly #shared: number;
   readonly #maxRuns = new Map<number, number>();
 
-  /** @param contextType of contexts' keys and values. */
-  constructor(decoder: Decoder, contextType: "F16" | "F32") {
+  /** @param contextType of contexts' keys and values, and `blockType` of blocks'. */
+  constructor(decoder: Decoder, contextType: "F16" | "F32", blockType: GgmlType = contextType) {
     this.#decoder = decoder;
     this.#contextType = contextType;
+    this.#blockType = blockType;
     // Blocks of different lengths, so that they share no mask.
     const [few, more] = [this.#block(1), this.#block(2)];
     this.#shared = this.#count([few]) + this.#count([more]) - this.#count([few, more]);
@@ -115,16 +118,16 @@ export class GraphSizes {
   }
 
   #block(numTokens: number): Rows {
-    return { tokenIds: new Int32Array(numTokens), positions: 0, block: this.#rows(numTokens) };
+    return { tokenIds: new Int32Array(numTokens), positions: 0, block: this.#rows(numTokens, this.#blockType) };
   }
 
-  #rows(capacity: number): { readonly keys: KVRows; readonly values: KVRows } {
-    return { keys: this.#kvRows(capacity), values: this.#kvRows(capacity) };
+  #rows(capacity: number, type?: GgmlType): { readonly keys: KVRows; readonly values: KVRows } {
+    return { keys: this.#kvRows(capacity, "rows", type), values: this.#kvRows(capacity, "rows", type) };
   }
 
-  #kvRows(capacity: number, layout?: "rows" | "transposed"): KVRows {
+  #kvRows(capacity: number, layout?: "rows" | "transposed", type: GgmlType = this.#contextType): KVRows {
     const { config } = this.#decoder;
-    const tensor = planTensor("counted", this.#contextType, [rowElements(config, capacity)]);
+    const tensor = planTensor("counted", type, [rowElements(config, capacity)]);
     return new KVRows(config, { tensor, offset: 0, capacity }, layout);
   }
 }

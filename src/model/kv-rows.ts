@@ -1,3 +1,4 @@
+import { rowBytes } from "../files/element-types.js";
 import type { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 
@@ -136,11 +137,11 @@ export class KVRows {
 
   /** @param strides from the second size on, and offset: in elements. The sequences are the fourth size where there are several. */
   #view(graph: Graph, ne: readonly number[], strides: readonly number[], offset: number): Tensor {
-    const size = this.tensor.nb[0];
+    const { type } = this.tensor;
     const sizes = this.numSequences === 1 ? ne : [...ne, this.numSequences];
     const all = this.numSequences === 1 ? strides : [...strides, this.#stride];
-    const inBytes = all.map((stride) => stride * size);
-    return graph.view(this.tensor, sizes, inBytes, offset * size);
+    const inBytes = all.map((stride) => rowBytes(type, stride));
+    return graph.view(this.tensor, sizes, inBytes, rowBytes(type, offset));
   }
 
   #requireRows(first: number, count: number): void {

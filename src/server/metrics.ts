@@ -21,7 +21,7 @@ const seconds = {
   request: [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600],
 };
 
-const tierEvents = ["saves", "loads", "drops", "losses", "evictions"] as const;
+const tierEvents = ["saves", "loads", "drops", "losses", "evictions", "computed", "late"] as const;
 
 /**
  * The server's metrics in a registry of their own, for Prometheus. Names start with `block_attention_` and are in base
@@ -93,7 +93,7 @@ export class Metrics {
   );
   readonly #tierEvents = this.#counter(
     "store_tier_events_total",
-    "Blocks copied there (saves) and back (loads), not copied (drops), gone or damaged when asked for (losses), forgotten for room (evictions).",
+    "Blocks copied there (saves) and back (loads), not copied (drops), gone or damaged when asked for (losses), forgotten for room (evictions), computed since that was faster (computed), or since they took too long (late).",
     ["tier", "event"],
   );
   readonly #contextBytes = this.#gauge("context_bytes", "Bytes of assembled contexts.", ["state"]);

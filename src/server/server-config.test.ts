@@ -49,7 +49,7 @@ test("loadConfig(): names the source, the setting, its value and what was wanted
   expect(await bad({ maxQueued: "-1" })).toMatch(/^Cannot use --max-queued: it is "-1"/);
   expect(await bad({ nothing: "1" })).toBe('Cannot use the options: there is no setting "nothing"');
   expect(await bad({}, { BLOCK_ATTENTION_KV_TYPE: "q9" })).toBe(
-    'Cannot use BLOCK_ATTENTION_KV_TYPE: it is "q9", wanted "f16", "f32" or "bf16"',
+    'Cannot use BLOCK_ATTENTION_KV_TYPE: it is "q9", wanted "f16", "f32", "bf16", "q8_0" or "q4_0"',
   );
   expect(await bad({}, { BLOCK_ATTENTION_PROT: "1" })).toMatch(/there is no setting "BLOCK_ATTENTION_PROT"/);
   expect(await bad({}, {}, '{"prot": 1}')).toMatch(/there is no setting "prot"/);

@@ -246,6 +246,7 @@ export function badInputSuite(numCuts: number): void {
     [{ storeBytes: Number.NaN }, "storeBytes is NaN"],
     [{ contextBytes: 1.5 }, "contextBytes is 1.5"],
     [{ kvType: "q8" as "f16" }, 'kvType is "q8"'],
+    [{ kvType: "q8_0" }, "as q8_0: the model's heads have 16 elements, wanted a multiple of 32"],
     [{ mode: "half" as "full" }, "half"],
     [{ device: "TPU7" }, 'device "TPU7"'],
     [{ weights: "q2" as "f16" }, "q2"],

@@ -1,8 +1,10 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { temporaryFolder } from "../../src/files/test-files.suite.js";
+import type { BlockMemory } from "../../src/kv/block-kv.js";
+import { LowerTier } from "../../src/kv/lower-tier.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
@@ -43,6 +45,8 @@ test.each([
   ...Object.keys(architectureModels).map((name) => [name, "f16"] as const),
   ["llama", "f32"] as const,
   ["llama", "bf16"] as const,
+  ["qwen3", "q8_0"] as const,
+  ["mistral", "q4_0"] as const,
 ])("store: the next process finds all blocks and pages of %s, KV %s, and answers alike", async (name, kvType) => {
   const model = models.huggingFace({ ...(architectureModels[name] as RandomModelShape), seed: 61 });
   const prompts = promptsOf(new Random(5, name));
@@ -127,4 +131,29 @@ test("store: what one call tells to be durable is there at its end, however much
     expect(durable.length).toBeLessThan(200);
     expect(filesOf(folder).map((path) => path.slice(-67, -3))).toEqual(expect.arrayContaining(durable));
   }
+});
+
+test("store: a folder that takes longer than computing is not waited for, and answers are the same", async () => {
+  const store = await temporaryFolder();
+  const model = models.huggingFace({ architecture: "llama", seed: 64 });
+  const prompts = promptsOf(new Random(6, "slow"));
+  await using first = await lawEngine(model, { kvType: "f16", store });
+  const wanted = await answers(first, prompts);
+  await first[Symbol.asyncDispose]();
+  const { load } = LowerTier.prototype;
+  const slowly = vi.spyOn(LowerTier.prototype, "load").mockImplementation(async function (
+    this: LowerTier<BlockMemory>,
+    request,
+  ) {
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    return await load.call(this, request);
+  });
+  await using second = await lawEngine(model, { kvType: "f16", store });
+  // Until then a second would be waited for; now it is known how long computing takes.
+  await second.complete({ blockTokenIds: [drawIds(new Random(7, "known"), 90)] }, { mode: "full", maxTokens: 1 });
+  const found = await answers(second, prompts);
+  expect(found.map(({ tokenIds }) => tokenIds)).toEqual(wanted.map(({ tokenIds }) => tokenIds));
+  expect(found[0]?.hits).toEqual([false, false, false]);
+  expect(second.stats().store.tiers[0]).toMatchObject({ loads: 0 });
+  slowly.mockRestore();
 });

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import type { GenerateEvent, ScoreResult } from "../../src/engine/results.js";
+import { isInBlocks, type KVType } from "../../src/files/element-types.js";
 import { openModel } from "../../src/model/open-model.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
@@ -13,6 +14,7 @@ import {
   distanceFromOracle,
   logprobBounds,
   oracleAnswer,
+  roundedTo,
 } from "../oracles/compare-engine.js";
 import { type BoundCase, expectBound, type Fault, type OraclePrompt } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
@@ -62,6 +64,11 @@ function cases(seed: number, size: OnePassSize): Case[] {
   ];
 }
 
+interface RoundedCase extends BoundCase {
+  /** From an oracle that stores no block in another type. */
+  unrounded(): number;
+}
+
 export interface OnePassSize {
   readonly manyBlocks: number;
   readonly longTokens: number;
@@ -77,15 +84,18 @@ export function onePassSuite(size: OnePassSize): void {
   describe.each(named)("Engine.score() of %s", (_, options) => {
     const folder = models.huggingFace(options);
     const continuation = drawIds(new Random(options.seed ?? 0, "continuation"), 8);
-    let loaded: OnePassModel | undefined;
-    const onePass = async () => {
-      loaded ??= new OnePassModel(await openModel(folder));
-      return loaded;
+    const loaded = new Map<boolean | KVType, OnePassModel>();
+    const onePass = async (kvType: KVType = "f32") => {
+      // Other types are near enough.
+      const key = isInBlocks(kvType) && kvType;
+      const model = loaded.get(key) ?? new OnePassModel(await openModel(folder), undefined, await roundedTo(kvType));
+      loaded.set(key, model);
+      return model;
     };
 
     /** An engine's answer beside what the oracle says of its prompt. */
-    const ask = async (engine: LocalEngine, name: string, asked: Prompt, stepwise = false): Promise<BoundCase> => {
-      const oracle = await onePass();
+    const ask = async (engine: LocalEngine, name: string, asked: Prompt, stepwise = false): Promise<RoundedCase> => {
+      const [oracle, exact] = [await onePass(engine.kvType), await onePass()];
       const { vocabSize } = oracle.config;
       const prompt = { ...asked, continuationTokenIds: continuation };
       const isFull = asked.mode === "full";
@@ -96,17 +106,22 @@ export function onePassSuite(size: OnePassSize): void {
         name,
         prompt: read,
         distance: (fault) => distanceFromOracle(found, oracleAnswer(oracle.score(read, fault), read)),
+        unrounded: () => distanceFromOracle(found, oracleAnswer(exact.score(read), read)),
       };
     };
 
     test.each(boundedKvTypes(options))("equals one pass with the block mask, KV %s", async (kvType) => {
       await using engine = await lawEngine(folder, { kvType });
-      const bounded: BoundCase[] = [];
+      const bounded: RoundedCase[] = [];
       for (const [name, blockTokenIds, { stepwise, ...how } = {}] of cases(options.seed ?? 0, size)) {
         // The first time blocks are encoded, the second time they come from the store.
         for (const time of ["miss", "hit"]) {
           bounded.push(await ask(engine, `${name}, ${time}`, { blockTokenIds, ...how }, stepwise));
         }
+      }
+      if (kvType === "q4_0") {
+        const unrounded = bounded.map(({ unrounded }) => unrounded());
+        expect(Math.max(...unrounded), "an oracle that does not round").toBeGreaterThan(logprobBounds.q4_0);
       }
       expectBound(logprobBounds[kvType], bounded, { everyCaseUpTo: kvType === "f32" ? size.everyCaseUpTo : 0 });
     });

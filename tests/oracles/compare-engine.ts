@@ -3,16 +3,23 @@ import type { ScoreOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { promptSpans, TokenizedPrompt } from "../../src/engine/prompt.js";
 import type { ScoreResult } from "../../src/engine/results.js";
-import type { KVType } from "../../src/files/element-types.js";
-import type { RandomModelShape } from "../models/random-shape.js";
-import { deviceBound, deviceRounds } from "../test-device.js";
+import { elementTypeOf, isInBlocks, KV_TYPES, type KVType, kvTypeFits } from "../../src/files/element-types.js";
+import { findGgmlDirectory, loadGgml } from "../../src/ggml/library.js";
+import { dequantizeRows, quantizeRows } from "../models/ggml-quantizer.js";
+import { type RandomModelShape, resolveShape } from "../models/random-shape.js";
+import { deviceBound, deviceRounds, testDevice } from "../test-device.js";
 import { expectOnlyRight, type OraclePrompt } from "./faults.js";
 
-/** What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. */
+/**
+ * What invariant I1 allows in log-probability, by the element type of block KV. Weights are F32. Of types in blocks, from an oracle that
+ * rounds as they do.
+ */
 export const logprobBounds = {
   f32: deviceBound(1e-3),
   f16: deviceBound(5e-2),
   bf16: deviceBound(3e-1),
+  q8_0: deviceBound(5e-2),
+  q4_0: deviceBound(5e-2),
 } as const;
 
 /**
@@ -20,9 +27,19 @@ export const logprobBounds = {
  * where two were nearly as good, and so another answer: decision 0022, `tests/laws/experts.test.ts`. On a device whose products round
  * to 16 bit it does so in every type.
  */
-export function boundedKvTypes({ settings }: RandomModelShape): readonly KVType[] {
-  if (settings?.num_experts_per_tok === undefined) return ["f32", "f16", "bf16"];
-  return deviceRounds ? [] : ["f32"];
+export function boundedKvTypes(shape: RandomModelShape): readonly KVType[] {
+  if (shape.settings?.num_experts_per_tok !== undefined) return deviceRounds ? [] : ["f32"];
+  const { headSize } = resolveShape(shape);
+  return KV_TYPES.filter((type) => kvTypeFits(type, headSize) && (testDevice === "CPU" || !isInBlocks(type)));
+}
+
+/** What becomes of numbers in a type in blocks: packed by ggml, and unpacked. */
+export async function roundedTo(type: KVType) {
+  if (!isInBlocks(type)) return undefined;
+  const ggml = loadGgml(await findGgmlDirectory("cpu"));
+  const element = elementTypeOf(type);
+  return (head: Float64Array<ArrayBuffer>) =>
+    Float64Array.from(dequantizeRows(ggml, element, quantizeRows(ggml, element, Float32Array.from(head), head.length)));
 }
 
 /** What an oracle answers: natural logarithms. */

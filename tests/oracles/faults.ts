@@ -14,6 +14,8 @@ export interface OraclePrompt {
 export interface Reading {
   readonly tokenIds: readonly number[];
   sees(query: number, key: number, layer: number): boolean;
+  /** Whether a row sees another one as its block is stored, not as it was computed. Default: none does. */
+  isStored?(query: number, key: number): boolean;
   /** What a score is divided by. Default 1. */
   temperature?(query: number, key: number): number;
   /** Whether the weights of a query on some keys together are raised to a power, and to which. */
@@ -144,6 +146,7 @@ export function readPrompt(prompt: OraclePrompt, fault?: Fault): Reading {
       const { block } = places[query]!;
       return key <= query && (isGlobal[block]! || block === places[key]!.block);
     },
+    isStored: (query, key) => places[query]!.block !== places[key]!.block && !isGlobal[places[key]!.block],
     queryPosition: position,
     keyPosition: position,
     valueRow: (key) => key,

@@ -35,8 +35,15 @@ export class OnePassModel {
   readonly #weights: ReadonlyMap<string, Float32Array>;
   readonly #scores = new Map<string, readonly Floats[]>();
 
-  /** @param numbersOf a weight's numbers; default: of F32 weights. */
-  constructor(source: ModelSource, numbersOf = readNumbers) {
+  /**
+   * @param numbersOf a weight's numbers; default: of F32 weights.
+   * @param stored what becomes of the elements of a head's key before RoPE, or of its value, in a stored block; default: they stay.
+   */
+  constructor(
+    source: ModelSource,
+    numbersOf = readNumbers,
+    private readonly stored?: (head: Floats) => Floats,
+  ) {
     this.config = source.config;
     this.#source = source;
     this.#weights = readWeights(source, numbersOf);
@@ -115,15 +122,22 @@ export class OnePassModel {
         rows.map((row, t) => row.map((head) => turn(head, position(t), rope)));
       const queries = turned(heads("q", numHeads), reading.queryPosition);
       const bareKeys = heads("k", numKvHeads);
-      const keys = turned(bareKeys, reading.keyPosition);
-      const values = heads("v", numKvHeads);
-      watch.onLayer?.(bareKeys, values);
+      const bareValues = heads("v", numKvHeads);
+      watch.onLayer?.(bareKeys, bareValues);
+      const asSeen = (bare: Floats[][], values: Floats[][]) => ({ keys: turned(bare, reading.keyPosition), values });
+      const fresh = asSeen(bareKeys, bareValues);
+      const { stored: form } = this;
+      const rounded = (rows: Floats[][]) => rows.map((row) => row.map(form as (head: Floats) => Floats));
+      const stored = form ? asSeen(rounded(bareKeys), rounded(bareValues)) : fresh;
+      const seenOf = (query: number, key: number) => (reading.isStored?.(query, key) ? stored : fresh);
       x = x.map((row, t) => {
         const attended = new Float64Array(numHeads * headSize);
         for (let h = 0; h < numHeads; h++) {
           const kvHead = Math.floor(h / (numHeads / numKvHeads));
           const query = queries[t]![h]!;
-          const scores = seen[t]!.map((s) => dot(query, keys[s]![kvHead]!) / (reading.temperature?.(t, s) ?? 1));
+          const scores = seen[t]!.map(
+            (s) => dot(query, seenOf(t, s).keys[s]![kvHead]!) / (reading.temperature?.(t, s) ?? 1),
+          );
           const powers = seen[t]!.map((s) => reading.power?.(t, s) ?? 1);
           const weights = softmax(
             raised(
@@ -133,7 +147,7 @@ export class OnePassModel {
           );
           watch.onWeights?.(layer, t, seen[t]!, weights);
           for (const [i, s] of seen[t]!.entries()) {
-            const value = values[reading.valueRow(s)]![kvHead]!;
+            const value = seenOf(t, s).values[reading.valueRow(s)]![kvHead]!;
             for (let d = 0; d < headSize; d++) {
               attended[h * headSize + d] = attended[h * headSize + d]! + weights[i]! * value[d]!;
             }
