@@ -1,4 +1,3 @@
-import type { FileHandle } from "node:fs/promises";
 import { cpuFeatures } from "../ggml/library.js";
 import {
   BlockCodecError,
@@ -43,29 +42,19 @@ export function blockFileFormat(
   return {
     numBytes: ({ shape }, { tokenIds }) => bytesOf({ shape, tokenIds }),
     encode: async (block, request) => [await encodeBlockKV(block, await fieldsOf(request))],
-    readRequest: async (file) => {
-      const { size } = await file.stat();
-      const { id, shape, owner, tokenIds, context, kind } = await readBlockHead(size, (count) => read(file, count));
+    readRequest: async (bytes) => {
+      const { id, shape, owner, tokenIds, context, kind } = await readBlockHead(bytes.size, (count) =>
+        bytes.read(count),
+      );
       return { id, shape, owner, tokenIds, context, isPage: kind === "page", isFromFile: true };
     },
-    decode: async (file, request) => {
-      const { size } = await file.stat();
+    decode: async (bytes, request) => {
+      const { size } = bytes;
       // Nothing is allocated for a file that only claims to be so long.
       const most = bytesOf(request) + maxJsonBytes;
       if (size > most) throw new BlockCodecError("length", `it has ${size} bytes, at most ${most} are wanted`);
       const wanted = { ...(await fieldsOf(request)), shape: request.shape };
-      return await decodeBlockKV(await read(file, size), wanted, () => new DeviceBlockMemory(memory, request.shape));
+      return await decodeBlockKV(await bytes.read(size), wanted, () => new DeviceBlockMemory(memory, request.shape));
     },
   };
-}
-
-/** So many first bytes of a file. @throws BlockCodecError where it has fewer. */
-async function read(file: FileHandle, count: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(count);
-  for (let done = 0; done < count; ) {
-    const { bytesRead } = await file.read(bytes, done, count - done, done);
-    if (bytesRead === 0) throw new BlockCodecError("length", `it ends after ${done} bytes, wanted ${count}`);
-    done += bytesRead;
-  }
-  return bytes;
 }

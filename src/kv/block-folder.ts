@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
+import { open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Limit } from "../files/limit.js";
 import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
+import { type BlockBytes, bytesInFile } from "./block-bytes.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 
 /** Files that are read or written at a time. */
@@ -114,7 +115,7 @@ export class BlockFolder implements AsyncDisposable {
   }
 
   /** Reads a file; undefined where it is gone, or is none. */
-  async read<T>(path: string, read: (file: FileHandle, at: BlockFile) => Promise<T>): Promise<T | undefined> {
+  async read<T>(path: string, read: (bytes: BlockBytes, at: BlockFile) => Promise<T>): Promise<T | undefined> {
     return await this.#turns.run(async () => {
       // Opening a pipe would wait for a writer for ever.
       const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)).catch(undefinedIfGone);
@@ -126,7 +127,7 @@ export class BlockFolder implements AsyncDisposable {
           return undefined;
         }
         const { size, mtimeMs } = found;
-        return await read(file, {
+        return await read(bytesInFile(file, size), {
           id: idOf(path),
           path,
           numBytes: this.onDisk(size),

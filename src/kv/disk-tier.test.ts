@@ -1,6 +1,5 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { temporaryFolder } from "../files/test-files.suite.js";
@@ -23,20 +22,17 @@ function testFormat(ledger: MemoryLedger, producer: string): BlockFileFormat<Blo
   const fieldsOf = ({ id, tokenIds, context, owner, isPage }: BlockRequest) => {
     return { ...made, producer, id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block" } as const;
   };
-  const read = async (file: FileHandle, count: number) => {
-    const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, 0);
-    return buffer.subarray(0, bytesRead);
-  };
   return {
     numBytes: (block) => 2048 + block.byteLength,
     encode: async (block, request) => [await encodeBlockKV(block, fieldsOf(request))],
-    readRequest: async (file) => {
-      const { kind, ...head } = await readBlockHead((await file.stat()).size, (count) => read(file, count));
+    readRequest: async (bytes) => {
+      const { kind, ...head } = await readBlockHead(bytes.size, (count) => bytes.read(count));
       return { ...head, isPage: kind === "page", isFromFile: true };
     },
-    decode: async (file, request) => {
-      const bytes = await read(file, (await file.stat()).size);
-      return decodeBlockKV(bytes, { ...fieldsOf(request), shape: request.shape }, (size) => ledger.allocate(size));
+    decode: async (bytes, request) => {
+      return decodeBlockKV(await bytes.read(bytes.size), { ...fieldsOf(request), shape: request.shape }, (size) =>
+        ledger.allocate(size),
+      );
     },
   };
 }

@@ -1,4 +1,4 @@
-import type { FileHandle } from "node:fs/promises";
+import type { BlockBytes } from "./block-bytes.js";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import type { BlockFile, BlockFolder } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
@@ -13,9 +13,9 @@ export interface BlockFileFormat<M extends BlockMemory> {
   /** The bytes of a block's file, in order. */
   encode(block: BlockKV<M>, request: BlockRequest): Promise<readonly Uint8Array[]>;
   /** What a file says that it holds, from its beginning alone. @throws BlockCodecError for what is no such file. */
-  readRequest(file: FileHandle): Promise<BlockRequest>;
+  readRequest(bytes: BlockBytes): Promise<BlockRequest>;
   /** @throws BlockCodecError where a byte is not what it should be, or another build computed it; Error where there is no memory. */
-  decode(file: FileHandle, request: BlockRequest): Promise<BlockKV<M>>;
+  decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
 const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
@@ -55,7 +55,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       lookUp: async (id) =>
         this.#isKnown && folder.isWriter
           ? undefined
-          : await folder.read(folder.pathOf(id), (file, at) => this.#found(file, at)),
+          : await folder.read(folder.pathOf(id), (bytes, at) => this.#found(bytes, at)),
     };
     const capBytes = folder.blockBytes;
     this.tier = new LowerTier<M>({ capBytes, medium, isLasting: true, isReadOnly: true });
@@ -94,8 +94,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     const reads: Promise<void>[] = [];
     for await (const path of this.#folder.files()) {
       if (this.#ending.signal.aborted) return;
-      const read = this.#folder.read(path, async (file, at) => {
-        const found = await this.#found(file, at);
+      const read = this.#folder.read(path, async (bytes, at) => {
+        const found = await this.#found(bytes, at);
         if (found !== undefined) all.push({ found, usedMs: at.usedMs });
       });
       reads.push(read.then(undefined, () => undefined));
@@ -109,9 +109,9 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   }
 
   /** What a file holds, if that is the block that its name says. */
-  async #found(file: FileHandle, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
+  async #found(bytes: BlockBytes, { id, path, numBytes }: BlockFile): Promise<FoundBlock<M> | undefined> {
     return await unlessDamaged(this.#folder, path, async () => {
-      const request = await this.#format.readRequest(file).catch((error: unknown) => {
+      const request = await this.#format.readRequest(bytes).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
         return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
@@ -132,8 +132,8 @@ class SavedFile<M extends BlockMemory> implements SavedBlock<M> {
   ) {}
 
   load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
-    return this.folder.read(this.#path, (file) =>
-      unlessDamaged(this.folder, this.#path, () => this.format.decode(file, request)),
+    return this.folder.read(this.#path, (bytes) =>
+      unlessDamaged(this.folder, this.#path, () => this.format.decode(bytes, request)),
     );
   }
 

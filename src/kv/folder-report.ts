@@ -27,15 +27,11 @@ export async function* readFolder(
     const unread = (error: string): FolderEntry => {
       return { id: idOf(path), path, numBytes: 0, usedMs: 0, error };
     };
-    const reading = folder.read(path, async (file, at): Promise<FolderEntry> => {
-      const read = async (count: number, position = 0) => {
-        const { buffer, bytesRead } = await file.read(new Uint8Array(count), 0, count, position);
-        return buffer.subarray(0, bytesRead);
-      };
+    const reading = folder.read(path, async (bytes, at): Promise<FolderEntry> => {
       try {
-        const head = await readBlockHead((await file.stat()).size, read);
+        const head = await readBlockHead(bytes.size, (count) => bytes.read(count));
         if (head.id !== at.id) throw new BlockCodecError("id", `its id is "${head.id}", its name's "${at.id}"`);
-        if (isWhole) await requireLayers(head, read);
+        if (isWhole) await requireLayers(head, (count, position) => bytes.read(count, position));
         return { ...at, head };
       } catch (error) {
         if (!(error instanceof BlockCodecError)) throw error;
