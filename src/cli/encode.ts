@@ -8,7 +8,7 @@ import { formatBytes } from "../files/format-bytes.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { deviceFlags, engineFlag, trainingFlags } from "./options.js";
+import { deviceFlags, engineFlag, storeFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { errorLine, formatDuration, note, type Terminal, write, writeJson } from "./terminal.js";
 
@@ -23,7 +23,7 @@ const encodeFlags = {
       someWords,
     ),
   ),
-  store: mandatory(engineFlag("store") as Flag<string>),
+  store: mandatory(storeFlag),
   repair: engineFlag("repair"),
   system: flag("<text>", "with --repair preamble: the system message of prompts to come", someWords),
   splitLong: {

@@ -1,12 +1,10 @@
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
-import { DiskTier } from "../kv/disk-tier.js";
 import { MemoryStore } from "../kv/memory-store.js";
-import { openStorePlace } from "../kv/store-place.js";
+import { type OpenedStore, openStorePlaces, type StoreTier } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
@@ -80,7 +78,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #store: BlockStore<DeviceBlockMemory>;
   /** Of blocks that rest beside the device. */
   readonly #hostMemory: KVMemory | undefined;
-  readonly #disk: DiskTier<DeviceBlockMemory> | undefined;
+  readonly #lasting: readonly StoreTier<DeviceBlockMemory>[];
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
@@ -100,7 +98,7 @@ export class LocalEngine implements AsyncDisposable {
     model: LoadedModel,
     path: string,
     options: ReturnType<typeof readEngineOptions>,
-    folder: BlockFolder | undefined,
+    stores: readonly OpenedStore[],
   ) {
     const { contextLength, rope, vocabSize } = model.source.config;
     this.model = model;
@@ -138,12 +136,12 @@ export class LocalEngine implements AsyncDisposable {
     const { memory } = this.#scheduler;
     this.#hostMemory =
       hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
-    this.#disk = folder && new DiskTier(folder, blockFileFormat(model, memory));
+    this.#lasting = stores.map((store) => store.tier(blockFileFormat(model, memory)));
     this.#store = new MemoryStore<DeviceBlockMemory>({
       capBytes: options.storeBytes ?? shareBytes,
       tiers: [
         ...(this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : []),
-        ...(this.#disk ? [this.#disk.tier] : []),
+        ...this.#lasting.map(({ tier }) => tier),
       ],
     });
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
@@ -192,11 +190,11 @@ export class LocalEngine implements AsyncDisposable {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
     const path = chosenModel(checked);
-    const folder = checked.store === undefined ? undefined : await openStorePlace(checked.store, checked.onWarning);
+    const stores = await openStorePlaces(checked.store ?? [], checked.onWarning);
     try {
-      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, folder);
+      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, stores);
     } catch (error) {
-      await folder?.[Symbol.asyncDispose]();
+      for (const store of stores) await store[Symbol.asyncDispose]();
       throw error;
     }
   }
@@ -304,8 +302,8 @@ export class LocalEngine implements AsyncDisposable {
   /** Finds or encodes blocks, which stay in the store while it has room, and where there is a folder for them are in it then. */
   async #served(blocks: readonly LocalBlock[], terms: Terms): Promise<readonly ServedBlock[]> {
     using leased = await this.#contexts.blocks.lease(blocks, terms);
-    if (this.#disk === undefined) return leased.served;
-    await unlessAborted(this.#disk.known, terms.signal);
+    if (this.#lasting.length === 0) return leased.served;
+    await unlessAborted(Promise.all(this.#lasting.map(({ known }) => known)), terms.signal);
     const kept = await unlessAborted(Promise.all(leased.served.map(({ id }) => this.#store.keep(id))), terms.signal);
     return leased.served.map((one, i) => ({ ...one, durable: kept[i] as boolean }));
   }
@@ -392,7 +390,7 @@ export class LocalEngine implements AsyncDisposable {
     await this.#scheduler.idle();
     this.#scheduler[Symbol.dispose]();
     await this.#store[Symbol.asyncDispose]();
-    await this.#disk?.[Symbol.asyncDispose]();
+    for (const one of this.#lasting) await one[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
 }

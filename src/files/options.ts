@@ -144,5 +144,6 @@ export function show(value: unknown): string {
   } catch {
     text = typeof value;
   }
-  return clip(text, 80);
+  // A URL may hold a password.
+  return clip(text.replace(/(:\/\/)[^/@\s]*@/g, "$1…@"), 80);
 }

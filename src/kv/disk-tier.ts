@@ -8,6 +8,8 @@ import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./
 
 /** What a file of a block holds. */
 export interface BlockFileFormat<M extends BlockMemory> {
+  /** Names the bits that it reads and writes, where others are kept too: of what computed them, in which order. */
+  readonly place: string;
   /** How many bytes a block's file has. */
   numBytes(block: BlockKV<M>, request: BlockRequest): number;
   /** The bytes of a block's file, in order. */
@@ -18,11 +20,16 @@ export interface BlockFileFormat<M extends BlockMemory> {
   decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
-const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
+export const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
 const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
 /** Shapes and owners that are kept once. */
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
+
+/** Of a file whose block cannot be told. */
+export function noRequest(id: BlockId): BlockRequest {
+  return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
+}
 
 /** How often uses are noted, and a process that reads tries to write. */
 const roundMs = 30_000;
@@ -114,7 +121,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
       const request = await this.#format.readRequest(bytes).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
         // Of another version: nobody asks for it, and it goes when it is the oldest.
-        return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
+        return noRequest(id);
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
       const saved = new SavedFile(this.#folder, this.#format, request.id);

@@ -1,6 +1,6 @@
 import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
-import type { BlockKV, BlockMemory } from "./block-kv.js";
+import { type BlockKV, type BlockMemory, blockKVByteLength } from "./block-kv.js";
 import type { BlockRequest, TierStats } from "./block-store.js";
 import { LruList, type LruNode } from "./lru-list.js";
 
@@ -36,8 +36,16 @@ export interface TierMedium<M extends BlockMemory> {
   save(block: BlockKV<M>, request: BlockRequest): Promise<SavedBlock<M>>;
   /** The bytes that a block will take. Default: its own. */
   numBytes?(block: BlockKV<M>, request: BlockRequest): number;
-  /** A block that is not known to rest here: another process may have put it there. Absent: none does. */
-  readonly lookUp?: ((id: BlockId) => Promise<FoundBlock<M> | undefined>) | undefined;
+  /**
+   * A block that is not known to rest here: another process may have put it there. Absent: none does, or none can be asked for now.
+   * @param numBytes of its keys and values, where that is known.
+   */
+  readonly lookUp?: ((id: BlockId, numBytes?: number) => Promise<FoundBlock<M> | undefined>) | undefined;
+  /**
+   * Of a medium with limits of its own that many processes write into: nothing is listed or evicted here, and `save` of what is there
+   * already only notes that. Deletes a block. @returns whether it was there. @throws Error where that is not sure.
+   */
+  readonly remove?: (id: BlockId) => Promise<boolean>;
 }
 
 /** A block that rests below. */
@@ -57,6 +65,15 @@ function withoutTokens({ id, shape, owner, context, isPage, isFromFile }: BlockR
   return { id, shape, owner, tokenIds: noTokens, context, isPage, isFromFile };
 }
 
+/** Written out: very many of them are small only if they are alike. */
+function restingOf<M extends BlockMemory>(
+  request: BlockRequest,
+  byteLength: number,
+  saved: SavedBlock<M> | undefined,
+): Resting<M> {
+  return { request, byteLength, copied: undefined, saved, numCopies: 0, previous: undefined, next: undefined };
+}
+
 /** After a failed copy no other is tried for so long, twice as long after each that follows. */
 const firstPauseMs = 250;
 const longestPauseMs = 60_000;
@@ -70,6 +87,10 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   /** Whether blocks stay when the store ends, and are copied as soon as they are there, not only when the store evicts them. */
   readonly isLasting: boolean;
   readonly #capBytes: number;
+  /** Whether the medium lists its blocks itself: then only those that are being copied are known here. */
+  readonly #isShared: boolean;
+  /** Blocks in the store's own memory that were copied to a shared medium, or from it. */
+  readonly #shared = new WeakSet<BlockKV<M>>();
   readonly #maxSavingBytes: number;
   readonly #medium: TierMedium<M>;
   readonly #resting = new Map<BlockId, Resting<M>>();
@@ -91,24 +112,26 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #counts = { saves: 0, loads: 0, drops: 0, losses: 0, evictions: 0 };
 
   /**
+   * @param options.capBytes absent where the medium has limits of its own.
    * @param options.maxSavingBytes of blocks that are copied down at a time. Default: an eighth of the cap, 256 MiB at most.
    * @param options.isReadOnly whether no block is copied down, until `write()`.
    * @throws RangeError if capBytes is not a whole number from 1 on.
    */
   constructor(options: {
-    readonly capBytes: number;
+    readonly capBytes?: number;
     readonly medium: TierMedium<M>;
     readonly maxSavingBytes?: number;
     readonly isLasting?: boolean;
     readonly isReadOnly?: boolean;
   }) {
-    const { capBytes, medium, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
+    const { capBytes = Number.MAX_SAFE_INTEGER, medium, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
     if (!Number.isSafeInteger(capBytes) || capBytes < 1) {
       throw new RangeError(`Cannot make a tier: capBytes is ${capBytes}, wanted a whole number from 1 on`);
     }
     this.#capBytes = capBytes;
     this.#maxSavingBytes = maxSavingBytes;
     this.#medium = medium;
+    this.#isShared = medium.remove !== undefined;
     this.isLasting = options.isLasting ?? false;
     this.#isReadOnly = options.isReadOnly ?? false;
   }
@@ -116,7 +139,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   get stats(): TierStats {
     const [usedBytes, savingBytes] = [this.#usedBytes, this.#savingBytes];
     const { name } = this.#medium;
-    return { name, capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
+    const capBytes = this.#isShared ? undefined : this.#capBytes;
+    return { name, capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
   }
 
   /** Blocks that rest there already, the least recently used first. */
@@ -135,7 +159,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     return this.#resting.get(id)?.request;
   }
 
-  /** The same of a block that another process may have put there. */
+  /** The same of a block that another process may have put there. @throws Error where a shared medium does not answer. */
   async describe(id: BlockId): Promise<BlockRequest | undefined> {
     return (this.#resting.get(id) ?? (await this.#lookUp(id)))?.request;
   }
@@ -150,7 +174,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const resting = this.#resting.get(id);
     if (resting === undefined) return false;
     if (this.#idle.remove(resting)) this.#idle.append(resting);
-    if (this.isLasting) this.#used.add(resting);
+    if (this.isLasting && !this.#isShared) this.#used.add(resting);
     return true;
   }
 
@@ -164,7 +188,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
    * @param done called once, when the block is needed no more.
    */
   take(request: BlockRequest, block: BlockKV<M>, done: () => void): void {
-    if (this.touch(request.id) || this.#isReadOnly) {
+    if (this.touch(request.id) || this.#isReadOnly || this.#shared.has(block)) {
       done();
       return;
     }
@@ -194,6 +218,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
         if (this.#usedBytes > this.#capBytes)
           throw new Error("Cannot copy a block: what was evicted could not be freed");
         resting.saved = await this.#medium.save(block, request);
+        if (this.#isShared) this.#shared.add(block);
         this.#counts.saves += 1;
         this.#pauseMs = 0;
       } catch {
@@ -210,19 +235,22 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** A block's copy in the store's memory; undefined where it does not rest here, or finds no memory there. */
   async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
-    const resting = this.#resting.get(request.id) ?? (await this.#lookUp(request.id));
+    const { id, shape } = request;
+    const resting = this.#resting.get(id) ?? (await this.#lookUp(id, blockKVByteLength(shape)).catch(() => undefined));
     if (resting === undefined || this.#isEnded) return undefined;
     return await this.#copying(resting, async () => {
       await resting.copied;
       try {
         const block = await resting.saved?.load(request);
-        if (block !== undefined) this.#counts.loads += 1;
-        else if (resting.saved !== undefined) {
+        if (block !== undefined) {
+          this.#counts.loads += 1;
+          if (this.#isShared) this.#shared.add(block);
+        } else if (resting.saved !== undefined) {
           this.#counts.losses += 1;
           resting.saved = undefined;
           this.#forget(resting);
         }
-        if (this.isLasting) this.#used.add(resting);
+        if (this.isLasting && !this.#isShared) this.#used.add(resting);
         return block;
       } catch {
         return undefined;
@@ -232,13 +260,14 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** @returns whether it was there. @throws Error where it still is. */
   async delete(id: BlockId): Promise<boolean> {
-    const resting = this.#resting.get(id) ?? (await this.#lookUp(id));
-    if (resting === undefined) return false;
+    const resting = this.#resting.get(id) ?? (this.#isShared ? undefined : await this.#lookUp(id));
+    if (resting === undefined) return (await this.#medium.remove?.(id)) ?? false;
     this.#forget(resting);
     while (resting.numCopies > 0) await Promise.race(this.#copies);
     const error = await this.#frees.get(id);
     if (error !== undefined) throw error;
     await resting.saved?.freeForAll?.();
+    await this.#medium.remove?.(id);
     return true;
   }
 
@@ -267,8 +296,9 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     if (!this.touch(id) && !this.#isReadOnly && this.#evict(byteLength)) {
       this.#copy(request, block, byteLength, () => undefined);
     }
-    await this.#resting.get(id)?.copied;
-    return this.#resting.get(id)?.saved !== undefined;
+    const resting = this.#resting.get(id);
+    await resting?.copied;
+    return resting?.saved !== undefined && (this.#isShared || this.#resting.get(id) === resting);
   }
 
   /** Notes when blocks were last used, where that outlives the process. */
@@ -289,10 +319,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     await Promise.all(this.#frees.values());
   }
 
-  async #lookUp(id: BlockId): Promise<Resting<M> | undefined> {
-    const found = await this.#medium.lookUp?.(id).catch(() => undefined);
+  async #lookUp(id: BlockId, numBytes?: number): Promise<Resting<M> | undefined> {
+    const found = await this.#medium.lookUp?.(id, numBytes).catch((error: unknown) => {
+      if (this.#isShared) throw error;
+    });
     const known = this.#resting.get(id);
-    if (known !== undefined || found === undefined) return known;
+    if (known !== undefined || !found) return known;
+    if (this.#isShared) return restingOf(found.request, 0, found.saved);
     const resting = this.#add(found.request, found.numBytes, found.saved);
     this.#idle.append(resting);
     if (!this.#isReadOnly) this.#evict(0);
@@ -302,16 +335,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   #add(request: BlockRequest, byteLength: number, saved: SavedBlock<M> | undefined): Resting<M> {
     // Of very many blocks the tokens would fill the memory; what is found by its tokens are pages.
     const kept = this.isLasting && request.isPage !== true ? withoutTokens(request) : request;
-    // Written out: very many of them are small only if they are alike.
-    const resting: Resting<M> = {
-      request: kept,
-      byteLength,
-      copied: undefined,
-      saved,
-      numCopies: 0,
-      previous: undefined,
-      next: undefined,
-    };
+    const resting = restingOf(kept, byteLength, saved);
     this.#usedBytes += byteLength;
     this.#resting.set(request.id, resting);
     if (kept.tokenIds.length > 0) this.#index.add(resting);
@@ -325,6 +349,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
       resting.numCopies -= 1;
       this.#copies.delete(copying);
       if (resting.numCopies > 0) return;
+      if (this.#isShared) this.#forget(resting);
       if (this.#resting.get(resting.request.id) === resting) this.#idle.append(resting);
       else this.#free(resting);
     });

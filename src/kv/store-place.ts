@@ -4,25 +4,57 @@ import { z } from "zod";
 import { quote } from "../files/quote.js";
 import { bytes } from "../files/settings.js";
 import { BlockFolder } from "./block-folder.js";
+import type { BlockMemory } from "./block-kv.js";
+import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
+import type { LowerTier } from "./lower-tier.js";
+import { RedisObjects } from "./redis-objects.js";
+import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
 
 /** Of a file system, where no cap is given. */
 const defaultShare = 1 / 10;
+/** Of an operation on a server, beside what its bytes take. */
+const defaultTimeoutMs = 1_000;
 
-interface StorePlace {
-  readonly path: string;
-  readonly capBytes: number | undefined;
-}
+const settingsOf = {
+  folder: ["cap"],
+  redis: ["cap", "prefix", "timeout"],
+} as const;
+const limits = { redis: "maxmemory and maxmemory-policy of the server" };
+
+type StorePlace = { readonly settings: Readonly<Record<string, string>> } & (
+  | { readonly kind: "folder"; readonly path: string }
+  | { readonly kind: "redis"; readonly url: URL }
+);
 
 /** @returns undefined for what is no place. */
 function parseStorePlace(text: string): StorePlace | undefined {
-  const [, path = "", cap] = /^(?:file:(?:\/\/)?)?([^?]+)(?:\?cap=([^&?]+))?$/.exec(text) ?? [];
-  if (path === "" || /^[a-z][a-z0-9+.-]+:\/\//i.test(path)) return undefined;
-  const { schema, fromText } = bytes(1);
-  const capBytes = cap === undefined ? undefined : schema.safeParse(fromText(cap)).data;
-  return cap !== undefined && capBytes === undefined ? undefined : { path, capBytes };
+  const [, path = "", query] = /^([^?]+)(?:\?(.*))?$/.exec(text) ?? [];
+  const settings = Object.fromEntries(new URLSearchParams(query));
+  const place = placeOf(path.replace(/^file:(\/\/)?/, ""));
+  if (place === undefined) return undefined;
+  const names: readonly string[] = settingsOf[place.kind];
+  const isKnown = Object.entries(settings).every(([name, value]) => names.includes(name) && value !== "");
+  const isSound = settings.cap === undefined || capOf(settings.cap) !== undefined;
+  return isKnown && isSound && Number(settings.timeout ?? 1) >= 1 ? { ...place, settings } : undefined;
 }
 
-const wanted = "a folder, and its cap where it has one: ./blocks?cap=20GB";
+function placeOf(path: string) {
+  if (path === "") return undefined;
+  if (!/^[a-z][a-z0-9+.-]+:\/\//i.test(path)) return { kind: "folder", path } as const;
+  const url = URL.canParse(path) ? new URL(path) : undefined;
+  if (url && /^rediss?:$/.test(url.protocol) && url.hostname !== "" && /^(\/\d{0,4})?$/.test(url.pathname)) {
+    return { kind: "redis", url } as const;
+  }
+  return undefined;
+}
+
+function capOf(text: string): number | undefined {
+  const { schema, fromText } = bytes(1);
+  return schema.safeParse(fromText(text)).data;
+}
+
+const wanted =
+  "a folder, and its cap where it has one, ./blocks?cap=20GB, or redis://[user:password@]host[:port][/database]";
 export const storePlaceField = {
   schema: z
     .string()
@@ -33,26 +65,95 @@ export const storePlaceField = {
   examples: "./blocks?cap=20GB",
 };
 
+/** One place, or several, the nearest first. */
+export const storePlacesField = {
+  schema: z.union([storePlaceField.schema.unwrap(), z.array(storePlaceField.schema.unwrap()).max(8)]).optional(),
+  wanted: `${wanted}; or several, the nearest first`,
+  // A folder's name may have a comma: what follows one is a place only where it looks like one.
+  fromText: (text: string) => text.split(/,(?=[a-z0-9]+:|\.{0,2}\/)/i),
+  examples: "./blocks?cap=20GB,redis://cache.internal",
+};
+
+/** A tier of blocks that outlive the process, to be disposed after the store. */
+export interface StoreTier<M extends BlockMemory> extends AsyncDisposable {
+  readonly tier: LowerTier<M>;
+  /** Resolves once it writes, where it may. */
+  readonly known: Promise<void>;
+}
+
+/** What keeps blocks after the process, before the model is known that they are of. */
+export interface OpenedStore extends AsyncDisposable {
+  /** Disposing what it gives disposes the place. */
+  tier<M extends BlockMemory>(format: BlockFileFormat<M>): StoreTier<M>;
+}
+
 /**
- * Opens the folder that a checked place names.
+ * Opens what checked places name: folders, and servers, which are connected to when blocks are asked for.
  *
- * @param onWarning told where another process writes into it, or nobody can.
- * @throws Error for a folder that is none, or cannot be made.
+ * @param onWarning told where another process writes into a folder, or nobody can; and each time that a server fails.
+ * @throws Error for a folder that is none, or cannot be made; for a server with a cap.
  */
-export async function openStorePlace(text: string, onWarning?: (warning: string) => void): Promise<BlockFolder> {
-  const { path, capBytes } = parseStorePlace(text) as StorePlace;
-  const folder = await BlockFolder.open(path, capBytes ?? (await shareOf(path)));
+export async function openStorePlaces(
+  texts: string | readonly string[],
+  onWarning: (warning: string) => void = () => undefined,
+): Promise<readonly OpenedStore[]> {
+  const opened: OpenedStore[] = [];
+  try {
+    for (const text of [texts].flat()) opened.push(await openStore(parseStorePlace(text) as StorePlace, onWarning));
+    return opened;
+  } catch (error) {
+    for (const one of opened) await one[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function openStore(place: StorePlace, onWarning: (warning: string) => void): Promise<OpenedStore> {
+  if (place.kind === "folder") {
+    const folder = await openFolder(place, onWarning);
+    return {
+      tier: (format) => new DiskTier(folder, format),
+      [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+    };
+  }
+  const timeoutMs = Number(place.settings.timeout ?? defaultTimeoutMs);
+  const objects = await openObjects(place, timeoutMs);
+  return {
+    tier: (format) => new RemoteTier(objects, format, { timeoutMs, onWarning }),
+    [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),
+  };
+}
+
+async function openFolder(
+  { path, settings: { cap } }: StorePlace & { readonly kind: "folder" },
+  onWarning: (warning: string) => void,
+): Promise<BlockFolder> {
+  const folder = await BlockFolder.open(path, cap === undefined ? await shareOf(path) : (capOf(cap) as number));
   if (!folder.isWriter) {
-    onWarning?.(
+    onWarning(
       `Blocks are read from ${quote(path)}, and new ones are not kept there: another process writes there, or this one may not. ${folder.reason}`,
     );
   }
   return folder;
 }
 
+/** @throws Error for a cap, which no process can hold alone. */
+async function openObjects(
+  { kind, url, settings }: Exclude<StorePlace, { kind: "folder" }>,
+  timeoutMs: number,
+): Promise<RemoteObjects> {
+  if (settings.cap !== undefined) {
+    throw new Error(
+      `Cannot use the store "${kind}://${url.host}": it has a cap, wanted none: ${limits[kind]} limit it`,
+    );
+  }
+  return await RedisObjects.open(url, { timeoutMs, prefix: settings.prefix ?? "block-kv" });
+}
+
 /** The folder that a checked place names, to look at. @throws Error where there is none. */
 export function openStoreToRead(text: string): Promise<BlockFolder> {
-  return BlockFolder.openToRead((parseStorePlace(text) as StorePlace).path);
+  const place = parseStorePlace(text) as StorePlace;
+  if (place.kind !== "folder") throw new Error("TODO");
+  return BlockFolder.openToRead(place.path);
 }
 
 async function shareOf(path: string): Promise<number> {
