@@ -49,6 +49,16 @@ const redis = installed(["valkey-server", "redis-server"], "--version");
 /** Why no Redis can be started; undefined where one can. */
 export const whyNoRedis = redis === undefined ? "neither valkey-server nor redis-server is installed" : undefined;
 
+const moto = installed(["moto_server"], "--help");
+/** Why no S3 can be started; undefined where one can. */
+export const whyNoS3 =
+  moto === undefined ? "there is no moto_server: pip install -r tests/laws/requirements.txt gives it" : undefined;
+
+/** An S3 of Python's moto, in memory alone. */
+export async function startS3(): Promise<TestServer> {
+  return await TestServer.start(moto as string, (port) => ["-H", "127.0.0.1", "-p", String(port)]);
+}
+
 /** A Redis in memory alone. */
 export async function startRedis(...args: readonly string[]): Promise<TestServer> {
   const folder = await temporaryFolder();

@@ -9,21 +9,23 @@ import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
 import type { LowerTier } from "./lower-tier.js";
 import { RedisObjects } from "./redis-objects.js";
 import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
+import { S3Objects } from "./s3-objects.js";
 
 /** Of a file system, where no cap is given. */
 const defaultShare = 1 / 10;
 /** Of an operation on a server, beside what its bytes take. */
-const defaultTimeoutMs = 1_000;
+const defaultTimeoutMs = { redis: 1_000, s3: 2_000 };
 
 const settingsOf = {
   folder: ["cap"],
   redis: ["cap", "prefix", "timeout"],
+  s3: ["cap", "region", "endpoint", "timeout"],
 } as const;
-const limits = { redis: "maxmemory and maxmemory-policy of the server" };
+const limits = { redis: "maxmemory and maxmemory-policy of the server", s3: "the bucket's lifecycle rules" };
 
 type StorePlace = { readonly settings: Readonly<Record<string, string>> } & (
   | { readonly kind: "folder"; readonly path: string }
-  | { readonly kind: "redis"; readonly url: URL }
+  | { readonly kind: "redis" | "s3"; readonly url: URL }
 );
 
 /** @returns undefined for what is no place. */
@@ -34,8 +36,9 @@ function parseStorePlace(text: string): StorePlace | undefined {
   if (place === undefined) return undefined;
   const names: readonly string[] = settingsOf[place.kind];
   const isKnown = Object.entries(settings).every(([name, value]) => names.includes(name) && value !== "");
-  const isSound = settings.cap === undefined || capOf(settings.cap) !== undefined;
-  return isKnown && isSound && Number(settings.timeout ?? 1) >= 1 ? { ...place, settings } : undefined;
+  const { cap = "1", timeout = "1", endpoint = "https://s3" } = settings;
+  const isSound = capOf(cap) !== undefined && Number(timeout) >= 1 && /^https?:\/\/[^@]+$/.test(endpoint);
+  return isKnown && isSound && URL.canParse(endpoint) ? { ...place, settings } : undefined;
 }
 
 function placeOf(path: string) {
@@ -45,7 +48,9 @@ function placeOf(path: string) {
   if (url && /^rediss?:$/.test(url.protocol) && url.hostname !== "" && /^(\/\d{0,4})?$/.test(url.pathname)) {
     return { kind: "redis", url } as const;
   }
-  return undefined;
+  const isBucket =
+    url?.protocol === "s3:" && /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(url.host) && url.username === "";
+  return isBucket ? ({ kind: "s3", url } as const) : undefined;
 }
 
 function capOf(text: string): number | undefined {
@@ -54,7 +59,7 @@ function capOf(text: string): number | undefined {
 }
 
 const wanted =
-  "a folder, and its cap where it has one, ./blocks?cap=20GB, or redis://[user:password@]host[:port][/database]";
+  "a folder, and its cap where it has one, ./blocks?cap=20GB; redis://[user:password@]host[:port][/database]; or s3://bucket[/prefix]";
 export const storePlaceField = {
   schema: z
     .string()
@@ -115,7 +120,7 @@ async function openStore(place: StorePlace, onWarning: (warning: string) => void
       [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
     };
   }
-  const timeoutMs = Number(place.settings.timeout ?? defaultTimeoutMs);
+  const timeoutMs = Number(place.settings.timeout ?? defaultTimeoutMs[place.kind]);
   const objects = await openObjects(place, timeoutMs);
   return {
     tier: (format) => new RemoteTier(objects, format, { timeoutMs, onWarning }),
@@ -146,7 +151,9 @@ async function openObjects(
       `Cannot use the store "${kind}://${url.host}": it has a cap, wanted none: ${limits[kind]} limit it`,
     );
   }
-  return await RedisObjects.open(url, { timeoutMs, prefix: settings.prefix ?? "block-kv" });
+  const { prefix = "block-kv", region, endpoint } = settings;
+  if (kind === "s3") return await S3Objects.open(url, { timeoutMs, region, endpoint });
+  return await RedisObjects.open(url, { timeoutMs, prefix });
 }
 
 /** The folder that a checked place names, to look at. @throws Error where there is none. */

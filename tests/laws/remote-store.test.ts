@@ -1,12 +1,13 @@
 import { createConnection, createServer, type Socket } from "node:net";
+import { S3 } from "@aws-sdk/client-s3";
 import { Redis } from "iovalkey";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import type { EngineOptions } from "../../src/engine/engine-options.js";
 import { temporaryFolder } from "../../src/files/test-files.suite.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
-import { startRedis, type TestServer, whyNoRedis } from "../test-server.js";
+import { startRedis, startS3, type TestServer, whyNoRedis, whyNoS3 } from "../test-server.js";
 import { copiesEnded, expectIdle, LawModels, lawEngine } from "./law-models.js";
 import { answers, promptsOf } from "./store-prompts.js";
 
@@ -23,7 +24,7 @@ const outagesInto = (warnings: string[]) => (warning: string) => {
 interface Place {
   readonly server: TestServer;
   /** As --store has it. */
-  readonly url: (port: number, query?: string) => string;
+  readonly url: (port: number) => string;
   readonly keys: () => Promise<string[]>;
   readonly read: (key: string) => Promise<Buffer>;
   readonly write: (key: string, bytes: Buffer) => Promise<void>;
@@ -36,10 +37,29 @@ async function redisPlace(...args: readonly string[]): Promise<Place> {
   onTestFinished(() => client.disconnect());
   return {
     server,
-    url: (port, query = "") => `redis://127.0.0.1:${port}${query}`,
+    url: (port) => `redis://127.0.0.1:${port}`,
     keys: () => client.keys("*"),
     read: async (key) => (await client.getBuffer(key)) as Buffer,
     write: async (key, bytes) => void (await client.set(key, bytes)),
+  };
+}
+
+async function s3Place(): Promise<Place> {
+  const server = await startS3();
+  const endpoint = `http://127.0.0.1:${server.port}`;
+  vi.stubEnv("AWS_ACCESS_KEY_ID", "test");
+  vi.stubEnv("AWS_SECRET_ACCESS_KEY", "secret");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const Bucket = "blocks";
+  const client = new S3({ endpoint, region: "us-east-1", forcePathStyle: true });
+  onTestFinished(() => client.destroy());
+  await client.createBucket({ Bucket });
+  return {
+    server,
+    url: (port) => `s3://${Bucket}/some/prefix?region=us-east-1&endpoint=http://127.0.0.1:${port}`,
+    keys: async () => ((await client.listObjectsV2({ Bucket })).Contents ?? []).map(({ Key = "" }) => Key),
+    read: async (Key) => Buffer.from(await (await client.getObject({ Bucket, Key })).Body!.transformToByteArray()),
+    write: async (Key, Body) => void (await client.putObject({ Bucket, Key, Body })),
   };
 }
 
@@ -69,7 +89,10 @@ async function cutProxy(port: number) {
   return { port: (proxy.address() as { port: number }).port, state };
 }
 
-const places = [["redis", redisPlace, whyNoRedis]] as const;
+const places = [
+  ["redis", redisPlace, whyNoRedis],
+  ["s3", s3Place, whyNoS3],
+] as const;
 
 for (const [name, place, whyNot] of places) {
   const law = test.skipIf(whyNot !== undefined);
@@ -84,7 +107,7 @@ for (const [name, place, whyNot] of places) {
     const wanted = await answers(first, prompts);
     await copiesEnded(first);
     expect(first.stats().store.tiers[0]).toMatchObject({ name, drops: 0, losses: 0 });
-    return { ...opened, url, wanted: wanted.map(({ tokenIds }) => tokenIds) };
+    return { ...opened, urlOf: opened.url, url, wanted: wanted.map(({ tokenIds }) => tokenIds) };
   }
 
   const tokensOf = (found: Awaited<ReturnType<typeof answers>>) => found.map(({ tokenIds }) => tokenIds);
@@ -156,10 +179,10 @@ for (const [name, place, whyNot] of places) {
   });
 
   law(`${title}: one that is killed, stopped or cut in mid-answer fails no request`, async () => {
-    const { server, wanted, url } = await filled();
+    const { server, wanted, urlOf } = await filled();
     const proxy = await cutProxy(server.port);
     const warnings: string[] = [];
-    const through = url.replace(String(server.port), String(proxy.port));
+    const through = urlOf(proxy.port);
     const fresh = () => lawEngine(model(), { kvType: "f16", store: through, onWarning: outagesInto(warnings) });
     proxy.state.mostBytes = 1000;
     {
