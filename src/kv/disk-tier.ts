@@ -20,8 +20,8 @@ export interface BlockFileFormat<M extends BlockMemory> {
   decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
-export const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
-const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
+export const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs", "key"]);
+const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires", "key"]);
 /** Shapes and owners that are kept once. */
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
@@ -120,7 +120,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     return await unlessDamaged(this.#folder, path, async () => {
       const request = await this.#format.readRequest(bytes).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
-        // Of another version: nobody asks for it, and it goes when it is the oldest.
+        // Of another version or key: it goes when it is the oldest, or when it is asked for and cannot be read.
         return noRequest(id);
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
@@ -171,7 +171,7 @@ async function unlessDamaged<T>(folder: BlockFolder, path: string, read: () => P
     return await read();
   } catch (error) {
     if (!(error instanceof BlockCodecError)) throw error;
-    // What another build computed is sound, and of no use here: what this one computes takes its place.
+    // What another build computed or another key encrypted is sound, and of no use here: what this one computes takes its place.
     if (!othersFaults.has(error.fault)) await folder.moveAside(path);
     else if (folder.isWriter) await folder.remove(path);
     return undefined;

@@ -1,6 +1,6 @@
 import { Limit } from "../files/limit.js";
 import { bytesInMemory } from "./block-bytes.js";
-import { BlockCodecError } from "./block-codec.js";
+import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
@@ -42,6 +42,8 @@ const firstPauseMs = 250;
 const longestPauseMs = 30_000;
 /** Objects that are read at a time, and that are written. */
 const [readsAtATime, writesAtATime] = [16, 4];
+/** Ids that are remembered of blocks to be written anew. */
+const maxUnreadable = 10_000;
 
 /**
  * A server that may fail, so that nobody waits for it long: each operation has a time limit, and while the server does not answer no
@@ -154,13 +156,19 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
   /**
    * @param objects its own from then on.
    * @param options.timeoutMs of an operation, beside what its bytes take.
+   * @param options.replacesUnreadable whether what was encrypted with another key is written anew.
    */
   constructor(
     objects: RemoteObjects,
     format: BlockFileFormat<M>,
-    options: { readonly timeoutMs: number; readonly onWarning?: ((warning: string) => void) | undefined },
+    options: {
+      readonly timeoutMs: number;
+      readonly replacesUnreadable?: boolean;
+      readonly onWarning?: ((warning: string) => void) | undefined;
+    },
   ) {
-    const { timeoutMs, onWarning = () => undefined } = options;
+    const { timeoutMs, onWarning = () => undefined, replacesUnreadable = false } = options;
+    const unreadable = new Set<BlockId>();
     const server = new GuardedServer(objects, `${format.place}/probe`, timeoutMs, onWarning);
     this.#server = server;
     this.#format = format;
@@ -170,7 +178,8 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
       save: async (block: BlockKV<M>, request: BlockRequest) => {
         const key = this.#keyOf(request.id);
         const saved = { load: async () => undefined, free: () => undefined };
-        if (await server.write(0, (signal) => objects.touch(key, signal))) return saved;
+        const isReplaced = unreadable.delete(request.id);
+        if (!isReplaced && (await server.write(0, (signal) => objects.touch(key, signal)))) return saved;
         const bytes = Buffer.concat(await format.encode(block, request));
         if (bytes.length > objects.maxBytes) throw new Error(`Cannot keep a block: it has ${bytes.length} bytes`);
         await server.write(bytes.length, (signal) => objects.put(key, bytes, signal));
@@ -183,9 +192,11 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
     };
     const lookUp = async (id: BlockId, numBytes = 0) => {
       const bytes = await server.read(numBytes, (signal) => objects.get(this.#keyOf(id), objects.maxBytes, 0, signal));
-      return (
-        bytes && { request: await this.#requestOf(id, bytes), numBytes: bytes.length, saved: this.#saved(id, bytes) }
-      );
+      if (bytes === undefined) return undefined;
+      const saved = this.#saved(id, bytes, (fault) => {
+        if (replacesUnreadable && fault === "key" && unreadable.size < maxUnreadable) unreadable.add(id);
+      });
+      return { request: await this.#requestOf(id, bytes), numBytes: bytes.length, saved };
     };
     this.tier = new LowerTier<M>({ medium, isLasting: true });
   }
@@ -199,13 +210,14 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
     return await this.#format.readRequest(bytesInMemory(bytes)).catch(() => noRequest(id));
   }
 
-  #saved(id: BlockId, bytes: Uint8Array) {
+  #saved(id: BlockId, bytes: Uint8Array, onFault: (fault: BlockCodecFault) => void) {
     return {
       load: async (request: BlockRequest) => {
         try {
           return await this.#format.decode(bytesInMemory(bytes), request);
         } catch (error) {
           if (!(error instanceof BlockCodecError)) throw error;
+          onFault(error.fault);
           // The next one takes its place.
           if (!othersFaults.has(error.fault)) await this.tier.delete(id).catch(() => undefined);
           return undefined;

@@ -3,6 +3,7 @@ import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { quote } from "../files/quote.js";
 import { bytes } from "../files/settings.js";
+import { BlockKeys, sealedFormat } from "./block-cipher.js";
 import { BlockFolder } from "./block-folder.js";
 import type { BlockMemory } from "./block-kv.js";
 import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
@@ -17,9 +18,9 @@ const defaultShare = 1 / 10;
 const defaultTimeoutMs = { redis: 1_000, s3: 2_000 };
 
 const settingsOf = {
-  folder: ["cap"],
-  redis: ["cap", "prefix", "timeout"],
-  s3: ["cap", "region", "endpoint", "timeout"],
+  folder: ["cap", "key"],
+  redis: ["cap", "key", "prefix", "timeout"],
+  s3: ["cap", "key", "region", "endpoint", "timeout"],
 } as const;
 const limits = { redis: "maxmemory and maxmemory-policy of the server", s3: "the bucket's lifecycle rules" };
 
@@ -113,17 +114,20 @@ export async function openStorePlaces(
 }
 
 async function openStore(place: StorePlace, onWarning: (warning: string) => void): Promise<OpenedStore> {
+  const { key } = place.settings;
+  const keys = key === undefined ? BlockKeys.none(onWarning) : await BlockKeys.read(key, onWarning);
   if (place.kind === "folder") {
     const folder = await openFolder(place, onWarning);
     return {
-      tier: (format) => new DiskTier(folder, format),
+      tier: (format) => new DiskTier(folder, sealedFormat(format, keys)),
       [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
     };
   }
   const timeoutMs = Number(place.settings.timeout ?? defaultTimeoutMs[place.kind]);
   const objects = await openObjects(place, timeoutMs);
   return {
-    tier: (format) => new RemoteTier(objects, format, { timeoutMs, onWarning }),
+    tier: (format) =>
+      new RemoteTier(objects, sealedFormat(format, keys), { timeoutMs, onWarning, replacesUnreadable: !keys.isEmpty }),
     [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),
   };
 }
