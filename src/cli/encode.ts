@@ -5,6 +5,7 @@ import type { EncodeOptions } from "../engine/engine-options.js";
 import type { LocalEngine } from "../engine/local-engine.js";
 import { splitLongField } from "../engine/prompt.js";
 import { formatBytes } from "../files/format-bytes.js";
+import { withoutPassword } from "../files/quote.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
@@ -43,11 +44,11 @@ function spelled(text: string): unknown {
 
 export const encodeCommand = command({
   name: "encode",
-  summary: "Encodes passages ahead, into a folder that serve and generate find them in.",
+  summary: "Encodes passages ahead, into a folder or server that serve and generate find them in.",
   flags: encodeFlags,
   run: runEncode,
   help: `
-What is in the folder already is found there: the same command goes on where it was interrupted.
+What is there already is found: the same command goes on where it was interrupted.
 
 Examples:
   block-attention encode --model model.gguf --input passages.jsonl --store ./blocks?cap=20GB
@@ -116,15 +117,16 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
   const line = `${sums.passages} passages, ${sums.tokens} tokens (${sums.hits} blocks were there) in ${took}`;
   if (flags.json === true) note(terminal, line);
   else await write(terminal.stdout, `${line}\n`, signal);
+  const place = flags.store.map(withoutPassword).join(", ");
   if (sums.lost > 0) {
     note(
       terminal,
-      `${sums.lost} blocks are not in ${flags.store}: the folder is full, or another process writes there`,
+      `${sums.lost} blocks are not in ${place}: it is full, does not answer, or another process writes there`,
     );
   }
   const { evictions = 0, capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   if (evictions > 0) {
-    note(terminal, `${evictions} blocks went again for newer ones: ${flags.store} holds ${formatBytes(capBytes)}`);
+    note(terminal, `${evictions} blocks went again for newer ones: ${place} holds ${formatBytes(capBytes)}`);
   }
   return sums.failed + sums.lost > 0 ? 1 : 0;
 }
@@ -145,7 +147,7 @@ function forecast(
   const all = Math.round((tokens / passages) * total);
   const { numLayers, numKvHeads, headSize } = engine.model.source.config;
   const bytes = all * 2 * numLayers * numKvHeads * headSize * (engine.kvType === "f32" ? 4 : 2);
-  const { capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
+  const { capBytes = bytes } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   const left = formatDuration(((tookMs / passages) * (total - passages)) / 1000);
   const time = hits === passages ? "" : `, some ${left} more`;
   const room = bytes > capBytes ? `, of which the store keeps ${formatBytes(capBytes)}` : "";

@@ -7,7 +7,7 @@ import { openStoreToRead, storePlaceField } from "../kv/store-place.js";
 import { command, type FlagsOf, flag, operand, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
-const folder = operand(flag("<folder>", "a folder that --store names", storePlaceField));
+const folder = operand(flag("<place>", "a folder or a server, as --store names it", storePlaceField));
 
 const digits = {
   schema: z
@@ -24,7 +24,7 @@ const lsFlags = {
 
 export const storeLsCommand = command({
   name: "ls",
-  summary: "Lists the blocks and pages in a folder.",
+  summary: "Lists the blocks and pages in a folder or on a server.",
   flags: lsFlags,
   run: runLs,
   help: `
@@ -61,7 +61,7 @@ const statFlags = { folder, json: toggle("one line of JSON") };
 
 export const storeStatCommand = command({
   name: "stat",
-  summary: "Tells how much is in a folder, of which models.",
+  summary: "Tells how much is in a folder or on a server, of which models.",
   flags: statFlags,
   run: runStat,
   help: `
@@ -112,7 +112,7 @@ const verifyFlags = { folder, json: toggle('one line of JSON: {"blocks","unsound
 
 export const storeVerifyCommand = command({
   name: "verify",
-  summary: "Reads all blocks in a folder, and checks their digests.",
+  summary: "Reads all blocks in a folder or on a server, and checks their digests.",
   flags: verifyFlags,
   run: runVerify,
   help: `
@@ -147,7 +147,7 @@ const rmFlags = {
 
 export const storeRmCommand = command({
   name: "rm",
-  summary: "Removes blocks from a folder that no process writes into.",
+  summary: "Removes blocks from a server, or from a folder that no process writes into.",
   flags: rmFlags,
   run: runRm,
   help: `

@@ -1,7 +1,7 @@
 import { lstat } from "node:fs/promises";
 import { describeFileError } from "../files/regular-file.js";
 import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
-import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
+import { type BlockFile, type BlockPlace, idOf } from "./block-folder.js";
 
 /** A file of a block as it is found, or what is wrong with it. */
 export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly error: string });
@@ -13,7 +13,7 @@ export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly
  * @throws the signal's reason; Error where the folder cannot be read.
  */
 export async function* readFolder(
-  folder: BlockFolder,
+  folder: BlockPlace,
   { isWhole, signal }: { readonly isWhole: boolean; readonly signal: AbortSignal },
 ): AsyncGenerator<FolderEntry> {
   let reads: Promise<FolderEntry | undefined>[] = [];

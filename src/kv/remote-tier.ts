@@ -1,7 +1,7 @@
 import { Limit } from "../files/limit.js";
 import { bytesInMemory } from "./block-bytes.js";
 import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
-import { type BlockId, isBlockId } from "./block-id.js";
+import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
 import { type BlockFileFormat, noRequest, othersFaults } from "./disk-tier.js";
@@ -231,10 +231,4 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server[Symbol.asyncDispose]();
   }
-}
-
-/** The block that an object's key names; undefined for what is no block's. */
-export function idOfKey(key: string): BlockId | undefined {
-  const id = key.slice(key.lastIndexOf("/") + 1);
-  return isBlockId(id) ? id : undefined;
 }

@@ -4,11 +4,12 @@ import { z } from "zod";
 import { quote } from "../files/quote.js";
 import { bytes } from "../files/settings.js";
 import { BlockKeys, sealedFormat } from "./block-cipher.js";
-import { BlockFolder } from "./block-folder.js";
+import { BlockFolder, type BlockPlace } from "./block-folder.js";
 import type { BlockMemory } from "./block-kv.js";
 import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
 import type { LowerTier } from "./lower-tier.js";
 import { RedisObjects } from "./redis-objects.js";
+import { RemotePlace } from "./remote-place.js";
 import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
 import { S3Objects } from "./s3-objects.js";
 
@@ -16,6 +17,9 @@ import { S3Objects } from "./s3-objects.js";
 const defaultShare = 1 / 10;
 /** Of an operation on a server, beside what its bytes take. */
 const defaultTimeoutMs = { redis: 1_000, s3: 2_000 };
+
+/** To connect, for who looks at a server and serves nobody meanwhile. */
+const lookTimeoutMs = 10_000;
 
 const settingsOf = {
   folder: ["cap", "key"],
@@ -160,11 +164,29 @@ async function openObjects(
   return await RedisObjects.open(url, { timeoutMs, prefix });
 }
 
-/** The folder that a checked place names, to look at. @throws Error where there is none. */
-export function openStoreToRead(text: string): Promise<BlockFolder> {
+/** What a checked place names, to look at. @throws Error where there is none. */
+export async function openStoreToRead(text: string): Promise<BlockPlace> {
   const place = parseStorePlace(text) as StorePlace;
-  if (place.kind !== "folder") throw new Error("TODO");
-  return BlockFolder.openToRead(place.path);
+  const { key } = place.settings;
+  const keys = key === undefined ? BlockKeys.none() : await BlockKeys.read(key);
+  const opened =
+    place.kind === "folder"
+      ? await BlockFolder.openToRead(place.path)
+      : new RemotePlace(await openObjects(place, lookTimeoutMs));
+  return {
+    get reason() {
+      return opened.reason;
+    },
+    files: () => opened.files(),
+    read: (path, read) =>
+      opened.read(path, async (bytes, at) => {
+        const unread = (error: unknown) => ({ size: bytes.size, read: () => Promise.reject(error) });
+        return await read(await keys.open(bytes).catch(unread), at);
+      }),
+    tryToWrite: () => opened.tryToWrite(),
+    remove: (path) => opened.remove(path),
+    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
+  };
 }
 
 async function shareOf(path: string): Promise<number> {
