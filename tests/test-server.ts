@@ -68,7 +68,7 @@ export async function startRedis(...args: readonly string[]): Promise<TestServer
   ]);
 }
 
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as { port: number };
@@ -77,7 +77,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** Resolves once somebody listens there. @throws Error where nobody does after half a minute. */
-export async function listens(port: number): Promise<void> {
+async function listens(port: number): Promise<void> {
   for (let tries = 0; tries < 600; tries++) {
     const isThere = await new Promise<boolean>((resolve) => {
       const socket = createConnection(port, "127.0.0.1");

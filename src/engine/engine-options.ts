@@ -36,7 +36,7 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly hostStoreBytes?: number | undefined;
   /**
    * Where blocks outlive the process, the nearest place first: a folder with the most bytes of all that it takes, "blocks?cap=20GB", of which
-   * one process writes and others read; a server that many share, "redis://host". Default: none; a folder's cap is a tenth of the file system.
+   * one process writes and others read; a server that many share, "redis://host" or "s3://bucket/prefix". Default: none; a folder's cap is a tenth of the file system.
    */
   readonly store?: string | readonly string[] | undefined;
   /** The most bytes of assembled contexts, all requests together. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
@@ -207,7 +207,7 @@ export const engineSettings = {
   store: setting(
     storePlacesField,
     "place",
-    "where blocks outlive the process: a folder with its cap, ./blocks?cap=20GB, without one a tenth of the file system; or redis://host; may be given again, the nearest first",
+    "where blocks outlive the process: a folder with its cap, ./blocks?cap=20GB, without one a tenth of the file system; redis://host, or s3://bucket/prefix; may be given again, the nearest first",
     "none",
   ),
   contextBytes: setting(bytes(0), "n", "the most bytes of assembled contexts, also as 512MiB or 2GB", shareOfMemory),

@@ -130,11 +130,13 @@ async function inTime<T>(ms: number, operation: (signal: AbortSignal) => Promise
   const ending = new AbortController();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
+    const end = () => {
       const error = new Error(`there was no answer within ${Math.ceil(ms)} ms`);
       reject(error);
       ending.abort(error);
-    }, ms);
+    };
+    // An answer that came while this process was busy is read first.
+    timer = setTimeout(() => setImmediate(end), ms);
   });
   try {
     return await Promise.race([operation(ending.signal), late]);

@@ -14,6 +14,8 @@ import { copiesEnded, expectIdle, LawModels, lawEngine } from "./law-models.js";
 import { answers, promptsOf } from "./store-prompts.js";
 
 const models = new LawModels();
+/** Servers of others share the cores. */
+const timeout = 180_000;
 const model = () => models.huggingFace({ architecture: "llama", seed: 71 });
 const f16 = (store: EngineOptions["store"]) => lawEngine(model(), { kvType: "f16", store });
 
@@ -26,7 +28,7 @@ const outagesInto = (warnings: string[]) => (warning: string) => {
 interface Place {
   readonly server: TestServer;
   /** As --store has it. */
-  readonly url: (port: number) => string;
+  readonly url: (port: number, timeoutMs?: number) => string;
   readonly keys: () => Promise<string[]>;
   readonly read: (key: string) => Promise<Buffer>;
   readonly write: (key: string, bytes: Buffer) => Promise<void>;
@@ -39,7 +41,7 @@ async function redisPlace(...args: readonly string[]): Promise<Place> {
   onTestFinished(() => client.disconnect());
   return {
     server,
-    url: (port) => `redis://127.0.0.1:${port}`,
+    url: (port, timeoutMs = 20_000) => `redis://127.0.0.1:${port}?timeout=${timeoutMs}`,
     keys: () => client.keys("*"),
     read: async (key) => (await client.getBuffer(key)) as Buffer,
     write: async (key, bytes) => void (await client.set(key, bytes)),
@@ -58,7 +60,8 @@ async function s3Place(): Promise<Place> {
   await client.createBucket({ Bucket });
   return {
     server,
-    url: (port) => `s3://${Bucket}/some/prefix?region=us-east-1&endpoint=http://127.0.0.1:${port}`,
+    url: (port, timeoutMs = 20_000) =>
+      `s3://${Bucket}/some/prefix?region=us-east-1&endpoint=http://127.0.0.1:${port}&timeout=${timeoutMs}`,
     keys: async () => ((await client.listObjectsV2({ Bucket })).Contents ?? []).map(({ Key = "" }) => Key),
     read: async (Key) => Buffer.from(await (await client.getObject({ Bucket, Key })).Body!.transformToByteArray()),
     write: async (Key, Body) => void (await client.putObject({ Bucket, Key, Body })),
@@ -114,7 +117,7 @@ for (const [name, place, whyNot] of places) {
 
   const tokensOf = (found: Awaited<ReturnType<typeof answers>>) => found.map(({ tokenIds }) => tokenIds);
 
-  law(`${title}: the next process has all blocks and whole pages of any architecture, and answers alike`, async () => {
+  law(`${title}: the next process has all blocks and whole pages`, { timeout }, async () => {
     const { server, url, keys } = await place();
     for (const architecture of ["llama", "gemma3_text", "qwen3_moe"]) {
       const path = models.huggingFace({ ...(architectureModels[architecture] as RandomModelShape), seed: 72 });
@@ -142,7 +145,7 @@ for (const [name, place, whyNot] of places) {
     }
   });
 
-  law(`${title}: what is found there is kept in a nearer folder, for who has that alone`, async () => {
+  law(`${title}: what is found there is kept in a nearer folder, for who has that alone`, { timeout }, async () => {
     const { url, wanted } = await filled();
     const folder = await temporaryFolder();
     {
@@ -156,7 +159,7 @@ for (const [name, place, whyNot] of places) {
     expect(found.flatMap(({ hits }) => hits)).not.toContain(false);
   });
 
-  law(`${title}: damaged, cut and foreign objects are misses, and are replaced`, async () => {
+  law(`${title}: damaged, cut and foreign objects are misses, and are replaced`, { timeout }, async () => {
     const { url, wanted, keys, read, write } = await filled();
     const all = (await keys()).sort();
     const random = new Random(3, "damage");
@@ -180,11 +183,11 @@ for (const [name, place, whyNot] of places) {
     expect(found.flatMap(({ hits }) => hits)).not.toContain(false);
   });
 
-  law(`${title}: one that is killed, stopped or cut in mid-answer fails no request`, async () => {
+  law(`${title}: one that is killed, stopped or cut in mid-answer fails no request`, { timeout }, async () => {
     const { server, wanted, urlOf } = await filled();
     const proxy = await cutProxy(server.port);
     const warnings: string[] = [];
-    const through = urlOf(proxy.port);
+    const through = urlOf(proxy.port, 1000);
     const fresh = () => lawEngine(model(), { kvType: "f16", store: through, onWarning: outagesInto(warnings) });
     proxy.state.mostBytes = 1000;
     {
@@ -220,12 +223,11 @@ for (const [name, place, whyNot] of places) {
 const redisTest = test.skipIf(whyNoRedis !== undefined);
 
 redisTest("redis: a full server is read from, and a wrong password fails no request", async () => {
-  const { url, wanted, server } = await redisPlace("--maxmemory-policy", "noeviction").then(async (place) => {
-    const url = place.url(place.server.port);
-    await using first = await f16(url);
-    const wanted = (await answers(first, promptsOf(new Random(6, "remote")))).map(({ tokenIds }) => tokenIds);
-    return { url, wanted, server: place.server };
-  });
+  const { server, url: urlOf } = await redisPlace("--maxmemory-policy", "noeviction");
+  const url = urlOf(server.port);
+  const first = await f16(url);
+  const wanted = (await answers(first, promptsOf(new Random(6, "remote")))).map(({ tokenIds }) => tokenIds);
+  await first[Symbol.asyncDispose]();
   const client = new Redis(server.port, "127.0.0.1");
   onTestFinished(() => client.disconnect());
   await client.config("SET", "maxmemory", "1");
@@ -278,7 +280,7 @@ test.each([
     const run = async (...keys: readonly string[]) => {
       const key = join(folder, "key");
       writeFileSync(key, keys.join("\n"));
-      const query = keys.length === 0 ? "" : `?key=${key}`;
+      const query = keys.length === 0 ? "" : `${place ? "&" : "?"}key=${key}`;
       await using engine = await lawEngine(model(), {
         ...{ kvType: "f16", store: store + query },
         onWarning: (warning) => void (/cannot be read/.test(warning) && warnings.push(warning)),
