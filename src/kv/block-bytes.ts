@@ -1,16 +1,8 @@
 import type { FileHandle } from "node:fs/promises";
-import { BlockCodecError } from "./block-codec.js";
-
-/** The bytes of a block's file, wherever they lie. */
-export interface BlockBytes {
-  readonly size: number;
-  /** @throws BlockCodecError where there are fewer. */
-  read(count: number, position?: number): Promise<Uint8Array>;
-}
+import { type BlockBytes, BlockCodecError } from "./block-codec.js";
 
 export function bytesInFile(file: FileHandle, size: number): BlockBytes {
-  const read = async (count: number, position = 0) => {
-    const bytes = new Uint8Array(count);
+  const read = async (count: number, position = 0, bytes = new Uint8Array(count)) => {
     for (let done = 0; done < count; ) {
       const { bytesRead } = await file.read(bytes, done, count - done, position + done);
       if (bytesRead === 0) throw tooFew(position + done, position + count);

@@ -74,6 +74,16 @@ export class BlockCodecError extends Error {
   }
 }
 
+/** The bytes of a block's file, wherever they lie. */
+export interface BlockBytes {
+  readonly size: number;
+  /**
+   * @param room as long as that, where the bytes may be put.
+   * @throws BlockCodecError where there are fewer.
+   */
+  read(count: number, position?: number, room?: Uint8Array): Promise<Uint8Array>;
+}
+
 /** Where the tensors of a block's file lie, as safetensors has it. */
 function tensorsOf(shape: BlockKVShape) {
   const { numLayers, numKvHeads, numTokens, headSize, type } = shape;

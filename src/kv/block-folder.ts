@@ -6,7 +6,8 @@ import { Limit } from "../files/limit.js";
 import { describeWriteError, holdLock, makeFolder, syncPath } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
-import { type BlockBytes, bytesInFile } from "./block-bytes.js";
+import { bytesInFile } from "./block-bytes.js";
+import type { BlockBytes } from "./block-codec.js";
 import { type BlockId, isBlockId } from "./block-id.js";
 
 /** Files that are read or written at a time. */

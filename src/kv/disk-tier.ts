@@ -1,5 +1,4 @@
-import type { BlockBytes } from "./block-bytes.js";
-import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
+import { type BlockBytes, BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import type { BlockFile, BlockFolder } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
