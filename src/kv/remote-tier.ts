@@ -42,6 +42,8 @@ const firstPauseMs = 250;
 const longestPauseMs = 30_000;
 /** Objects that are read at a time, and that are written. */
 const [readsAtATime, writesAtATime] = [16, 4];
+/** More than an object has beside keys and values. */
+const headRoomBytes = 2 ** 22;
 /** Ids that are remembered of blocks to be written anew. */
 const maxUnreadable = 10_000;
 
@@ -193,7 +195,9 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
       remove: (id: BlockId) => server.write(0, (signal) => objects.remove(this.#keyOf(id), signal)),
     };
     const lookUp = async (id: BlockId, numBytes = 0) => {
-      const bytes = await server.read(numBytes, (signal) => objects.get(this.#keyOf(id), objects.maxBytes, 0, signal));
+      // Nothing that only lies under a block's key fills the memory.
+      const most = numBytes === 0 ? objects.maxBytes : Math.min(objects.maxBytes, 2 * numBytes + headRoomBytes);
+      const bytes = await server.read(numBytes, (signal) => objects.get(this.#keyOf(id), most, 0, signal));
       if (bytes === undefined) return undefined;
       const saved = this.#saved(id, bytes, (fault) => {
         if (replacesUnreadable && fault === "key" && unreadable.size < maxUnreadable) unreadable.add(id);

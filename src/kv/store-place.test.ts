@@ -63,6 +63,7 @@ test("openStorePlaces(): a server has no cap of ours, and a key that is missing 
     expect(message).not.toContain("secret");
   }
   await expectError(openStorePlaces(`redis://host?key=${join(folder, "none")}`), "no such file");
+  await expectError(openStorePlaces("redis://host?key=no+such%20key"), '"no+such key"');
   // The folder that was opened before the error was closed again.
   const [again] = await openStorePlaces(blocks, (warning) => expect(warning).toBe(""));
   await again?.[Symbol.asyncDispose]();

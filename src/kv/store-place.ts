@@ -36,7 +36,8 @@ type StorePlace = { readonly settings: Readonly<Record<string, string>> } & (
 /** @returns undefined for what is no place. */
 function parseStorePlace(text: string): StorePlace | undefined {
   const [, path = "", query] = /^([^?]+)(?:\?(.*))?$/.exec(text) ?? [];
-  const settings = Object.fromEntries(new URLSearchParams(query));
+  // A plus is a plus: file names have some.
+  const settings = Object.fromEntries(new URLSearchParams(query?.replaceAll("+", "%2B")));
   const place = placeOf(path.replace(/^file:(\/\/)?/, ""));
   if (place === undefined) return undefined;
   const names: readonly string[] = settingsOf[place.kind];
