@@ -19,7 +19,7 @@ export interface BlockFileFormat<M extends BlockMemory> {
   decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
 }
 
-export const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs", "key"]);
+const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs", "key"]);
 const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires", "key"]);
 /** Shapes and owners that are kept once. */
 const maxShared = 100_000;

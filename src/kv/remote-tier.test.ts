@@ -164,7 +164,7 @@ test("RemoteTier: what a server refuses to write does not keep it from being rea
   expect(warnings).toEqual([]);
 });
 
-test("RemoteTier: deleting is sure, or an error; a damaged object is a loss, and is removed", async () => {
+test("RemoteTier: deleting is sure, or an error; a damaged object is a loss, and is written over", async () => {
   const server = new FakeServer();
   const { use, saved, store } = storeOver(server);
   const { id, owner } = testRequest(1);

@@ -1,10 +1,10 @@
 import { Limit } from "../files/limit.js";
 import { bytesInMemory } from "./block-bytes.js";
-import { BlockCodecError, type BlockCodecFault } from "./block-codec.js";
+import { BlockCodecError } from "./block-codec.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
 import type { BlockRequest } from "./block-store.js";
-import { type BlockFileFormat, noRequest, othersFaults } from "./disk-tier.js";
+import { type BlockFileFormat, noRequest } from "./disk-tier.js";
 import { LowerTier } from "./lower-tier.js";
 
 /** An object as a list of them has it. */
@@ -45,7 +45,7 @@ const [readsAtATime, writesAtATime] = [16, 4];
 /** More than an object has beside keys and values. */
 const headRoomBytes = 2 ** 22;
 /** Ids that are remembered of blocks to be written anew. */
-const maxUnreadable = 10_000;
+const maxUnsound = 10_000;
 
 /**
  * A server that may fail, so that nobody waits for it long: each operation has a time limit, and while the server does not answer no
@@ -155,7 +155,6 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
   readonly tier: LowerTier<M>;
   readonly known = Promise.resolve();
   readonly #server: GuardedServer;
-  readonly #format: BlockFileFormat<M>;
 
   /**
    * @param objects its own from then on.
@@ -172,17 +171,18 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
     },
   ) {
     const { timeoutMs, onWarning = () => undefined, replacesUnreadable = false } = options;
-    const unreadable = new Set<BlockId>();
+    /** What is damaged there: it is written over, without being asked for. */
+    const unsound = new Set<BlockId>();
     const server = new GuardedServer(objects, `${format.place}/probe`, timeoutMs, onWarning);
     this.#server = server;
-    this.#format = format;
+    const keyOf = (id: BlockId) => `${format.place}/${id}`;
     const medium = {
       name: objects.name,
       numBytes: format.numBytes,
       save: async (block: BlockKV<M>, request: BlockRequest) => {
-        const key = this.#keyOf(request.id);
+        const key = keyOf(request.id);
         const saved = { load: async () => undefined, free: () => undefined };
-        const isReplaced = unreadable.delete(request.id);
+        const isReplaced = unsound.delete(request.id);
         if (!isReplaced && (await server.write(0, (signal) => objects.touch(key, signal)))) return saved;
         const bytes = Buffer.concat(await format.encode(block, request));
         if (bytes.length > objects.maxBytes) throw new Error(`Cannot keep a block: it has ${bytes.length} bytes`);
@@ -192,45 +192,27 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
       get lookUp() {
         return server.isFailing ? undefined : lookUp;
       },
-      remove: (id: BlockId) => server.write(0, (signal) => objects.remove(this.#keyOf(id), signal)),
+      remove: (id: BlockId) => server.write(0, (signal) => objects.remove(keyOf(id), signal)),
     };
     const lookUp = async (id: BlockId, numBytes = 0) => {
       // Nothing that only lies under a block's key fills the memory.
       const most = numBytes === 0 ? objects.maxBytes : Math.min(objects.maxBytes, 2 * numBytes + headRoomBytes);
-      const bytes = await server.read(numBytes, (signal) => objects.get(this.#keyOf(id), most, 0, signal));
+      const bytes = await server.read(numBytes, (signal) => objects.get(keyOf(id), most, 0, signal));
       if (bytes === undefined) return undefined;
-      const saved = this.#saved(id, bytes, (fault) => {
-        if (replacesUnreadable && fault === "key" && unreadable.size < maxUnreadable) unreadable.add(id);
-      });
-      return { request: await this.#requestOf(id, bytes), numBytes: bytes.length, saved };
-    };
-    this.tier = new LowerTier<M>({ medium, isLasting: true });
-  }
-
-  #keyOf(id: BlockId): string {
-    return `${this.#format.place}/${id}`;
-  }
-
-  /** What an object says that it holds. What is damaged is found to be that when it is loaded. */
-  async #requestOf(id: BlockId, bytes: Uint8Array): Promise<BlockRequest> {
-    return await this.#format.readRequest(bytesInMemory(bytes)).catch(() => noRequest(id));
-  }
-
-  #saved(id: BlockId, bytes: Uint8Array, onFault: (fault: BlockCodecFault) => void) {
-    return {
-      load: async (request: BlockRequest) => {
+      const load = async (request: BlockRequest) => {
         try {
-          return await this.#format.decode(bytesInMemory(bytes), request);
+          return await format.decode(bytesInMemory(bytes), request);
         } catch (error) {
           if (!(error instanceof BlockCodecError)) throw error;
-          onFault(error.fault);
-          // The next one takes its place.
-          if (!othersFaults.has(error.fault)) await this.tier.delete(id).catch(() => undefined);
+          const isReplaced = error.fault !== "key" || replacesUnreadable;
+          if (isReplaced && unsound.size < maxUnsound) unsound.add(id);
           return undefined;
         }
-      },
-      free: () => undefined,
+      };
+      const request = await format.readRequest(bytesInMemory(bytes)).catch(() => noRequest(id));
+      return { request, numBytes: bytes.length, saved: { load, free: () => undefined } };
     };
+    this.tier = new LowerTier<M>({ medium, isLasting: true });
   }
 
   /** After the store has ended, which waits for what is being written. */
