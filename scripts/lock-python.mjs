@@ -13,6 +13,7 @@ const files = [
   "python/benchmarks/requirements",
   "python/plugins/requirements-lm-eval",
   "python/plugins/requirements-opencompass",
+  "tests/laws/requirements",
   "tests/server-laws/requirements",
 ];
 

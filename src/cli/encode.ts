@@ -13,12 +13,13 @@ import { isJsonObject, type JsonValue } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
 import { holdLock, Watch } from "../files/lock.js";
 import { makeFolder } from "../files/outputs.js";
+import { withoutPassword } from "../files/quote.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
 import { blockKVByteLength } from "../kv/block-kv.js";
 import { storeFolder } from "../kv/store-place.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
-import { deviceFlags, engineFlag, trainingFlags } from "./options.js";
+import { deviceFlags, engineFlag, storeFlag, trainingFlags } from "./options.js";
 import { ProgressBar } from "./progress-bar.js";
 import { errorLine, formatDuration, note, type Terminal, write, writeJson } from "./terminal.js";
 
@@ -33,7 +34,7 @@ const encodeFlags = {
       someWords,
     ),
   ),
-  store: mandatory(engineFlag("store") as Flag<string>),
+  store: mandatory(storeFlag),
   repair: engineFlag("repair"),
   system: flag("<text>", "with --repair preamble: the system message of prompts to come", someWords),
   splitLong: {
@@ -53,11 +54,11 @@ function spelled(text: string): unknown {
 
 export const encodeCommand = command({
   name: "encode",
-  summary: "Encodes passages ahead, into a folder that serve and generate find them in.",
+  summary: "Encodes passages ahead, into a folder or server that serve and generate find them in.",
   flags: encodeFlags,
   run: runEncode,
   help: `
-What is in the folder already is found there: the same command goes on where it was interrupted. Several of them, with the same input, share the work.
+What is there already is found: the same command goes on where it was interrupted. Several of them, with the same input, share the work.
 A passage's "id" and "metadata" name its document: store ls --documents. Passages of one document stand one after another.
 
 Examples:
@@ -138,12 +139,13 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
   const line = `${sums.passages} passages, ${sums.tokens} tokens (${sums.hits} blocks were there) in ${took}`;
   if (flags.json === true) note(terminal, line);
   else await write(terminal.stdout, `${line}\n`, signal);
+  const place = flags.store.map(withoutPassword).join(", ");
   if (sums.lost > 0) {
-    note(terminal, `${sums.lost} blocks are not in ${flags.store}: it is full, or cannot be written`);
+    note(terminal, `${sums.lost} blocks are not in ${place}: it is full, does not answer, or cannot be written`);
   }
   const { evictions = 0, capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   if (evictions > 0) {
-    note(terminal, `${evictions} blocks went again for newer ones: ${flags.store} holds ${formatBytes(capBytes)}`);
+    note(terminal, `${evictions} blocks went again for newer ones: ${place} holds ${formatBytes(capBytes)}`);
   }
   return sums.failed + sums.lost > 0 ? 1 : 0;
 }
@@ -241,7 +243,7 @@ function forecast(
 ): string {
   const all = Math.round((tokens / passages) * total);
   const bytes = all * blockKVByteLength(blockShape(engine.model.decoder, engine.kvType, 1));
-  const { capBytes = 0 } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
+  const { capBytes = bytes } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   const left = formatDuration(((tookMs / passages) * (total - passages)) / 1000);
   const time = hits === passages ? "" : `, some ${left} more`;
   const room = bytes > capBytes ? `, of which the store keeps ${formatBytes(capBytes)}` : "";

@@ -3,6 +3,7 @@ import { type EngineSettings, engineSettings } from "../engine/engine-options.js
 import { type SamplingInput, samplingFields, stopText } from "../engine/sampling-options.js";
 import { aNumber, numberOf, readSetting, type Setting, someWords } from "../files/settings.js";
 import { UsageError } from "../files/usage-error.js";
+import { storePlaceField } from "../kv/store-place.js";
 import type { AdapterInput } from "../model/adapters.js";
 import { type Flag, type FlagsOf, flag, repeated, settingFlag, toggle } from "./command.js";
 import { adaptersOnDisk, modelOnDisk } from "./pull-model.js";
@@ -60,6 +61,12 @@ export const adapterFlags = {
   } as Flag<unknown>,
 };
 
+/** Given again, it adds a place. */
+export const storeFlag = {
+  ...engineFlag("store"),
+  read: (text, before = [], origin) => [...before, readSetting(storePlaceField, text, origin)],
+} as Flag<readonly string[] | undefined>;
+
 /** What loading an engine takes, but for the model. */
 export const deviceFlags = {
   ...adapterFlags,
@@ -74,7 +81,7 @@ export const deviceFlags = {
 };
 
 /** What loading an engine takes. */
-export const engineFlags = { model: engineFlag("model"), ...deviceFlags, store: engineFlag("store") };
+export const engineFlags = { model: engineFlag("model"), ...deviceFlags, store: storeFlag };
 
 const { maxTokens, temperature, seed, topK, topP, minP, repetitionPenalty, topLogprobs } = samplingFields;
 

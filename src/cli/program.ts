@@ -86,7 +86,7 @@ export function createProgram(terminal: Terminal): { run(argv: readonly string[]
   addAll(program, topCommands);
   const models = program.command("models").description("Lists and removes models on the disk.");
   addAll(models, [modelsLsCommand, modelsRmCommand]);
-  const store = program.command("store").description("Looks after folders in which blocks outlive the process.");
+  const store = program.command("store").description("Looks after places in which blocks outlive the process.");
   addAll(store, [
     ...[storeLsCommand, storeStatCommand, storeVerifyCommand, storeRmCommand],
     ...[storeGcCommand, storeExportCommand, storeImportCommand],

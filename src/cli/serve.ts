@@ -1,6 +1,6 @@
 import { serverSettings } from "../server/server-config.js";
 import { command, settingFlag, toggle } from "./command.js";
-import { adapterFlags } from "./options.js";
+import { adapterFlags, storeFlag } from "./options.js";
 import type { ServeFlags } from "./run-serve.js";
 
 export const serveCommand = command({
@@ -14,6 +14,7 @@ export const serveCommand = command({
       serverSettings.map(({ name, setting }) => [name, { ...settingFlag(setting), read: (text: string) => text }]),
     ),
     ...adapterFlags,
+    store: storeFlag,
   },
   run: async (flags, terminal) => {
     // The server's packages take longer to load than most commands take to run.

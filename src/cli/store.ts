@@ -13,11 +13,11 @@ import { copyBlocks } from "../kv/copy-blocks.js";
 import { type DocumentEntry, Documents, readEntry } from "../kv/documents.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
 import { FolderTexts } from "../kv/folder-texts.js";
-import { openStorePlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
+import { type OpenedPlace, openFolderPlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
 import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
-const folder = operand(flag("<folder>", "a folder that --store names", storePlaceField));
+const folder = operand(flag("<place>", "a folder or a server, as --store names it", storePlaceField));
 
 const digits = {
   schema: z
@@ -37,7 +37,7 @@ const lsFlags = {
 
 export const storeLsCommand = command({
   name: "ls",
-  summary: "Lists the blocks and pages in a folder.",
+  summary: "Lists the blocks and pages in a folder or on a server.",
   flags: lsFlags,
   run: runLs,
   help: `
@@ -79,11 +79,17 @@ async function runLs({ folder: place, documents, json }: FlagsOf<typeof lsFlags>
   return isSound ? 0 : 1;
 }
 
-function textsIn(folder: BlockFolder): FolderTexts {
-  return new FolderTexts(folder, async () => true);
+/** @throws Error for a server. */
+function folderOf({ folder }: OpenedPlace, action: string): BlockFolder {
+  if (folder === undefined) throw new Error(`Cannot ${action}: the place is a server, wanted a folder`);
+  return folder;
 }
 
-async function* documentsIn(folder: BlockFolder): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
+function textsIn(opened: OpenedPlace): FolderTexts {
+  return new FolderTexts(folderOf(opened, "look for documents"), async () => true, opened.keys);
+}
+
+async function* documentsIn(folder: OpenedPlace): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
   const texts = textsIn(folder);
   for (const owner of await texts.owners()) {
     for await (const name of texts.list(owner)) {
@@ -97,7 +103,7 @@ const statFlags = { folder, json: toggle("one line of JSON") };
 
 export const storeStatCommand = command({
   name: "stat",
-  summary: "Tells how much is in a folder, of which models.",
+  summary: "Tells how much is in a folder or on a server, of which models.",
   flags: statFlags,
   run: runStat,
   help: `
@@ -148,7 +154,7 @@ const verifyFlags = { folder, json: toggle('one line of JSON: {"blocks","unsound
 
 export const storeVerifyCommand = command({
   name: "verify",
-  summary: "Reads all blocks in a folder, and checks their digests.",
+  summary: "Reads all blocks in a folder or on a server, and checks their digests.",
   flags: verifyFlags,
   run: runVerify,
   help: `
@@ -194,7 +200,7 @@ const rmFlags = {
 
 export const storeRmCommand = command({
   name: "rm",
-  summary: "Removes blocks from a folder that no process writes into.",
+  summary: "Removes blocks from a server, or from a folder that no process writes into.",
   flags: rmFlags,
   run: runRm,
   help: `
@@ -229,7 +235,7 @@ async function runRm(flags: FlagsOf<typeof rmFlags>, terminal: Terminal): Promis
 }
 
 async function removeDocument(
-  folder: BlockFolder,
+  folder: OpenedPlace,
   id: string,
   owner: string,
   terminal: Terminal,
@@ -248,13 +254,13 @@ async function removeDocument(
   for (const name of await texts.owners()) {
     if (name.startsWith(owner)) isThere = (await documents.delete(name, id)) || isThere;
   }
-  if (!isThere) throw new Error(`Cannot remove the document ${quote(id)}: there is none in ${quote(folder.path)}`);
+  if (!isThere) throw new Error(`Cannot remove the document ${quote(id)}: there is none`);
   return sums;
 }
 
 /** @param isWhole whether keys and values are checked too. @param isDry whether they are only counted. */
 async function removeAll(
-  folder: BlockFolder,
+  folder: OpenedPlace,
   isWhole: boolean,
   isMeant: (entry: FolderEntry) => boolean,
   terminal: Terminal,
@@ -304,15 +310,18 @@ async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promis
   const usedAfterMs = Date.now() - olderThan * 86_400_000;
   const isKept = (kept: readonly string[] | undefined, name: string) =>
     kept?.some((one) => name.startsWith(one)) ?? true;
+  const folder = folderOf(opened, "remove blocks");
+  // What is encrypted with a key that is not given here may be sound.
   const isMeant = (entry: FolderEntry) =>
-    "error" in entry ||
-    !isKept(keepModel, entry.head.model) ||
-    !isKept(keepProducer, entry.head.producer) ||
-    entry.usedMs < usedAfterMs;
+    "error" in entry
+      ? entry.fault !== "key"
+      : !isKept(keepModel, entry.head.model) ||
+        !isKept(keepProducer, entry.head.producer) ||
+        entry.usedMs < usedAfterMs;
   const sums = await removeAll(opened, false, isMeant, terminal, dryRun);
-  const quarantined = await opened.quarantined(!dryRun);
+  const quarantined = await folder.quarantined(!dryRun);
   // Of processes that were killed: those that encode find no harm in it.
-  if (!dryRun) await rm(join(opened.path, "claims"), { recursive: true, force: true });
+  if (!dryRun) await rm(join(folder.path, "claims"), { recursive: true, force: true });
   if (flags.json === true) await writeJson(terminal, { ...sums, quarantined });
   else {
     const done = dryRun ? "would be removed" : "removed";
@@ -373,8 +382,8 @@ async function copyAll(
 ): Promise<number> {
   const { signal } = terminal;
   await using from = await openStoreToRead(fromPlace);
-  await using to = await openStorePlace(toPlace);
-  if (!to.canWrite) throw new Error(`Cannot copy blocks: ${to.reason}`);
+  await using to = await openFolderPlace(toPlace);
+  if (!to.folder.canWrite) throw new Error(`Cannot copy blocks: ${to.folder.reason}`);
   const sums = { copied: 0, there: 0, unsound: 0, full: 0, bytes: 0 };
   const names = new Map<string, Set<string>>();
   for await (const { id, owner, blocks } of documentsIn(from)) {
@@ -384,7 +393,12 @@ async function copyAll(
   const isMeant = (head: BlockHead) =>
     isChosen(choice, head) &&
     (document === undefined || (head.kind === "block" && holdsPassage(head, names.get(head.owner) ?? new Set())));
-  for await (const block of copyBlocks(from, to, isMeant, signal)) {
+  for await (const block of copyBlocks(
+    { folder: folderOf(from, "copy blocks"), keys: from.keys },
+    to,
+    isMeant,
+    signal,
+  )) {
     sums[block.outcome] += 1;
     if (block.outcome === "copied") sums.bytes += block.bytes;
     if (block.error !== undefined) note(terminal, block.error);

@@ -7,9 +7,10 @@ import {
   maxJsonBytes,
   readBlockHead,
 } from "../kv/block-codec.js";
-import { blockKVByteLength } from "../kv/block-kv.js";
+import type { BlockFileFormat } from "../kv/block-format.js";
+import { BLOCK_KV_FORMAT_VERSION, blockKVByteLength } from "../kv/block-kv.js";
 import type { BlockRequest } from "../kv/block-store.js";
-import type { BlockFileFormat } from "../kv/disk-tier.js";
+import { hashFields } from "../kv/hash-fields.js";
 import { DeviceBlockMemory } from "./device-memory.js";
 import type { KVMemory } from "./kv-memory.js";
 import type { LoadedModel } from "./model.js";
@@ -41,6 +42,12 @@ export function blockFileFormat(
   const bytesOf = ({ shape, tokenIds, documents = [] }: Pick<BlockRequest, "shape" | "tokenIds" | "documents">) =>
     headBytes + 36 * shape.numLayers + 4 * tokenIds.length + 24 * documents.length + blockKVByteLength(shape);
   return {
+    place: hashFields("block-attention block place", [
+      String(BLOCK_KV_FORMAT_VERSION),
+      made.producer,
+      made.compute,
+      source.config.rope.pairs,
+    ]).slice(0, 16),
     numBytes: ({ shape }, { tokenIds, documents }) => bytesOf({ shape, tokenIds, documents }),
     encode: async (block, request) => [await encodeBlockKV(block, await fieldsOf(request))],
     readRequest: async (bytes) => {

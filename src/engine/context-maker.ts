@@ -207,7 +207,9 @@ export class ContextMaker {
         }
         // Who looks at blocks must see the text between them as it is before blocks are computed again, and kept pages are as after.
         const isSkipped = repair?.recompute?.kind === "look" && part.span !== prompt.spans.at(-1);
-        const match = isFound && !isSkipped ? await this.store.longestMatch({ ...part, owner }, { signal }) : undefined;
+        const page = { id: part.id, shape: pageShape(this.model.decoder, this.kvType, tokenIds.length) };
+        const wanted = { context: part.context, tokenIds, page, owner };
+        const match = isFound && !isSkipped ? await this.store.longestMatch(wanted, { signal }) : undefined;
         if (match) matches.push(match);
         // The last token is computed always: what follows it is asked for.
         const numRows = Math.min(match?.numShared ?? 0, lastPlace - place);
@@ -307,13 +309,14 @@ export class ContextMaker {
           held.push(kept);
           continue;
         }
-        const match = await this.store.longestMatch({ ...part, id, tokenIds, owner }, { signal });
+        const shape = pageShape(this.model.decoder, this.kvType, numRows);
+        const page = { id, shape };
+        const match = await this.store.longestMatch({ context: seen, tokenIds, page, owner }, { signal });
         if (match?.numShared === numRows) {
           held.push(match);
           continue;
         }
         match?.[Symbol.dispose]();
-        const shape = pageShape(this.model.decoder, this.kvType, numRows);
         const copiedBytes = copies.reduce((sum, copy) => sum + copy.block.byteLength, 0);
         if (!this.#hasRoom(copiedBytes + blockKVByteLength(shape))) break;
         passages ??= passagesOf(prompt, fields, this.model.tokenizer.bosTokenId);
@@ -340,7 +343,7 @@ export class ContextMaker {
   /** Whether the store would keep so many bytes more. */
   #hasRoom(bytes: number): boolean {
     const { capBytes, leasedBytes, tiers } = this.store.stats();
-    return leasedBytes + bytes <= capBytes || tiers.some((tier) => bytes <= tier.capBytes);
+    return leasedBytes + bytes <= capBytes || tiers.some(({ capBytes = 0 }) => bytes <= capBytes);
   }
 
   /** The logits of every row of a prompt. Rows of a local block see their block alone. */

@@ -14,7 +14,7 @@ import {
 } from "../files/options.js";
 import { bytes, defaulted, listOf, numberOf, setting, someWords } from "../files/settings.js";
 import { backendKinds } from "../ggml/library.js";
-import { storePlaceField } from "../kv/store-place.js";
+import { storePlacesField } from "../kv/store-place.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { type Constraint, constraintField } from "./constraint/constraint.js";
 import type { ModelOptions } from "./model.js";
@@ -39,10 +39,10 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
    */
   readonly hostStoreBytes?: number | undefined;
   /**
-   * A folder in which blocks outlive the process, with the most bytes of all that it takes: "blocks?cap=20GB". One process writes, others
-   * with the same folder read. Default: none; the cap's a tenth of the file system.
+   * Where blocks outlive the process, the nearest place first: a folder with the most bytes of all that it takes, "blocks?cap=20GB", of which
+   * one process writes and others read; a server that many share, "redis://host" or "s3://bucket/prefix". Default: none; a folder's cap is a tenth of the file system.
    */
-  readonly store?: string | undefined;
+  readonly store?: string | readonly string[] | undefined;
   /** The most bytes of assembled contexts, all requests together. Default: `memoryShare()`, a quarter of what the weights leave of memory. */
   readonly contextBytes?: number | undefined;
   /** The most requests that run at the same time. Default 32. */
@@ -218,9 +218,9 @@ export const engineSettings = {
     0,
   ),
   store: setting(
-    storePlaceField,
-    "folder",
-    "a folder in which blocks outlive the process, with its cap: ./blocks?cap=20GB; without one a tenth of the file system",
+    storePlacesField,
+    "place",
+    "where blocks outlive the process: a folder with its cap, ./blocks?cap=20GB, without one a tenth of the file system; redis://host, or s3://bucket/prefix; may be given again, the nearest first",
     "none",
   ),
   contextBytes: setting(bytes(0), "n", "the most bytes of assembled contexts, also as 512MiB or 2GB", shareOfMemory),

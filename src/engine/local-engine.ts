@@ -1,13 +1,12 @@
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
-import type { BlockFolder } from "../kv/block-folder.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { DiskTier } from "../kv/disk-tier.js";
 import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
 import { MemoryStore } from "../kv/memory-store.js";
-import { openStorePlace } from "../kv/store-place.js";
+import { type OpenedStore, openStorePlaces, type StoreTier } from "../kv/store-place.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
 import { Admission, type Ticket } from "./admission.js";
 import { Answers, inParts } from "./answers.js";
@@ -71,7 +70,7 @@ export class LocalEngine implements AsyncDisposable {
   readonly #store: BlockStore<DeviceBlockMemory>;
   /** Of blocks that rest beside the device. */
   readonly #hostMemory: KVMemory | undefined;
-  readonly #disk: DiskTier<DeviceBlockMemory> | undefined;
+  readonly #lasting: readonly StoreTier<DeviceBlockMemory>[];
   readonly #budget: ByteBudget;
   readonly #admission: Admission;
   readonly #scheduler: Scheduler;
@@ -94,7 +93,7 @@ export class LocalEngine implements AsyncDisposable {
     model: LoadedModel,
     path: string,
     options: ReturnType<typeof readEngineOptions>,
-    folder: BlockFolder | undefined,
+    stores: readonly OpenedStore[],
   ) {
     const { contextLength, rope, vocabSize } = model.source.config;
     this.model = model;
@@ -132,18 +131,17 @@ export class LocalEngine implements AsyncDisposable {
     const { memory } = this.#scheduler;
     this.#hostMemory =
       hostStoreBytes > 0 ? new KVMemory(model.backend, memory.shape, this.kvType, { isOnHost: true }) : undefined;
-    this.#disk = folder && new DiskTier(folder, blockFileFormat(model, memory));
+    this.#lasting = stores.map((store) => store.tier(blockFileFormat(model, memory)));
     this.#store = new MemoryStore<DeviceBlockMemory>({
       capBytes: options.storeBytes ?? shareBytes,
       tiers: [
         ...(this.#hostMemory ? [hostTier(memory, this.#hostMemory, hostStoreBytes)] : []),
-        ...(this.#disk ? [this.#disk.tier] : []),
+        ...this.#lasting.map(({ tier }) => tier),
       ],
       computeTime: (numTokens) => this.#scheduler.prefillRate.timeOf(numTokens),
     });
-    this.#documents = new Documents(this.#disk?.texts ?? new MemoryTexts(), (names, owner) =>
-      this.#store.deletePassages(names, owner),
-    );
+    const texts = this.#lasting.find((one) => one instanceof DiskTier)?.texts ?? new MemoryTexts();
+    this.#documents = new Documents(texts, (names, owner) => this.#store.deletePassages(names, owner));
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
@@ -155,10 +153,10 @@ export class LocalEngine implements AsyncDisposable {
       ragTexts: words,
       live: this.#live,
     });
-    const disk = this.#disk;
+    const lasting = this.#lasting.length > 0 ? () => this.#known : undefined;
     this.#encoder = new PassageEncoder({
       ...{ checks: this.#checks, admission: this.#admission, tokens: this.#tokens, blocks: this.#contexts.blocks },
-      ...{ store: this.#store, documents: this.#documents, lasting: disk && (() => disk.known) },
+      ...{ store: this.#store, documents: this.#documents, lasting },
     });
     this.#speller = new TokenSpeller(model.tokenizer);
     const parts = [this.#admission, this.#tokens, this.#contexts, this.#scheduler] as const;
@@ -197,11 +195,11 @@ export class LocalEngine implements AsyncDisposable {
     const checked = readEngineOptions("load the engine", options);
     ragTexts(checked.ragTexts);
     const path = chosenModel(checked);
-    const folder = checked.store === undefined ? undefined : await openStorePlace(checked.store, checked.onWarning);
+    const stores = await openStorePlaces(checked.store ?? [], checked.onWarning);
     try {
-      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, folder);
+      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, stores);
     } catch (error) {
-      await folder?.[Symbol.asyncDispose]();
+      for (const store of stores) await store[Symbol.asyncDispose]();
       throw error;
     }
   }
@@ -351,8 +349,13 @@ export class LocalEngine implements AsyncDisposable {
    */
   async deleteDocument(id: string, options: Pick<RequestOptions, "salt"> = {}): Promise<boolean> {
     const salt = checkInput(() => this.#checks.block("delete a document", id, options));
-    await this.#disk?.known;
+    await this.#known;
     return await this.#documents.delete(salt, id);
+  }
+
+  /** Resolves once blocks are kept where they outlive the process. */
+  get #known(): Promise<unknown> {
+    return Promise.all(this.#lasting.map(({ known }) => known));
   }
 
   stats(): EngineStats {
@@ -383,7 +386,7 @@ export class LocalEngine implements AsyncDisposable {
     this.#scheduler[Symbol.dispose]();
     await this.#grammars[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
-    await this.#disk?.[Symbol.asyncDispose]();
+    for (const one of this.#lasting) await one[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
 }

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { editDistance } from "./edit-distance.js";
 import { InputRangeError, InputTypeError } from "./input-error.js";
-import { clip, quote } from "./quote.js";
+import { clip, quote, withoutPassword } from "./quote.js";
 
 /** An option of a call: the check, and what it may be in words, as the error says it: "a number from 0 to 1". */
 export interface OptionField<T extends z.ZodType = z.ZodType> {
@@ -144,5 +144,5 @@ export function show(value: unknown): string {
   } catch {
     text = typeof value;
   }
-  return clip(text, 80);
+  return clip(withoutPassword(text), 80);
 }

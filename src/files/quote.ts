@@ -11,3 +11,8 @@ export function quote(text: string, maxLength = 200): string {
 export function clip(text: string, maxLength: number): string {
   return text.length > maxLength ? `${text.slice(0, maxLength)}…` : text;
 }
+
+/** A text to be shown, whose URLs may hold users and passwords. */
+export function withoutPassword(text: string): string {
+  return text.replace(/(:\/\/)[^/@\s]*@/g, "$1…@");
+}

@@ -63,8 +63,8 @@ export interface BlockHead extends Omit<BlockFields, "salt"> {
   readonly layerDigests: Uint8Array;
 }
 
-/** Why bytes are not the block that was asked for; a field's name where they are another one. */
-export type BlockCodecFault = "format" | "version" | "requires" | "length" | "digest" | keyof BlockFields;
+/** Why bytes are not the block that was asked for: "key" where they cannot be decrypted, a field's name where they are another one. */
+export type BlockCodecFault = "format" | "version" | "requires" | "length" | "digest" | "key" | keyof BlockFields;
 
 /** Bytes from outside this process are not the block that was asked for. A store treats it as a miss, and says so. */
 export class BlockCodecError extends Error {

@@ -29,12 +29,24 @@ export interface BlockFile {
   readonly usedMs: number;
 }
 
+/** A place of many blocks' files, to look at, whatever keeps them. */
+export interface BlockPlace extends AsyncDisposable {
+  /** Why nothing may be removed. */
+  readonly reason: string;
+  /** Paths, or names of objects, in no order. */
+  files(): AsyncIterable<string>;
+  read<T>(path: string, read: (bytes: BlockBytes, at: BlockFile) => Promise<T>): Promise<T | undefined>;
+  /** @returns whether blocks may be removed. */
+  tryToWrite(): Promise<boolean>;
+  remove(path: string): Promise<void>;
+}
+
 /**
  * A folder with a file for each block, `blocks/ab/abcd….kv`. A file is there whole or not at all: it is written under another name,
  * synced, and renamed, and its folder is synced. One process, which holds `writer.lock`, forgets files, and writes within the cap;
  * others write within what it leaves them.
  */
-export class BlockFolder implements AsyncDisposable {
+export class BlockFolder implements BlockPlace {
   #lock: Lock | undefined;
   readonly #watch = new Watch();
   #share: FolderShare | undefined;
@@ -292,9 +304,9 @@ export class BlockFolder implements AsyncDisposable {
   }
 }
 
-/** The block that a file's name names. */
+/** The block that a file's or an object's name names, where it names one. */
 export function idOf(path: string): BlockId {
-  return path.slice(-67, -3) as BlockId;
+  return path.replace(/\.kv$/, "").slice(-64) as BlockId;
 }
 
 function undefinedIfGone(error: NodeJS.ErrnoException): undefined {

@@ -31,8 +31,10 @@ export function holdsPassage({ id, documents = [] }: BlockRequest, names: Readon
   return names.has(passageName(id)) || documents.some((name) => names.has(name));
 }
 
-/** Tokens that saw something, and the id of a block that has all of them and no more, where there is one. */
-export type WantedMatch = Pick<BlockRequest, "owner" | "context" | "tokenIds"> & { readonly id?: BlockId | undefined };
+/** Tokens that saw something, and the page that has all of them and no more, where there is one. */
+export type WantedMatch = Pick<BlockRequest, "owner" | "context" | "tokenIds"> & {
+  readonly page?: Pick<BlockRequest, "id" | "shape"> | undefined;
+};
 
 /** The block that begins most like some tokens, of those that saw the same. */
 export interface Match<M extends BlockMemory = BlockMemory> extends Disposable {
@@ -127,7 +129,8 @@ export interface BlockStoreStats {
 export interface TierStats {
   /** Of what medium. */
   readonly name: string;
-  readonly capBytes: number;
+  /** Absent of a medium that many processes write into, with limits of its own: only blocks that are being copied are counted. */
+  readonly capBytes: number | undefined;
   /** Of blocks that rest there, those that are being copied there among them. */
   readonly usedBytes: number;
   /** Of blocks that are being copied there: in the store's own memory until then, beside its cap. */

@@ -1,9 +1,17 @@
-import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
+import { bytesInMemory } from "./block-bytes.js";
+import { type BlockKeys, keyedPlace, unreadable } from "./block-cipher.js";
+import { type BlockBytes, BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
 import type { BlockFolder } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import { mergedEntry, readEntry } from "./documents.js";
 import { readFolder } from "./folder-report.js";
 import { FolderTexts } from "./folder-texts.js";
+
+/** A folder, with the keys of what is encrypted there. */
+export interface KeyedFolder {
+  readonly folder: BlockFolder;
+  readonly keys: BlockKeys;
+}
 
 /** What became of a block that was to be copied. */
 export interface CopiedBlock {
@@ -16,7 +24,7 @@ export interface CopiedBlock {
 
 /**
  * Copies blocks from one folder into another one, each checked whole before it is written, in no order. What is there already
- * stays: who was interrupted begins again.
+ * stays: who was interrupted begins again. What is encrypted stays so, or is encrypted anew where the other folder has keys.
  *
  * Nothing is evicted for them, but where another process holds the lock, which makes room as for what it writes itself.
  *
@@ -24,8 +32,8 @@ export interface CopiedBlock {
  * @throws the signal's reason; Error where a folder cannot be read or written.
  */
 export async function* copyBlocks(
-  from: BlockFolder,
-  to: BlockFolder,
+  { folder: from, keys }: KeyedFolder,
+  { folder: to, keys: toKeys }: KeyedFolder,
   isMeant: (head: BlockHead) => boolean,
   signal: AbortSignal,
 ): AsyncGenerator<CopiedBlock> {
@@ -36,14 +44,14 @@ export async function* copyBlocks(
     if (hasRoom) room -= numBytes;
     return hasRoom;
   };
-  const texts = new FolderTexts(to, reserve);
+  const texts = new FolderTexts(to, reserve, toKeys);
   await texts.countAll();
   const copied = new Set<BlockId>();
-  for await (const entry of readFolder(to, { isWhole: false, signal })) {
+  for await (const entry of readFolder(keyedPlace(to, toKeys), { isWhole: false, signal })) {
     room -= entry.numBytes;
     if (!("error" in entry)) there.add(entry.id);
   }
-  for await (const entry of readFolder(from, { isWhole: false, signal })) {
+  for await (const entry of readFolder(keyedPlace(from, keys), { isWhole: false, signal })) {
     const { id, numBytes } = entry;
     if ("error" in entry) {
       yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${entry.error}` };
@@ -61,13 +69,18 @@ export async function* copyBlocks(
       continue;
     }
     const read = await from.read(entry.path, (bytes) => bytes.read(bytes.size));
-    const error = read === undefined ? "it is gone" : await faultOf(read, id);
+    const plain = read && (await keys.open(bytesInMemory(read)).catch(unreadable));
+    const error = plain === undefined ? "it is gone" : await faultOf(plain, id);
     if (error !== undefined) {
       yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${error}` };
       continue;
     }
     try {
-      await to.write(to.pathOf(id), numBytes, async () => [read as Uint8Array]);
+      await to.write(to.pathOf(id), numBytes, async () => [
+        toKeys.isEmpty
+          ? (read as Uint8Array)
+          : await toKeys.seal(entry.head.owner, await (plain as BlockBytes).read((plain as BlockBytes).size)),
+      ]);
     } catch (error) {
       if (to.isWriter) throw error;
       yield { id, bytes: numBytes, outcome: "full", error: (error as Error).message };
@@ -76,7 +89,7 @@ export async function* copyBlocks(
     room -= numBytes;
     yield { id, bytes: numBytes, outcome: "copied" };
   }
-  await copyDocuments(new FolderTexts(from, async () => true), texts, copied);
+  await copyDocuments(new FolderTexts(from, async () => true, keys), texts, copied);
 }
 
 /** Documents of which a block was copied. Those that are another text there stay as they are. */
@@ -92,11 +105,11 @@ async function copyDocuments(from: FolderTexts, to: FolderTexts, copied: Readonl
 }
 
 /** What is wrong with a file's bytes; undefined where they are the block. */
-async function faultOf(bytes: Uint8Array, id: BlockId): Promise<string | undefined> {
+async function faultOf(bytes: BlockBytes, id: BlockId): Promise<string | undefined> {
   try {
-    const head = await readBlockHead(bytes.length, (numBytes) => bytes.subarray(0, numBytes));
+    const head = await readBlockHead(bytes.size, (numBytes) => bytes.read(numBytes));
     if (head.id !== id) return `its id is "${head.id}"`;
-    await requireLayers(head, async (numBytes, position) => bytes.subarray(position, position + numBytes));
+    await requireLayers(head, (numBytes, position) => bytes.read(numBytes, position));
     return undefined;
   } catch (error) {
     if (error instanceof BlockCodecError) return error.fault;

@@ -5,14 +5,15 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { bytesBelow, temporaryFolder } from "../files/test-files.suite.js";
 import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
 import { BlockFolder } from "./block-folder.js";
+import type { BlockFileFormat } from "./block-format.js";
 import { ownerName } from "./block-id.js";
 import type { BlockMemory } from "./block-kv.js";
 import type { BlockRequest, Reservation } from "./block-store.js";
 import { testPage, testRequest } from "./block-store.suite.js";
-import { type BlockFileFormat, DiskTier } from "./disk-tier.js";
+import { DiskTier } from "./disk-tier.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
-import { openStorePlace } from "./store-place.js";
+import { openStorePlaces } from "./store-place.js";
 
 const pipeMaker = "mkfifo";
 const model = "0".repeat(64);
@@ -23,6 +24,7 @@ function testFormat(ledger: MemoryLedger, producer: string): BlockFileFormat<Blo
     return { ...made, producer, id, tokenIds, context, salt: owner, kind: isPage ? "page" : "block" } as const;
   };
   return {
+    place: producer,
     numBytes: (block) => 2048 + block.byteLength,
     encode: async (block, request) => [await encodeBlockKV(block, fieldsOf(request))],
     readRequest: async (bytes) => {
@@ -435,18 +437,20 @@ test("DiskTier: where not all files could be looked at nothing is written, evict
   expect(await second.read(testRequest(1))).toEqual([5]);
 });
 
-test("openStorePlace(): a folder that is to be made, and has no cap, gets one", async () => {
+test("openStorePlaces(): a folder that is to be made, and has no cap, gets one", async () => {
   const path = join(await temporaryFolder(), "not", "there");
-  await using folder = await openStorePlace(path);
-  expect(folder.blockBytes).toBeGreaterThan(1 << 20);
+  const [store] = await openStorePlaces(path);
+  await using disk = store!.tier(testFormat(new MemoryLedger(), "test"));
+  expect(disk.tier.stats.capBytes).toBeGreaterThan(1 << 20);
 });
 
-test("openStorePlace(): a lock that cannot be had is named where nothing can be written", async () => {
+test("openStorePlaces(): a lock that cannot be had is named where nothing can be written", async () => {
   const path = await temporaryFolder();
-  await using _ = await openStorePlace(path);
+  const [first] = await openStorePlaces(path);
+  onTestFinished(() => first![Symbol.asyncDispose]());
   writeFileSync(join(path, "shares"), "no folder");
   const warnings: string[] = [];
-  await using folder = await openStorePlace(path, (warning) => warnings.push(warning));
-  expect(folder.canWrite).toBe(false);
+  const [store] = await openStorePlaces(path, (warning) => warnings.push(warning));
+  onTestFinished(() => store![Symbol.asyncDispose]());
   expect(warnings.join()).toMatch(/process \d+ does; if that is none of ours, remove ".*writer\.lock"/);
 });

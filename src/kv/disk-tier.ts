@@ -1,34 +1,30 @@
 import { stat } from "node:fs/promises";
 import { join, relative } from "node:path";
+import { BlockKeys } from "./block-cipher.js";
 import { type BlockBytes, BlockCodecError, type BlockCodecFault } from "./block-codec.js";
 import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
+import type { BlockFileFormat } from "./block-format.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
 import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
 import { SharedSpace } from "./folder-share.js";
 import { documentsFolder, FolderTexts } from "./folder-texts.js";
-import { type FoundBlock, LowerTier, type SavedBlock, type TierMedium } from "./lower-tier.js";
+import { LowerTier } from "./lower-tier.js";
+import type { FoundBlock, SavedBlock, TierMedium } from "./tier-medium.js";
 
-/** What a file of a block holds. */
-export interface BlockFileFormat<M extends BlockMemory> {
-  /** How many bytes a block's file has. */
-  numBytes(block: BlockKV<M>, request: BlockRequest): number;
-  /** The bytes of a block's file, in order. */
-  encode(block: BlockKV<M>, request: BlockRequest): Promise<readonly Uint8Array[]>;
-  /** What a file says that it holds, from its beginning alone. @throws BlockCodecError for what is no such file. */
-  readRequest(bytes: BlockBytes): Promise<BlockRequest>;
-  /** @throws BlockCodecError where a byte is not what it should be, or another build computed it; Error where there is no memory. */
-  decode(bytes: BlockBytes, request: BlockRequest): Promise<BlockKV<M>>;
-}
-
-const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs"]);
-const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires"]);
+const othersFaults: ReadonlySet<BlockCodecFault> = new Set(["producer", "compute", "pairs", "key"]);
+const otherFormats: ReadonlySet<BlockCodecFault> = new Set(["version", "requires", "key"]);
 /** Shapes and owners that are kept once. */
 const maxShared = 100_000;
 const noShape = { numLayers: 0, numKvHeads: 0, headSize: 0, numTokens: 0, type: "f16" } as const;
 
 /** How often the one with the lock looks after others' shares, and for others; others try for the lock, and uses are noted. */
 const [tendMs, meetMs, tryMs, noteMs] = [100, 500, 2_000, 30_000];
+
+/** Of a file whose block cannot be told. */
+export function noRequest(id: BlockId): BlockRequest {
+  return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
+}
 
 /**
  * A tier of blocks in a folder. It finds what others have put there at once, and writes when it has looked at all files: the process
@@ -50,8 +46,11 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
   #isKnown = false;
   readonly #shared = new SharedParts();
 
-  /** @param folder its own from then on. */
-  constructor(folder: BlockFolder, format: BlockFileFormat<M>) {
+  /**
+   * @param folder its own from then on.
+   * @param keys that the format's files and documents' entries are encrypted with.
+   */
+  constructor(folder: BlockFolder, format: BlockFileFormat<M>, keys = BlockKeys.none()) {
     this.#folder = folder;
     this.#format = format;
     const medium: TierMedium<M> = {
@@ -79,7 +78,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
         if (found !== undefined) this.tier.restore(found);
       },
     });
-    this.texts = new FolderTexts(folder, (numBytes) => this.tier.reserve(numBytes));
+    this.texts = new FolderTexts(folder, (numBytes) => this.tier.reserve(numBytes), keys);
     this.#round = this.#learn();
     this.#rounds = setInterval(() => {
       if (this.#isInRound) return;
@@ -147,7 +146,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
         // It takes its room all the same.
         const { size, mtimeMs } = await stat(path);
         const numBytes = this.#folder.onDisk(size);
-        all.push({ found: this.#foundAs(unknownRequest(idOf(path)), numBytes), usedMs: mtimeMs });
+        all.push({ found: this.#foundAs(noRequest(idOf(path)), numBytes), usedMs: mtimeMs });
       };
       reads.push(read.catch(unread).catch(() => undefined));
       if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
@@ -166,8 +165,8 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     return await unlessDamaged(this.#folder, path, async () => {
       const request = await this.#format.readRequest(bytes).catch((error: unknown) => {
         if (!(error instanceof BlockCodecError && otherFormats.has(error.fault))) throw error;
-        // Of another version: nobody asks for it, and it goes when it is the oldest.
-        return unknownRequest(id);
+        // Of another version or key: it goes when it is the oldest, or when it is asked for and cannot be read.
+        return noRequest(id);
       });
       if (request.id !== id) throw new BlockCodecError("id", `its id is "${request.id}", wanted "${id}"`);
       return this.#foundAs(request, numBytes);
@@ -196,10 +195,6 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     await Promise.all(reads);
     return ids;
   }
-}
-
-function unknownRequest(id: BlockId): BlockRequest {
-  return { id, shape: noShape, owner: "", tokenIds: new Int32Array(), isFromFile: true };
 }
 
 /** A block's file. */
@@ -243,7 +238,7 @@ async function unlessDamaged<T>(folder: BlockFolder, path: string, read: () => P
     return await read();
   } catch (error) {
     if (!(error instanceof BlockCodecError)) throw error;
-    // What another build computed is sound, and of no use here: what this one computes takes its place.
+    // What another build computed or another key encrypted is sound, and of no use here: what this one computes takes its place.
     if (!othersFaults.has(error.fault)) await folder.moveAside(path);
     else if (folder.isWriter) await folder.remove(path);
     return undefined;

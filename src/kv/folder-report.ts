@@ -1,10 +1,18 @@
 import { lstat } from "node:fs/promises";
 import { describeFileError } from "../files/regular-file.js";
-import { BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
-import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
+import { BlockCodecError, type BlockCodecFault, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
+import { type BlockFile, type BlockPlace, idOf } from "./block-folder.js";
 
 /** A file of a block as it is found, or what is wrong with it. */
-export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly error: string });
+export type FolderEntry = BlockFile &
+  (
+    | { readonly head: BlockHead }
+    | {
+        readonly error: string;
+        /** Of bytes that are no sound block. */
+        readonly fault?: BlockCodecFault;
+      }
+  );
 
 /**
  * Looks at all files of a folder, a few at a time, in no order.
@@ -13,7 +21,7 @@ export type FolderEntry = BlockFile & ({ readonly head: BlockHead } | { readonly
  * @throws the signal's reason; Error where the folder cannot be read.
  */
 export async function* readFolder(
-  folder: BlockFolder,
+  folder: BlockPlace,
   { isWhole, signal }: { readonly isWhole: boolean; readonly signal: AbortSignal },
 ): AsyncGenerator<FolderEntry> {
   let reads: Promise<FolderEntry | undefined>[] = [];
@@ -35,7 +43,7 @@ export async function* readFolder(
         return { ...at, head };
       } catch (error) {
         if (!(error instanceof BlockCodecError)) throw error;
-        return { ...at, error: error.message.replace(/^Cannot decode a block KV: /, "") };
+        return { ...at, error: error.message.replace(/^Cannot decode a block KV: /, ""), fault: error.fault };
       }
     });
     reads.push(

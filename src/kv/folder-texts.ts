@@ -2,6 +2,9 @@ import { readdir, readFile, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { syncPath } from "../files/outputs.js";
 import { describeWriteError, undefinedIfMissing } from "../files/regular-file.js";
+import { bytesInMemory } from "./block-bytes.js";
+import { BlockKeys } from "./block-cipher.js";
+import { BlockCodecError } from "./block-codec.js";
 import type { BlockFolder } from "./block-folder.js";
 import type { NamedTexts } from "./documents.js";
 
@@ -12,14 +15,18 @@ export class FolderTexts implements NamedTexts {
   /** Of the cap, in bytes. */
   #counted = 0;
 
-  /** @param reserve room within the cap, or gives it back; where this process holds the folder's lock. */
+  /**
+   * @param reserve room within the cap, or gives it back; where this process holds the folder's lock.
+   * @param keys of owners, the first parts of names, that texts are encrypted with.
+   */
   constructor(
     private readonly folder: BlockFolder,
     private readonly reserve: (numBytes: number) => Promise<boolean>,
+    private readonly keys: BlockKeys = BlockKeys.none(),
   ) {}
 
   async put(name: string, text: string): Promise<void> {
-    const bytes = Buffer.from(text);
+    const bytes = await this.keys.seal(ownerOf(name), Buffer.from(text));
     const path = this.#pathOf(name);
     const numBytes = this.folder.onDisk(bytes.length);
     const before = await this.#sizeOf(name);
@@ -35,7 +42,16 @@ export class FolderTexts implements NamedTexts {
   }
 
   async get(name: string): Promise<string | undefined> {
-    return await readFile(this.#pathOf(name), "utf8").catch(undefinedIfMissing);
+    const bytes = await readFile(this.#pathOf(name)).catch(undefinedIfMissing);
+    if (bytes === undefined) return undefined;
+    try {
+      const opened = await this.keys.open(bytesInMemory(bytes), ownerOf(name));
+      return Buffer.from(await opened.read(opened.size)).toString();
+    } catch (error) {
+      // Damaged, or of a key that is not there.
+      if (error instanceof BlockCodecError) return undefined;
+      throw error;
+    }
   }
 
   async delete(name: string): Promise<void> {
@@ -87,4 +103,9 @@ export class FolderTexts implements NamedTexts {
   #pathOf(name: string): string {
     return join(this.folder.path, documentsFolder, name);
   }
+}
+
+/** The first part of a text's name. */
+function ownerOf(name: string): string {
+  return name.split("/")[0] as string;
 }

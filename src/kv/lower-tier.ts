@@ -1,48 +1,9 @@
 import type { BlockId } from "./block-id.js";
 import { BlockIndex } from "./block-index.js";
-import type { BlockKV, BlockMemory } from "./block-kv.js";
+import { type BlockKV, type BlockMemory, blockKVByteLength } from "./block-kv.js";
 import { type BlockRequest, holdsPassage, isOf, type TierStats } from "./block-store.js";
 import { LruList, type LruNode } from "./lru-list.js";
-
-/** A copy of a block on a slower medium. */
-export interface SavedBlock<M extends BlockMemory> {
-  /**
-   * The same bytes in a store's own memory, the caller's from then on; undefined where the copy is lost: it is gone, or damaged.
-   * @throws Error where it could not be read this time, or there is no memory.
-   */
-  load(request: BlockRequest): Promise<BlockKV<M> | undefined>;
-  /** Gives its room back, where it is this process's to give. */
-  free(): Promise<void> | undefined;
-  /** Deletes it where another process keeps it. @throws Error where it cannot be deleted. */
-  freeForAll?(): Promise<void>;
-  /** Whether it still exists. Absent: nobody else can take it away. */
-  isThere?(): Promise<boolean>;
-  /** Notes that it was used now, where that outlives the process. */
-  markUsed?(): Promise<void>;
-}
-
-/** A block on a medium, as it is found there. */
-export interface FoundBlock<M extends BlockMemory> {
-  readonly request: BlockRequest;
-  /** That it takes there. */
-  readonly numBytes: number;
-  readonly saved: SavedBlock<M>;
-}
-
-/** What blocks are copied to. */
-export interface TierMedium<M extends BlockMemory> {
-  readonly name: string;
-  /** Copies a block, which stays as it is until then. */
-  save(block: BlockKV<M>, request: BlockRequest): Promise<SavedBlock<M>>;
-  /** The bytes that a block will take. Default: its own. */
-  numBytes?(block: BlockKV<M>, request: BlockRequest): number;
-  /** A block that is not known to rest here: another process may have put it there. Absent: none does. */
-  readonly lookUp?: ((id: BlockId) => Promise<FoundBlock<M> | undefined>) | undefined;
-  /** All blocks of an owner that hold passages or saw them. Absent: those that are known to rest there. */
-  idsWith?(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]>;
-  /** Whether nobody else can have put any there: looking would be in vain. */
-  knowsAll?(): boolean;
-}
+import type { FoundBlock, SavedBlock, TierMedium } from "./tier-medium.js";
 
 /** A block that rests below. */
 interface Resting<M extends BlockMemory> extends LruNode<Resting<M>> {
@@ -63,6 +24,24 @@ function withoutTokens({ id, shape, owner, context, isPage, isFromFile }: BlockR
   return { id, shape, owner, tokenIds: noTokens, context, isPage, isFromFile };
 }
 
+/** Written out: very many of them are small only if they are alike. */
+function restingOf<M extends BlockMemory>(
+  request: BlockRequest,
+  byteLength: number,
+  saved: SavedBlock<M> | undefined,
+): Resting<M> {
+  return {
+    request,
+    byteLength,
+    copied: undefined,
+    saved,
+    numCopies: 0,
+    numHolds: 0,
+    previous: undefined,
+    next: undefined,
+  };
+}
+
 /** After a failed copy no other is tried for so long, twice as long after each that follows. */
 const firstPauseMs = 250;
 const longestPauseMs = 60_000;
@@ -76,6 +55,10 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   /** Whether blocks stay when the store ends, and are copied as soon as they are there, not only when the store evicts them. */
   readonly isLasting: boolean;
   readonly #capBytes: number;
+  /** Whether the medium lists its blocks itself: then only those that are being copied are known here. */
+  readonly #isShared: boolean;
+  /** Blocks in the store's own memory that were copied to a shared medium, or from it. */
+  readonly #shared = new WeakSet<BlockKV<M>>();
   readonly #maxSavingBytes: number;
   readonly #medium: TierMedium<M>;
   readonly #resting = new Map<BlockId, Resting<M>>();
@@ -97,24 +80,26 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   readonly #counts = { saves: 0, loads: 0, drops: 0, losses: 0, evictions: 0 };
 
   /**
+   * @param options.capBytes absent where the medium has limits of its own.
    * @param options.maxSavingBytes of blocks that are copied down at a time. Default: an eighth of the cap, 256 MiB at most.
    * @param options.isReadOnly whether no block is copied down, until `write()`.
    * @throws RangeError if capBytes is not a whole number from 1 on.
    */
   constructor(options: {
-    readonly capBytes: number;
+    readonly capBytes?: number;
     readonly medium: TierMedium<M>;
     readonly maxSavingBytes?: number;
     readonly isLasting?: boolean;
     readonly isReadOnly?: boolean;
   }) {
-    const { capBytes, medium, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
+    const { capBytes = Number.MAX_SAFE_INTEGER, medium, maxSavingBytes = Math.min(capBytes / 8, 2 ** 28) } = options;
     if (!Number.isSafeInteger(capBytes) || capBytes < 1) {
       throw new RangeError(`Cannot make a tier: capBytes is ${capBytes}, wanted a whole number from 1 on`);
     }
     this.#capBytes = capBytes;
     this.#maxSavingBytes = maxSavingBytes;
     this.#medium = medium;
+    this.#isShared = medium.remove !== undefined;
     this.isLasting = options.isLasting ?? false;
     this.#isReadOnly = options.isReadOnly ?? false;
   }
@@ -122,7 +107,8 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   get stats(): Omit<TierStats, "computed" | "late"> {
     const [usedBytes, savingBytes] = [this.#usedBytes, this.#savingBytes];
     const { name } = this.#medium;
-    return { name, capBytes: this.#capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
+    const capBytes = this.#isShared ? undefined : this.#capBytes;
+    return { name, capBytes, usedBytes, savingBytes, numBlocks: this.#resting.size, ...this.#counts };
   }
 
   /** Blocks that rest there already, the least recently used first. */
@@ -166,7 +152,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     return this.#resting.get(id)?.request;
   }
 
-  /** The same of a block that another process may have put there. */
+  /** The same of a block that another process may have put there. @throws Error where a shared medium does not answer. */
   async describe(id: BlockId): Promise<BlockRequest | undefined> {
     return (this.#resting.get(id) ?? (await this.#lookUp(id)))?.request;
   }
@@ -181,7 +167,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const resting = this.#resting.get(id);
     if (resting === undefined) return false;
     if (this.#idle.remove(resting)) this.#idle.append(resting);
-    if (this.isLasting) this.#used.add(resting);
+    if (this.isLasting && !this.#isShared) this.#used.add(resting);
     return true;
   }
 
@@ -195,7 +181,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
    * @param done called once, when the block is needed no more.
    */
   take(request: BlockRequest, block: BlockKV<M>, done: () => void): void {
-    if (this.touch(request.id) || this.#isReadOnly) {
+    if (this.touch(request.id) || this.#isReadOnly || this.#shared.has(block)) {
       done();
       return;
     }
@@ -229,6 +215,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
         if (this.#usedBytes > this.#capBytes)
           throw new Error("Cannot copy a block: what was evicted could not be freed");
         resting.saved = await this.#medium.save(block, request);
+        if (this.#isShared) this.#shared.add(block);
         this.#counts.saves += 1;
         this.#pauseMs = 0;
       } catch {
@@ -245,18 +232,21 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** A block's copy in the store's memory; undefined where it does not rest here, or finds no memory there. */
   async load(request: BlockRequest): Promise<BlockKV<M> | undefined> {
-    const resting = this.#resting.get(request.id) ?? (await this.#lookUp(request.id));
+    const { id, shape } = request;
+    const resting = this.#resting.get(id) ?? (await this.#lookUp(id, blockKVByteLength(shape)).catch(() => undefined));
     if (resting === undefined || this.#isEnded) return undefined;
     return await this.#copying(resting, async () => {
       await resting.copied;
       try {
         const block = await resting.saved?.load(request);
-        if (block !== undefined) this.#counts.loads += 1;
-        else if (resting.saved !== undefined) {
+        if (block !== undefined) {
+          this.#counts.loads += 1;
+          if (this.#isShared) this.#shared.add(block);
+        } else if (resting.saved !== undefined) {
           this.#counts.losses += 1;
           this.drop(request.id);
         }
-        if (this.isLasting) this.#used.add(resting);
+        if (this.isLasting && !this.#isShared) this.#used.add(resting);
         return block;
       } catch {
         return undefined;
@@ -266,13 +256,14 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
 
   /** @returns whether it was there. @throws Error where it still is. */
   async delete(id: BlockId): Promise<boolean> {
-    const resting = this.#resting.get(id) ?? (await this.#lookUp(id));
-    if (resting === undefined) return false;
+    const resting = this.#resting.get(id) ?? (this.#isShared ? undefined : await this.#lookUp(id));
+    if (resting === undefined) return (await this.#medium.remove?.(id)) ?? false;
     this.#forget(resting);
     while (resting.numCopies > 0) await Promise.race(this.#copies);
     const error = await this.#frees.get(id);
     if (error !== undefined) throw error;
     await resting.saved?.freeForAll?.();
+    await this.#medium.remove?.(id);
     return true;
   }
 
@@ -313,7 +304,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const resting = this.#resting.get(id);
     if (resting !== undefined) holds?.push(this.#hold(resting));
     await resting?.copied;
-    return this.#resting.get(id)?.saved !== undefined;
+    return resting?.saved !== undefined && (this.#isShared || this.#resting.get(id) === resting);
   }
 
   #hold(resting: Resting<M>): Disposable {
@@ -345,10 +336,13 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     await Promise.all(this.#frees.values());
   }
 
-  async #lookUp(id: BlockId): Promise<Resting<M> | undefined> {
-    const found = await this.#medium.lookUp?.(id).catch(() => undefined);
+  async #lookUp(id: BlockId, numBytes?: number): Promise<Resting<M> | undefined> {
+    const found = await this.#medium.lookUp?.(id, numBytes).catch((error: unknown) => {
+      if (this.#isShared) throw error;
+    });
     const known = this.#resting.get(id);
-    if (known !== undefined || found === undefined) return known;
+    if (known !== undefined || !found) return known;
+    if (this.#isShared) return restingOf(found.request, 0, found.saved);
     const resting = this.#add(found.request, found.numBytes, found.saved);
     this.#idle.append(resting);
     this.#evict(0);
@@ -358,17 +352,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
   #add(request: BlockRequest, byteLength: number, saved: SavedBlock<M> | undefined): Resting<M> {
     // Of very many blocks the tokens would fill the memory; what is found by its tokens are pages.
     const kept = this.isLasting && request.isPage !== true ? withoutTokens(request) : request;
-    // Written out: very many of them are small only if they are alike.
-    const resting: Resting<M> = {
-      request: kept,
-      byteLength,
-      copied: undefined,
-      saved,
-      numCopies: 0,
-      numHolds: 0,
-      previous: undefined,
-      next: undefined,
-    };
+    const resting = restingOf(kept, byteLength, saved);
     this.#usedBytes += byteLength;
     this.#resting.set(request.id, resting);
     if (kept.tokenIds.length > 0) this.#index.add(resting);
@@ -381,6 +365,7 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const copying = copy().finally(() => {
       resting.numCopies -= 1;
       this.#copies.delete(copying);
+      if (resting.numCopies === 0 && this.#isShared) this.#forget(resting);
       if (resting.numCopies === 0 && this.#resting.get(resting.request.id) !== resting) this.#free(resting);
       this.#settle(resting);
     });

@@ -247,28 +247,24 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<Match<M> | undefined> {
     options.signal?.throwIfAborted();
     if (this.#isDisposed) throw new Error("Cannot ask for blocks: the store was disposed");
-    let found = this.#index.mostAlike(wanted);
-    const below = await this.#mostAlikeBelow(wanted, found?.numShared ?? 0);
-    if (below && below.numShared > (found?.numShared ?? 0)) {
-      // A context is one owner's.
-      const loaded = await this.#leaseFromBelow(
-        { ...below.request, owner: wanted.owner, isFromFile: undefined },
-        options.signal,
-      );
-      if (loaded) return matchOf(loaded, below.request, below.numShared);
-      // Others came and went meanwhile.
-      found = this.#index.mostAlike(wanted);
+    const { owner, context, tokenIds, page } = wanted;
+    const [mostHere, mostBelow] = [() => this.#index.mostAlike(wanted), () => this.#tiers.mostAlike(wanted)];
+    const isWhole = [mostHere(), mostBelow()].some((found) => found?.numShared === tokenIds.length);
+    if (page && !isWhole && this.#tiers.mayHave(page.id)) {
+      // What is not known is found by its id.
+      const request = { ...page, owner, context, tokenIds, isPage: true };
+      const loaded = await this.#leaseFromBelow(request, options.signal);
+      if (loaded) return matchOf(loaded, request, tokenIds.length);
     }
+    const below = mostBelow();
+    if (below && below.numShared > (mostHere()?.numShared ?? 0)) {
+      // A context is one owner's.
+      const loaded = await this.#leaseFromBelow({ ...below.request, owner, isFromFile: undefined }, options.signal);
+      if (loaded) return matchOf(loaded, below.request, below.numShared);
+    }
+    // Others came and went meanwhile.
+    const found = mostHere();
     return found && matchOf(this.#lease(found.entry), found.entry.request, found.numShared);
-  }
-
-  /** What is not known yet is found by its id. */
-  async #mostAlikeBelow({ id, ...wanted }: WantedMatch, numShared: number) {
-    const below = this.#tiers.mostAlike(wanted);
-    const { length } = wanted.tokenIds;
-    if (id === undefined || Math.max(numShared, below?.numShared ?? 0) === length) return below;
-    const request = await this.#tiers.describe(id);
-    return request === undefined ? below : { request, numShared: length };
   }
 
   async lease(id: BlockId): Promise<Lease<M> | undefined> {
@@ -362,7 +358,8 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
   ): Promise<BlockInfo | undefined> {
     options.signal?.throwIfAborted();
     const entry = this.#found.get(id);
-    const request = entry?.kind === "resident" ? entry.request : await this.#tiers.describe(id);
+    const below = () => this.#tiers.describe(id).catch(() => undefined);
+    const request = entry?.kind === "resident" ? entry.request : await below();
     if (request === undefined || !isOf(owner, request)) return undefined;
     const { shape } = request;
     const inUse = entry?.kind === "resident" && entry.numLeases > 0;

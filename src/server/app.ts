@@ -138,7 +138,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       methods: ["GET", "POST", "DELETE"],
       // Whatever headers a page asks for: each library sends some of its own, and cookies mean nothing here.
       strictPreflight: false,
-      exposedHeaders: ["x-request-id", "retry-after"],
+      exposedHeaders: ["x-request-id", "retry-after", "x-block-affinity"],
       maxAge: 600,
     });
   }

@@ -88,7 +88,7 @@ export class Metrics {
   ]);
   readonly #tierBytes = this.#gauge(
     "store_tier_bytes",
-    'Bytes of blocks that rest beside a device ("host") or in files ("disk").',
+    'Bytes of blocks that rest beside a device ("host") or in files ("disk"), or are being copied to a server ("redis", "s3").',
     ["tier"],
   );
   readonly #tierEvents = this.#counter(

@@ -1,7 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { temporaryFolder } from "../../src/files/test-files.suite.js";
 import type { BlockMemory } from "../../src/kv/block-kv.js";
 import { LowerTier } from "../../src/kv/lower-tier.js";
@@ -9,32 +8,9 @@ import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
 import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
+import { answers, promptsOf } from "./store-prompts.js";
 
 const models = new LawModels();
-
-/** Prompts over the same passages in other orders, each with a question of its own. */
-function promptsOf(random: Random): { blockTokenIds: number[][] }[] {
-  const passages = [13, 40, 5, 65].map((length) => drawIds(random, length));
-  return [
-    [0, 1, 2],
-    [3, 2, 1],
-    [1, 0],
-  ].map((order) => ({ blockTokenIds: [...order.map((i) => passages[i] as number[]), drawIds(random, 70)] }));
-}
-
-async function answers(engine: LocalEngine, prompts: readonly { blockTokenIds: number[][] }[], repair?: string) {
-  const all = [];
-  for (const prompt of prompts) {
-    const { tokenIds, blocks, usage } = await engine.complete(prompt, {
-      mode: "block",
-      maxTokens: 5,
-      logitBias: noEnd,
-      ...(repair && { repair }),
-    });
-    all.push({ tokenIds, hits: blocks.map(({ hit }) => hit), cached: usage.cachedTokens });
-  }
-  return all;
-}
 
 const filesOf = (folder: string) =>
   readdirSync(join(folder, "blocks"), { recursive: true, withFileTypes: true })

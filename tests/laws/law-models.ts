@@ -92,7 +92,7 @@ export function expectIdle(engine: LocalEngine): void {
   expect(contexts.usedBytes).toBe(0);
   expect(kvMemory.usedBytes).toBe(store.idleBytes);
   expect(hostMemory?.usedBytes).toBe(store.tiers.find(({ name }) => name === "host")?.usedBytes);
-  for (const { usedBytes, capBytes } of store.tiers) expect(usedBytes).toBeLessThanOrEqual(capBytes);
+  for (const { usedBytes, capBytes = usedBytes } of store.tiers) expect(usedBytes).toBeLessThanOrEqual(capBytes);
   expect(store).toMatchObject({ leasedBytes: 0, unkeptBytes: 0, numEncoding: 0 });
   expect(store.leasedBytes + store.idleBytes + store.freeBytes).toBe(store.capBytes);
 }

@@ -599,3 +599,26 @@ test("chat completions: comment lines while the engine lets one wait", async () 
     vi.useRealTimers();
   }
 });
+
+test("chat completions: x-block-affinity is the same for the same passages, whole or streamed, or what the request names", async () => {
+  await using app = await testApp(new FakeEngine());
+  const affinity = async (passages: readonly string[], headers: Record<string, string> = {}, stream = false) => {
+    const content = ["The system text of everybody.\n", ...passages, "Why?"].map((text) => ({ type: "text", text }));
+    const payload = { messages: [{ role: "user", content }], stream };
+    const response = await app.inject({ method: "POST", url, headers, payload });
+    expect(response.statusCode).toBe(200);
+    return response.headers["x-block-affinity"];
+  };
+  const [a, b, c] = ["a", "b", "c"].map((word) => `${`${word} `.repeat(30)}\n`) as [string, string, string];
+  const first = await affinity([a, b]);
+  expect(first).toMatch(/^[0-9a-f]{16}$/);
+  expect(await affinity([b, a])).toBe(first);
+  expect(await affinity([a, b], {}, true)).toBe(first);
+  expect([await affinity([a]), await affinity([b])]).toContain(first);
+  expect(await affinity([c])).not.toBe(first);
+  expect(await affinity([c], { "x-block-affinity": "from-before" })).toBe("from-before");
+  expect(await affinity([c], { "x-block-affinity": "no header;" })).toBe(await affinity([c]));
+  // Too short to be a passage, or the text that all prompts begin with.
+  expect(await affinity(["[1] "])).toBeUndefined();
+  expect(await affinity([])).toBeUndefined();
+});

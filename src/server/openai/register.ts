@@ -15,7 +15,7 @@ import { completionRequests, completionSchema } from "./completion-request.js";
 import { chatFields, completionFields, maxValuesOf } from "./fields.js";
 import { type GatheredChoice, gather } from "./gather.js";
 import { requestValidator } from "./request-field.js";
-import { type ChoiceEvent, runChoices, withReport } from "./run-choices.js";
+import { type ChoiceEvent, runChoices, withAffinity, withReport } from "./run-choices.js";
 import { streamAnswer } from "./stream-answer.js";
 
 const tags = ["OpenAI"];
@@ -76,7 +76,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     const head = answerHead(engine, idPrefix, aliases[0]);
     const signal = clientGone(request, reply);
     const { requests, n, stream, includeUsage, continuousUsage } = asked;
-    const events = withReport(runChoices(engine, requests, n, signal), asked);
+    const events = withAffinity(withReport(runChoices(engine, requests, n, signal), asked), request, reply);
     const numChoices = n * requests.length;
     if (!stream) return whole(head, await gather(events, numChoices));
     const written = { head: { ...head, object: chunkObject }, choicesOf, includeUsage, continuousUsage };

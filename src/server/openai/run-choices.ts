@@ -1,9 +1,10 @@
 import { setMaxListeners } from "node:events";
+import type { FastifyReply, FastifyRequest } from "fastify";
 import type { PassageInput, PassageLabel } from "../../blocks/passage.js";
 import type { Engine } from "../../engine/engine.js";
 import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
 import type { PromptInput } from "../../engine/prompt.js";
-import type { GenerateEvent } from "../../engine/results.js";
+import type { GenerateEvent, ServedBlock } from "../../engine/results.js";
 import { ApiError } from "../api-error.js";
 import { loadedLabel } from "./usage.js";
 
@@ -74,6 +75,42 @@ export async function* withReport(
       yield { index, event: { ...event, result } };
     }
   }
+}
+
+const affinityHeader = "x-block-affinity";
+/** Shorter blocks stand in most prompts: labels, separators. */
+const minAffinityTokens = 16;
+
+/**
+ * The events; the answer's head gets what requests with the same passages have in common, by which a gateway may send them to the same
+ * server: what the request itself names, so that a conversation stays where it is, or the least id of its passages, which two
+ * requests share as often as they share passages.
+ */
+export async function* withAffinity(
+  events: AsyncIterable<ChoiceEvent>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): AsyncGenerator<ChoiceEvent, void> {
+  const asked = request.headers[affinityHeader];
+  for await (const arrival of events) {
+    const { index, event } = arrival;
+    if (event.kind === "prompt" && index === 0) {
+      const affinity = typeof asked === "string" && /^[\w.-]{1,128}$/.test(asked) ? asked : affinityOf(event.blocks);
+      if (affinity !== undefined) reply.header(affinityHeader, affinity);
+    }
+    yield arrival;
+  }
+}
+
+/** Where no passage is named, any block may be one but the first, which is mostly the system text. */
+function affinityOf(blocks: readonly ServedBlock[]): string | undefined {
+  const named = blocks.filter(({ passage }) => passage !== undefined);
+  const passages = named.length > 0 ? named : blocks.slice(1);
+  const [least] = passages
+    .filter(({ tokens }) => tokens >= minAffinityTokens)
+    .map(({ id }) => id)
+    .sort();
+  return least?.slice(0, 16);
 }
 
 type Arrival<T> = { readonly index: number } & ({ readonly result: IteratorResult<T> } | { readonly error: unknown });
