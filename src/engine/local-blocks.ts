@@ -27,6 +27,8 @@ type TokenBlock = BlockRequest & LocalBlock;
 interface BlocksOf {
   readonly owner: string;
   readonly signal: AbortSignal;
+  /** Whether what rests on a slow medium is waited for, where computing it would be faster. */
+  readonly isPatient?: boolean | undefined;
 }
 
 /** Local blocks of requests: found in the store, or encoded. */
@@ -103,7 +105,7 @@ export class LocalBlocks {
       const name = nameOfPassage(fields, block, bosTokenId);
       const shape = blockShape(this.model.decoder, this.kvType, block.tokenIds.length);
       const documents = passageName(named.id) === name ? undefined : [name];
-      return { ...block, ...named, documents, shape, owner: of.owner };
+      return { ...block, ...named, documents, shape, owner: of.owner, isPatient: of.isPatient };
     });
   }
 

@@ -75,7 +75,7 @@ export class PassageEncoder {
   /** Finds or encodes blocks, which stay in the store while it has room, and where they outlive the process are there then. */
   async #served(blocks: readonly LocalBlock[], terms: Terms, holds: Disposable[]): Promise<readonly ServedBlock[]> {
     const { store, lasting } = this.parts;
-    using leased = await this.parts.blocks.lease(blocks, terms);
+    using leased = await this.parts.blocks.lease(blocks, { ...terms, isPatient: true });
     if (lasting === undefined) return leased.served;
     await unlessAborted(lasting(), terms.signal);
     const keeping = Promise.all(leased.served.map(({ id }) => store.keep(id, holds)));

@@ -15,6 +15,8 @@ export interface BlockRequest {
    * turned to their places, which its context tells.
    */
   readonly isPage?: boolean | undefined;
+  /** Whether a copy of it is waited for however long that takes: computing it once more is not wanted. */
+  readonly isPatient?: boolean | undefined;
   /** `passageName()` of the passages that it holds or saw: with one of them it goes. */
   readonly documents?: readonly string[] | undefined;
   /** What a file says: its owner is `ownerName()` of the salt, and whether its shape is the block's is not sure. */

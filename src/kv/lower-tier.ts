@@ -365,8 +365,9 @@ export class LowerTier<M extends BlockMemory> implements AsyncDisposable {
     const copying = copy().finally(() => {
       resting.numCopies -= 1;
       this.#copies.delete(copying);
-      if (resting.numCopies === 0 && this.#isShared) this.#forget(resting);
-      if (resting.numCopies === 0 && this.#resting.get(resting.request.id) !== resting) this.#free(resting);
+      if (resting.numCopies > 0) return;
+      if (this.#resting.get(resting.request.id) !== resting) this.#free(resting);
+      else if (this.#isShared) this.#forget(resting);
       this.#settle(resting);
     });
     this.#copies.add(copying);

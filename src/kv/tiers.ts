@@ -49,7 +49,8 @@ export class Tiers<M extends BlockMemory> implements AsyncDisposable {
     for (const [i, tier] of this.all.entries()) {
       if (!tier.mayHave(request.id)) continue;
       const loads = this.#loads[i] as MeasuredLoads<M>;
-      const block = await loads.load(request, numBytes, () => tier.load(request), this.computeTime);
+      const load = () => tier.load(request);
+      const block = await (request.isPatient ? load() : loads.load(request, numBytes, load, this.computeTime));
       if (block !== undefined) return block;
     }
     return undefined;
