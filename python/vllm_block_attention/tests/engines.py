@@ -1,0 +1,119 @@
+"""vLLM's own engine with the connector, in this process, and the oracle that it is held to."""
+
+import gc
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MODEL = os.environ.get("BLOCK_ATTENTION_VLLM_MODEL")
+PAGE = 32
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+# Tests reach into the store of the one worker.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+sys.path.insert(0, str(Path(__file__).parents[2] / "oracles"))
+
+
+def connector(store: Path, **settings: Any) -> dict[str, Any]:
+    return {
+        "kv_connector": "BlockAttentionConnector",
+        "kv_connector_module_path": "vllm_block_attention.connector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"store": str(store), **settings},
+    }
+
+
+@contextmanager
+def engine(transfer: dict[str, Any], **options: Any) -> Iterator[Any]:
+    """An LLM in float32 that encodes in chunks of 64 tokens and caches prefixes, with pages of 32 tokens."""
+    from vllm import LLM
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    defaults = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": True,
+        "max_num_batched_tokens": 64,
+        "max_num_seqs": 8,
+        "max_model_len": 512,
+        "block_size": PAGE,
+        "disable_log_stats": False,
+        "seed": 0,
+    }
+    llm = LLM(model=MODEL, kv_transfer_config=transfer, **{**defaults, **options})
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def request(ids: Sequence[int], asked: dict[str, Any] | None, max_tokens: int = 24, **sampling: Any) -> tuple[Any, Any]:
+    """A prompt and its sampling parameters: greedy, with the log-probabilities of what is chosen."""
+    from vllm import SamplingParams
+
+    extra = {} if asked is None else {"extra_args": {"kv_transfer_params": {"block_attention": asked}}}
+    given = {"temperature": 0.0, "max_tokens": max_tokens, "ignore_eos": True, "logprobs": 0, **extra, **sampling}
+    return {"prompt_token_ids": list(ids)}, SamplingParams(**given)
+
+
+def answer(blocks: Sequence[Sequence[int]], **sampling: Any) -> tuple[Any, Any]:
+    """Asks with all but the last as stored blocks."""
+    ids = [token for block in blocks for token in block]
+    return request(ids, {"blocks": [len(block) for block in blocks[:-1]]}, **sampling)
+
+
+def encode(block: Sequence[int], **asked: Any) -> tuple[Any, Any]:
+    return request(block, {"encode": True, **asked}, max_tokens=1)
+
+
+def run(llm: Any, requests: Sequence[tuple[Any, Any]]) -> list[Any]:
+    prompts, params = zip(*requests, strict=True)
+    return list(llm.generate(list(prompts), list(params), use_tqdm=False))
+
+
+def tokens_of(output: Any) -> list[int]:
+    return list(output.outputs[0].token_ids)
+
+
+def logprobs_of(output: Any) -> list[float]:
+    steps = zip(output.outputs[0].logprobs, tokens_of(output), strict=True)
+    return [step[token].logprob for step, token in steps]
+
+
+class Oracle:
+    """Hugging Face Transformers with the block mask written out, in float32."""
+
+    def __init__(self) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self._model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def distance(
+        self, blocks: Sequence[Sequence[int]], output: Any, mode: str = "block", *, reencoding: bool = True
+    ) -> tuple[float, int]:
+        """The largest difference of a token's log-probability, and how many tokens are not the oracle's likeliest."""
+        from block_attention_oracle import score
+
+        continuation = tokens_of(output)
+        case = {
+            "name": "",
+            "mode": mode,
+            "positionReencoding": reencoding,
+            "blockTokenIds": [list(block) for block in blocks],
+            "continuationTokenIds": continuation,
+        }
+        scored = score(self._model, case)
+        pairs = zip(scored["logprobs"], logprobs_of(output), strict=True)
+        others = sum(top[0][0] != token for top, token in zip(scored["top"], continuation, strict=True))
+        return max((abs(a - b) for a, b in pairs), default=math.inf), others

@@ -1,0 +1,222 @@
+"""Block-Attention in vLLM itself, held to the block mask of an oracle: `npm run check:vllm` gives the model."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from engines import MODEL, Oracle, answer, connector, encode, engine, logprobs_of, request, run, tokens_of
+
+from vllm_block_attention.requests import Naming, plan
+from vllm_block_attention.store import FolderStore
+
+pytestmark = pytest.mark.skipif(MODEL is None, reason="BLOCK_ATTENTION_VLLM_MODEL names no model")
+
+# Of a token's log-probability, in float32; written before the first result. A wrong mask or place is ten times beyond it.
+BOUND = 2e-4
+
+RANDOM = random.Random(7)
+A, B, C, D = ([RANDOM.randrange(100, 40_000) for _ in range(length)] for length in (57, 33, 96, 70))
+FINAL = [RANDOM.randrange(100, 40_000) for _ in range(19)]
+ORDERS = [[A, B, C], [C, A, B], [B, C, A]]
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def llm(place: Path) -> Iterator[Any]:
+    # No RAM tier: what is read comes from the store.
+    with engine(connector(place, ram=0, load_timeout_s=3)) as made:
+        run(made, [encode(block) for block in (A, B, C)])
+        yield made
+
+
+def is_equal(oracle: Oracle, blocks: list[list[int]], output: Any, **how: Any) -> bool:
+    distance, others = oracle.distance(blocks, output, **how)
+    print(f"largest difference {distance:.2e}, {others} other tokens")
+    return distance <= BOUND and others == 0
+
+
+def files(place: Path) -> list[Path]:
+    return sorted(place.glob("blocks/*/*.kv"))
+
+
+def path_of(place: Path, block: list[int], naming: Naming) -> Path:
+    planned = plan({"block_attention": {"encode": True}}, block, naming)
+    assert planned is not None
+    return place / "blocks" / planned.blocks[0].id[:2] / f"{planned.blocks[0].id}.kv"
+
+
+def naming_of(llm: Any) -> Naming:
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    naming = scheduler.connector._naming
+    assert isinstance(naming, Naming)
+    return naming
+
+
+@pytest.mark.parametrize("order", range(3))
+def test_answers_are_the_oracle_s_in_any_order(llm: Any, oracle: Oracle, order: int) -> None:
+    blocks = [*ORDERS[order], FINAL]
+    (output,) = run(llm, [answer(blocks)])
+    assert is_equal(oracle, blocks, output)
+    # Of 205 tokens only the final block is computed.
+    assert output.num_cached_tokens == 186
+    # The bound tells a wrong mask, and wrong places, apart.
+    assert oracle.distance(blocks, output, mode="full")[0] > 10 * BOUND
+    assert oracle.distance(blocks, output, reencoding=False)[0] > 10 * BOUND
+
+
+def test_mixed_batches_keep_modes_apart(llm: Any, oracle: Oracle) -> None:
+    ids = [token for block in [*ORDERS[0], FINAL] for token in block]
+    # The same tokens in full mode, cut in two ways, and a block that is encoded meanwhile; twice, for the prefix cache.
+    cut = [A, B + C, FINAL]
+    run(llm, [encode(B + C)])
+    for _ in range(2):
+        full, one, other, _ = run(llm, [request(ids, None), answer([*ORDERS[0], FINAL]), answer(cut), encode(D)])
+        assert is_equal(oracle, [ids], full, mode="full")
+        assert is_equal(oracle, [*ORDERS[0], FINAL], one)
+        assert is_equal(oracle, cut, other)
+
+
+def test_several_answers_of_one_prompt(llm: Any, oracle: Oracle) -> None:
+    blocks = [C, B, FINAL]
+    (output,) = run(llm, [answer(blocks, n=2, temperature=1.0, seed=3)])
+    assert len(output.outputs) == 2
+    for each in output.outputs:
+        output.outputs = [each]
+        assert oracle.distance(blocks, output)[0] <= BOUND
+
+
+def test_a_lost_block_fails_the_request_alone(llm: Any, oracle: Oracle, place: Path) -> None:
+    path = path_of(place, A, naming_of(llm))
+    kept = path.read_bytes()
+    path.unlink()
+    blocks = [A, C, FINAL[:-1]]
+    lost, found = run(llm, [answer(blocks), answer([B, C, FINAL])])
+    assert (lost.outputs[0].finish_reason, tokens_of(lost)) == ("error", [])
+    assert is_equal(oracle, [B, C, FINAL], found)
+    path.write_bytes(kept)
+    (again,) = run(llm, [answer(blocks)])
+    assert is_equal(oracle, blocks, again)
+
+
+def test_a_damaged_block_is_never_used(llm: Any, oracle: Oracle, place: Path) -> None:
+    path = path_of(place, B, naming_of(llm))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    blocks = [B, A, FINAL[1:]]
+    (damaged,) = run(llm, [answer(blocks)])
+    assert damaged.outputs[0].finish_reason == "error"
+    assert not path.exists()
+    run(llm, [encode(B)])
+    (again,) = run(llm, [answer(blocks)])
+    assert is_equal(oracle, blocks, again)
+
+
+def test_another_s_block_is_a_miss_unless_allowed(llm: Any, place: Path) -> None:
+    path = path_of(place, C, naming_of(llm))
+    connected = llm.llm_engine.engine_core.engine_core.model_executor
+    del connected
+    kept = path.read_bytes()
+    import hashlib
+
+    at = kept.index(b'"producer":"vllm') + 12
+    changed = kept[:at] + b"ggml" + kept[at + 4 :]
+    start = 8 + int.from_bytes(kept[:8], "little") + 4 * len(C) + 32 * 30
+    changed = changed[:start] + hashlib.sha256(changed[:start]).digest() + changed[start + 32 :]
+    path.write_bytes(changed)
+    (other,) = run(llm, [answer([C, B, FINAL[2:]])])
+    assert other.outputs[0].finish_reason == "error"
+    assert path.exists()
+    path.write_bytes(kept)
+
+
+def test_a_slow_store_holds_nobody_else_up(llm: Any, oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, free, asked = FolderStore.read, threading.Event(), []
+
+    def slow(store: FolderStore, block_id: str) -> bytes | None:
+        asked.append(block_id)
+        if len(asked) == 1:
+            free.wait(30)
+        return read(store, block_id)
+
+    monkeypatch.setattr(FolderStore, "read", slow)
+    started = time.monotonic()
+    late, plain = run(llm, [answer([A, C, B, FINAL]), request(FINAL, None)])
+    assert late.outputs[0].finish_reason == "error"
+    assert time.monotonic() - started >= 3
+    assert is_equal(oracle, [FINAL], plain, mode="full")
+    free.set()
+    (in_time,) = run(llm, [answer([A, C, B, FINAL])])
+    assert is_equal(oracle, [A, C, B, FINAL], in_time)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sampling"),
+    [
+        ({"blocks": [3]}, {"prompt_logprobs": 1}),
+        ({"blocks": [3]}, {"skip_reading_prefix_cache": True}),
+        ({"blocks": [300]}, {}),
+        ({"blocks": [3], "repair": "x"}, {}),
+        ({"encode": 7}, {}),
+    ],
+)
+def test_what_is_not_supported_is_an_error_and_never_full_attention(llm: Any, asked: Any, sampling: Any) -> None:
+    refused, plain = run(llm, [request(FINAL, asked, **sampling), request(FINAL, None, max_tokens=2)])
+    assert (refused.outputs[0].finish_reason, tokens_of(refused)) == ("error", [])
+    assert len(tokens_of(plain)) == 2
+
+
+def test_preempted_requests_load_their_blocks_again(place: Path, oracle: Oracle) -> None:
+    # Six answers of 128 tokens and 64 more want 36 pages.
+    with engine(connector(place), num_gpu_blocks_override=22) as small:
+        run(small, [encode(block) for block in (A, B)])
+        finals = [FINAL[i:] + FINAL[:i] for i in range(6)]
+        outputs = run(small, [answer([A, B, final], max_tokens=64) for final in finals])
+        metrics = {metric.name: getattr(metric, "value", None) for metric in small.get_metrics()}
+        assert metrics["vllm:num_preemptions"] > 0
+    for final, output in zip(finals, outputs, strict=True):
+        assert is_equal(oracle, [A, B, final], output)
+
+
+@pytest.mark.parametrize("workers", [3])
+def test_another_tensor_parallel_size_reads_the_same_blocks(place: Path, oracle: Oracle, workers: int) -> None:
+    before = files(place)
+    with engine(connector(place), tensor_parallel_size=workers) as several:
+        outputs = run(several, [answer([*order, FINAL]) for order in ORDERS])
+        for order, output in zip(ORDERS, outputs, strict=True):
+            assert is_equal(oracle, [*order, FINAL], output)
+        assert files(place) == before
+        run(several, [encode(C + A)])
+        assert len(files(place)) == len(before) + 1
+    # A later process, with one worker, reads what three have encoded.
+    with engine(connector(place)) as later:
+        (output,) = run(later, [answer([C + A, B, FINAL])])
+        assert output.num_cached_tokens == 186
+        assert is_equal(oracle, [C + A, B, FINAL], output)
+
+
+def test_bfloat16_pages_come_back_as_they_were(place: Path) -> None:
+    with engine(connector(place, ram=0), dtype="bfloat16") as half:
+        run(half, [encode(A)])
+        (stored,) = run(half, [answer([A, FINAL], max_tokens=8)])
+        (plain,) = run(half, [request(A + FINAL, None, max_tokens=8)])
+    # One block before the final one is full attention.
+    both = zip(logprobs_of(stored), logprobs_of(plain), strict=True)
+    first = next(both)
+    assert abs(first[0] - first[1]) < 0.1
