@@ -9,15 +9,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-MODEL = os.environ.get("BLOCK_ATTENTION_VLLM_MODEL")
 PAGE = 32
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+# Threads that wait by spinning take the cores from those that work, where there are more threads than cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests reach into the store of the one worker.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 sys.path.insert(0, str(Path(__file__).parents[2] / "oracles"))
+
+
+def model_folder(folder: Path) -> str:
+    """The model that BLOCK_ATTENTION_VLLM_MODEL names, or a small random one, made in the folder."""
+    if named := os.environ.get("BLOCK_ATTENTION_VLLM_MODEL"):
+        return named
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    # Of three workers each has one of the KV heads. Weights are large enough for likely tokens.
+    sizes = {"hidden_size": 192, "intermediate_size": 288, "num_hidden_layers": 3, "vocab_size": 576}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
+    config = LlamaConfig(**sizes, **heads, initializer_range=0.15, tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
 
 
 def connector(store: Path, **settings: Any) -> dict[str, Any]:
@@ -30,7 +48,7 @@ def connector(store: Path, **settings: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def engine(transfer: dict[str, Any], **options: Any) -> Iterator[Any]:
+def engine(model: str, transfer: dict[str, Any], **options: Any) -> Iterator[Any]:
     """An LLM in float32 that encodes in chunks of 64 tokens and caches prefixes, with pages of 32 tokens."""
     from vllm import LLM
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
@@ -46,8 +64,9 @@ def engine(transfer: dict[str, Any], **options: Any) -> Iterator[Any]:
         "block_size": PAGE,
         "disable_log_stats": False,
         "seed": 0,
+        "skip_tokenizer_init": True,
     }
-    llm = LLM(model=MODEL, kv_transfer_config=transfer, **{**defaults, **options})
+    llm = LLM(model=model, kv_transfer_config=transfer, **{**defaults, **options})
     try:
         yield llm
     finally:
@@ -62,7 +81,15 @@ def request(ids: Sequence[int], asked: dict[str, Any] | None, max_tokens: int = 
     from vllm import SamplingParams
 
     extra = {} if asked is None else {"extra_args": {"kv_transfer_params": {"block_attention": asked}}}
-    given = {"temperature": 0.0, "max_tokens": max_tokens, "ignore_eos": True, "logprobs": 0, **extra, **sampling}
+    given = {
+        "temperature": 0.0,
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+        "logprobs": 0,
+        "detokenize": False,
+        **extra,
+        **sampling,
+    }
     return {"prompt_token_ids": list(ids)}, SamplingParams(**given)
 
 
@@ -93,11 +120,13 @@ def logprobs_of(output: Any) -> list[float]:
 class Oracle:
     """Hugging Face Transformers with the block mask written out, in float32."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32, attn_implementation="eager").eval()
+        self._model = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
 
     def distance(
         self, blocks: Sequence[Sequence[int]], output: Any, mode: str = "block", *, reencoding: bool = True

@@ -76,7 +76,7 @@ def test_settings_refuse_what_they_do_not_know() -> None:
         ({}, 'no setting "store"'),
         ({"store": "x", "cap": 3}, 'a setting is "cap"'),
         ({"store": "x", "ram": -1}, '"ram" is -1'),
-        ({"store": "x", "any_producer": "yes"}, '"any_producer" is \'yes\''),
+        ({"store": "x", "any_producer": "yes"}, "\"any_producer\" is 'yes'"),
         ({"store": "x", "model_identity": "abc"}, "wanted 64 hexadecimal digits"),
     ]:
         with pytest.raises(ValueError, match=message):

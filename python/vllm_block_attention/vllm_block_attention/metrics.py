@@ -1,4 +1,4 @@
-"""Counters of the connector, under names of its own in vLLM's /metrics: `block_attention_vllm_…`."""
+"""Counters of the connector, under names of its own in vLLM's /metrics: `vllm:block_attention_…`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class PromMetrics(KVConnectorPromMetrics):
         super().__init__(config, types, labels, values)
         make = types[Counter]
         named = {
-            name: make(f"block_attention_vllm_{name}", about, labelnames=labels) for name, about in COUNTERS.items()
+            name: make(f"vllm:block_attention_{name}", about, labelnames=labels) for name, about in COUNTERS.items()
         }
         self._counters = {
             (name, engine): counter.labels(*own) for name, counter in named.items() for engine, own in values.items()
