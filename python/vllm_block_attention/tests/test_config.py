@@ -15,7 +15,7 @@ from vllm_block_attention.config import Settings, check_config, check_version
 
 def supported(**changed: Any) -> tuple[Any, Any]:
     spec = FullAttentionSpec(block_size=32, num_kv_heads=1, head_size=32, dtype=torch.float32)
-    model = {
+    model: dict[str, Any] = {
         "architecture": "LlamaForCausalLM",
         "is_multimodal_model": False,
         "runner_type": "generate",
@@ -23,16 +23,16 @@ def supported(**changed: Any) -> tuple[Any, Any]:
         "enable_prompt_embeds": False,
         "dtype": torch.float32,
     }
-    parallel = {"pipeline_parallel_size": 1, "decode_context_parallel_size": 1}
-    transfer = {"kv_role": "kv_both", "kv_load_failure_policy": "fail"}
-    config = {"lora_config": None, "speculative_config": None}
+    parallel: dict[str, Any] = {"pipeline_parallel_size": 1, "decode_context_parallel_size": 1}
+    transfer: dict[str, Any] = {"kv_role": "kv_both", "kv_load_failure_policy": "fail"}
+    config: dict[str, Any] = {"lora_config": None, "speculative_config": None}
     for part in (model, parallel, transfer, config):
         part.update({name: value for name, value in changed.items() if name in part})
     specs = changed.get("specs", [spec])
     parts = {"model_config": model, "parallel_config": parallel, "kv_transfer_config": transfer}
-    return SimpleNamespace(
-        **config, **{name: SimpleNamespace(**part) for name, part in parts.items()}
-    ), SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=each) for each in specs])
+    whole = {**config, **{name: SimpleNamespace(**part) for name, part in parts.items()}}
+    groups = [SimpleNamespace(kv_cache_spec=each) for each in specs]
+    return SimpleNamespace(**whole), SimpleNamespace(kv_cache_groups=groups)
 
 
 FULL: dict[str, Any] = {"block_size": 32, "num_kv_heads": 1, "head_size": 32, "dtype": torch.float32}
@@ -72,12 +72,13 @@ def test_check_version_names_what_was_found_and_wanted() -> None:
 
 def test_settings_refuse_what_they_do_not_know() -> None:
     assert Settings.of({"store": "x", "ram": "1MiB"}).ram == 2**20
-    for given, message in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({}, 'no setting "store"'),
         ({"store": "x", "cap": 3}, 'a setting is "cap"'),
         ({"store": "x", "ram": -1}, '"ram" is -1'),
         ({"store": "x", "any_producer": "yes"}, "\"any_producer\" is 'yes'"),
         ({"store": "x", "model_identity": "abc"}, "wanted 64 hexadecimal digits"),
-    ]:
+    ]
+    for given, message in refused:
         with pytest.raises(ValueError, match=message):
             Settings.of(given)

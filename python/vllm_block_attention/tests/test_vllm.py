@@ -12,13 +12,24 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from engines import Oracle, answer, connector, encode, engine, logprobs_of, model_folder, request, run, tokens_of
+from engines import (
+    Oracle,
+    answer,
+    connector,
+    encode,
+    engine,
+    logprobs_of,
+    model_folder,
+    request,
+    run,
+    tokens_of,
+)
 
 from vllm_block_attention.block_kv import open_block
 from vllm_block_attention.requests import Naming, plan
 from vllm_block_attention.store import FolderStore
 
-# Of a token's log-probability, in float32; written before the first result. A wrong mask or place is ten times beyond it.
+# Of a token's log-probability, float32, written before the first result. A wrong mask or place is ten times beyond
 BOUND = 2e-4
 
 RANDOM = random.Random(7)
@@ -118,6 +129,22 @@ def test_a_lost_block_fails_the_request_alone(llm: Any, oracle: Oracle, place: P
     assert is_equal(oracle, blocks, again)
 
 
+def test_a_block_that_is_there_is_not_encoded_again(llm: Any, place: Path) -> None:
+    path = path_of(place, D, naming_of(llm))
+    run(llm, [encode(D)])
+    written = path.stat().st_mtime_ns, path.stat().st_ino
+    llm.llm_engine.reset_prefix_cache()
+    (again,) = run(llm, [encode(D)])
+    assert again.num_cached_tokens >= len(D) - 1
+    assert path.stat().st_ino == written[1]
+    # One that cannot be loaded fails once, and is encoded then.
+    path.write_bytes(path.read_bytes()[:-1])
+    llm.llm_engine.reset_prefix_cache()
+    assert [run(llm, [encode(D)])[0].outputs[0].finish_reason for _ in range(2)] == ["error", "length"]
+    assert path.stat().st_size == len(path.read_bytes())
+    assert open_block(path).shape[3] == len(D)
+
+
 def test_a_damaged_block_is_never_used(llm: Any, oracle: Oracle, place: Path) -> None:
     path = path_of(place, B, naming_of(llm))
     data = bytearray(path.read_bytes())
@@ -188,7 +215,7 @@ def test_preempted_requests_load_their_blocks_again(model: str, place: Path, ora
         run(small, [encode(block) for block in (A, B)])
         finals = [FINAL[i:] + FINAL[:i] for i in range(6)]
         outputs = run(small, [answer([A, B, final], max_tokens=64) for final in finals])
-        metrics = {metric.name: getattr(metric, "value", None) for metric in small.get_metrics()}
+        metrics = {metric.name: getattr(metric, "value", 0) for metric in small.get_metrics()}
         assert metrics["vllm:num_preemptions"] > 0
     for final, output in zip(finals, outputs, strict=True):
         assert is_equal(oracle, [A, B, final], output)

@@ -25,6 +25,7 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 from .config import KV_TYPES, Settings, check_config, model_identity
 from .metrics import BlockStats, PromMetrics
 from .requests import KEY, Naming, Plan, RefusedError, plan
+from .store import open_store
 from .worker import BlockWorker, Load, Save
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from vllm.v1.core.kv_cache_manager import KVCacheBlocks
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.kv_cache_interface import KVCacheConfig
+    from vllm.v1.outputs import KVConnectorOutput
     from vllm.v1.request import Request
 
 logger = init_logger("vllm.block_attention")
@@ -55,6 +57,8 @@ class _Known:
     request: "Request"
     plan: Plan | None
     refused: str | None
+    claims: bool
+    """Whether its blocks are to be loaded. One to be encoded is loaded too where it is there: that costs a token."""
 
 
 class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
@@ -72,7 +76,10 @@ class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
             model = model_identity(vllm_config, settings)
             self._naming = Naming(model, KV_TYPES[vllm_config.model_config.dtype])
             logger.info("Blocks of model %s, type %s, rest in %s", model, self._naming.kv_type, settings.store)
+            self._store = open_store(settings.store, writes=False)
         self._known: dict[str, _Known] = {}
+        # Files that are there and could not be loaded: they are encoded anew.
+        self._unusable: set[str] = set()
         self._loads: list[Load] = []
 
     @property
@@ -96,7 +103,11 @@ class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
             salt = f"{KEY} refused {request.request_id}"
             # Else the scheduler would pass over the claim, and with it over the refusal.
             request.skip_reading_prefix_cache = False
-        self._known[request.request_id] = _Known(request, planned, refused)
+        claims = True
+        if planned is not None and planned.encodes and refused is None:
+            encoded = planned.blocks[0].id
+            claims = encoded not in self._unusable and self._store.has(encoded)
+        self._known[request.request_id] = _Known(request, planned, refused, claims)
         if salt is not None:
             request.cache_salt = f"{salt} {request.cache_salt or ''}"
             request.block_hashes.clear()
@@ -120,7 +131,7 @@ class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
     def get_num_new_matched_tokens(self, request: "Request", num_computed_tokens: int) -> tuple[int, bool]:
         """Claims all of the blocks, there or not: a claim that fails is an error, no claim would be full attention."""
         known = self._known.get(request.request_id)
-        if known is None or (known.plan is not None and known.plan.encodes and known.refused is None):
+        if known is None or not known.claims:
             return 0, False
         claimed = request.num_tokens if known.refused is not None or known.plan is None else known.plan.num_tokens
         missing = max(0, claimed - num_computed_tokens)
@@ -140,14 +151,22 @@ class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
         meta, self._loads = Metadata(self._naming.model, self._loads), []
         for request_id, count in scheduler_output.num_scheduled_tokens.items():
             known = self._known.get(request_id)
-            if known is None or known.plan is None or not known.plan.encodes:
+            if known is None or known.plan is None or not known.plan.encodes or known.claims:
                 continue
             request = known.request
             if request.num_computed_tokens < request.num_prompt_tokens <= request.num_computed_tokens + count:
                 assert self._kv_cache_manager is not None
                 pages = self._kv_cache_manager.get_block_ids(request_id)[0]
                 meta.saves.append(Save(tuple(pages), known.plan.blocks[0]))
+                self._unusable.discard(known.plan.blocks[0].id)
         return meta
+
+    def update_connector_output(self, connector_output: "KVConnectorOutput") -> None:
+        """Notes which blocks cannot be loaded, so that who encodes them again does."""
+        for request_id in connector_output.failed_recving or ():
+            known = self._known.get(request_id)
+            if known is not None and known.plan is not None and known.plan.encodes:
+                self._unusable.add(known.plan.blocks[0].id)
 
     def request_finished(self, request: "Request", block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         """What the answer's `kv_transfer_params` tell."""

@@ -28,6 +28,10 @@ class Store(Protocol):
         """A block's file, or None where there is none. Raises OSError where the store cannot be reached."""
         ...
 
+    def has(self, block_id: str) -> bool:
+        """Whether there is a file, sound or not."""
+        ...
+
     def write(self, block_id: str, data: bytes) -> None:
         """Keeps a file, whole or not at all, and returns once it is safe. Raises OSError where it cannot."""
         ...
@@ -91,6 +95,9 @@ class FolderStore:
             if self._sizes is not None and block_id in self._sizes:
                 self._sizes.move_to_end(block_id)
         return data
+
+    def has(self, block_id: str) -> bool:
+        return self._path(block_id).is_file()
 
     def write(self, block_id: str, data: bytes) -> None:
         with self._lock:
