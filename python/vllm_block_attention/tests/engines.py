@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 PAGE = 32
+
+# Of a token's log-probability, float32, written before the first result. A wrong mask or place is ten times beyond
+BOUND = 2e-4
+
+RANDOM = random.Random(7)
+A, B, C, D, FINAL = ([RANDOM.randrange(3, 500) for _ in range(length)] for length in (57, 33, 96, 70, 19))
+ORDERS = [[A, B, C], [C, A, B], [B, C, A]]
+
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,7 +47,7 @@ def model_folder(folder: Path) -> str:
     return str(folder)
 
 
-def connector(store: Path, **settings: Any) -> dict[str, Any]:
+def connector(store: Path | str, **settings: Any) -> dict[str, Any]:
     return {
         "kv_connector": "BlockAttentionConnector",
         "kv_connector_module_path": "vllm_block_attention.connector",
@@ -51,6 +60,7 @@ def connector(store: Path, **settings: Any) -> dict[str, Any]:
 def engine(model: str, transfer: dict[str, Any], **options: Any) -> Iterator[Any]:
     """An LLM in float32 that encodes in chunks of 64 tokens and caches prefixes, with pages of 32 tokens."""
     from vllm import LLM
+    from vllm.distributed.kv_transfer import ensure_kv_transfer_shutdown
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     defaults = {
@@ -71,6 +81,8 @@ def engine(model: str, transfer: dict[str, Any], **options: Any) -> Iterator[Any
         yield llm
     finally:
         llm.llm_engine.engine_core.shutdown()
+        # Else the next engine of this process had this one's connector.
+        ensure_kv_transfer_shutdown()
         del llm
         gc.collect()
         cleanup_dist_env_and_memory()
@@ -146,3 +158,9 @@ class Oracle:
         pairs = zip(scored["logprobs"], logprobs_of(output), strict=True)
         others = sum(top[0][0] != token for top, token in zip(scored["top"], continuation, strict=True))
         return max((abs(a - b) for a, b in pairs), default=math.inf), others
+
+
+def is_equal(oracle: Oracle, blocks: list[list[int]], output: Any, **how: Any) -> bool:
+    distance, others = oracle.distance(blocks, output, **how)
+    print(f"largest difference {distance:.2e}, {others} other tokens")
+    return distance <= BOUND and others == 0

@@ -23,9 +23,9 @@ class Backend:
             cache[slot // ROWS] = page.flip(3).view(cache.shape[1:])
 
 
-def rotation(*, is_neox: bool = True, factor: float = 1.0) -> Rotation:
+def rotation(factor: float = 1.0) -> Rotation:
     angles = torch.outer(torch.arange(64.0), torch.tensor([1.0, 0.1]))
-    return Rotation(factor * torch.cat((angles.cos(), angles.sin()), dim=1), is_neox=is_neox)
+    return Rotation(factor * torch.cat((angles.cos(), angles.sin()), dim=1))
 
 
 def pages(dtype: Any, page_size: int) -> tuple[Pages, list[Any]]:
@@ -59,13 +59,11 @@ def test_pages_refuse_a_backend_that_keeps_no_number() -> None:
         Pages([layer], [torch.zeros((2, HEADS, ROWS, 2 * SIZE))], ROWS, rotation())
 
 
-@pytest.mark.parametrize("is_neox", [True, False])
-def test_rotation_turns_as_the_formula_says_and_back(is_neox: bool) -> None:
+def test_rotation_turns_as_the_formula_says_and_back() -> None:
     keys = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
-    own = rotation(is_neox=is_neox, factor=1.25)
+    own = rotation(factor=1.25)
     turned = own.turn(keys, torch.tensor([7]))
-    pairs = [(0, 2), (1, 3)] if is_neox else [(0, 1), (2, 3)]
-    for pair, angle in zip(pairs, (7.0, 0.7), strict=True):
+    for pair, angle in [((0, 2), 7.0), ((1, 3), 0.7)]:
         number = 1.25 * torch.complex(keys[0, pair[0]], keys[0, pair[1]]) * torch.exp(torch.tensor(1j * angle))
         torch.testing.assert_close(turned[0, list(pair)], torch.stack((number.real, number.imag)))
     assert turned[0, 4] == 5.0

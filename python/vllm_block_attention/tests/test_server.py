@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from engines import connector, model_folder
+from servers import free_port
 
 RANDOM = random.Random(9)
 A, B, FINAL = ([RANDOM.randrange(3, 500) for _ in range(length)] for length in (70, 41, 12))
@@ -28,9 +28,7 @@ A, B, FINAL = ([RANDOM.randrange(3, 500) for _ in range(length)] for length in (
 @contextmanager
 def server(model: str, store: Path, log: Path) -> Iterator[str]:
     """A server's address; at the end it is killed as a power cut would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--skip-tokenizer-init"]
     where = ["--model", model, "--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port)]
     transfer = ["--kv-transfer-config", json.dumps(connector(store))]

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from servers import redis_server
 
-from vllm_block_attention.store import FolderStore, RamTier, open_store, parse_bytes
+from vllm_block_attention.store import FolderStore, RamTier, open_store, parse_bytes, place_of
 
 IDS = [f"{i:064x}" for i in range(9)]
 
@@ -75,11 +76,29 @@ def test_folder_store_sets_damaged_files_aside_within_bounds(tmp_path: Path) -> 
 
 def test_open_store_refuses_what_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="wanted a folder"):
-        open_store("redis://localhost", writes=True)
+        open_store("http://localhost", writes=True, made="")
     with pytest.raises(ValueError, match="wanted for instance"):
-        open_store(f"{tmp_path}?cap=lots", writes=True)
-    open_store(f"file:{tmp_path}?cap=1GB", writes=True).close()
+        open_store(f"{tmp_path}?cap=lots", writes=True, made="")
+    open_store(f"file:{tmp_path}?cap=1GB", writes=True, made="").close()
     assert [parse_bytes(text) for text in ("20GB", "1.5MiB", "7")] == [20 * 10**9, 3 * 2**19, 7]
+
+
+def test_redis_store_keeps_files_under_the_engine_s_keys() -> None:
+    redis = pytest.importorskip("redis")
+    with redis_server() as url:
+        made = place_of("vllm 0.32.0, CPU AVX2", "float32")
+        store = open_store(f"{url}?prefix=mine", writes=True, made=made)
+        assert (store.has(IDS[0]), store.read(IDS[0])) == (False, None)
+        store.write(IDS[0], b"abc")
+        assert redis.Redis.from_url(url).get(f"mine:{made}/{IDS[0]}") == b"abc"
+        assert (store.has(IDS[0]), store.read(IDS[0])) == (True, b"abc")
+        store.set_aside(IDS[0])
+        assert not store.has(IDS[0])
+        with pytest.raises(ValueError, match='it has "cap"'):
+            open_store(f"{url}?cap=1GB", writes=True, made=made)
+    with pytest.raises(OSError, match="Cannot use the Redis store"):
+        store.read(IDS[0])
+    assert not store.has(IDS[0])
 
 
 def test_ram_tier_keeps_what_was_used_last_up_to_its_cap() -> None:

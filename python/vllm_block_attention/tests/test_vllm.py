@@ -1,7 +1,6 @@
 """Block-Attention in vLLM itself, held to the block mask of an oracle: `npm run check:vllm` gives the model."""
 
 import hashlib
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +12,19 @@ import pytest
 pytest.importorskip("vllm")
 
 from engines import (
+    BOUND,
+    FINAL,
+    ORDERS,
+    A,
+    B,
+    C,
+    D,
     Oracle,
     answer,
     connector,
     encode,
     engine,
-    logprobs_of,
+    is_equal,
     model_folder,
     request,
     run,
@@ -28,13 +34,6 @@ from engines import (
 from vllm_block_attention.block_kv import open_block
 from vllm_block_attention.requests import Naming, plan
 from vllm_block_attention.store import FolderStore
-
-# Of a token's log-probability, float32, written before the first result. A wrong mask or place is ten times beyond
-BOUND = 2e-4
-
-RANDOM = random.Random(7)
-A, B, C, D, FINAL = ([RANDOM.randrange(3, 500) for _ in range(length)] for length in (57, 33, 96, 70, 19))
-ORDERS = [[A, B, C], [C, A, B], [B, C, A]]
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +57,6 @@ def llm(model: str, place: Path) -> Iterator[Any]:
     with engine(model, connector(place, ram=0, load_timeout_s=3)) as made:
         run(made, [encode(block) for block in (A, B, C)])
         yield made
-
-
-def is_equal(oracle: Oracle, blocks: list[list[int]], output: Any, **how: Any) -> bool:
-    distance, others = oracle.distance(blocks, output, **how)
-    print(f"largest difference {distance:.2e}, {others} other tokens")
-    return distance <= BOUND and others == 0
-
-
-def files(place: Path) -> list[Path]:
-    return sorted(place.glob("blocks/*/*.kv"))
 
 
 def path_of(place: Path, block: list[int], naming: Naming) -> Path:
@@ -207,45 +196,3 @@ def test_what_is_not_supported_is_an_error_and_never_full_attention(llm: Any, as
     refused, plain = run(llm, [request(FINAL, asked, **sampling), request(FINAL, None, max_tokens=2)])
     assert (refused.outputs[0].finish_reason, tokens_of(refused)) == ("error", [])
     assert len(tokens_of(plain)) == 2
-
-
-def test_preempted_requests_load_their_blocks_again(model: str, place: Path, oracle: Oracle) -> None:
-    # Six answers of 128 tokens and 64 more want 36 pages.
-    with engine(model, connector(place), num_gpu_blocks_override=22) as small:
-        run(small, [encode(block) for block in (A, B)])
-        finals = [FINAL[i:] + FINAL[:i] for i in range(6)]
-        outputs = run(small, [answer([A, B, final], max_tokens=64) for final in finals])
-        metrics = {metric.name: getattr(metric, "value", 0) for metric in small.get_metrics()}
-        assert metrics["vllm:num_preemptions"] > 0
-    for final, output in zip(finals, outputs, strict=True):
-        assert is_equal(oracle, [A, B, final], output)
-
-
-@pytest.mark.parametrize("workers", [3])
-def test_another_tensor_parallel_size_reads_the_same_blocks(
-    model: str, place: Path, oracle: Oracle, workers: int
-) -> None:
-    before = files(place)
-    with engine(model, connector(place), tensor_parallel_size=workers) as several:
-        outputs = run(several, [answer([*order, FINAL]) for order in ORDERS])
-        for order, output in zip(ORDERS, outputs, strict=True):
-            assert is_equal(oracle, [*order, FINAL], output)
-        assert files(place) == before
-        run(several, [encode(C + A)])
-        assert len(files(place)) == len(before) + 1
-    # A later process, with one worker, reads what three have encoded.
-    with engine(model, connector(place)) as later:
-        (output,) = run(later, [answer([C + A, B, FINAL])])
-        assert output.num_cached_tokens == 186
-        assert is_equal(oracle, [C + A, B, FINAL], output)
-
-
-def test_bfloat16_pages_come_back_as_they_were(model: str, place: Path) -> None:
-    with engine(model, connector(place, ram=0), dtype="bfloat16") as half:
-        run(half, [encode(A)])
-        (stored,) = run(half, [answer([A, FINAL], max_tokens=8)])
-        (plain,) = run(half, [request(A + FINAL, None, max_tokens=8)])
-    # One block before the final one is full attention.
-    both = zip(logprobs_of(stored), logprobs_of(plain), strict=True)
-    first = next(both)
-    assert abs(first[0] - first[1]) < 0.1

@@ -14,6 +14,8 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 VERSION = "2"
+# Which elements of a key RoPE turns together: as Transformers and vLLM have them.
+PAIRS = "half"
 MAX_HEADER_BYTES = 1 << 20
 ALIGNMENT = 64
 # numpy has no bfloat16: its bits are given as they are.

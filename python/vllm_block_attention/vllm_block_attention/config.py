@@ -38,7 +38,7 @@ class Settings:
     """`kv_connector_extra_config`."""
 
     store: str
-    """Where blocks rest: a folder, `./blocks?cap=20GB`."""
+    """Where blocks rest: a folder, `./blocks?cap=20GB`, or `redis://host`."""
     model_identity: str | None = None
     """As `block-attention info --identity` tells it of the same weights. Default: a digest of the model's files, which
     names blocks that are vLLM's alone."""
@@ -156,7 +156,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def producer() -> str:
+def made_by(config: "VllmConfig") -> dict[str, str]:
+    """The fields of a block's file that say what computed it."""
+    return {"producer": _producer(), "compute": str(config.model_config.dtype).removeprefix("torch.")}
+
+
+def _producer() -> str:
     """What computes blocks here: another program or processor gives other last bits."""
     if torch.cuda.is_available():
         return f"vllm {vllm.__version__}, {torch.cuda.get_device_name()}"

@@ -22,10 +22,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from vllm.logger import init_logger
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
-from .config import KV_TYPES, Settings, check_config, model_identity
+from .config import KV_TYPES, Settings, check_config, made_by, model_identity
 from .metrics import BlockStats, PromMetrics
 from .requests import KEY, Naming, Plan, RefusedError, plan
-from .store import open_store
+from .store import open_store, place_of
 from .worker import BlockWorker, Load, Save
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class BlockAttentionConnector(KVConnectorBase_V1, SupportsHMA):
             model = model_identity(vllm_config, settings)
             self._naming = Naming(model, KV_TYPES[vllm_config.model_config.dtype])
             logger.info("Blocks of model %s, type %s, rest in %s", model, self._naming.kv_type, settings.store)
-            self._store = open_store(settings.store, writes=False)
+            self._store = open_store(settings.store, writes=False, made=place_of(**made_by(vllm_config)))
         self._known: dict[str, _Known] = {}
         # Files that are there and could not be loaded: they are encoded anew.
         self._unusable: set[str] = set()

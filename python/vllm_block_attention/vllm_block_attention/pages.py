@@ -15,10 +15,9 @@ _DIGIT = 128
 class Rotation:
     """RoPE by the model's own table of cosines and sines, in float32, forth and back."""
 
-    def __init__(self, table: torch.Tensor, *, is_neox: bool) -> None:
-        """`table` is [places, R]: R/2 cosines, then R/2 sines. `is_neox` pairs (i, i + R/2), else (2i, 2i + 1)."""
+    def __init__(self, table: torch.Tensor) -> None:
+        """`table` is [places, R]: R/2 cosines, then R/2 sines. Pairs are (i, i + R/2)."""
         self._table = table
-        self._is_neox = is_neox
 
     def turn(self, keys: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Keys before RoPE [..., T, D] at their places [T], in float32."""
@@ -35,10 +34,8 @@ class Rotation:
             length = cos * cos + sin * sin
             cos, sin = cos / length, -sin / length
         turned, rest = keys[..., : 2 * cos.shape[-1]], keys[..., 2 * cos.shape[-1] :]
-        first, second = turned.chunk(2, dim=-1) if self._is_neox else (turned[..., ::2], turned[..., 1::2])
-        pair = (first * cos - second * sin, second * cos + first * sin)
-        turned = torch.cat(pair, dim=-1) if self._is_neox else torch.stack(pair, dim=-1).flatten(-2)
-        return torch.cat((turned, rest), dim=-1)
+        first, second = turned.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
 class Pages:

@@ -6,14 +6,19 @@ The folder is the one of block-attention's own engine: `blocks/ab/abcd….kv`, o
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import threading
 import time
+import urllib.parse
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from .block_kv import PAIRS, VERSION, hash_fields
 
 T = TypeVar("T")
 _STARTED_MS = round(time.time() * 1000)
@@ -45,15 +50,20 @@ class Store(Protocol):
         ...
 
 
-def open_store(place: str, *, writes: bool) -> Store:
-    """The store that a place names: a folder, `./blocks?cap=20GB`.
+def open_store(place: str, *, writes: bool, made: str) -> Store:
+    """The store that a place names: a folder, `./blocks?cap=20GB`, or `redis://[user:password@]host[:port][/database]`.
 
-    `writes` says whether this process is to keep blocks there. Raises ValueError for what is no place.
+    `writes` says whether this process is to keep blocks there, `made` names what computes them (`place_of`). Raises
+    ValueError for what is no place, ImportError where the package "redis" is missing.
     """
+    if re.match(r"rediss?://", place):
+        return RedisStore(place, made)
     path, _, query = place.removeprefix("file:").removeprefix("//").partition("?")
     name, _, cap = query.partition("=")
     if path == "" or "://" in place.removeprefix("file://") or (query and name != "cap"):
-        raise ValueError(f'Cannot open the store "{place}": wanted a folder, and its cap: ./blocks?cap=20GB')
+        raise ValueError(
+            f'Cannot open the store "{place}": wanted a folder, and its cap: ./blocks?cap=20GB, or redis://host'
+        )
     return FolderStore(Path(path), parse_bytes(cap) if query else None, writes=writes)
 
 
@@ -65,6 +75,58 @@ def parse_bytes(text: str) -> int:
         if text.endswith(unit) and number.replace(".", "", 1).isdecimal():
             return int(float(number) * size)
     raise ValueError(f'Cannot read a size: it is "{text}", wanted for instance "20GB"')
+
+
+class RedisStore:
+    """Redis or Valkey, one server, whose own limits say what it keeps. Keys are block-attention's: `PREFIX:MADE/ID`."""
+
+    def __init__(self, url: str, made: str) -> None:
+        """`?prefix=` of the URL is what keys begin with, `?timeout=` in ms an answer's time. Raises ImportError."""
+        import redis
+
+        plain, _, query = url.partition("?")
+        asked = dict(urllib.parse.parse_qsl(query, strict_parsing=True)) if query else {}
+        if unknown := sorted(asked.keys() - {"prefix", "timeout"}):
+            raise ValueError(f'Cannot open the Redis store: it has "{unknown[0]}", wanted "prefix" or "timeout"')
+        timeout = float(asked.get("timeout", "10000")) / 1000
+        self._client = redis.Redis.from_url(plain, socket_timeout=timeout, socket_connect_timeout=min(timeout, 1.0))
+        self._error = redis.RedisError
+        self._keys = f"{asked.get('prefix', 'block-kv')}:{made}/"
+        self._down_until = 0.0
+
+    def read(self, block_id: str) -> bytes | None:
+        return self._use(lambda: self._client.get(self._keys + block_id))
+
+    def has(self, block_id: str) -> bool:
+        # The engine waits for it: a server that is gone is asked again after five seconds.
+        if time.monotonic() < self._down_until:
+            return False
+        try:
+            return self._use(lambda: self._client.exists(self._keys + block_id)) == 1
+        except OSError:
+            self._down_until = time.monotonic() + 5
+            return False
+
+    def write(self, block_id: str, data: bytes) -> None:
+        self._use(lambda: self._client.set(self._keys + block_id, data))
+
+    def set_aside(self, block_id: str) -> None:
+        with contextlib.suppress(OSError):
+            self._use(lambda: self._client.unlink(self._keys + block_id))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _use(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except self._error as error:
+            raise OSError(f"Cannot use the Redis store: {error}") from error
+
+
+def place_of(producer: str, compute: str) -> str:
+    """What else than its id must agree for a block's bits to be of use: docs/block-kv-format.md."""
+    return hash_fields("block-attention block place", VERSION, producer, compute, PAIRS)[:16]
 
 
 class FolderStore:

@@ -19,12 +19,12 @@ from vllm.model_executor.layers.rotary_embedding import (
 )
 from vllm.model_executor.models.utils import extract_layer_index
 
-from .block_kv import BlockFileError, encode_block, open_block
-from .config import KV_TYPES, Settings, producer
+from .block_kv import PAIRS, BlockFileError, encode_block, open_block
+from .config import KV_TYPES, Settings, made_by
 from .metrics import BlockStats
 from .pages import Pages, Rotation
 from .requests import BlockRef
-from .store import RamTier, open_store
+from .store import RamTier, open_store, place_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -76,14 +76,14 @@ class BlockWorker:
         self._page_size = kv_cache.kv_cache_groups[0].kv_cache_spec.block_size
         self._group = get_tp_group()
         self._total_heads = config.model_config.get_total_num_kv_heads()
-        self._store = open_store(settings.store, writes=self.is_first)
+        self._made = made_by(config)
+        self._store = open_store(settings.store, writes=self.is_first, made=place_of(**self._made))
         self._ram: RamTier[torch.Tensor] = RamTier(settings.ram)
         self._threads = ThreadPoolExecutor(max(1, settings.threads), "block-attention")
         self._hashers = ThreadPoolExecutor(max(1, settings.threads), "block-attention-hash")
         self._loading: list[_Loading] = []
         self._pages: Pages | None = None
         self._fields: dict[str, str] = {}
-        self._made: dict[str, str] = {}
         self.stats = BlockStats()
 
     @property
@@ -104,15 +104,14 @@ class BlockWorker:
                     f"Cannot use Block-Attention: {name} has no do_kv_cache_update, wanted a backend with it"
                 )
         ropes = list(_ROPE_DICT.values())
-        if len(ropes) != 1 or type(ropes[0]) not in _ROPES:
-            kinds = ", ".join(sorted(type(rope).__name__ for rope in ropes)) or "none"
-            raise ValueError(f"Cannot use Block-Attention: the model's RoPEs are {kinds}, wanted one of a known kind")
-        rotation = Rotation(ropes[0].cos_sin_cache, is_neox=ropes[0].is_neox_style)
+        if len(ropes) != 1 or type(ropes[0]) not in _ROPES or not ropes[0].is_neox_style:
+            kinds = ", ".join(sorted(f"{type(rope).__name__} of {_pairs(rope)}" for rope in ropes)) or "none"
+            raise ValueError(
+                f"Cannot use Block-Attention: the model's RoPEs are {kinds}, wanted one of a known kind, of halves"
+            )
+        rotation = Rotation(ropes[0].cos_sin_cache)
         self._pages = Pages(layers, [caches[name] for name in names], self._page_size, rotation)
-        dtype = self._config.model_config.dtype
-        pairs = "half" if ropes[0].is_neox_style else "adjacent"
-        self._fields = {"kind": "block", "kv_type": KV_TYPES[dtype], "pairs": pairs}
-        self._made = {"producer": producer(), "compute": str(dtype).removeprefix("torch.")}
+        self._fields = {"kind": "block", "kv_type": KV_TYPES[self._config.model_config.dtype]}
 
     def start(self, loads: Sequence[Load], model: str) -> None:
         """Begins to read what requests want; `finish` tells when it is in their pages."""
@@ -185,9 +184,8 @@ class BlockWorker:
         try:
             found = open_block(data, block.id)
             mine = {**self._fields, "id": block.id, "owner": block.owner, "model": model, "context": None}
-            pairs = mine.pop("pairs")
             found.require(shape, block.token_ids, mine)
-            others = {"pairs": pairs, **({} if self._settings.any_producer else self._made)}
+            others = {"pairs": PAIRS, **({} if self._settings.any_producer else self._made)}
             for name, wanted in others.items():
                 if found.fields[name] != wanted:
                     raise _MissingError(f'its {name} is "{found.fields[name]}", wanted "{wanted}"')
@@ -218,6 +216,7 @@ class BlockWorker:
                 "id": block.id,
                 "model": model,
                 "owner": block.owner,
+                "pairs": PAIRS,
                 **self._fields,
                 **self._made,
             }
@@ -240,6 +239,10 @@ class BlockWorker:
         size, rank = self._group.world_size, self._group.rank_in_group
         count = self._pages.num_heads
         return (rank * count if self._total_heads >= size else rank * self._total_heads // size), count
+
+
+def _pairs(rope: RotaryEmbedding) -> str:
+    return "halves" if rope.is_neox_style else "neighbours"
 
 
 def _as_torch(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
