@@ -1,7 +1,8 @@
 // Block-Attention in vLLM (python/vllm_block_attention): types, then its tests in vLLM itself, with SmolLM2-135M in float32 held
 // to the block mask of an oracle. `npm run check:vllm` makes vLLM's Python environment where there is none yet (once, 10 GB; in
-// the user's cache folder). Exit code 3 says that it was skipped, and why: no Python, disk, memory or processor, no model.
-// --if-there makes no environment. --model FILE takes another GGUF file, or a Hugging Face folder. What follows "--" is pytest's.
+// the user's cache folder). Exit code 3 says that it was skipped, and why: no Python, disk, memory or processor.
+// --if-there makes no environment. --model FILE takes another GGUF file, or a Hugging Face folder; --small, and where SmolLM2 was not
+// fetched, a small random one. What follows "--" is pytest's.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
@@ -12,7 +13,7 @@ import { cacheFolder, pythonEnvironment, pythonFolder } from "./python-environme
 const rest = process.argv.indexOf("--", 2);
 const { values: flags } = parseArgs({
   args: process.argv.slice(2, rest < 0 ? undefined : rest),
-  options: { "if-there": { type: "boolean" }, model: { type: "string" } },
+  options: { "if-there": { type: "boolean" }, model: { type: "string" }, small: { type: "boolean" } },
 });
 const folder = join(pythonFolder, "vllm_block_attention");
 
@@ -35,22 +36,23 @@ if (python === undefined) {
   if (python === undefined) skip("vLLM's Python environment cannot be made");
 }
 
-const file = flags.model ?? join(dirname(cacheFolder), "models", "SmolLM2-135M-Instruct.Q4_1.gguf");
-if (!existsSync(file))
-  skip(`there is no model "${file}": "block-attention pull smollm2-135m" fetches it, or name one with --model`);
-let model = file;
+const file = flags.model ?? join(dirname(cacheFolder), "models", "smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf");
+if (flags.model !== undefined && !existsSync(file)) throw new Error(`Cannot check: there is no model "${file}"`);
+let model = flags.small || !existsSync(file) ? undefined : file;
+console.log(`The model is ${model === undefined ? "small and random" : `"${model}"`}`);
 const temporary = join(cacheFolder, `check-vllm-${process.pid}`);
 let status = 1;
 try {
   const cli = join(dirname(pythonFolder), "dist", "cli", "main.js");
-  if (!statSync(file).isDirectory()) {
+  if (model !== undefined && !statSync(file).isDirectory()) {
     model = join(temporary, "model");
     mkdirSync(temporary);
     run(process.execPath, [cli, "convert", "--model", file, "--to", "hf", "--output", model]);
   }
   run(python, ["-m", "mypy"]);
-  const threads = String(Math.min(4, availableParallelism()));
-  const env = { ...process.env, BLOCK_ATTENTION_VLLM_MODEL: model, OMP_NUM_THREADS: threads, BLOCK_ATTENTION_CLI: cli };
+  const threads = process.env.OMP_NUM_THREADS ?? String(Math.min(4, availableParallelism()));
+  const named = model === undefined ? {} : { BLOCK_ATTENTION_VLLM_MODEL: model };
+  const env = { ...process.env, OMP_NUM_THREADS: threads, ...named };
   run(python, ["-m", "pytest", "--durations=5", ...(rest < 0 ? [] : process.argv.slice(rest + 1))], env);
   status = 0;
 } catch (error) {
