@@ -40,8 +40,12 @@ def oracle(model: str) -> Oracle:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
+def place(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with blocks that one worker has encoded."""
+    folder = tmp_path_factory.mktemp("store")
+    with engine(model, connector(folder)) as one:
+        run(one, [encode(block) for block in (A, B, C)])
+    return folder
 
 
 def files(place: Path) -> list[Path]:
@@ -51,7 +55,6 @@ def files(place: Path) -> list[Path]:
 def test_preempted_requests_load_their_blocks_again(model: str, place: Path, oracle: Oracle) -> None:
     # Six answers of 128 tokens and 64 more want 36 pages.
     with engine(model, connector(place), num_gpu_blocks_override=22) as small:
-        run(small, [encode(block) for block in (A, B, C)])
         finals = [FINAL[i:] + FINAL[:i] for i in range(6)]
         outputs = run(small, [answer([A, B, final], max_tokens=64) for final in finals])
         metrics = {metric.name: getattr(metric, "value", 0) for metric in small.get_metrics()}

@@ -99,6 +99,11 @@ test("VllmEngine: encodes blocks once, then answers with their lengths", async (
   // Another tenant's are others.
   await all(engine, { salt: "b" });
   expect(encodes(vllm.asked)).toHaveLength(4);
+  expect(vllm.asked.slice(-3).map((body) => body.kv_transfer_params?.block_attention)).toEqual([
+    { encode: true, salt: "b" },
+    { encode: true, salt: "b" },
+    { blocks: lengths, salt: "b" },
+  ]);
 });
 
 test("VllmEngine: full mode sends no blocks, and keeps tenants apart", async () => {
@@ -124,16 +129,19 @@ test("VllmEngine: a lost block is encoded again, once", async () => {
   expect((await engine.stats()).requests).toMatchObject({ running: 0, finished: 1, failed: 1 });
 });
 
-test("VllmEngine: a server that breaks off is an error, one that cannot be reached is passed over", async () => {
+test.each(["end", "destroy"] as const)("VllmEngine: an answer that breaks off is an error: %s", async (how) => {
   const breaking = await fakeVllm((_, response) => {
     say(response, { index: 0, text: "The", token_ids: [7] });
-    setTimeout(() => response.destroy(), 50);
+    setTimeout(() => response[how](), 50);
   });
   await using broken = await load(breaking.url);
   await expect(all(broken)).rejects.toMatchObject({ code: "died" });
+});
+
+test("VllmEngine: a server that cannot be reached is passed over", async () => {
   const [gone, there] = [await fakeVllm(), await fakeVllm()];
   await using two = await load(gone.url, there.url);
-  open.splice(1, 1)[0]!.close();
+  open.splice(0, 1)[0]!.close();
   expect((await all(two)).at(-1)).toMatchObject({ result: { text: "The end" } });
   expect(there.asked).toHaveLength(3);
   await expect(load("http://127.0.0.1:1")).rejects.toMatchObject({ code: "unavailable" });
