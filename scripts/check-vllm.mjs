@@ -5,7 +5,7 @@
 // fetched, a small random one. What follows "--" is pytest's.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs";
-import { availableParallelism, totalmem } from "node:os";
+import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { cacheFolder, pythonEnvironment, pythonFolder } from "./python-environment.mjs";
@@ -32,6 +32,7 @@ if (python === undefined) {
   if (flags["if-there"]) skip("vLLM's Python environment is not there");
   const { bavail, bsize } = statfsSync(cacheFolder);
   if (bavail * bsize < 16e9) skip(`vLLM's environment wants 16 GB on the disk of "${cacheFolder}"`);
+  console.log("vLLM's Python environment takes 10 GB, and some minutes");
   python = await pythonEnvironment("vllm", "vllm_block_attention/requirements.txt", { ifThere: false });
   if (python === undefined) skip("vLLM's Python environment cannot be made");
 }
@@ -50,9 +51,7 @@ try {
     run(process.execPath, [cli, "convert", "--model", file, "--to", "hf", "--output", model]);
   }
   run(python, ["-m", "mypy"]);
-  const threads = process.env.OMP_NUM_THREADS ?? String(Math.min(4, availableParallelism()));
-  const named = model === undefined ? {} : { BLOCK_ATTENTION_VLLM_MODEL: model };
-  const env = { ...process.env, OMP_NUM_THREADS: threads, ...named };
+  const env = { ...process.env, ...(model !== undefined && { BLOCK_ATTENTION_VLLM_MODEL: model }) };
   run(python, ["-m", "pytest", "--durations=5", ...(rest < 0 ? [] : process.argv.slice(rest + 1))], env);
   status = 0;
 } catch (error) {
