@@ -92,8 +92,8 @@ def make(folder: Path, digest: str, requirements: Path, lock: IO[bytes]) -> None
     temporary = folder / "tmp"
     temporary.mkdir()
     pip = [str(interpreter(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    # pip's bar would hide its lines.
-    options = ["--progress-bar", "off", "--require-hashes", "--requirement", str(requirements)]
+    # The file lists all packages; a package may ask for one that no index has. pip's bar would hide its lines.
+    options = ["--progress-bar", "off", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
     with PipProgress(folder, numbered(requirements)) as progress:
         run([*pip, *options], lock, {"TMPDIR": str(temporary), "TEMP": str(temporary)}, progress.take)
     shutil.rmtree(temporary)

@@ -2,7 +2,7 @@
 // version with the digests of its files, so that pip takes nothing else. Needs uv (PyPI's package "uv"), or a Python that
 // has it, and the network. Versions that a .txt has stay, unless a .in asks for others; --upgrade takes the newest.
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -14,6 +14,7 @@ const files = [
   "python/plugins/requirements-lm-eval",
   "python/plugins/requirements-opencompass",
   "tests/laws/requirements",
+  "python/vllm_block_attention/requirements",
   "tests/server-laws/requirements",
 ];
 
@@ -32,7 +33,10 @@ for (const file of files) {
   const upgrade = process.argv.includes("--upgrade") ? ["--upgrade"] : [];
   // Where a file includes another, both are installed into one environment: of one version.
   const constraints = included.flatMap((path) => ["--constraints", `${join(dirname(file), path)}.txt`]);
-  const args = ["pip", "compile", "--quiet", ...options, ...upgrade, ...constraints, `${file}.in`, "-o", `${file}.txt`];
+  // What a package asks for and no index has.
+  const overrides = existsSync(`${file}.overrides`) ? ["--overrides", `${file}.overrides`] : [];
+  const how = [...options, ...upgrade, ...constraints, ...overrides];
+  const args = ["pip", "compile", "--quiet", ...how, `${file}.in`, "-o", `${file}.txt`];
   const { status, signal, error } = spawnSync(uv[0], [...uv.slice(1), ...args], { stdio: "inherit" });
   if (status !== 0) fail(`uv ended with ${error?.message ?? signal ?? status} for "${file}.in"`);
   const there = new Map(included.flatMap((path) => packagesOf(`${join(dirname(file), path)}.txt`)));

@@ -292,6 +292,36 @@ test("failures: exit code 1 and one plain line; the stack with --verbose; no lin
   expect(none.code).toBe(2);
 });
 
+test("info --identity: the model's name in block ids, whatever its file's form", async () => {
+  const file = join(folder, "identity.gguf");
+  const model = join(projectRoot, "models", "tiny-rag");
+  await cli(["convert", "--model", model, "--to", "gguf", "--output", file]);
+  const [whole, gguf, plain] = await Promise.all([
+    cli(["info", "--json", "--identity", "--model", model]),
+    cli(["info", "--json", "--identity", "--model", file]),
+    cli(["info", "--json", "--model", model]),
+  ]);
+  const { identity } = JSON.parse(whole.stdout);
+  expect(identity).toMatch(/^[0-9a-f]{64}$/);
+  expect(JSON.parse(gguf.stdout).identity).toBe(identity);
+  expect(JSON.parse(plain.stdout)).not.toHaveProperty("identity");
+});
+
+test("serve --engine: what vLLM has itself is refused, and a server that is not there", async () => {
+  const engine = ["serve", "--model", join(projectRoot, "models", "tiny-rag"), "--engine"];
+  const [repair, gone, other] = await Promise.all([
+    cli([...engine, "vllm=http://127.0.0.1:9", "--repair", "lead"]),
+    cli([...engine, "vllm=http://127.0.0.1:9"]),
+    cli([...engine, "llama"]),
+  ]);
+  expect([repair.code, repair.stderr]).toEqual([2, expect.stringMatching(/^Cannot serve with vLLM: /)]);
+  expect([gone.code, gone.stderr]).toEqual([
+    1,
+    expect.stringMatching(/^Cannot reach vLLM at "http:\/\/127.0.0.1:9": /),
+  ]);
+  expect([other.code, other.stderr]).toEqual([2, expect.stringMatching(/^Cannot use --engine: it is "llama", /)]);
+});
+
 test("info and doctor --json: what a model is, and that this machine computes", async () => {
   const [info, doctor] = await Promise.all([
     cli(["info", "--json", "--weights", "q8_0"]),

@@ -1,6 +1,9 @@
+import { homedir } from "node:os";
 import { chosenModel, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
+import { modelIdentity } from "../engine/model-identity.js";
 import { KV_TYPES, kvTypeFits, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
+import { userCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { blockKVByteLength } from "../kv/block-kv.js";
@@ -22,6 +25,7 @@ const infoFlags = {
   backend: engineFlag("backend"),
   device: engineFlag("device"),
   ...trainingFlags,
+  identity: toggle("names its keys and values, for another engine that shares the store; reads all weights once"),
   json: toggle("one line of JSON"),
 };
 
@@ -40,7 +44,8 @@ Examples:
 async function runInfo(flags: FlagsOf<typeof infoFlags>, terminal: Terminal): Promise<number> {
   const path = chosenModel(flags);
   const source = await openModel(path, flags);
-  const info = describeModel(source, await loadTokenizer(path), await onDevice(source, flags), flags.weights);
+  const about = describeModel(source, await loadTokenizer(path), await onDevice(source, flags), flags.weights);
+  const info = { ...about, ...(flags.identity === true && { identity: await identityOf(source, flags, terminal) }) };
   for (const warning of info.warnings) note(terminal, `${terminal.errorColors.yellow("Warning")}: ${warning}`);
   if (flags.model === undefined) note(terminal, `No model is named: this is ${defaultName(terminal.env)}`);
   if (flags.json === true) await writeJson(terminal, info);
@@ -64,7 +69,19 @@ async function onDevice(source: ModelSource, { backend: kind, device, weights = 
   }
 }
 
-type ModelInfo = ReturnType<typeof describeModel>;
+async function identityOf(
+  source: ModelSource,
+  { backend, weights = "keep" }: FlagsOf<typeof infoFlags>,
+  { env, signal }: Terminal,
+): Promise<string> {
+  const cacheDir = userCacheDir({ platform: process.platform, env, homeDir: homedir() });
+  return await modelIdentity(loadGgml(await findGgmlDirectory(backend ?? "auto")), source, weights, {
+    cacheDir,
+    signal,
+  });
+}
+
+type ModelInfo = ReturnType<typeof describeModel> & { readonly identity?: string };
 
 /** What `info --json` tells. Bytes are bytes; sizes are in elements. */
 function describeModel(
@@ -155,6 +172,7 @@ function formatInfo(info: ModelInfo, { colors }: Terminal): string {
   const prefix = own?.prefix ? `, prefix ${JSON.stringify(own.prefix)}` : "";
   const fields: [string, string][] = [
     ["model", `${info.path} (${info.format})`],
+    ...(info.identity === undefined ? [] : [["identity", info.identity] as [string, string]]),
     [
       "architecture",
       `${info.architecture}, ${info.layers} layers, ${info.hidden_size} wide, MLP ${info.intermediate_size}`,

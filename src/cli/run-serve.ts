@@ -8,12 +8,14 @@ import type { Engine } from "../engine/engine.js";
 import { engineSettingsOf } from "../engine/engine-options.js";
 import { chosenModel } from "../engine/model.js";
 import type { EngineStatus } from "../engine/status-source.js";
+import { UsageError } from "../files/usage-error.js";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
 import { createApp, refusePublicWithoutKeys } from "../server/app.js";
 import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { loadConfig, type ServerConfig } from "../server/server-config.js";
 import { serverLogger } from "../server/server-logger.js";
+import { VllmEngine, type VllmEngineOptions } from "../server/vllm-engine/vllm-engine.js";
 import { adaptersOnDisk, fetchDefaultModel, modelOnDisk } from "./pull-model.js";
 import { note, type Terminal } from "./terminal.js";
 
@@ -42,19 +44,24 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   ]);
   const logger = serverLogger(config.logLevel, { write: (line) => terminal.stderr.write(line) }, names);
   const stopping = new AbortController();
-  await using engine = spawnEngine({
-    ...engineSettingsOf({ ...config, repair: config.repair ?? "auto" }),
-    // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
-    readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
-    ragTexts: {
-      system: config.ragSystem,
-      preamble: config.ragPreamble,
-      passage: config.ragPassage,
-      final: config.ragFinal,
-    },
-    onWarning: (warning) => logger.warn(warning),
-    onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
-  });
+  const words = {
+    system: config.ragSystem,
+    preamble: config.ragPreamble,
+    passage: config.ragPassage,
+    final: config.ragFinal,
+  };
+  const onWarning = (warning: string) => logger.warn(warning);
+  await using engine =
+    config.engine !== undefined
+      ? await vllmEngine({ ...config, engine: config.engine, ragTexts: words, onWarning }, terminal)
+      : spawnEngine({
+          ...engineSettingsOf({ ...config, repair: config.repair ?? "auto" }),
+          // Connections have a rule of their own, which must come first: what it allows, the engine waits for.
+          readerTimeoutMs: Math.min(2 ** 31 - 1, (config.stallSeconds + config.transferSeconds) * 1000),
+          ragTexts: words,
+          onWarning,
+          onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
+        });
   const app = await createApp({ engine, config, keys, logger, stopping: stopping.signal });
   try {
     const address = await listen(app, config);
@@ -77,6 +84,34 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
     app.server.closeAllConnections();
     await app.close();
   }
+}
+
+/** @throws UsageError for settings that vLLM has itself; Error where the model cannot be read or a server not be reached. */
+async function vllmEngine(
+  config: Omit<VllmEngineOptions, "urls" | "key" | "signal"> &
+    Pick<ServerConfig, "adapters" | "repair" | "store"> & { readonly engine: string },
+  { env, signal }: Terminal,
+): Promise<Engine> {
+  const {
+    adapters = [],
+    repair = "none",
+    store,
+    engine,
+    model,
+    mode,
+    kvType,
+    ragTexts,
+    maxPromptTokens,
+    onWarning,
+  } = config;
+  if (adapters.length > 0 || store !== undefined || repair !== "none") {
+    throw new UsageError(
+      "Cannot serve with vLLM: there are adapters, a repair or a store, wanted none, vLLM has its own",
+    );
+  }
+  const urls = engine.slice("vllm=".length).split(",");
+  const key = env.VLLM_API_KEY;
+  return await VllmEngine.load({ model, mode, kvType, ragTexts, maxPromptTokens, onWarning, urls, key, signal });
 }
 
 /** For clients to be told that their request was ended. */

@@ -104,7 +104,7 @@ export class RequestChecks {
   readonly #repairs = new Map<string, TokenizedRepair>();
 
   constructor(
-    private readonly model: LoadedModel,
+    private readonly model: Pick<LoadedModel, "source" | "tokenizer" | "chatTemplate">,
     private readonly options: CheckOptions,
   ) {}
 

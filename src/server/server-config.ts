@@ -71,6 +71,15 @@ const settings = {
     "names under which clients find the model, with commas between; answers have the first",
     "the model's file or folder name",
   ),
+  engine: setting(
+    textOf(
+      /^vllm=https?:\/\/[^\s,]+(,https?:\/\/[^\s,]+)*$/,
+      'vllm= and URLs with commas between: "vllm=http://10.0.0.2:8000"',
+    ),
+    "vllm=URLs",
+    "answers with vLLM servers instead, docs/distributed.md; their key is VLLM_API_KEY of the environment",
+    "this process's own",
+  ),
   ...engineSettings,
   ragSystem: setting(ragTextFields.system, "text", "the system message of RAG prompts that have none", own),
   ragPreamble: setting(ragTextFields.preamble, "text", "the RAG prompt's text before the passages", own),

@@ -1,15 +1,16 @@
 """The reader of block KV's files, on the bytes that the engine's test pins."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from block_kv import BlockFileError, open_block
+from vllm_block_attention.block_kv import BlockFileError, block_id, encode_block, open_block, owner_name
 
-FIXTURE = Path(__file__).parents[2] / "tests" / "fixtures" / "block-kv-2.safetensors"
+FIXTURE = Path(__file__).parents[3] / "tests" / "fixtures" / "block-kv-2.safetensors"
 
 
 def test_reads_what_the_engine_wrote() -> None:
@@ -68,3 +69,31 @@ def test_accepts_no_changed_byte_and_no_other_length(tmp_path: Path) -> None:
                 read(changed)
     with pytest.raises(BlockFileError):
         read(original + b"\0")
+
+
+def test_encode_block_writes_what_the_engine_did() -> None:
+    pinned = open_block(FIXTURE)
+    kv = np.stack([pinned.layer(layer) for layer in range(2)])
+    with ThreadPoolExecutor(2) as threads:
+        data = encode_block(kv, pinned.token_ids.tolist(), pinned.fields, threads)
+    written = open_block(data)
+    assert (written.fields, written.shape, written.start % 64) == (pinned.fields, pinned.shape, 0)
+    assert written.layer_digests == pinned.layer_digests
+    wanted = {"id": pinned.fields["id"], "kv_type": "f16"}
+    written.require(pinned.shape, [5, 0, 70_000], wanted)
+    with pytest.raises(BlockFileError, match="tokens are others"):
+        written.require(pinned.shape, [5, 0, 70_001], wanted)
+    with pytest.raises(BlockFileError, match='kv_type is "f16", wanted "f32"'):
+        written.require(pinned.shape, [5, 0, 70_000], {"kv_type": "f32"})
+    with pytest.raises(BlockFileError, match="layer 1"):
+        open_block(data[:-1] + bytes([data[-1] ^ 1])).layer(1)
+
+
+def test_ids_are_the_engine_s() -> None:
+    # As blockId() and ownerName() of src/kv/block-id.ts give them.
+    model = "0123456789abcdef" * 4
+    plain = block_id(model, "f32", "ü", [5, 0, 70_000])
+    assert plain == "df65666702f2eb29ff372cc2df59c2414c2c84fb9427bbef2bc9eabe19ceca1b"
+    seen = block_id(model, "f32", "", [5, 0, 70_000], "f" * 64)
+    assert seen == "e51502472ab484432ca60c1f06ceedd9350a3ba58ffcd939a7815ed4d295fc2e"
+    assert owner_name("ü") == "a5f0a872939f5f523793c36ff5346141864b7001f9a1c10118c342b5b49adf83"
