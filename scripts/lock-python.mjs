@@ -34,7 +34,7 @@ for (const file of files) {
   // Where a file includes another, both are installed into one environment: of one version.
   const constraints = included.flatMap((path) => ["--constraints", `${join(dirname(file), path)}.txt`]);
   // What a package asks for and no index has.
-  const overrides = existsSync(`${file}.overrides`) ? ["--overrides", `${file}.overrides`] : [];
+  const overrides = existsSync(`${file}.overrides`) ? ["--override", `${file}.overrides`] : [];
   const how = [...options, ...upgrade, ...constraints, ...overrides];
   const args = ["pip", "compile", "--quiet", ...how, `${file}.in`, "-o", `${file}.txt`];
   const { status, signal, error } = spawnSync(uv[0], [...uv.slice(1), ...args], { stdio: "inherit" });
