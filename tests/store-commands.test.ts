@@ -221,3 +221,43 @@ test.skipIf(whyNoRedis !== undefined)(
     }
   },
 );
+
+test("store: with a key, documents are encrypted as blocks are; who has no key removes nothing, and copies stay encrypted", async () => {
+  const folder = await temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  writeRandomModel(at("model"), { architecture: "llama" });
+  writeFileSync(at("passages.jsonl"), JSON.stringify({ id: "secret paper", text: "One.", metadata: { page: 7 } }));
+  writeFileSync(at("key"), `${"5a".repeat(32)}\n`);
+  writeFileSync(at("other"), `${"6b".repeat(32)}\n`);
+  const keyed = (name: string, key = "key") => `${at(name)}?key=${at(key)}`;
+  const encode = ["encode", "--model", at("model"), "--input", at("passages.jsonl")];
+  expect((await runCli([...encode, "--store", `${keyed("blocks")}&cap=10MB`])).code).toBe(0);
+  const told = async (...args: string[]) => {
+    const { stdout, error } = await runCli(["store", ...args, "--json"]);
+    expect(error).toBeUndefined();
+    return stdout.trim() === ""
+      ? []
+      : stdout
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line));
+  };
+  const inFiles = (name: string) =>
+    readdirSync(at(name), { recursive: true, withFileTypes: true })
+      .filter((one) => one.isFile())
+      .map((one) => readFileSync(join(one.parentPath, one.name)).toString("latin1"))
+      .join();
+  expect(inFiles("blocks")).not.toMatch(/secret paper|block-kv/);
+  expect(await told("ls", keyed("blocks"), "--documents")).toMatchObject([
+    { id: "secret paper", metadata: { page: 7 } },
+  ]);
+  expect(await told("ls", at("blocks"), "--documents")).toEqual([]);
+  expect(await told("gc", at("blocks"))).toMatchObject([{ removed: 0 }]);
+  expect(await told("export", keyed("blocks"), at("copy"))).toMatchObject([{ copied: 1, unsound: 0 }]);
+  expect(inFiles("copy")).not.toMatch(/secret paper|block-kv/);
+  expect(await told("verify", keyed("copy"))).toEqual([{ blocks: 1, unsound: 0 }]);
+  expect(await told("import", keyed("anew", "other"), keyed("copy"))).toMatchObject([{ copied: 1 }]);
+  expect(await told("ls", keyed("anew", "other"), "--documents")).toMatchObject([{ id: "secret paper" }]);
+  expect(await told("ls", keyed("anew"), "--documents")).toEqual([]);
+  expect(await told("rm", keyed("blocks"), "--document", "secret paper")).toMatchObject([{ removed: 1 }]);
+});

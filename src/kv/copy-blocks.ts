@@ -44,7 +44,7 @@ export async function* copyBlocks(
     if (hasRoom) room -= numBytes;
     return hasRoom;
   };
-  const texts = new FolderTexts(to, reserve, toKeys);
+  const texts = new FolderTexts(to, reserve, toKeys.isEmpty ? keys : toKeys);
   await texts.countAll();
   const copied = new Set<BlockId>();
   for await (const entry of readFolder(keyedPlace(to, toKeys), { isWhole: false, signal })) {
