@@ -259,7 +259,7 @@ test("wrong usage: exit code 2, one line that names option, value and what is wa
     [["--threads", "0"], /--threads: it is "0", wanted a whole number from 1 to 512/],
     [["--store-bytes", "5XB"], /--store-bytes: it is "5XB", wanted a whole number of bytes/],
     [["--mode", "both"], /--mode: it is "both", wanted "block" or "full"/],
-    [["--kv-type", "q8_0"], /--kv-type: it is "q8_0", wanted "f16", "f32" or "bf16"/],
+    [["--kv-type", "q5_0"], /--kv-type: it is "q5_0", wanted "f16", "f32", "bf16", "q8_0" or "q4_0"/],
     [["--top-p", "0"], /--top-p: it is "0"/],
     [["--seed", "1.5"], /--seed: it is "1.5"/],
     [["--stop", ""], /--stop: it is ""/],
