@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { Limit } from "../files/limit.js";
 import { holdLock, type Lock, Watch } from "../files/lock.js";
 import { makeFolder, syncPath } from "../files/outputs.js";
@@ -47,6 +47,7 @@ export interface BlockPlace extends AsyncDisposable {
  * others write within what it leaves them.
  */
 export class BlockFolder implements BlockPlace {
+  readonly path: string;
   #lock: Lock | undefined;
   readonly #watch = new Watch();
   #share: FolderShare | undefined;
@@ -58,9 +59,11 @@ export class BlockFolder implements BlockPlace {
   readonly #made = new Set<string>();
 
   private constructor(
-    readonly path: string,
+    path: string,
     private readonly capBytes: number,
-  ) {}
+  ) {
+    this.path = resolve(path);
+  }
 
   /**
    * @param capBytes of all that it takes on its file system.

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { bytesBelow, temporaryFolder } from "../files/test-files.suite.js";
 import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
@@ -98,6 +98,17 @@ test("DiskTier: blocks and pages are there for the next process, with their byte
   const third = await storeOver(path);
   await third.disk.known;
   expect(await third.read(...requests)).toEqual([10, undefined, 12]);
+});
+
+test("DiskTier: a folder may be named from the working folder on, also by . and with a slash at its end", async () => {
+  const path = await temporaryFolder();
+  for (const name of [relative(".", path), `./${relative(".", path)}/`, `${path}//.`]) {
+    const one = await storeOver(name);
+    await one.disk.known;
+    await one.put(testRequest(name.length));
+    expect(one.store.stats().tiers[0]).toMatchObject({ saves: 1, drops: 0 });
+    await one.end();
+  }
 });
 
 test("DiskTier: another process reads what one has written, writes within what that leaves it, and takes over when it ends", async () => {
