@@ -141,7 +141,7 @@ export class LocalEngine implements AsyncDisposable {
       computeTime: (numTokens) => this.#scheduler.prefillRate.timeOf(numTokens),
     });
     const texts = this.#lasting.find((one) => one instanceof DiskTier)?.texts ?? new MemoryTexts();
-    this.#documents = new Documents(texts, (names, owner) => this.#store.deletePassages(names, owner));
+    this.#documents = new Documents(texts, (...gone) => this.#store.deletePassages(...gone));
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");
