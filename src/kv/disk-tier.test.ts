@@ -152,6 +152,18 @@ test("DiskTier: what several processes write is within one cap, and is evicted; 
   await expect.poll(() => writer!.disk.tier.stats.usedBytes, { timeout: 5000 }).toBe(bytesBelow(join(path, "blocks")));
 });
 
+test("DiskTier: texts that other processes write over again and again push no block out", async () => {
+  const path = await temporaryFolder();
+  const cap = 100 * 4096;
+  const [writer, other] = [await storeOver(path, cap), await storeOver(path, cap)];
+  await Promise.all([writer.disk.known, other.disk.known]);
+  for (let n = 0; n < 30; n++) await writer.put(testRequest(n));
+  for (let n = 0; n < 80; n++) await other.disk.texts.put("owner/one.json", `text ${n}`);
+  // What was written last is still counted twice.
+  await expect.poll(() => writer.store.stats().tiers[0]?.usedBytes).toBeLessThan((30 + 35) * 4096);
+  expect(writer.store.stats().tiers[0]).toMatchObject({ evictions: 0, numBlocks: 30 });
+});
+
 test("DiskTier: a block larger than what is left to others is not kept", async () => {
   const path = await temporaryFolder();
   const [writer, other] = [await storeOver(path, 20 * 4096), await storeOver(path, 20 * 4096)];
