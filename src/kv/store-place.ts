@@ -20,6 +20,9 @@ const defaultShare = 1 / 10;
 /** Of an operation on a server, beside what its bytes take. */
 const defaultTimeoutMs = { redis: 1_000, s3: 2_000 };
 
+/** Timers take not much more. */
+const longestTimeoutMs = 86_400_000;
+
 /** To connect, for who looks at a server and serves nobody meanwhile. */
 const lookTimeoutMs = 10_000;
 
@@ -45,7 +48,8 @@ function parseStorePlace(text: string): StorePlace | undefined {
   const names: readonly string[] = settingsOf[place.kind];
   const isKnown = Object.entries(settings).every(([name, value]) => names.includes(name) && value !== "");
   const { cap = "1", timeout = "1", endpoint = "https://s3" } = settings;
-  const isSound = capOf(cap) !== undefined && Number(timeout) >= 1 && /^https?:\/\/[^@]+$/.test(endpoint);
+  const isTime = Number(timeout) >= 1 && Number(timeout) <= longestTimeoutMs;
+  const isSound = capOf(cap) !== undefined && isTime && /^https?:\/\/[^@]+$/.test(endpoint);
   return isKnown && isSound && URL.canParse(endpoint) ? { ...place, settings } : undefined;
 }
 
