@@ -16,6 +16,8 @@ import { FolderShare } from "./folder-share.js";
 const atATime = 8;
 /** Other machines' clocks may go before this one's by so much. */
 const clockSkewMs = 60_000;
+/** What files are called while they are written: nothing else is removed of a folder that was not made for this. */
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** Of the cap, for files that turned out damaged; the oldest of them go. */
 const quarantineShare = 1 / 64;
 
@@ -122,7 +124,9 @@ export class BlockFolder implements BlockPlace {
       return false;
     }
     // What a process that was killed left.
-    await rm(join(this.path, "partial"), { recursive: true, force: true }).catch(() => undefined);
+    const partial = join(this.path, "partial");
+    const left = (await readdir(partial).catch(() => [])).filter((name) => uuid.test(name));
+    for (const name of left) await rm(join(partial, name), { force: true }).catch(() => undefined);
     await this.#leaveShare();
     return true;
   }
