@@ -12,7 +12,6 @@ import { holdsPassage } from "../kv/block-store.js";
 import { copyBlocks } from "../kv/copy-blocks.js";
 import { type DocumentEntry, Documents, readEntry } from "../kv/documents.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
-import { FolderTexts } from "../kv/folder-texts.js";
 import { type OpenedPlace, openFolderPlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
 import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
@@ -85,12 +84,7 @@ function folderOf({ folder }: OpenedPlace, action: string): BlockFolder {
   return folder;
 }
 
-function textsIn(opened: OpenedPlace): FolderTexts {
-  return new FolderTexts(folderOf(opened, "look for documents"), async () => true, opened.keys);
-}
-
-async function* documentsIn(folder: OpenedPlace): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
-  const texts = textsIn(folder);
+async function* documentsIn({ texts }: OpenedPlace): AsyncGenerator<DocumentEntry & { readonly owner: string }> {
   for (const owner of await texts.owners()) {
     for await (const name of texts.list(owner)) {
       const entry = readEntry(await texts.get(name));
@@ -248,7 +242,7 @@ async function removeDocument(
     sums.removed += removed;
     sums.bytes += bytes;
   };
-  const texts = textsIn(folder);
+  const { texts } = folder;
   const documents = new Documents(texts, forget, (name) => name);
   let isThere = false;
   for (const name of await texts.owners()) {

@@ -25,7 +25,8 @@ export class CallDocuments {
     encoded: readonly Pick<LocalBlock, "passage">[],
   ) {
     for (const [place, { passage }] of encoded.entries()) {
-      if (passage?.id === undefined) continue;
+      // An empty id names nothing: no path or flag could.
+      if (passage?.id === undefined || passage.id === "") continue;
       const { id, metadata } = passage;
       const known = this.#growing.get(String(id));
       if (known === undefined) requireSmall(id, metadata);

@@ -3,7 +3,6 @@ import { ragTexts } from "../blocks/rag-prompt.js";
 import type { KVType } from "../files/element-types.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
-import { DiskTier } from "../kv/disk-tier.js";
 import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
 import { MemoryStore } from "../kv/memory-store.js";
 import { type OpenedStore, openStorePlaces, type StoreTier } from "../kv/store-place.js";
@@ -140,8 +139,9 @@ export class LocalEngine implements AsyncDisposable {
       ],
       computeTime: (numTokens) => this.#scheduler.prefillRate.timeOf(numTokens),
     });
-    const texts = this.#lasting.find((one) => one instanceof DiskTier)?.texts ?? new MemoryTexts();
-    this.#documents = new Documents(texts, (names, owner) => this.#store.deletePassages(names, owner));
+    // Of several places the last one is what machines share.
+    const texts = this.#lasting.at(-1)?.texts ?? new MemoryTexts();
+    this.#documents = new Documents(texts, (...gone) => this.#store.deletePassages(...gone));
     this.#contexts = new ContextMaker(model, this.kvType, this.#store, this.#budget, this.#scheduler);
     const trainedModes = own?.modes ?? [];
     this.defaultMode = options.mode ?? (trainedModes.includes("block") ? "block" : "full");

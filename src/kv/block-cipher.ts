@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { quote } from "../files/quote.js";
 import { describeFileError } from "../files/regular-file.js";
+import { bytesInMemory } from "./block-bytes.js";
 import { type BlockBytes, BlockCodecError } from "./block-codec.js";
 import type { BlockPlace } from "./block-folder.js";
 import type { BlockFileFormat } from "./block-format.js";
@@ -159,6 +160,26 @@ export function sealedFormat<M extends BlockMemory>(format: BlockFileFormat<M>, 
     readRequest: async (bytes) => await format.readRequest(await keys.open(bytes)),
     decode: async (bytes, request) => await format.decode(await keys.open(bytes, ownerName(request.owner)), request),
   };
+}
+
+/** A text's bytes, encrypted where there are keys. @param name its owner's, a slash, and more. */
+export async function sealText(keys: BlockKeys, name: string, text: string): Promise<Uint8Array> {
+  return await keys.seal(ownerOf(name), Buffer.from(text));
+}
+
+/** The text again; undefined where its bytes are damaged, or of a key that is not there. */
+export async function openText(keys: BlockKeys, name: string, bytes: Uint8Array): Promise<string | undefined> {
+  try {
+    const opened = await keys.open(bytesInMemory(bytes), ownerOf(name));
+    return Buffer.from(await opened.read(opened.size)).toString();
+  } catch (error) {
+    if (error instanceof BlockCodecError) return undefined;
+    throw error;
+  }
+}
+
+function ownerOf(name: string): string {
+  return name.split("/")[0] as string;
 }
 
 /** Bytes of which none can be read. */

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { Limit } from "../files/limit.js";
 import { holdLock, type Lock, Watch } from "../files/lock.js";
 import { makeFolder, syncPath } from "../files/outputs.js";
@@ -16,6 +16,8 @@ import { FolderShare } from "./folder-share.js";
 const atATime = 8;
 /** Other machines' clocks may go before this one's by so much. */
 const clockSkewMs = 60_000;
+/** What files are called while they are written: nothing else is removed of a folder that was not made for this. */
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** Of the cap, for files that turned out damaged; the oldest of them go. */
 const quarantineShare = 1 / 64;
 
@@ -47,6 +49,7 @@ export interface BlockPlace extends AsyncDisposable {
  * others write within what it leaves them.
  */
 export class BlockFolder implements BlockPlace {
+  readonly path: string;
   #lock: Lock | undefined;
   readonly #watch = new Watch();
   #share: FolderShare | undefined;
@@ -58,9 +61,11 @@ export class BlockFolder implements BlockPlace {
   readonly #made = new Set<string>();
 
   private constructor(
-    readonly path: string,
+    path: string,
     private readonly capBytes: number,
-  ) {}
+  ) {
+    this.path = resolve(path);
+  }
 
   /**
    * @param capBytes of all that it takes on its file system.
@@ -119,7 +124,9 @@ export class BlockFolder implements BlockPlace {
       return false;
     }
     // What a process that was killed left.
-    await rm(join(this.path, "partial"), { recursive: true, force: true }).catch(() => undefined);
+    const partial = join(this.path, "partial");
+    const left = (await readdir(partial).catch(() => [])).filter((name) => uuid.test(name));
+    for (const name of left) await rm(join(partial, name), { force: true }).catch(() => undefined);
     await this.#leaveShare();
     return true;
   }

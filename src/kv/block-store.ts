@@ -194,8 +194,11 @@ export interface BlockStore<M extends BlockMemory = BlockMemory> extends AsyncDi
    * @returns whether there was such a block of this owner: another's is neither told nor touched.
    */
   delete(id: BlockId, owner: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<boolean>;
-  /** Forgets all blocks and pages of this owner that hold passages or saw them, by `passageName()`. */
-  deletePassages(names: ReadonlySet<string>, owner: string): Promise<void>;
+  /**
+   * Forgets all blocks and pages of this owner that hold passages or saw them, by `passageName()`.
+   * @param ids of some of them, this owner's: what lists nothing finds no others.
+   */
+  deletePassages(names: ReadonlySet<string>, owner: string, ids?: readonly BlockId[]): Promise<void>;
   /** A block of this owner that a request would find; looking is no use of it. */
   find(
     id: BlockId,

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { bytesBelow, temporaryFolder } from "../files/test-files.suite.js";
 import { decodeBlockKV, encodeBlockKV, readBlockHead } from "./block-codec.js";
@@ -100,6 +100,17 @@ test("DiskTier: blocks and pages are there for the next process, with their byte
   expect(await third.read(...requests)).toEqual([10, undefined, 12]);
 });
 
+test("DiskTier: a folder may be named from the working folder on, also by . and with a slash at its end", async () => {
+  const path = await temporaryFolder();
+  for (const name of [relative(".", path), `./${relative(".", path)}/`, `${path}//.`]) {
+    const one = await storeOver(name);
+    await one.disk.known;
+    await one.put(testRequest(name.length));
+    expect(one.store.stats().tiers[0]).toMatchObject({ saves: 1, drops: 0 });
+    await one.end();
+  }
+});
+
 test("DiskTier: another process reads what one has written, writes within what that leaves it, and takes over when it ends", async () => {
   const path = await temporaryFolder();
   const [writer, other] = [await storeOver(path), await storeOver(path)];
@@ -139,6 +150,18 @@ test("DiskTier: what several processes write is within one cap, and is evicted; 
   await expect.poll(() => readdirSync(join(path, "shares")), { timeout: 5000 }).toEqual([]);
   // All files are known, and nothing is reserved.
   await expect.poll(() => writer!.disk.tier.stats.usedBytes, { timeout: 5000 }).toBe(bytesBelow(join(path, "blocks")));
+});
+
+test("DiskTier: texts that other processes write over again and again push no block out", async () => {
+  const path = await temporaryFolder();
+  const cap = 100 * 4096;
+  const [writer, other] = [await storeOver(path, cap), await storeOver(path, cap)];
+  await Promise.all([writer.disk.known, other.disk.known]);
+  for (let n = 0; n < 30; n++) await writer.put(testRequest(n));
+  for (let n = 0; n < 80; n++) await other.disk.texts.put("owner/one.json", `text ${n}`);
+  // What was written last is still counted twice.
+  await expect.poll(() => writer.store.stats().tiers[0]?.usedBytes).toBeLessThan((30 + 35) * 4096);
+  expect(writer.store.stats().tiers[0]).toMatchObject({ evictions: 0, numBlocks: 30 });
 });
 
 test("DiskTier: a block larger than what is left to others is not kept", async () => {
@@ -435,6 +458,16 @@ test("DiskTier: where not all files could be looked at nothing is written, evict
   await second.put(testRequest(2), 6);
   expect(second.disk.tier.stats).toMatchObject({ saves: 0, evictions: 0 });
   expect(await second.read(testRequest(1))).toEqual([5]);
+});
+
+test("openStorePlaces(): of a folder with files of its user's own what was left half written goes, and nothing else", async () => {
+  const path = await temporaryFolder();
+  mkdirSync(join(path, "partial", "notes"), { recursive: true });
+  for (const name of ["mine.txt", "0d2b3a5c-1111-4222-8333-123456789abc"])
+    writeFileSync(join(path, "partial", name), "");
+  const [opened] = await openStorePlaces(`${path}?cap=1MB`);
+  await opened?.[Symbol.asyncDispose]();
+  expect(readdirSync(join(path, "partial")).sort()).toEqual(["mine.txt", "notes"]);
 });
 
 test("openStorePlaces(): a folder that is to be made, and has no cap, gets one", async () => {

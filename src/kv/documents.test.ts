@@ -36,6 +36,14 @@ test("Documents: what is interrupted while blocks are forgotten is done again; b
   expect(forgotten.at(-1)).toEqual(["p"]);
 });
 
+test("Documents: blocks are forgotten by their ids too, but for those that another document has", async () => {
+  const forgotten: string[] = [];
+  const documents = new Documents(new MemoryTexts(), async (_names, _owner, ids) => void forgotten.push(...ids));
+  await documents.put("us", [entry("a", "1", "x", "y"), entry("b", "1", "y")]);
+  expect(await documents.delete("us", "a")).toBe(true);
+  expect(forgotten).toEqual([block("x").id]);
+});
+
 test("MemoryTexts: the oldest go where there are too many", async () => {
   const texts = new MemoryTexts(100);
   for (let n = 0; n < 20; n++) await texts.put(`a/${n}`, "0123456789");

@@ -13,6 +13,12 @@ export interface NamedTexts {
   list(folder: string): AsyncIterable<string>;
 }
 
+/** Those of all owners. */
+export interface ListedTexts extends NamedTexts {
+  /** Owners' names: the first parts of texts'. */
+  owners(): Promise<readonly string[]>;
+}
+
 /** What is kept of a document: whatever passages have its id. */
 export interface DocumentEntry {
   readonly id: string | number;
@@ -35,8 +41,11 @@ export interface DocumentBlock {
   readonly name: string;
 }
 
-/** Which passages' blocks are to be forgotten, with all that saw them. */
-export type Forget = (names: ReadonlySet<string>, owner: string) => Promise<void>;
+/**
+ * Which passages' blocks are to be forgotten, with all that saw them.
+ * @param ids those of them that are known: what lists nothing finds them alone.
+ */
+export type Forget = (names: ReadonlySet<string>, owner: string, ids: readonly BlockId[]) => Promise<void>;
 
 /**
  * The documents of each owner, and their blocks. A document that is replaced or deleted takes its blocks with it, unless another
@@ -103,7 +112,8 @@ export class Documents {
 
   /** Forgets the blocks of entries that no other document has. @param kept those that take their place. */
   async #forgetBlocks(owner: string, gone: readonly DocumentEntry[], kept: readonly DocumentEntry[]): Promise<void> {
-    const names = new Set(gone.flatMap(({ blocks }) => blocks.map(({ name }) => name)));
+    const blocks = gone.flatMap((entry) => entry.blocks);
+    const names = new Set(blocks.map(({ name }) => name));
     const keep = ({ blocks }: DocumentEntry) => {
       for (const { name } of blocks) names.delete(name);
     };
@@ -114,7 +124,8 @@ export class Documents {
       const entry = own.has(name) ? undefined : await this.#get(name);
       if (entry !== undefined) keep(entry);
     }
-    if (names.size > 0) await this.forget(names, owner);
+    const ids = blocks.flatMap(({ id, name }) => (names.has(name) ? [id] : []));
+    if (names.size > 0) await this.forget(names, owner, ids);
   }
 
   /** "7" and 7 are one document: paths and flags know texts alone. */

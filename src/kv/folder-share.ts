@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Limit } from "../files/limit.js";
 import { livesHere, ownName, Watch } from "../files/lock.js";
 import { makeFolder } from "../files/outputs.js";
 import { quote } from "../files/quote.js";
@@ -27,6 +28,9 @@ export class FolderShare implements AsyncDisposable {
   #granted = 0;
   #grantedMs = 0;
   #turn: Promise<unknown> = Promise.resolve();
+  /** Of the notes: a full disk may not have taken them. */
+  #unwritten = "";
+  readonly #noting = new Limit(1);
   readonly #renewals: NodeJS.Timeout;
 
   private constructor(
@@ -41,9 +45,16 @@ export class FolderShare implements AsyncDisposable {
   static async open(folder: string): Promise<FolderShare> {
     const path = join(folder, "shares", randomUUID());
     await makeFolder(path);
-    const notes = await open(join(path, "notes"), "ax", 0o600);
-    await notes.appendFile(`${ownName()}\n`);
-    return new FolderShare(path, notes);
+    let share: FolderShare | undefined;
+    try {
+      share = new FolderShare(path, await open(join(path, "notes"), "ax", 0o600));
+      await share.#note(ownName());
+      return share;
+    } catch (error) {
+      await share?.[Symbol.asyncDispose]();
+      await rm(path, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** Whether this process may still write: its share is not taken away. */
@@ -66,12 +77,24 @@ export class FolderShare implements AsyncDisposable {
     await having;
     const number = this.#numNotes++;
     this.#notedBytes += withNotes;
-    await this.notes.appendFile(`${number} ${withNotes} ${path}\n`);
     try {
+      await this.#note(`${number} ${withNotes} ${path}`);
       await write();
     } finally {
-      await this.notes.appendFile(`${number}\n`);
+      // Else it is noted with the next one: the room is not lost.
+      await this.#note(`${number}`).catch(() => undefined);
     }
+  }
+
+  /** Lines are written in order, each whole at last. */
+  async #note(line: string): Promise<void> {
+    this.#unwritten += `${line}\n`;
+    await this.#noting.run(async () => {
+      while (this.#unwritten !== "") {
+        const { bytesWritten } = await this.notes.write(this.#unwritten);
+        this.#unwritten = this.#unwritten.slice(bytesWritten);
+      }
+    });
   }
 
   async #haveRoom(path: string, numBytes: number, startMs: number): Promise<void> {
@@ -92,7 +115,7 @@ export class FolderShare implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#renewals);
     // The notes stay until the one with the lock has read them.
-    await this.notes.appendFile("end\n").catch(() => undefined);
+    await this.#note("end").catch(() => undefined);
     await this.notes.close();
   }
 }

@@ -1,19 +1,25 @@
 import { readdir, readFile, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { Limit } from "../files/limit.js";
 import { syncPath } from "../files/outputs.js";
 import { describeWriteError, undefinedIfMissing } from "../files/regular-file.js";
-import { bytesInMemory } from "./block-bytes.js";
-import { BlockKeys } from "./block-cipher.js";
-import { BlockCodecError } from "./block-codec.js";
+import { BlockKeys, openText, sealText } from "./block-cipher.js";
 import type { BlockFolder } from "./block-folder.js";
-import type { NamedTexts } from "./documents.js";
+import type { ListedTexts } from "./documents.js";
 
 export const documentsFolder = "documents";
+/** Of the cap: when others have written so much, all are counted anew. */
+const recountShare = 1 / 64;
 
 /** Texts in a folder of blocks, below `documents/`, within its cap. */
-export class FolderTexts implements NamedTexts {
+export class FolderTexts implements ListedTexts {
   /** Of the cap, in bytes. */
   #counted = 0;
+  /** All that was ever given back. */
+  #freed = 0;
+  /** What others have written since all were counted. It may have taken the place of older texts, and they may have deleted some. */
+  #fromOthers = 0;
+  readonly #counts = new Limit(1);
 
   /**
    * @param reserve room within the cap, or gives it back; where this process holds the folder's lock.
@@ -26,7 +32,7 @@ export class FolderTexts implements NamedTexts {
   ) {}
 
   async put(name: string, text: string): Promise<void> {
-    const bytes = await this.keys.seal(ownerOf(name), Buffer.from(text));
+    const bytes = await sealText(this.keys, name, text);
     const path = this.#pathOf(name);
     const numBytes = this.folder.onDisk(bytes.length);
     const before = await this.#sizeOf(name);
@@ -43,15 +49,7 @@ export class FolderTexts implements NamedTexts {
 
   async get(name: string): Promise<string | undefined> {
     const bytes = await readFile(this.#pathOf(name)).catch(undefinedIfMissing);
-    if (bytes === undefined) return undefined;
-    try {
-      const opened = await this.keys.open(bytesInMemory(bytes), ownerOf(name));
-      return Buffer.from(await opened.read(opened.size)).toString();
-    } catch (error) {
-      // Damaged, or of a key that is not there.
-      if (error instanceof BlockCodecError) return undefined;
-      throw error;
-    }
+    return bytes && (await openText(this.keys, name, bytes));
   }
 
   async delete(name: string): Promise<void> {
@@ -77,22 +75,33 @@ export class FolderTexts implements NamedTexts {
   }
 
   /** Counts all of them anew: others may have had the lock. */
-  async countAll(): Promise<void> {
-    let numBytes = 0;
-    for (const owner of await this.owners()) {
-      for await (const name of this.list(owner)) numBytes += await this.#sizeOf(name);
-    }
-    await this.#count(numBytes - this.#counted);
+  countAll(): Promise<void> {
+    return this.#counts.run(async () => {
+      const [counted, freed] = [this.#counted, this.#freed];
+      this.#fromOthers = 0;
+      let numBytes = 0;
+      for (const owner of await this.owners()) {
+        for await (const name of this.list(owner)) numBytes += await this.#sizeOf(name);
+      }
+      // What changed meanwhile may have been seen or not: rather too much is counted.
+      await this.#count(numBytes + this.#freed - freed - counted);
+    });
   }
 
   /** Counts one that another process has written. */
   async countOne(name: string): Promise<void> {
-    await this.#count(await this.#sizeOf(name));
+    const numBytes = await this.#sizeOf(name);
+    await this.#count(numBytes);
+    this.#fromOthers += numBytes;
+    // Beside the rest: who writes waits for no count of very many.
+    const isMuch = this.#fromOthers > this.folder.blockBytes * recountShare;
+    if (isMuch) void this.countAll().catch(() => undefined);
   }
 
   async #count(change: number): Promise<boolean> {
     if (!(await this.reserve(change))) return false;
     this.#counted += change;
+    this.#freed += Math.max(0, -change);
     return true;
   }
 
@@ -103,9 +112,4 @@ export class FolderTexts implements NamedTexts {
   #pathOf(name: string): string {
     return join(this.folder.path, documentsFolder, name);
   }
-}
-
-/** The first part of a text's name. */
-function ownerOf(name: string): string {
-  return name.split("/")[0] as string;
 }

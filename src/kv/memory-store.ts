@@ -344,11 +344,12 @@ export class MemoryStore<M extends BlockMemory = BlockMemory> implements BlockSt
     return isOf(owner, request) && (await this.#delete(id));
   }
 
-  async deletePassages(names: ReadonlySet<string>, owner: string): Promise<void> {
+  async deletePassages(names: ReadonlySet<string>, owner: string, ids: readonly BlockId[] = []): Promise<void> {
     const here = [...this.#found].flatMap(([id, entry]) => {
       return isOf(owner, entry.request) && holdsPassage(entry.request, names) ? [id] : [];
     });
-    for (const id of new Set([...here, ...(await this.#tiers.idsWith(names, owner))])) await this.#delete(id);
+    const below = await this.#tiers.idsWith(names, owner);
+    for (const id of new Set([...here, ...below, ...ids])) await this.#delete(id);
   }
 
   async find(

@@ -69,8 +69,8 @@ export class RedisObjects implements RemoteObjects {
     return (await this.#use("writes", signal, (client) => client.unlink(this.#named(key)))) > 0;
   }
 
-  async *list(signal: AbortSignal): AsyncGenerator<RemoteObject> {
-    const pattern = `${this.#named("").replace(/[\\*?[\]]/g, "\\$&")}*`;
+  async *list(signal: AbortSignal, within = ""): AsyncGenerator<RemoteObject> {
+    const pattern = `${this.#named(within).replace(/[\\*?[\]]/g, "\\$&")}*`;
     const seen = new Set<string>();
     for (let cursor = "0", isFirst = true; isFirst || cursor !== "0"; isFirst = false) {
       const [next, found] = await this.#use("reads", signal, (client) =>

@@ -177,6 +177,13 @@ test("RemoteTier: deleting is sure, or an error; a damaged object is a loss, and
   expect(server.objects.size).toBe(0);
   expect(await other.store.delete(id, owner)).toBe(false);
 
+  // Of passages what is on the server alone is found by its id.
+  const request = { ...testRequest(4), documents: ["passage"] };
+  await use(request);
+  await saved();
+  await storeOver(server).store.deletePassages(new Set(["passage"]), owner, [request.id]);
+  expect(server.objects.size).toBe(0);
+
   await use(testRequest(2));
   await saved();
   const [key = ""] = server.objects.keys();

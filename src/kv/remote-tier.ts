@@ -1,12 +1,15 @@
 import { Limit } from "../files/limit.js";
 import { bytesInMemory } from "./block-bytes.js";
+import { BlockKeys } from "./block-cipher.js";
 import { BlockCodecError } from "./block-codec.js";
+import { idOf } from "./block-folder.js";
 import type { BlockFileFormat } from "./block-format.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
-import type { BlockRequest } from "./block-store.js";
+import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
 import { noRequest } from "./disk-tier.js";
 import { LowerTier } from "./lower-tier.js";
+import { RemoteTexts } from "./remote-texts.js";
 
 /** An object as a list of them has it. */
 export interface RemoteObject {
@@ -31,7 +34,8 @@ export interface RemoteObjects extends AsyncDisposable {
   put(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<void>;
   /** @returns whether it was there. */
   remove(key: string, signal: AbortSignal): Promise<boolean>;
-  list(signal: AbortSignal): AsyncIterable<RemoteObject>;
+  /** @param within what keys begin with. Default: all. */
+  list(signal: AbortSignal, within?: string): AsyncIterable<RemoteObject>;
   /** Whether the server itself answered with this error. */
   isAnswer(error: unknown): boolean;
 }
@@ -45,6 +49,8 @@ const longestPauseMs = 30_000;
 const [readsAtATime, writesAtATime] = [16, 4];
 /** More than an object has beside keys and values. */
 const headRoomBytes = 2 ** 22;
+/** To list all blocks of a server. */
+const listTimeoutMs = 600_000;
 /** Ids that are remembered of blocks to be written anew. */
 const maxUnsound = 10_000;
 
@@ -155,27 +161,29 @@ async function inTime<T>(ms: number, operation: (signal: AbortSignal) => Promise
 export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
   readonly tier: LowerTier<M>;
   readonly known = Promise.resolve();
+  readonly texts: RemoteTexts;
   readonly #server: GuardedServer;
 
   /**
    * @param objects its own from then on.
    * @param options.timeoutMs of an operation, beside what its bytes take.
-   * @param options.replacesUnreadable whether what was encrypted with another key is written anew.
    */
   constructor(
     objects: RemoteObjects,
     format: BlockFileFormat<M>,
     options: {
       readonly timeoutMs: number;
-      readonly replacesUnreadable?: boolean;
+      /** That the format's objects and documents' entries are encrypted with. What is encrypted with others is written anew. */
+      readonly keys?: BlockKeys;
       readonly onWarning?: ((warning: string) => void) | undefined;
     },
   ) {
-    const { timeoutMs, onWarning = () => undefined, replacesUnreadable = false } = options;
+    const { timeoutMs, onWarning = () => undefined, keys = BlockKeys.none() } = options;
     /** What is damaged there: it is written over, without being asked for. */
     const unsound = new Set<BlockId>();
     const server = new GuardedServer(objects, `${format.place}/probe`, timeoutMs, onWarning);
     this.#server = server;
+    this.texts = new RemoteTexts(objects, server, keys);
     const keyOf = (id: BlockId) => `${format.place}/${id}`;
     const medium = {
       name: objects.name,
@@ -193,6 +201,32 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
       get lookUp() {
         return server.isFailing ? undefined : lookUp;
       },
+      idsWith: async (names: ReadonlySet<string>, owner: string) => {
+        const ids: BlockId[] = [];
+        const keysOfBlocks = objects.list(AbortSignal.timeout(listTimeoutMs), `${format.place}/`);
+        const reads: Promise<unknown>[] = [];
+        for await (const { key, size } of keysOfBlocks) {
+          const id = idOf(key);
+          const bytes = {
+            size,
+            read: async (count: number, position = 0) => {
+              const found = await server.read(count, (signal) => objects.get(key, count, position, signal));
+              if (found?.length === count) return found;
+              throw new BlockCodecError("length", `it ends before ${position + count} bytes`);
+            },
+          };
+          const reading = format.readRequest(bytes).catch((error: unknown) => {
+            if (!(error instanceof BlockCodecError)) throw error;
+          });
+          const looking = reading.then((request) => {
+            if (request && isOf(owner, request) && holdsPassage(request, names)) ids.push(id);
+          });
+          reads.push(looking);
+          if (reads.length === 64) await Promise.all(reads.splice(0));
+        }
+        await Promise.all(reads);
+        return ids;
+      },
       remove: (id: BlockId) => server.write(0, (signal) => objects.remove(keyOf(id), signal)),
     };
     const lookUp = async (id: BlockId, numBytes = 0) => {
@@ -205,7 +239,7 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
           return await format.decode(bytesInMemory(bytes), request);
         } catch (error) {
           if (!(error instanceof BlockCodecError)) throw error;
-          const isReplaced = error.fault !== "key" || replacesUnreadable;
+          const isReplaced = error.fault !== "key" || !keys.isEmpty;
           if (isReplaced && unsound.size < maxUnsound) unsound.add(id);
           return undefined;
         }

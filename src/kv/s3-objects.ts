@@ -73,8 +73,8 @@ export class S3Objects implements RemoteObjects {
     return wasThere;
   }
 
-  async *list(signal: AbortSignal): AsyncGenerator<RemoteObject> {
-    const asked = { Bucket: this.bucket, Prefix: this.prefix };
+  async *list(signal: AbortSignal, within = ""): AsyncGenerator<RemoteObject> {
+    const asked = { Bucket: this.bucket, Prefix: this.prefix + within };
     for await (const page of this.sdk.paginateListObjectsV2({ client: this.client }, asked, { abortSignal: signal })) {
       for (const { Key = "", Size = 0, LastModified } of page.Contents ?? []) {
         yield { key: Key.slice(this.prefix.length), size: Size, usedMs: LastModified?.getTime() ?? 0 };

@@ -31,6 +31,7 @@ test("storePlaceField: folders, Redis and S3, each with settings of its own", ()
     ],
     ...[
       "redis://host?timeout=0",
+      "redis://host?timeout=9999999999",
       "redis://host?region=x",
       "s3://B",
       "s3://user@bucket",

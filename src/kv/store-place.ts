@@ -9,9 +9,12 @@ import type { BlockFileFormat } from "./block-format.js";
 import type { BlockMemory } from "./block-kv.js";
 import type { KeyedFolder } from "./copy-blocks.js";
 import { DiskTier } from "./disk-tier.js";
+import type { ListedTexts, NamedTexts } from "./documents.js";
+import { FolderTexts } from "./folder-texts.js";
 import type { LowerTier } from "./lower-tier.js";
 import { RedisObjects } from "./redis-objects.js";
 import { RemotePlace } from "./remote-place.js";
+import { RemoteTexts } from "./remote-texts.js";
 import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
 import { S3Objects } from "./s3-objects.js";
 
@@ -20,8 +23,13 @@ const defaultShare = 1 / 10;
 /** Of an operation on a server, beside what its bytes take. */
 const defaultTimeoutMs = { redis: 1_000, s3: 2_000 };
 
+/** Timers take not much more. */
+const longestTimeoutMs = 86_400_000;
+
 /** To connect, for who looks at a server and serves nobody meanwhile. */
 const lookTimeoutMs = 10_000;
+/** Of one operation, then. */
+const operationTimeoutMs = 30_000;
 
 const settingsOf = {
   folder: ["cap", "key"],
@@ -45,7 +53,8 @@ function parseStorePlace(text: string): StorePlace | undefined {
   const names: readonly string[] = settingsOf[place.kind];
   const isKnown = Object.entries(settings).every(([name, value]) => names.includes(name) && value !== "");
   const { cap = "1", timeout = "1", endpoint = "https://s3" } = settings;
-  const isSound = capOf(cap) !== undefined && Number(timeout) >= 1 && /^https?:\/\/[^@]+$/.test(endpoint);
+  const isTime = Number(timeout) >= 1 && Number(timeout) <= longestTimeoutMs;
+  const isSound = capOf(cap) !== undefined && isTime && /^https?:\/\/[^@]+$/.test(endpoint);
   return isKnown && isSound && URL.canParse(endpoint) ? { ...place, settings } : undefined;
 }
 
@@ -92,6 +101,8 @@ export interface StoreTier<M extends BlockMemory> extends AsyncDisposable {
   readonly tier: LowerTier<M>;
   /** Resolves once it writes, where it may. */
   readonly known: Promise<void>;
+  /** Of documents. */
+  readonly texts: NamedTexts;
 }
 
 /** What keeps blocks after the process, before the model is known that they are of. */
@@ -133,8 +144,7 @@ async function openStore(place: StorePlace, onWarning: (warning: string) => void
   const timeoutMs = Number(place.settings.timeout ?? defaultTimeoutMs[place.kind]);
   const objects = await openObjects(place, timeoutMs);
   return {
-    tier: (format) =>
-      new RemoteTier(objects, sealedFormat(format, keys), { timeoutMs, onWarning, replacesUnreadable: !keys.isEmpty }),
+    tier: (format) => new RemoteTier(objects, sealedFormat(format, keys), { timeoutMs, onWarning, keys }),
     [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),
   };
 }
@@ -169,6 +179,8 @@ async function openObjects(
 export interface OpenedPlace extends BlockPlace {
   readonly folder: BlockFolder | undefined;
   readonly keys: BlockKeys;
+  /** Of documents. */
+  readonly texts: ListedTexts;
 }
 
 /** What a checked place names, to look at. @throws Error where there is none. */
@@ -176,10 +188,16 @@ export async function openStoreToRead(text: string): Promise<OpenedPlace> {
   const place = parseStorePlace(text) as StorePlace;
   const { key } = place.settings;
   const keys = key === undefined ? BlockKeys.none() : await BlockKeys.read(key);
-  const folder = place.kind === "folder" ? await BlockFolder.openToRead(place.path) : undefined;
-  const opened =
-    folder ?? new RemotePlace(await openObjects(place as Exclude<StorePlace, { kind: "folder" }>, lookTimeoutMs));
-  return Object.assign(keyedPlace(opened, keys), { folder, keys });
+  if (place.kind === "folder") {
+    const folder = await BlockFolder.openToRead(place.path);
+    const texts = new FolderTexts(folder, async () => true, keys);
+    return Object.assign(keyedPlace(folder, keys), { folder, keys, texts });
+  }
+  const objects = await openObjects(place, lookTimeoutMs);
+  const run = <T>(_: number, operation: (signal: AbortSignal) => Promise<T>) =>
+    operation(AbortSignal.timeout(operationTimeoutMs));
+  const texts = new RemoteTexts(objects, { read: run, write: run }, keys);
+  return Object.assign(keyedPlace(new RemotePlace(objects), keys), { folder: undefined, keys, texts });
 }
 
 /** The folder that a checked place names, to copy blocks into. @throws Error for a server. */
