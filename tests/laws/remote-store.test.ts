@@ -10,7 +10,7 @@ import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
 import { startRedis, startS3, type TestServer, whyNoRedis, whyNoS3 } from "../test-server.js";
-import { copiesEnded, expectIdle, LawModels, lawEngine } from "./law-models.js";
+import { copiesEnded, expectIdle, LawModels, lawEngine, noEnd } from "./law-models.js";
 import { answers, promptsOf } from "./store-prompts.js";
 
 const models = new LawModels();
@@ -313,4 +313,48 @@ test.each([
       expect(await again(newest)).toEqual({ isHit: true, losses: 0 });
     }
   },
+);
+
+test.each([
+  ["Redis", whyNoRedis, () => redisPlace()],
+  ["S3", whyNoS3, s3Place],
+] as const)(
+  "store: documents on %s are every process's, and deleting one deletes what others have kept of it",
+  async (_, reason, open) => {
+    if (reason !== undefined) return expect(reason).toBeTruthy();
+    const { server, url, keys } = await open();
+    const store = url(server.port);
+    const documents = ["one", "two"].map((name) => ({
+      id: name,
+      text: `The ${name} of all of them.`,
+      metadata: { name },
+    }));
+    const asked = { mode: "full", maxTokens: 70, logitBias: noEnd } as const;
+    const question = "Which one is it?";
+    {
+      await using first = await f16(store);
+      await first.encode(documents);
+      // Pages that saw both, and some that saw the second alone.
+      await first.complete({ question, documents }, asked);
+      await first.complete({ question, documents: documents.slice(1) }, asked);
+    }
+    await using second = await f16(store);
+    const listed = (await second.documents()).map(({ id, metadata }) => [id, metadata]);
+    expect(listed.sort()).toEqual(documents.map(({ id, metadata }) => [id, metadata]));
+    const before = (await keys()).length;
+    expect(await second.deleteDocument("one", { salt: "theirs" })).toBe(false);
+    expect(await second.deleteDocument("one")).toBe(true);
+    expect((await second.documents()).map(({ id }) => id)).toEqual(["two"]);
+    // Its entry, its block, and pages of the first prompt; the second's stay.
+    expect(before - (await keys()).length).toBeGreaterThan(2);
+    await using third = await f16(store);
+    const cached = async (some: typeof documents) =>
+      (await third.complete({ question, documents: some }, asked)).usage.reused.prefix;
+    // What stands before the documents alone; and the second document after that.
+    const beginning = await cached(documents);
+    expect(await cached(documents.slice(1))).toBeGreaterThan(beginning);
+    const { blocks } = await third.encode(documents);
+    expect(blocks.map((one) => one.error === undefined && one.hit)).toEqual([false, true]);
+  },
+  timeout,
 );
