@@ -1,5 +1,5 @@
 import type { Redis, RedisOptions } from "iovalkey";
-import type { RemoteObject, RemoteObjects } from "./remote-tier.js";
+import type { RemoteObject, RemoteObjects } from "./remote-objects.js";
 
 /** The largest value of Redis. */
 const maxValueBytes = 512 * 2 ** 20;

@@ -1,7 +1,7 @@
 import { BlockCodecError } from "./block-codec.js";
 import { type BlockPlace, idOf } from "./block-folder.js";
 import { isBlockId } from "./block-id.js";
-import type { RemoteObject, RemoteObjects } from "./remote-tier.js";
+import type { RemoteObject, RemoteObjects } from "./remote-objects.js";
 
 /** Of an operation, for who looks at a server and serves nobody meanwhile. */
 const timeoutMs = 30_000;

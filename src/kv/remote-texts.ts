@@ -1,7 +1,7 @@
 import type { BlockKeys } from "./block-cipher.js";
 import { openText, sealText } from "./block-cipher.js";
 import type { ListedTexts } from "./documents.js";
-import type { RemoteObjects } from "./remote-tier.js";
+import type { RemoteObjects } from "./remote-objects.js";
 
 const folder = "documents/";
 /** Of one text: more is none of ours. */

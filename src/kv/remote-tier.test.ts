@@ -6,7 +6,8 @@ import type { BlockRequest, Reservation } from "./block-store.js";
 import { BYTES_PER_TOKEN, testRequest } from "./block-store.suite.js";
 import { MemoryLedger } from "./memory-ledger.suite.js";
 import { MemoryStore } from "./memory-store.js";
-import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
+import type { RemoteObjects } from "./remote-objects.js";
+import { RemoteTier } from "./remote-tier.js";
 
 const made = { model: "0".repeat(64), pairs: "half", compute: "test", producer: "test" } as const;
 

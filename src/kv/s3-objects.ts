@@ -1,5 +1,5 @@
 import type { GetObjectCommandOutput, S3Client } from "@aws-sdk/client-s3";
-import type { RemoteObject, RemoteObjects } from "./remote-tier.js";
+import type { RemoteObject, RemoteObjects } from "./remote-objects.js";
 
 type Package = typeof import("@aws-sdk/client-s3");
 

@@ -13,9 +13,10 @@ import type { ListedTexts, NamedTexts } from "./documents.js";
 import { FolderTexts } from "./folder-texts.js";
 import type { LowerTier } from "./lower-tier.js";
 import { RedisObjects } from "./redis-objects.js";
+import type { RemoteObjects } from "./remote-objects.js";
 import { RemotePlace } from "./remote-place.js";
 import { RemoteTexts } from "./remote-texts.js";
-import { type RemoteObjects, RemoteTier } from "./remote-tier.js";
+import { RemoteTier } from "./remote-tier.js";
 import { S3Objects } from "./s3-objects.js";
 
 /** Of a file system, where no cap is given. */
