@@ -463,7 +463,8 @@ test("DiskTier: where not all files could be looked at nothing is written, evict
 test("openStorePlaces(): of a folder with files of its user's own what was left half written goes, and nothing else", async () => {
   const path = await temporaryFolder();
   mkdirSync(join(path, "partial", "notes"), { recursive: true });
-  for (const name of ["mine.txt", "0d2b3a5c-1111-4222-8333-123456789abc"]) writeFileSync(join(path, "partial", name), "");
+  for (const name of ["mine.txt", "0d2b3a5c-1111-4222-8333-123456789abc"])
+    writeFileSync(join(path, "partial", name), "");
   const [opened] = await openStorePlaces(`${path}?cap=1MB`);
   await opened?.[Symbol.asyncDispose]();
   expect(readdirSync(join(path, "partial")).sort()).toEqual(["mine.txt", "notes"]);
