@@ -322,7 +322,12 @@ export function engineSuite(name: string, make: () => Promise<Engine>): void {
         return blocks.map((one) => (one as ServedBlock).id as string);
       };
       const first = [passage("one", texts[0]), passage("one", texts[1])];
-      const [common = "", own = ""] = await encode([...first, passage(2, texts[0]), passage("", texts[2]), "no document\n"]);
+      const [common = "", own = ""] = await encode([
+        ...first,
+        passage(2, texts[0]),
+        passage("", texts[2]),
+        "no document\n",
+      ]);
       await encode([passage("one", texts[0])], theirs);
       const listed = async (options = {}) => {
         const documents = await engine.documents({ ...ours, ...options });
