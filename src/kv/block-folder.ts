@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
+import { lstat, open, readdir, rename, rm, stat, statfs, unlink, utimes } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { Limit } from "../files/limit.js";
 import { holdLock, type Lock, Watch } from "../files/lock.js";
@@ -281,7 +281,7 @@ export class BlockFolder implements BlockPlace {
       if (total > most) throw new Error("it is larger than all of them may be");
       // Their names begin with the time.
       for (const name of (await readdir(folder)).sort().reverse()) {
-        total += this.onDisk((await stat(join(folder, name))).size);
+        total += this.onDisk((await lstat(join(folder, name))).size);
         if (total > most) await rm(join(folder, name), { recursive: true, force: true });
       }
       await rename(path, join(folder, `${Date.now()}-${basename(path)}`));
@@ -295,7 +295,7 @@ export class BlockFolder implements BlockPlace {
     const folder = join(this.path, "quarantine");
     let numBytes = 0;
     for (const name of await readdir(folder).catch(noneIfGone)) {
-      numBytes += this.onDisk((await stat(join(folder, name))).size);
+      numBytes += this.onDisk((await lstat(join(folder, name))).size);
       if (isRemoved) await rm(join(folder, name), { recursive: true, force: true });
     }
     return numBytes;

@@ -63,11 +63,6 @@ export async function* copyBlocks(
       yield { id, bytes: numBytes, outcome: "there" };
       continue;
     }
-    if (to.isWriter && numBytes > room) {
-      copied.delete(id);
-      yield { id, bytes: numBytes, outcome: "full" };
-      continue;
-    }
     const read = await from.read(entry.path, (bytes) => bytes.read(bytes.size));
     const plain = read && (await keys.open(bytesInMemory(read)).catch(unreadable));
     const error = plain === undefined ? "it is gone" : await faultOf(plain, id);
@@ -75,18 +70,23 @@ export async function* copyBlocks(
       yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${error}` };
       continue;
     }
+    const bytes = toKeys.isEmpty
+      ? (read as Uint8Array)
+      : await toKeys.seal(entry.head.owner, await (plain as BlockBytes).read((plain as BlockBytes).size));
+    const written = to.onDisk(bytes.length);
+    if (to.isWriter && written > room) {
+      copied.delete(id);
+      yield { id, bytes: numBytes, outcome: "full" };
+      continue;
+    }
     try {
-      await to.write(to.pathOf(id), numBytes, async () => [
-        toKeys.isEmpty
-          ? (read as Uint8Array)
-          : await toKeys.seal(entry.head.owner, await (plain as BlockBytes).read((plain as BlockBytes).size)),
-      ]);
+      await to.write(to.pathOf(id), bytes.length, async () => [bytes]);
     } catch (error) {
       if (to.isWriter) throw error;
       yield { id, bytes: numBytes, outcome: "full", error: (error as Error).message };
       continue;
     }
-    room -= numBytes;
+    room -= written;
     yield { id, bytes: numBytes, outcome: "copied" };
   }
   await copyDocuments(new FolderTexts(from, async () => true, keys), texts, copied);

@@ -1,5 +1,15 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join, relative } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { bytesBelow, temporaryFolder } from "../files/test-files.suite.js";
@@ -296,13 +306,17 @@ test("DiskTier: what is damaged, foreign or half is a miss, moved aside within b
   change(1, (bytes) => bytes.subarray(0, -1));
   change(2, () => Buffer.alloc(0));
   writeFileSync(at(3), readFileSync(at(4)));
+  // As a damaged block that was a link leaves it.
+  mkdirSync(join(path, "quarantine"));
+  symlinkSync("nowhere", join(path, "quarantine", "1-x.kv"));
   mkdirSync(join(path, "blocks", "zz"));
   writeFileSync(join(path, "blocks", "zz", "notes.txt"), "mine");
   const second = await storeOver(path);
   await second.disk.known;
   expect(await second.read(...requests)).toEqual([undefined, undefined, undefined, undefined, 4, 5]);
   for (const n of [0, 1, 2, 3]) await second.put(requests[n]!, 20 + n);
-  expect(readdirSync(join(path, "quarantine"))).toHaveLength(4);
+  expect(readdirSync(join(path, "quarantine"))).toHaveLength(5);
+  expect(await second.folder.quarantined()).toBeGreaterThan(0);
   expect(readFileSync(join(path, "blocks", "zz", "notes.txt"), "utf8")).toBe("mine");
   await second.end();
   const third = await storeOver(path);

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { BlockId } from "./block-id.js";
 import { Documents, MemoryTexts } from "./documents.js";
 
@@ -42,6 +42,18 @@ test("Documents: blocks are forgotten by their ids too, but for those that anoth
   await documents.put("us", [entry("a", "1", "x", "y"), entry("b", "1", "y")]);
   expect(await documents.delete("us", "a")).toBe(true);
   expect(forgotten).toEqual([block("x").id]);
+});
+
+test("Documents: what is there as it is given is not written again", async () => {
+  const texts = new MemoryTexts();
+  const put = vi.spyOn(texts, "put");
+  const documents = new Documents(texts, async () => undefined);
+  const one = { ...entry("a", "1", "x", "y"), metadata: { page: 1, lines: undefined } };
+  for (let n = 0; n < 3; n++) await documents.put("us", [one]);
+  expect(put).toHaveBeenCalledTimes(1);
+  await documents.put("us", [{ ...one, metadata: { page: 2 } }]);
+  await documents.put("us", [entry("a", "1", "z")]);
+  expect(put).toHaveBeenCalledTimes(3);
 });
 
 test("MemoryTexts: the oldest go where there are too many", async () => {

@@ -77,7 +77,9 @@ export class Documents {
     const replaced = old.filter((one, i) => one !== undefined && one.digest !== entries[i]?.digest);
     await this.#forgetBlocks(owner, replaced as DocumentEntry[], entries);
     const written = entries.map(async (entry, i) => {
-      await this.texts.put(this.#nameOf(owner, entry.id), JSON.stringify(mergedEntry(old[i], entry)));
+      const text = JSON.stringify(mergedEntry(old[i], entry));
+      // Corpora are encoded again to go on, or to be sure: most is there.
+      if (text !== JSON.stringify(old[i])) await this.texts.put(this.#nameOf(owner, entry.id), text);
     });
     await Promise.all(written);
   }

@@ -49,7 +49,12 @@ export class RedisObjects implements RemoteObjects {
   async get(key: string, count: number, position: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
     const bytes = await this.#use("reads", signal, (client) =>
       client.getrangeBuffer(this.#named(key), position, position + count - 1),
-    );
+    ).catch((error: Error) => {
+      if (this.isAnswer(error) && error.message.startsWith("WRONGTYPE")) return undefined;
+      throw error;
+    });
+    // Of another type: it is no object, and one may take its place.
+    if (bytes === undefined) return new Uint8Array();
     // No key has an empty value here.
     return bytes.length === 0 ? undefined : bytes;
   }

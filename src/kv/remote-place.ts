@@ -31,15 +31,19 @@ export class RemotePlace implements BlockPlace {
     this.#listed.delete(key);
     if (object === undefined) return undefined;
     const { size, usedMs } = object;
+    let isGone = false;
     const bytes = {
       size,
       read: async (count: number, position = 0) => {
         const found = await this.objects.get(key, count, position, AbortSignal.timeout(timeoutMs));
+        isGone ||= found === undefined;
         if (found?.length === count) return found;
         throw new BlockCodecError("length", `it ends before ${position + count} bytes`);
       },
     };
-    return (await read(bytes, { id: idOf(key), path: key, numBytes: size, usedMs })) as T;
+    const result = (await read(bytes, { id: idOf(key), path: key, numBytes: size, usedMs })) as T;
+    // Evicted or deleted since it was listed: nothing is wrong with it.
+    return isGone ? undefined : result;
   }
 
   async tryToWrite(): Promise<boolean> {

@@ -54,8 +54,11 @@ export class S3Objects implements RemoteObjects {
   async get(key: string, count: number, position: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
     const Range = `bytes=${position}-${position + count - 1}`;
     const command = new this.sdk.GetObjectCommand({ ...this.#at(key), Range });
-    const found = await this.client.send(command, { abortSignal: signal }).catch(undefinedIfGone);
-    return found && (await bytesOf(found, signal));
+    const found = await this.client.send(command, { abortSignal: signal }).catch((error: unknown) => {
+      // It has no byte there: it was cut.
+      return statusOf(error) === 416 ? new Uint8Array() : undefinedIfGone(error);
+    });
+    return found instanceof Uint8Array ? found : found && (await bytesOf(found, signal));
   }
 
   async touch(key: string, signal: AbortSignal): Promise<boolean> {
@@ -111,8 +114,8 @@ function statusOf(error: unknown): number | undefined {
   return (error as { readonly $metadata?: { readonly httpStatusCode?: number } }).$metadata?.httpStatusCode;
 }
 
-/** No such object, or one of no bytes. A bucket that is missing is an error. */
+/** No such object. A bucket that is missing is an error. */
 function undefinedIfGone(error: unknown): undefined {
   const isGone = statusOf(error) === 404 && (error as Error).name !== "NoSuchBucket";
-  if (!isGone && statusOf(error) !== 416) throw error;
+  if (!isGone) throw error;
 }

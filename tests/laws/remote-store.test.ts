@@ -44,7 +44,9 @@ async function redisPlace(...args: readonly string[]): Promise<Place> {
     url: (port, timeoutMs = 20_000) => `redis://127.0.0.1:${port}?timeout=${timeoutMs}`,
     keys: () => client.keys("*"),
     read: async (key) => (await client.getBuffer(key)) as Buffer,
-    write: async (key, bytes) => void (await client.set(key, bytes)),
+    // Of no bytes: a value of another type.
+    write: async (key, bytes) =>
+      void (bytes.length > 0 ? await client.set(key, bytes) : await client.multi().del(key).rpush(key, "x").exec()),
   };
 }
 
@@ -168,7 +170,8 @@ for (const [name, place, whyNot] of places) {
       const at = random.below(bytes.length);
       bytes[at] = (bytes[at] as number) ^ (1 << random.below(8));
       const other = await read(all[(i + 1) % all.length] as string);
-      await write(key, [bytes, bytes.subarray(0, at), other, Buffer.from("foreign")][i % 4] as Buffer);
+      const instead = [bytes, bytes.subarray(0, at), other, Buffer.from("foreign"), Buffer.alloc(0)];
+      await write(key, instead[i % instead.length] as Buffer);
     }
     {
       await using second = await f16(url);
