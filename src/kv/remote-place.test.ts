@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { readFolder } from "./folder-report.js";
+import type { RemoteObjects } from "./remote-objects.js";
 import { RemotePlace } from "./remote-place.js";
-import type { RemoteObjects } from "./remote-tier.js";
 
 test("RemotePlace: what is evicted after it was listed is passed over, what is cut is unsound", async () => {
   const [gone, cut] = ["a".repeat(64), "b".repeat(64)];
