@@ -2,6 +2,7 @@ import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { show } from "../files/options.js";
 import type { TextRange, TrustedText } from "../tokenizer/tokenizer.js";
 import type { PassageLabel } from "./passage.js";
+import type { ToolCall } from "./tools.js";
 
 /**
  * One span of a prompt as text, tokenized alone. A local one is a block: it sees itself. A global one sees everything before
@@ -32,6 +33,10 @@ export interface ChatMessage {
   readonly name?: string;
   /** Text parts: each part of an array is a block. A plain string is cut, at its passages or by rule. */
   readonly content: string | readonly string[];
+  /** Of an assistant's message: what it called, after its text, which may be empty. */
+  readonly toolCalls?: readonly ToolCall[] | undefined;
+  /** Of a message of role "tool", a call's result: the call's id. */
+  readonly toolCallId?: string | undefined;
 }
 
 export interface RagDocument {

@@ -181,7 +181,8 @@ function partMessages(
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
   const hasSystem = messages.some((message) => message.role === "system");
-  return messages.map(({ role, name, content }, i): PartedMessage => {
+  return messages.map(({ content, ...message }, i): PartedMessage => {
+    const { role } = message;
     const parts: MessagePart[] = [];
     if (i === firstUser) {
       if (!hasSystem && texts.preamble !== "") {
@@ -205,7 +206,7 @@ function partMessages(
     } else {
       parts.push(...own.map((part) => partOf(part, "given")));
     }
-    return { role, name, parts };
+    return { ...message, parts };
   });
 }
 

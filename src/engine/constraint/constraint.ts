@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isBounded } from "../../blocks/tools.js";
 import { schemaText } from "./json-grammar.js";
 
 /** What an answer must be, whole: an answer that ends by itself is one. One that reaches its longest length may be the beginning of one. */
@@ -18,23 +19,13 @@ export type Constraint =
 const maxText = 2 ** 18;
 const someText = z.string().min(1).max(maxText);
 
-/** Whether it nests so deep that reading it would run out of stack. */
-function isDeep(value: unknown, left = 64): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  return left === 0 || Object.values(value).some((inner) => isDeep(inner, left - 1));
-}
-
-function isShort(schema: unknown): boolean {
-  return !isDeep(schema) && (JSON.stringify(schema) ?? "").length <= maxText;
-}
-
 export const constraintField = {
   schema: z
     .discriminatedUnion("type", [
       z.strictObject({ type: z.literal("json") }),
       z.strictObject({
         type: z.literal("jsonSchema"),
-        schema: z.union([z.boolean(), z.record(z.string(), z.unknown())]).refine(isShort),
+        schema: z.union([z.boolean(), z.record(z.string(), z.unknown())]).refine(isBounded),
       }),
       z.strictObject({ type: z.literal("regex"), pattern: someText }),
       z.strictObject({ type: z.literal("grammar"), ebnf: someText }),
