@@ -222,7 +222,7 @@ export function* cutPartedMessages(
   const rendered = messages.map(({ parts, ...message }) => ({ ...message, content: parts.map(textOf).join("") }));
   const layout = layoutChat(template, rendered, { ...options, variables });
   const { warnings } = layout;
-  const isConversation = messages.slice(0, -1).some(isAnswer);
+  const isConversation = messages.slice(0, final).some(isAnswer) || given.some(({ toolCalls }) => toolCalls);
   if (layout.kind === "whole") {
     const runs = layout.runs.flatMap(({ text, trusted }) => runsOf(text, trusted));
     return { blocks: [blockOfRuns(runs)], isConversation, warnings };
