@@ -1,5 +1,6 @@
+import type { StructuralTagFormat, TagFormat } from "@mlc-ai/web-xgrammar";
 import { z } from "zod";
-import { isBounded } from "../../blocks/tools.js";
+import { isBounded, type Tool, type ToolForm, toolsField } from "../../blocks/tools.js";
 import { schemaText } from "./json-grammar.js";
 
 /** What an answer must be, whole: an answer that ends by itself is one. One that reaches its longest length may be the beginning of one. */
@@ -13,7 +14,17 @@ export type Constraint =
   /** What a grammar in EBNF (as of GBNF and XGrammar) takes, from its rule `root` on. */
   | { readonly type: "grammar"; readonly ebnf: string }
   /** One of these. */
-  | { readonly type: "choice"; readonly choices: readonly string[] };
+  | { readonly type: "choice"; readonly choices: readonly string[] }
+  /**
+   * Calls of tools with arguments that their schemas take, as the model writes calls; `choice` "auto": or text, in which calls may
+   * stand. `parallel`: several calls too, not one alone; default true.
+   */
+  | {
+      readonly type: "toolCalls";
+      readonly tools: readonly Tool[];
+      readonly choice: "auto" | "required";
+      readonly parallel?: boolean | undefined;
+    };
 
 /** Bytes of a schema, a pattern or a grammar. */
 const maxText = 2 ** 18;
@@ -30,19 +41,28 @@ export const constraintField = {
       z.strictObject({ type: z.literal("regex"), pattern: someText }),
       z.strictObject({ type: z.literal("grammar"), ebnf: someText }),
       z.strictObject({ type: z.literal("choice"), choices: z.array(z.string().min(1).max(4096)).min(1).max(1024) }),
+      z.strictObject({
+        type: z.literal("toolCalls"),
+        tools: toolsField.schema,
+        choice: z.enum(["auto", "required"]),
+        parallel: z.boolean().optional(),
+      }),
     ])
     .optional(),
   wanted:
-    'a {"type"} of json, jsonSchema with a "schema" of up to 256 KiB and 64 levels, regex with a "pattern", grammar with its "ebnf", or choice with 1 to 1,024 "choices"',
+    'a {"type"} of json, jsonSchema with a "schema" of up to 256 KiB and 64 levels, regex with a "pattern", grammar with its "ebnf", choice with 1 to 1,024 "choices", or toolCalls with its "tools" and a "choice" of auto or required',
 };
 
 /** A constraint as XGrammar takes it; the same text for the same constraint. */
 export type GrammarSource =
   | { readonly kind: "schema"; readonly text: string }
   | { readonly kind: "regex"; readonly text: string }
-  | { readonly kind: "ebnf"; readonly text: string };
+  | { readonly kind: "ebnf"; readonly text: string }
+  /** A structural tag's format, as JSON. */
+  | { readonly kind: "tags"; readonly text: string };
 
-export function grammarSource(constraint: Constraint): GrammarSource {
+/** @param form how the model writes calls. */
+export function grammarSource(constraint: Constraint, form: ToolForm): GrammarSource {
   switch (constraint.type) {
     case "json":
       return { kind: "schema", text: '{"type":"object"}' };
@@ -54,6 +74,8 @@ export function grammarSource(constraint: Constraint): GrammarSource {
       return { kind: "ebnf", text: constraint.ebnf };
     case "choice":
       return { kind: "ebnf", text: `root ::= ${constraint.choices.map(quoted).join(" | ")}` };
+    case "toolCalls":
+      return { kind: "tags", text: JSON.stringify(toolCallsFormat(constraint, form)) };
     default:
       return constraint satisfies never;
   }
@@ -67,4 +89,50 @@ function quoted(text: string): string {
       : `\\U${(character.codePointAt(0) as number).toString(16).toUpperCase().padStart(8, "0")}`,
   );
   return `"${escaped.join("")}"`;
+}
+
+function toolCallsFormat(
+  { tools, choice, parallel = true }: Extract<Constraint, { type: "toolCalls" }>,
+  form: ToolForm,
+): StructuralTagFormat {
+  const tagsOf = (before: string, key: string, after: string): TagFormat[] =>
+    tools.map(({ name, parameters }) => ({
+      type: "tag",
+      begin: `${before}{"name": ${JSON.stringify(name)}, "${key}": `,
+      content: { type: "json_schema", json_schema: argumentsSchema(parameters) },
+      end: `}${after}`,
+    }));
+  const listOf = (tags: TagFormat[], separator: string): StructuralTagFormat => {
+    return { type: "tags_with_separator", tags, separator, at_least_one: true, stop_after_first: !parallel };
+  };
+  const isFree = choice === "auto";
+  const triggered = (trigger: string, tags: TagFormat[], isOne: boolean): StructuralTagFormat => {
+    return { type: "triggered_tags", triggers: [trigger], tags, at_least_one: false, stop_after_first: isOne };
+  };
+  switch (form) {
+    case "hermes":
+    case "generic": {
+      const tags = tagsOf("<tool_call>\n", "arguments", "\n</tool_call>");
+      return isFree ? triggered("<tool_call>", tags, !parallel) : listOf(tags, "\n");
+    }
+    case "mistral": {
+      const content = listOf(tagsOf("", "arguments", ""), ", ");
+      const list: TagFormat = { type: "tag", begin: "[TOOL_CALLS][", content, end: "]" };
+      return isFree ? triggered("[TOOL_CALLS]", [list], true) : list;
+    }
+    case "llama": {
+      const calls = tagsOf("", "parameters", "");
+      // Nothing marks a call but that it is all of the answer.
+      const text: StructuralTagFormat = { type: "regex", pattern: "([^{][\\s\\S]*)?" };
+      return { type: "or", elements: isFree ? [...calls, text] : calls };
+    }
+    default:
+      return form satisfies never;
+  }
+}
+
+/** Of a call's arguments, which are an object whatever the schema leaves open. */
+function argumentsSchema(parameters: Tool["parameters"] = { properties: {} }): Record<string, unknown> {
+  const isOpen = !["type", "$ref", "anyOf", "oneOf", "allOf"].some((keyword) => keyword in parameters);
+  return JSON.parse(schemaText(isOpen ? { type: "object", ...parameters } : parameters));
 }

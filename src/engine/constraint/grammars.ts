@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import type { ToolForm } from "../../blocks/tools.js";
 import { InputRangeError } from "../../files/input-error.js";
 import { Limit } from "../../files/limit.js";
 import { byteAlphabet } from "../../tokenizer/byte-level.js";
@@ -14,6 +15,14 @@ const maxIdle = 4;
 const maxRefused = 64;
 /** How long a grammar may take to be compiled: compiling cannot be interrupted, but its thread can. */
 const maxCompileMs = 2000;
+
+/** What marks a call, which may be a control token. */
+const toolMarks: Readonly<Record<ToolForm, readonly string[]>> = {
+  hermes: ["<tool_call>", "</tool_call>"],
+  mistral: ["[TOOL_CALLS]"],
+  llama: [],
+  generic: [],
+};
 
 /** A thread with its grammar. */
 interface Compiled {
@@ -109,11 +118,12 @@ export class Grammars implements AsyncDisposable {
   #vocabulary: Promise<readonly string[]> | undefined;
   #numMatchers = 0;
 
-  /** @param vocabSize logits of a token. */
+  /** @param vocabSize logits of a token. @param toolForm how the model writes calls. */
   constructor(
     private readonly tokenizer: Pick<Tokenizer, "vocabSize" | "tokenBytes" | "specialTokenIds">,
     private readonly endTokenIds: ReadonlySet<number>,
     private readonly vocabSize: number,
+    private readonly toolForm: ToolForm = "generic",
   ) {}
 
   /**
@@ -123,7 +133,7 @@ export class Grammars implements AsyncDisposable {
   async lease(constraint: Constraint, signal: AbortSignal): Promise<LeasedGrammar> {
     if (this.endTokenIds.size === 0)
       throw new InputRangeError("Cannot constrain the answer: the model has no token that ends one");
-    const source = grammarSource(constraint);
+    const source = grammarSource(constraint, this.toolForm);
     const key = `${source.kind} ${source.text}`;
     for (;;) {
       signal.throwIfAborted();
@@ -254,9 +264,12 @@ export class Grammars implements AsyncDisposable {
   async #spell(): Promise<readonly string[]> {
     const alphabet = byteAlphabet();
     const { tokenizer, vocabSize, endTokenIds } = this;
+    const marks = toolMarks[this.toolForm];
+    const isSpecial = (id: number) =>
+      tokenizer.specialTokenIds.has(id) && !marks.includes(Buffer.from(tokenizer.tokenBytes(id)).toString());
     const spelled: string[] = [];
     for await (const id of inTurns(Array.from({ length: vocabSize }, (_, i) => i))) {
-      const isNever = id >= tokenizer.vocabSize || tokenizer.specialTokenIds.has(id) || endTokenIds.has(id);
+      const isNever = id >= tokenizer.vocabSize || endTokenIds.has(id) || isSpecial(id);
       spelled.push(isNever ? "" : Array.from(tokenizer.tokenBytes(id), (byte) => alphabet[byte]).join(""));
     }
     return spelled;
