@@ -215,3 +215,10 @@ test("Engine.generate(): with tools required every answer that ended is a call",
     expect(text).toMatch(/^<tool_call>\n\{"name": "(now|weather)", "arguments": \{.*\}\}\n<\/tool_call>$/s);
   else expect(text).toMatch(/^<tool_call>\n\{"name": "/);
 });
+
+test("Engine.complete(): where tools' schemas take too long, arguments are objects at least", async () => {
+  const slow = [{ name: "slow", parameters: { type: "object", properties: { a: explosive(9) }, required: ["a"] } }];
+  const constraint = { type: "toolCalls", tools: slow, choice: "required" } as const;
+  const { text } = await engine.complete(prompt, { constraint, maxTokens: 40, temperature: 0 });
+  expect(text).toMatch(/^<tool_call>\n\{"name": "slow", "arguments": \{/);
+});

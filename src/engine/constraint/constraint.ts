@@ -58,11 +58,19 @@ export type GrammarSource =
   | { readonly kind: "schema"; readonly text: string }
   | { readonly kind: "regex"; readonly text: string }
   | { readonly kind: "ebnf"; readonly text: string }
-  /** A structural tag's format, as JSON. */
-  | { readonly kind: "tags"; readonly text: string };
+  /** A structural tag's format, as JSON; `isLoose` where no schema of the caller's is in it, so that compiling it takes no longer than it must. */
+  | { readonly kind: "tags"; readonly text: string; readonly isLoose: boolean };
 
-/** @param form how the model writes calls. */
-export function grammarSource(constraint: Constraint, form: ToolForm): GrammarSource {
+/** The grammars of a constraint: each in the place of the one before, where that takes too long. @param form how the model writes calls. */
+export function grammarSources(constraint: Constraint, form: ToolForm): [GrammarSource, ...GrammarSource[]] {
+  if (constraint.type !== "toolCalls") return [grammarSource(constraint)];
+  const tags = (isLoose: boolean): GrammarSource => {
+    return { kind: "tags", text: JSON.stringify(toolCallsFormat(constraint, form, isLoose)), isLoose };
+  };
+  return [tags(false), tags(true)];
+}
+
+function grammarSource(constraint: Exclude<Constraint, { type: "toolCalls" }>): GrammarSource {
   switch (constraint.type) {
     case "json":
       return { kind: "schema", text: '{"type":"object"}' };
@@ -74,8 +82,6 @@ export function grammarSource(constraint: Constraint, form: ToolForm): GrammarSo
       return { kind: "ebnf", text: constraint.ebnf };
     case "choice":
       return { kind: "ebnf", text: `root ::= ${constraint.choices.map(quoted).join(" | ")}` };
-    case "toolCalls":
-      return { kind: "tags", text: JSON.stringify(toolCallsFormat(constraint, form)) };
     default:
       return constraint satisfies never;
   }
@@ -91,17 +97,29 @@ function quoted(text: string): string {
   return `"${escaped.join("")}"`;
 }
 
+/** @param isLoose arguments are objects, whatever their schemas say: compiling takes the time of one tool, not of all. */
 function toolCallsFormat(
   { tools, choice, parallel = true }: Extract<Constraint, { type: "toolCalls" }>,
   form: ToolForm,
+  isLoose: boolean,
 ): StructuralTagFormat {
-  const tagsOf = (before: string, key: string, after: string): TagFormat[] =>
-    tools.map(({ name, parameters }) => ({
+  const tagsOf = (before: string, key: string, after: string): TagFormat[] => {
+    if (isLoose) {
+      const names = tools.map(({ name }) => ({ type: "const_string" as const, value: JSON.stringify(name) }));
+      const elements: StructuralTagFormat[] = [
+        { type: "or", elements: names },
+        { type: "const_string", value: `, "${key}": ` },
+        { type: "json_schema", json_schema: { type: "object" } },
+      ];
+      return [{ type: "tag", begin: `${before}{"name": `, content: { type: "sequence", elements }, end: `}${after}` }];
+    }
+    return tools.map(({ name, parameters }) => ({
       type: "tag",
       begin: `${before}{"name": ${JSON.stringify(name)}, "${key}": `,
       content: { type: "json_schema", json_schema: argumentsSchema(parameters) },
       end: `}${after}`,
     }));
+  };
   const listOf = (tags: TagFormat[], separator: string): StructuralTagFormat => {
     return { type: "tags_with_separator", tags, separator, at_least_one: true, stop_after_first: !parallel };
   };
