@@ -21,6 +21,8 @@ export {
   ragPrompt,
 } from "./blocks/rag-prompt.js";
 export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
+export { type ToolCallPiece, ToolCallReader } from "./blocks/tool-calls.js";
+export type { Tool, ToolCall } from "./blocks/tools.js";
 export type { Constraint } from "./engine/constraint/constraint.js";
 export { Engine } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";

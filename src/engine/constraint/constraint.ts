@@ -17,12 +17,12 @@ export type Constraint =
   | { readonly type: "choice"; readonly choices: readonly string[] }
   /**
    * Calls of tools with arguments that their schemas take, as the model writes calls; `choice` "auto": or text, in which calls may
-   * stand. `parallel`: several calls too, not one alone; default true.
+   * stand; `{ name }`: calls of that one. `parallel`: several calls too, not one alone; default true.
    */
   | {
       readonly type: "toolCalls";
       readonly tools: readonly Tool[];
-      readonly choice: "auto" | "required";
+      readonly choice: "auto" | "required" | { readonly name: string };
       readonly parallel?: boolean | undefined;
     };
 
@@ -41,16 +41,18 @@ export const constraintField = {
       z.strictObject({ type: z.literal("regex"), pattern: someText }),
       z.strictObject({ type: z.literal("grammar"), ebnf: someText }),
       z.strictObject({ type: z.literal("choice"), choices: z.array(z.string().min(1).max(4096)).min(1).max(1024) }),
-      z.strictObject({
-        type: z.literal("toolCalls"),
-        tools: toolsField.schema,
-        choice: z.enum(["auto", "required"]),
-        parallel: z.boolean().optional(),
-      }),
+      z
+        .strictObject({
+          type: z.literal("toolCalls"),
+          tools: toolsField.schema,
+          choice: z.union([z.enum(["auto", "required"]), z.strictObject({ name: z.string() })]),
+          parallel: z.boolean().optional(),
+        })
+        .refine(({ tools, choice }) => typeof choice === "string" || tools.some(({ name }) => name === choice.name)),
     ])
     .optional(),
   wanted:
-    'a {"type"} of json, jsonSchema with a "schema" of up to 256 KiB and 64 levels, regex with a "pattern", grammar with its "ebnf", choice with 1 to 1,024 "choices", or toolCalls with its "tools" and a "choice" of auto or required',
+    'a {"type"} of json, jsonSchema with a "schema" of up to 256 KiB and 64 levels, regex with a "pattern", grammar with its "ebnf", choice with 1 to 1,024 "choices", or toolCalls with its "tools" and a "choice" of auto, required or {"name"} of one',
 };
 
 /** A constraint as XGrammar takes it; the same text for the same constraint. */
@@ -99,10 +101,11 @@ function quoted(text: string): string {
 
 /** @param isLoose arguments are objects, whatever their schemas say: compiling takes the time of one tool, not of all. */
 function toolCallsFormat(
-  { tools, choice, parallel = true }: Extract<Constraint, { type: "toolCalls" }>,
+  { tools: all, choice, parallel = true }: Extract<Constraint, { type: "toolCalls" }>,
   form: ToolForm,
   isLoose: boolean,
 ): StructuralTagFormat {
+  const tools = typeof choice === "string" ? all : all.filter(({ name }) => name === choice.name);
   const tagsOf = (before: string, key: string, after: string): TagFormat[] => {
     if (isLoose) {
       const names = tools.map(({ name }) => ({ type: "const_string" as const, value: JSON.stringify(name) }));
