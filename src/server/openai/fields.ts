@@ -304,7 +304,7 @@ export function chatFields(limits: ServerLimits) {
     top_logprobs: wholeNumber(0, 20, "How many of the likeliest tokens are told at each place. Wants `logprobs`."),
     tools: readField(
       toolsSchema,
-      `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON, 64 levels deep`,
+      `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`,
       "What the model may call.",
     ),
     tool_choice: readField(
