@@ -4,6 +4,8 @@ import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import {
   blockOfRuns,
   type ChatMessage,
+  type MessagePart,
+  type PartedMessage,
   type SegmentedPrompt,
   sliceRuns,
   type TextBlock,
@@ -55,26 +57,6 @@ const readMessage = optionsOf(
   } satisfies FieldsOf<ChatMessage>,
   "field",
 );
-
-/** A part of a message's text, and how it becomes blocks. */
-export interface MessagePart {
-  readonly runs: readonly TextRun[];
-  /**
-   * "rule": cut by rule; "whole": one piece; template text beside either goes with it. "given": a block of its own that
-   * nothing is glued to, for instance a passage. "passages": cut at the passages in it, each as one that is given.
-   */
-  readonly cut: "rule" | "whole" | "given" | "passages";
-  /** The passage that it is, where it is one. */
-  readonly passage?: PassageLabel;
-}
-
-export interface PartedMessage {
-  readonly role: string;
-  readonly name?: string | undefined;
-  readonly parts: readonly MessagePart[];
-  readonly toolCalls?: ChatMessage["toolCalls"];
-  readonly toolCallId?: string | undefined;
-}
 
 /**
  * Cuts a conversation, rendered with the model's own chat template: by the paper's rule, or into `spans`.

@@ -2,7 +2,15 @@ import { z } from "zod";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
-import { blockOfRuns, type ChatMessage, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
+import {
+  blockOfRuns,
+  type ChatMessage,
+  type MessagePart,
+  type PartedMessage,
+  type SegmentedPrompt,
+  type TextBlock,
+  type TextRun,
+} from "./block.js";
 import {
   type ChatPromptOptions,
   chatPromptFields,
@@ -10,9 +18,7 @@ import {
   cutOfString,
   cutPartedMessages,
   lastUserMessage,
-  type MessagePart,
   NUM_MESSAGES_UNCUT,
-  type PartedMessage,
   partOf,
 } from "./chat-prompt.js";
 import type { ChatTemplate } from "./chat-template.js";

@@ -15,7 +15,7 @@ const marks = ["<tool_call>", "<tools>", "[TOOL_CALLS]"];
 const closers = ["</tool_call>", "</tools>", "```"];
 /** A call as it is asked for, up to its arguments, which are an object of JSON or an empty one. */
 const header =
-  /^(?:<tool_call>|<tools>|\[TOOL_CALLS\])?\s*(?:```\w*\s*)?\[?\s*\{\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{\s*["}])/;
+  /^(?:<tool_call>|<tools>|\[TOOL_CALLS\])?\s*(?:```\w*\s*)?(?:\[\s*)?\{\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{\s*["}])/;
 /** What is no call by then, at an answer's start, is text. */
 const maxBareHeader = 256;
 
@@ -90,7 +90,7 @@ export class ToolCallReader {
       const tail = this.#held.slice(at);
       if (opens.some((open) => open.startsWith(tail))) end = at;
     }
-    if (this.#isStart && /^\s*(?:`{1,3}\w*\s*)?$/.test(this.#held) && this.#held.length < 64) end = 0;
+    if (this.#isStart && this.#held.length < 64 && /^\s*(?:`{1,3}\w*\s*)?$/.test(this.#held)) end = 0;
     this.#text(pieces, this.#held.slice(0, end).trimEnd().length);
     return false;
   }

@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { isInputError } from "../files/input-error.js";
-import type { TextRun } from "./block.js";
-import type { PartedMessage } from "./chat-prompt.js";
+import type { PartedMessage, TextRun, ToolCall } from "./block.js";
 import type { ChatTemplate, RenderedMessage, RenderedToolCall, RenderOptions } from "./chat-template.js";
 
 /** A function that the model may call. */
@@ -11,14 +10,6 @@ export interface Tool {
   readonly description?: string | undefined;
   /** A JSON Schema of its arguments, an object. Default: one without properties. */
   readonly parameters?: Readonly<Record<string, unknown>> | undefined;
-}
-
-/** A call of a tool in an assistant's message. */
-export interface ToolCall {
-  readonly id: string;
-  readonly name: string;
-  /** A JSON object, as text. */
-  readonly arguments: string;
 }
 
 /**
