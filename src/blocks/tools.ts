@@ -42,18 +42,15 @@ const toolSchema = z.strictObject({
   description: z.string().optional(),
   parameters: z.record(z.string(), z.unknown()).optional(),
 });
-export const wantedTools = `up to ${maxTools} tools with different names, each with up to ${maxDepth} levels, ${maxToolsLength / 1024} KiB in all`;
+export const wantedTools = `up to ${maxTools} tools with different names, up to ${maxDepth} levels deep and ${maxToolsLength / 1024} KiB in all`;
 export const toolsField = {
   schema: z.array(toolSchema).min(1).max(maxTools).refine(areTools),
   wanted: `a list of 1 to ${maxTools} tools, each a {"name"} with or without "description" and "parameters": ${wantedTools}`,
 };
 
+/** Whether their names differ and they are bounded. */
 export function areTools(tools: readonly { readonly name: string }[]): boolean {
-  return (
-    new Set(tools.map(({ name }) => name)).size === tools.length &&
-    tools.every((tool) => isBounded(tool)) &&
-    isBounded(tools)
-  );
+  return new Set(tools.map(({ name }) => name)).size === tools.length && isBounded(tools);
 }
 
 export const toolCallsField = z.array(z.strictObject({ id: z.string().min(1), name: toolName, arguments: z.string() }));
