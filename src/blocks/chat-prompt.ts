@@ -81,9 +81,9 @@ const readMessage = optionsOf(
  *   it ends with the text that opens it, as the prompt did that it answered.
  *
  * The blocks' texts, put together, are the rendered prompt, less a BOS text that the template prints itself where the
- * tokenizer adds BOS by id. Only the template's text is trusted.
+ * tokenizer adds BOS by id. Only the template's text is trusted, without what it prints of tools and calls.
  *
- * @throws TypeError for messages of the wrong kind, RangeError if there are none, none of role "user", an empty last
+ * @throws TypeError for messages of the wrong kind or tools that are none, RangeError if there are none, none of role "user", an empty last
  *   user message, an unfit role or name, or if the template refuses them.
  * @see FACTS "Template text is never glued to a passage", "By rule"; DESIGN §8 "Spans, local or global".
  */
