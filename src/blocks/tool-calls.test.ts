@@ -54,6 +54,9 @@ const cases: [name: string, answer: string, text: string, calls: Read["calls"]][
     "",
     [["get_weather", '{\n    "city": "Rome"\n  }']],
   ],
+  // As Qwen2.5-Coder-1.5B-Instruct does.
+  ["doubled braces", `{${weather(rome)}`, "", called],
+  ["doubled braces at both ends", `<tool_call>\n{${weather(rome)}}\n</tool_call>`, "", called],
   ["the tools' tag", `<tools>\n${weather(rome)}\n</tools>`, "", called],
   ["unclosed", `<tool_call>\n${weather(rome)}`, "", called],
   ["unclosed braces", `<tool_call>\n{"name": "get_weather", "arguments": ${rome}`, "", called],

@@ -13,9 +13,12 @@ const mark = /<tool_call>|<tools>|\[TOOL_CALLS\]/;
 const bareMark = /^\s*(?:```\w*\s*)?(?=[[{])/;
 const marks = ["<tool_call>", "<tools>", "[TOOL_CALLS]"];
 const closers = ["</tool_call>", "</tools>", "```"];
-/** A call as it is asked for, up to its arguments, which are an object of JSON or an empty one. */
+/**
+ * A call as it is asked for, up to its arguments, which are an object of JSON or an empty one. Qwen2.5-Coder's template asks for two
+ * braces, and gets them.
+ */
 const header =
-  /^(?:<tool_call>|<tools>|\[TOOL_CALLS\])?\s*(?:```\w*\s*)?(?:\[\s*)?\{\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{\s*["}])/;
+  /^(?:<tool_call>|<tools>|\[TOOL_CALLS\])?\s*(?:```\w*\s*)?(?:\[\s*)?\{\{?\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{\s*["}])/;
 /** What is no call by then, at an answer's start, is text. */
 const maxBareHeader = 256;
 
