@@ -1,4 +1,4 @@
-export type { ChatMessage, SegmentedPrompt, TextBlock } from "./blocks/block.js";
+export type { ChatMessage, SegmentedPrompt, TextBlock, ToolCall } from "./blocks/block.js";
 export { joinLocalBlocks } from "./blocks/block.js";
 export { type ChatPromptOptions, segmentMessages } from "./blocks/chat-prompt.js";
 export { type ChatTemplate, compileChatTemplate } from "./blocks/chat-template.js";
@@ -21,6 +21,8 @@ export {
   ragPrompt,
 } from "./blocks/rag-prompt.js";
 export { DEFAULT_BLOCK_LIMIT, DEFAULT_DELIMITERS, type SegmentOptions, segmentText } from "./blocks/segment.js";
+export { type ToolCallPiece, ToolCallReader } from "./blocks/tool-calls.js";
+export type { Tool } from "./blocks/tools.js";
 export type { Constraint } from "./engine/constraint/constraint.js";
 export { Engine } from "./engine/engine.js";
 export { EngineError, type EngineErrorCode } from "./engine/engine-error.js";

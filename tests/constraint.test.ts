@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { ToolForm } from "../src/blocks/tools.js";
 import type { Constraint } from "../src/engine/constraint/constraint.js";
+import type { Grammars as BuiltGrammars } from "../src/engine/constraint/grammars.js";
 import type { Engine as BuiltEngine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
 import { embeddedModelPath } from "../src/engine/model.js";
@@ -142,4 +144,81 @@ test("Engine.complete(): more grammars at a time than threads, some given up, al
   for (const [i, text] of (await Promise.all(answers)).entries()) {
     expect(i % 4 === 3 ? [`answer ${i}`, "cancelled"] : [`answer ${i}`]).toContain(text);
   }
+});
+
+const city = { type: "object", properties: { city: { type: "string", maxLength: 9 } }, required: ["city"] } as const;
+const tools = [{ name: "weather", parameters: { ...city, additionalProperties: false } }, { name: "now" }];
+const rome = '{"name": "weather", "arguments": {"city": "Rome"}}';
+const now = '{"name": "now", "arguments": {}}';
+const hermes = (call: string) => `<tool_call>\n${call}\n</tool_call>`;
+const wrong = rome.replace("Rome", "a city of a long name");
+
+test.each<[ToolForm, "auto" | "required", boolean | undefined, taken: string[], refused: string[]]>([
+  [
+    "hermes",
+    "auto",
+    undefined,
+    ["", "a < b", `Well. ${hermes(rome)}`, `${hermes(rome)}\n${hermes(now)}`],
+    [hermes(wrong), hermes('{"name": "no')],
+  ],
+  ["hermes", "auto", false, ["Well.", hermes(rome)], [`${hermes(rome)}\n${hermes(now)}`]],
+  ["generic", "required", undefined, [hermes(rome), `${hermes(rome)}\n${hermes(now)}`], ["", "Well.", hermes(wrong)]],
+  ["hermes", "required", false, [hermes(now)], [`${hermes(rome)}\n${hermes(now)}`]],
+  ["mistral", "auto", undefined, ["Well.", `[TOOL_CALLS][${rome}, ${now}]`], [`[TOOL_CALLS][${wrong}]`]],
+  ["mistral", "required", false, [`[TOOL_CALLS][${rome}]`], ["Well.", `[TOOL_CALLS][${rome}, ${now}]`]],
+  ["llama", "auto", undefined, ["", "Well {", rome.replace("arguments", "parameters")], [rome, '{"a": 1}']],
+  ["llama", "required", true, [now.replace("arguments", "parameters")], ["", "Well", rome]],
+])("Grammars: calls of tools as %s writes them, %s, parallel %s", async (form, choice, parallel, taken, refused) => {
+  const { Grammars } = (await import("../dist/engine/constraint/grammars.js" as string)) as {
+    readonly Grammars: typeof BuiltGrammars;
+  };
+  // A token a byte, the marks, which are control tokens, and one that ends an answer.
+  const marks = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]"];
+  const end = 256 + marks.length;
+  const tokenizer = {
+    vocabSize: end + 1,
+    tokenBytes: (id: number) => (id < 256 ? Uint8Array.of(id) : Buffer.from(marks[id - 256] ?? "</s>")),
+    specialTokenIds: new Set([256, 257, 258, end]),
+  };
+  await using grammars = new Grammars(tokenizer, new Set([end]), end + 1, form);
+  const constraint = { type: "toolCalls", tools, choice, parallel } as const;
+  using _one = await grammars.lease({ ...constraint, tools: [{ name: "one" }] }, new AbortController().signal);
+  using grammar = await grammars.lease(constraint, new AbortController().signal);
+  const takes = async (text: string, useMarks: boolean) => {
+    using matcher = grammar.open();
+    const pieces = useMarks ? text.split(/(<\/?tool_call>|\[TOOL_CALLS\])/) : [text];
+    const ids = pieces.flatMap((piece) => {
+      const mark = marks.indexOf(piece);
+      return mark >= 0 ? [256 + mark] : [...Buffer.from(piece)];
+    });
+    for (const id of [...ids, end]) {
+      await matcher.ready;
+      if ((((matcher.mask as Int32Array)[id >> 5] as number) >> (id & 31)) % 2 === 0) return false;
+      if (id !== end) matcher.accept(id);
+    }
+    return true;
+  };
+  for (const useMarks of form === "generic" ? [false] : [false, true]) {
+    for (const text of taken) expect(await takes(text, useMarks), text).toBe(true);
+    for (const text of refused) expect(await takes(text, useMarks), text).toBe(false);
+  }
+});
+
+test("Engine.generate(): with tools required every answer that ended is a call", async () => {
+  const messages = [{ role: "user", content: "What time is it?" }];
+  const constraint = { type: "toolCalls", tools, choice: "required", parallel: false } as const;
+  const { text, finishReason } = await engine.complete(
+    { messages, tools },
+    { constraint, maxTokens: 300, temperature: 0 },
+  );
+  if (finishReason === "stop")
+    expect(text).toMatch(/^<tool_call>\n\{"name": "(now|weather)", "arguments": \{.*\}\}\n<\/tool_call>$/s);
+  else expect(text).toMatch(/^<tool_call>\n\{"name": "/);
+});
+
+test("Engine.complete(): where tools' schemas take too long, arguments are objects at least", async () => {
+  const slow = [{ name: "slow", parameters: { type: "object", properties: { a: explosive(9) }, required: ["a"] } }];
+  const constraint = { type: "toolCalls", tools: slow, choice: "required" } as const;
+  const { text } = await engine.complete(prompt, { constraint, maxTokens: 40, temperature: 0 });
+  expect(text).toMatch(/^<tool_call>\n\{"name": "slow", "arguments": \{/);
 });

@@ -32,6 +32,18 @@ export interface ChatMessage {
   readonly name?: string;
   /** Text parts: each part of an array is a block. A plain string is cut, at its passages or by rule. */
   readonly content: string | readonly string[];
+  /** Of an assistant's message: what it called, after its text, which may be empty. */
+  readonly toolCalls?: readonly ToolCall[] | undefined;
+  /** Of a message of role "tool", a call's result: the call's id. */
+  readonly toolCallId?: string | undefined;
+}
+
+/** A call of a tool in an assistant's message. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  /** A JSON object, as text. */
+  readonly arguments: string;
 }
 
 export interface RagDocument {
@@ -93,6 +105,26 @@ export function joinLocalBlocks(numBlocks: number, numLocalAttentionBlocks: numb
 export interface TextRun {
   readonly text: string;
   readonly trusted: boolean;
+}
+
+/** A part of a message's text, and how it becomes blocks. */
+export interface MessagePart {
+  readonly runs: readonly TextRun[];
+  /**
+   * "rule": cut by rule; "whole": one piece; template text beside either goes with it. "given": a block of its own that
+   * nothing is glued to, for instance a passage. "passages": cut at the passages in it, each as one that is given.
+   */
+  readonly cut: "rule" | "whole" | "given" | "passages";
+  /** The passage that it is, where it is one. */
+  readonly passage?: PassageLabel;
+}
+
+export interface PartedMessage {
+  readonly role: string;
+  readonly name?: string | undefined;
+  readonly parts: readonly MessagePart[];
+  readonly toolCalls?: ChatMessage["toolCalls"];
+  readonly toolCallId?: string | undefined;
 }
 
 /** Runs put together as one block. Trusted runs that touch become one, so that a control token may span them. */

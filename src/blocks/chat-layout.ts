@@ -123,7 +123,7 @@ function unreadNames(
   if (messages.every(({ name }) => name === undefined)) return [];
   const isRead =
     template.render(
-      messages.map(({ role, content }) => ({ role, content })),
+      messages.map(({ name: _, ...message }) => message),
       options,
     ) !== prompt;
   return isRead ? [] : ['The chat template reads no names: the "name" of messages is passed over'];
@@ -179,7 +179,8 @@ function choosePlaceholders(
   options: RenderOptions,
 ): Placeholders {
   const texts = [template.source, JSON.stringify(options.variables ?? {})];
-  for (const { role, name = "", content } of messages) texts.push(role, name, content);
+  for (const { role, name = "", content, tool_calls } of messages)
+    texts.push(role, name, content, JSON.stringify(tool_calls ?? []));
   // No message begins with its letter: a template that prints the first letters alone would print the same of both.
   const starts = new Set(messages.map(({ content }) => content.trimStart().charAt(0).toUpperCase()));
   const letter = [..."BCDFGHJKLMNPQRSTVWXZ"].find((one) => !starts.has(one)) ?? "B";
@@ -189,7 +190,13 @@ function choosePlaceholders(
   const tag = tagOf();
   return {
     pattern: new RegExp(`${tag}(\\d+)z`, "g"),
-    fill: (real) => messages.map((message, i) => (real.has(i) ? message : { ...message, content: `${tag}${i}z` })),
+    // Calls without a text stay so: templates print another form where there is one.
+    fill: (real) =>
+      messages.map((message, i) =>
+        real.has(i) || (message.content === "" && message.tool_calls !== undefined)
+          ? message
+          : { ...message, content: `${tag}${i}z` },
+      ),
   };
 }
 

@@ -368,7 +368,7 @@ test("segmentMessages(): bad messages are one-line errors", () => {
     [[null], /^Cannot use message 1: the fields are null, wanted an object$/],
     [
       [{ role: "user", content: "a", refusal: "b" }],
-      /there is no field "refusal", wanted "role" or "content" or "name"$/,
+      /there is no field "refusal", wanted "role" or "content" or "name" or "toolCalls" or "toolCallId"$/,
     ],
     [[{ role: "user", content: 3 }], /neither text nor an array of texts$/],
     [[{ role: "user", content: ["a", 3] }], /neither text nor an array of texts$/],

@@ -4,6 +4,8 @@ import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import {
   blockOfRuns,
   type ChatMessage,
+  type MessagePart,
+  type PartedMessage,
   type SegmentedPrompt,
   sliceRuns,
   type TextBlock,
@@ -23,6 +25,7 @@ import {
   segmentFields,
   segmentRule,
 } from "./segment.js";
+import { type Tool, toolCallsField, toolMessages, toolsField } from "./tools.js";
 
 /** From so many messages on, each message before the final block is one block. */
 export const NUM_MESSAGES_UNCUT = 12;
@@ -33,36 +36,27 @@ export interface ChatPromptOptions extends SegmentOptions, RenderOptions {
    * "parts": content parts are spans, strings stay whole. "auto": strings are cut at the passages in them, too.
    */
   readonly spans?: "auto" | "parts" | undefined;
+  /** What the model may call: rendered by its template where that reads tools, else as a system text. */
+  readonly tools?: readonly Tool[] | undefined;
 }
 
 export const chatPromptFields = {
   ...segmentFields,
   ...renderFields,
   spans: oneOfTexts(["auto", "parts"]),
+  tools: { ...toolsField, schema: toolsField.schema.optional() },
 } satisfies FieldsOf<ChatPromptOptions>;
 const readChatPromptOptions = optionsOf(chatPromptFields);
 const readMessage = optionsOf(
-  { role: anything, content: anything, name: anything } satisfies FieldsOf<ChatMessage>,
+  {
+    role: anything,
+    content: anything,
+    name: anything,
+    toolCalls: anything,
+    toolCallId: anything,
+  } satisfies FieldsOf<ChatMessage>,
   "field",
 );
-
-/** A part of a message's text, and how it becomes blocks. */
-export interface MessagePart {
-  readonly runs: readonly TextRun[];
-  /**
-   * "rule": cut by rule; "whole": one piece; template text beside either goes with it. "given": a block of its own that
-   * nothing is glued to, for instance a passage. "passages": cut at the passages in it, each as one that is given.
-   */
-  readonly cut: "rule" | "whole" | "given" | "passages";
-  /** The passage that it is, where it is one. */
-  readonly passage?: PassageLabel;
-}
-
-export interface PartedMessage {
-  readonly role: string;
-  readonly name?: string | undefined;
-  readonly parts: readonly MessagePart[];
-}
 
 /**
  * Cuts a conversation, rendered with the model's own chat template: by the paper's rule, or into `spans`.
@@ -87,9 +81,9 @@ export interface PartedMessage {
  *   it ends with the text that opens it, as the prompt did that it answered.
  *
  * The blocks' texts, put together, are the rendered prompt, less a BOS text that the template prints itself where the
- * tokenizer adds BOS by id. Only the template's text is trusted.
+ * tokenizer adds BOS by id. Only the template's text is trusted, without what it prints of tools and calls.
  *
- * @throws TypeError for messages of the wrong kind, RangeError if there are none, none of role "user", an empty last
+ * @throws TypeError for messages of the wrong kind or tools that are none, RangeError if there are none, none of role "user", an empty last
  *   user message, an unfit role or name, or if the template refuses them.
  * @see FACTS "Template text is never glued to a passage", "By rule"; DESIGN §8 "Spans, local or global".
  */
@@ -112,9 +106,9 @@ export function* segmentMessagesInSteps(
   const final = lastUserMessage(messages);
   const isSingle = messages.length === 1;
   const isCut = messages.length < NUM_MESSAGES_UNCUT;
-  const parted = messages.map(({ role, name, content }, i): PartedMessage => {
-    if (typeof content !== "string") return { role, name, parts: content.map((text) => partOf(text, "given")) };
-    return { role, name, parts: [partOf(content, cutOfString(checked, i === final ? isSingle : isCut))] };
+  const parted = messages.map(({ content, ...message }, i): PartedMessage => {
+    if (typeof content !== "string") return { ...message, parts: content.map((text) => partOf(text, "given")) };
+    return { ...message, parts: [partOf(content, cutOfString(checked, i === final ? isSingle : isCut))] };
   });
   return yield* cutPartedMessages(parted, template, checked);
 }
@@ -135,13 +129,19 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
     throw new InputTypeError(`Cannot use messages: they are ${show(messages)}, wanted an array`);
   if (messages.length === 0) throw new InputRangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
-    const { role, name, content } = readMessage(`use message ${i + 1}`, message);
+    const { role, name, content, toolCalls, toolCallId } = readMessage(`use message ${i + 1}`, message);
     checkWord(i, "role", role);
     if (name !== undefined) checkWord(i, "name", name);
     const isText =
       typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
     if (!isText)
       throw new InputTypeError(`Cannot use message ${i + 1}: its content is neither text nor an array of texts`);
+    if (toolCalls !== undefined && !(isAnswer(message) && toolCallsField.safeParse(toolCalls).success)) {
+      const wanted = 'an assistant\'s, each with texts "id", "name" and "arguments"';
+      throw new InputTypeError(`Cannot use message ${i + 1}: its calls are ${show(toolCalls)}, wanted ${wanted}`);
+    }
+    if (toolCallId !== undefined && typeof toolCallId !== "string")
+      throw new InputTypeError(`Cannot use message ${i + 1}: its toolCallId is ${show(toolCallId)}, wanted text`);
   }
 }
 
@@ -190,21 +190,25 @@ export function isAnswer({ role }: { readonly role: string }): boolean {
  * @param options.joinOpening puts all that stands before the first given part into one block, as a RAG prompt wants it.
  */
 export function* cutPartedMessages(
-  messages: readonly PartedMessage[],
+  given: readonly PartedMessage[],
   template: ChatTemplate,
   options: ChatPromptOptions & { readonly joinOpening?: boolean } = {},
 ): Steps<SegmentedPrompt> {
   const rule = segmentRule(options);
+  const { messages, variables, runsOf } = toolMessages(given, template, options);
   const final = lastUserMessage(messages);
   const finalPart = messages[final]!.parts.at(-1);
   if (finalPart === undefined || textOf(finalPart).trim() === "") {
     throw new InputRangeError("Cannot use messages: the last user message, or its last part, is empty");
   }
-  const rendered = messages.map(({ role, name, parts }) => ({ role, name, content: parts.map(textOf).join("") }));
-  const layout = layoutChat(template, rendered, options);
+  const rendered = messages.map(({ parts, ...message }) => ({ ...message, content: parts.map(textOf).join("") }));
+  const layout = layoutChat(template, rendered, { ...options, variables });
   const { warnings } = layout;
-  const isConversation = messages.slice(0, final).some(isAnswer);
-  if (layout.kind === "whole") return { blocks: [blockOfRuns(layout.runs)], isConversation, warnings };
+  const isConversation = messages.slice(0, final).some(isAnswer) || given.some(({ toolCalls }) => toolCalls);
+  if (layout.kind === "whole") {
+    const runs = layout.runs.flatMap(({ text, trusted }) => runsOf(text, trusted));
+    return { blocks: [blockOfRuns(runs)], isConversation, warnings };
+  }
   if (layout.turns.every((turn) => turn.message !== final))
     throw new InputRangeError("Cannot use messages: the chat template leaves out the last user message");
 
@@ -225,8 +229,16 @@ export function* cutPartedMessages(
       items.push({ ...item, runs: [...open, ...item.runs], message, numCharacters });
       open = [];
     };
-    open.push({ text: turn.prefix, trusted: true });
-    const pieces: readonly TurnPiece[] = yield* piecesOfTurn(turn, messages[message]!.parts, sight, rule, !hasGlobal);
+    open.push(...runsOf(turn.prefix, true));
+    const content = runsOf(turn.content, false).map(({ text }) => text);
+    const unmarked = { ...turn, content: content.join("") };
+    const pieces: readonly TurnPiece[] = yield* piecesOfTurn(
+      unmarked,
+      messages[message]!.parts,
+      sight,
+      rule,
+      !hasGlobal,
+    );
     for (const piece of pieces) {
       hasGlobal ||= piece.isGlobal;
       // An answer is tokenized as it was drawn; what is local after a question holds nothing of the text around it.
@@ -236,9 +248,9 @@ export function* cutPartedMessages(
       else open.push(...piece.runs);
     }
     const last = items.at(-1);
-    const closing: TextRun = { text: turn.suffix, trusted: true };
-    if (hasGlobal || last === undefined || last.kind === "given" || pieces.length === 0) open.push(closing);
-    else items[items.length - 1] = { ...last, runs: [...last.runs, closing] };
+    const closing = runsOf(turn.suffix, true);
+    if (hasGlobal || last === undefined || last.kind === "given" || pieces.length === 0) open.push(...closing);
+    else items[items.length - 1] = { ...last, runs: [...last.runs, ...closing] };
   }
   items.push({ runs: open, kind: "header", isGlobal: true, message: final, numCharacters: 0 });
 

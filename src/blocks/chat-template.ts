@@ -21,6 +21,15 @@ export interface RenderedMessage {
   readonly role: string;
   readonly content: string;
   readonly name?: string | undefined;
+  readonly tool_calls?: readonly RenderedToolCall[];
+  readonly tool_call_id?: string;
+}
+
+/** A call as Transformers gives it to a template: the arguments are an object, or text where they are no JSON. */
+export interface RenderedToolCall {
+  readonly id: string;
+  readonly type: "function";
+  readonly function: { readonly name: string; readonly arguments: Readonly<Record<string, unknown>> | string };
 }
 
 export interface RenderOptions {
@@ -122,7 +131,13 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       documents: null,
       ...variables,
       ...tokens,
-      messages: messages.map(({ role, content, name }) => ({ role, content, ...(name !== undefined && { name }) })),
+      messages: messages.map(({ role, content, name, tool_calls, tool_call_id }) => ({
+        role,
+        content,
+        ...(name !== undefined && { name }),
+        ...(tool_calls !== undefined && { tool_calls }),
+        ...(tool_call_id !== undefined && { tool_call_id }),
+      })),
       add_generation_prompt: addGenerationPrompt,
       raise_exception: new Callable("raise_exception", ([message = null]) => {
         throw new TemplateRefusal(
@@ -146,7 +161,9 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
 
 function limitsOf(messages: readonly RenderedMessage[], source: string, variables: object): Limits {
   let length = MAX_EXTRA_LENGTH + source.length * messages.length + lengthOfVariables(variables);
-  for (const message of messages) length += 4 * message.content.length;
+  for (const { content, tool_calls = [] } of messages) {
+    length += 4 * content.length + (tool_calls.length === 0 ? 0 : lengthOfVariables(tool_calls));
+  }
   const numMessages = messages.length;
   return {
     numSteps: MAX_STEPS + MAX_STEPS_PER_MESSAGE * numMessages,

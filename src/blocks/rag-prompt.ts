@@ -2,7 +2,15 @@ import { z } from "zod";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { aFunction, anyText, anything, type FieldsOf, oneOfTexts, optionOf, optionsOf } from "../files/options.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
-import { blockOfRuns, type ChatMessage, type SegmentedPrompt, type TextBlock, type TextRun } from "./block.js";
+import {
+  blockOfRuns,
+  type ChatMessage,
+  type MessagePart,
+  type PartedMessage,
+  type SegmentedPrompt,
+  type TextBlock,
+  type TextRun,
+} from "./block.js";
 import {
   type ChatPromptOptions,
   chatPromptFields,
@@ -10,9 +18,7 @@ import {
   cutOfString,
   cutPartedMessages,
   lastUserMessage,
-  type MessagePart,
   NUM_MESSAGES_UNCUT,
-  type PartedMessage,
   partOf,
 } from "./chat-prompt.js";
 import type { ChatTemplate } from "./chat-template.js";
@@ -181,7 +187,8 @@ function partMessages(
   const question = lastUserMessage(messages);
   const firstUser = messages.findIndex((message) => message.role === "user");
   const hasSystem = messages.some((message) => message.role === "system");
-  return messages.map(({ role, name, content }, i): PartedMessage => {
+  return messages.map(({ content, ...message }, i): PartedMessage => {
+    const { role } = message;
     const parts: MessagePart[] = [];
     if (i === firstUser) {
       if (!hasSystem && texts.preamble !== "") {
@@ -205,7 +212,7 @@ function partMessages(
     } else {
       parts.push(...own.map((part) => partOf(part, "given")));
     }
-    return { role, name, parts };
+    return { ...message, parts };
   });
 }
 

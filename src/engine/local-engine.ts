@@ -1,5 +1,6 @@
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
+import { toolFormOf } from "../blocks/tools.js";
 import type { KVType } from "../files/element-types.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
@@ -166,7 +167,7 @@ export class LocalEngine implements AsyncDisposable {
     model.backend.onFilesChanged = fail;
     model.identity.catch(fail);
     this.#scores = new Scores(...parts);
-    this.#grammars = new Grammars(tokenizer, model.endTokenIds, vocabSize);
+    this.#grammars = new Grammars(tokenizer, model.endTokenIds, vocabSize, chatTemplate && toolFormOf(chatTemplate));
     const readerTimeoutMs = options.readerTimeoutMs ?? defaultReaderTimeoutMs;
     this.#answers = new Answers(model, ...parts, this.#speller, this.#grammars, readerTimeoutMs);
     this.info = {

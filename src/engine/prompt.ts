@@ -19,6 +19,7 @@ import {
 } from "../blocks/rag-prompt.js";
 import { cutAtPassages, type SegmentOptions, segmentFields, segmentText } from "../blocks/segment.js";
 import { MIN_PART_TOKENS, splitPassage } from "../blocks/split-passage.js";
+import type { Tool } from "../blocks/tools.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { anything, type FieldsOf, optionsOf, show } from "../files/options.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -48,6 +49,8 @@ export type PromptInput = {
   | ({
       readonly messages: readonly ChatMessage[];
       readonly documents?: readonly PassageInput[] | undefined;
+      /** What the model may call. @see Constraint "toolCalls", which holds an answer to calls of them. */
+      readonly tools?: readonly Tool[] | undefined;
       /** How the documents become a RAG prompt. */
       readonly rag?: DocumentOptions | undefined;
     } & CutOptions)
@@ -174,7 +177,10 @@ const forms = {
   blockTokenIds: optionsOf({ ...common, blockTokenIds: anything }, "field"),
   prompt: optionsOf({ ...common, prompt: anything, ...cutFields }, "field"),
   question: optionsOf({ ...common, question: anything, documents: anything, rag: anything }, "field"),
-  messages: optionsOf({ ...common, messages: anything, documents: anything, rag: anything, ...cutFields }, "field"),
+  messages: optionsOf(
+    { ...common, messages: anything, documents: anything, tools: anything, rag: anything, ...cutFields },
+    "field",
+  ),
 };
 export const splitLongField = {
   schema: z.union([z.boolean(), z.int().min(MIN_PART_TOKENS)]).optional(),
@@ -234,7 +240,8 @@ function* cutForm(
   if (template === undefined) throw new InputRangeError("Cannot use messages: the model has no chat template");
   const { cut: by, segment } = readCut(input);
   const messages = by === "rule" ? joinParts(input.messages) : input.messages;
-  const options = by === "rule" ? segment : { spans: by === "auto" ? by : ("parts" as const) };
+  const spans = by === "rule" ? segment : { spans: by === "auto" ? by : ("parts" as const) };
+  const options = { ...spans, tools: input.tools };
   if (input.documents !== undefined) {
     const cut = yield* ragPromptInSteps(
       { documents: input.documents, messages },

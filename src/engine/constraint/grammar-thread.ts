@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import type { CompiledGrammar, default as XGrammar } from "@mlc-ai/web-xgrammar";
+import type { CompiledGrammar, StructuralTagFormat, default as XGrammar } from "@mlc-ai/web-xgrammar";
 import type { GrammarSource } from "./constraint.js";
 import { jsonGrammar } from "./json-grammar.js";
 
@@ -57,6 +57,22 @@ async function loadXGrammar(): Promise<typeof XGrammar> {
   return scope.xgrammar as typeof XGrammar;
 }
 
+/** A format with the corrected grammars of its schemas in their place. */
+async function withGrammars(
+  format: StructuralTagFormat,
+  ebnfOf: (schema: string) => Promise<string>,
+): Promise<StructuralTagFormat> {
+  if (format.type === "json_schema")
+    return { type: "grammar", grammar: await ebnfOf(JSON.stringify(format.json_schema)) };
+  if ("content" in format) return { ...format, content: await withGrammars(format.content, ebnfOf) };
+  const made: Record<string, unknown> = { ...format };
+  for (const [name, inner] of Object.entries(format)) {
+    if (name !== "tags" && name !== "elements") continue;
+    made[name] = await Promise.all((inner as StructuralTagFormat[]).map((one) => withGrammars(one, ebnfOf)));
+  }
+  return made as unknown as StructuralTagFormat;
+}
+
 async function compile({ source, vocabulary, endTokenIds }: GrammarThreadData, onLoaded: () => void) {
   const { TokenizerInfo, GrammarCompiler, GrammarMatcher, Testings } = await loadXGrammar();
   const info = await TokenizerInfo.createTokenizerInfo([...vocabulary], "byte_level", false, vocabulary.length, [
@@ -64,11 +80,16 @@ async function compile({ source, vocabulary, endTokenIds }: GrammarThreadData, o
   ]);
   const compiler = await GrammarCompiler.createGrammarCompiler(info, false);
   onLoaded();
+  const ebnfOf = async (schema: string) =>
+    jsonGrammar(
+      await Testings._jsonSchemaToEBNF(schema, true, undefined, undefined, false, maxWhiteSpace),
+      maxWhiteSpace,
+    );
   let grammar: CompiledGrammar;
-  if (source.kind === "schema") {
-    const ebnf = await Testings._jsonSchemaToEBNF(source.text, true, undefined, undefined, false, maxWhiteSpace);
-    grammar = await compiler.compileGrammar(jsonGrammar(ebnf, maxWhiteSpace), "root");
-  } else if (source.kind === "ebnf") grammar = await compiler.compileGrammar(source.text, "root");
+  if (source.kind === "schema") grammar = await compiler.compileGrammar(await ebnfOf(source.text), "root");
+  else if (source.kind === "ebnf") grammar = await compiler.compileGrammar(source.text, "root");
+  else if (source.kind === "tags")
+    grammar = await compiler.compileStructuralTag({ format: await withGrammars(JSON.parse(source.text), ebnfOf) });
   else grammar = await compiler.compileStructuralTag({ format: { type: "regex", pattern: source.text } });
   return () => GrammarMatcher.createGrammarMatcher(grammar);
 }

@@ -1,10 +1,11 @@
 import { Worker } from "node:worker_threads";
+import type { ToolForm } from "../../blocks/tools.js";
 import { InputRangeError } from "../../files/input-error.js";
 import { Limit } from "../../files/limit.js";
 import { byteAlphabet } from "../../tokenizer/byte-level.js";
 import type { Tokenizer } from "../../tokenizer/tokenizer.js";
 import { inTurns, unlessAborted } from "../task.js";
-import { type Constraint, type GrammarSource, grammarSource } from "./constraint.js";
+import { type Constraint, type GrammarSource, grammarSources } from "./constraint.js";
 import type { GrammarAnswer, GrammarRequest, GrammarThreadData } from "./grammar-thread.js";
 
 /** Threads with a grammar each: each takes some 100 MB. */
@@ -14,6 +15,19 @@ const maxIdle = 4;
 const maxRefused = 64;
 /** How long a grammar may take to be compiled: compiling cannot be interrupted, but its thread can. */
 const maxCompileMs = 2000;
+/** The same of one that holds nothing of the caller's: it is the vocabulary and the machine that take long. */
+const maxLooseMs = 60_000;
+
+/** What takes too long or too much to be compiled. */
+class CostlyGrammar extends InputRangeError {}
+
+/** What marks a call, which may be a control token. */
+const toolMarks: Readonly<Record<ToolForm, readonly string[]>> = {
+  hermes: ["<tool_call>", "</tool_call>"],
+  mistral: ["[TOOL_CALLS]"],
+  llama: [],
+  generic: [],
+};
 
 /** A thread with its grammar. */
 interface Compiled {
@@ -109,11 +123,12 @@ export class Grammars implements AsyncDisposable {
   #vocabulary: Promise<readonly string[]> | undefined;
   #numMatchers = 0;
 
-  /** @param vocabSize logits of a token. */
+  /** @param vocabSize logits of a token. @param toolForm how the model writes calls. */
   constructor(
     private readonly tokenizer: Pick<Tokenizer, "vocabSize" | "tokenBytes" | "specialTokenIds">,
     private readonly endTokenIds: ReadonlySet<number>,
     private readonly vocabSize: number,
+    private readonly toolForm: ToolForm = "generic",
   ) {}
 
   /**
@@ -123,7 +138,18 @@ export class Grammars implements AsyncDisposable {
   async lease(constraint: Constraint, signal: AbortSignal): Promise<LeasedGrammar> {
     if (this.endTokenIds.size === 0)
       throw new InputRangeError("Cannot constrain the answer: the model has no token that ends one");
-    const source = grammarSource(constraint);
+    const [source, ...others] = grammarSources(constraint, this.toolForm);
+    let leased = this.#lease(source, signal);
+    for (const other of others) {
+      leased = leased.catch((error: unknown) => {
+        if (!(error instanceof CostlyGrammar)) throw error;
+        return this.#lease(other, signal);
+      });
+    }
+    return await leased;
+  }
+
+  async #lease(source: GrammarSource, signal: AbortSignal): Promise<LeasedGrammar> {
     const key = `${source.kind} ${source.text}`;
     for (;;) {
       signal.throwIfAborted();
@@ -232,14 +258,16 @@ export class Grammars implements AsyncDisposable {
         reject(error);
         for (const matcher of compiled.matchers.values()) matcher.fail(compiled.error);
       };
+      const maxMs = "isLoose" in source && source.isLoose ? maxLooseMs : maxCompileMs;
       const tooLong = () => {
-        fail(refused(`compiling it takes over ${maxCompileMs} ms`));
+        fail(refused(`compiling it takes over ${maxMs} ms`, CostlyGrammar));
         void worker.terminate();
       };
       worker.on("message", (answer: GrammarAnswer) => {
         if (answer.kind === "mask") compiled.matchers.get(answer.matcher)?.take(answer.mask);
-        else if (answer.kind === "loaded") timer = setTimeout(tooLong, maxCompileMs);
-        else if (answer.kind === "refused") fail(refused(answer.error));
+        else if (answer.kind === "loaded") timer = setTimeout(tooLong, maxMs);
+        else if (answer.kind === "refused")
+          fail(refused(answer.error, /too much memory/.test(answer.error) ? CostlyGrammar : InputRangeError));
         else {
           clearTimeout(timer);
           resolve();
@@ -254,15 +282,18 @@ export class Grammars implements AsyncDisposable {
   async #spell(): Promise<readonly string[]> {
     const alphabet = byteAlphabet();
     const { tokenizer, vocabSize, endTokenIds } = this;
+    const marks = toolMarks[this.toolForm];
+    const isSpecial = (id: number) =>
+      tokenizer.specialTokenIds.has(id) && !marks.includes(Buffer.from(tokenizer.tokenBytes(id)).toString());
     const spelled: string[] = [];
     for await (const id of inTurns(Array.from({ length: vocabSize }, (_, i) => i))) {
-      const isNever = id >= tokenizer.vocabSize || tokenizer.specialTokenIds.has(id) || endTokenIds.has(id);
+      const isNever = id >= tokenizer.vocabSize || endTokenIds.has(id) || isSpecial(id);
       spelled.push(isNever ? "" : Array.from(tokenizer.tokenBytes(id), (byte) => alphabet[byte]).join(""));
     }
     return spelled;
   }
 }
 
-function refused(why: string): InputRangeError {
-  return new InputRangeError(`Cannot constrain the answer: ${why}`);
+function refused(why: string, Kind = InputRangeError): InputRangeError {
+  return new Kind(`Cannot constrain the answer: ${why}`);
 }

@@ -1,7 +1,10 @@
 import type { z } from "zod";
 import type { ChatMessage } from "../../blocks/block.js";
 import { type PassageInput, unloadPassage } from "../../blocks/passage.js";
+import type { Tool } from "../../blocks/tools.js";
+import type { Constraint } from "../../engine/constraint/constraint.js";
 import type { PromptInput } from "../../engine/prompt.js";
+import { quote } from "../../files/quote.js";
 import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
 import { requestOptionsOf, type StreamFields, samplingOf, streamOptions } from "./common-request.js";
@@ -12,8 +15,12 @@ import type { PromptRequest } from "./run-choices.js";
 export const chatSchema = (limits: ServerLimits) => requestSchema(chatFields(limits));
 export type ChatBody = z.output<ReturnType<typeof chatSchema>>;
 
+type ToolCalls = Extract<Constraint, { type: "toolCalls" }>;
+
 /** A request as the engine takes it. */
 export interface ChoiceRequests extends StreamFields {
+  /** What the answers may call; none: their text is all text. */
+  readonly toolNames?: ReadonlySet<string> | undefined;
   /** One for each prompt, but for `n`. */
   readonly requests: readonly PromptRequest[];
   /** Answers of each prompt. */
@@ -43,10 +50,15 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     );
   }
   const maxTokens = newer ?? older ?? limits.maxTokens;
-  const prompt = promptOf(body);
+  const tools = toolsOf(body);
+  const prompt = promptOf(body, tools?.tools);
   const n = body.n ?? 1;
+  const sampling = samplingOf(body, maxTokens);
+  if (tools && sampling.constraint)
+    throw fieldError("tools", 'the answer is held to something else already, wanted tool_choice "none" beside it');
   const options = {
-    ...samplingOf(body, maxTokens),
+    ...sampling,
+    ...(tools && { constraint: tools }),
     logprobs,
     topLogprobs: body.top_logprobs ?? 0,
     spell: logprobs,
@@ -54,10 +66,33 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
     maxLogprobs: Math.floor(limits.maxLogprobs / n),
   };
   const documents = body.documents ?? undefined;
-  return { requests: [{ prompt, options }], n, warnings: chatPassedOver(body), documents, ...streamOptions(body) };
+  const toolNames = tools && new Set(tools.tools.map(({ name }) => name));
+  const warnings = chatPassedOver(body);
+  return { requests: [{ prompt, options }], n, warnings, documents, toolNames, ...streamOptions(body) };
 }
 
-function promptOf({ messages, documents, block_attention: steering }: ChatBody): PromptInput {
+/** What answers may or must call; undefined where they call nothing. @throws ApiError for a choice without its tools. */
+function toolsOf({ tools, tool_choice: choice, parallel_tool_calls: parallel }: ChatBody): ToolCalls | undefined {
+  const all = (tools ?? []).map(({ function: { name, description, parameters } }) =>
+    given({ name, description, parameters }),
+  );
+  const isOne = typeof choice === "object" && choice !== null;
+  if (isOne && !all.some(({ name }) => name === choice.function.name))
+    throw fieldError("tool_choice", `there is no tool ${quote(choice.function.name, 80)}`);
+  if (choice === "required" && all.length === 0) throw fieldError("tool_choice", 'it wants "tools"');
+  if (all.length === 0 || choice === "none") return undefined;
+  return {
+    type: "toolCalls",
+    tools: all as Tool[],
+    choice: isOne ? choice.function : choice === "required" ? "required" : "auto",
+    parallel: parallel ?? true,
+  };
+}
+
+function promptOf(
+  { messages, documents, block_attention: steering }: ChatBody,
+  tools: readonly Tool[] | undefined,
+): PromptInput {
   const { rag, split_long: splitLong } = steering ?? {};
   const name = rag != null ? "rag" : splitLong != null ? "split_long" : undefined;
   if (documents == null && name !== undefined) {
@@ -66,6 +101,7 @@ function promptOf({ messages, documents, block_attention: steering }: ChatBody):
   }
   return {
     messages: messages.map(messageOf),
+    ...(tools && { tools }),
     ...(documents != null && { documents: documents.map((document) => unloadPassage(document)[0]) }),
     ...(name !== undefined && { rag: { texts: given(rag ?? {}), splitLong: splitLong ?? undefined } }),
     ...(steering?.segment != null && { cut: steering.segment }),
@@ -82,15 +118,23 @@ function given<T extends object>(fields: T): { readonly [K in keyof T]?: NonNull
   >;
 }
 
-function messageOf({ role, name, content }: ChatBody["messages"][number], index: number): ChatMessage {
+function messageOf(
+  { role, name, content, tool_calls: calls, tool_call_id: callId }: ChatBody["messages"][number],
+  index: number,
+): ChatMessage {
+  const wrong = (field: string, what: string) => fieldError(`messages[${index}].${field}`, what);
+  if (calls?.length && role !== "assistant") throw wrong("tool_calls", "it calls, wanted an assistant's message");
+  if ((callId != null) !== (role === "tool"))
+    throw wrong("tool_call_id", role === "tool" ? "there is none, wanted the call's id" : "wanted a tool's message");
   if (content == null && role !== "assistant") {
-    const param = `messages[${index}].content`;
-    throw fieldError(param, "there is none, wanted text or a list of parts");
+    throw wrong("content", "there is none, wanted text or a list of parts");
   }
   return {
     role: role === "developer" ? "system" : role,
     // An empty name is none: clients send it so.
     ...(name && { name }),
     content: typeof content === "string" ? content : (content?.map((part) => part.text) ?? ""),
+    ...(calls?.length && { toolCalls: calls.map(({ id, function: called }) => ({ id, ...called })) }),
+    ...(callId != null && { toolCallId: callId }),
   };
 }

@@ -279,7 +279,6 @@ test("chat completions: neutral values and informational fields are accepted", a
   const named = (answer.json().block_attention.warnings as string[]).map((warning) => warning.split('"')[1]);
   expect(named.toSorted()).toEqual([
     "metadata",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
@@ -359,9 +358,9 @@ test("chat completions: what would change the answer, or cannot be used, is refu
   await using app = await testApp(engine, { maxBlocks: 4, maxChoices: 8 });
   const user = (content: unknown) => ({ messages: [{ role: "user", content }] });
   const cases: [body: object, param: string, message: RegExp][] = [
-    [{ tools: [{ type: "function" }] }, "tools", /^Cannot use "tools": it is a list of 1, wanted none: tools are not/],
-    [{ tool_choice: "required" }, "tool_choice", /it is "required", wanted "none" or "auto"/],
-    [{ tool_choice: { type: "function" } }, "tool_choice", /it is an object/],
+    [{ tools: [{ type: "function" }] }, "tools[0].function", /there is none/],
+    [{ tool_choice: "required" }, "tool_choice", /it wants "tools"/],
+    [{ tool_choice: { type: "function" } }, "tool_choice.function", /there is none/],
     [{ functions: [{}] }, "functions", /wanted none/],
     [{ function_call: { name: "f" } }, "function_call", /wanted "none" or "auto"/],
     [{ response_format: { type: "yaml" } }, "response_format.type", /wanted/],
@@ -431,8 +430,8 @@ test("chat completions: what would change the answer, or cannot be used, is refu
       "messages[0].content",
       /it is a list of 5, wanted up to 4 entries$/,
     ],
-    [{ messages: [{ role: "tool", content: "x", tool_call_id: "1" }] }, "messages[0].role", /tools are not supported/],
-    [{ messages: [{ role: "function", content: "x", name: "f" }] }, "messages[0].role", /tools are not supported/],
+    [{ messages: [{ role: "tool", content: "x" }] }, "messages[0].tool_call_id", /wanted the call's id/],
+    [{ messages: [{ role: "function", content: "x", name: "f" }] }, "messages[0].role", /assistant or tool/],
     [
       { messages: [{ role: "user", content: "x", name: "Bob B" }] },
       "messages[0].name",
@@ -446,8 +445,8 @@ test("chat completions: what would change the answer, or cannot be used, is refu
     [user([{ type: "text", text: "x", cache: {} }]), "messages[0].content[0].cache", /there is no field/],
     [
       { messages: [{ role: "assistant", content: null, tool_calls: [{ id: "1" }] }, messages[0]] },
-      "messages[0].tool_calls",
-      /tools are not supported/,
+      "messages[0].tool_calls[0].function",
+      /there is none/,
     ],
     [{ messages: [{ role: "assistant", refusal: "no" }, messages[0]] }, "messages[0].refusal", /wanted none/],
     [{ messages: [{ role: "user", content: "x", extra: 1 }] }, "messages[0].extra", /there is no field/],

@@ -58,6 +58,29 @@ test("chat completions: documents make the RAG prompt, found again in another or
   expect(inBlocks).toBeGreaterThan(again.usage.prompt_tokens / 2);
 });
 
+test("chat completions: tools' results are hits in any order, whatever was called before them", async () => {
+  const results = demo.documents.slice(0, 3).map(({ text }) => text);
+  const ask = async (order: readonly number[]) => {
+    const calls = order.map((i) => ({
+      id: `call_${i}_${order[0]}`,
+      type: "function",
+      function: { name: "read", arguments: "" },
+    }));
+    const messages = [
+      { role: "user", content: question },
+      { role: "assistant", content: null, tool_calls: calls },
+      ...order.map((i, at) => ({ role: "tool", tool_call_id: calls[at]!.id, content: results[i] })),
+    ];
+    const body = { messages, max_tokens: 4, temperature: 0, block_attention: { mode: "block" } };
+    return (await post(app, "/v1/chat/completions", body)).json().block_attention.blocks as Served[];
+  };
+  const first = await ask([0, 1, 2]);
+  const again = await ask([2, 0, 1]);
+  expect(first.length).toBeGreaterThanOrEqual(3);
+  expect(again.map(({ hit }) => hit)).toEqual(again.map(() => true));
+  expect(again.map(({ id }) => id).toSorted()).toEqual(first.map(({ id }) => id).toSorted());
+});
+
 test("chat completions: the answer's warnings name what was passed over: a field, and a name that no template reads", async () => {
   const body = { messages: [{ role: "user", content: "Who?", name: "Ada" }], cache_prompt: true, max_tokens: 1 };
   const answer = (await post(app, "/v1/chat/completions", body)).json();

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { passageSchema } from "../../blocks/passage.js";
 import { ragTextFields } from "../../blocks/rag-prompt.js";
+import { areTools, maxTools, toolName, wantedTools } from "../../blocks/tools.js";
 import { promptCuts, splitLongField } from "../../engine/prompt.js";
 import { repairField } from "../../engine/repair.js";
 import { attentionModes } from "../../model/block-attention-config.js";
@@ -102,8 +103,6 @@ const informationalFields = {
   usage: informationalField(anyObject, "an object", "Answers have their usage, streams by `stream_options`."),
 };
 
-const toolCallsTogether = informationalField(z.boolean(), "true or false", "There are no tools.");
-
 /** Fields inside others that are informational, by their path; `[]` is every entry of a list. */
 export const innerChatFields = {
   "messages[].cache_control": cacheControl,
@@ -112,7 +111,7 @@ export const innerChatFields = {
 
 /** What a chat's answer warns of: fields that it has and that do nothing. */
 export function chatPassedOver(body: object): string[] {
-  return passedOver({ ...informationalFields, parallel_tool_calls: toolCallsTogether, ...innerChatFields }, body);
+  return passedOver({ ...informationalFields, ...innerChatFields }, body);
 }
 
 /** As chatPassedOver(), of a completion. */
@@ -195,7 +194,7 @@ function commonFields(limits: ServerLimits) {
 
 export type CommonBody = z.output<ReturnType<typeof requestSchema<ReturnType<typeof commonFields>>>>;
 
-const nothing = "tools are not supported";
+const nothing = "functions are given as `tools`";
 
 const partSchema = z
   .strictObject({
@@ -212,8 +211,29 @@ const historyFields = {
   audio: z.null("wanted none").optional(),
   annotations: z.array(z.never()).max(0, "wanted none").nullish(),
   function_call: z.null(`wanted none: ${nothing}`).optional(),
-  tool_calls: z.array(z.unknown()).max(0, `wanted none: ${nothing}`).nullish(),
 };
+
+const toolCall = z.strictObject({
+  id: z.string().min(1).max(256),
+  type: z.literal("function").nullish(),
+  index: z.int().nullish(),
+  function: z.strictObject({ name: toolName, arguments: text }),
+});
+
+const toolsSchema = z
+  .array(
+    z.strictObject({
+      type: z.literal("function", 'wanted "function": other tools are not supported'),
+      function: z.strictObject({
+        name: toolName,
+        description: text.nullish(),
+        parameters: anyObject.nullish(),
+        strict: z.boolean().nullish(),
+      }),
+    }),
+  )
+  .max(maxTools)
+  .refine((tools) => areTools(tools.map((tool) => tool.function)), `wanted ${wantedTools}`);
 
 /** For the OpenAPI document, whose readers draw requests from it: only an assistant's message may be without content. */
 const contentIsThere = {
@@ -227,8 +247,8 @@ const messageSchema = (limits: ServerLimits) =>
   z
     .strictObject({
       role: z.enum(
-        ["system", "developer", "user", "assistant"],
-        `wanted system, developer, user or assistant: ${nothing}`,
+        ["system", "developer", "user", "assistant", "tool"],
+        "wanted system, developer, user, assistant or tool",
       ),
       content: z
         .union([text, z.array(partSchema).min(1).max(limits.maxBlocks)])
@@ -241,6 +261,8 @@ const messageSchema = (limits: ServerLimits) =>
         .regex(/^[\w.-]{0,64}$/, 'wanted up to 64 letters, digits, "_", "-" or "."')
         .nullish()
         .describe("Who of the role speaks, where the model's template reads it."),
+      tool_calls: z.array(toolCall).max(maxTools).nullish().describe("Of an assistant's message: what it called."),
+      tool_call_id: z.string().min(1).max(256).nullish().describe("Of a tool's message: whose result it is."),
       cache_control: cacheControl.schema,
       ...historyFields,
     })
@@ -255,7 +277,7 @@ export function chatFields(limits: ServerLimits) {
       use: "read" as const,
       wanted: `a list of 1 to ${maxBlocks} messages`,
       about:
-        "The conversation. Role `developer` is `system`. Every text part of a content list is a block, but a user message's last.",
+        "The conversation. Role `developer` is `system`. Every text part of a content list is a block, but a user message's last; a tool's result is one.",
     },
     ...commonFields(limits),
     documents: readField(
@@ -280,8 +302,20 @@ export function chatFields(limits: ServerLimits) {
     max_tokens: wholeNumber(0, maxTokens, "The older name of `max_completion_tokens`."),
     logprobs: readField(z.boolean(), "true or false", "Tells each token's log-probability."),
     top_logprobs: wholeNumber(0, 20, "How many of the likeliest tokens are told at each place. Wants `logprobs`."),
-    tools: neutralField(never, "none", nothing),
-    tool_choice: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
+    tools: readField(
+      toolsSchema,
+      `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`,
+      "What the model may call.",
+    ),
+    tool_choice: readField(
+      z.union([
+        z.enum(["none", "auto", "required"]),
+        z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: text }) }),
+      ]),
+      '"none", "auto", "required" or a function of `tools`',
+      "Whether tools are called: never (then the prompt is without them), where the model does, always, or this one. Default `auto`.",
+    ),
+    parallel_tool_calls: readField(z.boolean(), "true or false", "Whether there may be several calls. Default true."),
     functions: neutralField(never, "none", nothing),
     function_call: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
     modalities: neutralField(z.tuple([z.literal("text")]), '["text"]', "answers are text"),
@@ -292,7 +326,6 @@ export function chatFields(limits: ServerLimits) {
     web_search_options: neutralField(z.null(), "none", "there is no web search"),
     moderation: neutralField(z.null(), "none", "answers are not moderated"),
     service_tier: neutralField(z.enum(["auto", "default"]), '"auto" or "default"', "there is one tier"),
-    parallel_tool_calls: toolCallsTogether,
   };
 }
 

@@ -101,8 +101,8 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       return answer(request, reply, asked, {
         idPrefix: "chatcmpl",
         chunkObject: "chat.completion.chunk",
-        choicesOf: chatChunks,
-        whole: (head, choices) => chatAnswer(head, choices, asked.n),
+        choicesOf: chatChunks(asked.toolNames),
+        whole: (head, choices) => chatAnswer(head, choices, asked.n, asked.toolNames),
       });
     },
   );
