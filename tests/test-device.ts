@@ -1,3 +1,4 @@
+import { type TensorType, tensorTypes } from "../src/files/element-types.js";
 import { Backend } from "../src/ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../src/ggml/library.js";
 
@@ -8,6 +9,21 @@ export const testGgml = loadGgml(await findGgmlDirectory("cpu"));
 export const testDevice = process.env.BLOCK_ATTENTION_TEST_DEVICE ?? "CPU";
 /** Whether products round numbers to 16 bit, as ggml's kernels for Vulkan do where they are not told otherwise. */
 export const deviceRounds = testDevice !== "CPU" && process.env.GGML_VK_DISABLE_F16 === undefined;
+
+const isSoftware = /^llvmpipe/.test(testGgml.devices.find(({ name }) => name === testDevice)?.description ?? "");
+
+/**
+ * The types of weights that products are tried with. Mesa's software device compiles no kernel for 4-bit floats within half an hour
+ * (LLVM 15).
+ */
+export const testedTypes: readonly TensorType[] = isSoftware
+  ? tensorTypes.filter((type) => !/FP4$/.test(type))
+  : tensorTypes;
+
+/** Those that whole models are tried with: a software device compiles each type's kernels for minutes, and has one of each family. */
+export const modelTypes: readonly TensorType[] = isSoftware
+  ? ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "IQ4_NL"]
+  : tensorTypes;
 
 /** How long a test may take, in ms: a software device takes minutes where the CPU takes seconds. */
 export function deviceTimeout(cpuMs: number): number {

@@ -2,8 +2,7 @@ import { afterAll, expect, test } from "vitest";
 import { dequantizeRows, quantizeRows } from "../../tests/models/ggml-quantizer.js";
 import { Random } from "../../tests/models/random.js";
 import { expectOnlyRight } from "../../tests/oracles/faults.js";
-import { deviceBound, testBackend, testDevice, testGgml } from "../../tests/test-device.js";
-import { tensorTypes } from "../files/element-types.js";
+import { deviceBound, testBackend, testDevice, testedTypes, testGgml } from "../../tests/test-device.js";
 import { Graph } from "./graph.js";
 import { fusedTokenAttention } from "./token-attention.js";
 
@@ -11,7 +10,7 @@ const ggml = testGgml;
 const backend = testBackend();
 afterAll(() => backend[Symbol.dispose]());
 
-test.each(tensorTypes)(
+test.each(testedTypes)(
   "DevicePolicy.weightPlace(): of %s rows are looked up, and products equal those of the numbers, repacked or plain",
   async (type) => {
     const { policy } = backend;

@@ -4,7 +4,7 @@ import { LocalBlocks } from "../../src/engine/local-blocks.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { type BlockTokens, rowsOfBlock } from "../../src/engine/prompt.js";
 import { Scheduler } from "../../src/engine/scheduler.js";
-import { type KVType, tensorTypes } from "../../src/files/element-types.js";
+import type { KVType } from "../../src/files/element-types.js";
 import { MemoryStore } from "../../src/kv/memory-store.js";
 import { openModel } from "../../src/model/open-model.js";
 import { architectureModels } from "../models/architecture-models.js";
@@ -12,7 +12,7 @@ import { Random } from "../models/random.js";
 import type { RandomModelShape } from "../models/random-shape.js";
 import { expectOnlyRight } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
-import { testDevice } from "../test-device.js";
+import { modelTypes, testDevice } from "../test-device.js";
 import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
 
 export interface BlockBytesSize {
@@ -45,7 +45,7 @@ async function encode(engine: LocalEngine, ...requests: readonly (readonly Block
 export function blockBytesSuite(size: BlockBytesSize): void {
   const models = new LawModels();
   test.each([
-    ...["llama", "qwen3_moe"].flatMap((name) => tensorTypes.map((type) => [name, type] as const)),
+    ...["llama", "qwen3_moe"].flatMap((name) => modelTypes.map((type) => [name, type] as const)),
     ...Object.keys(architectureModels).map((name) => [name, "F16"] as const),
   ])(
     "LocalBlocks.lease(): a block's bytes are the same alone, with others, anywhere, %s with weights %s",
