@@ -1,3 +1,5 @@
+import { InputTypeError } from "../files/input-error.js";
+import { show } from "../files/options.js";
 import { isDeep, objectOf } from "./tools.js";
 
 /** What an answer of a model that has tools adds: text, a call that begins, or the next piece of its arguments. */
@@ -35,14 +37,20 @@ export class ToolCallReader {
   #numCalls = 0;
   #scan = { depth: 0, inText: false, isEscaped: false };
 
-  /** @param names of the tools. */
-  constructor(private readonly names: ReadonlySet<string>) {}
+  /** @param names of the tools. @throws InputTypeError for what is no Set. */
+  constructor(private readonly names: ReadonlySet<string>) {
+    if (!(names instanceof Set))
+      throw new InputTypeError(`Cannot read calls of tools: the tools' names are ${show(names)}, wanted a Set of them`);
+  }
 
   get numCalls(): number {
     return this.#numCalls;
   }
 
+  /** @throws InputTypeError for what is no text. */
   push(text: string): ToolCallPiece[] {
+    if (typeof text !== "string")
+      throw new InputTypeError(`Cannot read calls of tools: the text is ${show(text)}, wanted text`);
     this.#held += text;
     const pieces: ToolCallPiece[] = [];
     while (this.#step(pieces, false));

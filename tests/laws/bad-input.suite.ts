@@ -92,6 +92,8 @@ function argumentCalls(engine: LocalEngine): [name: string, call: (value: never)
       (n) => engine.complete({ ...input, numLocalAttentionBlocks: n }),
       ["undefined", "number"],
     ],
+    ["ToolCallReader(names)", (names) => new library.ToolCallReader(names)],
+    ["ToolCallReader.push(text)", (text) => new library.ToolCallReader(new Set()).push(text)],
     ["segmentText(text)", (value) => library.segmentText(value)],
     ["segmentMessages(messages)", (value) => library.segmentMessages(value, chat)],
     ["ChatTemplate.render(messages)", (value) => chat.render(value), ["array"]],
