@@ -39,7 +39,11 @@ def test_reads_types_in_blocks(kv_type: str) -> None:
             head = np.arange((3 * part + token) * size, (3 * part + token + 1) * size).astype(np.uint8)
             scale = np.float32(head[:2].view("<f2")[0])
             for i in range(32):
-                code = int(head[2:].view(np.int8)[i]) if kv_type == "q8_0" else (int(head[2 + i % 16]) >> i // 16 * 4 & 15) - 8
+                code = (
+                    int(head[2:].view(np.int8)[i])
+                    if kv_type == "q8_0"
+                    else (int(head[2 + i % 16]) >> i // 16 * 4 & 15) - 8
+                )
                 assert found[0, token, i] == scale * np.float32(code) or np.isnan(scale)
 
 

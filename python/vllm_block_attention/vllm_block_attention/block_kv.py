@@ -74,7 +74,10 @@ class BlockKV:
     """Bytes of the file: from where, how many."""
 
     def layer(self, index: int) -> Array:
-        """Keys and values of a layer, [2, KV heads, tokens, head size]; q8_0 and q4_0 as float32. Raises BlockFileError for another digest."""
+        """Keys and values of a layer, [2, KV heads, tokens, head size]; q8_0 and q4_0 as float32.
+
+        Raises BlockFileError for another digest.
+        """
         name, dtype = _DTYPES[self.fields["kv_type"]]
         size = math.prod(self.shape[1:]) * _element_bytes(name, dtype)
         data = self.read(self.start + index * size, size)
