@@ -21,6 +21,19 @@ export function bytesInMemory(bytes: Uint8Array): BlockBytes {
   return { size: bytes.length, read };
 }
 
+/** @param get so many bytes from a place on, fewer or undefined where there are not as many. */
+export function bytesInObject(
+  size: number,
+  get: (count: number, position: number) => Promise<Uint8Array | undefined>,
+): BlockBytes {
+  const read = async (count: number, position = 0) => {
+    const found = await get(count, position);
+    if (found?.length === count) return found;
+    throw new BlockCodecError("length", `it ends before ${position + count} bytes`);
+  };
+  return { size, read };
+}
+
 function tooFew(numBytes: number, wanted: number): BlockCodecError {
   return new BlockCodecError("length", `it ends after ${numBytes} bytes, wanted ${wanted}`);
 }

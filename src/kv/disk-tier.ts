@@ -6,9 +6,10 @@ import { type BlockFile, type BlockFolder, idOf } from "./block-folder.js";
 import type { BlockFileFormat } from "./block-format.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockKVShape, BlockMemory } from "./block-kv.js";
-import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
+import type { BlockRequest } from "./block-store.js";
 import { SharedSpace } from "./folder-share.js";
 import { documentsFolder, FolderTexts } from "./folder-texts.js";
+import { idsWith } from "./ids-with.js";
 import { LowerTier } from "./lower-tier.js";
 import type { FoundBlock, SavedBlock, TierMedium } from "./tier-medium.js";
 
@@ -62,7 +63,7 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
         return new SavedFile(folder, format, request.id);
       },
       lookUp: async (id) => await folder.read(folder.pathOf(id), (bytes, at) => this.#found(bytes, at)),
-      idsWith: (names, owner) => this.#idsWith(names, owner),
+      idsWith: (names, owner) => idsWith(this.#heads(), names, owner),
       knowsAll: () => this.#isKnown && folder.isWriter && !this.#others.isShared,
     };
     const capBytes = folder.blockBytes;
@@ -178,22 +179,11 @@ export class DiskTier<M extends BlockMemory> implements AsyncDisposable {
     return { request: this.#shared.of(request), numBytes, saved };
   }
 
-  /** Reads the heads of all files: to keep what each of them saw would take more memory than all else. */
-  async #idsWith(names: ReadonlySet<string>, owner: string): Promise<readonly BlockId[]> {
-    const ids: BlockId[] = [];
-    const reads: Promise<void>[] = [];
+  /** Of all files: to keep what each of them saw would take more memory than all else. */
+  async *#heads() {
     for await (const path of this.#folder.files()) {
-      const read = this.#folder.read(path, async (file, { id }) => {
-        const request = await this.#format.readRequest(file).catch((error: unknown) => {
-          if (!(error instanceof BlockCodecError)) throw error;
-        });
-        if (request !== undefined && isOf(owner, request) && holdsPassage(request, names)) ids.push(id);
-      });
-      reads.push(read as Promise<void>);
-      if (reads.length % 256 === 0) await Promise.all(reads.splice(0));
+      yield { id: idOf(path), request: this.#folder.read(path, (bytes) => this.#format.readRequest(bytes)) };
     }
-    await Promise.all(reads);
-    return ids;
   }
 }
 

@@ -1,4 +1,4 @@
-import { BlockCodecError } from "./block-codec.js";
+import { bytesInObject } from "./block-bytes.js";
 import { type BlockPlace, idOf } from "./block-folder.js";
 import { isBlockId } from "./block-id.js";
 import type { RemoteObject, RemoteObjects } from "./remote-objects.js";
@@ -32,15 +32,11 @@ export class RemotePlace implements BlockPlace {
     if (object === undefined) return undefined;
     const { size, usedMs } = object;
     let isGone = false;
-    const bytes = {
-      size,
-      read: async (count: number, position = 0) => {
-        const found = await this.objects.get(key, count, position, AbortSignal.timeout(timeoutMs));
-        isGone ||= found === undefined;
-        if (found?.length === count) return found;
-        throw new BlockCodecError("length", `it ends before ${position + count} bytes`);
-      },
-    };
+    const bytes = bytesInObject(size, async (count, position) => {
+      const found = await this.objects.get(key, count, position, AbortSignal.timeout(timeoutMs));
+      isGone ||= found === undefined;
+      return found;
+    });
     const result = (await read(bytes, { id: idOf(key), path: key, numBytes: size, usedMs })) as T;
     // Evicted or deleted since it was listed: nothing is wrong with it.
     return isGone ? undefined : result;

@@ -1,13 +1,14 @@
 import { Limit } from "../files/limit.js";
-import { bytesInMemory } from "./block-bytes.js";
+import { bytesInMemory, bytesInObject } from "./block-bytes.js";
 import { BlockKeys } from "./block-cipher.js";
 import { BlockCodecError } from "./block-codec.js";
 import { idOf } from "./block-folder.js";
 import type { BlockFileFormat } from "./block-format.js";
 import type { BlockId } from "./block-id.js";
 import type { BlockKV, BlockMemory } from "./block-kv.js";
-import { type BlockRequest, holdsPassage, isOf } from "./block-store.js";
+import type { BlockRequest } from "./block-store.js";
 import { noRequest } from "./disk-tier.js";
+import { idsWith } from "./ids-with.js";
 import { LowerTier } from "./lower-tier.js";
 import type { RemoteObjects } from "./remote-objects.js";
 import { RemoteTexts } from "./remote-texts.js";
@@ -173,34 +174,16 @@ export class RemoteTier<M extends BlockMemory> implements AsyncDisposable {
       get lookUp() {
         return server.isFailing ? undefined : lookUp;
       },
-      idsWith: async (names: ReadonlySet<string>, owner: string) => {
-        const ids: BlockId[] = [];
-        const keysOfBlocks = objects.list(AbortSignal.timeout(listTimeoutMs), `${format.place}/`);
-        const reads: Promise<unknown>[] = [];
-        for await (const { key, size } of keysOfBlocks) {
-          const id = idOf(key);
-          const bytes = {
-            size,
-            read: async (count: number, position = 0) => {
-              const found = await server.read(count, (signal) => objects.get(key, count, position, signal));
-              if (found?.length === count) return found;
-              throw new BlockCodecError("length", `it ends before ${position + count} bytes`);
-            },
-          };
-          const reading = format.readRequest(bytes).catch((error: unknown) => {
-            if (!(error instanceof BlockCodecError)) throw error;
-          });
-          const looking = reading.then((request) => {
-            if (request && isOf(owner, request) && holdsPassage(request, names)) ids.push(id);
-          });
-          reads.push(looking);
-          if (reads.length === 64) await Promise.all(reads.splice(0));
-        }
-        await Promise.all(reads);
-        return ids;
-      },
+      idsWith: (names: ReadonlySet<string>, owner: string) => idsWith(heads(), names, owner),
       remove: (id: BlockId) => server.write(0, (signal) => objects.remove(keyOf(id), signal)),
     };
+    async function* heads() {
+      for await (const { key, size } of objects.list(AbortSignal.timeout(listTimeoutMs), `${format.place}/`)) {
+        const get = (count: number, position: number) =>
+          server.read(count, (signal) => objects.get(key, count, position, signal));
+        yield { id: idOf(key), request: format.readRequest(bytesInObject(size, get)) };
+      }
+    }
     const lookUp = async (id: BlockId, numBytes = 0) => {
       // Nothing that only lies under a block's key fills the memory.
       const most = numBytes === 0 ? objects.maxBytes : Math.min(objects.maxBytes, 2 * numBytes + headRoomBytes);
