@@ -7,6 +7,16 @@ import { writeRandomModel } from "./models/random-model.js";
 import { runCli } from "./run-cli.js";
 import { startRedis, whyNoRedis } from "./test-server.js";
 
+/** The command that encodes a file of passages into a place. */
+function encodeArgs(model: string, input: string, store: string): string[] {
+  return ["encode", "--model", model, "--input", input, "--store", store];
+}
+
+function jsonLines(text: string) {
+  const lines = text.trim() === "" ? [] : text.trim().split("\n");
+  return lines.map((line) => JSON.parse(line));
+}
+
 test("encode, store: passages are encoded ahead and found there; folders are listed, checked and cleared", async () => {
   const folder = await temporaryFolder();
   const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
@@ -16,15 +26,12 @@ test("encode, store: passages are encoded ahead and found there; folders are lis
   ];
   writeRandomModel(model, { architecture: "llama" });
   writeFileSync(input, ['{"title":"A","text":"One."}', '"Two."', '{"x":1}', '{"text":"Three."}'].join("\n"));
-  const encode = ["encode", "--model", model, "--input", input, "--store", `${store}?cap=10MB`, "--json"];
+  const encode = [...encodeArgs(model, input, `${store}?cap=10MB`), "--json"];
   for (const hit of [false, true]) {
     const { code, stdout, stderr } = await runCli(encode);
     expect(code).toBe(1);
     expect(stderr).toContain("line 3 of");
-    const told = stdout
-      .trim()
-      .split("\n")
-      .map((line) => JSON.parse(line));
+    const told = jsonLines(stdout);
     expect(told.map(({ index, hit, durable }) => [index, hit, durable])).toEqual([0, 1, 3].map((i) => [i, hit, true]));
   }
   const stat = JSON.parse((await runCli(["store", "stat", store, "--json"])).stdout);
@@ -53,15 +60,7 @@ test("store export, import, gc: chosen blocks come into another folder, checked 
   writeFileSync(at("passages.jsonl"), ['"One."', '"Two."', '"Three."'].join("\n"));
   for (const [seed, name] of ["first", "second"].entries()) {
     writeRandomModel(at(name), { architecture: "llama", seed });
-    await runCli([
-      "encode",
-      "--model",
-      at(name),
-      "--input",
-      at("passages.jsonl"),
-      "--store",
-      `${at("blocks")}?cap=10MB`,
-    ]);
+    await runCli(encodeArgs(at(name), at("passages.jsonl"), `${at("blocks")}?cap=10MB`));
   }
   const told = async (...args: string[]) => {
     const { stdout, code } = await runCli(["store", ...args, "--json"]);
@@ -112,14 +111,9 @@ test("encode: several processes share the passages, each of which is encoded onc
   writeRandomModel(model, { architecture: "llama" });
   const passages = Array.from({ length: 400 }, (_, n) => ({ id: Math.floor(n / 3), text: `Passage ${n}.` }));
   writeFileSync(input, passages.map((one) => JSON.stringify(one)).join("\n"));
-  const encode = ["encode", "--model", model, "--input", input, "--store", `${store}?cap=100MB`, "--json"];
+  const encode = [...encodeArgs(model, input, `${store}?cap=100MB`), "--json"];
   const all = await Promise.all([runCli(encode), runCli(encode), runCli(encode)]);
-  const told = all.map(({ stdout }) =>
-    stdout
-      .trim()
-      .split("\n")
-      .map((line) => JSON.parse(line)),
-  );
+  const told = all.map(({ stdout }) => jsonLines(stdout));
   expect(all.map(({ code }) => code)).toEqual([0, 0, 0]);
   for (const lines of told)
     expect(lines.map(({ index }) => index).sort((a, b) => a - b)).toEqual(passages.map((_, n) => n));
@@ -142,19 +136,10 @@ test("store ls, rm, export --document: a document's blocks, from the index of do
     { text: "Three." },
   ];
   writeFileSync(at("passages.jsonl"), passages.map((one) => JSON.stringify(one)).join("\n"));
-  await runCli([
-    "encode",
-    "--model",
-    at("model"),
-    "--input",
-    at("passages.jsonl"),
-    "--store",
-    `${at("blocks")}?cap=10MB`,
-  ]);
+  await runCli(encodeArgs(at("model"), at("passages.jsonl"), `${at("blocks")}?cap=10MB`));
   const told = async (...args: string[]) => {
     const { stdout, code } = await runCli(["store", ...args, "--json"]);
-    const lines = stdout.trim() === "" ? [] : stdout.trim().split("\n");
-    return { lines: lines.map((line) => JSON.parse(line)), code };
+    return { lines: jsonLines(stdout), code };
   };
   const documents = async (name: string) =>
     (await told("ls", at(name), "--documents")).lines
@@ -194,7 +179,7 @@ test.skipIf(whyNoRedis !== undefined)(
     const client = new Redis(port, "127.0.0.1", { password: "secret" });
     onTestFinished(() => client.disconnect());
     for (const store of [plain, `redis://:secret@127.0.0.1:${port}?prefix=sealed&key=${key}`]) {
-      const encode = ["encode", "--model", model, "--input", input, "--store", store, "--json"];
+      const encode = [...encodeArgs(model, input, store), "--json"];
       for (const _ of [1, 2]) expect((await runCli(encode)).code).toBe(0);
       await client.set("other", "no block");
       await client.set("a*b:other", "no block");
@@ -211,7 +196,7 @@ test.skipIf(whyNoRedis !== undefined)(
       expect((await runCli(["store", "rm", store, "--model", model12, "--json"])).stdout).toContain('"removed":2');
     }
     expect((await client.keys("*")).sort()).toEqual(["a*b:other", "other"]);
-    const refused = await runCli(["encode", "--model", model, "--input", input, "--store", `${plain}&cap=1GB`]);
+    const refused = await runCli(encodeArgs(model, input, `${plain}&cap=1GB`));
     expect(refused.error?.message).toMatch(/it has a cap, wanted none: maxmemory and maxmemory-policy/);
     const wrong = await runCli(["store", "ls", `${plain}&what=1`]);
     const down = await runCli(["store", "ls", "redis://user:secret@127.0.0.1:1"]);
@@ -230,17 +215,12 @@ test("store: with a key, documents are encrypted as blocks are; who has no key r
   writeFileSync(at("key"), `${"5a".repeat(32)}\n`);
   writeFileSync(at("other"), `${"6b".repeat(32)}\n`);
   const keyed = (name: string, key = "key") => `${at(name)}?key=${at(key)}`;
-  const encode = ["encode", "--model", at("model"), "--input", at("passages.jsonl")];
-  expect((await runCli([...encode, "--store", `${keyed("blocks")}&cap=10MB`])).code).toBe(0);
+  const encode = encodeArgs(at("model"), at("passages.jsonl"), `${keyed("blocks")}&cap=10MB`);
+  expect((await runCli(encode)).code).toBe(0);
   const told = async (...args: string[]) => {
     const { stdout, error } = await runCli(["store", ...args, "--json"]);
     expect(error).toBeUndefined();
-    return stdout.trim() === ""
-      ? []
-      : stdout
-          .trim()
-          .split("\n")
-          .map((line) => JSON.parse(line));
+    return jsonLines(stdout);
   };
   const inFiles = (name: string) =>
     readdirSync(at(name), { recursive: true, withFileTypes: true })

@@ -22,21 +22,10 @@ from engines import (
     engine,
     is_equal,
     logprobs_of,
-    model_folder,
     request,
     run,
 )
 from servers import redis_server
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def oracle(model: str) -> Oracle:
-    return Oracle(model)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from engines import (
     encode,
     engine,
     is_equal,
-    model_folder,
     request,
     run,
     tokens_of,
@@ -34,16 +33,6 @@ from engines import (
 from vllm_block_attention.block_kv import open_block
 from vllm_block_attention.requests import Naming, plan
 from vllm_block_attention.store import FolderStore
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def oracle(model: str) -> Oracle:
-    return Oracle(model)
 
 
 @pytest.fixture(scope="module")
