@@ -93,7 +93,7 @@ async function kernelTimes(
       [headSize, numHeads, question],
       new Float32Array(headSize * numHeads * question).fill(0.01),
     );
-    const kernels = decoder.device.kernels(graph);
+    const kernels = decoder.device.kernels(graph, "rows");
     const mask = causalMask(question, rows);
     const all = (from: KVRows, layer: number) => from.layer(graph, layer, 0, rows + question);
     for (let layer = 0; layer < numLayers; layer++) {

@@ -75,6 +75,7 @@ export const deviceFlags = {
   mapWeights: engineFlag("mapWeights"),
   backend: engineFlag("backend"),
   device: engineFlag("device"),
+  products: engineFlag("products"),
   kvType: engineFlag("kvType"),
   storeBytes: engineFlag("storeBytes"),
   contextBytes: engineFlag("contextBytes"),

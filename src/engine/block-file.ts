@@ -26,7 +26,11 @@ export function blockFileFormat(
   const { name, description, kind } = backend.device;
   const isCpu = kind === "cpu";
   const by = isCpu ? cpuFeatures(decoder.ggml).join(" ") : `${name} ${description}`;
-  const made = { producer: `ggml ${decoder.ggml.version}, ${by}`, compute: isCpu ? "cpu" : "device" } as const;
+  const products = backend.policy.products ? `, ${backend.policy.products.name}` : "";
+  const made = {
+    producer: `ggml ${decoder.ggml.version}, ${by}${products}`,
+    compute: isCpu ? "cpu" : "device",
+  } as const;
   const fieldsOf = async ({
     id,
     tokenIds,

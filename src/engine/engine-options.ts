@@ -14,6 +14,7 @@ import {
 } from "../files/options.js";
 import { bytes, defaulted, listOf, numberOf, setting, someWords } from "../files/settings.js";
 import { backendKinds } from "../ggml/library.js";
+import { productKinds } from "../ggml/openvino/library.js";
 import { storePlacesField } from "../kv/store-place.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { type Constraint, constraintField } from "./constraint/constraint.js";
@@ -208,6 +209,12 @@ export const engineSettings = {
     "name",
     'the device as "doctor" lists it, for instance CUDA0',
     "the first GPU, else the CPU",
+  ),
+  products: defaulted(
+    oneOfTexts(productKinds),
+    "kind",
+    `what multiplies prompts and blocks by quantized weights on the CPU: ${productKinds.join(", ")}; auto is OpenVINO where it is installed`,
+    "auto",
   ),
   kvType: defaulted(oneOfTexts(KV_TYPES), "type", `the type of block KV: ${KV_TYPES.join(", ")}`, "f16"),
   storeBytes: setting(bytes(0), "n", "the most bytes of kept blocks, also as 512MiB or 2GB", shareOfMemory),

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
@@ -20,6 +20,14 @@ import { quote } from "../files/quote.js";
 import { userCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import {
+  findOpenVino,
+  loadOpenVino,
+  type OpenVino,
+  openVinoVariable,
+  openVinoVersion,
+  type ProductKind,
+} from "../ggml/openvino/library.js";
 import { type FileState, fileState, sameState } from "../kv/file-digest.js";
 import type { AdapterInput } from "../model/adapters.js";
 import type { AttentionMode } from "../model/block-attention-config.js";
@@ -54,6 +62,8 @@ export interface ModelOptions {
   readonly backend?: BackendKind | undefined;
   /** ggml's name of the device, for instance "CUDA0". */
   readonly device?: string | undefined;
+  /** What multiplies prompts and blocks by quantized weights on the CPU. Default "auto": OpenVINO where it is installed, else ggml. */
+  readonly products?: ProductKind | undefined;
   /**
    * Whether weights are used where they lie in the model's file, if the device can: loading is faster, and processes share them. Once the file
    * was written to, every request fails; where it is cut, the process may end (SIGBUS), so a server runs the engine in a process of
@@ -154,7 +164,8 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const { backend: kind = "auto", device } = options;
   const ggml = loadGgml(await findGgmlDirectory(kind));
   const adaptsThreads = options.threads === undefined;
-  const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device });
+  const openVino = openVinoFor(options);
+  const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device, openVino });
   try {
     if (kvType !== undefined && isInBlocks(kvType) && backend.device.kind !== "cpu") {
       // Vulkan reads such a tensor's windows from wrong places where they start at no multiple of its alignment.
@@ -169,11 +180,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     throw error;
   }
   const hashing = new AbortController();
-  const cacheDir = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
-  const identity = modelIdentity(ggml, source, conversion, { cacheDir, signal: hashing.signal }).then(async (id) => {
-    await files.requireSame();
-    return id;
-  });
+  const identity = modelIdentity(ggml, source, conversion, { cacheDir: userCache(), signal: hashing.signal }).then(
+    async (id) => {
+      await files.requireSame();
+      return id;
+    },
+  );
   // Whoever needs a block id sees the failure; nobody may.
   identity.catch(() => undefined);
   let loaded: ModelWeights | undefined;
@@ -209,6 +221,27 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     backend[Symbol.dispose]();
     throw error;
   }
+}
+
+/** @throws Error where OpenVINO is asked for and is not there, or does not load; else that is said, and ggml goes on. */
+function openVinoFor({ products = "auto", onWarning }: ModelOptions): OpenVino | undefined {
+  if (products === "ggml") return undefined;
+  try {
+    const directory = findOpenVino(process.env, userCache());
+    if (directory !== undefined) return loadOpenVino(directory);
+    if (products === "auto") return undefined;
+    throw new Error(
+      `Cannot find OpenVINO: ${openVinoVariable} names no folder, and it is not in ${quote(join(userCache(), "openvino"))} (pip install --no-deps --target ${quote(join(userCache(), "openvino"))} openvino==${openVinoVersion})`,
+    );
+  } catch (error) {
+    if (products !== "auto") throw error;
+    onWarning?.(`${(error as Error).message}; ggml multiplies in its place`);
+    return undefined;
+  }
+}
+
+function userCache(): string {
+  return userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
 }
 
 /** The states in which a model's files were opened: its headers, weights and digests are those of one state, or it is not used. */

@@ -4,6 +4,7 @@ import type { DevicePolicy } from "./device-policy.js";
 import type { Graph } from "./graph.js";
 import { maxGraphTensors } from "./graph-frame.js";
 import { GraphInputs } from "./graph-inputs.js";
+import { GraphParts } from "./graph-parts.js";
 import { type Device, type Ggml, memoryNow } from "./library.js";
 import { DeviceMemory } from "./memory.js";
 import { callAsync, type Pointer } from "./symbols.js";
@@ -100,7 +101,6 @@ export class Backend extends DeviceMemory implements Disposable {
     if (this.#disposed) throw new Error("Cannot compute: the backend is closed");
     if (this.#isComputing) throw new Error("Cannot compute: another graph is under way");
     this.#requireFilesUnchanged();
-    const { symbols } = this.ggml;
     const graph = "graph" in work ? work.graph : work;
     const schedule = "graph" in work ? this.#prepared.get(work) : this.#schedule;
     if (schedule === undefined) throw new Error("Cannot compute a prepared graph: it was disposed");
@@ -112,7 +112,7 @@ export class Backend extends DeviceMemory implements Disposable {
     signal?.addEventListener("abort", stop, { once: true });
     this.#isComputing = true;
     try {
-      const status = Number(await callAsync(symbols.ggml_backend_sched_graph_compute, schedule.pointer, graph.pointer));
+      const status = await this.#run(graph, schedule, signal);
       if (status === statusAborted) {
         signal?.throwIfAborted();
         throw new Error("Cannot compute: the device stopped without being asked");
@@ -157,6 +157,17 @@ export class Backend extends DeviceMemory implements Disposable {
     this.#prepared.clear();
     this.#spare.length = 0;
     this.started[Symbol.dispose]();
+  }
+
+  /** @returns ggml's status. */
+  async #run(graph: Graph, schedule: Schedule, signal: AbortSignal | undefined): Promise<number> {
+    const { cpu } = this.started;
+    if (graph.outerProducts.size === 0) {
+      const { ggml_backend_sched_graph_compute: compute } = this.ggml.symbols;
+      return Number(await callAsync(compute, schedule.pointer, graph.pointer));
+    }
+    using parts = new GraphParts(graph);
+    return await parts.compute(cpu.pointer, cpu.threads.now, signal);
   }
 
   #requireFilesUnchanged(): void {

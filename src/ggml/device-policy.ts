@@ -54,6 +54,20 @@ export interface Kernels {
   tokenAttention(heads: TokenHeads): Tensor;
 }
 
+export type GraphWork = "rows" | "tokens";
+
+/** Products with a model's weights outside of ggml. */
+export interface WeightProducts {
+  /** What is added to the name of who computed a block. */
+  readonly name: string;
+  /** Whether weights [K, N] of that type are multiplied there. */
+  takes(type: GgmlType, ne: readonly number[]): boolean;
+  /** Bytes that weights [K, N] take there. */
+  numBytes(ne: readonly number[]): number;
+  /** @param bytes the weights in Q8_0. */
+  add(weights: Tensor, bytes: Uint8Array): Promise<void>;
+}
+
 /** How models are computed on a kind of device: everything about graphs that differs from kind to kind. */
 export interface DevicePolicy {
   /**
@@ -77,7 +91,10 @@ export interface DevicePolicy {
   takesWeights(type: GgmlType, ne: readonly number[], use: "product" | "lookup"): boolean;
   /** Where weights are put. @param use what they are for: products, looking rows up, or neither. */
   weightPlace(type: GgmlType, ne: readonly number[], use: "product" | "lookup" | "other"): WeightPlace;
-  kernels(graph: Graph): Kernels;
+  /** @param work what the graph computes: rows of prompts and blocks, or one token of each of several sequences. */
+  kernels(graph: Graph, work: GraphWork): Kernels;
+  /** Products with weights that ggml does not compute, where there are any. */
+  readonly products?: WeightProducts | undefined;
 }
 
 /** Offset of the buffer in ggml_tensor, in bytes. */

@@ -10,6 +10,8 @@ import {
   type NativeBackend,
   startBackend,
 } from "./library.js";
+import type { OpenVino } from "./openvino/library.js";
+import { OpenVinoProducts } from "./openvino/products.js";
 
 export interface BackendOptions {
   /** Of which kind the device is to be. Default "auto": any. */
@@ -20,6 +22,8 @@ export interface BackendOptions {
   readonly threads: number;
   /** Whether graphs get fewer threads while other programs use the cores. Default false. */
   readonly adaptsThreads?: boolean;
+  /** What multiplies by quantized weights on the CPU in place of ggml. Default: nothing. */
+  readonly openVino?: OpenVino | undefined;
 }
 
 /** A started device and the CPU, which computes what the device cannot. It owns the native backends. */
@@ -29,29 +33,36 @@ export class StartedDevice implements Disposable {
   /** The device's, then the CPU's where that is another. */
   readonly backends: readonly NativeBackend[];
   readonly policy: DevicePolicy;
+  readonly #products: OpenVinoProducts | undefined;
 
   /** @throws RangeError for a device that the library does not have, or a wrong number of threads. */
   constructor(
     readonly ggml: Ggml,
-    { device, backend, threads, adaptsThreads }: BackendOptions,
+    { device, backend, threads, adaptsThreads, openVino }: BackendOptions,
   ) {
     if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
       throw new RangeError(`Cannot use ${threads} threads: an integer from 1 to ${maxThreads} is wanted`);
     }
     this.device = chooseDevice(ggml, device, backend);
-    this.cpu = new CpuBackend(ggml, threads, adaptsThreads);
+    const isCpu = this.device.kind === "cpu";
+    this.#products = openVino && isCpu ? new OpenVinoProducts(openVino, threads) : undefined;
+    this.cpu = new CpuBackend(ggml, threads, adaptsThreads, this.#products !== undefined);
     const { device: cpu } = this.cpu;
-    this.policy = this.device === cpu ? new CpuPolicy(ggml, cpu, threads) : plainPolicy(ggml, this.device, cpu);
     try {
+      this.policy = isCpu
+        ? new CpuPolicy(ggml, cpu, threads, undefined, this.#products)
+        : plainPolicy(ggml, this.device, cpu);
       this.backends = this.device === cpu ? [this.cpu] : [startBackend(ggml, this.device), this.cpu];
     } catch (error) {
       this.cpu[Symbol.dispose]();
+      this.#products?.[Symbol.dispose]();
       throw error;
     }
   }
 
   [Symbol.dispose](): void {
     for (const backend of this.backends) backend[Symbol.dispose]();
+    this.#products?.[Symbol.dispose]();
   }
 }
 

@@ -7,6 +7,7 @@ import {
   type Dims,
   describe,
   planTensor,
+  requireContiguous,
   type Tensor,
   TensorContext,
 } from "./tensor.js";
@@ -22,6 +23,22 @@ export interface GraphInput {
   isOnHost: boolean;
 }
 
+/** A product that is not ggml's to compute: its node in the graph, and the rows that it multiplies. */
+export interface OuterProduct {
+  readonly out: Tensor;
+  readonly x: Tensor;
+  readonly product: RowProduct;
+}
+
+/** Multiplies rows by weights, outside of ggml. */
+export interface RowProduct {
+  /**
+   * @param x where rows [R, K] F32 lie side by side.
+   * @param out where [R, N] F32 are written.
+   */
+  multiply(x: Pointer, out: Pointer, numRows: number, threads: number): Promise<void>;
+}
+
 /**
  * A compute graph under construction: its inputs, its outputs and its room; `Graph` has the operations. Shapes are innermost first
  * here, as in ggml.h. The graph owns the descriptions of its tensors, no data. It has room for `maxGraphTensors` from the start: what no tensor uses is never touched, so it costs addresses, not memory.
@@ -32,6 +49,7 @@ export class GraphFrame implements Disposable {
   protected readonly native: { readonly context: TensorContext; readonly graph: Pointer } | undefined;
   #numTensors = 0;
   readonly #inputs: GraphInput[] = [];
+  readonly #outer = new Map<Pointer, OuterProduct>();
 
   constructor(
     readonly ggml: Ggml,
@@ -53,6 +71,18 @@ export class GraphFrame implements Disposable {
   /** What computing copies in once the graph has memory. */
   get inputs(): readonly GraphInput[] {
     return this.#inputs;
+  }
+
+  /** The nodes that ggml does not compute, by their address. */
+  get outerProducts(): ReadonlyMap<Pointer, OuterProduct> {
+    return this.#outer;
+  }
+
+  /** Has a product's node computed by another than ggml. @returns the node. */
+  computedBy(product: RowProduct, x: Tensor, out: Tensor): Tensor {
+    requireContiguous(x, "multiply");
+    if (this.native) this.#outer.set(out.pointer, { out, x, product });
+    return out;
   }
 
   /** Inputs, results and windows. */

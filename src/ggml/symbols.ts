@@ -69,6 +69,7 @@ const baseFunctions = {
   ggml_new_graph_custom: "void *ggml_new_graph_custom(void *ctx, size_t size, bool grads)",
   ggml_graph_n_nodes: "int ggml_graph_n_nodes(void *graph)",
   ggml_graph_node: "void *ggml_graph_node(void *graph, int index)",
+  ggml_graph_add_node: "void ggml_graph_add_node(void *graph, void *tensor)",
   ggml_build_forward_expand: "void ggml_build_forward_expand(void *graph, void *tensor)",
   ggml_quantize_chunk:
     "size_t ggml_quantize_chunk(int type, const void *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row, const void *imatrix)",
@@ -89,6 +90,7 @@ const baseFunctions = {
   ggml_backend_tensor_set_async:
     "void ggml_backend_tensor_set_async(void *backend, void *tensor, const void *data, size_t offset, size_t size)",
   ggml_backend_tensor_get: "void ggml_backend_tensor_get(void *tensor, void *data, size_t offset, size_t size)",
+  ggml_backend_graph_compute: "int ggml_backend_graph_compute(void *backend, void *graph)",
   ggml_backend_name: "str ggml_backend_name(void *backend)",
   ggml_backend_synchronize: "void ggml_backend_synchronize(void *backend)",
   ggml_backend_free: "void ggml_backend_free(void *backend)",

@@ -146,7 +146,7 @@ export class DecodeStep implements Disposable {
   #build(decoder: Decoder): Tensor {
     const { graph, numSequences } = this;
     const { architecture, config } = decoder;
-    const kernels = decoder.device.kernels(graph);
+    const kernels = decoder.device.kernels(graph, "tokens");
     const build = startBuild(decoder, graph, kernels, this.#positions);
     const places = graph.input("rows", "I32", [numSequences], this.#rows);
     let first = 0;

@@ -88,7 +88,7 @@ export function addForward(
   const stages = stagesOf(decoder, all);
   const last = stages.at(-1) as Stage;
   const rows = Int32Array.from(wanted, (one) => rowIn(last, one.rows, one.row));
-  const kernels = decoder.device.kernels(graph);
+  const kernels = decoder.device.kernels(graph, "rows");
   const endLayer = stages.find(isEmpty)?.firstLayer ?? config.numLayers;
   const isRead = wanted.length > 0 || all.some(({ onScores }) => onScores !== undefined);
   let x: Tensor | undefined;

@@ -9,14 +9,13 @@ import {
 } from "../files/element-types.js";
 import { quote } from "../files/quote.js";
 import type { Backend } from "../ggml/backend.js";
-import type { WeightPlace } from "../ggml/device-policy.js";
 import type { Device } from "../ggml/library.js";
 import { MappedFile, tensorAlignment } from "../ggml/mapped-file.js";
 import type { TensorStorage } from "../ggml/memory.js";
-import { convertRows } from "../ggml/quantize.js";
-import { byteLength, type RopeParameters, type Tensor } from "../ggml/tensor.js";
-import { AdapterMerger, type RowChange } from "./low-rank.js";
-import { type FilePart, type ModelSource, partsWithin, type WeightEntry } from "./model-source.js";
+import type { RopeParameters, Tensor } from "../ggml/tensor.js";
+import { isConverted, type PlannedTensor, TensorLoader } from "./load-tensor.js";
+import { AdapterMerger } from "./low-rank.js";
+import type { FilePart, ModelSource, WeightEntry } from "./model-source.js";
 import { attentionFactor, frequencyFactors, type RopeConfig, rotatedSize } from "./rope.js";
 
 /** A model's weights in a device's memory, which this owns. Shapes are ggml's, innermost first. */
@@ -45,18 +44,6 @@ export interface LoadWeightsOptions {
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
-interface PlannedTensor {
-  /** The name in memory; a tied head may be the embedding under another name. */
-  readonly name: string;
-  readonly entry: WeightEntry;
-  readonly type: TensorType;
-  readonly ne: readonly number[];
-  readonly place: WeightPlace;
-}
-
-/** Elements converted by one native call. */
-const conversionChunk = 1 << 19;
-const readChunkBytes = 1 << 22;
 /** Tensors that are loaded side by side. */
 const maxLanes = 4;
 
@@ -134,31 +121,31 @@ export async function loadWeights(
       );
     }
     const tensors = new Map(storages.flatMap((storage) => [...storage.tensors]));
-    for (const { name, entry } of plan) {
-      if (mapped.has(name)) continue;
+    for (const { name, entry, isMultipliedOutside } of plan) {
+      if (mapped.has(name) && !isMultipliedOutside) continue;
       for (const { path } of entry.parts) if (!files.has(path)) files.set(path, await open(path, "r"));
     }
     const totalBytes = plan.reduce((sum, { entry }) => sum + entry.byteLength, 0);
     let loadedBytes = 0;
     let next = 0;
     const load = async (): Promise<void> => {
-      const buffers = new LoadBuffers();
+      const loader = new TensorLoader(backend, files, options.signal);
       for (let planned = plan[next++]; planned !== undefined; planned = plan[next++]) {
         options.signal?.throwIfAborted();
         const file = mapped.get(planned.name);
-        if (file === undefined) {
-          const change = await merger.changeOf(planned.name, config.rope.pairs);
-          const target = tensors.get(planned.name) as Tensor;
-          await loadTensor(backend, files, planned, change, target, buffers, options.signal);
-        } else {
-          for (const { offset, byteLength } of planned.entry.parts) await file.populate(offset, byteLength);
-        }
+        const change = file ? undefined : await merger.changeOf(planned.name, config.rope.pairs);
+        const tensor = tensors.get(planned.name) as Tensor;
+        if (file === undefined) await loader.load(planned, change, tensor);
+        else for (const { offset, byteLength } of planned.entry.parts) await file.populate(offset, byteLength);
+        if (planned.isMultipliedOutside) await loader.addProduct(planned, change, tensor);
         loadedBytes += planned.entry.byteLength;
         options.onProgress?.({ loadedBytes, totalBytes });
       }
     };
     // Laying weights out anew takes longer than reading them. Converting shares its rows among threads as it is.
-    const lanes = plan.some(isConverted) ? 1 : Math.min(maxLanes, backend.threads);
+    const lanes = plan.some((one) => isConverted(one) || one.isMultipliedOutside)
+      ? 1
+      : Math.min(maxLanes, backend.threads);
     const stopOthers = (error: unknown): never => {
       next = plan.length;
       throw error;
@@ -217,6 +204,7 @@ export function planWeightBytes(
     const [rowLength = 1, ...others] = planned.ne;
     const bytes = rowBytes(planned.type, rowLength) * others.reduce((product, size) => product * size, 1);
     if (planned.place.device !== backend.device) continue;
+    if (planned.isMultipliedOutside) weightBytes += backend.policy.products?.numBytes(planned.ne) ?? 0;
     if (mapWeights && isMappable(planned)) mappedBytes += bytes;
     else weightBytes += bytes;
   }
@@ -240,12 +228,15 @@ function planTensors(backend: Backend, source: ModelSource, conversion: WeightsC
     const isEmbedding = name === "token_embd.weight";
     const type = typeFor(isEmbedding ? "lookup" : "product");
     const place = policy.weightPlace(type, ne, isEmbedding ? "lookup" : ne.length > 1 ? "product" : "other");
-    plan.push({ name, entry, type, ne, place });
+    const isMultipliedOutside = name.startsWith("blk.") && policy.products?.takes(type, ne) === true;
+    plan.push({ name, entry, type, ne, place, isMultipliedOutside });
     if (!isEmbedding || !source.config.tiedHead) continue;
     // A tied head is multiplied by: where rows are looked up in other memory, or in another type, it is there twice.
     const headType = typeFor("product");
     const own = policy.weightPlace(headType, ne, "other");
-    if (place !== own || type !== headType) plan.push({ name: "output.weight", entry, type: headType, ne, place: own });
+    if (place !== own || type !== headType) {
+      plan.push({ name: "output.weight", entry, type: headType, ne, place: own, isMultipliedOutside: false });
+    }
   }
   return plan;
 }
@@ -294,11 +285,6 @@ function mapTensors(
   return homes;
 }
 
-/** Whether a tensor's bytes are not the file's: of another type, added to, or merged with an adapter. */
-function isConverted({ entry, type }: PlannedTensor): boolean {
-  return entry.type !== type || entry.added !== undefined || entry.isMerged === true;
-}
-
 /** A sentence for each type of the model's weights that the device does not take: what it becomes while loading. */
 export function conversionNotes(
   backend: Backend,
@@ -322,112 +308,6 @@ function notesOf(
       ];
     }),
   );
-}
-
-async function loadTensor(
-  backend: Backend,
-  files: OpenFiles,
-  planned: PlannedTensor,
-  change: RowChange | undefined,
-  target: Tensor,
-  buffers: LoadBuffers,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const { entry, place } = planned;
-  if (isConverted(planned)) {
-    await convert(backend, files, planned, change, target, buffers, signal);
-    return;
-  }
-  if (place.isWrittenWhole) {
-    const bytes = buffers.get("whole", entry.byteLength);
-    await readExactly(files, bytes, entry, 0);
-    await backend.write(target, bytes);
-    return;
-  }
-  // Straight through, a chunk at a time.
-  for (let done = 0; done < entry.byteLength; done += readChunkBytes) {
-    signal?.throwIfAborted();
-    const part = buffers.get("chunk", Math.min(readChunkBytes, entry.byteLength - done));
-    await readExactly(files, part, entry, done);
-    await backend.write(target, part, done);
-  }
-}
-
-/** Reads, changes, converts and writes whole rows, several chunks of them side by side. */
-async function convert(
-  backend: Backend,
-  files: OpenFiles,
-  { entry, type, ne, place }: PlannedTensor,
-  change: RowChange | undefined,
-  target: Tensor,
-  buffers: LoadBuffers,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const rowLength = ne[0] as number;
-  const sourceRow = rowBytes(entry.type, rowLength);
-  const targetRow = rowBytes(type, rowLength);
-  const numRows = byteLength(target) / targetRow;
-  const chunkRows = Math.max(1, Math.floor(conversionChunk / rowLength));
-  const whole = place.isWrittenWhole ? buffers.get("whole", byteLength(target)) : undefined;
-  let nextRow = 0;
-  const worker = async (_: unknown, index: number): Promise<void> => {
-    while (nextRow < numRows) {
-      signal?.throwIfAborted();
-      const first = nextRow;
-      nextRow = Math.min(numRows, first + chunkRows);
-      const count = nextRow - first;
-      const rows = buffers.get(`source ${index}`, count * sourceRow);
-      const values = buffers.get(`values ${index}`, count * rowLength * Float32Array.BYTES_PER_ELEMENT);
-      const floats = new Float32Array(values.buffer, 0, count * rowLength);
-      const out =
-        whole?.subarray(first * targetRow, (first + count) * targetRow) ??
-        buffers.get(`target ${index}`, count * targetRow);
-      await readExactly(files, rows, entry, first * sourceRow);
-      const changed = change && (() => change(floats, first));
-      await convertRows(backend.ggml, entry.type, type, rows, rowLength, floats, out, changed);
-      if (whole === undefined) await backend.write(target, out, first * targetRow);
-    }
-  };
-  // All come to their end before the target may be freed.
-  const ends = await Promise.allSettled(Array.from({ length: backend.threads }, worker));
-  for (const end of ends) if (end.status === "rejected") throw end.reason;
-  if (whole !== undefined) await backend.write(target, whole);
-}
-
-/** Memory that loading uses again from tensor to tensor, for what is left to the garbage collector piles up. */
-class LoadBuffers {
-  readonly #buffers = new Map<string, ArrayBuffer>();
-
-  /** The first bytes of the buffer of that name, made larger where needed. */
-  get(name: string, byteLength: number): Uint8Array<ArrayBuffer> {
-    let buffer = this.#buffers.get(name);
-    if (buffer === undefined || buffer.byteLength < byteLength) {
-      buffer = new ArrayBuffer(byteLength);
-      this.#buffers.set(name, buffer);
-    }
-    return new Uint8Array(buffer, 0, byteLength);
-  }
-}
-
-/** By path. */
-type OpenFiles = ReadonlyMap<string, FileHandle>;
-
-async function readExactly(files: OpenFiles, into: Uint8Array, entry: WeightEntry, offset: number): Promise<void> {
-  let done = 0;
-  for (const part of partsWithin(entry, offset, into.byteLength)) {
-    const file = files.get(part.path) as FileHandle;
-    const end = part.offset + part.byteLength;
-    for (let at = part.offset; at < end; ) {
-      const { bytesRead } = await file.read(into, done, end - at, at);
-      if (bytesRead === 0) {
-        throw new Error(
-          `Cannot load tensor "${entry.name}" of "${part.path}": the file ends at byte ${at}, ${end} are wanted`,
-        );
-      }
-      at += bytesRead;
-      done += bytesRead;
-    }
-  }
 }
 
 /** The divisors of RoPE's plain frequencies, where they are not all 1. */

@@ -7,6 +7,8 @@ import { ThreadCount } from "./thread-count.js";
 export const maxThreads = 512;
 /** Offset of ne[0] in ggml_tensor, in bytes. */
 const neOffset = 16;
+/** Offset of poll in ggml_threadpool_params, in bytes: after 512 booleans, the number of threads and their priority. */
+const pollOffset = maxThreads + 8;
 
 /** The CPU's native backend with its threads, which wait for work between graphs, and the flag that stops a graph. */
 export class CpuBackend implements NativeBackend {
@@ -15,13 +17,18 @@ export class CpuBackend implements NativeBackend {
   readonly #backend: NativeBackend;
   readonly threads: ThreadCount;
   readonly #adapts: boolean;
+  readonly #shares: boolean;
   #threadpool: Pointer | undefined;
   #threadsOfPool = 0;
   readonly #stop: StopFlag;
 
-  /** @param adapts whether graphs get fewer threads while other programs use the cores. */
-  constructor(ggml: Ggml, threads: number, adapts = false) {
+  /**
+   * @param adapts whether graphs get fewer threads while other programs use the cores.
+   * @param shares whether others compute parts of graphs on the same cores: between graphs the threads sleep then, and do not look out for work.
+   */
+  constructor(ggml: Ggml, threads: number, adapts = false, shares = false) {
     this.#ggml = ggml;
+    this.#shares = shares;
     this.device = ggml.devices.find(({ kind }) => kind === "cpu") as Device;
     this.#backend = startBackend(ggml, this.device);
     this.#stop = new StopFlag(ggml);
@@ -69,6 +76,7 @@ export class CpuBackend implements NativeBackend {
     // ggml_threadpool_params: 512 booleans and five fields of four bytes at most.
     const parameters = new Uint8Array(maxThreads + 32);
     this.#ggml.symbols.ggml_threadpool_params_init(parameters, threads);
+    if (this.#shares) new DataView(parameters.buffer).setUint32(pollOffset, 0, true);
     return create(parameters) || undefined;
   }
 

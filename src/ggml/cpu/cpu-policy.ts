@@ -1,11 +1,19 @@
 import koffi from "koffi";
 import type { GgmlType } from "../../files/element-types.js";
 import { MaskTensors } from "../attention-mask.js";
-import { type DevicePolicy, type Kernels, plainPlace, supportsWeights, type WeightPlace } from "../device-policy.js";
+import {
+  type DevicePolicy,
+  type GraphWork,
+  type Kernels,
+  plainPlace,
+  supportsWeights,
+  type WeightPlace,
+} from "../device-policy.js";
 import type { Graph } from "../graph.js";
 import type { Device, Ggml } from "../library.js";
+import type { OpenVinoProducts } from "../openvino/products.js";
 import type { Pointer } from "../symbols.js";
-import type { Tensor } from "../tensor.js";
+import { isContiguous, type Tensor } from "../tensor.js";
 import { tokenAttention } from "../token-attention.js";
 import { tiledAttention, tileRows } from "./attention.js";
 
@@ -40,8 +48,18 @@ export class CpuPolicy implements DevicePolicy {
   readonly #plain: WeightPlace;
   readonly #repacked: WeightPlace | undefined;
 
-  /** @param nodeFlopsPerThread the most work of one node on one thread, in floating-point operations: some 30 to 80 ms. */
-  constructor(ggml: Ggml, cpu: Device, threads: number, nodeFlopsPerThread = 3e9) {
+  /**
+   * @param nodeFlopsPerThread the most work of one node on one thread, in floating-point operations: some 30 to 80 ms.
+   * @param products with weights in OpenVINO: rows of prompts and blocks are multiplied there, so that a block's bytes do not depend on how
+   * many rows its graph has. Single tokens are ggml's, which reads fewer bytes a weight.
+   */
+  constructor(
+    ggml: Ggml,
+    cpu: Device,
+    threads: number,
+    nodeFlopsPerThread = 3e9,
+    readonly products?: OpenVinoProducts,
+  ) {
     this.#ggml = ggml;
     this.#cpu = cpu;
     this.#threads = threads;
@@ -68,11 +86,14 @@ export class CpuPolicy implements DevicePolicy {
     return isRepacked ? place : this.#plain;
   }
 
-  kernels(graph: Graph): Kernels {
+  kernels(graph: Graph, work: GraphWork): Kernels {
     const masks = new MaskTensors(graph);
     const limits = { threads: this.#threads, maxNodeFlops: this.#maxNodeFlops };
     return {
-      product: (weights, x) => this.#product(graph, weights, x),
+      product: (weights, x) => {
+        const outer = work === "rows" && isContiguous(x) ? this.products?.of(weights) : undefined;
+        return outer ? graph.computedBy(outer, x, graph.mulMat(weights, x)) : this.#product(graph, weights, x);
+      },
       expertProduct: (weights, x, experts) => this.#expertProduct(graph, weights, x, experts),
       attention: (q, k, v, mask, scale) => tiledAttention(masks, q, k, v, mask, scale, limits),
       tokenAttention: (heads) => tokenAttention(graph, heads, heads.keys.ne[1] <= maxKeysByHead),
