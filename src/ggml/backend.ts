@@ -162,12 +162,12 @@ export class Backend extends DeviceMemory implements Disposable {
   /** @returns ggml's status. */
   async #run(graph: Graph, schedule: Schedule, signal: AbortSignal | undefined): Promise<number> {
     const { cpu } = this.started;
-    if (graph.outerProducts.size === 0) {
+    if (graph.outerNodes.size === 0) {
       const { ggml_backend_sched_graph_compute: compute } = this.ggml.symbols;
       return Number(await callAsync(compute, schedule.pointer, graph.pointer));
     }
     using parts = new GraphParts(graph);
-    return await parts.compute(cpu.pointer, cpu.threads.now, signal);
+    return await parts.compute(cpu, signal);
   }
 
   #requireFilesUnchanged(): void {

@@ -46,7 +46,7 @@ export class StartedDevice implements Disposable {
     this.device = chooseDevice(ggml, device, backend);
     const isCpu = this.device.kind === "cpu";
     this.#products = openVino && isCpu ? new OpenVinoProducts(openVino, threads) : undefined;
-    this.cpu = new CpuBackend(ggml, threads, adaptsThreads, this.#products !== undefined);
+    this.cpu = new CpuBackend(ggml, threads, adaptsThreads);
     const { device: cpu } = this.cpu;
     try {
       this.policy = isCpu

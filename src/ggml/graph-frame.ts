@@ -7,7 +7,6 @@ import {
   type Dims,
   describe,
   planTensor,
-  requireContiguous,
   type Tensor,
   TensorContext,
 } from "./tensor.js";
@@ -23,21 +22,8 @@ export interface GraphInput {
   isOnHost: boolean;
 }
 
-/** A product that is not ggml's to compute: its node in the graph, and the rows that it multiplies. */
-export interface OuterProduct {
-  readonly out: Tensor;
-  readonly x: Tensor;
-  readonly product: RowProduct;
-}
-
-/** Multiplies rows by weights, outside of ggml. */
-export interface RowProduct {
-  /**
-   * @param x where rows [R, K] F32 lie side by side.
-   * @param out where [R, N] F32 are written.
-   */
-  multiply(x: Pointer, out: Pointer, numRows: number, threads: number): Promise<void>;
-}
+/** Computes a node outside of ggml, off the event loop. @param addressOf where a tensor's bytes lie. */
+export type OuterCompute = (addressOf: (tensor: Tensor) => Pointer) => Promise<void>;
 
 /**
  * A compute graph under construction: its inputs, its outputs and its room; `Graph` has the operations. Shapes are innermost first
@@ -49,7 +35,7 @@ export class GraphFrame implements Disposable {
   protected readonly native: { readonly context: TensorContext; readonly graph: Pointer } | undefined;
   #numTensors = 0;
   readonly #inputs: GraphInput[] = [];
-  readonly #outer = new Map<Pointer, OuterProduct>();
+  readonly #outer = new Map<Pointer, OuterCompute>();
 
   constructor(
     readonly ggml: Ggml,
@@ -74,14 +60,16 @@ export class GraphFrame implements Disposable {
   }
 
   /** The nodes that ggml does not compute, by their address. */
-  get outerProducts(): ReadonlyMap<Pointer, OuterProduct> {
+  get outerNodes(): ReadonlyMap<Pointer, OuterCompute> {
     return this.#outer;
   }
 
-  /** Has a product's node computed by another than ggml. @returns the node. */
-  computedBy(product: RowProduct, x: Tensor, out: Tensor): Tensor {
-    requireContiguous(x, "multiply");
-    if (this.native) this.#outer.set(out.pointer, { out, x, product });
+  /**
+   * Has a node computed by another than ggml, which lays its memory out all the same and has all that it reads computed before.
+   * @returns the node.
+   */
+  computedBy(out: Tensor, compute: OuterCompute): Tensor {
+    if (this.native) this.#outer.set(out.pointer, compute);
     return out;
   }
 

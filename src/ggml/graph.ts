@@ -206,9 +206,18 @@ export class Graph extends GraphFrame {
 
   /**
    * Attention in tiles: q [D, R, H, S] F32, k and v [D, N, H', S] with H a multiple of H', mask [N, R, 1, S] F16 or none.
+   *
+   * @param by whose node it is: a mask of one that ggml does not compute may have a row for several of q's.
    * @returns [D, H, R, S] in F32.
    */
-  flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+  flashAttention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | undefined,
+    scale: number,
+    by: "ggml" | "outside" = "ggml",
+  ): Tensor {
     requireType(q, "attend with", "F32");
     if (k.type !== v.type)
       throw new TypeError(`Cannot attend: keys are ${k.type} and values ${v.type}, one type is wanted`);
@@ -222,7 +231,12 @@ export class Graph extends GraphFrame {
     if (mask) {
       requireType(mask, "mask with", "F16");
       requireContiguous(mask, "mask with");
-      if (mask.ne[0] !== k.ne[1] || mask.ne[1] < rows || mask.ne[2] !== 1 || mask.ne[3] !== sequences) {
+      if (
+        mask.ne[0] !== k.ne[1] ||
+        (by === "ggml" && mask.ne[1] < rows) ||
+        mask.ne[2] !== 1 ||
+        mask.ne[3] !== sequences
+      ) {
         throw new RangeError(`Cannot mask by ${describe(mask)}: ${k.ne[1]} keys and ${rows} rows are wanted`);
       }
     }

@@ -7,8 +7,6 @@ import { ThreadCount } from "./thread-count.js";
 export const maxThreads = 512;
 /** Offset of ne[0] in ggml_tensor, in bytes. */
 const neOffset = 16;
-/** Offset of poll in ggml_threadpool_params, in bytes: after 512 booleans, the number of threads and their priority. */
-const pollOffset = maxThreads + 8;
 
 /** The CPU's native backend with its threads, which wait for work between graphs, and the flag that stops a graph. */
 export class CpuBackend implements NativeBackend {
@@ -17,18 +15,14 @@ export class CpuBackend implements NativeBackend {
   readonly #backend: NativeBackend;
   readonly threads: ThreadCount;
   readonly #adapts: boolean;
-  readonly #shares: boolean;
   #threadpool: Pointer | undefined;
   #threadsOfPool = 0;
+  #threadsOfGraph = 0;
   readonly #stop: StopFlag;
 
-  /**
-   * @param adapts whether graphs get fewer threads while other programs use the cores.
-   * @param shares whether others compute parts of graphs on the same cores: between graphs the threads sleep then, and do not look out for work.
-   */
-  constructor(ggml: Ggml, threads: number, adapts = false, shares = false) {
+  /** @param adapts whether graphs get fewer threads while other programs use the cores. */
+  constructor(ggml: Ggml, threads: number, adapts = false) {
     this.#ggml = ggml;
-    this.#shares = shares;
     this.device = ggml.devices.find(({ kind }) => kind === "cpu") as Device;
     this.#backend = startBackend(ggml, this.device);
     this.#stop = new StopFlag(ggml);
@@ -41,14 +35,25 @@ export class CpuBackend implements NativeBackend {
   /** Gives the next graph as many threads as there are cores for. Not while a graph is under way. */
   useThreads(): void {
     const now = this.#adapts ? this.threads.look() : this.threads.now;
-    if (now === this.#threadsOfPool) return;
+    if (now === this.#threadsOfPool && now === this.#threadsOfGraph) return;
+    const old = this.#threadpool;
     // Threads beyond a graph's would wake up with each and spin: the pool has no others. One thread needs none.
-    const next = now > 1 ? this.#newThreadpool(now) : undefined;
-    this.#ggml.proc(this.device, "ggml_backend_cpu_set_threadpool")?.(this.pointer, next ?? null);
-    this.#proc("ggml_backend_set_n_threads")(this.pointer, now);
-    this.#freeThreadpool();
+    const next = now === this.#threadsOfPool ? old : now > 1 ? this.#newThreadpool(now) : undefined;
+    this.#setThreads(next, now);
+    if (next !== old) this.#freeThreadpool();
     this.#threadpool = next;
     this.#threadsOfPool = now;
+  }
+
+  /** Gives what is computed until the next `useThreads()` one thread; the others sleep, and leave the cores to others than ggml. */
+  useOneThread(): void {
+    this.#setThreads(undefined, 1);
+  }
+
+  #setThreads(pool: Pointer | undefined, count: number): void {
+    this.#ggml.proc(this.device, "ggml_backend_cpu_set_threadpool")?.(this.pointer, pool ?? null);
+    this.#proc("ggml_backend_set_n_threads")(this.pointer, count);
+    this.#threadsOfGraph = count;
   }
 
   get pointer(): Pointer {
@@ -76,7 +81,6 @@ export class CpuBackend implements NativeBackend {
     // ggml_threadpool_params: 512 booleans and five fields of four bytes at most.
     const parameters = new Uint8Array(maxThreads + 32);
     this.#ggml.symbols.ggml_threadpool_params_init(parameters, threads);
-    if (this.#shares) new DataView(parameters.buffer).setUint32(pollOffset, 0, true);
     return create(parameters) || undefined;
   }
 

@@ -92,10 +92,15 @@ export class CpuPolicy implements DevicePolicy {
     return {
       product: (weights, x) => {
         const outer = work === "rows" && isContiguous(x) ? this.products?.of(weights) : undefined;
-        return outer ? graph.computedBy(outer, x, graph.mulMat(weights, x)) : this.#product(graph, weights, x);
+        if (outer === undefined) return this.#product(graph, weights, x);
+        const out = graph.mulMat(weights, x);
+        return graph.computedBy(out, (addressOf) => outer.multiply(addressOf(x), addressOf(out), x.ne[1]));
       },
       expertProduct: (weights, x, experts) => this.#expertProduct(graph, weights, x, experts),
-      attention: (q, k, v, mask, scale) => tiledAttention(masks, q, k, v, mask, scale, limits),
+      attention: (q, k, v, mask, scale) =>
+        work === "rows" && this.products
+          ? this.products.attention.addTo(masks, q, k, v, mask, scale)
+          : tiledAttention(masks, q, k, v, mask, scale, limits),
       tokenAttention: (heads) => tokenAttention(graph, heads, heads.keys.ne[1] <= maxKeysByHead),
     };
   }

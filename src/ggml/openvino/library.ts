@@ -17,7 +17,7 @@ const oldest = [2026, 4] as const;
 
 const ok = 0;
 /** ov_element_type_e. @see openvino/c/ov_common.h of OpenVINO 2026.4 */
-const elementTypeIds = { F32: 4, U8: 16 } as const;
+const elementTypeIds = { F16: 3, F32: 4, U8: 16 } as const;
 
 /** The C functions that the project calls; each gives ov_status_e unless it says otherwise. @see openvino/c of OpenVINO 2026.4 */
 const functions = {
@@ -152,6 +152,12 @@ export function made(openVino: OpenVino, action: string, call: (out: [Pointer | 
   const out: [Pointer | null] = [null];
   requireOk(openVino, call(out), action);
   return out[0] as Pointer;
+}
+
+/** The bytes of a tensor in OpenVINO's own memory, until it is freed. */
+export function bytesOf(openVino: OpenVino, tensor: Pointer, byteLength: number): ArrayBuffer {
+  const data = made(openVino, "fill a tensor", (out) => openVino.symbols.ov_tensor_data(tensor, out as never));
+  return koffi.view(data, byteLength);
 }
 
 /** A tensor over memory that the caller keeps, or over OpenVINO's own; the caller frees it. */
