@@ -262,61 +262,58 @@ redisTest("redis: a full server is read from, and a wrong password fails no requ
   expect(warnings.join()).not.toMatch(/secretwrong|right/);
 });
 
-test.each([
-  ["a folder", undefined],
-  ["redis", whyNoRedis],
-] as const)(
-  "store: %s with keys holds nothing that others read, and another key's blocks are misses",
-  async (kind, whyNot) => {
-    if (whyNot !== undefined) return;
-    const folder = await temporaryFolder();
-    const place = kind === "redis" ? await redisPlace() : undefined;
-    const store = place ? place.url(place.server.port) : join(folder, "blocks");
-    const prompts = promptsOf(new Random(8, "keys"));
-    const files = async (): Promise<Buffer[]> => {
-      if (place) return await Promise.all((await place.keys()).map(place.read));
-      const entries = readdirSync(join(store, "blocks"), { recursive: true, withFileTypes: true });
-      return entries.filter((one) => one.isFile()).map(({ parentPath, name }) => readFileSync(join(parentPath, name)));
-    };
-    const [old, newest] = ["11".repeat(32), "22".repeat(32)];
-    const warnings: string[] = [];
-    const run = async (...keys: readonly string[]) => {
-      const key = join(folder, "key");
-      writeFileSync(key, keys.join("\n"));
-      const query = keys.length === 0 ? "" : `${place ? "&" : "?"}key=${key}`;
-      await using engine = await lawEngine(model(), {
-        ...{ kvType: "f16", store: store + query },
-        onWarning: (warning) => void (/cannot be read/.test(warning) && warnings.push(warning)),
-      });
-      // A folder keeps new blocks once all its files have been looked at: this waits for it.
-      await engine.encode(["first"]);
-      const found = await answers(engine, prompts);
-      await copiesEnded(engine);
-      const { losses } = engine.stats().store.tiers[0]!;
-      const hits = found.flatMap((one) => one.hits);
-      return { tokens: found.map(({ tokenIds }) => tokenIds), hits, losses };
-    };
-    const first = await run(old);
-    for (const bytes of await files()) expect(bytes.includes("block-kv")).toBe(false);
-    const again = async (...keys: readonly string[]) => {
-      const { tokens, hits, losses } = await run(...keys);
-      expect(tokens).toEqual(first.tokens);
-      return { isHit: !hits.includes(false), losses };
-    };
-    expect(await again(old)).toEqual({ isHit: true, losses: 0 });
-    expect(await again(newest, old)).toEqual({ isHit: true, losses: 0 });
-    expect(warnings).toEqual([]);
-    // The old key is lost: what it encrypted is written anew.
-    expect((await again(newest)).isHit).toBe(false);
-    expect(warnings).toHaveLength(1);
+async function requireKeysHide(kind: "a folder" | "redis"): Promise<void> {
+  const folder = await temporaryFolder();
+  const place = kind === "redis" ? await redisPlace() : undefined;
+  const store = place ? place.url(place.server.port) : join(folder, "blocks");
+  const prompts = promptsOf(new Random(8, "keys"));
+  const files = async (): Promise<Buffer[]> => {
+    if (place) return await Promise.all((await place.keys()).map(place.read));
+    const entries = readdirSync(join(store, "blocks"), { recursive: true, withFileTypes: true });
+    return entries.filter((one) => one.isFile()).map(({ parentPath, name }) => readFileSync(join(parentPath, name)));
+  };
+  const [old, newest] = ["11".repeat(32), "22".repeat(32)];
+  const warnings: string[] = [];
+  const run = async (...keys: readonly string[]) => {
+    const key = join(folder, "key");
+    writeFileSync(key, keys.join("\n"));
+    const query = keys.length === 0 ? "" : `${place ? "&" : "?"}key=${key}`;
+    await using engine = await lawEngine(model(), {
+      ...{ kvType: "f16", store: store + query },
+      onWarning: (warning) => void (/cannot be read/.test(warning) && warnings.push(warning)),
+    });
+    // A folder keeps new blocks once all its files have been looked at: this waits for it.
+    await engine.encode(["first"]);
+    const found = await answers(engine, prompts);
+    await copiesEnded(engine);
+    const { losses } = engine.stats().store.tiers[0]!;
+    const hits = found.flatMap((one) => one.hits);
+    return { tokens: found.map(({ tokenIds }) => tokenIds), hits, losses };
+  };
+  const first = await run(old);
+  for (const bytes of await files()) expect(bytes.includes("block-kv")).toBe(false);
+  const again = async (...keys: readonly string[]) => {
+    const { tokens, hits, losses } = await run(...keys);
+    expect(tokens).toEqual(first.tokens);
+    return { isHit: !hits.includes(false), losses };
+  };
+  expect(await again(old)).toEqual({ isHit: true, losses: 0 });
+  expect(await again(newest, old)).toEqual({ isHit: true, losses: 0 });
+  expect(warnings).toEqual([]);
+  // The old key is lost: what it encrypted is written anew.
+  expect((await again(newest)).isHit).toBe(false);
+  expect(warnings).toHaveLength(1);
+  expect(await again(newest)).toEqual({ isHit: true, losses: 0 });
+  if (kind === "redis") {
+    // Who has no key leaves what others share as it is.
+    expect((await again()).isHit).toBe(false);
     expect(await again(newest)).toEqual({ isHit: true, losses: 0 });
-    if (kind === "redis") {
-      // Who has no key leaves what others share as it is.
-      expect((await again()).isHit).toBe(false);
-      expect(await again(newest)).toEqual({ isHit: true, losses: 0 });
-    }
-  },
-);
+  }
+}
+
+const keysHide = "with keys holds nothing that others read, and another key's blocks are misses";
+test(`store: a folder ${keysHide}`, () => requireKeysHide("a folder"));
+redisTest(`store: redis ${keysHide}`, () => requireKeysHide("redis"));
 
 test.each([
   ["Redis", whyNoRedis, () => redisPlace()],
