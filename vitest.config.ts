@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { findGgmlDirectory, ggmlVariable } from "./src/ggml/library.js";
+import { openVinoVariable } from "./src/ggml/openvino/library.js";
 
 const cacheVariables = ["XDG_CACHE_HOME", "LOCALAPPDATA"];
 const cacheFolder = join(import.meta.dirname, "node_modules", ".cache", "block-attention-tests");
@@ -28,6 +29,8 @@ export default defineConfig({
     // The default model is the embedded one, whatever the user has fetched, and none is fetched: a cache of the tests' own.
     env: {
       [ggmlVariable]: process.env[ggmlVariable] || (await findGgmlDirectory("cpu")),
+      // Products are ggml's, also where OpenVINO is installed, unless it is asked for.
+      [openVinoVariable]: process.env[openVinoVariable] || "none",
       ...Object.fromEntries(cacheVariables.map((name) => [name, cacheFolder])),
       HF_HUB_OFFLINE: "1",
     },

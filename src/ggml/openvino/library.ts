@@ -8,7 +8,7 @@ import type { Bound, Pointer } from "../symbols.js";
 export const productKinds = ["auto", "ggml", "openvino"] as const;
 export type ProductKind = (typeof productKinds)[number];
 
-/** A folder with OpenVINO's libraries, or with the Python package that holds them. */
+/** A folder with OpenVINO's libraries, or with the Python package that holds them; "none" is as if there were none. */
 export const openVinoVariable = "BLOCK_ATTENTION_OPENVINO";
 /** The version that the project is tested with. */
 export const openVinoVersion = "2026.4.0";
@@ -67,6 +67,7 @@ export function findOpenVino(
   cacheDir: string,
 ): string | undefined {
   const chosen = environment[openVinoVariable];
+  if (chosen === "none") return undefined;
   if (chosen !== undefined && chosen !== "") {
     const found = within(resolve(chosen));
     if (found !== undefined) return found;
