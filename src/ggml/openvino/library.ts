@@ -21,21 +21,15 @@ const elementTypeIds = { F16: 3, F32: 4, U8: 16 } as const;
 
 /** The C functions that the project calls; each gives ov_status_e unless it says otherwise. @see openvino/c of OpenVINO 2026.4 */
 const functions = {
-  ov_get_openvino_version: "int ov_get_openvino_version(_Out_ ov_version_t *version)",
   ov_get_last_err_msg: "str ov_get_last_err_msg()",
   ov_core_create: "int ov_core_create(_Out_ void **core)",
   ov_core_free: "void ov_core_free(void *core)",
   ov_core_read_model_from_memory_buffer:
     "int ov_core_read_model_from_memory_buffer(void *core, const char *xml, size_t length, void *weights, _Out_ void **model)",
-  ov_core_compile_model_props:
-    "int ov_core_compile_model_props(void *core, void *model, const char *device, size_t count, const ov_property_t *properties, _Out_ void **compiled)",
   ov_model_free: "void ov_model_free(void *model)",
   ov_compiled_model_create_infer_request:
     "int ov_compiled_model_create_infer_request(void *compiled, _Out_ void **request)",
   ov_compiled_model_free: "void ov_compiled_model_free(void *compiled)",
-  ov_tensor_create: "int ov_tensor_create(int type, ov_shape_t shape, _Out_ void **tensor)",
-  ov_tensor_create_from_host_ptr:
-    "int ov_tensor_create_from_host_ptr(int type, ov_shape_t shape, void *data, _Out_ void **tensor)",
   ov_tensor_data: "int ov_tensor_data(void *tensor, _Out_ void **data)",
   ov_tensor_free: "void ov_tensor_free(void *tensor)",
   ov_infer_request_set_input_tensor_by_index:
@@ -46,7 +40,7 @@ const functions = {
   ov_infer_request_free: "void ov_infer_request_free(void *request)",
 } as const;
 
-type Symbols = Record<keyof typeof functions, Bound>;
+type Symbols = Record<keyof typeof functions | keyof ReturnType<typeof functionsOfStructs>, Bound>;
 
 /** OpenVINO's libraries, loaded once a process. */
 export interface OpenVino {
@@ -91,7 +85,21 @@ function libraryIn(directory: string): string | undefined {
   return file === undefined ? undefined : join(directory, file);
 }
 
-// The operating system loads a library once a process, and koffi knows a struct by one name.
+/** Those that take structs, without names, since koffi keeps names for the whole process: what they take. */
+function functionsOfStructs() {
+  const version = koffi.struct({ buildNumber: "const char *", description: "const char *" });
+  const shape = koffi.struct({ rank: "int64_t", dims: "int64_t *" });
+  const property = koffi.struct({ key: "const char *", value: "const char *" });
+  const out = koffi.out(koffi.pointer("void *"));
+  return {
+    ov_get_openvino_version: [koffi.out(koffi.pointer(version))],
+    ov_tensor_create: ["int", shape, out],
+    ov_tensor_create_from_host_ptr: ["int", shape, "void *", out],
+    ov_core_compile_model_props: ["void *", "void *", "const char *", "size_t", koffi.pointer(property), out],
+  };
+}
+
+// The operating system loads a library once a process.
 const loaded = new Map<string, OpenVino>();
 
 /** @throws Error that names the folder, and the version where another is wanted. */
@@ -100,15 +108,11 @@ export function loadOpenVino(directory: string): OpenVino {
   if (known !== undefined) return known;
   const path = libraryIn(directory);
   if (path === undefined) throw new Error(`Cannot load OpenVINO: ${quote(directory)} holds no library openvino_c`);
-  if (loaded.size === 0) {
-    koffi.struct("ov_version_t", { buildNumber: "const char *", description: "const char *" });
-    koffi.struct("ov_shape_t", { rank: "int64_t", dims: "int64_t *" });
-    koffi.struct("ov_property_t", { key: "const char *", value: "const char *" });
-  }
   const bound: Record<string, unknown> = {};
   try {
     const library = koffi.load(path);
     for (const [name, prototype] of Object.entries(functions)) bound[name] = library.func(prototype);
+    for (const [name, types] of Object.entries(functionsOfStructs())) bound[name] = library.func(name, "int", types);
   } catch (error) {
     const [why] = String((error as Error).message).split("\n");
     throw new Error(
