@@ -143,9 +143,9 @@ test.each([
     using _ = made.storage;
     const tokenIds = [9, 17, 4];
     const expected: Float32Array[][] = [];
-  for (const i of tokenIds.keys()) expected.push(await asPieces(made, { tokenIds: tokenIds.slice(0, i + 1) }));
+    for (const i of tokenIds.keys()) expected.push(await asPieces(made, { tokenIds: tokenIds.slice(0, i + 1) }));
     const unseen: Float32Array[][] = [];
-  for (const id of tokenIds) unseen.push(await asPieces(made, { tokenIds: [id] }));
+    for (const id of tokenIds) unseen.push(await asPieces(made, { tokenIds: [id] }));
     // A context that others begin with too: what its first rows hold, then none of its own.
     const { rows, run } = made;
     const base = { keys: rows("keys", 0), decodeValues: rows("decoded", 0), length: lengths[0]!, numKeys: 128 };
