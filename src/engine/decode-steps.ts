@@ -1,6 +1,7 @@
 import type { Backend, PreparedGraph } from "../ggml/backend.js";
 import { Graph } from "../ggml/graph.js";
 import { greatestFields } from "../ggml/greatest.js";
+import { MeasuredRate } from "../kv/measured-loads.js";
 import { DecodeStep } from "../model/decode-step.js";
 import type { Decoder } from "../model/decoder.js";
 import { type GraphSizes, partsOfGraphs } from "../model/graph-sizes.js";
@@ -16,13 +17,16 @@ import type { Sampler } from "./sampler.js";
 const maxKept = 4;
 /** What attending over a run costs beside its keys, in keys of one sequence. */
 const runOverheadKeys = 512;
-/** Numbers of keys go up in steps, so that a graph serves many tokens: small ones first. */
+/** Numbers of keys go up in steps, so that a graph serves many tokens: small ones first, where a graph is used for each of them. */
 const smallStep = 64;
 const largeStep = 256;
 const largeFrom = 1024;
 
 /** Rows of a context that are cleared together: a sequence needs it once for so many tokens. */
 const rowsClearedAtATime = 256;
+
+/** How much of a token's time a right guess saves, about. */
+const savedShare = 0.4;
 
 /** The most logits of one graph, in elements: 64 MiB. */
 const maxLogits = 1 << 24;
@@ -72,7 +76,7 @@ export function planRuns(works: readonly PlannedWork[]): PlannedRun[] {
   placed.sort((a, b) => a.slot.group.id - b.slot.group.id || a.slot.index - b.slot.index);
   const runs: PlannedRun[] = [];
   for (const { work, slot } of placed) {
-    const numKeys = keysToRead(work.context.ownLength + work.rows, slot.keys.capacity);
+    const numKeys = keysToRead(work.context.ownLength + work.rows, slot.keys.capacity, work.rows > 1);
     const run = runs.at(-1);
     const isNeighbour = run && run.slot.group === slot.group && run.slot.index + run.works.length === slot.index;
     if (
@@ -114,8 +118,8 @@ function sharedOf([first]: readonly DecodeWork[]): readonly HeldRows[] {
   return first?.context.shared ?? [];
 }
 
-function keysToRead(numKeys: number, capacity: number): number {
-  const step = numKeys <= largeFrom ? smallStep : largeStep;
+function keysToRead(numKeys: number, capacity: number, isDraft: boolean): number {
+  const step = numKeys <= largeFrom && !isDraft ? smallStep : largeStep;
   return Math.min(capacity, Math.ceil(numKeys / step) * step);
 }
 
@@ -133,6 +137,8 @@ export class DecodeSteps implements Disposable {
   readonly #ids = new WeakMap<HeldRows, number>();
   #numIds = 0;
   #numBuilt = 0;
+  /** What building a graph takes. */
+  readonly #buildTime = new MeasuredRate();
 
   constructor(
     private readonly backend: Backend,
@@ -188,14 +194,18 @@ export class DecodeSteps implements Disposable {
 
   #planDrafts(works: readonly DecodeWork[]): PlannedWork[] {
     const { drafts } = this;
+    const numKeys = keysOf(works);
+    // Graphs of drafts have to be built first: short answers end before that pays.
+    const buildMs = drafts === "auto" ? (this.#buildTime.timeOf(1) ?? 0) : 0;
+    const savedMs = savedShare * this.#times.timeOf(1, numKeys);
     const guessed = works.map(({ draft, context: { scaled, slot, ownLength } }) => {
       if (drafts === "off" || scaled !== undefined) return undefined;
       // The graph writes rows that make a draft's number up, too.
       const room = (slot?.keys.capacity ?? 0) - ownLength;
       const most = rowCounts.findLast((rows) => rows <= room) ?? 1;
-      return draft?.(Math.min(most - 1, drafts === "auto" ? maxDraftTokens : drafts));
+      const guess = draft?.(Math.min(most - 1, drafts === "auto" ? maxDraftTokens : drafts));
+      return guess && guess.numRight * savedMs >= buildMs ? guess : undefined;
     });
-    const numKeys = keysOf(works);
     const timeOf = drafts === "auto" ? (numRows: number) => this.#times.timeOf(numRows, numKeys) : undefined;
     const rows = planRows(guessed, Math.floor(maxLogits / this.decoder.config.vocabSize), timeOf);
     return works.map((work, i) => {
@@ -287,6 +297,7 @@ export class DecodeSteps implements Disposable {
 
   #build(runs: readonly PlannedRun[], choosesGreatest: boolean): KeptStep {
     this.#numBuilt += 1;
+    const from = performance.now();
     const step = new DecodeStep(
       this.decoder,
       runs.map(({ works, slot: { group, keys, decodeValues }, numKeys }) => {
@@ -300,6 +311,7 @@ export class DecodeSteps implements Disposable {
     );
     try {
       const prepared = this.backend.prepare(step.graph);
+      this.#buildTime.add(1, performance.now() - from);
       return { step, prepared, groups: new Set(runs.map(({ slot }) => slot.group)) };
     } catch (error) {
       step[Symbol.dispose]();

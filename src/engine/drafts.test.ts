@@ -48,6 +48,7 @@ test("Drafter: guesses that turn out wrong are held less likely, though none was
     for (const id of [50 + i, 1, 2, 3]) right.add(id);
   }
   for (const drafter of [wrong, right]) for (const id of [200, 1, 2]) drafter.add(id);
+  expect([wrong, right].map((drafter) => drafter.draft(1)!.numRight)).toEqual([0, 20]);
   expect(wrong.draft(1)!.odds[0]).toBeLessThan(first() / 3);
   expect(right.draft(1)!.odds[0]).toBeGreaterThan(first() * 1.3);
 });
@@ -85,8 +86,8 @@ test("RowTimes: what was measured counts, its neighbours tell of the rest, and w
 });
 
 test("planRows(): rows where they make all sequences together faster, the surest sequence first, up to a bound", () => {
-  const sure: Draft = { tokenIds: Array(maxDraftTokens).fill(1), odds: Array(maxDraftTokens).fill(0.98) };
-  const unsure: Draft = { tokenIds: Array(maxDraftTokens).fill(1), odds: Array(maxDraftTokens).fill(0.3) };
+  const sure: Draft = { tokenIds: Array(maxDraftTokens).fill(1), odds: Array(maxDraftTokens).fill(0.98), numRight: 9 };
+  const unsure: Draft = { tokenIds: Array(maxDraftTokens).fill(1), odds: Array(maxDraftTokens).fill(0.3), numRight: 0 };
   const cheap = (rows: number) => 1 + 0.25 * (rows - 1);
   const dear = (rows: number) => rows;
   expect(planRows([sure], 100, cheap)).toEqual([16]);
@@ -99,8 +100,8 @@ test("planRows(): rows where they make all sequences together faster, the surest
   expect(planRows([unsure, sure], 20)).toEqual([4, 16]);
   // No more rows than tokens want, even where they were measured to be faster: there may be no room for them.
   const strange = (rows: number) => (rows === 16 ? 0.1 : rows);
-  expect(planRows([{ tokenIds: [1, 2, 3], odds: [0.9, 0.9, 0.9] }], 100, strange)).toEqual([1]);
+  expect(planRows([{ tokenIds: [1, 2, 3], odds: [0.9, 0.9, 0.9], numRight: 1 }], 100, strange)).toEqual([1]);
   expect(planRows([sure], 100, strange)).toEqual([16]);
-  expect(planRows([{ tokenIds: [1, 2, 3], odds: [0.9, 0.9, 0.9] }], 100)).toEqual([4]);
+  expect(planRows([{ tokenIds: [1, 2, 3], odds: [0.9, 0.9, 0.9], numRight: 1 }], 100)).toEqual([4]);
   expect(planRows([], 100)).toEqual([]);
 });

@@ -12,7 +12,7 @@ const priorWeight = 4;
 /** What a row more is expected to cost before it was measured, in graphs of one row. */
 const unknownRowCost = 0.6;
 /** How much faster a draft must be expected to be: its graph has to be built, and times are not exact. */
-const leastGain = 1.1;
+const leastGain = 1.25;
 /** What a measured time keeps with each new measurement, and what of it gives way to the expected one with each of another number of rows. */
 const [keptOfTime, forgottenOfTime] = [0.8, 1 / 256];
 
@@ -21,6 +21,8 @@ export interface Draft {
   readonly tokenIds: readonly number[];
   /** For each, how likely it is right if those before it are. */
   readonly odds: readonly number[];
+  /** How many tokens of the text so far were guessed right, computed as drafts or not. */
+  readonly numRight: number;
 }
 
 /** A text's tokens, and where each pair of neighbours stands in it: as many steps to add a token, however long the text is. */
@@ -86,6 +88,7 @@ export class Drafter {
   /** The text's last tokens, at most `longestMatch` when they are used. */
   #ending: number[];
   #match: Match | undefined;
+  #numRight = 0;
   /** By the match's length, how many guesses were right. */
   readonly #seen = priorOdds.map((odds) => ({ right: odds * priorWeight, all: priorWeight as number }));
 
@@ -111,6 +114,7 @@ export class Drafter {
       seen.all += 1;
       if (isRight) seen.right += 1;
     }
+    if (isRight) this.#numRight += 1;
     this.#answer.add(tokenId);
     this.#ending.push(tokenId);
     if (this.#ending.length >= 2 * longestMatch) this.#ending = this.#ending.slice(-longestMatch);
@@ -133,7 +137,7 @@ export class Drafter {
       const { right, all } = this.#seenOf(length + i);
       return right / all;
     });
-    return { tokenIds, odds };
+    return { tokenIds, odds, numRight: this.#numRight };
   }
 
   #seenOf(length: number): { right: number; all: number } {
