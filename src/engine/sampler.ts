@@ -76,6 +76,7 @@ export function createSampler(
   const isChanged = logitBias.size > 0 || repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
   /** Made once: its pages cost more than what is done to them. */
   let copy: Float32Array | undefined;
+  let weights: Float64Array | undefined;
   return {
     seed,
     sample(logits, history, mask) {
@@ -92,10 +93,11 @@ export function createSampler(
         if (mask) hide(scores, mask);
       }
       const best = likeliestId(scores);
+      if (temperature > 0) weights ??= new Float64Array(numTokens);
       const id =
         options.temperature === 0
           ? best
-          : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
+          : draw(scores, weights!, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
       if (!options.logprobs) return { id, logprob: undefined, top: [] };
       // Of the model's own logits: those of the scores, where nothing was added to them.
       const max = scores === logits ? logits[best]! : undefined;
@@ -143,43 +145,53 @@ function adjust(scores: Float32Array, options: SamplingOptions, history: TokenHi
 /**
  * Draws a token by its probability after temperature and filters.
  *
+ * @param weights room for a number for each score; whatever it holds.
  * @param max the greatest score.
  * @param u from 0, less than 1.
  */
 function draw(
   scores: Float32Array,
+  weights: Float64Array,
   max: number,
   options: SamplingOptions,
   u: number,
   exp: (x: number) => number,
 ): number {
   const { temperature, topK, topP, minP } = options;
-  const weights = new Float64Array(scores.length);
-  let sum = 0;
-  for (let id = 0; id < scores.length; id++) {
-    const weight = exp((scores[id]! - max) / temperature);
-    weights[id] = weight;
-    sum += weight;
+  const isWhole = (topK === 0 || topK >= scores.length) && topP === 1 && minP === 0;
+  let ids: number[] | undefined;
+  if (topK > 0 && !isWhole) {
+    // Nobody looks at the others' weights.
+    ids = topIds(scores, topK);
+    for (const id of ids) weights[id] = exp((scores[id]! - max) / temperature);
+    if (topP < 1) ids = firstReaching(weights, ids, topP * sumOf(weights, ids));
+  } else if (topP === 1 && minP > 0) {
+    // Far from the bound the exponential is not needed to tell.
+    const leastLog = Math.log(minP) - 1e-6;
+    ids = [];
+    for (let id = 0; id < scores.length; id++) {
+      const log = (scores[id]! - max) / temperature;
+      if (log < leastLog) continue;
+      weights[id] = exp(log);
+      ids.push(id);
+    }
+  } else {
+    let sum = 0;
+    for (let id = 0; id < scores.length; id++) {
+      const weight = exp((scores[id]! - max) / temperature);
+      weights[id] = weight;
+      sum += weight;
+    }
+    if (isWhole) return pick(weights, sum, u, scores.length, (i) => i);
+    ids = nucleus(scores, weights, topP, sum);
   }
-  if ((topK === 0 || topK >= scores.length) && topP === 1 && minP === 0) {
-    return pick(weights, sum, u, scores.length, (i) => i);
-  }
-  let ids = topK > 0 ? topIds(scores, topK) : undefined;
-  if (topP < 1) ids = nucleus(scores, weights, ids, topP, sum);
   // The likeliest weighs 1, so min-p is a bound on the weights themselves.
-  const kept = ids?.filter((id) => weights[id]! >= minP) ?? idsFrom(weights, minP);
+  const kept = ids.filter((id) => weights[id]! >= minP);
   return pick(weights, sumOf(weights, kept), u, kept.length, (i) => kept[i]!);
 }
 
-/** The fewest likeliest ids whose weights reach `topP` of all the weights: of `ids`, or of the whole vocabulary. */
-function nucleus(
-  scores: Float32Array,
-  weights: Float64Array,
-  ids: number[] | undefined,
-  topP: number,
-  sum: number,
-): number[] {
-  if (ids !== undefined) return firstReaching(weights, ids, topP * sumOf(weights, ids));
+/** The fewest likeliest ids of the vocabulary whose weights reach `topP` of all the weights. */
+function nucleus(scores: Float32Array, weights: Float64Array, topP: number, sum: number): number[] {
   // Sorts no more than it must: a few heavy ids mostly do. At the last bound, what is left out weighs less than
   // (1 - topP) of the sum all together, so the others reach topP without it.
   let candidates: number[] = [];
