@@ -183,32 +183,70 @@ function draw(
       sum += weight;
     }
     if (isWhole) return pick(weights, sum, u, scores.length, (i) => i);
-    ids = nucleus(scores, weights, topP, sum);
+    // A few heavy ids mostly do.
+    ids = heavyIds(weights, 1e-4 * sum);
+    if (sumOf(weights, ids) < topP * sum) return pickOfNucleus(scores, weights, { topP, minP, sum, u });
+    ids.sort((a, b) => scores[b]! - scores[a]! || a - b);
+    ids = firstReaching(weights, ids, topP * sum);
   }
   // The likeliest weighs 1, so min-p is a bound on the weights themselves.
   const kept = ids.filter((id) => weights[id]! >= minP);
   return pick(weights, sumOf(weights, kept), u, kept.length, (i) => kept[i]!);
 }
 
-/** The fewest likeliest ids of the vocabulary whose weights reach `topP` of all the weights. */
-function nucleus(scores: Float32Array, weights: Float64Array, topP: number, sum: number): number[] {
-  // Sorts no more than it must: a few heavy ids mostly do. At the last bound, what is left out weighs less than
-  // (1 - topP) of the sum all together, so the others reach topP without it.
-  let candidates: number[] = [];
-  for (const share of [1e-4, 1e-6, (1 - topP) / weights.length]) {
-    // The likeliest, which weighs 1, is never left out.
-    candidates = idsFrom(weights, Math.min(1, share * sum));
-    if (sumOf(weights, candidates) >= topP * sum) break;
-  }
-  candidates.sort((a, b) => scores[b]! - scores[a]! || a - b);
-  return firstReaching(weights, candidates, topP * sum);
-}
-
-/** The ids of at least that weight, ascending. */
-function idsFrom(weights: Float64Array, minWeight: number): number[] {
+function heavyIds(weights: Float64Array, minWeight: number): number[] {
   const ids: number[] = [];
   for (let id = 0; id < weights.length; id++) if (weights[id]! >= minWeight) ids.push(id);
   return ids;
+}
+
+/** Groups of ids of about the same score, by which the likeliest are found without sorting all. */
+const numBins = 4096;
+
+/**
+ * One of the fewest likeliest ids whose weights reach `topP` of all, but for those that weigh less than `minP`: what a draw among all of them
+ * in order, the likeliest first, gives. Only two bins are put in order: the one in which the ids end, and the drawn one.
+ */
+function pickOfNucleus(
+  scores: Float32Array,
+  weights: Float64Array,
+  { topP, minP, sum, u }: { readonly topP: number; readonly minP: number; readonly sum: number; readonly u: number },
+): number {
+  const counts = (id: number) => weights[id]! >= minP && weights[id]! > 0;
+  let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (let id = 0; id < scores.length; id++) {
+    if (!counts(id)) continue;
+    const score = scores[id]!;
+    if (score < least) least = score;
+    if (score > most) most = score;
+  }
+  const perScore = most > least ? (numBins - 1) / (most - least) : 0;
+  const sums = new Float64Array(numBins);
+  const bins = new Int16Array(scores.length);
+  for (let id = 0; id < scores.length; id++) {
+    const bin = counts(id) ? Math.floor((most - scores[id]!) * perScore) : -1;
+    bins[id] = bin;
+    if (bin >= 0) sums[bin]! += weights[id]!;
+  }
+  /** The ids of a bin, the likeliest first. */
+  const ordered = (bin: number): number[] => {
+    const ids: number[] = [];
+    for (let id = 0; id < bins.length; id++) if (bins[id] === bin) ids.push(id);
+    return ids.sort((x, y) => scores[y]! - scores[x]! || x - y);
+  };
+  const wanted = topP * sum;
+  let total = 0;
+  let last = 0;
+  while (last < numBins - 1 && total + sums[last]! < wanted) total += sums[last++]!;
+  const ending = firstReaching(weights, ordered(last), wanted - total);
+  total += sumOf(weights, ending);
+  let left = u * total;
+  let drawn = 0;
+  while (drawn < last && left >= sums[drawn]!) left -= sums[drawn++]!;
+  const ids = drawn === last ? ending : ordered(drawn);
+  // The last bin may be empty by rounding alone: the likeliest of all is not.
+  const among = ids.length > 0 ? ids : ordered(0);
+  return pick(weights, 1, left, among.length, (i) => among[i]!);
 }
 
 function sumOf(weights: Float64Array, ids: readonly number[]): number {
