@@ -222,3 +222,33 @@ test("Engine.complete(): where tools' schemas take too long, arguments are objec
   const { text } = await engine.complete(prompt, { constraint, maxTokens: 40, temperature: 0 });
   expect(text).toMatch(/^<tool_call>\n\{"name": "slow", "arguments": \{/);
 });
+
+test("Engine.generate(): constrained answers are the same with drafts, whose tokens the masks take one by one", async () => {
+  const { Engine } = (await import("../dist/index.js" as string)) as { readonly Engine: typeof BuiltEngine };
+  const load = (drafts: "off" | number) => Engine.load({ model: embeddedModelPath(), threads: 1, drafts });
+  await using plain = await load("off");
+  await using drafted = await load(7);
+  const list = { type: "array", items: { enum: ["alpha", "beta"] }, minItems: 6, maxItems: 6 } as const;
+  const schema = { type: "object", properties: { list }, required: ["list"], additionalProperties: false } as const;
+  let accepted = 0;
+  for (const options of [
+    {},
+    { temperature: 1, seed: 2 },
+    { temperature: 1, seed: 3 },
+    { n: 2, temperature: 1, seed: 4 },
+  ]) {
+    const answers = async (of: LocalEngine): Promise<string[]> => {
+      const texts: string[] = [];
+      const constraint = { type: "jsonSchema", schema } as const;
+      for await (const event of of.generate(prompt, { ...options, constraint, maxTokens: 120, logprobs: false })) {
+        if (event.kind !== "done") continue;
+        texts[event.index] = event.result.text;
+        accepted += event.result.usage.drafts?.accepted ?? 0;
+      }
+      return texts;
+    };
+    const texts = await answers(plain);
+    expect(await answers(drafted)).toEqual(texts);
+  }
+  expect(accepted).toBeGreaterThan(10);
+});

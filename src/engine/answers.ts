@@ -1,6 +1,7 @@
 import type { Admission, Ticket } from "./admission.js";
 import type { Grammars, LeasedGrammar } from "./constraint/grammars.js";
 import { type ContextMaker, type MutableTimings, newTimings, type Prepared } from "./context-maker.js";
+import { Drafter, TokenPairs } from "./drafts.js";
 import { asEngineError, EngineError } from "./engine-error.js";
 import { PromptScorer } from "./logprobs.js";
 import type { LoadedModel } from "./model.js";
@@ -13,13 +14,18 @@ import type { Sampler } from "./sampler.js";
 import { requireLogprobs } from "./sampling-options.js";
 import type { Scheduler } from "./scheduler.js";
 import { type AnswerStart, Sequence } from "./sequence.js";
-import { unlessAborted } from "./task.js";
+import { inTurns, unlessAborted } from "./task.js";
 import type { TokenSpeller } from "./token-speller.js";
 
 /** How many events each answer may be ahead of its reader. */
 const maxUnreadEvents = 32;
 /** Log-probabilities in one `echo` event: a few milliseconds' worth of messages. */
 const logprobsOfPart = 2048;
+
+/** Tokens that are looked through at a time: well under a millisecond. */
+const tokensAtATime = 4096;
+/** Shorter answers are not guessed: a draft would hardly be done before they end. */
+const fewestDraftedTokens = 4;
 
 /** The answers to one prompt, while they are computed. */
 interface Answering {
@@ -37,7 +43,12 @@ interface Answering {
   prepared: Pick<Prepared, "blocks" | "cachedTokens" | "reused" | "repair" | "misses"> | undefined;
 }
 
-type PromptStart = AnswerStart & { readonly prompt: TokenizedPrompt; readonly grammar: LeasedGrammar | undefined };
+interface PromptStart extends AnswerStart {
+  readonly prompt: TokenizedPrompt;
+  readonly grammar: LeasedGrammar | undefined;
+  /** Where guesses come from, made once for all answers; undefined where nothing is guessed. */
+  readonly knownText: (() => Promise<TokenPairs>) | undefined;
+}
 
 /** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
 export class Answers {
@@ -123,12 +134,21 @@ export class Answers {
 
   async #compute(input: PromptInput | TokenizedPrompt, answering: Answering): Promise<void> {
     const { asked, sequences, tickets, timings, startedAt, emit } = answering;
-    const { terms, sampling, echo, maxLogprobs } = asked;
+    const { terms, sampling, echo, maxLogprobs, prediction } = asked;
     const { mode, signal } = terms;
     const { logprobs, topLogprobs } = sampling;
     const prompt = await this.tokens.prompt(input, terms);
     answering.prompt = prompt;
     timings.tokenizeMs = performance.now() - startedAt;
+    const predicted =
+      this.scheduler.drafts === "off" || prediction === undefined
+        ? []
+        : await this.tokens.text(
+            { text: prediction, trusted: "all" },
+            this.tokens.contextLength,
+            signal,
+            "the prediction",
+          );
     using grammar = asked.constraint && (await this.grammars.lease(asked.constraint, signal));
     const { isContinued } = prompt;
     const promptIds = prompt.spans.flatMap(({ tokenIds }) => [...tokenIds]);
@@ -169,7 +189,8 @@ export class Answers {
     for await (logits of rows) scorer?.take(logits);
     timings.prefillMs += performance.now() - prefillFrom;
     if (scorer) emitPrompt(scorer.scores);
-    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array, grammar };
+    const knownText = this.#knownText([...promptIds, ...predicted], maxTokens);
+    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array, grammar, knownText };
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
     for (const [index, sequence] of sequences.entries()) {
@@ -192,12 +213,28 @@ export class Answers {
       if (sequence.begin({ ...start, masks })) {
         // After the first token is out. Answers side by side keep their prompt once: the others find its pages.
         await this.contexts.keep(prompt, context, [], terms, false);
+        if (start.knownText) sequence.guess(new Drafter(await start.knownText(), start.promptIds));
         await this.scheduler.decode(sequence, terms);
       }
       await this.contexts.keep(prompt, context, sequence.tokenIds, terms, true);
     } finally {
       ticket.numTokens = before + sequence.tokenIds.length;
     }
+  }
+
+  /** A text to guess from, made when the first answer asks for it, after its first token is out. */
+  #knownText(ids: readonly number[], maxTokens: number): PromptStart["knownText"] {
+    if (this.scheduler.drafts === "off" || maxTokens < fewestDraftedTokens) return undefined;
+    const make = async (): Promise<TokenPairs> => {
+      const text = new TokenPairs(ids.length);
+      for await (const some of inTurns(inParts(ids, tokensAtATime))) for (const id of some) text.add(id);
+      return text;
+    };
+    let made: Promise<TokenPairs> | undefined;
+    return () => {
+      made ??= make();
+      return made;
+    };
   }
 
   /** Decodes each answer in a fork of the prompt's context, `numForks` at a time. The first answer has its place already. */
@@ -254,8 +291,15 @@ export class Answers {
     const sequence = sequences[index] as Sequence;
     const text = sequence.end();
     const { tokenIds, endToken: token, finishReason = "cancelled", ttftMs, decodeMs, seed } = sequence;
+    const drafts = this.scheduler.drafts === "off" ? undefined : sequence.drafts;
     const { cachedTokens = 0, reused = nothingReused, blocks = [], repair, misses } = prepared ?? {};
-    const usage = { promptTokens: prompt?.numTokens ?? 0, cachedTokens, reused, completionTokens: tokenIds.length };
+    const usage = {
+      promptTokens: prompt?.numTokens ?? 0,
+      cachedTokens,
+      reused,
+      completionTokens: tokenIds.length,
+      drafts,
+    };
     const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
     const result = {
       ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },

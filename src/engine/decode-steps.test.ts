@@ -8,7 +8,13 @@ const groups = [0, 1].map((id) => ({ id, stride: 1 }));
 const sequence = (group: number, index: number, length: number, shared: HeldRows[] = []) => {
   const keys = { capacity: 4096 } as KVRows;
   const slot = { group: groups[group]!, index, keys, decodeValues: keys, [Symbol.dispose]: () => undefined };
-  return { context: { slot, shared, length, ownLength: length, cleared: length }, tokenId: 0, position: length };
+  return {
+    context: { slot, shared, length, ownLength: length, cleared: length },
+    tokenId: 0,
+    position: length,
+    draftIds: [],
+    rows: 1,
+  };
 };
 
 test("planRuns(): neighbours go together, unless one is so long that the others would wait for it", () => {

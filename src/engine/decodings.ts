@@ -1,5 +1,5 @@
 import { type AssembledContext, requireRoom } from "./assemble.js";
-import type { DecodeWork } from "./decode-steps.js";
+import type { DecodedRows, DecodeWork } from "./decode-steps.js";
 import type { LikelyToken } from "./results.js";
 import type { Sampler } from "./sampler.js";
 import { inTurns, type Task } from "./task.js";
@@ -13,6 +13,10 @@ export interface Stepped {
   readonly next: { readonly tokenId: number; readonly position: number };
   /** Chooses what follows the token without all logits, where it can. */
   readonly sampleGreatest?: Sampler["sampleGreatest"];
+  /** Guesses what follows the token. */
+  readonly draft?: DecodeWork["draft"];
+  /** Told how many tokens of a draft followed, and how many did not. */
+  onDraft?(numAccepted: number, numRejected: number): void;
   /** Undefined where the next token can be chosen now; else resolves once it can. */
   readonly ready?: Promise<void> | undefined;
   /** Takes the logits of what follows the token, [vocabulary], or what `sampleGreatest` chose. @returns whether it goes on. */
@@ -27,11 +31,10 @@ interface Decoding extends DecodeWork {
   readonly pin: Disposable;
 }
 
-/** A sequence of which a token was computed, and the logits of what follows, or what was chosen by them. */
-export interface Decoded {
+/** A sequence of which a token was computed, and perhaps a draft, with the logits of what follows, or what was chosen by them. */
+export interface Decoded extends DecodedRows {
   readonly task: Task<void>;
   readonly sequence: Stepped;
-  readonly next: Float32Array | LikelyToken;
 }
 
 /** The sequences that are decoded, and how each chooses its next token. */
@@ -39,6 +42,8 @@ export class Decodings {
   readonly #all = new Map<Task<void>, Stepped>();
   /** Those that wait for what decides about their next token. */
   readonly #late = new Set<Stepped>();
+  /** Tokens of drafts so far, and how many of them were chosen. */
+  readonly drafts = { computed: 0, accepted: 0 };
 
   /** @param onReady told when a sequence can go on that could not. */
   constructor(private readonly onReady: () => void) {}
@@ -78,8 +83,8 @@ export class Decodings {
       const { context } = sequence;
       try {
         requireRoom(context, 1);
-        const { sampleGreatest, next } = sequence;
-        works.push({ task, sequence, context, pin: context.pin(), sampleGreatest, ...next });
+        const { sampleGreatest, draft, next } = sequence;
+        works.push({ task, sequence, context, pin: context.pin(), sampleGreatest, draft, ...next });
       } catch (error) {
         task.fail(error);
       }
@@ -87,34 +92,50 @@ export class Decodings {
     return works;
   }
 
-  /** Hands each sequence its logits, from which it chooses its next token; those that have enough end. */
+  /** Hands each sequence its logits, from which it chooses its next tokens; those that have enough end. */
   async sample(decoded: readonly Decoded[]): Promise<void> {
-    for await (const { task, sequence, next } of inTurns(decoded)) {
-      if (task.isOver) continue;
-      try {
-        if (sequence.ready) this.#sampleLater(task, sequence, next, sequence.ready);
-        else if (!sequence.take(next)) task.resolve();
-      } catch (error) {
-        task.fail(error);
-      }
-    }
+    for await (const one of inTurns(decoded)) this.#choose(one, 0);
     this.forgetEnded();
   }
 
-  /** Others go on meanwhile. */
-  #sampleLater(task: Task<void>, sequence: Stepped, next: Decoded["next"], ready: Promise<void>): void {
-    this.#late.add(sequence);
-    const sample = async (): Promise<void> => {
-      try {
-        await ready;
-        if (!task.isOver && !sequence.take(next)) task.resolve();
-      } catch (error) {
-        task.fail(error);
+  /** Chooses tokens by the rows from one on, as long as the draft's tokens are what is chosen. */
+  #choose(one: Decoded, first: number): void {
+    const { task, sequence, draftIds, next } = one;
+    let row = first;
+    try {
+      for (; ; row++) {
+        if (task.isOver) return;
+        if (sequence.ready) {
+          this.#chooseLater(one, row, sequence.ready);
+          return;
+        }
+        if (!sequence.take(next[row] as Float32Array | LikelyToken)) {
+          task.resolve();
+          break;
+        }
+        if (row === draftIds.length || sequence.isPaused || sequence.next.tokenId !== draftIds[row]) break;
+        // The key and value of the draft's token are there.
+        sequence.context.length += 1;
       }
+      this.drafts.computed += draftIds.length;
+      this.drafts.accepted += row;
+      sequence.onDraft?.(row, draftIds.length - row);
+    } catch (error) {
+      task.fail(error);
+    }
+  }
+
+  /** Others go on meanwhile. */
+  #chooseLater(one: Decoded, row: number, ready: Promise<void>): void {
+    const { task, sequence } = one;
+    this.#late.add(sequence);
+    const choose = async (): Promise<void> => {
+      await ready.catch((error: unknown) => task.fail(error));
       this.#late.delete(sequence);
+      this.#choose(one, row);
       this.forgetEnded();
       this.onReady();
     };
-    void sample();
+    void choose();
   }
 }

@@ -18,6 +18,8 @@ import { productKinds } from "../ggml/openvino/library.js";
 import { storePlacesField } from "../kv/store-place.js";
 import { type AttentionMode, attentionModes } from "../model/block-attention-config.js";
 import { type Constraint, constraintField } from "./constraint/constraint.js";
+import type { DraftUse } from "./decode-steps.js";
+import { maxDraftTokens } from "./drafts.js";
 import type { ModelOptions } from "./model.js";
 import { type SplitLong, splitLongField } from "./prompt.js";
 import { repairField } from "./repair.js";
@@ -66,6 +68,12 @@ export interface EngineOptions extends Omit<ModelOptions, "model"> {
   readonly repair?: string | undefined;
   /** The RAG prompt's own words, in place of the model's. */
   readonly ragTexts?: GivenRagTexts | undefined;
+  /**
+   * Whether an answer's next tokens are guessed from the prompt's text and computed several at a time. Tokens are what they are without it, only
+   * sooner. "auto": where it is expected to be faster, by how long graphs take and how often guesses are right; a number: so many tokens
+   * wherever there is a guess. Default "auto" on the CPU; other devices compute none.
+   */
+  readonly drafts?: DraftUse | undefined;
   /** Whether requests keep what they compute for later ones, unless they say otherwise. Default true. */
   readonly keepPrefixes?: boolean | undefined;
   /** Told once what a user should know, for instance that the model was not trained for block attention, or that its files contradict themselves. */
@@ -96,6 +104,8 @@ export interface RequestOptions {
 export interface GenerateOptions extends SamplingInput {
   /** What each answer must be: JSON, JSON of a schema, what an expression or a grammar takes, or one of some texts. Default: anything. */
   readonly constraint?: Constraint | undefined;
+  /** What the answer is likely to be, or to have parts of: tokens are guessed from it too. It changes no token. */
+  readonly prediction?: string | undefined;
   /** How many answers: all of one prompt, which is tokenized once. With a seed, answer i has seed + i. Default 1. */
   readonly n?: number | undefined;
   /**
@@ -162,6 +172,11 @@ const adapterList = {
       return path === undefined ? { path: part.trim() } : { path, scale: numberOf(scale as string) };
     }),
   examples: "legal,polite.gguf=0.5",
+};
+const draftsField = {
+  schema: z.union([z.enum(["off", "auto"]), z.int().min(1).max(maxDraftTokens)]).optional(),
+  wanted: `off, auto, or a whole number from 1 to ${maxDraftTokens}`,
+  fromText: numberOf,
 };
 const anyBooleanText = { ...anyBoolean, fromText: (text: string) => ({ true: true, false: false })[text] ?? text };
 
@@ -262,6 +277,12 @@ export const engineSettings = {
     "keep the keys and values of prompts and answers for prompts that begin as they do",
     true,
   ),
+  drafts: setting(
+    draftsField,
+    "off|auto|n",
+    "guess an answer's next tokens from the prompt's text and compute several at a time: auto where that is faster, or n tokens always",
+    "auto on the CPU; other devices compute none",
+  ),
   maxRunning: defaulted(wholeNumber(1, 100_000), "n", "requests that are worked on at the same time", 32),
   maxQueued: defaulted(
     wholeNumber(0, 1_000_000),
@@ -304,6 +325,7 @@ export const readGenerateOptions = optionsOf({
   ...requestFields,
   ...samplingFields,
   constraint: constraintField,
+  prediction: anyText,
   n: wholeNumber(1, 1024),
   echo: anyBoolean,
   spell: anyBoolean,

@@ -2,6 +2,7 @@ import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import { toolFormOf } from "../blocks/tools.js";
 import type { KVType } from "../files/element-types.js";
+import { InputRangeError } from "../files/input-error.js";
 import { isBlockId } from "../kv/block-id.js";
 import type { BlockInfo, BlockStore } from "../kv/block-store.js";
 import { type DocumentInfo, Documents, MemoryTexts } from "../kv/documents.js";
@@ -14,6 +15,7 @@ import { blockFileFormat } from "./block-file.js";
 import { ByteBudget, memoryShare } from "./byte-budget.js";
 import { Grammars } from "./constraint/grammars.js";
 import { ContextMaker } from "./context-maker.js";
+import type { DraftUse } from "./decode-steps.js";
 import { type DeviceBlockMemory, hostTier } from "./device-memory.js";
 import { asEngineError, checkInput, EngineError } from "./engine-error.js";
 import {
@@ -126,6 +128,7 @@ export class LocalEngine implements AsyncDisposable {
     this.#scheduler = new Scheduler(model.backend, model.decoder, this.kvType, {
       admission: this.#admission,
       contextCapBytes: this.#budget.capBytes,
+      drafts: draftsOn(model.backend, options.drafts),
     });
     const { hostStoreBytes = 0 } = options;
     const { memory } = this.#scheduler;
@@ -198,7 +201,13 @@ export class LocalEngine implements AsyncDisposable {
     const path = chosenModel(checked);
     const stores = await openStorePlaces(checked.store ?? [], checked.onWarning);
     try {
-      return new LocalEngine(await loadModel({ ...checked, model: path }), path, checked, stores);
+      const model = await loadModel({ ...checked, model: path });
+      try {
+        return new LocalEngine(model, path, checked, stores);
+      } catch (error) {
+        model[Symbol.dispose]();
+        throw error;
+      }
     } catch (error) {
       for (const store of stores) await store[Symbol.asyncDispose]();
       throw error;
@@ -390,4 +399,14 @@ export class LocalEngine implements AsyncDisposable {
     for (const one of this.#lasting) await one[Symbol.asyncDispose]();
     this.model[Symbol.dispose]();
   }
+}
+
+/** @throws RangeError where drafts are asked for of a device that computes one token of a sequence at a time. */
+function draftsOn({ policy, device }: LoadedModel["backend"], asked: DraftUse = "auto"): DraftUse {
+  // Over values that lie as rows a token is attended by a fused node of its own.
+  if (policy.decodeLayout === "transposed") return asked;
+  if (typeof asked === "number") {
+    throw new InputRangeError(`Cannot compute drafts: the device is ${device.name}, wanted the CPU`);
+  }
+  return "off";
 }

@@ -45,6 +45,7 @@ export interface AskedAnswers {
   /** One for each answer. */
   readonly samplers: readonly Sampler[];
   readonly constraint: Constraint | undefined;
+  readonly prediction: string | undefined;
   readonly echo: boolean;
   readonly spell: boolean;
   readonly maxLogprobs: number | undefined;
@@ -119,6 +120,7 @@ export class RequestChecks {
       repair,
       signal,
       constraint,
+      prediction,
       n = 1,
       echo = false,
       spell = false,
@@ -144,7 +146,7 @@ export class RequestChecks {
     }
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);
-    return { terms, sampling, samplers, constraint, echo, spell, maxLogprobs, callerSignal: signal };
+    return { terms, sampling, samplers, constraint, prediction, echo, spell, maxLogprobs, callerSignal: signal };
   }
 
   /** Of several answers only one could be returned. Everything else is checked by `generate()`. */

@@ -115,9 +115,9 @@ export class RequestTokens {
     return spans.length > 2 && spans[0]?.kind === "local" ? spans[0].tokenIds : undefined;
   }
 
-  /** A text's tokens, as a block of its own has them. */
-  text(block: TextBlock, maxTokens: number, signal: AbortSignal): Promise<number[]> {
-    const count = new TokenCount({ maxTokens, of: "the limit" }, "the text");
+  /** A text's tokens, as a block of its own has them. @param what it is, for the error where it has more. */
+  text(block: TextBlock, maxTokens: number, signal: AbortSignal, what = "the text"): Promise<number[]> {
+    const count = new TokenCount({ maxTokens, of: "the limit" }, what);
     return this.#inSlices(encodeCounted(this.context.tokenizer, block, count), signal);
   }
 

@@ -22,7 +22,18 @@ export interface Usage {
   readonly cachedTokens: number;
   readonly reused: ReusedTokens;
   readonly completionTokens: number;
+  /** Undefined where the engine computes none. */
+  readonly drafts?: DraftCounts | undefined;
 }
+
+/** Tokens that were guessed and computed before their turn. */
+export interface DraftCounts {
+  /** Those that the answer has. */
+  readonly accepted: number;
+  readonly rejected: number;
+}
+
+export const noDrafts: DraftCounts = { accepted: 0, rejected: 0 };
 
 /** Prompt tokens whose keys and values came from the block store, by what they were part of. */
 export interface ReusedTokens {
@@ -209,6 +220,9 @@ export interface EncodeResult {
 export interface SchedulerStats {
   readonly decodeGraphs: number;
   readonly decodedTokens: number;
+  /** Tokens of drafts that were computed, and how many of them were right: those are among the decoded ones. */
+  readonly draftTokens: number;
+  readonly acceptedDraftTokens: number;
   /** How many of the decode graphs were built, and not just computed again. */
   readonly builtDecodeGraphs: number;
   /** Graphs of prompts' pieces and of blocks. */

@@ -229,3 +229,26 @@ test("Sampler.sample(): a mask rules tokens out, drawn or not, and log-probabili
   const context = { vocabSize: 40, isConstrained: true, drawSeed: () => 1 };
   expect(createSampler(parse({ logprobs: false }), context).sampleGreatest).toBeUndefined();
 });
+
+test("createSampler(): the fewest likeliest tokens are found without sorting all, and drawn as if they were sorted, flat or peaked", () => {
+  const vocabSize = 20_000;
+  // A multiplicative generator: some scores occur twice.
+  let state = 1;
+  const random = () => {
+    state = (state * 48_271) % 2_147_483_647;
+    return state / 2_147_483_647;
+  };
+  const spread = (width: number) =>
+    Float32Array.from({ length: vocabSize }, () => Math.round(random() * width * 100) / 100);
+  const ways: SamplingInput[] = [{ topP: 0.95 }, { topP: 0.5, minP: 0.2 }, { topP: 0.999, minP: 0.001 }];
+  for (const logits of [spread(0), spread(0.5), spread(3), spread(12), spread(60)]) {
+    for (const way of ways) {
+      const options = { temperature: 0.9, seed: 5, logprobs: false, ...way };
+      const [found, sorted] = [samplerOf(options, vocabSize), samplerOf({ ...options, topK: vocabSize }, vocabSize)];
+      for (let step = 0; step < 12; step++) {
+        const history = { promptIds: [], generatedIds: Array<number>(step).fill(0) };
+        expect(found.sample(logits, history).id).toBe(sorted.sample(logits, history).id);
+      }
+    }
+  }
+});

@@ -76,6 +76,7 @@ export function createSampler(
   const isChanged = logitBias.size > 0 || repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
   /** Made once: its pages cost more than what is done to them. */
   let copy: Float32Array | undefined;
+  let weights: Float64Array | undefined;
   return {
     seed,
     sample(logits, history, mask) {
@@ -92,10 +93,11 @@ export function createSampler(
         if (mask) hide(scores, mask);
       }
       const best = likeliestId(scores);
+      if (temperature > 0) weights ??= new Float64Array(numTokens);
       const id =
         options.temperature === 0
           ? best
-          : draw(scores, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
+          : draw(scores, weights!, scores[best]!, options, uniform(seed, history.generatedIds.length), exp);
       if (!options.logprobs) return { id, logprob: undefined, top: [] };
       // Of the model's own logits: those of the scores, where nothing was added to them.
       const max = scores === logits ? logits[best]! : undefined;
@@ -143,60 +145,108 @@ function adjust(scores: Float32Array, options: SamplingOptions, history: TokenHi
 /**
  * Draws a token by its probability after temperature and filters.
  *
+ * @param weights room for a number for each score; whatever it holds.
  * @param max the greatest score.
  * @param u from 0, less than 1.
  */
 function draw(
   scores: Float32Array,
+  weights: Float64Array,
   max: number,
   options: SamplingOptions,
   u: number,
   exp: (x: number) => number,
 ): number {
   const { temperature, topK, topP, minP } = options;
-  const weights = new Float64Array(scores.length);
-  let sum = 0;
-  for (let id = 0; id < scores.length; id++) {
-    const weight = exp((scores[id]! - max) / temperature);
-    weights[id] = weight;
-    sum += weight;
+  const isWhole = (topK === 0 || topK >= scores.length) && topP === 1 && minP === 0;
+  let ids: number[] | undefined;
+  if (topK > 0 && !isWhole) {
+    // Nobody looks at the others' weights.
+    ids = topIds(scores, topK);
+    for (const id of ids) weights[id] = exp((scores[id]! - max) / temperature);
+    if (topP < 1) ids = firstReaching(weights, ids, topP * sumOf(weights, ids));
+  } else if (topP === 1 && minP > 0) {
+    // Far from the bound the exponential is not needed to tell.
+    const leastLog = Math.log(minP) - 1e-6;
+    ids = [];
+    for (let id = 0; id < scores.length; id++) {
+      const log = (scores[id]! - max) / temperature;
+      if (log < leastLog) continue;
+      weights[id] = exp(log);
+      ids.push(id);
+    }
+  } else {
+    let sum = 0;
+    for (let id = 0; id < scores.length; id++) {
+      const weight = exp((scores[id]! - max) / temperature);
+      weights[id] = weight;
+      sum += weight;
+    }
+    if (isWhole) return pick(weights, sum, u, scores.length, (i) => i);
+    // A few heavy ids mostly do.
+    ids = heavyIds(weights, 1e-4 * sum);
+    if (sumOf(weights, ids) < topP * sum) return pickOfNucleus(scores, weights, { topP, minP, sum, u });
+    ids.sort((a, b) => scores[b]! - scores[a]! || a - b);
+    ids = firstReaching(weights, ids, topP * sum);
   }
-  if ((topK === 0 || topK >= scores.length) && topP === 1 && minP === 0) {
-    return pick(weights, sum, u, scores.length, (i) => i);
-  }
-  let ids = topK > 0 ? topIds(scores, topK) : undefined;
-  if (topP < 1) ids = nucleus(scores, weights, ids, topP, sum);
   // The likeliest weighs 1, so min-p is a bound on the weights themselves.
-  const kept = ids?.filter((id) => weights[id]! >= minP) ?? idsFrom(weights, minP);
+  const kept = ids.filter((id) => weights[id]! >= minP);
   return pick(weights, sumOf(weights, kept), u, kept.length, (i) => kept[i]!);
 }
 
-/** The fewest likeliest ids whose weights reach `topP` of all the weights: of `ids`, or of the whole vocabulary. */
-function nucleus(
-  scores: Float32Array,
-  weights: Float64Array,
-  ids: number[] | undefined,
-  topP: number,
-  sum: number,
-): number[] {
-  if (ids !== undefined) return firstReaching(weights, ids, topP * sumOf(weights, ids));
-  // Sorts no more than it must: a few heavy ids mostly do. At the last bound, what is left out weighs less than
-  // (1 - topP) of the sum all together, so the others reach topP without it.
-  let candidates: number[] = [];
-  for (const share of [1e-4, 1e-6, (1 - topP) / weights.length]) {
-    // The likeliest, which weighs 1, is never left out.
-    candidates = idsFrom(weights, Math.min(1, share * sum));
-    if (sumOf(weights, candidates) >= topP * sum) break;
-  }
-  candidates.sort((a, b) => scores[b]! - scores[a]! || a - b);
-  return firstReaching(weights, candidates, topP * sum);
-}
-
-/** The ids of at least that weight, ascending. */
-function idsFrom(weights: Float64Array, minWeight: number): number[] {
+function heavyIds(weights: Float64Array, minWeight: number): number[] {
   const ids: number[] = [];
   for (let id = 0; id < weights.length; id++) if (weights[id]! >= minWeight) ids.push(id);
   return ids;
+}
+
+/** Groups of ids of about the same score, by which the likeliest are found without sorting all. */
+const numBins = 4096;
+
+/**
+ * One of the fewest likeliest ids whose weights reach `topP` of all, but for those that weigh less than `minP`: what a draw among all of them
+ * in order, the likeliest first, gives. Only two bins are put in order: the one in which the ids end, and the drawn one.
+ */
+function pickOfNucleus(
+  scores: Float32Array,
+  weights: Float64Array,
+  { topP, minP, sum, u }: { readonly topP: number; readonly minP: number; readonly sum: number; readonly u: number },
+): number {
+  const counts = (id: number) => weights[id]! >= minP && weights[id]! > 0;
+  let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (let id = 0; id < scores.length; id++) {
+    if (!counts(id)) continue;
+    const score = scores[id]!;
+    if (score < least) least = score;
+    if (score > most) most = score;
+  }
+  const perScore = most > least ? (numBins - 1) / (most - least) : 0;
+  const sums = new Float64Array(numBins);
+  const bins = new Int16Array(scores.length);
+  for (let id = 0; id < scores.length; id++) {
+    const bin = counts(id) ? Math.floor((most - scores[id]!) * perScore) : -1;
+    bins[id] = bin;
+    if (bin >= 0) sums[bin]! += weights[id]!;
+  }
+  /** The ids of a bin, the likeliest first. */
+  const ordered = (bin: number): number[] => {
+    const ids: number[] = [];
+    for (let id = 0; id < bins.length; id++) if (bins[id] === bin) ids.push(id);
+    return ids.sort((x, y) => scores[y]! - scores[x]! || x - y);
+  };
+  const wanted = topP * sum;
+  let total = 0;
+  let last = 0;
+  while (last < numBins - 1 && total + sums[last]! < wanted) total += sums[last++]!;
+  const ending = firstReaching(weights, ordered(last), wanted - total);
+  total += sumOf(weights, ending);
+  let left = u * total;
+  let drawn = 0;
+  while (drawn < last && left >= sums[drawn]!) left -= sums[drawn++]!;
+  const ids = drawn === last ? ending : ordered(drawn);
+  // The last bin may be empty by rounding alone: the likeliest of all is not.
+  const among = ids.length > 0 ? ids : ordered(0);
+  return pick(weights, 1, left, among.length, (i) => among[i]!);
 }
 
 function sumOf(weights: Float64Array, ids: readonly number[]): number {

@@ -249,7 +249,8 @@ test("DecodeSteps: more runs than a graph has room for are decoded in several gr
   const all: Float32Array[][] = [];
   for (const most of [2, 1]) {
     using steps = new DecodeSteps(model.backend, model.decoder, { maxRuns: () => most });
-    all.push((await steps.compute(works, new AbortController().signal)) as Float32Array[]);
+    const computed = await steps.compute(works, new AbortController().signal);
+    all.push(computed.map(({ next }) => next[0] as Float32Array));
     expect(steps.numBuilt).toBe(3 - most);
     for (const context of contexts) context.length -= 1;
   }
@@ -279,7 +280,8 @@ test("DecodeSteps: greedy sequences choose by their greatest logits alone, by al
     }));
     let found: (Float32Array | LikelyToken)[] = [];
     const { readBytes } = await transfersOf(model.backend.ggml, async () => {
-      found = await steps.compute(works, new AbortController().signal);
+      const computed = await steps.compute(works, new AbortController().signal);
+      found = computed.map(({ next }) => next[0] as Float32Array | LikelyToken);
     });
     for (const context of contexts) context.length -= 1;
     return { found, readBytes };

@@ -11,7 +11,7 @@ import { listOf, type RowSpan, spansFrom } from "../model/rows.js";
 import type { Admission } from "./admission.js";
 import { AssembledContext, requireRoom } from "./assemble.js";
 import { DecodeSlots, type SlotGroup } from "./decode-slots.js";
-import { DecodeSteps } from "./decode-steps.js";
+import { type DecodedRows, DecodeSteps, type DraftUse } from "./decode-steps.js";
 import { type Decoded, Decodings, type Stepped } from "./decodings.js";
 import { blockShape, DeviceBlockMemory } from "./device-memory.js";
 import type { GraphRunner, HeldRows } from "./held-rows.js";
@@ -45,6 +45,8 @@ export class Scheduler implements Disposable {
   readonly memory: KVMemory;
   /** Room for the sequences that decode. */
   readonly slots: DecodeSlots;
+  /** Whether drafts are computed. */
+  readonly drafts: DraftUse;
   readonly #admission: Admission | undefined;
   readonly #steps: DecodeSteps;
   readonly #queue: RowQueue;
@@ -59,17 +61,19 @@ export class Scheduler implements Disposable {
   /**
    * @param options.admission whose places are given away in each step.
    * @param options.contextCapBytes the most bytes of contexts: spare slots are made only up to there.
+   * @param options.drafts whether drafts are computed. Default "off".
    */
   constructor(
     private readonly backend: Backend,
     private readonly decoder: Decoder,
     kvType: KVType,
-    options: { readonly admission?: Admission; readonly contextCapBytes?: number } = {},
+    options: { readonly admission?: Admission; readonly contextCapBytes?: number; readonly drafts?: DraftUse } = {},
   ) {
-    const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY } = options;
+    const { admission, contextCapBytes: capBytes = Number.POSITIVE_INFINITY, drafts = "off" } = options;
+    this.drafts = drafts;
     this.memory = new KVMemory(backend, decoder.config, kvType);
     this.#sizes = new GraphSizes(decoder, this.memory.contextType, elementTypeOf(kvType));
-    this.#steps = new DecodeSteps(backend, decoder, this.#sizes);
+    this.#steps = new DecodeSteps(backend, decoder, this.#sizes, drafts);
     const onFree = (group: SlotGroup) => this.#steps.forget(group);
     this.slots = new DecodeSlots(this.memory, { capBytes, onFree });
     // Fewer rows than a group are none.
@@ -79,7 +83,9 @@ export class Scheduler implements Disposable {
   }
 
   get stats(): SchedulerStats {
-    return { ...this.#stats, builtDecodeGraphs: this.#steps.numBuilt };
+    const { computed: draftTokens, accepted: acceptedDraftTokens } = this.#decodings.drafts;
+    const decodedTokens = this.#stats.decodedTokens + acceptedDraftTokens;
+    return { ...this.#stats, decodedTokens, draftTokens, acceptedDraftTokens, builtDecodeGraphs: this.#steps.numBuilt };
   }
 
   /**
@@ -90,7 +96,7 @@ export class Scheduler implements Disposable {
   async step(): Promise<void> {
     // Admit: answers that wait get free places, with memory. The first work of an admitted answer may join this step.
     if (this.#admission && this.#admission.admit() > 0) await nextTurn();
-    // Decode: one token of every sequence in one graph, so that weights are read once for all.
+    // Decode: one token of every sequence in one graph, so that weights are read once for all; with it the tokens of drafts.
     const decoded = await this.#decode();
     // Encode and prefill: contexts are laid out, then blocks and pieces of prompts of several requests share one graph.
     // Meanwhile sequences sample their next tokens from the logits.
@@ -320,7 +326,7 @@ export class Scheduler implements Disposable {
       await this.#whileRunning(works, async (signal) => {
         const all = await this.#steps.compute(works, signal);
         for (const [i, { task, sequence }] of works.entries()) {
-          decoded.push({ task, sequence, next: all[i] as Decoded["next"] });
+          decoded.push({ task, sequence, ...(all[i] as DecodedRows) });
           task.rest();
         }
       });

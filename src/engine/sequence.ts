@@ -1,7 +1,8 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { AssembledContext } from "./assemble.js";
 import type { Stepped } from "./decodings.js";
-import type { EndToken, FinishReason, LikelyToken } from "./results.js";
+import type { Draft, Drafter } from "./drafts.js";
+import { type DraftCounts, type EndToken, type FinishReason, type LikelyToken, noDrafts } from "./results.js";
 import type { Sampler } from "./sampler.js";
 import { StopMatcher, type StopStep } from "./stop-strings.js";
 
@@ -52,9 +53,11 @@ export class Sequence implements Stepped {
   /** In ms, from the first token to the last. */
   decodeMs = 0;
   endToken: EndToken | undefined;
+  drafts: DraftCounts = noDrafts;
   readonly #stops: StopMatcher;
   #start: AnswerStart | undefined;
   #stream: ReturnType<Tokenizer["stream"]> | undefined;
+  #drafter: Drafter | undefined;
   #firstTokenAt: number | undefined;
   #text = "";
   #finishReason: FinishReason | undefined;
@@ -110,6 +113,21 @@ export class Sequence implements Stepped {
     return this.options.sampler.sampleGreatest;
   }
 
+  /** Its next tokens are guessed from now on. @param drafter knows of none of its tokens yet. */
+  guess(drafter: Drafter): void {
+    for (const id of this.tokenIds) drafter.add(id);
+    this.#drafter = drafter;
+  }
+
+  /** Guesses what follows the last token, no more than the answer has room for: the last token's key and value are never read. */
+  readonly draft = (maxTokens: number): Draft | undefined =>
+    this.#drafter?.draft(Math.min(maxTokens, this.#begun.maxTokens - this.tokenIds.length - 1));
+
+  onDraft(numAccepted: number, numRejected: number): void {
+    const { accepted, rejected } = this.drafts;
+    this.drafts = { accepted: accepted + numAccepted, rejected: rejected + numRejected };
+  }
+
   /** Chooses the next token by its logits, or takes what `sampleGreatest` chose. @returns whether the answer goes on. @throws as the sampler. */
   take(next: Float32Array | LikelyToken): boolean {
     const { promptIds, maxTokens, masks } = this.#begun;
@@ -128,7 +146,10 @@ export class Sequence implements Stepped {
     const step = this.#add((this.#stream as ReturnType<Tokenizer["stream"]>).push(sampled.id));
     onToken(sampled, step.text);
     if (this.#finishReason === undefined && this.tokenIds.length >= maxTokens) this.#finishReason = "length";
-    if (this.#finishReason === undefined) masks?.accept(sampled.id);
+    if (this.#finishReason === undefined) {
+      masks?.accept(sampled.id);
+      this.#drafter?.add(sampled.id);
+    }
     return this.#finishReason === undefined;
   }
 

@@ -9,7 +9,7 @@ import { plainPolicy } from "../ggml/device-policy.js";
 import { Graph } from "../ggml/graph.js";
 import type { Tensor } from "../ggml/tensor.js";
 import { transfersOf } from "../ggml/transfers.suite.js";
-import { DecodeStep, type StepToken, type TokenRun } from "./decode-step.js";
+import { DecodeStep, type StepTokens, type TokenRun } from "./decode-step.js";
 import { type Decoder, forward } from "./decoder.js";
 import { KVRows, rowElements, transposeValues } from "./kv-rows.js";
 import { openModel } from "./open-model.js";
@@ -73,21 +73,24 @@ async function contexts(type: "F16" | "F32") {
   return { storage, rows, run };
 }
 
-/** The logits after token 9 of each context, as a piece of one row gives them. */
-async function asPieces(made: Awaited<ReturnType<typeof contexts>>, { shift = 0 } = {}): Promise<Float32Array[]> {
+/** The logits after token 9 of each context, or after the last of some, as a piece of a prompt gives them. */
+async function asPieces(
+  made: Awaited<ReturnType<typeof contexts>>,
+  { shift = 0, tokenIds = [9] as readonly number[] } = {},
+): Promise<Float32Array[]> {
   const all: Float32Array[] = [];
   for (const [slot, past] of lengths.entries()) {
     const [keys, values] = [made.rows("keys", slot), made.rows("values", slot)];
     const context = { shared: [], keys, values };
-    const rows = { tokenIds: Int32Array.of(9), positions: past + shift, context, places: past };
-    const built = forward(decoder, [rows], [{ rows: 0, row: 0 }]);
+    const rows = { tokenIds: Int32Array.from(tokenIds), positions: past + shift, context, places: past };
+    const built = forward(decoder, [rows], [{ rows: 0, row: tokenIds.length - 1 }]);
     using graph = built.graph;
     all.push(await backend.compute(graph, () => backend.readFloats(built.logits!)));
   }
   return all;
 }
 
-const token = (past: number): StepToken => ({ tokenId: 9, position: past, past });
+const token = (past: number): StepTokens => ({ tokenIds: [9], position: past, past });
 
 test.each([
   ["F32", deviceBound(1e-4)],
@@ -128,6 +131,61 @@ test.each([
     }
   }
 });
+
+test.each([
+  ["F32", deviceBound(1e-4)],
+  ["F16", deviceBound(2e-2)],
+] as const)(
+  "DecodeStep: tokens of a sequence that follow each other each see those before them, contexts of %s",
+  async (type, bound) => {
+    if (backend.policy.decodeLayout !== "transposed") return;
+    const made = await contexts(type);
+    using _ = made.storage;
+    const tokenIds = [9, 17, 4];
+    const expected: Float32Array[][] = [];
+    for (const i of tokenIds.keys()) expected.push(await asPieces(made, { tokenIds: tokenIds.slice(0, i + 1) }));
+    const unseen: Float32Array[][] = [];
+    for (const id of tokenIds) unseen.push(await asPieces(made, { tokenIds: [id] }));
+    // A context that others begin with too: what its first rows hold, then none of its own.
+    const { rows, run } = made;
+    const base = { keys: rows("keys", 0), decodeValues: rows("decoded", 0), length: lengths[0]!, numKeys: 128 };
+    const plans: [TokenRun[], { slot: number; past: number }[]][] = [
+      [[{ ...run(0, 3, 128), rowsEach: 4 }], [0, 1, 2].map((slot) => ({ slot, past: lengths[slot]! }))],
+      [[run(0, 1, 128), { ...run(1, 2, 64), rowsEach: 8 }], [0, 1, 2].map((slot) => ({ slot, past: lengths[slot]! }))],
+      [
+        [{ ...run(1, 2, 64), rowsEach: 4, shared: [base] }],
+        [
+          { slot: 0, past: 0 },
+          { slot: 0, past: 0 },
+        ],
+      ],
+    ];
+    for (const [runs, sequences] of plans) {
+      using step = new DecodeStep(decoder, runs);
+      using prepared = backend.prepare(step.graph);
+      const rowsOf = runs.flatMap(({ rowsEach = 1, keys }) => Array<number>(keys.numSequences).fill(rowsEach));
+      step.set(
+        sequences.map(({ slot, past }, i) => {
+          return { tokenIds: tokenIds.slice(0, rowsOf[i]!), position: lengths[slot]!, past };
+        }),
+      );
+      const logits = await backend.compute(prepared, () => backend.readFloats(step.logits));
+      let first = 0;
+      for (const [i, { slot }] of sequences.entries()) {
+        for (const row of tokenIds.slice(0, rowsOf[i]!).keys()) {
+          const at = (first + row) * decoder.config.vocabSize;
+          const found = logits.subarray(at, at + decoder.config.vocabSize);
+          const distance = (from: Float32Array) => Math.max(...from.map((x, id) => Math.abs(found[id]! - x)));
+          expectOnlyRight(bound, distance(expected[row]![slot]!), {
+            "the sequence is another one": distance(expected[row]![(slot + 1) % lengths.length]!),
+            ...(row > 0 && { "the tokens before it are not seen": distance(unseen[row]![slot]!) }),
+          });
+        }
+        first += rowsOf[i]!;
+      }
+    }
+  },
+);
 
 test("DecodeStep: what sequences begin with is read by as many products for all of them as for one", async () => {
   const made = await contexts("F32");
@@ -181,7 +239,7 @@ test("DecodeStep on a device: rows that sequences begin with are read as they li
     copied.mockRestore();
     expect(numCopied).toBe(config.numLayers * perLayer);
     using prepared = backend.prepare(step.graph);
-    step.set([1, 2].map((slot) => ({ tokenId: 9, position: 200, past: lengths[slot]! })));
+    step.set([1, 2].map((slot) => ({ tokenIds: [9], position: 200, past: lengths[slot]! })));
     const logits = await backend.compute(prepared, () => backend.readFloats(step.logits));
     for (const slot of [1, 2]) {
       const row = logits.subarray((slot - 1) * config.vocabSize, slot * config.vocabSize);
@@ -230,6 +288,8 @@ test("DecodeStep: what does not fit is refused before the device is asked", asyn
   expect(() => made.run(2, 2, 64)).toThrow("Cannot lay out rows: they end at element");
   expect(ggml.live).toEqual(before);
   using step = new DecodeStep(decoder, [made.run(0, 2, 64)]);
-  expect(() => step.set([token(3)])).toThrow("Cannot decode 1 tokens: the graph has 2 sequences");
-  expect(() => step.set([token(3), token(64)])).toThrow("Cannot decode over 64 keys: the graph reads 64");
+  expect(() => step.set([token(3)])).toThrow("Cannot decode tokens of 1 sequences: the graph has 2");
+  expect(() => step.set([token(3), token(64)])).toThrow("over 64 keys: the graph has 1 rows, and reads 64 keys");
+  const two = { tokenIds: [9, 9], position: 3, past: 3 };
+  expect(() => step.set([two, token(3)])).toThrow("Cannot decode 2 tokens over 3 keys: the graph has 1 rows");
 });

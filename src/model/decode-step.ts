@@ -26,15 +26,19 @@ export interface TokenRun {
   /** Of all its sequences. */
   readonly keys: KVRows;
   readonly decodeValues: KVRows;
-  /** Places whose share of attention is changed; of one sequence alone. */
+  /** Rows of each sequence: tokens that follow each other. Default 1. */
+  readonly rowsEach?: number | undefined;
+  /** Places whose share of attention is changed; of one row of one sequence alone. */
   readonly scaled?: ScaledPlaces | undefined;
 }
 
-/** One sequence's token to compute. */
-export interface StepToken {
-  readonly tokenId: number;
+/** One sequence's tokens to compute. */
+export interface StepTokens {
+  /** One or more, which follow each other; fewer than the graph has rows for are made up with copies of the last one. */
+  readonly tokenIds: readonly number[];
+  /** Of the first one. */
   readonly position: number;
-  /** How many keys it has of its own: the token's is written after them. */
+  /** How many keys it has of its own: the tokens' are written after them, copies' too. */
   readonly past: number;
 }
 
@@ -51,18 +55,19 @@ const visible = 0;
 const hidden = 0xfc00;
 
 /**
- * One token of each of several sequences, over their contexts, which its key and value join: a graph that is built once and
- * computed for step after step, while the sequences stay and their keys fit. Weights are read once for all.
+ * The next tokens of each of several sequences, one or more, over their contexts, which their keys and values join: a graph that is built
+ * once and computed for step after step, while the sequences stay and their keys fit. Weights are read once for all.
  *
  * It owns the graph. Whatever the runs name must outlive it.
  */
 export class DecodeStep implements Disposable {
   readonly graph: Graph;
-  /** [vocabulary, sequences]. */
+  /** [vocabulary, rows]: a sequence's rows follow each other. */
   readonly logits: Tensor;
   /** `addGreatest()` of them, where asked for. */
   readonly greatest: Tensor | undefined;
   readonly numSequences: number;
+  readonly numRows: number;
   readonly #tokens: Int32Array;
   readonly #positions: Int32Array;
   /** Where keys and values are written, as rows of each sequence's context. */
@@ -83,12 +88,13 @@ export class DecodeStep implements Disposable {
     this.numSequences = runs.reduce((sum, { keys }) => sum + keys.numSequences, 0);
     if (this.numSequences === 0) throw new RangeError("Cannot build a graph: no sequence is given");
     for (const run of runs) requireFits(run);
-    this.#tokens = new Int32Array(this.numSequences);
-    this.#positions = new Int32Array(this.numSequences);
-    this.#rows = new Int32Array(this.numSequences);
+    this.numRows = runs.reduce((sum, run) => sum + rowsOf(run), 0);
+    this.#tokens = new Int32Array(this.numRows);
+    this.#positions = new Int32Array(this.numRows);
+    this.#rows = new Int32Array(this.numRows);
     const windows = Array.from({ length: decoder.config.numLayers }, (_, layer) => windowOf(decoder, layer));
     this.#masks = runs.map((run) => {
-      const size = keysRead(run) * run.keys.numSequences;
+      const size = keysRead(run) * rowsOf(run);
       const masks = () => new Map(windows.map((window) => [window, new Uint16Array(size)]));
       return {
         run,
@@ -108,33 +114,40 @@ export class DecodeStep implements Disposable {
 
   /**
    * Sets what the next computation computes.
-   * @param tokens one for each sequence, in the order of the runs.
+   * @param tokens of each sequence, in the order of the runs.
    * @throws RangeError if they are not as many, or a context is full.
    */
-  set(tokens: readonly StepToken[]): void {
+  set(tokens: readonly StepTokens[]): void {
     if (tokens.length !== this.numSequences) {
-      throw new RangeError(`Cannot decode ${tokens.length} tokens: the graph has ${this.numSequences} sequences`);
+      throw new RangeError(
+        `Cannot decode tokens of ${tokens.length} sequences: the graph has ${this.numSequences} sequences`,
+      );
     }
+    const all = tokens[Symbol.iterator]();
     let row = 0;
     for (const { run, byWindow, scaled } of this.#masks) {
       for (const data of byWindow.values()) data.fill(hidden);
-      for (let i = 0; i < run.keys.numSequences; i++) {
-        const { tokenId, position, past } = tokens[row] as StepToken;
-        if (past >= run.numKeys) {
+      const [{ rowsEach = 1 }, { numSequences }] = [run, run.keys];
+      for (let sequence = 0; sequence < numSequences; sequence++) {
+        const { tokenIds, position, past } = all.next().value as StepTokens;
+        if (past + rowsEach > run.numKeys || tokenIds.length > rowsEach) {
           throw new RangeError(
-            `Cannot decode over ${past} keys: the graph reads ${run.numKeys}, the token's own among them`,
+            `Cannot decode ${tokenIds.length} tokens over ${past} keys: the graph has ${rowsEach} rows, and reads ${run.numKeys} keys, the tokens' own among them`,
           );
         }
-        this.#tokens[row] = tokenId;
-        this.#positions[row] = position;
-        this.#rows[row] = past;
-        for (const [window, data] of byWindow) {
-          showKeys(data.subarray(i * keysRead(run), (i + 1) * keysRead(run)), run, past, window);
-          scaled?.byWindow
-            .get(window)
-            ?.set(data.map((seen, key) => (seen === visible && scaled.among[key] === 1 ? visible : unscaledKey)));
+        for (let i = 0; i < rowsEach; i++, row++) {
+          this.#tokens[row] = tokenIds[Math.min(i, tokenIds.length - 1)] as number;
+          this.#positions[row] = position + i;
+          this.#rows[row] = past + i;
+          const mask =
+            keysRead(run) * (run.shared.length === 0 ? sequence * rowsEach + i : i * numSequences + sequence);
+          for (const [window, data] of byWindow) {
+            showKeys(data.subarray(mask, mask + keysRead(run)), run, past + i, window);
+            scaled?.byWindow
+              .get(window)
+              ?.set(data.map((seen, key) => (seen === visible && scaled.among[key] === 1 ? visible : unscaledKey)));
+          }
         }
-        row += 1;
       }
     }
   }
@@ -144,49 +157,52 @@ export class DecodeStep implements Disposable {
   }
 
   #build(decoder: Decoder): Tensor {
-    const { graph, numSequences } = this;
+    const { graph, numRows } = this;
     const { architecture, config } = decoder;
     const kernels = decoder.device.kernels(graph, "tokens");
     const build = startBuild(decoder, graph, kernels, this.#positions);
-    const places = graph.input("rows", "I32", [numSequences], this.#rows);
+    const places = graph.input("rows", "I32", [numRows], this.#rows);
     let first = 0;
     const placed = this.#masks.map(({ run, byWindow, scaled }) => {
       const at = first;
-      const count = run.keys.numSequences;
-      first += count;
-      const sizes = run.shared.length === 0 ? [1, 1, count] : [count];
+      const { numSequences: count } = run.keys;
+      const { rowsEach = 1 } = run;
+      first += count * rowsEach;
+      // Scores of a sequence's rows stand as its heads do, each head's rows side by side: masks repeat over the heads.
+      const sizes = run.shared.length === 0 ? [1, rowsEach, count] : [count, rowsEach];
       const maskOf = (data: Uint16Array) => graph.input("mask", "F16", [keysRead(run), ...sizes], data);
       const masksOf = (all: typeof byWindow) => new Map([...all].map(([window, data]) => [window, maskOf(data)]));
-      const rows = graph.view(places, [1, 1, count], [4, 4], 4 * at);
+      const rows = graph.view(places, [rowsEach, 1, count], [4 * rowsEach, 4 * rowsEach], 4 * at);
       const share = scaled &&
         run.scaled && {
           among: graph.input("among", "F32", [1, keysRead(run)], scaled.among),
           masks: masksOf(scaled.byWindow),
           power: run.scaled.power,
         };
-      return { run, count, first: at, masks: masksOf(byWindow), rows, share };
+      return { run, count, rowsEach, first: at, masks: masksOf(byWindow), rows, share };
     });
     const { numHeads, numKvHeads, headSize } = config;
     const window = (x: Tensor, ne: readonly number[], strides: readonly number[], at: number) =>
       graph.view(x, ne, strides, at * x.nb[2]);
-    let x = architecture.embed(build, graph.input("tokens", "I32", [numSequences], this.#tokens));
+    let x = architecture.embed(build, graph.input("tokens", "I32", [numRows], this.#tokens));
     for (let index = 0; index < config.numLayers; index++) {
       const attention = {
         write: (_: number, { turnedKeys, values }: { readonly turnedKeys: Tensor; readonly values: Tensor }) => {
-          for (const { run, count, first: at, rows } of placed) {
-            const [size, head, sequence] = turnedKeys.nb;
-            const key = window(turnedKeys, [headSize, 1, numKvHeads, count], [head, head, sequence], at);
+          for (const { run, count, rowsEach, first: at, rows } of placed) {
+            const [size, head, row] = turnedKeys.nb;
+            const key = window(turnedKeys, [headSize, rowsEach, numKvHeads, count], [row, head, rowsEach * row], at);
             graph.expand(graph.setRows(run.keys.scattered(graph, index), key, rows));
             // Values may be windows on rows that hold more, with a stride of their own.
+            const valueRow = values.nb[2];
             const value = run.decodeValues.isTransposed
-              ? window(values, [1, 1, headSize * numKvHeads, count], [size, size, values.nb[2]], at)
-              : window(values, [headSize, 1, numKvHeads, count], [head, head, values.nb[2]], at);
+              ? window(values, [1, rowsEach, headSize * numKvHeads, count], [valueRow, size, rowsEach * valueRow], at)
+              : window(values, [headSize, rowsEach, numKvHeads, count], [valueRow, head, rowsEach * valueRow], at);
             graph.expand(graph.setRows(run.decodeValues.scattered(graph, index), value, rows));
           }
         },
         attend: (_: number, { queries }: { readonly queries: Tensor }) => {
           let attended: Tensor | undefined;
-          for (const { run, count, first: at, masks, share } of placed) {
+          for (const { run, count, rowsEach, first: at, masks, share } of placed) {
             const seen = ({ keys, decodeValues, numKeys }: Omit<TokenRun, "shared">) => ({
               keys: keys.layer(graph, index, 0, numKeys),
               decodeValues: decodeValues.layer(graph, index, 0, numKeys),
@@ -195,17 +211,18 @@ export class DecodeStep implements Disposable {
             const heads = {
               ...seen(run),
               shared: run.shared.map(seen),
-              queries: window(queries, [headSize, numHeads, count], queries.nb.slice(1, 3), at),
+              queries: rowsAsHeads(graph, queries, at, [headSize, numHeads, rowsEach, count]),
               mask: masks.get(windowOf(decoder, index)) as Tensor,
               scale: build.scale,
             };
-            const out = share
+            const all = share
               ? scaledTokenAttention(graph, heads, {
                   ...share,
                   mask: share.masks.get(windowOf(decoder, index)) as Tensor,
                 })
               : kernels.tokenAttention(heads);
-            attended = attended === undefined ? out : graph.concat(attended, out, 1);
+            const byRow = headsAsRows(graph, all, [headSize, numHeads, rowsEach, count]);
+            attended = attended === undefined ? byRow : graph.concat(attended, byRow, 1);
           }
           return attended as Tensor;
         },
@@ -214,6 +231,30 @@ export class DecodeStep implements Disposable {
     }
     return graph.output(architecture.head(build, x));
   }
+}
+
+/**
+ * Queries [D, H, all rows] of R rows of each of S sequences as those of one row with R times the heads, [D, R * H, S]: each head's rows
+ * side by side, so that those of a KV head are too.
+ */
+function rowsAsHeads(graph: Graph, queries: Tensor, first: number, sizes: readonly number[]): Tensor {
+  const [headSize, numHeads, rowsEach, count] = sizes as [number, number, number, number];
+  const [, head, row] = queries.nb;
+  if (rowsEach === 1) return graph.view(queries, [headSize, numHeads, count], [head, row], first * row);
+  const rows = graph.view(queries, sizes, [head, row, rowsEach * row], first * row);
+  return graph.reshape(graph.contiguous(graph.permute(rows, [0, 2, 1, 3])), [headSize, rowsEach * numHeads, count]);
+}
+
+/** What these heads gave, [D * R * H, S], row by row: [D * H, R * S]. */
+function headsAsRows(graph: Graph, attended: Tensor, sizes: readonly number[]): Tensor {
+  const [headSize, numHeads, rowsEach, count] = sizes as [number, number, number, number];
+  if (rowsEach === 1) return attended;
+  const rows = graph.permute(graph.reshape(attended, [headSize, rowsEach, numHeads, count]), [0, 2, 1, 3]);
+  return graph.reshape(graph.contiguous(rows), [headSize * numHeads, rowsEach * count]);
+}
+
+function rowsOf({ keys, rowsEach = 1 }: TokenRun): number {
+  return keys.numSequences * rowsEach;
 }
 
 /** How many places back a layer sees. */

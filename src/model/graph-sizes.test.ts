@@ -107,7 +107,7 @@ test.each([0, 2])(
   (numShared) => {
     const most = new GraphSizes(decoder, "F32").maxRuns(numShared);
     const own = { numKeys: 64, keys: rowsOf("keys"), decodeValues: rowsOf("values", "transposed") };
-    const run = { ...own, shared: Array(numShared).fill({ ...own, length: 40 }) };
+    const run = { ...own, rowsEach: 4, shared: Array(numShared).fill({ ...own, length: 40 }) };
     using step = new DecodeStep(decoder, Array(most).fill(run));
     expect(step.graph.numTensors).toBeGreaterThan(maxGraphTensors - 250);
     expect(() => new DecodeStep(decoder, Array(most + 1).fill(run))).toThrow("as many as it has room for");

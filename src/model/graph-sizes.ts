@@ -112,7 +112,9 @@ export class GraphSizes {
   #countRuns(numRuns: number, numShared: number): number {
     const decodeValues = this.#kvRows(1, this.#decoder.device.decodeLayout);
     const own = { numKeys: 1, keys: this.#kvRows(1), decodeValues };
-    const run = { ...own, shared: Array(numShared).fill({ ...own, length: 1 }) };
+    // Runs of several rows a sequence have the most.
+    const rowsEach = this.#decoder.device.decodeLayout === "transposed" ? 2 : 1;
+    const run = { ...own, rowsEach, shared: Array(numShared).fill({ ...own, length: 1 }) };
     using step = new DecodeStep(this.#decoder, Array(numRuns).fill(run), true, "counted");
     return step.graph.numTensors;
   }

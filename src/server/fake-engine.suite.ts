@@ -222,13 +222,14 @@ export class FakeEngine implements Engine {
       yield { kind: "token", index, tokenId: word.id, text: word.text, logprob, top, ...(spell && { spelled: token }) };
     }
     if (signal?.aborted) finishReason = "cancelled";
+    const drafts = options.prediction === undefined ? undefined : { accepted: 1, rejected: 2 };
     const result = {
       text,
       tokenIds,
       endToken: undefined,
       finishReason,
       mode,
-      usage: { promptTokens, cachedTokens, reused, completionTokens: tokenIds.length },
+      usage: { promptTokens, cachedTokens, reused, completionTokens: tokenIds.length, drafts },
       timings: timings(ttftMs, performance.now() - startedAt),
       blocks,
       seed: seedOfAnswer(options.seed ?? 7, index) as number,
@@ -350,6 +351,8 @@ export class FakeEngine implements Engine {
         decodeGraphs: finished,
         decodedTokens: finished,
         builtDecodeGraphs: finished,
+        draftTokens: 0,
+        acceptedDraftTokens: 0,
         rowGraphs: misses,
         rows: misses,
         maxRowsBesideDecoding: 0,

@@ -59,6 +59,7 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
   const options = {
     ...sampling,
     ...(tools && { constraint: tools }),
+    ...(body.prediction && { prediction: predictionOf(body.prediction) }),
     logprobs,
     topLogprobs: body.top_logprobs ?? 0,
     spell: logprobs,
@@ -69,6 +70,10 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
   const toolNames = tools && new Set(tools.tools.map(({ name }) => name));
   const warnings = chatPassedOver(body);
   return { requests: [{ prompt, options }], n, warnings, documents, toolNames, ...streamOptions(body) };
+}
+
+function predictionOf({ content }: NonNullable<ChatBody["prediction"]>): string {
+  return typeof content === "string" ? content : content.map(({ text }) => text).join("");
 }
 
 /** What answers may or must call; undefined where they call nothing. @throws ApiError for a choice without its tools. */

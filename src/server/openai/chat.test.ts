@@ -85,6 +85,24 @@ test("chat completions: with include_usage the last chunk has the usage and what
   }
 });
 
+test("chat completions: a prediction reaches the engine, and the usage has what became of it, of all answers", async () => {
+  const engine = new FakeEngine();
+  await using app = await testApp(engine);
+  const content = [
+    { type: "text", text: "The an" },
+    { type: "text", text: "swer" },
+  ];
+  const asked = { messages, n: 2, prediction: { type: "content", content } };
+  const details = { accepted_prediction_tokens: 2, rejected_prediction_tokens: 4 };
+  expect((await post(app, url, asked)).json().usage.completion_tokens_details).toEqual(details);
+  expect(engine.asked).toMatchObject([{ options: { prediction: "The answer" } }]);
+  const stream = { ...asked, prediction: { type: "content", content: "" }, stream: true };
+  const events = eventsOf((await post(app, url, { ...stream, stream_options: { include_usage: true } })).text);
+  expect(events.at(-2).usage.completion_tokens_details).toEqual(details);
+  expect(engine.asked[1]).toMatchObject({ options: { prediction: "" } });
+  expect((await post(app, url, { messages })).json().usage).not.toHaveProperty("completion_tokens_details");
+});
+
 test("chat completions: n answers, each with its own seed, the prompt counted once", async () => {
   const engine = new FakeEngine();
   await using app = await testApp(engine);
@@ -372,7 +390,8 @@ test("chat completions: what would change the answer, or cannot be used, is refu
     ],
     [{ modalities: ["text", "audio"] }, "modalities", /answers are text/],
     [{ audio: {} }, "audio", /wanted none/],
-    [{ prediction: { type: "content", content: "" } }, "prediction", /wanted none/],
+    [{ prediction: { type: "tokens", content: "" } }, "prediction.type", /"content"/],
+    [{ prediction: { type: "content" } }, "prediction.content", /content/],
     [{ reasoning_effort: "high" }, "reasoning_effort", /it is "high", wanted "none"/],
     [{ verbosity: "low" }, "verbosity", /it is "low"/],
     [{ web_search_options: {} }, "web_search_options", /no web search/],

@@ -15,6 +15,15 @@ export const usageSchema = z
         "Prompt tokens whose keys and values came from the store, whatever they were part of.",
       ),
     }),
+    completion_tokens_details: z
+      .object({
+        accepted_prediction_tokens: tokens.describe("Tokens that were guessed and are in the answer."),
+        rejected_prediction_tokens: tokens.describe(
+          "Tokens that were guessed, computed and not used: nobody pays for them.",
+        ),
+      })
+      .optional()
+      .describe("Where the engine guesses tokens, from the prompt's text or from `prediction`."),
   })
   .describe("Tokens. A prompt counts once, however many answers it gets.");
 
@@ -110,11 +119,18 @@ export function usageOf(usages: readonly Usage[], n: number): z.output<typeof us
   const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
   const promptTokens = sum(perPrompt.map((usage) => usage.promptTokens));
   const completionTokens = sum(usages.map((usage) => usage.completionTokens));
+  const drafts = usages.flatMap((usage) => usage.drafts ?? []);
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
     prompt_tokens_details: { cached_tokens: sum(perPrompt.map((usage) => usage.cachedTokens)) },
+    ...(drafts.length > 0 && {
+      completion_tokens_details: {
+        accepted_prediction_tokens: sum(drafts.map(({ accepted }) => accepted)),
+        rejected_prediction_tokens: sum(drafts.map(({ rejected }) => rejected)),
+      },
+    }),
   };
 }
 

@@ -170,6 +170,7 @@ test.each([
   [{ repair: "lead" }, 'the repair "lead"'],
   [{ echo: true }, "echo"],
   [{ explain: true }, "explain"],
+  [{ prediction: "The" }, "prediction"],
   [{ positionReencoding: false }, "positionReencoding false"],
 ])("VllmEngine: refuses %j by name", async (options, name) => {
   const vllm = await fakeVllm();

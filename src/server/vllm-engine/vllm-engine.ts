@@ -277,7 +277,7 @@ export class VllmEngine implements Engine {
       processBytes: process.memoryUsage.rss(),
       requests: { ...this.#counts },
       batching: {
-        ...{ decodeGraphs: 0, decodedTokens: 0, builtDecodeGraphs: 0 },
+        ...{ decodeGraphs: 0, decodedTokens: 0, builtDecodeGraphs: 0, draftTokens: 0, acceptedDraftTokens: 0 },
         ...{ rowGraphs: 0, rows: 0, maxRowsBesideDecoding: 0 },
       },
     };
@@ -409,10 +409,10 @@ function requireNoRepair({ repair }: Terms): void {
 }
 
 /** @throws EngineError for what only block-attention's own engine does. */
-function requireSupported({ terms, echo, constraint }: AskedAnswers): void {
+function requireSupported({ terms, echo, constraint, prediction }: AskedAnswers): void {
   requireNoRepair(terms);
   const unwanted = {
-    ...{ echo, explain: terms.explain, constraint: constraint !== undefined },
+    ...{ echo, explain: terms.explain, constraint: constraint !== undefined, prediction: prediction !== undefined },
     "positionReencoding false": !terms.positionReencoding,
   };
   const [name] = Object.entries(unwanted).find(([, isAsked]) => isAsked) ?? [];
