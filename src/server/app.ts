@@ -32,6 +32,7 @@ import { Metrics } from "./metrics.js";
 import { maxValuesOf } from "./openai/fields.js";
 import { registerOpenAi } from "./openai/register.js";
 import { requestValidator } from "./openai/request-field.js";
+import { registerResponses } from "./openai/responses-routes.js";
 import { registerPage } from "./page/register.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
@@ -178,6 +179,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   registerTokenize(app, context);
   registerStatus(app, { engine: metered, metrics, stopping });
   registerOpenAi(app, context);
+  registerResponses(app, context);
   registerReference(app);
   await app.register(async (page) => {
     page.addHook("onRoute", (route) => {

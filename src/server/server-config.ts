@@ -102,6 +102,13 @@ const settings = {
   ),
   maxTokens: whole(4096, [1, large], "the longest answer in tokens that a request may ask for"),
   maxChoices: whole(64, [1, 1024], "the most answers of one request: n times its prompts"),
+  responseBytes: defaulted(
+    bytes(0),
+    "n",
+    "the most bytes of responses of /v1/responses that are kept for requests that go on from them",
+    64 * MiB,
+  ),
+  responseSeconds: whole(86_400, [1, maxSeconds], "how long a response is kept that no request uses"),
   minBytesPerSecond: whole(512, [1, large], "the rate at which clients must send requests and take answers"),
   stallSeconds: whole(
     60,
@@ -139,6 +146,8 @@ export type ServerLimits = Pick<
   | "maxLogprobs"
   | "maxTokens"
   | "maxChoices"
+  | "responseBytes"
+  | "responseSeconds"
   | "maxRunning"
   | "maxQueued"
   | "minBytesPerSecond"

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
-import { type ToolCallPiece, ToolCallReader } from "../../blocks/tool-calls.js";
+import type { ToolCallPiece } from "../../blocks/tool-calls.js";
 import type { GenerateResult, SpelledLogprob, SpelledToken } from "../../engine/results.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
+import { AnswerReader } from "./answer-reader.js";
 import { type GatheredChoice, mapChoices } from "./gather.js";
 import type { ChoiceEvent } from "./run-choices.js";
 import { reportOf, reportSchema, usageOf, usageSchema } from "./usage.js";
@@ -13,7 +14,7 @@ const tokenShape = {
   bytes: z.array(z.int()).describe("The token's bytes: one alone need not be whole characters."),
 };
 
-const logprobsSchema = z.object({
+export const logprobsSchema = z.object({
   content: z.array(z.object({ ...tokenShape, top_logprobs: z.array(z.object(tokenShape)) })),
   refusal: z.null(),
 });
@@ -64,7 +65,7 @@ export async function chatAnswer(
     ...head,
     object: "chat.completion",
     choices: await mapChoices(choices, ({ text, tokens, result }, index) => {
-      const { content, tool_calls } = toolNames ? answered(text, toolNames) : { content: text };
+      const { content, tool_calls } = answered(text, toolNames);
       return {
         index,
         message: { role: "assistant" as const, content, ...(tool_calls && { tool_calls }), refusal: null },
@@ -83,9 +84,9 @@ export async function chatAnswer(
 /** A whole answer's text and calls. */
 function answered(
   text: string,
-  toolNames: ReadonlySet<string>,
+  toolNames: ReadonlySet<string> | undefined,
 ): { content: string | null; tool_calls?: AnsweredCall[] } {
-  const reader = new ToolCallReader(toolNames);
+  const reader = new AnswerReader(toolNames);
   let content = "";
   const calls: AnsweredCall[] = [];
   for (const piece of [...reader.push(text), ...reader.end()]) {
@@ -96,9 +97,13 @@ function answered(
   return calls.length === 0 ? { content } : { content: content || null, tool_calls: calls };
 }
 
-/** Nine letters and digits, as Mistral's templates want ids. */
 function callOf(name: string): AnsweredCall {
-  return { id: randomBytes(5).toString("hex").slice(0, 9), type: "function", function: { name, arguments: "" } };
+  return { id: newCallId(), type: "function", function: { name, arguments: "" } };
+}
+
+/** Nine letters and digits, as Mistral's templates want ids. */
+export function newCallId(): string {
+  return randomBytes(5).toString("hex").slice(0, 9);
 }
 
 function finishOf(result: GenerateResult, hasCalls: boolean): z.output<typeof finishReasonSchema> {
@@ -121,14 +126,15 @@ interface ChatChunkChoice {
 
 /** Makes of events what they add to a streamed answer: the `choices` of some chunks. @param toolNames what answers may call. */
 export function chatChunks(toolNames?: ReadonlySet<string>): (arrival: ChoiceEvent) => ChatChunkChoice[] {
-  const readers = new Map<number, ToolCallReader>();
+  const readers = new Map<number, AnswerReader>();
   return (arrival) => {
-    if (toolNames && !readers.has(arrival.index)) readers.set(arrival.index, new ToolCallReader(toolNames));
-    return chunksOf(arrival, readers.get(arrival.index));
+    const reader = readers.get(arrival.index) ?? new AnswerReader(toolNames);
+    readers.set(arrival.index, reader);
+    return chunksOf(arrival, reader);
   };
 }
 
-function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefined): ChatChunkChoice[] {
+function chunksOf({ index, event }: ChoiceEvent, reader: AnswerReader): ChatChunkChoice[] {
   const chunk = (delta: ChatChunkChoice["delta"], rest: Partial<ChatChunkChoice> = {}): ChatChunkChoice => ({
     index,
     delta,
@@ -136,8 +142,6 @@ function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefi
     finish_reason: null,
     ...rest,
   });
-  const deltasOf = (text: string): ChatChunkChoice["delta"][] =>
-    reader ? reader.push(text).map(deltaOf) : text === "" ? [] : [{ content: text }];
   switch (event.kind) {
     case "echo":
       return [];
@@ -145,15 +149,14 @@ function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefi
       return [chunk({ role: "assistant", content: "" })];
     case "token": {
       // Text that may be the start of a stop text, of a call, or half a character, comes with a later token.
-      const deltas = deltasOf(event.text);
+      const deltas = reader.push(event.text).map(deltaOf);
       const { spelled } = event;
       if (deltas.length === 0 && spelled !== undefined) deltas.push({ content: "" });
       return deltas.map((delta, i) => chunk(delta, i === 0 && spelled ? { logprobs: logprobsOf([spelled]) } : {}));
     }
     case "done": {
-      const deltas = [...deltasOf(event.text), ...(reader?.end() ?? []).map(deltaOf)];
-      const hasCalls = reader !== undefined && reader.numCalls > 0;
-      const end = chunk({}, { finish_reason: finishOf(event.result, hasCalls) });
+      const deltas = [...reader.push(event.text), ...reader.end()].map(deltaOf);
+      const end = chunk({}, { finish_reason: finishOf(event.result, reader.hasCalls) });
       return [...deltas.map((delta) => chunk(delta)), end];
     }
     default:
@@ -174,7 +177,7 @@ function deltaOf(piece: ToolCallPiece): ChatChunkChoice["delta"] {
   }
 }
 
-function logprobsOf(tokens: readonly SpelledToken[]): z.output<typeof logprobsSchema> {
+export function logprobsOf(tokens: readonly SpelledToken[]): z.output<typeof logprobsSchema> {
   const content = tokens.map(({ text, bytes, logprob, top }) => ({
     token: text,
     logprob: finite(logprob ?? 0),

@@ -31,8 +31,8 @@ export interface ChoiceRequests extends StreamFields {
   readonly documents?: readonly PassageInput[] | undefined;
 }
 
-/** @throws ApiError for fields that do not go together. */
-export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits): ChoiceRequests {
+/** @param said the field that holds what was said. @throws ApiError for fields that do not go together. */
+export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits, said = "messages"): ChoiceRequests {
   const { max_tokens: older, max_completion_tokens: newer } = body;
   if (older != null && newer != null && older !== newer) {
     throw fieldError("max_tokens", `it is ${older}, and max_completion_tokens is ${newer}`);
@@ -45,7 +45,7 @@ export function chatRequests(body: ChatBody, salt: string, limits: ServerLimits)
   const numBlocks = numParts + (body.documents?.length ?? 0);
   if (numBlocks > limits.maxBlocks) {
     throw fieldError(
-      "messages",
+      said,
       `there are ${numBlocks} content parts and documents in all, wanted up to ${limits.maxBlocks}`,
     );
   }

@@ -220,20 +220,31 @@ const toolCall = z.strictObject({
   function: z.strictObject({ name: toolName, arguments: text }),
 });
 
-const toolsSchema = z
-  .array(
-    z.strictObject({
-      type: z.literal("function", 'wanted "function": other tools are not supported'),
-      function: z.strictObject({
-        name: toolName,
-        description: text.nullish(),
-        parameters: anyObject.nullish(),
-        strict: z.boolean().nullish(),
-      }),
-    }),
-  )
-  .max(maxTools)
-  .refine((tools) => areTools(tools.map((tool) => tool.function)), `wanted ${wantedTools}`);
+/** A function that the model may call, as requests describe it. */
+export const functionSchema = z.strictObject({
+  name: toolName,
+  description: text.nullish(),
+  parameters: anyObject.nullish(),
+  strict: z.boolean().nullish(),
+});
+
+export const wantedFunctions = `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`;
+
+/** A list of tools. @param functionOf the function of one. */
+export function functionTools<T extends z.ZodType>(
+  tool: T,
+  functionOf: (tool: z.output<T>) => z.output<typeof functionSchema>,
+) {
+  return z
+    .array(tool)
+    .max(maxTools)
+    .refine((tools) => areTools(tools.map(functionOf)), `wanted ${wantedTools}`);
+}
+
+const toolSchema = z.strictObject({
+  type: z.literal("function", 'wanted "function": other tools are not supported'),
+  function: functionSchema,
+});
 
 /** For the OpenAPI document, whose readers draw requests from it: only an assistant's message may be without content. */
 const contentIsThere = {
@@ -303,8 +314,8 @@ export function chatFields(limits: ServerLimits) {
     logprobs: readField(z.boolean(), "true or false", "Tells each token's log-probability."),
     top_logprobs: wholeNumber(0, 20, "How many of the likeliest tokens are told at each place. Wants `logprobs`."),
     tools: readField(
-      toolsSchema,
-      `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`,
+      functionTools(toolSchema, (tool) => tool.function),
+      wantedFunctions,
       "What the model may call.",
     ),
     tool_choice: readField(
