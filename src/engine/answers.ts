@@ -157,7 +157,9 @@ export class Answers {
       for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
         emit({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
       }
-      emit({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, reused, blocks: prepared.blocks });
+      const { opensReasoning } = prompt;
+      const told = { mode, promptTokens: promptIds.length, cachedTokens, reused, blocks: prepared.blocks };
+      emit({ kind: "prompt", ...told, ...(opensReasoning && { opensReasoning }) });
     };
     const scorer = scoresPrompt ? new PromptScorer(promptIds, topLogprobs) : undefined;
     if (scorer === undefined) emitPrompt(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));

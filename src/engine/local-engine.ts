@@ -1,3 +1,4 @@
+import { reasoningOf } from "../blocks/chat-template.js";
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import { toolFormOf } from "../blocks/tools.js";
@@ -182,6 +183,7 @@ export class LocalEngine implements AsyncDisposable {
         adapters: model.source.adapters.map((one) => ({ name: modelName(one.path), scale: one.scale })),
       }),
       hasChatTemplate: chatTemplate !== undefined,
+      reasoning: chatTemplate && reasoningOf(chatTemplate),
       loadedAt: Math.floor(Date.now() / 1000),
     };
   }

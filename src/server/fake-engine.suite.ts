@@ -49,6 +49,8 @@ export interface FakeEngineOptions {
   readonly endless?: boolean;
   /** Fails each answer after so many tokens. */
   readonly failAfter?: { readonly tokens: number; readonly error: EngineError };
+  /** The prompt ends where reasoning begins. */
+  readonly opensReasoning?: boolean;
   readonly info?: Partial<ModelInfo>;
 }
 
@@ -151,7 +153,9 @@ export class FakeEngine implements Engine {
     const isConversation = "messages" in prompt && prompt.messages.some(({ role }) => role === "assistant");
     const reused = { ...nothingReused, blocks: inBlocks, [isConversation ? "conversation" : "prefix"]: inPrefix };
     const cachedTokens = inBlocks + inPrefix;
-    const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, reused, blocks } as const;
+    const { opensReasoning } = this.#options;
+    const counts = { promptTokens: tokens.length, cachedTokens, reused };
+    const prepared = { kind: "prompt" as const, mode, ...counts, blocks, ...(opensReasoning && { opensReasoning }) };
     const hasPassages = mode === "full" && options.mode === undefined && cut(prompt).length > 2;
     const told = {
       repair: Object.keys(asked).length === 0 ? undefined : { text: repairText(asked), recomputedTokens: 0 },

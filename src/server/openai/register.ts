@@ -54,6 +54,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
   const { engine, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const maxValues = maxValuesOf(limits);
+  const asking = ({ tenant }: FastifyRequest) => ({ salt: tenant.salt, limits, reasoning: engine.info?.reasoning });
   /** Whole, or as it comes. */
   const answer = async <A>(
     request: FastifyRequest,
@@ -85,12 +86,12 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       validatorCompiler: requestValidator(chatFields(limits), maxValues),
     },
     (request, reply) => {
-      const asked = chatRequests(request.body, request.tenant.salt, limits);
+      const asked = chatRequests(request.body, asking(request));
       return answer(request, reply, asked, {
         idPrefix: "chatcmpl-",
         chunkObject: "chat.completion.chunk",
-        choicesOf: chatChunks(asked.toolNames),
-        whole: (head, choices) => chatAnswer(head, choices, asked.n, asked.toolNames),
+        choicesOf: chatChunks(asked),
+        whole: (head, choices) => chatAnswer(head, choices, asked.n, asked),
       });
     },
   );

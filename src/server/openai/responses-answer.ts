@@ -1,9 +1,8 @@
 import { z } from "zod";
-import type { ToolCallPiece } from "../../blocks/tool-calls.js";
 import type { GenerateResult, SpelledToken, Usage } from "../../engine/results.js";
 import type { ApiError } from "../api-error.js";
 import { type AnswerHead, finishReason, newId } from "./answer-head.js";
-import { AnswerReader } from "./answer-reader.js";
+import { type AnswerPiece, AnswerReader, type AnswerReaderOptions } from "./answer-reader.js";
 import { logprobsOf, logprobsSchema, newCallId } from "./chat-answer.js";
 import type { ResponsesBody } from "./responses-request.js";
 import type { ChoiceEvent } from "./run-choices.js";
@@ -23,6 +22,16 @@ const messageItem = z.object({
   role: z.literal("assistant"),
   content: z.array(textPart),
 });
+const thoughtPart = z.object({ type: z.literal("reasoning_text"), text: z.string() });
+const reasoningItem = z
+  .object({
+    type: z.literal("reasoning"),
+    id: z.string(),
+    status,
+    summary: z.array(z.never()),
+    content: z.array(thoughtPart),
+  })
+  .describe("What the model thought.");
 const callItem = z.object({
   type: z.literal("function_call"),
   id: z.string(),
@@ -49,7 +58,7 @@ export const responseSchema = z
     error: z.object({ code: z.string(), message: z.string() }).nullable(),
     incomplete_details: z.object({ reason: z.literal("max_output_tokens") }).nullable(),
     model: z.string(),
-    output: z.array(z.discriminatedUnion("type", [messageItem, callItem])),
+    output: z.array(z.discriminatedUnion("type", [messageItem, reasoningItem, callItem])),
     usage: usageSchema.nullable(),
     ...reportSchema.partial().shape,
     // The request's own fields, as they came.
@@ -83,9 +92,7 @@ export interface ResponseEvent {
   readonly [field: string]: unknown;
 }
 
-export interface ResponseWriterOptions {
-  /** What the answer may call. */
-  readonly toolNames?: ReadonlySet<string> | undefined;
+export interface ResponseWriterOptions extends AnswerReaderOptions {
   /** Keeps a whole response whose request wants it, before its client reads of it; false: there is no room. */
   readonly keep: (response: ResponseAnswer) => boolean;
 }
@@ -97,6 +104,7 @@ export class ResponseWriter {
   #numEvents = 0;
   /** The output's last item, while more may come of it. */
   #open: OutputItem | undefined;
+  #numReasoning = 0;
   /** Of tokens whose text is held back. */
   #logprobs: Logprobs = [];
 
@@ -105,7 +113,7 @@ export class ResponseWriter {
     body: ResponsesBody,
     private readonly options: ResponseWriterOptions,
   ) {
-    this.#reader = new AnswerReader(options.toolNames);
+    this.#reader = new AnswerReader(options);
     this.#response = {
       id,
       object: "response",
@@ -129,7 +137,7 @@ export class ResponseWriter {
       text: { format: { type: "text" }, ...body.text },
       tools: body.tools ?? [],
       tool_choice: body.tool_choice ?? "auto",
-      reasoning: { effort: null, summary: null },
+      reasoning: { effort: body.reasoning?.effort ?? null, summary: null },
       truncation: "disabled",
       background: false,
       service_tier: "default",
@@ -146,8 +154,10 @@ export class ResponseWriter {
       case "echo":
         return [];
       case "prompt":
+        if (event.opensReasoning) this.#reader.openReasoning();
         return ["created", "in_progress"].map((name) => this.#event(`response.${name}`, { response: this.#response }));
       case "token":
+        if (this.#reader.isReasoning) this.#numReasoning += 1;
         return this.#add(this.#reader.push(event.text), event.spelled);
       case "done": {
         const last = [...this.#reader.push(event.text), ...this.#reader.end()];
@@ -174,12 +184,14 @@ export class ResponseWriter {
     return { type, sequence_number: this.#numEvents++, ...fields };
   }
 
-  #add(pieces: readonly ToolCallPiece[], token: SpelledToken | undefined): ResponseEvent[] {
+  #add(pieces: readonly AnswerPiece[], token: SpelledToken | undefined): ResponseEvent[] {
     if (token !== undefined) this.#logprobs.push(...logprobsOf([token]).content);
     return pieces.flatMap((piece) => {
       switch (piece.kind) {
         case "text":
           return this.#addText(piece.text);
+        case "reasoning":
+          return this.#addThought(piece.text);
         case "call": {
           const call = { type: "function_call" as const, id: newId("fc_"), status: "in_progress" as const };
           return this.#begin({ ...call, call_id: newCallId(), name: piece.name, arguments: "" });
@@ -211,6 +223,21 @@ export class ResponseWriter {
     return events;
   }
 
+  #addThought(delta: string): ResponseEvent[] {
+    const events: ResponseEvent[] = [];
+    let item = this.#open;
+    if (item?.type !== "reasoning") {
+      const status = "in_progress" as const;
+      item = { type: "reasoning" as const, id: newId("rs_"), status, summary: [], content: [] };
+      events.push(...this.#begin(item));
+      const part = { type: "reasoning_text" as const, text: "" };
+      events.push(this.#event("response.content_part.added", { ...this.#place(0), part: { ...part } }));
+      item.content.push(part);
+    }
+    item.content[0]!.text += delta;
+    return [...events, this.#event("response.reasoning_text.delta", { ...this.#place(0), delta })];
+  }
+
   #addArguments(delta: string): ResponseEvent[] {
     if (this.#open?.type === "function_call") this.#open.arguments += delta;
     return [this.#event("response.function_call_arguments.delta", { ...this.#place(), delta })];
@@ -236,10 +263,11 @@ export class ResponseWriter {
     if (item === undefined) return [];
     const events: ResponseEvent[] = [];
     item.status = end;
-    if (item.type === "message") {
+    if (item.type !== "function_call") {
       const part = item.content[0]!;
-      const { text, logprobs } = part;
-      events.push(this.#event("response.output_text.done", { ...this.#place(0), text, logprobs }));
+      const { type, text } = part;
+      const said = type === "output_text" ? { text, logprobs: part.logprobs } : { text };
+      events.push(this.#event(`response.${type}.done`, { ...this.#place(0), ...said }));
       events.push(this.#event("response.content_part.done", { ...this.#place(0), part }));
     } else {
       const { name, arguments: whole } = item;
@@ -255,7 +283,8 @@ export class ResponseWriter {
   #end(result: GenerateResult): ResponseEvent[] {
     const isCut = finishReason(result) === "length";
     // An answer without a token is a message too.
-    const opened = this.#response.output.length === 0 && this.#open === undefined ? this.#addText("") : [];
+    const isEmpty = this.#response.output.length === 0 && this.#open === undefined;
+    const opened = isEmpty ? this.#addText("") : [];
     const closed = this.#close(isCut ? "incomplete" : "completed");
     const end = isCut ? "incomplete" : "completed";
     this.#response = {
@@ -263,7 +292,7 @@ export class ResponseWriter {
       status: end,
       completed_at: isCut ? null : Math.floor(Date.now() / 1000),
       incomplete_details: isCut ? { reason: "max_output_tokens" } : null,
-      usage: responseUsage(result.usage),
+      usage: responseUsage(result.usage, this.#numReasoning),
       ...reportOf(result),
     };
     if (this.#response.store && !this.options.keep(this.#response)) {
@@ -275,13 +304,13 @@ export class ResponseWriter {
   }
 }
 
-function responseUsage(usage: Usage): z.output<typeof usageSchema> {
+function responseUsage(usage: Usage, numReasoning: number): z.output<typeof usageSchema> {
   const { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details } = usageOf([usage], 1);
   return {
     input_tokens: prompt_tokens,
     input_tokens_details: prompt_tokens_details,
     output_tokens: completion_tokens,
-    output_tokens_details: { reasoning_tokens: 0 },
+    output_tokens_details: { reasoning_tokens: numReasoning },
     total_tokens,
   };
 }

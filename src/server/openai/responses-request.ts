@@ -4,6 +4,7 @@ import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
 import { newId } from "./answer-head.js";
 import { type ChatBody, type ChoiceRequests, chatRequests } from "./chat-request.js";
+import type { Asking } from "./common-request.js";
 import { chatFields, functionSchema, functionTools, wantedFunctions } from "./fields.js";
 import { neutralField, readField, requestSchema } from "./request-field.js";
 
@@ -13,6 +14,7 @@ const maxMetadata = 16;
 const logprobsIncluded = "message.output_text.logprobs";
 const encryptedIncluded = "reasoning.encrypted_content";
 
+const noSummary = "wanted none: reasoning is told whole";
 const functionType = z.literal("function", 'wanted "function": other tools are not supported');
 const functionTool = z.strictObject({ type: functionType, ...functionSchema.shape });
 const wantedPart = 'wanted "input_text" or "output_text": other parts are not supported';
@@ -104,7 +106,16 @@ export function responseFields(limits: ServerLimits) {
     ...omit(chat, [
       ...["messages", "n", "stream_options", "store", "metadata", "max_completion_tokens", "max_tokens"],
       ...["logprobs", "top_logprobs", "tools", "tool_choice", "functions", "function_call", "modalities", "audio"],
-      ...["prediction", "reasoning_effort", "verbosity", "web_search_options", "response_format", "guided_json"],
+      ...[
+        "prediction",
+        "reasoning_effort",
+        "continue_final_message",
+        "add_generation_prompt",
+        "verbosity",
+        "web_search_options",
+        "response_format",
+        "guided_json",
+      ],
       ...["guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "json_schema", "grammar"],
     ] as const),
     stream_options: readField(
@@ -152,14 +163,14 @@ export function responseFields(limits: ServerLimits) {
       ...topLogprobs,
       about: `How many of the likeliest tokens are told at each place. Wants \`include\` with \`${logprobsIncluded}\`.`,
     },
-    reasoning: neutralField(
+    reasoning: readField(
       z.strictObject({
-        effort: z.literal("none").nullish(),
-        summary: z.null().optional(),
-        generate_summary: z.null().optional(),
+        effort: chat.reasoning_effort.schema,
+        summary: z.null(noSummary).optional(),
+        generate_summary: z.null(noSummary).optional(),
       }),
-      'an object with effort "none"',
-      "reasoning is not steered",
+      "an object with an effort",
+      chat.reasoning_effort.about,
     ),
     truncation: neutralField(z.literal("disabled"), '"disabled"', "items are never dropped"),
     max_tool_calls: neutralField(z.null(), "none", "it is for tools of OpenAI's own, which are not here"),
@@ -194,13 +205,9 @@ export function inputItems({ input }: ResponsesBody): ResponseItem[] {
  * @param items all that was said, references resolved.
  * @throws ApiError for fields that do not go together.
  */
-export function responseRequests(
-  body: ResponsesBody,
-  items: readonly ResponseItem[],
-  salt: string,
-  limits: ServerLimits,
-): ChoiceRequests {
-  const { input, instructions, text: wanted, include, tools, tool_choice: choice, top_logprobs: top } = body;
+export function responseRequests(body: ResponsesBody, items: readonly ResponseItem[], asking: Asking): ChoiceRequests {
+  const { limits } = asking;
+  const { input, instructions, text: wanted, include, tools, tool_choice: choice, top_logprobs: top, reasoning } = body;
   if (input == null) throw fieldError("input", "there is none, wanted text or a list of items");
   const logprobs = include?.includes(logprobsIncluded) ?? false;
   if (top && !logprobs) throw fieldError("top_logprobs", `it wants "include" to have "${logprobsIncluded}"`);
@@ -214,14 +221,14 @@ export function responseRequests(
       messages,
       max_completion_tokens: maxTokens,
       logprobs,
+      reasoning_effort: reasoning?.effort,
       response_format: formatOf(wanted?.format),
       tools: tools?.map(({ type, ...called }) => ({ type, function: called })),
       tool_choice:
         typeof choice === "object" && choice !== null ? { type: choice.type, function: { name: choice.name } } : choice,
     },
-    salt,
-    limits,
-    "input",
+    asking,
+    { messages: "input", max_completion_tokens: "max_output_tokens", reasoning_effort: "reasoning.effort" },
   );
   const isEncrypted = include?.includes(encryptedIncluded) ?? false;
   const warnings = isEncrypted ? [`"${encryptedIncluded}" is passed over: nothing is encrypted`] : [];
@@ -238,30 +245,32 @@ function formatOf(format: Format | null | undefined): ChatBody["response_format"
 
 type Message = ChatBody["messages"][number];
 
-/** Messages as a chat has them: calls belong to the assistant's message before them. */
+/** Messages as a chat has them: calls belong to the assistant's message before them, reasoning to the one behind it. */
 function messagesOf(items: readonly ResponseItem[]): Message[] {
   const messages: Message[] = [];
+  let thought: string | undefined;
+  const answer = (message: Pick<Message, "content" | "tool_calls">) => {
+    messages.push({ role: "assistant", ...message, ...(thought && { reasoning_content: thought }) });
+    thought = undefined;
+  };
   for (const { type, role, content, call_id: callId, name, arguments: given, output } of items) {
-    if (type === "reasoning") continue;
-    if (type === "function_call") {
+    if (type === "reasoning") thought = textOf(content);
+    else if (type === "function_call") {
       const call = { id: callId as string, function: { name: name as string, arguments: given as string } };
       const last = messages.at(-1);
-      if (last?.role === "assistant")
-        messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call] };
-      else messages.push({ role: "assistant", content: null, tool_calls: [call] });
+      const joins = last?.role === "assistant" && thought === undefined;
+      if (joins) messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call] };
+      else answer({ content: null, tool_calls: [call] });
     } else if (type === "function_call_output") {
       messages.push({ role: "tool", tool_call_id: callId, content: partsOf(output) });
-    } else {
-      const said = partsOf(content);
-      const isAnswer = role === "assistant" && typeof said !== "string";
-      messages.push({
-        role: role as Message["role"],
-        // An answer is one text, as a chat has it.
-        content: isAnswer ? (said ?? []).map((part) => part.text).join("") : said,
-      });
-    }
+    } else if (role === "assistant") answer({ content: textOf(content) });
+    else messages.push({ role: role as Message["role"], content: partsOf(content) });
   }
   return messages;
+}
+
+function textOf(content: ResponseItem["content"]): string {
+  return typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("");
 }
 
 function partsOf(content: ResponseItem["content"]): Message["content"] {

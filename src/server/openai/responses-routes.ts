@@ -51,11 +51,15 @@ export function registerResponses(app: FastifyInstance, { engine, limits, aliase
       const { previous_response_id: previous } = body;
       const input = kept.resolve(tenant.salt, inputItems(body));
       const before = previous == null ? [] : kept.conversation(tenant.salt, previous);
-      const asked = responseRequests(body, [...before, ...input], tenant.salt, limits);
+      const asked = responseRequests(body, [...before, ...input], {
+        salt: tenant.salt,
+        limits,
+        reasoning: engine.info?.reasoning,
+      });
       const head = answerHead(engine, "resp_", aliases[0]);
       const { events, signal } = startAnswers(engine, asked, request, reply);
       const keep = (response: ResponseAnswer) => kept.put(tenant.salt, response, input);
-      const writer = new ResponseWriter(head, body, { toolNames: asked.toolNames, keep });
+      const writer = new ResponseWriter(head, body, { ...asked, keep });
       if (!asked.stream) {
         for await (const arrival of events) writer.push(arrival);
         return writer.response;
