@@ -44,8 +44,8 @@ export interface FakeEngineOptions {
   readonly opened?: Promise<void>;
   /** Default "ready". */
   readonly state?: EngineStatus["state"];
-  /** The answer's words; repeated up to maxTokens where `endless`. Default: "The answer is 42.". */
-  readonly answer?: string;
+  /** The answer's words; repeated up to maxTokens where `endless`. Of several the requests' in their order, the last one's from then on. Default: "The answer is 42.". */
+  readonly answer?: string | readonly string[];
   readonly endless?: boolean;
   /** Fails each answer after so many tokens. */
   readonly failAfter?: { readonly tokens: number; readonly error: EngineError };
@@ -74,7 +74,7 @@ export class FakeEngine implements Engine {
   /** Prompts as they came. */
   readonly asked: PromptRequest[] = [];
   readonly #options: FakeEngineOptions;
-  readonly #words: readonly Token[];
+  readonly #answers: readonly (readonly Token[])[];
   readonly #status: StatusSource;
   /** By salt and id. */
   readonly #blocks = new Map<string, BlockInfo>();
@@ -89,12 +89,17 @@ export class FakeEngine implements Engine {
 
   constructor(options: FakeEngineOptions = {}) {
     this.#options = options;
-    this.#words = tokensOf(options.answer ?? "The answer is 42.");
+    this.#answers = [options.answer ?? "The answer is 42."].flat().map(tokensOf);
     this.#status = new StatusSource({ state: options.state ?? "ready", restarts: 0 });
   }
 
   get status(): EngineStatus {
     return this.#status.current;
+  }
+
+  /** Of the request that came last. */
+  get #words(): readonly Token[] {
+    return this.#answers[Math.min(this.asked.length, this.#answers.length) - 1] as readonly Token[];
   }
 
   get info(): ModelInfo | undefined {
