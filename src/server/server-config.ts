@@ -80,6 +80,12 @@ const settings = {
     "answers with vLLM servers instead, docs/distributed.md; their key is VLLM_API_KEY of the environment",
     "this process's own",
   ),
+  embeddingModel: setting(
+    someWords,
+    "folder",
+    "an ONNX encoder such as MiniLM or BGE, for /v1/embeddings; wants the package onnxruntime-node",
+    "none",
+  ),
   ...engineSettings,
   ragSystem: setting(ragTextFields.system, "text", "the system message of RAG prompts that have none", own),
   ragPreamble: setting(ragTextFields.preamble, "text", "the RAG prompt's text before the passages", own),

@@ -30,6 +30,7 @@ const questions: readonly Question[] = [
   { path: "/v1/completions", body: { prompt: text, max_tokens: 2, echo: true, logprobs: 1 } },
   { path: "/v1/responses", body: { input: text, instructions: text, metadata: { a: text }, max_output_tokens: 2 } },
   { path: "/v1/responses", body: { input: text, previous_response_id: text } },
+  { path: "/v1/embeddings", body: { input: text, encoding_format: text } },
   { path: "/generate", body: { blocks: [text, text], max_tokens: 2 } },
   { path: "/v1/blocks", body: { passages: [{ title: text, text }] } },
   { path: "/v1/blocks", body: { passages: [text.repeat(5000), text] } },

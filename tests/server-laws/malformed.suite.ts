@@ -69,6 +69,8 @@ const routes: Readonly<Record<string, readonly unknown[]>> = {
     { prompt: "One", stream: true },
   ],
   "/v1/blocks": [{ passages: ["One", { title: "T", text: "Two" }], stream: false }],
+  // Without an embedding model each is a 400.
+  "/v1/embeddings": [{ input: ["One", "Two"], encoding_format: "float", user: "u" }],
   "/v1/tokenize": [{ text: "One" }],
 };
 

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import type { z } from "zod";
 import { loadConfig } from "../server-config.js";
+import { embeddingFields } from "./embeddings-route.js";
 import { chatFields, chatPassedOver, completionFields, completionPassedOver, innerChatFields } from "./fields.js";
 import { type RequestFields, requestSchema } from "./request-field.js";
 import { responseFields } from "./responses-request.js";
@@ -22,6 +23,7 @@ test.each([
   ["chat fields", { ...chatFields(limits), ...innerChatFields }],
   ["completion fields", completionFields(limits)],
   ["response fields", responseFields(limits)],
+  ["embedding fields", embeddingFields],
 ])("%s: the docs tell every one as the schema has it", (name, fields) => {
   const section = doc.split(`<!-- ${name} -->\n`)[1]?.split("\n<!-- end -->")[0];
   expect(section).toBe(fieldTable(fields));
