@@ -1,4 +1,4 @@
-// What the JavaScript examples ask about: a preamble, passages as retrieval returns them, and a question's own part.
+// What the JavaScript examples ask about: a preamble, passages as retrieval returns them, a question's own part, and retrieval.
 export const preamble =
   "You are an intelligent AI assistant. Please answer questions based on the user's instructions. Below are some reference documents that may help you in answering the user's question.\n\n";
 
@@ -18,4 +18,13 @@ export const passages = documents.map(({ title, text }) => `- Title: ${title}\n$
 
 export function task(question) {
   return `Please write a high-quality answer for the given question using only the provided search documents (some of which might be irrelevant).\nQuestion: ${question}`;
+}
+
+const words = (text) => new Set(text.toLowerCase().match(/\w{3,}/g));
+
+/** The two documents that share the most words with a question: a vector store in its place does the same. */
+export function retrieve(question) {
+  const asked = words(question);
+  const shared = ({ title, text }) => [...words(`${title} ${text}`)].filter((word) => asked.has(word)).length;
+  return documents.toSorted((a, b) => shared(b) - shared(a)).slice(0, 2);
 }

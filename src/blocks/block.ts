@@ -32,6 +32,8 @@ export interface ChatMessage {
   readonly name?: string;
   /** Text parts: each part of an array is a block. A plain string is cut, at its passages or by rule. */
   readonly content: string | readonly string[];
+  /** Of an assistant's message: what it thought before its text, for templates that read it. */
+  readonly reasoning?: string | undefined;
   /** Of an assistant's message: what it called, after its text, which may be empty. */
   readonly toolCalls?: readonly ToolCall[] | undefined;
   /** Of a message of role "tool", a call's result: the call's id. */
@@ -123,6 +125,7 @@ export interface PartedMessage {
   readonly role: string;
   readonly name?: string | undefined;
   readonly parts: readonly MessagePart[];
+  readonly reasoning?: string | undefined;
   readonly toolCalls?: ChatMessage["toolCalls"];
   readonly toolCallId?: string | undefined;
 }

@@ -179,8 +179,8 @@ function choosePlaceholders(
   options: RenderOptions,
 ): Placeholders {
   const texts = [template.source, JSON.stringify(options.variables ?? {})];
-  for (const { role, name = "", content, tool_calls } of messages)
-    texts.push(role, name, content, JSON.stringify(tool_calls ?? []));
+  for (const { role, name = "", content, reasoning_content = "", tool_calls } of messages)
+    texts.push(role, name, content, reasoning_content, JSON.stringify(tool_calls ?? []));
   // No message begins with its letter: a template that prints the first letters alone would print the same of both.
   const starts = new Set(messages.map(({ content }) => content.trimStart().charAt(0).toUpperCase()));
   const letter = [..."BCDFGHJKLMNPQRSTVWXZ"].find((one) => !starts.has(one)) ?? "B";

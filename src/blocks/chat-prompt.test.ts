@@ -368,7 +368,7 @@ test("segmentMessages(): bad messages are one-line errors", () => {
     [[null], /^Cannot use message 1: the fields are null, wanted an object$/],
     [
       [{ role: "user", content: "a", refusal: "b" }],
-      /there is no field "refusal", wanted "role" or "content" or "name" or "toolCalls" or "toolCallId"$/,
+      /there is no field "refusal", wanted "role" or "content" or "name" or "reasoning" or "toolCalls" or "toolCallId"$/,
     ],
     [[{ role: "user", content: 3 }], /neither text nor an array of texts$/],
     [[{ role: "user", content: ["a", 3] }], /neither text nor an array of texts$/],
@@ -389,4 +389,41 @@ test("segmentMessages(): bad messages are one-line errors", () => {
   expect(() => segmentMessages(twoUsers, readTemplate("mistral-nemo"))).toThrow(
     /^Cannot render the chat template: it refuses these messages with "After the optional system message/,
   );
+});
+
+test("segmentMessages(): a prompt that goes on with the last message ends in its text, else it is the same", () => {
+  for (const [name, , template] of TEMPLATES) {
+    const question: ChatMessage = { role: "user", content: ["A passage.", "What is it?"] };
+    const messages: ChatMessage[] = [question, { role: "assistant", content: "It is" }];
+    for (const spans of [undefined, "auto"] as const) {
+      const prompt = segmentMessages(messages, template, { continuesLast: true, spans });
+      const rendered = template.render(
+        messages.map(({ role, content }) => ({ role, content: [content].flat().join("") })),
+        { addGenerationPrompt: false },
+      );
+      const whole = rendered.slice(rendered.startsWith("<s>") ? 3 : 0);
+      expect(textOf(prompt), name).toBe(whole.slice(0, whole.lastIndexOf("It is") + 5));
+      expect(prompt.blocks.at(-1)?.isGlobal ?? true).toBe(true);
+    }
+  }
+  const cannot = (last: ChatMessage) => () =>
+    segmentMessages([{ role: "user", content: "a" }, last], chatml, { continuesLast: true });
+  expect(cannot({ role: "user", content: "b" })).toThrow('Cannot go on with the last message: its role is "user"');
+  expect(cannot({ role: "assistant", content: " " })).toThrow("it is empty");
+  const rewriting = compileChatTemplate("{% for m in messages %}{{ m.content | upper }}{% endfor %}", {
+    tokens,
+    addsBos: false,
+  });
+  expect(() =>
+    segmentMessages(
+      [
+        { role: "user", content: "a" },
+        { role: "assistant", content: "b" },
+      ],
+      rewriting,
+      {
+        continuesLast: true,
+      },
+    ),
+  ).toThrow("the chat template rewrites it");
 });

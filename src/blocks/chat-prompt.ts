@@ -1,5 +1,5 @@
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
-import { anything, type FieldsOf, oneOfTexts, optionsOf, show } from "../files/options.js";
+import { anyBoolean, anything, type FieldsOf, oneOfTexts, optionsOf, show } from "../files/options.js";
 import { runToEnd, type Steps } from "../tokenizer/steps.js";
 import {
   blockOfRuns,
@@ -11,8 +11,8 @@ import {
   type TextBlock,
   type TextRun,
 } from "./block.js";
-import { type LaidTurn, layoutChat } from "./chat-layout.js";
-import { type ChatTemplate, type RenderOptions, renderFields } from "./chat-template.js";
+import { type ChatLayout, type LaidTurn, layoutChat } from "./chat-layout.js";
+import { type ChatTemplate, type RenderedMessage, type RenderOptions, renderFields } from "./chat-template.js";
 import { findPassages } from "./find-passages.js";
 import { type MergePiece, mergePieces } from "./merge-pieces.js";
 import type { PassageLabel } from "./passage.js";
@@ -38,6 +38,8 @@ export interface ChatPromptOptions extends SegmentOptions, RenderOptions {
   readonly spans?: "auto" | "parts" | undefined;
   /** What the model may call: rendered by its template where that reads tools, else as a system text. */
   readonly tools?: readonly Tool[] | undefined;
+  /** The prompt ends in the assistant's last message, which the answer goes on from. Default false. */
+  readonly continuesLast?: boolean | undefined;
 }
 
 export const chatPromptFields = {
@@ -45,6 +47,7 @@ export const chatPromptFields = {
   ...renderFields,
   spans: oneOfTexts(["auto", "parts"]),
   tools: { ...toolsField, schema: toolsField.schema.optional() },
+  continuesLast: anyBoolean,
 } satisfies FieldsOf<ChatPromptOptions>;
 const readChatPromptOptions = optionsOf(chatPromptFields);
 const readMessage = optionsOf(
@@ -52,6 +55,7 @@ const readMessage = optionsOf(
     role: anything,
     content: anything,
     name: anything,
+    reasoning: anything,
     toolCalls: anything,
     toolCallId: anything,
   } satisfies FieldsOf<ChatMessage>,
@@ -129,13 +133,17 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
     throw new InputTypeError(`Cannot use messages: they are ${show(messages)}, wanted an array`);
   if (messages.length === 0) throw new InputRangeError("Cannot use messages: there are none");
   for (const [i, message] of messages.entries()) {
-    const { role, name, content, toolCalls, toolCallId } = readMessage(`use message ${i + 1}`, message);
+    const { role, name, content, reasoning, toolCalls, toolCallId } = readMessage(`use message ${i + 1}`, message);
     checkWord(i, "role", role);
     if (name !== undefined) checkWord(i, "name", name);
     const isText =
       typeof content === "string" || (Array.isArray(content) && content.every((part) => typeof part === "string"));
     if (!isText)
       throw new InputTypeError(`Cannot use message ${i + 1}: its content is neither text nor an array of texts`);
+    if (reasoning !== undefined && !(isAnswer(message) && typeof reasoning === "string"))
+      throw new InputTypeError(
+        `Cannot use message ${i + 1}: its reasoning is ${show(reasoning)}, wanted an assistant's text`,
+      );
     if (toolCalls !== undefined && !(isAnswer(message) && toolCallsField.safeParse(toolCalls).success)) {
       const wanted = 'an assistant\'s, each with texts "id", "name" and "arguments"';
       throw new InputTypeError(`Cannot use message ${i + 1}: its calls are ${show(toolCalls)}, wanted ${wanted}`);
@@ -202,7 +210,13 @@ export function* cutPartedMessages(
     throw new InputRangeError("Cannot use messages: the last user message, or its last part, is empty");
   }
   const rendered = messages.map(({ parts, ...message }) => ({ ...message, content: parts.map(textOf).join("") }));
-  const layout = layoutChat(template, rendered, { ...options, variables });
+  const { continuesLast = false } = options;
+  const laid = layoutChat(template, rendered, {
+    ...options,
+    variables,
+    ...(continuesLast && { addGenerationPrompt: false }),
+  });
+  const layout = continuesLast ? endInLast(laid, rendered) : laid;
   const { warnings } = layout;
   const isConversation = messages.slice(0, final).some(isAnswer) || given.some(({ toolCalls }) => toolCalls);
   if (layout.kind === "whole") {
@@ -263,6 +277,19 @@ export function* cutPartedMessages(
   // Where nothing follows a tool's result, it is what the answer goes on from.
   const last = filled.pop() ?? blocks.at(-1)!;
   return { blocks: [...filled, { ...last, isGlobal: true }], isConversation, warnings };
+}
+
+/** The layout without what closes the last message. @throws RangeError where that is no answer, or no text of the template's own follows it. */
+function endInLast(layout: ChatLayout, messages: readonly RenderedMessage[]): ChatLayout {
+  const last = messages.at(-1)!;
+  const cannot = "Cannot go on with the last message";
+  if (!isAnswer(last)) throw new InputRangeError(`${cannot}: its role is "${last.role}", wanted "assistant"`);
+  if (last.content.trim() === "") throw new InputRangeError(`${cannot}: it is empty`);
+  if (last.tool_calls !== undefined) throw new InputRangeError(`${cannot}: it calls tools, wanted text alone`);
+  const turn = layout.kind === "turns" ? layout.turns.at(-1) : undefined;
+  if (layout.kind !== "turns" || turn?.message !== messages.length - 1 || turn.rewritten)
+    throw new InputRangeError(`${cannot}: the chat template rewrites it`);
+  return { ...layout, turns: [...layout.turns.slice(0, -1), { ...turn, suffix: "" }] };
 }
 
 function textOf(part: Pick<MessagePart, "runs">): string {

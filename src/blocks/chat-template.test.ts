@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { loadTokenizerFromFolder } from "../tokenizer/load-tokenizer.js";
 import { segmentMessages } from "./chat-prompt.js";
-import { compileChatTemplate } from "./chat-template.js";
+import { compileChatTemplate, reasoningOf } from "./chat-template.js";
 
 const tokens = { bos_token: "<s>", eos_token: "</s>", pad_token: "", unk_token: "" };
 const compile = (source: string) => compileChatTemplate(source, { tokens, addsBos: true });
@@ -154,4 +154,15 @@ test("ChatTemplate.render(): a template without end is stopped", () => {
       /^Cannot render the chat template: it (?:is not done|makes|counts|searches|is nested too) [^\n]+$/,
     );
   }
+});
+
+test.each([
+  ["qwen-3", { switches: ["enable_thinking"], isTagged: true }],
+  ["smollm3", { switches: ["enable_thinking"], isTagged: true }],
+  ["granite-3.3", { switches: ["thinking"], isTagged: true }],
+  ["llama-3.1", undefined],
+  ["chatml", undefined],
+])("reasoningOf(): what %s knows of reasoning", (name, reasoning) => {
+  const source = readFileSync(new URL(`../../tests/fixtures/templates/${name}.jinja`, import.meta.url), "utf8");
+  expect(reasoningOf(compile(source))).toEqual(reasoning);
 });

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { InputRangeError, InputTypeError } from "../files/input-error.js";
+import { InputRangeError, InputTypeError, isInputError } from "../files/input-error.js";
 import { anyBoolean, type FieldsOf, optionsOf, show } from "../files/options.js";
 import { clip, quote } from "../files/quote.js";
 import { render as renderProgram } from "../jinja/interpreter.js";
@@ -21,6 +21,7 @@ export interface RenderedMessage {
   readonly role: string;
   readonly content: string;
   readonly name?: string | undefined;
+  readonly reasoning_content?: string;
   readonly tool_calls?: readonly RenderedToolCall[];
   readonly tool_call_id?: string;
 }
@@ -131,10 +132,11 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
       documents: null,
       ...variables,
       ...tokens,
-      messages: messages.map(({ role, content, name, tool_calls, tool_call_id }) => ({
+      messages: messages.map(({ role, content, name, reasoning_content, tool_calls, tool_call_id }) => ({
         role,
         content,
         ...(name !== undefined && { name }),
+        ...(reasoning_content !== undefined && { reasoning_content }),
         ...(tool_calls !== undefined && { tool_calls }),
         ...(tool_call_id !== undefined && { tool_call_id }),
       })),
@@ -159,10 +161,44 @@ export function compileChatTemplate(source: string, options: ChatTemplateOptions
   return { render, bosText: addsBos ? tokens.bos_token : "", source };
 }
 
+/** Variables that steer reasoning, each with two values that make a difference where a template reads it. */
+const reasoningSwitches = {
+  enable_thinking: [true, false],
+  thinking: [true, false],
+  reasoning_effort: ["high", "low"],
+} as const;
+
+/** What a template knows of reasoning. */
+export interface Reasoning {
+  /** The variables by which it is steered, if any. */
+  readonly switches: readonly (keyof typeof reasoningSwitches)[];
+  /** Whether answers have it between "<think>" and "</think>". */
+  readonly isTagged: boolean;
+}
+
+/** Undefined where the template knows none. */
+export function reasoningOf({ source, render }: ChatTemplate): Reasoning | undefined {
+  const rendered = (name: string, value: unknown) => {
+    try {
+      return render([{ role: "user", content: "a" }], { variables: { [name]: value }, now: new Date(0) });
+    } catch (error) {
+      if (!isInputError(error)) throw error;
+      return undefined;
+    }
+  };
+  const switches = (Object.keys(reasoningSwitches) as (keyof typeof reasoningSwitches)[]).filter((name) => {
+    const [one, other] = reasoningSwitches[name];
+    return rendered(name, one) !== rendered(name, other);
+  });
+  const isTagged = source.includes("</think>") || source.includes("<think>");
+  return isTagged || switches.length > 0 ? { switches, isTagged } : undefined;
+}
+
 function limitsOf(messages: readonly RenderedMessage[], source: string, variables: object): Limits {
   let length = MAX_EXTRA_LENGTH + source.length * messages.length + lengthOfVariables(variables);
-  for (const { content, tool_calls = [] } of messages) {
-    length += 4 * content.length + (tool_calls.length === 0 ? 0 : lengthOfVariables(tool_calls));
+  for (const { content, reasoning_content = "", tool_calls = [] } of messages) {
+    length +=
+      4 * (content.length + reasoning_content.length) + (tool_calls.length === 0 ? 0 : lengthOfVariables(tool_calls));
   }
   const numMessages = messages.length;
   return {

@@ -130,3 +130,27 @@ test("segmentMessages(): tools, calls and results of no use are refused", () => 
   ).toThrow("1 to 128 tools");
   refused(end, [{ name: "a", description: "x".repeat(2 ** 18) }]).toThrow("256 KiB");
 });
+
+test("segmentMessages(): reasoning is where the template prints it, and nothing of it is a control token", () => {
+  const reasoning = "Rome<|im_end|>?";
+  const messages: ChatMessage[] = [steps[0]!, { ...steps[1]!, reasoning }, steps[2]!];
+  const prompt = segmentMessages(messages, templateOf("qwen-3"), { tools, spans: "auto" });
+  const text = prompt.blocks.map((block) => block.text).join("");
+  expect(text).toContain(`<|im_start|>assistant\n<think>\n${reasoning}\n</think>\n\n<tool_call>`);
+  const trusted = prompt.blocks.flatMap((block) => runsOfBlock(block).filter((run) => run.trusted));
+  expect(trusted.map((run) => run.text).join("")).not.toContain("Rome");
+  // Without tools, too; a template that reads none leaves it out.
+  const plain: ChatMessage[] = [
+    { role: "user", content: "a" },
+    { role: "assistant", content: "b", reasoning },
+  ];
+  const asked = [...plain, { role: "user", content: "c" }];
+  const of = (name: string) =>
+    segmentMessages(asked, templateOf(name))
+      .blocks.map((block) => block.text)
+      .join("");
+  for (const name of ["qwen-3", "chatml"]) expect(of(name)).not.toContain("Rome");
+  expect(() => segmentMessages([{ role: "user", content: "a", reasoning }], templateOf("chatml"))).toThrow(
+    "Cannot use message 1: its reasoning is",
+  );
+});

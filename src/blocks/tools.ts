@@ -83,16 +83,17 @@ function renderedTool({ name, description, parameters = { type: "object", proper
 
 /** Messages whose calls and results are as the template reads them. */
 export interface ToolMessages {
-  readonly messages: readonly (PartedMessage & Pick<RenderedMessage, "tool_calls" | "tool_call_id">)[];
+  readonly messages: readonly (PartedMessage &
+    Pick<RenderedMessage, "reasoning_content" | "tool_calls" | "tool_call_id">)[];
   readonly variables: RenderOptions["variables"];
   /** A printed text as runs: what tools and calls say is not trusted, and is without the marks around it. */
   readonly runsOf: (printed: string, trusted: boolean) => TextRun[];
 }
 
 /**
- * Makes tools, calls and results what the model's template reads, or the generic form, where it reads none.
+ * Makes tools, calls, results and reasoning what the model's template reads; of tools the generic form, where it reads none.
  *
- * The template prints what tools and calls say, and what it prints is trusted. So every text of them that could spell a control token
+ * The template prints what tools, calls and reasoning say, and what it prints is trusted. So every text of them that could spell a control token
  * stands between marks, by which it is found again in what was printed.
  */
 export function toolMessages(
@@ -104,25 +105,26 @@ export function toolMessages(
   }: { readonly tools?: readonly Tool[] | undefined; readonly variables?: RenderOptions["variables"] },
 ): ToolMessages {
   const plain = { messages, variables, runsOf: (text: string, trusted: boolean) => [{ text, trusted }] };
-  const isUsed = tools !== undefined || messages.some(({ toolCalls, toolCallId }) => toolCalls ?? toolCallId);
-  if (!isUsed) return plain;
-  const form = toolFormOf(template);
-  if (form === "generic") return { ...plain, messages: genericMessages(messages, tools) };
-  const calls = messages.flatMap(({ toolCalls = [] }) => toolCalls);
-  const said = JSON.stringify([tools, calls, variables, messages.map(({ parts }) => parts)]);
+  const usesTools = tools !== undefined || messages.some(({ toolCalls, toolCallId }) => toolCalls ?? toolCallId);
+  if (!usesTools && messages.every(({ reasoning }) => reasoning === undefined)) return plain;
+  const form = usesTools ? toolFormOf(template) : undefined;
+  const isGeneric = form === "generic";
+  const shown = isGeneric ? genericMessages(messages, tools) : messages;
+  const said = JSON.stringify([tools, variables, messages]);
   let salt = 0;
   while (`${said}${template.source}`.includes(`Mk${salt}Q`)) salt++;
   const mark = `Mk${salt}Q`;
   const id = form === "mistral" ? shortId : (given: string) => given;
   return {
-    messages: messages.map(({ toolCalls, toolCallId, ...message }) => ({
+    messages: shown.map(({ reasoning, toolCalls, toolCallId, ...message }) => ({
       ...message,
+      ...(reasoning !== undefined && { reasoning_content: marked(reasoning, mark) }),
       ...(toolCalls && {
         tool_calls: toolCalls.map((call) => ({ ...marked(renderedCall(call), mark), id: id(call.id) })),
       }),
       ...(toolCallId !== undefined && { tool_call_id: marked(id(toolCallId), mark) }),
     })),
-    variables: { ...variables, ...(tools && { tools: marked(tools.map(renderedTool), mark) }) },
+    variables: { ...variables, ...(tools && !isGeneric && { tools: marked(tools.map(renderedTool), mark) }) },
     runsOf: (printed, trusted) => {
       const pieces = printed.split(mark);
       // One mark without the other: the template cut what it prints.

@@ -11,6 +11,7 @@ import type { EngineStatus } from "../engine/status-source.js";
 import { UsageError } from "../files/usage-error.js";
 import { type ApiKeys, readApiKeys } from "../server/api-keys.js";
 import { createApp, refusePublicWithoutKeys } from "../server/app.js";
+import { Embedder } from "../server/embeddings/embedder.js";
 import { spawnEngine } from "../server/engine-process/spawn-engine.js";
 import { urlHost } from "../server/host-names.js";
 import { loadConfig, type ServerConfig } from "../server/server-config.js";
@@ -51,6 +52,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
     final: config.ragFinal,
   };
   const onWarning = (warning: string) => logger.warn(warning);
+  await using embedder = config.embeddingModel === undefined ? undefined : await Embedder.open(config.embeddingModel);
   await using engine =
     config.engine !== undefined
       ? await vllmEngine({ ...config, engine: config.engine, ragTexts: words, onWarning }, terminal)
@@ -62,7 +64,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
           onWarning,
           onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
         });
-  const app = await createApp({ engine, config, keys, logger, stopping: stopping.signal });
+  const app = await createApp({ engine, config, keys, logger, embedder, stopping: stopping.signal });
   try {
     const address = await listen(app, config);
     const tellAddress = () => terminal.stdout.write(`Listening on ${address}\n`);

@@ -50,6 +50,9 @@ interface PromptStart extends AnswerStart {
   readonly knownText: (() => Promise<TokenPairs>) | undefined;
 }
 
+const predictionPassedOver =
+  "The prediction is passed over: this engine computes no drafts (--drafts, drafts in the library)";
+
 /** Answers prompts: a prompt is prefilled once, however many answers are wanted, and each answer goes on from it. */
 export class Answers {
   constructor(
@@ -177,7 +180,9 @@ export class Answers {
       for (const some of inParts(echo ? echoed : [], Math.ceil(logprobsOfPart / (1 + topLogprobs)))) {
         emit({ kind: "echo", tokens: some.map((token) => this.speller.spell(token)) });
       }
-      emit({ kind: "prompt", mode, promptTokens: promptIds.length, cachedTokens, reused, blocks: prepared.blocks });
+      const { opensReasoning } = prompt;
+      const told = { mode, promptTokens: promptIds.length, cachedTokens, reused, blocks: prepared.blocks };
+      emit({ kind: "prompt", ...told, ...(opensReasoning && { opensReasoning }) });
     };
     const scorer = scoresPrompt ? new PromptScorer(promptIds, topLogprobs) : undefined;
     if (scorer === undefined) emitPrompt(promptIds.map((id) => ({ id, logprob: undefined, top: [] })));
@@ -300,10 +305,12 @@ export class Answers {
       completionTokens: tokenIds.length,
       drafts,
     };
+    const isPassedOver = asked.prediction !== undefined && this.scheduler.drafts === "off";
+    const warnings = [...(prompt?.warnings ?? []), ...(isPassedOver ? [predictionPassedOver] : [])];
     const endToken = token && asked.spell ? { ...token, spelled: this.speller.spell(token) } : token;
     const result = {
       ...{ text: sequence.text, tokenIds, endToken, finishReason, mode: asked.terms.mode, usage },
-      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, repair, misses, seed, warnings: prompt?.warnings ?? [] },
+      ...{ timings: { ...timings, ttftMs, decodeMs }, blocks, repair, misses, seed, warnings },
     };
     return { kind: "done", index, text, result };
   }

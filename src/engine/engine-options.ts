@@ -281,7 +281,7 @@ export const engineSettings = {
     draftsField,
     "off|auto|n",
     "guess an answer's next tokens from the prompt's text and compute several at a time: auto where that is faster, or n tokens always",
-    "auto on the CPU; other devices compute none",
+    "off",
   ),
   maxRunning: defaulted(wholeNumber(1, 100_000), "n", "requests that are worked on at the same time", 32),
   maxQueued: defaulted(

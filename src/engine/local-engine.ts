@@ -1,3 +1,4 @@
+import { reasoningOf } from "../blocks/chat-template.js";
 import type { PassageInput } from "../blocks/passage.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 import { toolFormOf } from "../blocks/tools.js";
@@ -185,6 +186,7 @@ export class LocalEngine implements AsyncDisposable {
         adapters: model.source.adapters.map((one) => ({ name: modelName(one.path), scale: one.scale })),
       }),
       hasChatTemplate: chatTemplate !== undefined,
+      reasoning: chatTemplate && reasoningOf(chatTemplate),
       loadedAt: Math.floor(Date.now() / 1000),
     };
   }
@@ -402,7 +404,7 @@ export class LocalEngine implements AsyncDisposable {
 }
 
 /** @throws RangeError where drafts are asked for of a device that computes one token of a sequence at a time. */
-function draftsOn({ policy, device }: LoadedModel["backend"], asked: DraftUse = "auto"): DraftUse {
+function draftsOn({ policy, device }: LoadedModel["backend"], asked: DraftUse = "off"): DraftUse {
   // Over values that lie as rows a token is attended by a fused node of its own.
   if (policy.decodeLayout === "transposed") return asked;
   if (typeof asked === "number") {

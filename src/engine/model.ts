@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type ChatTemplate, compileChatTemplate } from "../blocks/chat-template.js";
+import { type ChatTemplate, compileChatTemplate, type Reasoning } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
 
 import {
@@ -297,6 +297,8 @@ export interface ModelInfo {
   /** What is merged into it; absent where nothing is. */
   readonly adapters?: readonly { readonly name: string; readonly scale: number }[];
   readonly hasChatTemplate: boolean;
+  /** Of a model whose chat template knows reasoning: what turns it on and off. */
+  readonly reasoning?: Reasoning | undefined;
   /** When it was loaded, in seconds since 1970. */
   readonly loadedAt: number;
 }

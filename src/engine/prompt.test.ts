@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { writeRandomModel } from "../../tests/models/random-model.js";
+import { compileChatTemplate } from "../blocks/chat-template.js";
 import { temporaryFolder } from "../files/test-files.suite.js";
 import { runToEnd } from "../tokenizer/steps.js";
 import { loadTokenizer, templateOf } from "./model.js";
@@ -221,4 +222,25 @@ test("tokenizePromptInSteps(): a prompt as long as the limit fits, BOS counted o
   expect(() => within("one two three", numTokens - 1)).toThrow(
     `Cannot use the prompt: it has more than the ${numTokens - 1} tokens that the test allows`,
   );
+});
+
+test("tokenizePrompt(): says whether the answer begins with reasoning, and goes on with a text", async () => {
+  const context = await contextOf("llama");
+  const source =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% if thinks %}<think>\n{% endif %}{% endif %}";
+  const tokens = { bos_token: "<s>", eos_token: "</s>", pad_token: "", unk_token: "" };
+  const chatTemplate = compileChatTemplate(source, { tokens, addsBos: false });
+  const question = { role: "user", content: "Who? <think>" };
+  const of = (input: Partial<PromptInput>, ...answer: string[]) => {
+    const messages = [question, ...answer.map((content) => ({ role: "assistant", content }))];
+    const prompt = tokenizePrompt({ messages, ...input } as PromptInput, "full", { ...context, chatTemplate });
+    const text = context.tokenizer.decode(prompt.spans.flatMap(({ tokenIds }) => [...tokenIds]));
+    return [prompt.opensReasoning, prompt.isContinued, text.split("\n").at(-1)];
+  };
+  expect(of({})).toEqual([false, false, "assistant: "]);
+  expect(of({ variables: { thinks: true } })).toEqual([true, false, ""]);
+  expect(of({ continuesLast: true }, "It is")).toEqual([false, true, "assistant: It is"]);
+  expect(of({ continuesLast: true }, "<think>It")).toEqual([true, true, "assistant: <think>It"]);
+  expect(of({ continuesLast: true }, "<think>It</think>is")).toEqual([false, true, "assistant: <think>It</think>is"]);
+  expect(tokenizePrompt({ prompt: "a <think>" }, "full", context).opensReasoning).toBe(false);
 });

@@ -51,6 +51,10 @@ export type PromptInput = {
       readonly documents?: readonly PassageInput[] | undefined;
       /** What the model may call. @see Constraint "toolCalls", which holds an answer to calls of them. */
       readonly tools?: readonly Tool[] | undefined;
+      /** What else the template reads, such as `enable_thinking`. What it prints of it is the template's own text. */
+      readonly variables?: ChatPromptOptions["variables"];
+      /** The answer goes on with the last message, the assistant's. Default false. */
+      readonly continuesLast?: boolean | undefined;
       /** How the documents become a RAG prompt. */
       readonly rag?: DocumentOptions | undefined;
     } & CutOptions)
@@ -134,6 +138,8 @@ export class TokenizedPrompt {
     readonly isConversation = false,
     /** UTF-16 units of its last block, such as the question, where it has several: no earlier prompt need have had it. */
     readonly finalLength = 0,
+    /** It ends where the answer begins with reasoning: behind "<think>". */
+    readonly opensReasoning = false,
   ) {}
 
   get numTokens(): number {
@@ -141,8 +147,9 @@ export class TokenizedPrompt {
   }
 
   withSpans(spans: readonly PromptSpan[]): TokenizedPrompt {
-    const { mode, cutTokenIds, warnings, isContinued, isConversation, finalLength } = this;
-    return new TokenizedPrompt(mode, spans, cutTokenIds, warnings, isContinued, isConversation, finalLength);
+    const { mode, cutTokenIds, warnings, isContinued, isConversation, finalLength, opensReasoning } = this;
+    const flags = [isContinued, isConversation, finalLength, opensReasoning] as const;
+    return new TokenizedPrompt(mode, spans, cutTokenIds, warnings, ...flags);
   }
 }
 
@@ -178,7 +185,12 @@ const forms = {
   prompt: optionsOf({ ...common, prompt: anything, ...cutFields }, "field"),
   question: optionsOf({ ...common, question: anything, documents: anything, rag: anything }, "field"),
   messages: optionsOf(
-    { ...common, messages: anything, documents: anything, tools: anything, rag: anything, ...cutFields },
+    {
+      ...common,
+      ...{ messages: anything, documents: anything, tools: anything, rag: anything },
+      ...{ variables: anything, continuesLast: anything },
+      ...cutFields,
+    },
     "field",
   ),
 };
@@ -241,7 +253,8 @@ function* cutForm(
   const { cut: by, segment } = readCut(input);
   const messages = by === "rule" ? joinParts(input.messages) : input.messages;
   const spans = by === "rule" ? segment : { spans: by === "auto" ? by : ("parts" as const) };
-  const options = { ...spans, tools: input.tools };
+  const { tools, variables, continuesLast } = input;
+  const options = { ...spans, tools, variables, continuesLast };
   if (input.documents !== undefined) {
     const cut = yield* ragPromptInSteps(
       { documents: input.documents, messages },
@@ -363,14 +376,18 @@ export function* tokenizePromptInSteps(
   // One local block may be the system's text alone.
   const holdsPassages = cut.blocks.slice(0, -1).filter(({ isGlobal }) => isGlobal !== true).length > 1;
   const notes = mode === "full" && holdsPassages && context.reuseNote !== undefined ? [context.reuseNote] : [];
+  const continuesLast = "messages" in input && input.continuesLast === true;
+  const isChat = "messages" in input || "question" in input;
+  const final = cut.blocks.at(-1)?.text ?? "";
   return new TokenizedPrompt(
     mode,
     promptSpans(ids, numLocal, texts),
     ids,
     [...cut.warnings, ...notes],
-    "prompt" in input || "blocks" in input,
+    !isChat || continuesLast,
     cut.isConversation,
-    cut.blocks.length > 1 ? cut.blocks.at(-1)?.text.length : 0,
+    cut.blocks.length > 1 ? final.length : 0,
+    continuesLast ? final.lastIndexOf("<think>") > final.lastIndexOf("</think>") : isChat && /<think>\s*$/.test(final),
   );
 }
 

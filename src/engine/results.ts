@@ -178,6 +178,8 @@ export type GenerateEvent =
       readonly cachedTokens: number;
       readonly reused: ReusedTokens;
       readonly blocks: readonly ServedBlock[];
+      /** The answer begins with reasoning, which "</think>" ends; absent where it may begin with it. */
+      readonly opensReasoning?: boolean;
     }
   /** A token of an answer, and the text that is complete with it, possibly "". */
   | {

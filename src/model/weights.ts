@@ -143,9 +143,7 @@ export async function loadWeights(
       }
     };
     // Laying weights out anew takes longer than reading them. Converting shares its rows among threads as it is.
-    const lanes = plan.some(isConverted)
-      ? 1
-      : Math.min(maxLanes, backend.threads);
+    const lanes = plan.some(isConverted) ? 1 : Math.min(maxLanes, backend.threads);
     const stopOthers = (error: unknown): never => {
       next = plan.length;
       throw error;

@@ -24,14 +24,17 @@ import { registerBlocks } from "./blocks-routes.js";
 import { answerClientError } from "./client-error.js";
 import { Connections } from "./connections.js";
 import { registerDocuments } from "./documents-routes.js";
+import type { TextEmbedder } from "./embeddings/embedder.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
 import { largeBodyBytes, readJsonBodies } from "./json-body.js";
 import { MeteredEngine, type RequestWork } from "./metered-engine.js";
 import { Metrics } from "./metrics.js";
+import { registerEmbeddings } from "./openai/embeddings-route.js";
 import { maxValuesOf } from "./openai/fields.js";
 import { registerOpenAi } from "./openai/register.js";
 import { requestValidator } from "./openai/request-field.js";
+import { registerResponses } from "./openai/responses-routes.js";
 import { registerPage } from "./page/register.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
@@ -43,6 +46,8 @@ import { registerTokenize } from "./tokenize-route.js";
 export interface AppOptions {
   readonly engine: Engine;
   readonly config: ServerConfig;
+  /** Of `POST /v1/embeddings`; undefined: it answers that there is none. */
+  readonly embedder?: TextEmbedder | undefined;
   /** Undefined: every request is served, and all are one tenant's. */
   readonly keys?: ApiKeys | undefined;
   /** Default: nothing is logged. */
@@ -178,6 +183,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   registerTokenize(app, context);
   registerStatus(app, { engine: metered, metrics, stopping });
   registerOpenAi(app, context);
+  registerResponses(app, context);
+  registerEmbeddings(app, options.embedder);
   registerReference(app);
   await app.register(async (page) => {
     page.addHook("onRoute", (route) => {

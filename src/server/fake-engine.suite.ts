@@ -44,11 +44,13 @@ export interface FakeEngineOptions {
   readonly opened?: Promise<void>;
   /** Default "ready". */
   readonly state?: EngineStatus["state"];
-  /** The answer's words; repeated up to maxTokens where `endless`. Default: "The answer is 42.". */
-  readonly answer?: string;
+  /** The answer's words; repeated up to maxTokens where `endless`. Of several the requests' in their order, the last one's from then on. Default: "The answer is 42.". */
+  readonly answer?: string | readonly string[];
   readonly endless?: boolean;
   /** Fails each answer after so many tokens. */
   readonly failAfter?: { readonly tokens: number; readonly error: EngineError };
+  /** The prompt ends where reasoning begins. */
+  readonly opensReasoning?: boolean;
   readonly info?: Partial<ModelInfo>;
 }
 
@@ -72,7 +74,7 @@ export class FakeEngine implements Engine {
   /** Prompts as they came. */
   readonly asked: PromptRequest[] = [];
   readonly #options: FakeEngineOptions;
-  readonly #words: readonly Token[];
+  readonly #answers: readonly (readonly Token[])[];
   readonly #status: StatusSource;
   /** By salt and id. */
   readonly #blocks = new Map<string, BlockInfo>();
@@ -87,12 +89,17 @@ export class FakeEngine implements Engine {
 
   constructor(options: FakeEngineOptions = {}) {
     this.#options = options;
-    this.#words = tokensOf(options.answer ?? "The answer is 42.");
+    this.#answers = [options.answer ?? "The answer is 42."].flat().map(tokensOf);
     this.#status = new StatusSource({ state: options.state ?? "ready", restarts: 0 });
   }
 
   get status(): EngineStatus {
     return this.#status.current;
+  }
+
+  /** Of the request that came last. */
+  get #words(): readonly Token[] {
+    return this.#answers[Math.min(this.asked.length, this.#answers.length) - 1] as readonly Token[];
   }
 
   get info(): ModelInfo | undefined {
@@ -151,7 +158,9 @@ export class FakeEngine implements Engine {
     const isConversation = "messages" in prompt && prompt.messages.some(({ role }) => role === "assistant");
     const reused = { ...nothingReused, blocks: inBlocks, [isConversation ? "conversation" : "prefix"]: inPrefix };
     const cachedTokens = inBlocks + inPrefix;
-    const prepared = { kind: "prompt", mode, promptTokens: tokens.length, cachedTokens, reused, blocks } as const;
+    const { opensReasoning } = this.#options;
+    const counts = { promptTokens: tokens.length, cachedTokens, reused };
+    const prepared = { kind: "prompt" as const, mode, ...counts, blocks, ...(opensReasoning && { opensReasoning }) };
     const hasPassages = mode === "full" && options.mode === undefined && cut(prompt).length > 2;
     const told = {
       repair: Object.keys(asked).length === 0 ? undefined : { text: repairText(asked), recomputedTokens: 0 },

@@ -80,6 +80,12 @@ const settings = {
     "answers with vLLM servers instead, docs/distributed.md; their key is VLLM_API_KEY of the environment",
     "this process's own",
   ),
+  embeddingModel: setting(
+    someWords,
+    "folder",
+    "an ONNX encoder such as MiniLM or BGE, for /v1/embeddings; wants the package onnxruntime-node",
+    "none",
+  ),
   ...engineSettings,
   ragSystem: setting(ragTextFields.system, "text", "the system message of RAG prompts that have none", own),
   ragPreamble: setting(ragTextFields.preamble, "text", "the RAG prompt's text before the passages", own),
@@ -102,6 +108,13 @@ const settings = {
   ),
   maxTokens: whole(4096, [1, large], "the longest answer in tokens that a request may ask for"),
   maxChoices: whole(64, [1, 1024], "the most answers of one request: n times its prompts"),
+  responseBytes: defaulted(
+    bytes(0),
+    "n",
+    "the most bytes of responses of /v1/responses that are kept for requests that go on from them",
+    64 * MiB,
+  ),
+  responseSeconds: whole(86_400, [1, maxSeconds], "how long a response is kept that no request uses"),
   minBytesPerSecond: whole(512, [1, large], "the rate at which clients must send requests and take answers"),
   stallSeconds: whole(
     60,
@@ -139,6 +152,8 @@ export type ServerLimits = Pick<
   | "maxLogprobs"
   | "maxTokens"
   | "maxChoices"
+  | "responseBytes"
+  | "responseSeconds"
   | "maxRunning"
   | "maxQueued"
   | "minBytesPerSecond"

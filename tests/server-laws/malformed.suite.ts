@@ -42,6 +42,23 @@ const routes: Readonly<Record<string, readonly unknown[]>> = {
       stream_options: { include_usage: true },
     },
   ],
+  "/v1/responses": [
+    {
+      input: [
+        { role: "user", content: [{ type: "input_text", text: "One." }] },
+        { type: "function_call", call_id: "a", name: "b", arguments: "{}" },
+        { type: "function_call_output", call_id: "a", output: "One." },
+        { type: "message", role: "user", content: "Two?" },
+      ],
+      instructions: "Be short.",
+      tools: [{ type: "function", name: "b", parameters: { type: "object" } }],
+      tool_choice: "none",
+      text: { format: { type: "json_schema", name: "a", schema: { type: "string", maxLength: 1 } } },
+      metadata: { a: "b" },
+      max_output_tokens: 1,
+    },
+    { input: "One?", stream: true, store: false, max_output_tokens: 1, previous_response_id: null },
+  ],
   "/v1/completions": [
     { prompt: "One", max_tokens: 1, logprobs: 1, echo: true, temperature: 0, stop: "x", user: "u" },
     { prompt: [[5, 6], [7]], max_tokens: 1, n: 1 },
@@ -52,6 +69,8 @@ const routes: Readonly<Record<string, readonly unknown[]>> = {
     { prompt: "One", stream: true },
   ],
   "/v1/blocks": [{ passages: ["One", { title: "T", text: "Two" }], stream: false }],
+  // Without an embedding model each is a 400.
+  "/v1/embeddings": [{ input: ["One", "Two"], encoding_format: "float", user: "u" }],
   "/v1/tokenize": [{ text: "One" }],
 };
 
@@ -169,7 +188,9 @@ export function malformedSuite(numRuns: number): void {
     for (const [path, bodies] of Object.entries(routes)) {
       for (const body of bodies) {
         const { status, text } = await client.ask({ path, body });
-        expect(`${status} ${status === 200 ? "" : text}`).toBe("200 ");
+        if (path === "/v1/embeddings")
+          expect([status, text]).toEqual([400, expect.stringContaining("no_embedding_model")]);
+        else expect(`${status} ${status === 200 ? "" : text}`).toBe("200 ");
       }
     }
   });
@@ -215,9 +236,10 @@ export function malformedSuite(numRuns: number): void {
       litellm_metadata: {},
     };
     for (const [path, bodies] of Object.entries(routes)) {
-      const isOpenAi = path.endsWith("completions");
       for (const body of bodies as object[]) {
         for (const [name, value] of Object.entries(harmless)) {
+          // A response has metadata of its own: texts alone.
+          const isOpenAi = path.endsWith("completions") || (path === "/v1/responses" && name !== "metadata");
           const { status, text } = await client.ask({ path, body: { ...body, [name]: value } });
           expect(status, text).toBe(isOpenAi ? 200 : 400);
           expect(text).toContain(isOpenAi ? JSON.stringify(`"${name}" is passed over`).slice(1, -1) : name);
@@ -251,6 +273,7 @@ export function malformedSuite(numRuns: number): void {
     const text = "word ".repeat(10_000);
     const bodies: readonly (readonly [path: string, body: unknown])[] = [
       ["/v1/chat/completions", { messages: [{ role: "user", content: text }] }],
+      ["/v1/responses", { input: text }],
       ["/v1/completions", { prompt: text }],
       ["/v1/completions", { prompt: Array.from({ length: 5000 }, () => 7) }],
       ["/v1/completions", { prompt: [1_000_000_000] }],

@@ -61,6 +61,19 @@ export function tenantsSuite(size: TenantsSize): void {
     expect((await first.ask({ path })).status).toBe(404);
     expect((await other.ask({ path: `/v1/blocks/${otherBlock?.id}` })).status).toBe(200);
 
+    const response = { input: "Which?", max_output_tokens: 1 };
+    const { id } = await first.json<{ id: string }>({ path: "/v1/responses", body: response });
+    const next = { path: "/v1/responses", body: { ...response, previous_response_id: id } };
+    for (const [client, status] of [
+      [other, 404],
+      [first, 200],
+    ] as const) {
+      expect((await client.ask(next)).status).toBe(status);
+      expect((await client.ask({ path: `/v1/responses/${id}/input_items` })).status).toBe(status);
+      expect((await client.ask({ path: `/v1/responses/${id}` })).status).toBe(status);
+      expect((await client.ask({ method: "DELETE", path: `/v1/responses/${id}` })).status).toBe(status);
+    }
+
     for (const client of [nobody, stranger]) {
       for (const question of [
         { path },

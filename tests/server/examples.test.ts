@@ -72,6 +72,17 @@ for (const name of ["ai-sdk.mjs", "langchain.mjs"]) {
   });
 }
 
+test("docs/clients.md: has the examples as they are, and the versions that tests use", () => {
+  const page = readFileSync(join(projectRoot, "docs", "clients.md"), "utf8");
+  const quoted = [...page.matchAll(/<!-- (examples\/\S+) -->\n```js\n([\s\S]*?)```\n/g)];
+  expect(quoted).toHaveLength(3);
+  for (const [, path, code] of quoted) expect(code).toBe(readFileSync(join(projectRoot, path as string), "utf8"));
+  const { devDependencies } = JSON.parse(readFileSync(join(projectRoot, "package.json"), "utf8"));
+  const versions = [...page.matchAll(/^\| .*$/gm)].flatMap(([row]) => [...row.matchAll(/`([@\w/-]+)` (\d[\d.]+\d)/g)]);
+  expect(versions).toHaveLength(5);
+  for (const [, name, version] of versions) expect(devDependencies[name as string], name).toBe(version);
+});
+
 const curl = firstThatRuns("curl");
 
 test(`examples/server/curl.sh: passages first, then questions${curl ? "" : " (skipped: no curl)"}`, async (context) => {

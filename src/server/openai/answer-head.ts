@@ -14,18 +14,23 @@ export interface AnswerHead {
 }
 
 /**
- * @param prefix of the id: "chatcmpl" or "cmpl".
+ * @param prefix of the id: "chatcmpl-", "cmpl-" or "resp_".
  * @param name by which clients know the model.
  * @throws EngineError where no model is loaded.
  */
 export function answerHead(engine: Engine, prefix: string, name: string | undefined): AnswerHead {
   const model = loadedModel(engine);
   return {
-    id: `${prefix}-${randomUUID().replaceAll("-", "")}`,
+    id: newId(prefix),
     created: Math.floor(Date.now() / 1000),
     model: name ?? model.name,
     system_fingerprint: fingerprintOf(model),
   };
+}
+
+/** An id that no other has. @example newId("msg_") is "msg_" and 32 hexadecimal digits */
+export function newId(prefix: string): string {
+  return `${prefix}${randomUUID().replaceAll("-", "")}`;
 }
 
 /** @throws EngineError "unavailable" before a model has been loaded. */

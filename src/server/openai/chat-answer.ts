@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
-import { type ToolCallPiece, ToolCallReader } from "../../blocks/tool-calls.js";
 import type { GenerateResult, SpelledLogprob, SpelledToken } from "../../engine/results.js";
 import { type AnswerHead, finishReason } from "./answer-head.js";
+import { type AnswerPiece, AnswerReader, type AnswerReaderOptions } from "./answer-reader.js";
 import { type GatheredChoice, mapChoices } from "./gather.js";
 import type { ChoiceEvent } from "./run-choices.js";
 import { reportOf, reportSchema, usageOf, usageSchema } from "./usage.js";
@@ -13,7 +13,7 @@ const tokenShape = {
   bytes: z.array(z.int()).describe("The token's bytes: one alone need not be whole characters."),
 };
 
-const logprobsSchema = z.object({
+export const logprobsSchema = z.object({
   content: z.array(z.object({ ...tokenShape, top_logprobs: z.array(z.object(tokenShape)) })),
   refusal: z.null(),
 });
@@ -40,6 +40,7 @@ export const chatAnswerSchema = z
         message: z.object({
           role: z.literal("assistant"),
           content: z.string().nullable().describe("Null where it calls tools and says nothing."),
+          reasoning_content: z.string().optional().describe("What the model thought first."),
           tool_calls: z.array(toolCallSchema).optional(),
           refusal: z.null(),
         }),
@@ -52,24 +53,25 @@ export const chatAnswerSchema = z
   })
   .describe("An answer to a conversation.");
 
-/** A whole answer. @param n answers of each prompt. @param toolNames what it may call. */
+/** A whole answer. @param n answers of each prompt. @param how it is read. */
 export async function chatAnswer(
   head: AnswerHead,
   choices: readonly GatheredChoice[],
   n: number,
-  toolNames?: ReadonlySet<string>,
+  how: AnswerReaderOptions = {},
 ): Promise<z.output<typeof chatAnswerSchema>> {
   const results = choices.map(({ result }) => result);
   return {
     ...head,
     object: "chat.completion",
-    choices: await mapChoices(choices, ({ text, tokens, result }, index) => {
-      const { content, tool_calls } = toolNames ? answered(text, toolNames) : { content: text };
+    choices: await mapChoices(choices, (choice, index) => {
+      const { tokens, result } = choice;
+      const { hasCalls, ...said } = answered(choice, how);
       return {
         index,
-        message: { role: "assistant" as const, content, ...(tool_calls && { tool_calls }), refusal: null },
+        message: { role: "assistant" as const, ...said, refusal: null },
         logprobs: tokens.length > 0 ? logprobsOf(tokens) : null,
-        finish_reason: finishOf(result, tool_calls !== undefined),
+        finish_reason: finishOf(result, hasCalls),
       };
     }),
     usage: usageOf(
@@ -80,25 +82,35 @@ export async function chatAnswer(
   };
 }
 
-/** A whole answer's text and calls. */
-function answered(
-  text: string,
-  toolNames: ReadonlySet<string>,
-): { content: string | null; tool_calls?: AnsweredCall[] } {
-  const reader = new ToolCallReader(toolNames);
+/** A whole answer's reasoning, text and calls. */
+function answered({ text, opensReasoning }: GatheredChoice, how: AnswerReaderOptions) {
+  const reader = new AnswerReader(how);
+  if (opensReasoning) reader.openReasoning();
   let content = "";
+  let reasoning = "";
   const calls: AnsweredCall[] = [];
   for (const piece of [...reader.push(text), ...reader.end()]) {
     if (piece.kind === "text") content += piece.text;
+    else if (piece.kind === "reasoning") reasoning += piece.text;
     else if (piece.kind === "call") calls.push(callOf(piece.name));
     else calls[piece.index]!.function.arguments += piece.text;
   }
-  return calls.length === 0 ? { content } : { content: content || null, tool_calls: calls };
+  const hasCalls = calls.length > 0;
+  return {
+    hasCalls,
+    content: hasCalls ? content || null : content,
+    ...(reasoning !== "" && { reasoning_content: reasoning }),
+    ...(hasCalls && { tool_calls: calls }),
+  };
+}
+
+function callOf(name: string): AnsweredCall {
+  return { id: newCallId(), type: "function", function: { name, arguments: "" } };
 }
 
 /** Nine letters and digits, as Mistral's templates want ids. */
-function callOf(name: string): AnsweredCall {
-  return { id: randomBytes(5).toString("hex").slice(0, 9), type: "function", function: { name, arguments: "" } };
+export function newCallId(): string {
+  return randomBytes(5).toString("hex").slice(0, 9);
 }
 
 function finishOf(result: GenerateResult, hasCalls: boolean): z.output<typeof finishReasonSchema> {
@@ -113,22 +125,24 @@ interface ChatChunkChoice {
   readonly delta: {
     readonly role?: "assistant";
     readonly content?: string;
+    readonly reasoning_content?: string;
     readonly tool_calls?: readonly CallDelta[];
   };
   readonly logprobs: z.output<typeof logprobsSchema> | null;
   readonly finish_reason: z.output<typeof finishReasonSchema> | null;
 }
 
-/** Makes of events what they add to a streamed answer: the `choices` of some chunks. @param toolNames what answers may call. */
-export function chatChunks(toolNames?: ReadonlySet<string>): (arrival: ChoiceEvent) => ChatChunkChoice[] {
-  const readers = new Map<number, ToolCallReader>();
+/** Makes of events what they add to a streamed answer: the `choices` of some chunks. @param how answers are read. */
+export function chatChunks(how: AnswerReaderOptions = {}): (arrival: ChoiceEvent) => ChatChunkChoice[] {
+  const readers = new Map<number, AnswerReader>();
   return (arrival) => {
-    if (toolNames && !readers.has(arrival.index)) readers.set(arrival.index, new ToolCallReader(toolNames));
-    return chunksOf(arrival, readers.get(arrival.index));
+    const reader = readers.get(arrival.index) ?? new AnswerReader(how);
+    readers.set(arrival.index, reader);
+    return chunksOf(arrival, reader);
   };
 }
 
-function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefined): ChatChunkChoice[] {
+function chunksOf({ index, event }: ChoiceEvent, reader: AnswerReader): ChatChunkChoice[] {
   const chunk = (delta: ChatChunkChoice["delta"], rest: Partial<ChatChunkChoice> = {}): ChatChunkChoice => ({
     index,
     delta,
@@ -136,24 +150,22 @@ function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefi
     finish_reason: null,
     ...rest,
   });
-  const deltasOf = (text: string): ChatChunkChoice["delta"][] =>
-    reader ? reader.push(text).map(deltaOf) : text === "" ? [] : [{ content: text }];
   switch (event.kind) {
     case "echo":
       return [];
     case "prompt":
+      if (event.opensReasoning) reader.openReasoning();
       return [chunk({ role: "assistant", content: "" })];
     case "token": {
       // Text that may be the start of a stop text, of a call, or half a character, comes with a later token.
-      const deltas = deltasOf(event.text);
+      const deltas = reader.push(event.text).map(deltaOf);
       const { spelled } = event;
       if (deltas.length === 0 && spelled !== undefined) deltas.push({ content: "" });
       return deltas.map((delta, i) => chunk(delta, i === 0 && spelled ? { logprobs: logprobsOf([spelled]) } : {}));
     }
     case "done": {
-      const deltas = [...deltasOf(event.text), ...(reader?.end() ?? []).map(deltaOf)];
-      const hasCalls = reader !== undefined && reader.numCalls > 0;
-      const end = chunk({}, { finish_reason: finishOf(event.result, hasCalls) });
+      const deltas = [...reader.push(event.text), ...reader.end()].map(deltaOf);
+      const end = chunk({}, { finish_reason: finishOf(event.result, reader.hasCalls) });
       return [...deltas.map((delta) => chunk(delta)), end];
     }
     default:
@@ -161,10 +173,12 @@ function chunksOf({ index, event }: ChoiceEvent, reader: ToolCallReader | undefi
   }
 }
 
-function deltaOf(piece: ToolCallPiece): ChatChunkChoice["delta"] {
+function deltaOf(piece: AnswerPiece): ChatChunkChoice["delta"] {
   switch (piece.kind) {
     case "text":
       return { content: piece.text };
+    case "reasoning":
+      return { reasoning_content: piece.text };
     case "call":
       return { tool_calls: [{ index: piece.index, ...callOf(piece.name) }] };
     case "arguments":
@@ -174,7 +188,7 @@ function deltaOf(piece: ToolCallPiece): ChatChunkChoice["delta"] {
   }
 }
 
-function logprobsOf(tokens: readonly SpelledToken[]): z.output<typeof logprobsSchema> {
+export function logprobsOf(tokens: readonly SpelledToken[]): z.output<typeof logprobsSchema> {
   const content = tokens.map(({ text, bytes, logprob, top }) => ({
     token: text,
     logprob: finite(logprob ?? 0),

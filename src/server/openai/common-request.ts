@@ -1,6 +1,8 @@
+import type { Reasoning } from "../../blocks/chat-template.js";
 import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
 import type { SamplingInput } from "../../engine/sampling-options.js";
 import { fieldError } from "../api-error.js";
+import type { ServerLimits } from "../server-config.js";
 import { constraintOf } from "./constraint-fields.js";
 import type { CommonBody } from "./fields.js";
 
@@ -22,6 +24,25 @@ export function samplingOf(fields: CommonBody, maxTokens: number): SamplingInput
     constraint: constraintOf(fields),
     stop: typeof stop === "string" ? [stop] : [...(stop ?? [])],
   };
+}
+
+/** Who asks, and of what. */
+export interface Asking {
+  readonly salt: string;
+  readonly limits: ServerLimits;
+  /** What the model's template knows of reasoning. */
+  readonly reasoning: Reasoning | undefined;
+}
+
+/** The longest answer, within the server's limit, and what to warn of where it is not the one that a field asks for. */
+export function answerLength(
+  field: string,
+  asked: number,
+  { maxTokens: limit }: ServerLimits,
+): { readonly maxTokens: number; readonly warnings: readonly string[] } {
+  if (asked >= 0 && asked <= limit) return { maxTokens: asked, warnings: [] };
+  const warning = `"${field}" is ${asked}: the answer ends at the latest where the context does, or after ${limit} tokens, the server's limit`;
+  return { maxTokens: limit, warnings: [warning] };
 }
 
 interface Steering {

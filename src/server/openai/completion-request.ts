@@ -4,7 +4,7 @@ import type { PromptInput } from "../../engine/prompt.js";
 import { fieldError } from "../api-error.js";
 import type { ServerLimits } from "../server-config.js";
 import type { ChoiceRequests } from "./chat-request.js";
-import { requestOptionsOf, samplingOf, streamOptions } from "./common-request.js";
+import { answerLength, requestOptionsOf, samplingOf, streamOptions } from "./common-request.js";
 import { completionFields, completionPassedOver } from "./fields.js";
 import { requestSchema } from "./request-field.js";
 
@@ -64,7 +64,8 @@ export function completionRequests(
   const numLocal = body.block_attention?.num_local_attention_blocks;
   const echo = body.echo ?? false;
   const logprobs = body.logprobs != null;
-  const maxTokens = Math.min(body.max_tokens ?? defaultMaxTokens, limits.maxTokens);
+  const asked = body.max_tokens ?? Math.min(defaultMaxTokens, limits.maxTokens);
+  const { maxTokens, warnings } = answerLength("max_tokens", asked, limits);
   const maxLogprobs = Math.floor(limits.maxLogprobs / (prompts.length * n));
   const requests = prompts.map(({ input, text }) => ({
     prompt: { ...input, ...(numLocal != null && { numLocalAttentionBlocks: numLocal }) },
@@ -82,7 +83,7 @@ export function completionRequests(
   return {
     requests,
     n,
-    warnings: completionPassedOver(body),
+    warnings: [...completionPassedOver(body), ...warnings],
     echoes: echo ? prompts.map(({ text }) => text) : undefined,
     ...streamOptions(body),
   };

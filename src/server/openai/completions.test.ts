@@ -129,7 +129,7 @@ test("completions: what cannot be used is refused by its name", async () => {
     [{ prompt, logprobs: 21 }, "logprobs", /from 0 to 20/],
     [{ prompt, logprobs: true }, "logprobs", /it is true/],
     [{ prompt, echo: 1 }, "echo", /it is 1, wanted true or false/],
-    [{ prompt, max_tokens: 5000 }, "max_tokens", /from 0 to 4096/],
+    [{ prompt, max_tokens: -2 }, "max_tokens", /from 0 on, or -1/],
     [{ prompt, tools: [] }, "tools", /there is no field/],
     [{ prompt, messages: [] }, "messages", /there is no field/],
     [{ prompt, block_attention: { blocks: ["x"] } }, "prompt", /there is also block_attention.blocks$/],

@@ -231,6 +231,23 @@ test("completions: what the engine refuses is a 400 that says why", async () => 
   ]);
 });
 
+test("responses: a question over documents, and one that goes on with it from kept keys and values", async () => {
+  const ask = async (body: object) => (await post(app, "/v1/responses", { ...body, temperature: 0 })).json();
+  const asked = { input: question, documents: demo.documents, max_output_tokens: 60 };
+  const first = await ask(asked);
+  const chat = { messages: [{ role: "user", content: question }], documents: demo.documents, ...greedy };
+  const answer = (await post(app, "/v1/chat/completions", chat)).json();
+  expect(first.output[0].content[0].text).toBe(answer.choices[0].message.content);
+  expect(first.usage.input_tokens).toBe(answer.usage.prompt_tokens);
+
+  const begun = await ask({ input: "Say a word.", max_output_tokens: 8 });
+  const next = await ask({ input: "And another.", previous_response_id: begun.id, max_output_tokens: 8 });
+  expect(next.block_attention.reused.conversation).toBeGreaterThan(begun.usage.input_tokens);
+  expect(next.usage.input_tokens_details.cached_tokens).toBe(
+    next.block_attention.reused.conversation + next.block_attention.reused.prefix + next.block_attention.reused.blocks,
+  );
+});
+
 async function tokensOf(text: string): Promise<Token[]> {
   const tokens: Token[] = [];
   await served.tokenize(text, { onTokens: (some) => tokens.push(...some) });

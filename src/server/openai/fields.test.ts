@@ -2,8 +2,10 @@ import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import type { z } from "zod";
 import { loadConfig } from "../server-config.js";
+import { embeddingFields } from "./embeddings-route.js";
 import { chatFields, chatPassedOver, completionFields, completionPassedOver, innerChatFields } from "./fields.js";
 import { type RequestFields, requestSchema } from "./request-field.js";
+import { responseFields } from "./responses-request.js";
 
 const limits = await loadConfig({ options: {}, env: {} });
 const doc = await readFile(new URL("../../../docs/openai-compatibility.md", import.meta.url), "utf8");
@@ -20,13 +22,15 @@ function fieldTable(fields: RequestFields): string {
 test.each([
   ["chat fields", { ...chatFields(limits), ...innerChatFields }],
   ["completion fields", completionFields(limits)],
+  ["response fields", responseFields(limits)],
+  ["embedding fields", embeddingFields],
 ])("%s: the docs tell every one as the schema has it", (name, fields) => {
   const section = doc.split(`<!-- ${name} -->\n`)[1]?.split("\n<!-- end -->")[0];
   expect(section).toBe(fieldTable(fields));
 });
 
 test("requestSchema(): has the fields that the docs tell, and no others", () => {
-  for (const fields of [chatFields(limits), completionFields(limits)] as RequestFields[]) {
+  for (const fields of [chatFields(limits), completionFields(limits), responseFields(limits)] as RequestFields[]) {
     const schema = requestSchema(fields);
     expect(Object.keys(schema.shape)).toEqual(Object.keys(fields));
     for (const [name, { use }] of Object.entries(fields)) {
@@ -47,7 +51,7 @@ test("requestSchema(): a list that does not fit has a few issues, not one for ea
         sum + 1 + (issue.code === "invalid_union" ? issue.errors.reduce((all, some) => all + numIssues(some), 0) : 0),
       0,
     );
-  for (const fields of [chatFields(limits), completionFields(limits)] as RequestFields[]) {
+  for (const fields of [chatFields(limits), completionFields(limits), responseFields(limits)] as RequestFields[]) {
     for (const name of Object.keys(fields)) {
       for (const number of [-1, 0.5]) {
         const list = new Array(2000).fill(number);

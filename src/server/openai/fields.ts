@@ -66,6 +66,10 @@ const number = (min: number, max: number, about: string) =>
 const wholeNumber = (min: number, max: number, about: string) =>
   readField(z.int().min(min).max(max), `a whole number from ${min} to ${max}`, about);
 
+/** -1 is no limit but the server's own. */
+const maxTokens = z.int().min(-1);
+const wantedMaxTokens = "a whole number from 0 on, or -1";
+
 const anyObject = z.record(z.string(), z.unknown());
 const blocksAreFound = "Blocks are found by what they hold.";
 const nothingIsStored = "Nothing is stored.";
@@ -207,7 +211,6 @@ const partSchema = z
 /** Fields that answers carry, and clients send back in a history. */
 const historyFields = {
   refusal: z.literal("", "wanted none").nullish(),
-  reasoning_content: z.literal("", "wanted none").nullish(),
   audio: z.null("wanted none").optional(),
   annotations: z.array(z.never()).max(0, "wanted none").nullish(),
   function_call: z.null(`wanted none: ${nothing}`).optional(),
@@ -220,20 +223,31 @@ const toolCall = z.strictObject({
   function: z.strictObject({ name: toolName, arguments: text }),
 });
 
-const toolsSchema = z
-  .array(
-    z.strictObject({
-      type: z.literal("function", 'wanted "function": other tools are not supported'),
-      function: z.strictObject({
-        name: toolName,
-        description: text.nullish(),
-        parameters: anyObject.nullish(),
-        strict: z.boolean().nullish(),
-      }),
-    }),
-  )
-  .max(maxTools)
-  .refine((tools) => areTools(tools.map((tool) => tool.function)), `wanted ${wantedTools}`);
+/** A function that the model may call, as requests describe it. */
+export const functionSchema = z.strictObject({
+  name: toolName,
+  description: text.nullish(),
+  parameters: anyObject.nullish(),
+  strict: z.boolean().nullish(),
+});
+
+export const wantedFunctions = `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`;
+
+/** A list of tools. @param functionOf the function of one. */
+export function functionTools<T extends z.ZodType>(
+  tool: T,
+  functionOf: (tool: z.output<T>) => z.output<typeof functionSchema>,
+) {
+  return z
+    .array(tool)
+    .max(maxTools)
+    .refine((tools) => areTools(tools.map(functionOf)), `wanted ${wantedTools}`);
+}
+
+const toolSchema = z.strictObject({
+  type: z.literal("function", 'wanted "function": other tools are not supported'),
+  function: functionSchema,
+});
 
 /** For the OpenAPI document, whose readers draw requests from it: only an assistant's message may be without content. */
 const contentIsThere = {
@@ -261,6 +275,9 @@ const messageSchema = (limits: ServerLimits) =>
         .regex(/^[\w.-]{0,64}$/, 'wanted up to 64 letters, digits, "_", "-" or "."')
         .nullish()
         .describe("Who of the role speaks, where the model's template reads it."),
+      reasoning_content: text
+        .nullish()
+        .describe("Of an assistant's message: what it thought first, where the template reads it."),
       tool_calls: z.array(toolCall).max(maxTools).nullish().describe("Of an assistant's message: what it called."),
       tool_call_id: z.string().min(1).max(256).nullish().describe("Of a tool's message: whose result it is."),
       cache_control: cacheControl.schema,
@@ -268,9 +285,17 @@ const messageSchema = (limits: ServerLimits) =>
     })
     .meta(contentIsThere);
 
+const efforts = ["none", "minimal", "low", "medium", "high", "xhigh"] as const;
+const maxTemplateVariables = 32;
+/** What a template prints is its own text, so this must not spell a control token. */
+const plainText = z
+  .string()
+  .max(1000)
+  .regex(/^[\p{L}\p{N}\s_.,:;'"()/-]*$/u, "wanted letters, digits and plain punctuation");
+
 /** Of `POST /v1/chat/completions`. */
 export function chatFields(limits: ServerLimits) {
-  const { maxBlocks, maxTokens } = limits;
+  const { maxBlocks } = limits;
   return {
     messages: {
       schema: z.array(messageSchema(limits)).min(1).max(maxBlocks),
@@ -294,17 +319,17 @@ export function chatFields(limits: ServerLimits) {
       steeringWanted("rag", "split_long"),
       "How the prompt becomes blocks, and what is kept and told of it. Not OpenAI's.",
     ),
-    max_completion_tokens: wholeNumber(
-      0,
+    max_completion_tokens: readField(
       maxTokens,
-      "The longest answer. Default: what the context and the server's limit leave.",
+      wantedMaxTokens,
+      "The longest answer. Default, and with a warning for -1 and what is over the limit: what the context and the server's limit leave.",
     ),
-    max_tokens: wholeNumber(0, maxTokens, "The older name of `max_completion_tokens`."),
+    max_tokens: readField(maxTokens, wantedMaxTokens, "The older name of `max_completion_tokens`."),
     logprobs: readField(z.boolean(), "true or false", "Tells each token's log-probability."),
     top_logprobs: wholeNumber(0, 20, "How many of the likeliest tokens are told at each place. Wants `logprobs`."),
     tools: readField(
-      toolsSchema,
-      `a list of up to ${maxTools} functions with different names, in all up to 256 KiB of JSON`,
+      functionTools(toolSchema, (tool) => tool.function),
+      wantedFunctions,
       "What the model may call.",
     ),
     tool_choice: readField(
@@ -328,7 +353,31 @@ export function chatFields(limits: ServerLimits) {
     function_call: neutralField(z.enum(["none", "auto"]), '"none" or "auto"', nothing),
     modalities: neutralField(z.tuple([z.literal("text")]), '["text"]', "answers are text"),
     audio: neutralField(z.null(), "none", "answers are text"),
-    reasoning_effort: neutralField(z.literal("none"), '"none"', "reasoning is not steered"),
+    reasoning_effort: readField(
+      z.enum(efforts),
+      efforts.map((effort) => `"${effort}"`).join(", "),
+      "How much the model thinks first, as its template knows it: `reasoning_effort`, or on and off (`none`). Of a template that knows none, only `none`.",
+    ),
+    chat_template_kwargs: readField(
+      z
+        .record(
+          z.string().regex(/^[A-Za-z_]\w{0,63}$/, "wanted the name of a variable"),
+          z.union([z.boolean(), z.number(), plainText, z.null()], "wanted true, false, a number or plain text"),
+        )
+        .refine((given) => Object.keys(given).length <= maxTemplateVariables, `wanted up to ${maxTemplateVariables}`),
+      `an object of up to ${maxTemplateVariables} values that are true, false, numbers or plain text`,
+      "Variables of the model's chat template, such as `enable_thinking`. Not OpenAI's.",
+    ),
+    continue_final_message: readField(
+      z.boolean(),
+      "true or false",
+      "The answer goes on with the last message, the assistant's. vLLM's. Default false.",
+    ),
+    add_generation_prompt: readField(
+      z.boolean(),
+      "true or false",
+      "False beside `continue_final_message`, else true. vLLM's.",
+    ),
     verbosity: neutralField(z.literal("medium"), '"medium"', "verbosity is not steered"),
     web_search_options: neutralField(z.null(), "none", "there is no web search"),
     moderation: neutralField(z.null(), "none", "answers are not moderated"),
@@ -352,7 +401,7 @@ const tokenIds = z
 
 /** Of `POST /v1/completions`. */
 export function completionFields(limits: ServerLimits) {
-  const { maxBlocks, maxTokens, maxChoices } = limits;
+  const { maxBlocks, maxChoices } = limits;
   return {
     prompt: readField(
       z.union([text, tokenIds, z.array(text).min(1).max(maxChoices), z.array(tokenIds).min(1).max(maxChoices)]),
@@ -373,7 +422,11 @@ export function completionFields(limits: ServerLimits) {
       steeringWanted("blocks"),
       "How the prompt becomes blocks, or the blocks themselves, and what is kept and told of it. Not OpenAI's.",
     ),
-    max_tokens: wholeNumber(0, maxTokens, "The longest answer. Default 16."),
+    max_tokens: readField(
+      maxTokens,
+      wantedMaxTokens,
+      "The longest answer; -1 and more than the limit as in a chat. Default 16.",
+    ),
     logprobs: wholeNumber(
       0,
       maxEcho,

@@ -13,6 +13,7 @@ test("mapChoices(): in order, each choice with log-probabilities in a turn of it
   const token = { id: 1, text: "a", bytes: [97], logprob: -1, top: [] };
   const choice = (tokens: number, echo = 0) => ({
     text: "",
+    opensReasoning: false,
     tokens: new Array(tokens).fill(token),
     echo: new Array(echo).fill(token),
     result: {} as GenerateResult,

@@ -7,6 +7,8 @@ export interface GatheredChoice {
   /** The prompt's tokens, where they were asked for. */
   readonly echo: readonly SpelledToken[];
   readonly text: string;
+  /** Whether it begins with reasoning, by the prompt's end. */
+  readonly opensReasoning: boolean;
   /** Its tokens, where log-probabilities were asked for. */
   readonly tokens: readonly SpelledToken[];
   readonly result: GenerateResult;
@@ -18,6 +20,7 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
     echo: [] as SpelledToken[],
     texts: [] as string[],
     tokens: [] as SpelledToken[],
+    opensReasoning: false,
     result: undefined as GenerateResult | undefined,
   }));
   for await (const { index, event } of events) {
@@ -27,6 +30,7 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
         for (const token of event.tokens) part.echo.push(token);
         break;
       case "prompt":
+        part.opensReasoning = event.opensReasoning ?? false;
         break;
       case "token":
         part.texts.push(event.text);
@@ -40,9 +44,9 @@ export async function gather(events: AsyncIterable<ChoiceEvent>, numChoices: num
         event satisfies never;
     }
   }
-  return parts.map(({ echo, texts, tokens, result }, i) => {
+  return parts.map(({ echo, texts, tokens, opensReasoning, result }, i) => {
     if (result === undefined) throw new Error(`Cannot answer: choice ${i + 1} did not end`);
-    return { echo, text: texts.join(""), tokens, result };
+    return { echo, text: texts.join(""), opensReasoning, tokens, result };
   });
 }
 

@@ -1,25 +1,12 @@
-import OpenAI, { APIError } from "openai";
+import { APIError } from "openai";
 import { expect, test, vi } from "vitest";
 import { FakeEngine } from "../fake-engine.suite.js";
-import { testApp } from "./test-app.suite.js";
+import { serveOpenAi } from "./test-app.suite.js";
 
 const messages = [{ role: "user" as const, content: "What is it?" }];
 
-async function serve(engine: FakeEngine, config: Parameters<typeof testApp>[1] = {}) {
-  const app = await testApp(engine, config);
-  const address = await app.listen({ host: "127.0.0.1", port: 0 });
-  const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: "none", maxRetries: 0 });
-  const close = async (): Promise<void> => {
-    const closed = app.close();
-    // Clients connect ahead of a next request, and closing waits for those connections.
-    app.server.closeAllConnections();
-    await closed;
-  };
-  return { client, [Symbol.asyncDispose]: close };
-}
-
 test("openai: plain, streamed and completions answers, models and errors", async () => {
-  await using server = await serve(new FakeEngine());
+  await using server = await serveOpenAi(new FakeEngine());
   const { client } = server;
   const plain = await client.chat.completions.create({ model: "any", messages, logprobs: true, top_logprobs: 1 });
   expect(plain.choices[0]?.message.content).toBe("The answer is 42.");
@@ -58,7 +45,7 @@ test("openai: plain, streamed and completions answers, models and errors", async
 });
 
 test("openai: the model is listed and found under its aliases, and answers have the first", async () => {
-  await using server = await serve(new FakeEngine(), { alias: ["gpt-4o-mini", "org/model:latest"] });
+  await using server = await serveOpenAi(new FakeEngine(), { alias: ["gpt-4o-mini", "org/model:latest"] });
   const { client } = server;
   expect((await client.models.list()).data.map(({ id }) => id)).toEqual(["gpt-4o-mini", "org/model:latest"]);
   for (const id of ["gpt-4o-mini", "org/model:latest"]) expect((await client.models.retrieve(id)).id).toBe(id);
@@ -72,14 +59,14 @@ test("openai: the model is listed and found under its aliases, and answers have 
   for await (const chunk of stream) names.push(chunk.model);
   expect(new Set(names)).toEqual(new Set(["gpt-4o-mini"]));
   // The fingerprint is the model's own, whatever it is called.
-  await using plain = await serve(new FakeEngine());
+  await using plain = await serveOpenAi(new FakeEngine());
   const own = await plain.client.chat.completions.create({ model: "any", messages });
   expect(chat.system_fingerprint).toBe(own.system_fingerprint);
 });
 
 test("openai: an aborted stream, and an aborted call, free their places", async () => {
   const engine = new FakeEngine({ endless: true, tokenMs: 5 });
-  await using server = await serve(engine);
+  await using server = await serveOpenAi(engine);
   const stream = await server.client.chat.completions.create({ model: "any", messages, stream: true, n: 2 });
   for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
   await vi.waitFor(() => expect([engine.running, engine.cancelled]).toEqual([0, 2]), { interval: 5 });
@@ -102,7 +89,7 @@ test("openai: a reader that pauses slows its own answer down", async () => {
     answer: ` ${"long".repeat(5_000)}`,
     info: { contextLength: 100_000 },
   });
-  await using server = await serve(engine);
+  await using server = await serveOpenAi(engine);
   const answer = await fetch(`${server.client.baseURL}/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },

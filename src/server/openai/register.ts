@@ -4,8 +4,7 @@ import { z } from "zod";
 import type { ModelInfo } from "../../engine/model.js";
 import { quote } from "../../files/quote.js";
 import { attentionModes } from "../../model/block-attention-config.js";
-import { ApiError, errorResponses, errorSchema } from "../api-error.js";
-import { clientGone } from "../response-stream.js";
+import { ApiError, errorBody, errorResponses, errorSchema } from "../api-error.js";
 import type { RouteContext } from "../route-context.js";
 import { type AnswerHead, answerHead, loadedModel } from "./answer-head.js";
 import { chatAnswer, chatAnswerSchema, chatChunks } from "./chat-answer.js";
@@ -15,8 +14,8 @@ import { completionRequests, completionSchema } from "./completion-request.js";
 import { chatFields, completionFields, maxValuesOf } from "./fields.js";
 import { type GatheredChoice, gather } from "./gather.js";
 import { requestValidator } from "./request-field.js";
-import { type ChoiceEvent, runChoices, withAffinity, withReport } from "./run-choices.js";
-import { streamAnswer } from "./stream-answer.js";
+import { type ChoiceEvent, startAnswers } from "./run-choices.js";
+import { answerResponse, chunkFrames, eventFrame, streamAnswer } from "./stream-answer.js";
 
 const tags = ["OpenAI"];
 const modes = z.enum(attentionModes);
@@ -42,17 +41,6 @@ const modelSchema = z
 
 const modelListSchema = z.object({ object: z.literal("list"), data: z.array(modelSchema) });
 
-/** An answer, whole or as server-sent events. */
-function answerResponse(schema: z.ZodType, description: string) {
-  // An event as readers of event streams give it.
-  const data = z.string().describe("A chunk as JSON, or `[DONE]`, the last one.");
-  const events = z.looseObject({ data }).describe("With `stream`: server-sent events, each with these fields.");
-  return {
-    description,
-    content: { "application/json": { schema }, "text/event-stream": { schema: events } },
-  };
-}
-
 /** How answers of one route are written. */
 interface AnswerForm<A> {
   readonly idPrefix: Parameters<typeof answerHead>[1];
@@ -66,6 +54,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
   const { engine, limits, aliases } = context;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const maxValues = maxValuesOf(limits);
+  const asking = ({ tenant }: FastifyRequest) => ({ salt: tenant.salt, limits, reasoning: engine.info?.reasoning });
   /** Whole, or as it comes. */
   const answer = async <A>(
     request: FastifyRequest,
@@ -74,13 +63,13 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
     { idPrefix, chunkObject, choicesOf, whole }: AnswerForm<A>,
   ): Promise<A | FastifyReply> => {
     const head = answerHead(engine, idPrefix, aliases[0]);
-    const signal = clientGone(request, reply);
+    const { events, signal } = startAnswers(engine, asked, request, reply);
     const { requests, n, stream, includeUsage, continuousUsage } = asked;
-    const events = withAffinity(withReport(runChoices(engine, requests, n, signal), asked), request, reply);
     const numChoices = n * requests.length;
     if (!stream) return whole(head, await gather(events, numChoices));
     const written = { head: { ...head, object: chunkObject }, choicesOf, includeUsage, continuousUsage };
-    await streamAnswer(reply, { ...written, events, numChoices, n, signal });
+    const frames = chunkFrames({ ...written, events, numChoices, n });
+    await streamAnswer(reply, { frames, signal, errorFrame: (error) => eventFrame(errorBody(error)) });
     return reply;
   };
 
@@ -97,12 +86,12 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       validatorCompiler: requestValidator(chatFields(limits), maxValues),
     },
     (request, reply) => {
-      const asked = chatRequests(request.body, request.tenant.salt, limits);
+      const asked = chatRequests(request.body, asking(request));
       return answer(request, reply, asked, {
-        idPrefix: "chatcmpl",
+        idPrefix: "chatcmpl-",
         chunkObject: "chat.completion.chunk",
-        choicesOf: chatChunks(asked.toolNames),
-        whole: (head, choices) => chatAnswer(head, choices, asked.n, asked.toolNames),
+        choicesOf: chatChunks(asked),
+        whole: (head, choices) => chatAnswer(head, choices, asked.n, asked),
       });
     },
   );
@@ -123,7 +112,7 @@ export function registerOpenAi(app: FastifyInstance, context: RouteContext): voi
       const { contextLength } = loadedModel(engine);
       const asked = completionRequests(request.body, request.tenant.salt, limits, contextLength);
       return answer(request, reply, asked, {
-        idPrefix: "cmpl",
+        idPrefix: "cmpl-",
         chunkObject: "text_completion",
         choicesOf: completionChunks(asked),
         whole: (head, choices) => completionAnswer(head, choices, asked),

@@ -6,6 +6,7 @@ import type { GenerateOptions, RequestOptions } from "../../engine/engine-option
 import type { PromptInput } from "../../engine/prompt.js";
 import type { GenerateEvent, ServedBlock } from "../../engine/results.js";
 import { ApiError } from "../api-error.js";
+import { clientGone } from "../response-stream.js";
 import { loadedLabel } from "./usage.js";
 
 /** A prompt as the engine takes it: `options.n` answers. */
@@ -55,8 +56,19 @@ export async function* runChoices(
   }
 }
 
+/** A request's answers as they come, with what the server adds to them. */
+export function startAnswers(
+  engine: Engine,
+  { requests, n, ...told }: Parameters<typeof withReport>[1] & { requests: readonly PromptRequest[]; n: number },
+  request: FastifyRequest,
+  reply: FastifyReply,
+): { readonly events: AsyncGenerator<ChoiceEvent, void>; readonly signal: AbortSignal } {
+  const signal = clientGone(request, reply);
+  return { signal, events: withAffinity(withReport(runChoices(engine, requests, n, signal), told), request, reply) };
+}
+
 /** The events, and in what each answer ends with what the engine does not know of: more warnings, and what documents carry. */
-export async function* withReport(
+async function* withReport(
   events: AsyncIterable<ChoiceEvent>,
   { warnings, documents = [] }: { warnings: readonly string[]; documents?: readonly PassageInput[] | undefined },
 ): AsyncGenerator<ChoiceEvent, void> {
@@ -86,7 +98,7 @@ const minAffinityTokens = 16;
  * server: what the request itself names, so that a conversation stays where it is, or the least id of its passages, which two
  * requests share as often as they share passages.
  */
-export async function* withAffinity(
+async function* withAffinity(
   events: AsyncIterable<ChoiceEvent>,
   request: FastifyRequest,
   reply: FastifyReply,

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from "fastify";
+import OpenAI from "openai";
 import type { Engine } from "../../engine/engine.js";
 import { createApp } from "../app.js";
 import { loadConfig, type ServerConfig } from "../server-config.js";
@@ -7,6 +8,23 @@ import { loadConfig, type ServerConfig } from "../server-config.js";
 export async function testApp(engine: Engine, config: Partial<ServerConfig> = {}): Promise<FastifyInstance> {
   const defaults = await loadConfig({ options: {}, env: {} });
   return createApp({ engine, config: { ...defaults, ...config } });
+}
+
+/** The same behind a port of this machine, with OpenAI's own client of it. */
+export async function serveOpenAi(
+  engine: Engine,
+  config: Parameters<typeof testApp>[1] = {},
+): Promise<AsyncDisposable & { readonly client: OpenAI }> {
+  const app = await testApp(engine, config);
+  const address = await app.listen({ host: "127.0.0.1", port: 0 });
+  const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: "none", maxRetries: 0 });
+  const close = async (): Promise<void> => {
+    const closed = app.close();
+    // Clients connect ahead of a next request, and closing waits for those connections.
+    app.server.closeAllConnections();
+    await closed;
+  };
+  return { client, [Symbol.asyncDispose]: close };
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into answers

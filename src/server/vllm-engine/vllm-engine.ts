@@ -1,3 +1,4 @@
+import { reasoningOf } from "../../blocks/chat-template.js";
 import type { PassageInput } from "../../blocks/passage.js";
 import { ragTexts } from "../../blocks/rag-prompt.js";
 import { newTimings } from "../../engine/context-maker.js";
@@ -83,6 +84,7 @@ export class VllmEngine implements Engine {
     const info: ModelInfo = {
       ...{ name: modelName(model), contextLength, vocabSize: config.vocabSize, kvType: options.kvType ?? "bf16" },
       ...{ defaultMode, trainedModes, reuseNote: note, hasChatTemplate: chatTemplate !== undefined },
+      reasoning: chatTemplate && reasoningOf(chatTemplate),
       loadedAt: Math.floor(Date.now() / 1000),
     };
     const context = {
@@ -320,7 +322,8 @@ class VllmAnswers {
     this.hasBegun = true;
     this.#blocks = blocks;
     const { usage } = this.#used();
-    return { kind: "prompt", mode: this.prompt.mode, blocks, ...usage };
+    const { mode, opensReasoning } = this.prompt;
+    return { kind: "prompt", mode, blocks, ...usage, ...(opensReasoning && { opensReasoning }) };
   }
 
   *take({ index, text, token_ids, logprobs, finish_reason }: Chunk): Generator<GenerateEvent, void> {
