@@ -56,7 +56,7 @@ export class OpenVinoAttention implements Disposable {
       const seen = masks.tensor(part);
       const node = graph.flashAttention(scaled, kPart, vPart, seen, 1, "outside");
       graph.computedBy(node, (addressOf) =>
-        this.#attend([scaled, kPart, vPart, seen, node].map(addressOf), kPart, group, numRows),
+        this.#attend([scaled, kPart, vPart, seen, node].map(addressOf), kPart, vPart, group, numRows),
       );
       const out = graph.view(node, [headSize, group, numRows, numKvHeads]);
       const back = graph.contiguous(graph.permute(out, [0, 1, 3, 2]));
@@ -67,7 +67,7 @@ export class OpenVinoAttention implements Disposable {
   }
 
   /** One KV head after another. @param addresses of queries, keys, values, mask and output. */
-  async #attend(addresses: readonly Pointer[], k: Tensor, group: number, numRows: number): Promise<void> {
+  async #attend(addresses: readonly Pointer[], k: Tensor, v: Tensor, group: number, numRows: number): Promise<void> {
     const [q = 0n, keys = 0n, values = 0n, mask = 0n, out = 0n] = addresses;
     const [headSize, numKeys, numKvHeads] = k.ne;
     const type = k.type as KeyType;
@@ -75,11 +75,11 @@ export class OpenVinoAttention implements Disposable {
     const rowsOfHead = group * numRows;
     for (let head = 0; head < numKvHeads; head++) {
       const queries = BigInt(head * rowsOfHead * headSize * Float32Array.BYTES_PER_ELEMENT);
-      const stored = BigInt(head * k.nb[2]);
+      const [ofKeys, ofValues] = [BigInt(head * k.nb[2]), BigInt(head * v.nb[2])];
       await model.infer([
         ["F32", [rowsOfHead, headSize], q + queries],
-        [type, [numKeys, headSize], keys + stored],
-        [type, [numKeys, headSize], values + stored],
+        [type, [numKeys, headSize], keys + ofKeys],
+        [type, [numKeys, headSize], values + ofValues],
         ["F16", [numRows, 1, numKeys], mask],
         ["F32", [rowsOfHead, headSize], out + queries],
       ]);

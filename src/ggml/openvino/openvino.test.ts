@@ -180,10 +180,13 @@ openVinoTest(
       [9, 3, 64, causalMask(150, 33)],
       [6, 6, 24, windows],
       [8, 1, 16, causalMask(1, 70)],
+      [4, 2, 32, causalMask(5, 290)],
+      [4, 2, 16, causalMask(1, 600)],
     ] as const) {
       for (const type of ["F32", "F16"] as const) {
         const { numRows, numKeys } = mask;
-        const capacity = numKeys + 7;
+        // Keys and values have room for numbers of rows of their own.
+        const capacities = { keys: numKeys + 7, values: numKeys + 3 };
         const q = noise(numRows * numHeads * headSize, 0.31);
         // Of numbers that 16 bits hold.
         const stored = (step: number) =>
@@ -191,9 +194,10 @@ openVinoTest(
         const [k, v] = [stored(0.17), stored(0.23)];
         using graph = new Graph(ggml);
         using storage = backend.allocate(
-          ["keys", "values"].map((name) => ({ name, type, ne: [headSize, capacity, numKvHeads] })),
+          Object.entries(capacities).map(([name, capacity]) => ({ name, type, ne: [headSize, capacity, numKvHeads] })),
         );
-        const memory = (name: string, data: Float32Array) => {
+        const memory = (name: keyof typeof capacities, data: Float32Array) => {
+          const capacity = capacities[name];
           const spread = new Float32Array(numKvHeads * capacity * headSize).fill(9);
           for (let h = 0; h < numKvHeads; h++) {
             spread.set(data.subarray(h * numKeys * headSize, (h + 1) * numKeys * headSize), h * capacity * headSize);
