@@ -13,6 +13,7 @@ const mayImport = {
   model: [...lowest, "ggml"],
   hub: [...lowest, "kv", "model"],
   engine: belowEngine,
+  state: [...belowEngine, "engine"],
   server: [...belowEngine, "engine"],
   data: [...belowEngine, "engine"],
   eval: [...belowEngine, "engine", "data"],
