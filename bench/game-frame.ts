@@ -1,8 +1,9 @@
 // A game's state of 300 blocks goes to the model each frame; one value changes, first in value, then in length. How long
 // does the next frame's first token take in full mode and in block mode?
 // `npm run bench -- game-frame`
-import { jsonStateBlocks } from "../src/state/json-state.js";
+
 import { Engine } from "../src/engine/engine.js";
+import { jsonStateBlocks } from "../src/state/json-state.js";
 import { benchModel } from "./shared/models.js";
 import { describeRun, median, printTable } from "./shared/report.js";
 
