@@ -1,7 +1,11 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import fc from "fast-check";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -109,6 +113,73 @@ test("HoldemTable: blinds, turns and raises as in the rules", () => {
   expect(bestHand(["Ah", "Ad"], ["2c", "7d", "9h"])).toBe("a pair");
   expect(bestHand(["Ah", "Kd"], [])).toBe("a high card");
 });
+
+test("questions.mjs: the same seed makes the same lines, no state is of two splits, and answers follow from the state", async () => {
+  await buildDist();
+  const folder = mkdtempSync(join(tmpdir(), "block-attention-holdem-"));
+  try {
+    const make = async (name: string, ...args: string[]) => {
+      const output = join(folder, name);
+      const script = join(projectRoot, "examples", "holdem", "questions.mjs");
+      await promisify(execFile)(process.execPath, [script, "--rows", "70", "--output", output, ...args]);
+      return readFileSync(output, "utf8");
+    };
+    const [test, again, dev, train] = await Promise.all([
+      ...[make("a"), make("b")],
+      ...["dev", "train"].map((split) => make(split, "--split", split)),
+    ]);
+    expect(again).toBe(test);
+    const linesOf = (text: string | undefined): Question[] =>
+      text
+        ?.trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)) ?? [];
+    const states = new Set(linesOf(test).map(({ documents }) => documents.join("")));
+    expect(states.size).toBe(70);
+    for (const { documents } of linesOf(dev)) states.add(documents.join(""));
+    for (const { documents } of linesOf(train)) states.add(documents.join(""));
+    expect(states.size).toBe(210);
+    const answered = new Map<string, number>();
+    for (const { kind, question, answers, documents } of linesOf(test)) {
+      const state: HoldemState = JSON.parse(documents.join(""));
+      const paid = state.players.map(({ chips }) => chips.bet);
+      const named = state.players.find(({ name }) => question.includes(name));
+      const own = state.players.find(({ name }) => name === state.toAct)?.chips.bet ?? 0;
+      const wanted: Record<string, () => unknown> = {
+        turn: () => state.toAct,
+        pot: () => state.pot,
+        chips: () => named?.chips.remain,
+        call: () => Math.max(...paid) - own,
+        changed: () => state.history.filter((line) => !line.startsWith("the ")).at(-1),
+        hand: () => {
+          const [, first, second] = /holds (\w\w) and (\w\w)/.exec(question) ?? [];
+          return bestHand([first as string, second as string], state.board).replace(/^a (pair)?/, (_, pair) =>
+            pair ? "one pair" : "",
+          );
+        },
+        "who can call": () => {
+          const highest = Math.max(...paid);
+          const able = state.players.filter(
+            ({ status, chips: { bet, remain } }) => status === "in" && bet < highest && bet + remain >= highest,
+          );
+          return able.map(({ name }) => name).join(", ");
+        },
+      };
+      expect(answers, `${question} ${documents.join("")}`).toEqual([String(wanted[kind]?.())]);
+      answered.set(kind, (answered.get(kind) ?? 0) + 1);
+    }
+    expect([...answered.values()]).toEqual([10, 10, 10, 10, 10, 10, 10]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 60_000);
+
+interface Question {
+  readonly kind: string;
+  readonly question: string;
+  readonly answers: readonly string[];
+  readonly documents: readonly string[];
+}
 
 type PlayEvent =
   | {
