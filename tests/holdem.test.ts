@@ -1,4 +1,5 @@
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -277,6 +278,29 @@ describe("npm run holdem", () => {
     expect(both.map(({ status }) => status).sort()).toEqual([200, 409]);
     await Promise.all(both.map((answer) => answer.text()));
   });
+
+  test("ends on Ctrl-C, and says in a line what is wrong", async () => {
+    const started = (...args: string[]) =>
+      spawn(process.execPath, [join(projectRoot, "examples/holdem/play.mjs"), ...args]);
+    const running = started("--port", "0", "--model", join(projectRoot, "models/tiny-rag"));
+    const [line] = await once(running.stdout, "data");
+    expect(String(line)).toMatch(/^Playing with tiny-rag at http:\/\/127\.0\.0\.1:\d+\n$/);
+    running.kill("SIGINT");
+    expect(await once(running, "exit")).toEqual([0, null]);
+    for (const [args, message] of [
+      [["--port", "x"], /^Cannot listen: the port is "x", wanted 0 to 65535\n$/],
+      [["--nonsense"], /^Cannot play: Unknown option '--nonsense'.*\n$/],
+      [["--model", "no such model"], /^Cannot .*no such model.*\n$/],
+      [
+        ["--port", new URL(url).port, "--model", join(projectRoot, "models/tiny-rag")],
+        /^Cannot play: listen EADDRINUSE.*\n$/,
+      ],
+    ] as const) {
+      const failing = started(...args);
+      const [[said], [code]] = await Promise.all([once(failing.stderr, "data"), once(failing, "exit")]);
+      expect([code, String(said)]).toEqual([1, expect.stringMatching(message)]);
+    }
+  }, 60_000);
 
   test.skipIf(executablePath === undefined)(`in Chromium, by keyboard alone${reason}`, async () => {
     const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
