@@ -1,14 +1,14 @@
 // A state of 100, 300 and 1,000 blocks goes to the model each frame; a value changes, its length changes, a player joins. How long until the
 // first token in block mode and in full mode, how many tokens are computed, and what does llama-server make of the same prompts with its
 // prompt cache? Of all frames of a size, p95 against the median; with seconds named, how many frames a second for so long, and the memory.
-// `npm run bench -- game-frame [blocks,…] [frames] [seconds] [threads]`, for instance `npm run bench -- game-frame 300 20 600`
+// `npm run bench -- game-frame [model] [blocks,…] [frames] [seconds] [threads]`, for instance `npm run bench -- game-frame 135m 300 20 600`
 // Full mode is asked once a kind, and not beyond 300 blocks. The peer: `node bench/build-llama-server.mjs`.
 import { loadavg } from "node:os";
 import { Engine } from "../src/engine/engine.js";
 import type { LocalEngine } from "../src/engine/local-engine.js";
 import type { JsonPatchOperation } from "../src/state/json-patch.js";
 import { StateSession } from "../src/state/state-session.js";
-import { benchModel } from "./shared/models.js";
+import { modelFile } from "./shared/models.js";
 import { countArgument, describeRun, median, percentile, printTable } from "./shared/report.js";
 import {
   describeLlamaServer,
@@ -18,7 +18,8 @@ import {
 } from "./shared/serving-process.js";
 import { postStream } from "./shared/stream-client.js";
 
-const [blocksText = "100,300,1000", framesText = "10", secondsText = "0", threadsText = "2"] = process.argv.slice(2);
+const [modelName = "135m", blocksText = "100,300,1000", framesText = "10", secondsText = "0", threadsText = "2"] =
+  process.argv.slice(2);
 const sizes = blocksText.split(",").map((text) => countArgument("blocks", text));
 const numFrames = countArgument("frames", framesText);
 const seconds = secondsText === "0" ? 0 : countArgument("seconds", secondsText);
@@ -66,9 +67,9 @@ const kinds: readonly { readonly name: string; patch(numPlayers: number, frame: 
   },
 ];
 
-const model = await benchModel("135m");
+const model = await modelFile(modelName);
 const program = findLlamaServer();
-console.log(`Game frame, 135m in Q4_0, ${threads} threads, load ${loadavg()[0]?.toFixed(1)}, ${describeRun()}\n`);
+console.log(`Game frame, ${modelName}, ${threads} threads, load ${loadavg()[0]?.toFixed(1)}, ${describeRun()}\n`);
 console.log(`${numFrames} frames of each kind, medians; times are ratios where the machine is shared`);
 console.log(`${describeLlamaServer(program)}\n`);
 
