@@ -95,7 +95,7 @@ function parsePaths(action: string, paths: unknown): string[][] {
 }
 
 /**
- * A state of one's own: the caller may go on changing his. Keys are sorted; objects have no prototype, so that "__proto__" is a key as any.
+ * A state of one's own: the caller may go on changing his. Objects have no prototype, so that "__proto__" is a key as any.
  *
  * @throws as jsonStateBlocks().
  */
