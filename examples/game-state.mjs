@@ -1,28 +1,44 @@
-// A game's state as JSON, frame after frame: only the value that changed is computed again, whatever its length.
-import { Engine, jsonStateBlocks } from "block-attention";
+// A game's state as JSON, frame after frame: only what changed is computed, once for all questions about a frame.
+import { Engine, StateSession } from "block-attention";
 
 const state = {
   pot: 1_200,
   board: ["9h", "Td", "Jc"],
-  players: Array.from({ length: 6 }, (_, seat) => ({ seat, name: `player ${seat}`, chips: 10_000, bet: 200 })),
+  players: Array.from({ length: 6 }, (_, seat) => ({
+    seat,
+    name: `player ${seat}`,
+    chips: { bet: 200, remain: 10_000 },
+  })),
 };
 
 const engine = await Engine.load({ threads: 1 }); // a model this small gains nothing from more
+const session = new StateSession(engine, { keyFields: ["seat"] });
 try {
-  const play = async (what) => {
-    const blocks = [...jsonStateBlocks(state, { paths: ["pot", "board", "players.*"] }), "\nWho leads?"];
-    const result = await engine.complete({ blocks }, { maxTokens: 1 });
-    const computed = result.blocks.filter(({ hit }) => !hit).length;
+  const ask = async (question) => {
+    const { blocks, computed, usage } = await session.ask(question, { maxTokens: 1 });
     console.log(
-      `${what}: ${computed} of ${result.blocks.length} blocks computed, ${result.usage.cachedTokens} tokens from the store`,
+      `  "${question}": ${computed.blocks} of ${blocks.length} blocks computed, ${usage.cachedTokens} tokens from the store`,
     );
   };
-  await play("first frame");
-  state.players[3].bet = 400;
-  await play("player 3 bets 400");
-  state.players[3].chips = 9_600;
-  state.pot = 1_400;
-  await play("chips and pot follow");
+  const frame = (what, next) => {
+    const { changes } = session.update(next);
+    console.log(`${what}: ${changes.map(({ kind, path }) => `${path || "all"} ${kind}`).join(", ")}`);
+  };
+  frame("first frame", { state });
+  await ask("Who leads?");
+  await ask("Who is to act?");
+  frame("player 3 bets 400", {
+    patch: [
+      { op: "replace", path: "/players/3/chips", value: { bet: 400, remain: 9_800 } },
+      { op: "replace", path: "/pot", value: 1_400 },
+    ],
+  });
+  await ask("Who leads?");
+  frame("player 6 sits down", {
+    patch: [{ op: "add", path: "/players/-", value: { seat: 6, name: "player 6", chips: { bet: 0, remain: 5_000 } } }],
+  });
+  await ask("Who leads?");
 } finally {
+  await session[Symbol.asyncDispose]();
   await engine[Symbol.asyncDispose]();
 }

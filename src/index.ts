@@ -10,7 +10,6 @@ export {
   inContextPrompt,
   segmentDemonstrations,
 } from "./blocks/in-context.js";
-export { type JsonStateOptions, jsonStateBlocks } from "./blocks/json-state.js";
 export type { Passage, PassageInput, PassageLabel } from "./blocks/passage.js";
 export {
   DEFAULT_RAG_PROMPT_TEXTS,
@@ -73,4 +72,15 @@ export type { BlockInfo, BlockStoreStats } from "./kv/block-store.js";
 export type { DocumentInfo } from "./kv/documents.js";
 export type { AttentionMode } from "./model/block-attention-config.js";
 export type { LoadProgress } from "./model/weights.js";
+export type { JsonPatchOperation, StateChange } from "./state/json-patch.js";
+export { type JsonStateOptions, jsonStateBlocks } from "./state/json-state.js";
+export {
+  FrameReplacedError,
+  type FrameReport,
+  type StateAnswer,
+  type StateAskOptions,
+  type StateFrame,
+  StateSession,
+  type StateSessionOptions,
+} from "./state/state-session.js";
 export type { Tokenizer } from "./tokenizer/tokenizer.js";

@@ -16,19 +16,25 @@ interface Recipe {
   }[];
 }
 
-const folder = join(projectRoot, "recipes", "rag");
+const folder = join(projectRoot, "recipes");
 const script = join(projectRoot, "scripts", "recipe.mjs");
-const recipes = readdirSync(folder).flatMap((file): [string, Recipe][] => {
+const recipes = readdirSync(folder, { recursive: true, encoding: "utf8" }).flatMap((path): [string, Recipe][] => {
+  const file = path.replaceAll("\\", "/");
   if (!file.endsWith(".json")) return [];
   const value = JSON.parse(readFileSync(join(folder, file), "utf8"));
   return "steps" in value ? [[file, value]] : [];
 });
 
-test("there are the small recipe, the paper's, and a small real model's", () => {
-  expect(recipes.map(([file]) => file).sort()).toEqual(["paper.json", "small.json", "smollm2.json"]);
+test("there are the small recipe, the paper's, a small real model's, and the game's", () => {
+  expect(recipes.map(([file]) => file).sort()).toEqual([
+    "game/holdem.json",
+    "rag/paper.json",
+    "rag/small.json",
+    "rag/smollm2.json",
+  ]);
 });
 
-test.each(recipes)("recipes/rag/%s: its commands exist and have the options that it uses", async (_, { steps }) => {
+test.each(recipes)("recipes/%s: its commands exist and have the options that it uses", async (_, { steps }) => {
   const flagsOf = new Map<string, Set<string>>();
   for (const args of steps.flatMap(({ run, server }) => (server ? [run, server] : [run]))) {
     const command = args.slice(0, args[0] === "data" || args[0] === "eval" ? 2 : 1);
@@ -44,7 +50,7 @@ test.each(recipes)("recipes/rag/%s: its commands exist and have the options that
   }
 });
 
-test.each(recipes)("recipes/rag/%s: a step reads what is an input or what an earlier step makes", (_, recipe) => {
+test.each(recipes)("recipes/%s: a step reads what is an input or what an earlier step makes", (_, recipe) => {
   const known = [...Object.keys(recipe.inputs), ...Object.keys(recipe.variables ?? {}), "folder", "server"];
   const made: string[] = [];
   for (const { run, makes } of recipe.steps) {
@@ -64,7 +70,7 @@ test("scripts/recipe.mjs: --dry-run prints every command, filled in", () => {
   const path = join("recipes", "rag", "paper.json");
   const text = execFileSync(process.execPath, [script, "--file", path, ...options], { encoding: "utf8" });
   const commands = text.split("\n").filter((line) => line.startsWith("$ "));
-  expect(commands).toHaveLength(recipes.find(([file]) => file === "paper.json")?.[1].steps.length ?? 0);
+  expect(commands).toHaveLength(recipes.find(([file]) => file === "rag/paper.json")?.[1].steps.length ?? 0);
   expect(text).toContain("--base-url http://127.0.0.1:9/v1");
   expect(text).toContain("--model somewhere");
   expect(text).not.toMatch(/\{\w+\}/);

@@ -16,6 +16,13 @@ const chat = library.compileChatTemplate("{% for m in messages %}{{ m.content }}
 });
 const hello = [{ role: "user", content: "hello" }];
 
+/** A session that has a state. */
+function stateSession(engine: LocalEngine): library.StateSession {
+  const session = new library.StateSession(engine);
+  session.update({ state: { pot: 1 } });
+  return session;
+}
+
 /** Every call of the library that takes options, by them alone. */
 function optionCalls(engine: LocalEngine): [name: string, call: (options: unknown) => unknown][] {
   const input = { blocks: ["a", "b"] };
@@ -48,6 +55,8 @@ function optionCalls(engine: LocalEngine): [name: string, call: (options: unknow
       of((options: object) => library.inContextPrompt({ demonstrations: [], query: "q" }, chat, options)),
     ],
     ["ChatTemplate.render", of((options: object) => chat.render(hello, options))],
+    ["StateSession", of((options: object) => new library.StateSession(engine, options))],
+    ["StateSession.ask", of((options: object) => stateSession(engine).ask("q", options))],
     ["jsonStateBlocks", of((options: object) => library.jsonStateBlocks({ a: 1 }, options))],
     ["compileChatTemplate", of((options: never) => library.compileChatTemplate("", options))],
     ["segmentDemonstrations", of((rule: never) => library.segmentDemonstrations("a\nb", rule))],
@@ -111,6 +120,16 @@ function argumentCalls(engine: LocalEngine): [name: string, call: (value: never)
     ],
     ["joinLocalBlocks(numBlocks)", (value) => library.joinLocalBlocks(value, 1), ["number"]],
     ["joinLocalBlocks(numLocal)", (value) => library.joinLocalBlocks(3, value), ["number", "undefined"]],
+    ["StateSession(engine)", (value) => new library.StateSession(value)],
+    ["StateSession.ask(question)", (value) => stateSession(engine).ask(value)],
+    [
+      "StateSession.update({ state })",
+      (state) => stateSession(engine).update({ state }),
+      ["array", "object", "boolean", "number"],
+    ],
+    ["StateSession.update(frame)", (frame) => stateSession(engine).update(frame)],
+    ["StateSession.update({ json })", (json) => stateSession(engine).update({ json })],
+    ["StateSession.update({ patch })", (patch) => stateSession(engine).update({ patch }), ["array"]],
     ["jsonStateBlocks(state)", (value) => library.jsonStateBlocks(value), ["array", "object", "boolean", "number"]],
   ];
 }
@@ -406,7 +425,7 @@ export function badInputSuite(numCuts: number): void {
       (name) => !["constructor", "status", "onStatus", "defaultMode", "promptContext", "stats"].includes(name),
     );
     const functions = Object.entries(library).filter(([, value]) => typeof value === "function");
-    const others = ["EngineError", "embeddedModelPath", "defaultModel"];
+    const others = ["EngineError", "FrameReplacedError", "embeddedModelPath", "defaultModel"];
     for (const name of [...methods, ...functions.map(([name]) => name)]) {
       if (!others.includes(name)) expect(names).toContain(name);
     }

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { EngineOptions } from "../../src/engine/engine-options.js";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
 import { type PromptSpan, TokenizedPrompt } from "../../src/engine/prompt.js";
+import { StateSession } from "../../src/state/state-session.js";
 import { Random } from "../models/random.js";
 import {
   copiesEnded,
@@ -20,6 +21,8 @@ import {
 export interface GrowthSize {
   readonly numRequests: number;
   readonly numTurns: number;
+  /** Of a state's session. */
+  readonly numFrames: number;
   /** What the process's resident memory may grow by after the first tenth of the requests, where that is judged: what no count sees. */
   readonly marginBytes?: number;
 }
@@ -133,6 +136,45 @@ export function growthSuite(size: GrowthSize, options: Pick<EngineOptions, "host
       const { room, replaced } = engine.stats().store.evictionsByReason;
       expect(Math.min(room, replaced)).toBeGreaterThan(size.numTurns / 20);
       await expectOnlyBlocks(idle, engine);
+    }
+    expect(await liveCounts()).toEqual(before);
+  });
+
+  test("StateSession: nothing grows with the number of frames", async () => {
+    const model = models.huggingFace({ architecture: "llama", contextLength: 1024, seed: 94 });
+    const before = await liveCounts();
+    {
+      const random = new Random(7, "frames");
+      await using engine = await lawEngine(model, { kvType: "f16", storeBytes: 1 << 17, ...options });
+      const { tokenizer } = engine.model;
+      tokenizer.decode(Array.from({ length: tokenizer.vocabSize }, (_, id) => id));
+      // So are words.
+      await engine.tokenize(Array.from({ length: 100 }, (_, i) => `:${i} ${i}`).join(" "));
+      await using session = new StateSession(engine, { keyFields: ["seat"], onUpdate: "newest" });
+      const history: string[] = [];
+      const players = Array.from({ length: 4 }, (_, seat) => ({ seat, bet: 0, remain: 1000 }));
+      const frame = async (i: number) => {
+        history.push(`seat ${random.below(4)} bets ${i % 100}`);
+        if (history.length > 6) history.shift();
+        Object.assign(players[random.below(4)] as object, { bet: random.below(100) });
+        session.update(
+          i % 3 === 1
+            ? { patch: [{ op: "replace", path: "/pot", value: i % 100 }] }
+            : { state: { history, players, pot: i % 100 } },
+        );
+        const answers = [session.ask("Who?", { maxTokens: 2 }), session.ask("What?", { maxTokens: 1 })];
+        if (i % 4 === 0) session.update({ state: { history, players, pot: (i + 1) % 100 } });
+        await Promise.allSettled(answers);
+      };
+      const warmUp = Math.ceil(size.numFrames / 3);
+      const growth = new Growth();
+      for (let i = 0; i < size.numFrames; i++) {
+        await frame(i);
+        await copiesEnded(engine);
+        expectIdle(engine);
+        if (i === warmUp) await growth.begin(engine);
+      }
+      await growth.expectNone(size.numFrames - warmUp, size.marginBytes, engine);
     }
     expect(await liveCounts()).toEqual(before);
   });

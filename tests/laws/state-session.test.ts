@@ -1,0 +1,3 @@
+import { stateSessionSuite } from "./state-session.suite.js";
+
+stateSessionSuite(12);
