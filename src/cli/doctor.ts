@@ -23,6 +23,7 @@ import {
   kindsWithoutDevice,
   loadGgml,
 } from "../ggml/library.js";
+import { installedOpenVino, openVinoCommand } from "../ggml/openvino/library.js";
 import { openModel } from "../model/open-model.js";
 import { command, type FlagsOf, toggle } from "./command.js";
 import { engineFlag } from "./options.js";
@@ -56,6 +57,8 @@ interface Report {
         }[];
       }
     | undefined;
+  /** What multiplies prompts and blocks by quantized weights in ggml's place; absent where it is not installed. */
+  readonly openvino?: { readonly version: string; readonly directory: string } | { readonly error: string } | undefined;
   /** Builds of ggml that could be installed, and whether they are. */
   readonly packages: readonly { readonly kind: BuildKind; readonly package: string; readonly installed: boolean }[];
   /** Whether the model fits that was asked for, in numbers. */
@@ -177,6 +180,7 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
         block_mode: blockMode.get(name) ?? { error: "it was not tried" },
       })),
     },
+    openvino: openVinoState(),
     packages: await findPackages(),
     model_memory: fit && {
       needed_bytes: fit.neededBytes,
@@ -195,6 +199,16 @@ async function examine(flags: FlagsOf<typeof doctorFlags>, signal: AbortSignal):
     self_test: { passed, device },
     problems,
   };
+}
+
+/** The OpenVINO that engines take by themselves. */
+function openVinoState(): Report["openvino"] {
+  try {
+    const found = installedOpenVino();
+    return found && { version: found.version, directory: found.directory };
+  } catch (error) {
+    return { error: errorLine(error) };
+  }
 }
 
 /** What other programs use within a third of a second, in cores. */
@@ -320,6 +334,13 @@ async function selfTest(backend: Backend, signal: AbortSignal): Promise<number> 
   return largest;
 }
 
+function openVinoLine(found: Report["openvino"]): string {
+  if (found === undefined) return `OpenVINO is not installed: prompts are read faster with it (${openVinoCommand()})`;
+  return "error" in found
+    ? found.error
+    : `OpenVINO ${found.version} in ${found.directory} multiplies prompts and blocks`;
+}
+
 function formatReport(report: Report, { colors }: Terminal): string {
   const yes = colors.green("ok");
   const no = colors.red("missing");
@@ -340,6 +361,7 @@ function formatReport(report: Report, { colors }: Terminal): string {
       const note = isSoftware ? "; a program on the CPU, used only where it is named" : "";
       lines.push(`      a prompt in block mode: ${off}${note}`);
     }
+    lines.push(`    ${openVinoLine(report.openvino)}`);
     lines.push(`    CPU features: ${report.ggml.cpu_features.join(" ") || "none reported"}`);
   }
   for (const { kind, package: name, installed } of report.packages) {

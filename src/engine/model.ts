@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { availableParallelism, homedir } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate, type Reasoning } from "../blocks/chat-template.js";
 import { ragTexts } from "../blocks/rag-prompt.js";
@@ -19,13 +19,12 @@ import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
 import { userCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
-import { type BackendKind, findGgmlDirectory, loadGgml } from "../ggml/library.js";
+import { type BackendKind, findGgmlDirectory, type Ggml, loadGgml } from "../ggml/library.js";
 import {
-  findOpenVino,
-  loadOpenVino,
+  installedOpenVino,
   type OpenVino,
+  openVinoCommand,
   openVinoVariable,
-  openVinoVersion,
   type ProductKind,
 } from "../ggml/openvino/library.js";
 import { type FileState, fileState, sameState } from "../kv/file-digest.js";
@@ -45,7 +44,7 @@ import {
 } from "../model/weights.js";
 import { loadTokenizerFromFolder, tokenizerFromGguf } from "../tokenizer/load-tokenizer.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { requireFit } from "./memory-fit.js";
+import { measureFit, requireFit } from "./memory-fit.js";
 import { modelIdentity } from "./model-identity.js";
 import { requireRepair } from "./repair.js";
 
@@ -161,11 +160,9 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const weightBytes = estimateWeightBytes(source, conversion);
   options.onEstimate?.({ weightBytes });
   const threads = options.threads ?? defaultThreads(weightBytes);
-  const { backend: kind = "auto", device } = options;
-  const ggml = loadGgml(await findGgmlDirectory(kind));
+  const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "auto"));
   const adaptsThreads = options.threads === undefined;
-  const openVino = openVinoFor(options);
-  const backend = new Backend(ggml, { threads, adaptsThreads, backend: kind, device, openVino });
+  const backend = startBackend(ggml, source, { ...options, conversion, threads }, adaptsThreads);
   try {
     if (kvType !== undefined && isInBlocks(kvType) && backend.device.kind !== "cpu") {
       // Vulkan reads such a tensor's windows from wrong places where they start at no multiple of its alignment.
@@ -227,17 +224,36 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
 function openVinoFor({ products = "auto", onWarning }: ModelOptions): OpenVino | undefined {
   if (products === "ggml") return undefined;
   try {
-    const directory = findOpenVino(process.env, userCache());
-    if (directory !== undefined) return loadOpenVino(directory);
-    if (products === "auto") return undefined;
-    throw new Error(
-      `Cannot find OpenVINO: ${openVinoVariable} names no folder, and it is not in ${quote(join(userCache(), "openvino"))} (pip install --no-deps --target ${quote(join(userCache(), "openvino"))} openvino==${openVinoVersion})`,
-    );
+    const found = installedOpenVino();
+    if (found === undefined && products === "openvino") {
+      throw new Error(
+        `Cannot find OpenVINO: it is not installed (${openVinoCommand()}), and ${openVinoVariable} names no folder`,
+      );
+    }
+    return found;
   } catch (error) {
-    if (products !== "auto") throw error;
+    if (products === "openvino") throw error;
     onWarning?.(`${(error as Error).message}; ggml multiplies in its place`);
     return undefined;
   }
+}
+
+/** Starts the device. Where OpenVINO is not asked for and its copy of the weights has no room, ggml multiplies, which is said. */
+function startBackend(
+  ggml: Ggml,
+  source: ModelSource,
+  options: ModelOptions & { readonly conversion: WeightsConversion; readonly threads: number },
+  adaptsThreads: boolean,
+): Backend {
+  const { threads, backend: kind = "auto", device, products = "auto" } = options;
+  const start = (openVino?: OpenVino) => new Backend(ggml, { threads, adaptsThreads, backend: kind, device, openVino });
+  const backend = start(openVinoFor(options));
+  if (products !== "auto" || backend.policy.products === undefined) return backend;
+  const fit = measureFit(backend, source, options);
+  if (fit.fits && fit.stays) return backend;
+  backend[Symbol.dispose]();
+  options.onWarning?.(`The model with OpenVINO ${fit.summary}: ggml multiplies in its place`);
+  return start();
 }
 
 function userCache(): string {

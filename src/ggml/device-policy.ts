@@ -62,7 +62,7 @@ export interface WeightProducts {
   readonly name: string;
   /** Whether weights [K, N] of that type are multiplied there. */
   takes(type: GgmlType, ne: readonly number[]): boolean;
-  /** Bytes that weights [K, N] take there. */
+  /** Bytes of memory that weights [K, N] take there. */
   numBytes(ne: readonly number[]): number;
   /** @param bytes the weights in Q8_0. */
   add(weights: Tensor, bytes: Uint8Array): Promise<void>;

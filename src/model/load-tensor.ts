@@ -81,7 +81,7 @@ export class TensorLoader {
     const products = this.backend.policy.products as WeightProducts;
     await this.#convert(planned, change, {
       type: "Q8_0",
-      byteLength: products.numBytes(planned.ne),
+      byteLength: rowBytes("Q8_0", planned.ne[0] as number) * (planned.ne[1] as number),
       isWrittenWhole: true,
       write: (bytes) => products.add(tensor, bytes),
     });

@@ -169,7 +169,7 @@ export async function loadWeights(
     return {
       tensors,
       ropes: layerRopes.map((rope) => rope && turns[ropes.indexOf(rope)]),
-      byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, 0),
+      byteLength: storages.reduce((sum, storage) => sum + storage.byteLength, productBytes(backend, plan)),
       mappedBytes,
       [Symbol.dispose]: () => {
         for (const storage of storages) storage[Symbol.dispose]();
@@ -197,16 +197,22 @@ export function planWeightBytes(
   conversion: WeightsConversion,
   mapWeights: boolean,
 ): PlannedBytes {
-  let [weightBytes, mappedBytes] = [0, 0];
-  for (const planned of planTensors(backend, source, conversion)) {
+  const plan = planTensors(backend, source, conversion);
+  let [weightBytes, mappedBytes] = [productBytes(backend, plan), 0];
+  for (const planned of plan) {
     const [rowLength = 1, ...others] = planned.ne;
     const bytes = rowBytes(planned.type, rowLength) * others.reduce((product, size) => product * size, 1);
     if (planned.place.device !== backend.device) continue;
-    if (planned.isMultipliedOutside) weightBytes += backend.policy.products?.numBytes(planned.ne) ?? 0;
     if (mapWeights && isMappable(planned)) mappedBytes += bytes;
     else weightBytes += bytes;
   }
   return { weightBytes, mappedBytes };
+}
+
+/** What products outside of ggml take beside its weights. */
+function productBytes({ policy }: Backend, plan: readonly PlannedTensor[]): number {
+  const outside = plan.filter(({ isMultipliedOutside }) => isMultipliedOutside);
+  return outside.reduce((sum, { ne }) => sum + (policy.products?.numBytes(ne) ?? 0), 0);
 }
 
 /** Whether its device uses a weight as it lies in its file. */

@@ -1,7 +1,9 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
+import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import koffi from "koffi";
 import { quote } from "../../files/quote.js";
+import { userCacheDir } from "../../files/user-cache-dir.js";
 import type { Bound, Pointer } from "../symbols.js";
 
 /** What may multiply by quantized weights on the CPU: the best that is installed, or the one that is named. */
@@ -11,7 +13,7 @@ export type ProductKind = (typeof productKinds)[number];
 /** A folder with OpenVINO's libraries, or with the Python package that holds them; "none" is as if there were none. */
 export const openVinoVariable = "BLOCK_ATTENTION_OPENVINO";
 /** The version that the project is tested with. */
-export const openVinoVersion = "2026.4.0";
+const openVinoVersion = "2026.4.0";
 /** Older versions number element types otherwise, and take properties by a variable number of arguments alone. */
 const oldest = [2026, 4] as const;
 
@@ -40,7 +42,13 @@ const functions = {
   ov_infer_request_free: "void ov_infer_request_free(void *request)",
 } as const;
 
-type Symbols = Record<keyof typeof functions | keyof ReturnType<typeof functionsOfStructs>, Bound>;
+type StructFunction =
+  | "ov_get_openvino_version"
+  | "ov_tensor_create"
+  | "ov_tensor_create_from_host_ptr"
+  | "ov_core_compile_model_props";
+
+type Symbols = Record<keyof typeof functions | StructFunction, Bound>;
 
 /** OpenVINO's libraries, loaded once a process. */
 export interface OpenVino {
@@ -49,16 +57,33 @@ export interface OpenVino {
   readonly symbols: Symbols;
 }
 
+/** Where `installedOpenVino()` looks beside the variable's folder. */
+function packageFolder(): string {
+  const { platform, env } = process;
+  return join(userCacheDir({ platform, env, homeDir: homedir() }), "openvino");
+}
+
+/** The command that installs it. */
+export function openVinoCommand(): string {
+  return `pip install --no-deps --target ${quote(packageFolder())} openvino==${openVinoVersion}`;
+}
+
+/** OpenVINO, loaded, where it is installed for this user. @throws Error where it is and cannot be used. */
+export function installedOpenVino(environment = process.env): OpenVino | undefined {
+  const directory = findOpenVino(environment, packageFolder());
+  return directory === undefined ? undefined : loadOpenVino(directory);
+}
+
 /**
  * The folder of OpenVINO's C library: the environment variable's, else that of the Python package in the user's cache folder; undefined
  * where there is neither.
  *
- * @param cacheDir as `userCacheDir()` gives it: the package is in its folder "openvino" (`pip install --target`).
+ * @param packages a folder that packages were installed into (`pip install --target`).
  * @throws Error if the variable names a folder without the library.
  */
 export function findOpenVino(
   environment: Readonly<Record<string, string | undefined>>,
-  cacheDir: string,
+  packages: string,
 ): string | undefined {
   const chosen = environment[openVinoVariable];
   if (chosen === "none") return undefined;
@@ -69,7 +94,7 @@ export function findOpenVino(
       `Cannot find OpenVINO: ${openVinoVariable} is ${quote(chosen)}, a folder with the library openvino_c is wanted, as the Python package openvino has it`,
     );
   }
-  return within(join(cacheDir, "openvino"));
+  return within(packages);
 }
 
 function within(directory: string): string | undefined {
@@ -86,7 +111,10 @@ function libraryIn(directory: string): string | undefined {
 }
 
 /** Those that take structs, without names, since koffi keeps names for the whole process: what they take. */
-function functionsOfStructs() {
+function functionsOfStructs(): Record<
+  StructFunction,
+  readonly (string | ReturnType<typeof koffi.struct | typeof koffi.out>)[]
+> {
   const version = koffi.struct({ buildNumber: "const char *", description: "const char *" });
   const shape = koffi.struct({ rank: "int64_t", dims: "int64_t *" });
   const property = koffi.struct({ key: "const char *", value: "const char *" });
@@ -112,7 +140,8 @@ export function loadOpenVino(directory: string): OpenVino {
   try {
     const library = koffi.load(path);
     for (const [name, prototype] of Object.entries(functions)) bound[name] = library.func(prototype);
-    for (const [name, types] of Object.entries(functionsOfStructs())) bound[name] = library.func(name, "int", types);
+    for (const [name, types] of Object.entries(functionsOfStructs()))
+      bound[name] = library.func(name, "int", [...types] as never);
   } catch (error) {
     const [why] = String((error as Error).message).split("\n");
     throw new Error(

@@ -38,9 +38,9 @@ test("findOpenVino(): the folder that is named, or the package's in the cache; n
     writeFileSync(join(folder, libs, file), "");
     expect(find(named)).toBe(join(folder, libs));
   }
-  mkdirSync(join(cache, "openvino", "openvino", "libs"), { recursive: true });
-  writeFileSync(join(cache, "openvino", "openvino", "libs", "libopenvino_c.2640.dylib"), "");
-  expect(find()).toBe(join(cache, "openvino", "openvino", "libs"));
+  mkdirSync(join(cache, "openvino", "libs"), { recursive: true });
+  writeFileSync(join(cache, "openvino", "libs", "libopenvino_c.2640.dylib"), "");
+  expect(find()).toBe(join(cache, "openvino", "libs"));
   expect(find("none")).toBeUndefined();
 });
 

@@ -47,9 +47,9 @@ export class OpenVinoProducts implements WeightProducts, Disposable {
     );
   }
 
-  /** Bytes that weights [K, N] take here. */
+  /** Bytes that weights [K, N] take here: OpenVINO keeps them as they were given, and as its kernels read them. */
   numBytes([size = 0, numRows = 0]: readonly number[]): number {
-    return rowBytes("Q8_0", size) * numRows;
+    return 2 * rowBytes("Q8_0", size) * numRows;
   }
 
   /**
