@@ -72,7 +72,7 @@ export class CpuPolicy implements DevicePolicy {
 
   /** So many that no product's node takes long: a multiple of a tile's rows. */
   graphRows(largestWeights: number): number {
-    return Math.min(maxGraphRows, this.#productRows(largestWeights));
+    return this.products ? maxGraphRows : Math.min(maxGraphRows, this.#productRows(largestWeights));
   }
 
   takesWeights(type: GgmlType, ne: readonly number[], use: "product" | "lookup"): boolean {
