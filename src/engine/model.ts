@@ -162,7 +162,7 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   const threads = options.threads ?? defaultThreads(weightBytes);
   const ggml = loadGgml(await findGgmlDirectory(options.backend ?? "auto"));
   const adaptsThreads = options.threads === undefined;
-  const backend = startBackend(ggml, source, { ...options, conversion, threads }, adaptsThreads);
+  const backend = await startBackend(ggml, source, { ...options, conversion, threads }, adaptsThreads);
   try {
     if (kvType !== undefined && isInBlocks(kvType) && backend.device.kind !== "cpu") {
       // Vulkan reads such a tensor's windows from wrong places where they start at no multiple of its alignment.
@@ -238,22 +238,28 @@ function openVinoFor({ products = "auto", onWarning }: ModelOptions): OpenVino |
   }
 }
 
-/** Starts the device. Where OpenVINO is not asked for and its copy of the weights has no room, ggml multiplies, which is said. */
-function startBackend(
+/** Starts the device. Where OpenVINO is not asked for, and has no room for its copy of the weights or fails, ggml multiplies, which is said. */
+async function startBackend(
   ggml: Ggml,
   source: ModelSource,
   options: ModelOptions & { readonly conversion: WeightsConversion; readonly threads: number },
   adaptsThreads: boolean,
-): Backend {
+): Promise<Backend> {
   const { threads, backend: kind = "auto", device, products = "auto" } = options;
   const start = (openVino?: OpenVino) => new Backend(ggml, { threads, adaptsThreads, backend: kind, device, openVino });
   const backend = start(openVinoFor(options));
-  if (products !== "auto" || backend.policy.products === undefined) return backend;
-  const fit = measureFit(backend, source, options);
-  if (fit.fits && fit.stays) return backend;
-  backend[Symbol.dispose]();
-  options.onWarning?.(`The model with OpenVINO ${fit.summary}: ggml multiplies in its place`);
-  return start();
+  try {
+    await backend.policy.products?.check();
+    if (backend.policy.products === undefined || products === "openvino") return backend;
+    const fit = measureFit(backend, source, options);
+    if (fit.fits && fit.stays) return backend;
+    throw new Error(`The model with OpenVINO ${fit.summary}`);
+  } catch (error) {
+    backend[Symbol.dispose]();
+    if (products === "openvino") throw error;
+    options.onWarning?.(`${(error as Error).message}; ggml multiplies in its place`);
+    return start();
+  }
 }
 
 function userCache(): string {

@@ -60,6 +60,8 @@ export type GraphWork = "rows" | "tokens";
 export interface WeightProducts {
   /** What is added to the name of who computed a block. */
   readonly name: string;
+  /** @throws Error where this processor does not compute as models need it. */
+  check(): Promise<void>;
   /** Whether weights [K, N] of that type are multiplied there. */
   takes(type: GgmlType, ne: readonly number[]): boolean;
   /** Bytes of memory that weights [K, N] take there. */

@@ -243,6 +243,7 @@ function readAll(
 const otherVariables: ReadonlySet<string> = new Set([
   "BLOCK_ATTENTION_CONFIG",
   "BLOCK_ATTENTION_GGML",
+  "BLOCK_ATTENTION_OPENVINO",
   "BLOCK_ATTENTION_PYTHON",
 ]);
 /** What Kubernetes sets in every container beside a service named block-attention. */

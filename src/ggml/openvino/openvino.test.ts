@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import koffi from "koffi";
+import { expect, test, vi } from "vitest";
 import { openVinoSkipped, testOpenVino } from "../../../tests/openvino-place.js";
 import { elementTypes } from "../../files/element-types.js";
 import { temporaryFolder } from "../../files/test-files.suite.js";
@@ -12,7 +13,7 @@ import { dequantizeInto } from "../quantize.js";
 import type { Pointer } from "../symbols.js";
 import { byteLength } from "../tensor.js";
 import { findOpenVino, loadOpenVino, openVinoVariable } from "./library.js";
-import { OpenVinoProducts } from "./products.js";
+import { OpenVinoProduct, OpenVinoProducts } from "./products.js";
 
 const ggml = loadGgml(await findGgmlDirectory("cpu"));
 const openVinoTest = test.skipIf(testOpenVino === undefined);
@@ -252,5 +253,27 @@ openVinoTest(
     const result = build(whole);
     const values = await backend.compute(whole, () => backend.readFloats(result));
     expect(values.every(Number.isFinite)).toBe(true);
+  },
+);
+
+openVinoTest(
+  `OpenVinoProducts.check(): this processor is fit; one whose rows depend on their number is not${openVinoSkipped}`,
+  async () => {
+    using backend = newBackend();
+    const products = backend.policy.products as OpenVinoProducts;
+    await products.check();
+    const { multiply: right } = OpenVinoProduct.prototype;
+    const spied = vi.spyOn(OpenVinoProduct.prototype, "multiply");
+    try {
+      spied.mockImplementation(async function (this: OpenVinoProduct, x, out, numRows) {
+        await right.call(this, x, out, numRows);
+        if (numRows === 17) new Float32Array(koffi.view(out, 4))[0]! *= 1.0001;
+      });
+      await expect(products.check()).rejects.toThrow(/: a row among 17 has other bytes than among 300$/);
+      spied.mockImplementation(async () => undefined);
+      await expect(products.check()).rejects.toThrow(/: a product is .+ off, at most 1\/127 is wanted$/);
+    } finally {
+      spied.mockRestore();
+    }
   },
 );

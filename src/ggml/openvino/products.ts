@@ -12,6 +12,10 @@ const groupSize = 32;
 const { typeSize: groupBytes } = elementTypes.Q8_0;
 const scaleBytes = 2;
 const constantAlignment = 64;
+const oneInF16 = [0, 0x3c];
+/** Sizes of rows and weights, and numbers of rows, that `check()` tries. */
+const checkSize = 256;
+const checkRows = [1, 3, 17, 48, 130, 300] as const;
 /** Rows of one call: each compiled product keeps memory for its largest. */
 const maxRows = 256;
 /**
@@ -35,6 +39,50 @@ export class OpenVinoProducts implements WeightProducts, Disposable {
     this.name = `OpenVINO ${openVino.version} int8`;
     this.#core = made(openVino, "start OpenVINO", (out) => openVino.symbols.ov_core_create(out as never));
     this.attention = new OpenVinoAttention(openVino, this.#core, threads);
+  }
+
+  /**
+   * Holds this processor to what models need: right products, and the same bytes of a row among any others.
+   * @throws Error where it is not so, or OpenVINO fails.
+   */
+  async check(): Promise<void> {
+    const [size, numRows] = [checkSize, Math.max(...checkRows)];
+    // Weights that pick one number of a row each.
+    const bytes = new Uint8Array((size * size * groupBytes) / groupSize);
+    for (let out = 0; out < size; out++) {
+      const group = ((out * size) / groupSize + Math.floor(out / groupSize)) * groupBytes;
+      bytes.set(oneInF16, group);
+      bytes[group + scaleBytes + (out % groupSize)] = 1;
+    }
+    using product = await compile(this.openVino, this.#core, size, size, bytes, this.threads);
+    const memory = koffi.alloc("float", 2 * size * numRows);
+    try {
+      const x = koffi.address(memory);
+      const rowBytesOf = (row: number) => BigInt(row * size * Float32Array.BYTES_PER_ELEMENT);
+      const out = x + rowBytesOf(numRows);
+      const rows = new Float32Array(koffi.view(x, Number(rowBytesOf(numRows))));
+      const results = new Float32Array(koffi.view(out, Number(rowBytesOf(numRows))));
+      for (let i = 0; i < rows.length; i++) rows[i] = Math.sin(i);
+      await product.multiply(x, out, numRows);
+      const all = results.slice();
+      const largest = all.reduce((most, value, i) => Math.max(most, Math.abs(value - (rows[i] as number))), 0);
+      if (!(largest <= 1 / 127)) throw this.#unfit(`a product is ${largest} off, at most 1/127 is wanted`);
+      for (const count of checkRows) {
+        const first = Math.floor((numRows - count) / 2);
+        results.fill(0);
+        await product.multiply(x + rowBytesOf(first), out, count);
+        const same = all.subarray(first * size, (first + count) * size);
+        if (Buffer.compare(asBytes(results.subarray(0, count * size)), asBytes(same)) !== 0) {
+          throw this.#unfit(`a row among ${count} has other bytes than among ${numRows}`);
+        }
+      }
+    } finally {
+      koffi.free(memory);
+    }
+  }
+
+  #unfit(why: string): Error {
+    return new Error(`Cannot use OpenVINO ${this.openVino.version} on this processor: ${why}`);
   }
 
   /** Whether weights [K, N] of that type are multiplied here: not those that are more precise than 8 bits. */
@@ -150,6 +198,10 @@ async function compile(
   } finally {
     symbols.ov_tensor_free(weights);
   }
+}
+
+function asBytes({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 /** Q8_0 has a factor before each group; OpenVINO wants all numbers, then all factors. */
