@@ -103,6 +103,16 @@ function findPackage() {
   return join(bins, readdirSync(bins)[0]);
 }
 
+/** Vulkan's loader is the system's: without it, or what the driver is linked to, ggml's library finds no device. */
+function requireDevice(env) {
+  const library = JSON.stringify(pathToFileURL(join(root, "dist", "ggml", "library.js")).href);
+  const list = `const { loadGgml } = await import(${library}); for (const { name } of loadGgml(process.env.BLOCK_ATTENTION_GGML).devices) console.log(name);`;
+  const names = run(process.execPath, ["--input-type=module", "-e", list], { env: { ...process.env, ...env } });
+  const wanted = env.BLOCK_ATTENTION_TEST_DEVICE;
+  if (names.split("\n").includes(wanted)) return;
+  throw new Error(`ggml finds no device "${wanted}" (Debian's package libvulkan1 has Vulkan's loader)`);
+}
+
 /** What the tests run with, or why they cannot. */
 export function softwareDevice() {
   if (process.platform !== "linux" || process.arch !== "x64")
@@ -117,6 +127,7 @@ export function softwareDevice() {
       GGML_VK_DISABLE_F16: "1",
       BLOCK_ATTENTION_TEST_DEVICE: "Vulkan0",
     };
+    requireDevice(env);
     return { env: version ? { ...env, BLOCK_ATTENTION_TEST_DRIVER: `Mesa ${version.split("~")[0]}` } : env };
   } catch (error) {
     return { reason: `Mesa's software device or ggml's package for it cannot be had: ${error.message}` };
