@@ -2,10 +2,9 @@
 // --skip-tests leaves out the unit tests under this Node, for a CI that ran `npm test` just before.
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { userCacheDir } from "../dist/files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../dist/files/user-cache-dir.js";
 import { askRegistry } from "./check-audit.mjs";
 import { softwareDevice, timeIsOver } from "./check-device.mjs";
 
@@ -78,7 +77,7 @@ const steps = [
     command: node(vitest, "run", "--config", "vitest.models.config.ts", "smallest.test.ts"),
     skip: () => {
       if (python === undefined) return "there is no Python here";
-      const cache = userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
+      const cache = thisUsersCacheDir();
       const args = ["tests/real-models/fetch_model.py", "SmolLM2-135M-Instruct.Q4_1.gguf", join(cache, "test-models")];
       const { status, stderr } = spawnSync(python, args, { cwd: root, encoding: "utf8" });
       return status === 0 ? undefined : stderr.trim();

@@ -1,16 +1,12 @@
 // The Python environments under the user's cache folder that checks run in: python/make_environment.py makes them.
 import { spawn, spawnSync } from "node:child_process";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { userCacheDir } from "../dist/files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../dist/files/user-cache-dir.js";
 
 export const pythonFolder = join(dirname(dirname(fileURLToPath(import.meta.url))), "python");
-export const cacheFolder = join(
-  userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() }),
-  "python",
-);
+export const cacheFolder = join(thisUsersCacheDir(), "python");
 
 /**
  * The interpreter of an environment, made where there is none; undefined, once the reason is printed, where it cannot be made,

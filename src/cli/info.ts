@@ -1,9 +1,8 @@
-import { homedir } from "node:os";
 import { chosenModel, loadTokenizer, reuseNote, weightTypes } from "../engine/model.js";
 import { modelIdentity } from "../engine/model-identity.js";
 import { KV_TYPES, kvTypeFits, type WeightsConversion } from "../files/element-types.js";
 import { formatBytes } from "../files/format-bytes.js";
-import { userCacheDir } from "../files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
 import { findGgmlDirectory, loadGgml } from "../ggml/library.js";
 import { blockKVByteLength } from "../kv/block-kv.js";
@@ -74,7 +73,7 @@ async function identityOf(
   { backend, weights = "keep" }: FlagsOf<typeof infoFlags>,
   { env, signal }: Terminal,
 ): Promise<string> {
-  const cacheDir = userCacheDir({ platform: process.platform, env, homeDir: homedir() });
+  const cacheDir = thisUsersCacheDir(env);
   return await modelIdentity(loadGgml(await findGgmlDirectory(backend ?? "auto")), source, weights, {
     cacheDir,
     signal,

@@ -1,8 +1,7 @@
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { formatBytes } from "../files/format-bytes.js";
 import { someWords } from "../files/settings.js";
-import { userCacheDir } from "../files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../files/user-cache-dir.js";
 import { trainerPython } from "../train/python-environment.js";
 import { pythonFolder } from "../train/python-folder.js";
 import { flag } from "./command.js";
@@ -36,7 +35,7 @@ export async function commandPython(
   const python = await trainerPython({
     named: named === undefined ? fromEnvironment : { path: named, by: "--python" },
     extraPackages,
-    cacheDir: join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "python"),
+    cacheDir: join(thisUsersCacheDir(env), "python"),
     pythonFolder: folder,
     env,
     say: (line) => {

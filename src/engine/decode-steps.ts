@@ -11,6 +11,7 @@ import type { DecodeSlot, SlotGroup } from "./decode-slots.js";
 import { type Draft, maxDraftTokens, planRows, RowTimes, rowCounts } from "./drafts.js";
 import type { HeldRows } from "./held-rows.js";
 import type { LikelyToken } from "./results.js";
+import { maxLogits } from "./row-graph.js";
 import type { Sampler } from "./sampler.js";
 
 /** Graphs that are kept for the next step of the same sequences. */
@@ -27,9 +28,6 @@ const rowsClearedAtATime = 256;
 
 /** How much of a token's time a right guess saves, about. */
 const savedShare = 0.4;
-
-/** The most logits of one graph, in elements: 64 MiB. */
-const maxLogits = 1 << 24;
 
 /** A sequence's next token. */
 export interface DecodeWork {
@@ -176,7 +174,7 @@ export class DecodeSteps implements Disposable {
       const read = () => this.#greatest(step, ordered) ?? this.#logits(step);
       const from = performance.now();
       const all = await this.backend.compute(prepared, read, signal);
-      if (!isNew && runs.length <= maxRuns) {
+      if (this.drafts === "auto" && !isNew && runs.length <= maxRuns) {
         this.#times.add(step.numRows, keysOf(ordered), performance.now() - from);
       }
       let row = 0;
@@ -194,12 +192,13 @@ export class DecodeSteps implements Disposable {
 
   #planDrafts(works: readonly DecodeWork[]): PlannedWork[] {
     const { drafts } = this;
+    if (drafts === "off") return works.map((work) => ({ ...work, rows: 1, draftIds: [] }));
     const numKeys = keysOf(works);
     // Graphs of drafts have to be built first: short answers end before that pays.
     const buildMs = drafts === "auto" ? (this.#buildTime.timeOf(1) ?? 0) : 0;
     const savedMs = savedShare * this.#times.timeOf(1, numKeys);
     const guessed = works.map(({ draft, context: { scaled, slot, ownLength } }) => {
-      if (drafts === "off" || scaled !== undefined) return undefined;
+      if (scaled !== undefined) return undefined;
       // The graph writes rows that make a draft's number up, too.
       const room = (slot?.keys.capacity ?? 0) - ownLength;
       const most = rowCounts.findLast((rows) => rows <= room) ?? 1;

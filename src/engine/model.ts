@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { availableParallelism, homedir } from "node:os";
+import { availableParallelism } from "node:os";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ChatTemplate, compileChatTemplate, type Reasoning } from "../blocks/chat-template.js";
@@ -17,7 +17,7 @@ import {
 import { readGguf } from "../files/gguf.js";
 import { InputRangeError, InputTypeError } from "../files/input-error.js";
 import { quote } from "../files/quote.js";
-import { userCacheDir } from "../files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../files/user-cache-dir.js";
 import { Backend } from "../ggml/backend.js";
 import { type BackendKind, findGgmlDirectory, type Ggml, loadGgml } from "../ggml/library.js";
 import {
@@ -177,12 +177,13 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
     throw error;
   }
   const hashing = new AbortController();
-  const identity = modelIdentity(ggml, source, conversion, { cacheDir: userCache(), signal: hashing.signal }).then(
-    async (id) => {
-      await files.requireSame();
-      return id;
-    },
-  );
+  const identity = modelIdentity(ggml, source, conversion, {
+    cacheDir: thisUsersCacheDir(),
+    signal: hashing.signal,
+  }).then(async (id) => {
+    await files.requireSame();
+    return id;
+  });
   // Whoever needs a block id sees the failure; nobody may.
   identity.catch(() => undefined);
   let loaded: ModelWeights | undefined;
@@ -260,10 +261,6 @@ async function startBackend(
     options.onWarning?.(`${(error as Error).message}; ggml multiplies in its place`);
     return start();
   }
-}
-
-function userCache(): string {
-  return userCacheDir({ platform: process.platform, env: process.env, homeDir: homedir() });
 }
 
 /** The states in which a model's files were opened: its headers, weights and digests are those of one state, or it is not used. */

@@ -9,7 +9,7 @@ import type { RowWork } from "./row-queue.js";
 import type { AnyTask } from "./task.js";
 
 /** The most logits of one graph, in elements: 64 MiB. */
-const maxLogits = 1 << 24;
+export const maxLogits = 1 << 24;
 /** Rows of a long block's pieces, whatever else is under way: its bytes must not depend on that. */
 const blockPieceRows = 128;
 

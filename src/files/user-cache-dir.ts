@@ -1,3 +1,4 @@
+import { homedir } from "node:os";
 import path from "node:path";
 
 /** What decides where a user's cache folder is: process.platform, process.env and os.homedir(). */
@@ -16,6 +17,11 @@ export interface UserPlace {
 export function userCacheDir({ platform, env, homeDir }: UserPlace): string {
   const paths = platform === "win32" ? path.win32 : path.posix;
   return paths.join(userCacheRoot({ platform, env, homeDir }), "block-attention");
+}
+
+/** The same for who runs this process. */
+export function thisUsersCacheDir(env: UserPlace["env"] = process.env): string {
+  return userCacheDir({ platform: process.platform, env, homeDir: homedir() });
 }
 
 function userCacheRoot({ platform, env, homeDir }: UserPlace): string {

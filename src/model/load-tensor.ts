@@ -22,6 +22,8 @@ export interface PlannedTensor {
 /** Elements converted by one native call. */
 const conversionChunk = 1 << 19;
 const readChunkBytes = 1 << 22;
+/** What products outside of ggml are given. */
+const productType = "Q8_0";
 /** Whether a tensor's bytes are not the file's: of another type, added to, or merged with an adapter. */
 export function isConverted({ entry, type }: PlannedTensor): boolean {
   return entry.type !== type || entry.added !== undefined || entry.isMerged === true;
@@ -48,43 +50,56 @@ export class TensorLoader {
     private readonly signal: AbortSignal | undefined,
   ) {}
 
-  /** @param change of the weight's elements before they are converted. */
+  /**
+   * Writes a weight to the device's memory, and compiles its product where that is outside of ggml.
+   *
+   * @param change of the weight's elements before they are converted.
+   */
   async load(planned: PlannedTensor, change: RowChange | undefined, tensor: Tensor): Promise<void> {
-    const { backend } = this;
-    const { entry, type, place } = planned;
-    if (isConverted(planned)) {
-      await this.#convert(planned, change, {
-        type,
-        byteLength: byteLength(tensor),
-        isWrittenWhole: place.isWrittenWhole,
-        write: (bytes, offset) => backend.write(tensor, bytes, offset),
-      });
-      return;
-    }
-    if (place.isWrittenWhole) {
-      const bytes = this.#buffer("whole", entry.byteLength);
-      await this.#read(bytes, entry, 0);
-      await backend.write(tensor, bytes);
-      return;
-    }
-    // Straight through, a chunk at a time.
-    for (let done = 0; done < entry.byteLength; done += readChunkBytes) {
-      this.signal?.throwIfAborted();
-      const part = this.#buffer("chunk", Math.min(readChunkBytes, entry.byteLength - done));
-      await this.#read(part, entry, done);
-      await backend.write(tensor, part, done);
-    }
+    const { type, place, isMultipliedOutside } = planned;
+    // The device's bytes are the product's too.
+    const isShared = isMultipliedOutside && type === productType;
+    await this.#deliver(planned, change, {
+      type,
+      byteLength: byteLength(tensor),
+      isWrittenWhole: place.isWrittenWhole || isShared,
+      write: async (bytes, offset) => {
+        await this.backend.write(tensor, bytes, offset);
+        if (isShared) await this.#products.add(tensor, bytes);
+      },
+    });
+    if (isMultipliedOutside && !isShared) await this.addProduct(planned, change, tensor);
   }
 
   /** Compiles the product with a weight outside of ggml. @param tensor the weight in the device's memory, which names it. */
   async addProduct(planned: PlannedTensor, change: RowChange | undefined, tensor: Tensor): Promise<void> {
-    const products = this.backend.policy.products as WeightProducts;
-    await this.#convert(planned, change, {
-      type: "Q8_0",
-      byteLength: rowBytes("Q8_0", planned.ne[0] as number) * (planned.ne[1] as number),
+    const [rowLength = 1, numRows = 1] = planned.ne;
+    await this.#deliver(planned, change, {
+      type: productType,
+      byteLength: rowBytes(productType, rowLength) * numRows,
       isWrittenWhole: true,
-      write: (bytes) => products.add(tensor, bytes),
+      write: (bytes) => this.#products.add(tensor, bytes),
     });
+  }
+
+  get #products(): WeightProducts {
+    return this.backend.policy.products as WeightProducts;
+  }
+
+  /** Gives a weight's bytes in the target's type, whole or a part at a time. */
+  async #deliver(planned: PlannedTensor, change: RowChange | undefined, target: ConversionTarget): Promise<void> {
+    const { entry } = planned;
+    if (isConverted({ ...planned, type: target.type })) {
+      await this.#convert(planned, change, target);
+      return;
+    }
+    const partBytes = target.isWrittenWhole ? entry.byteLength : readChunkBytes;
+    for (let done = 0; done < entry.byteLength; done += partBytes) {
+      this.signal?.throwIfAborted();
+      const part = this.#buffer("part", Math.min(partBytes, entry.byteLength - done));
+      await this.#read(part, entry, done);
+      await target.write(part, done);
+    }
   }
 
   /** Reads, changes, converts and writes whole rows, several chunks of them side by side. */

@@ -1,6 +1,5 @@
-import { homedir } from "node:os";
 import { join } from "node:path";
-import { userCacheDir } from "../files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../files/user-cache-dir.js";
 
 /** A model with a name of its own here: one file, which two sources have, and whose digest is known. */
 export interface PackagedModel {
@@ -43,7 +42,7 @@ export function findPackaged(name: string): PackagedModel | undefined {
 
 /** One folder for each model that has a name of its own. */
 export function packagedDir(env: Readonly<Record<string, string | undefined>>): string {
-  return join(userCacheDir({ platform: process.platform, env, homeDir: homedir() }), "models");
+  return join(thisUsersCacheDir(env), "models");
 }
 
 /** Where its file stands, if it does. @param folder as packagedDir() gives it. */

@@ -136,8 +136,10 @@ export async function loadWeights(
         const change = file ? undefined : await merger.changeOf(planned.name, config.rope.pairs);
         const tensor = tensors.get(planned.name) as Tensor;
         if (file === undefined) await loader.load(planned, change, tensor);
-        else for (const { offset, byteLength } of planned.entry.parts) await file.populate(offset, byteLength);
-        if (planned.isMultipliedOutside) await loader.addProduct(planned, change, tensor);
+        else {
+          for (const { offset, byteLength } of planned.entry.parts) await file.populate(offset, byteLength);
+          if (planned.isMultipliedOutside) await loader.addProduct(planned, change, tensor);
+        }
         loadedBytes += planned.entry.byteLength;
         options.onProgress?.({ loadedBytes, totalBytes });
       }

@@ -71,13 +71,7 @@ export function growthSuite(size: GrowthSize, options: Pick<EngineOptions, "host
         }
       };
       const warmUp = Math.ceil(size.numRequests / 3);
-      const growth = new Growth();
-      for (let i = 0; i < size.numRequests; i++) {
-        await request(i);
-        await copiesEnded(engine);
-        expectIdle(engine);
-        if (i === warmUp) await growth.begin(engine);
-      }
+      const growth = await Growth.over(size.numRequests, warmUp, engine, request);
       await growth.expectNone(size.numRequests - warmUp, size.marginBytes, engine);
       expect(getEventListeners(controller.signal, "abort")).toEqual([]);
       await expectOnlyBlocks(idle, engine);
@@ -124,13 +118,7 @@ export function growthSuite(size: GrowthSize, options: Pick<EngineOptions, "host
         turns.push(span("global", [...(turns.pop() as PromptSpan).tokenIds, ...tokenIds]));
       };
       const warmUp = Math.ceil(size.numTurns / 3);
-      const growth = new Growth();
-      for (let i = 0; i < size.numTurns; i++) {
-        await turn(i);
-        await copiesEnded(engine);
-        expectIdle(engine);
-        if (i === warmUp) await growth.begin(engine);
-      }
+      const growth = await Growth.over(size.numTurns, warmUp, engine, turn);
       // A page is evicted every second turn or so: of those, too, not every fourth may leave an object.
       await growth.expectNone((size.numTurns - warmUp) / 4, size.marginBytes, engine);
       const { room, replaced } = engine.stats().store.evictionsByReason;
@@ -167,13 +155,7 @@ export function growthSuite(size: GrowthSize, options: Pick<EngineOptions, "host
         await Promise.allSettled(answers);
       };
       const warmUp = Math.ceil(size.numFrames / 3);
-      const growth = new Growth();
-      for (let i = 0; i < size.numFrames; i++) {
-        await frame(i);
-        await copiesEnded(engine);
-        expectIdle(engine);
-        if (i === warmUp) await growth.begin(engine);
-      }
+      const growth = await Growth.over(size.numFrames, warmUp, engine, frame);
       await growth.expectNone(size.numFrames - warmUp, size.marginBytes, engine);
     }
     expect(await liveCounts()).toEqual(before);
@@ -212,6 +194,23 @@ interface Living {
 class Growth {
   #before: Living | undefined;
   #numResting = 0;
+
+  /** Does something so many times, with nothing left running in between, and watches what lives from one of them on. */
+  static async over(
+    numRounds: number,
+    warmUp: number,
+    engine: LocalEngine,
+    round: (i: number) => Promise<void>,
+  ): Promise<Growth> {
+    const growth = new Growth();
+    for (let i = 0; i < numRounds; i++) {
+      await round(i);
+      await copiesEnded(engine);
+      expectIdle(engine);
+      if (i === warmUp) await growth.begin(engine);
+    }
+    return growth;
+  }
 
   async begin(engine?: LocalEngine): Promise<void> {
     this.#numResting = numResting(engine);

@@ -1,9 +1,8 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import koffi from "koffi";
 import { quote } from "../../files/quote.js";
-import { userCacheDir } from "../../files/user-cache-dir.js";
+import { thisUsersCacheDir } from "../../files/user-cache-dir.js";
 import type { Bound, Pointer } from "../symbols.js";
 
 /** What may multiply by quantized weights on the CPU: the best that is installed, or the one that is named. */
@@ -59,8 +58,7 @@ export interface OpenVino {
 
 /** Where `installedOpenVino()` looks beside the variable's folder. */
 function packageFolder(): string {
-  const { platform, env } = process;
-  return join(userCacheDir({ platform, env, homeDir: homedir() }), "openvino");
+  return join(thisUsersCacheDir(), "openvino");
 }
 
 /** The command that installs it. */

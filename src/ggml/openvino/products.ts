@@ -18,6 +18,7 @@ const checkSize = 256;
 const checkRows = [1, 3, 17, 48, 130, 300] as const;
 /** Rows of one call: each compiled product keeps memory for its largest. */
 const maxRows = 256;
+
 /**
  * Products with weights in OpenVINO, which multiplies rows by 8-bit weights some three times as fast as ggml where the processor has
  * instructions for it. It owns what was compiled.
@@ -54,7 +55,7 @@ export class OpenVinoProducts implements WeightProducts, Disposable {
       bytes.set(oneInF16, group);
       bytes[group + scaleBytes + (out % groupSize)] = 1;
     }
-    using product = await compile(this.openVino, this.#core, size, size, bytes, this.threads);
+    using product = await this.#compile(size, size, bytes);
     const memory = koffi.alloc("float", 2 * size * numRows);
     try {
       const x = koffi.address(memory);
@@ -109,7 +110,35 @@ export class OpenVinoProducts implements WeightProducts, Disposable {
    */
   async add(weights: Tensor, bytes: Uint8Array): Promise<void> {
     const [size, numRows] = weights.ne;
-    this.#byWeights.set(weights.pointer, await compile(this.openVino, this.#core, size, numRows, bytes, this.threads));
+    this.#byWeights.set(weights.pointer, await this.#compile(size, numRows, bytes));
+  }
+
+  async #compile(size: number, numRows: number, bytes: Uint8Array): Promise<OpenVinoProduct> {
+    const { openVino, threads } = this;
+    // In OpenVINO's own memory: it may use weights where they lie, and frees them when it no longer does.
+    const layout = layoutOf(size, numRows);
+    const weights = newTensor(openVino, "U8", [layout.end]);
+    try {
+      const constants = bytesOf(openVino, weights, layout.end);
+      new BigInt64Array(constants, layout.shape, 2).set([BigInt(numRows), BigInt(size)]);
+      splitGroups(bytes, new Uint8Array(constants, layout.numbers));
+      const properties = { DYNAMIC_QUANTIZATION_GROUP_SIZE: String(groupSize) };
+      const model = await compileModel(openVino, this.#core, productLayers(size, numRows), {
+        weights,
+        threads,
+        properties,
+      });
+      const product = new OpenVinoProduct(model, size, numRows);
+      try {
+        await product.prepare();
+        return product;
+      } catch (error) {
+        product[Symbol.dispose]();
+        throw error;
+      }
+    } finally {
+      openVino.symbols.ov_tensor_free(weights);
+    }
   }
 
   /** The product with these weights, if it was compiled. */
@@ -166,37 +195,6 @@ export class OpenVinoProduct implements Disposable {
 
   [Symbol.dispose](): void {
     this.model[Symbol.dispose]();
-  }
-}
-
-async function compile(
-  openVino: OpenVino,
-  core: Pointer,
-  size: number,
-  numRows: number,
-  bytes: Uint8Array,
-  threads: number,
-): Promise<OpenVinoProduct> {
-  const { symbols } = openVino;
-  // In OpenVINO's own memory: it may use weights where they lie, and frees them when it no longer does.
-  const layout = layoutOf(size, numRows);
-  const weights = newTensor(openVino, "U8", [layout.end]);
-  try {
-    const constants = bytesOf(openVino, weights, layout.end);
-    new BigInt64Array(constants, layout.shape, 2).set([BigInt(numRows), BigInt(size)]);
-    splitGroups(bytes, new Uint8Array(constants, layout.numbers));
-    const properties = { DYNAMIC_QUANTIZATION_GROUP_SIZE: String(groupSize) };
-    const model = await compileModel(openVino, core, productLayers(size, numRows), { weights, threads, properties });
-    const product = new OpenVinoProduct(model, size, numRows);
-    try {
-      await product.prepare();
-      return product;
-    } catch (error) {
-      product[Symbol.dispose]();
-      throw error;
-    }
-  } finally {
-    symbols.ov_tensor_free(weights);
   }
 }
 
