@@ -1,5 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Redis } from "iovalkey";
 import { expect, onTestFinished, test } from "vitest";
 import { bytesBelow, temporaryFolder } from "../src/files/test-files.suite.js";
@@ -67,7 +67,7 @@ test("store export, import, gc: chosen blocks come into another folder, checked 
     return { ...JSON.parse(stdout), code };
   };
   const [{ model }] = (await told("stat", at("blocks"))).models;
-  const copied = { copied: 3, there: 0, unsound: 0, full: 0, code: 0 };
+  const copied = { copied: 3, there: 0, unsound: 0, no_key: 0, full: 0, code: 0 };
   expect(await told("export", at("blocks"), at("some"), "--model", model.slice(0, 8))).toMatchObject(copied);
   expect((await told("stat", at("some"))).models).toMatchObject([{ model, blocks: 3 }]);
   const files = (name: string) =>
@@ -82,19 +82,31 @@ test("store export, import, gc: chosen blocks come into another folder, checked 
   expect(await told("import", at("new"), at("some"))).toMatchObject({ copied: 1, there: 0, unsound: 2, code: 1 });
   expect(await told("import", at("new"), at("blocks"))).toMatchObject({ copied: 5, there: 1, unsound: 0, code: 0 });
   expect(await told("verify", at("new"))).toEqual({ blocks: 6, unsound: 0, code: 0 });
+  // Its head is sound, its keys and values are not.
+  const [damaged = ""] = files("new");
+  const sound = readFileSync(damaged);
+  writeFileSync(damaged, Buffer.concat([sound.subarray(0, -1), Buffer.from([(sound.at(-1) as number) ^ 1])]));
+  expect(await told("import", at("new"), at("blocks"))).toMatchObject({ copied: 1, there: 5, code: 0 });
+  expect(readFileSync(damaged)).toEqual(sound);
   const small = await told("import", `${at("small")}?cap=30000`, at("blocks"));
   expect(small.full).toBeGreaterThan(0);
   expect(small.copied).toBeGreaterThan(0);
   expect(bytesBelow(at("small"))).toBeLessThanOrEqual(30000);
 
   const [other = ""] = files("some").filter((path) => path !== one && path !== two);
-  mkdirSync(join(at("some"), "quarantine"));
-  writeFileSync(join(at("some"), "quarantine", "1-x.kv"), "damaged");
+  const mine = ["quarantine", "claims"].map((name) => join(at("some"), name, "notes.txt"));
+  for (const path of mine) {
+    mkdirSync(dirname(path));
+    writeFileSync(path, "mine");
+  }
+  writeFileSync(join(at("some"), "quarantine", `1-${"a".repeat(64)}.kv`), "damaged");
+  writeFileSync(join(at("some"), "claims", "b".repeat(64)), "of a process that was killed");
   const all = { removed: 1, quarantined: 4096 };
   expect(await told("gc", at("some"), "--dry-run")).toMatchObject(all);
   expect(files("some")).toHaveLength(3);
   expect(await told("gc", at("some"))).toMatchObject(all);
   expect(await told("gc", at("some"), "--keep-model", model)).toMatchObject({ removed: 0, quarantined: 0 });
+  expect(mine.map((path) => readdirSync(dirname(path)))).toEqual([["notes.txt"], ["notes.txt"]]);
   utimesSync(other, 1, 1);
   expect(await told("gc", at("some"), "--older-than", "30")).toMatchObject({ removed: 1 });
   expect(await told("gc", at("some"), "--keep-producer", "another")).toMatchObject({ removed: 1 });
@@ -124,6 +136,28 @@ test("encode: several processes share the passages, each of which is encoded onc
   const listed = (await runCli(["store", "ls", store, "--documents", "--json"])).stdout.trim().split("\n");
   expect(listed.map((line) => JSON.parse(line).blocks.length).sort()).toEqual([1, ...Array(133).fill(3)]);
 }, 60_000);
+
+test("encode: tells beforehand what all passages will take, files' heads and documents included", async () => {
+  const folder = await temporaryFolder();
+  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  writeRandomModel(model, { architecture: "llama" });
+  const passages = Array.from({ length: 200 }, (_, n) => ({
+    id: n,
+    text: `Passage ${100 + n}.`,
+  }));
+  writeFileSync(input, passages.map((one) => JSON.stringify(one)).join("\n"));
+  const { code, stderr } = await runCli(encodeArgs(model, input, `${store}?cap=100MB`));
+  expect(code).toBe(0);
+  const [, told = "", unit] = /200 passages, about \d+ tokens: ([\d.]+) (KiB|MiB)/.exec(stderr) ?? [];
+  const taken = bytesBelow(join(store, "blocks")) + bytesBelow(join(store, "documents"));
+  const share = (Number(told) * (unit === "KiB" ? 2 ** 10 : 2 ** 20)) / taken;
+  expect(share, `${told} ${unit} of ${taken} bytes`).toBeGreaterThan(0.9);
+  expect(share, `${told} ${unit} of ${taken} bytes`).toBeLessThan(1.1);
+});
 
 test("store ls, rm, export --document: a document's blocks, from the index of documents beside them", async () => {
   const folder = await temporaryFolder();

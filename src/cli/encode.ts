@@ -1,7 +1,3 @@
-import { createHash } from "node:crypto";
-import { stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { type PassageInput, readPassage } from "../blocks/passage.js";
 import { ragDocument } from "../data/rag/rag-row.js";
 import { readRows } from "../data/rows.js";
@@ -11,12 +7,11 @@ import type { LocalEngine } from "../engine/local-engine.js";
 import { splitLongField } from "../engine/prompt.js";
 import { isJsonObject, type JsonValue } from "../files/bounded-json.js";
 import { formatBytes } from "../files/format-bytes.js";
-import { holdLock, Watch } from "../files/lock.js";
-import { makeFolder } from "../files/outputs.js";
 import { withoutPassword } from "../files/quote.js";
 import { numberOf, readSetting, someWords } from "../files/settings.js";
-import { blockKVByteLength } from "../kv/block-kv.js";
+import { blockFileBytes } from "../kv/block-codec.js";
 import { storeFolder } from "../kv/store-place.js";
+import { Claims } from "./claims.js";
 import { command, type Flag, type FlagsOf, flag, mandatory, toggle } from "./command.js";
 import { openEngine } from "./open-engine.js";
 import { deviceFlags, engineFlag, storeFlag, trainingFlags } from "./options.js";
@@ -80,15 +75,16 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
   const { repair, system, splitLong } = flags;
   const options = { repair, system, splitLong, signal };
   const bar = new ProgressBar(terminal, "Encoding");
-  const sums = { passages: 0, tokens: 0, hits: 0, failed: 0, lost: 0 };
+  const sums = { passages: 0, documents: 0, blocks: 0, tokens: 0, hits: 0, failed: 0, lost: 0 };
   const startedMs = performance.now();
   const encodeSome = async ({ rows }: Passages): Promise<void> => {
     const isFirst = sums.passages === 0;
     sums.passages += rows.length;
-    const { blocks } = await engine.encode(
-      rows.map(({ passage }) => passage),
-      options,
-    );
+    const { blocks } = await engine.encode(passagesOf({ rows }), options);
+    sums.blocks += blocks.length;
+    sums.documents += new Set(
+      rows.map(({ passage }) => (typeof passage === "object" ? passage.id : undefined)).filter((id) => id != null),
+    ).size;
     for (const block of blocks) {
       const index = rows[block.passage.index]?.index as number;
       if (block.error === undefined) {
@@ -120,7 +116,7 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
       bar.end();
       note(terminal, `${where}: ${errorLine(error)}`);
     })) {
-      await using claim = await claims.claim(some);
+      await using claim = await claims.claim(passagesOf(some));
       if (claim) await encodeSome(some);
       else others.add(some.number);
     }
@@ -128,7 +124,7 @@ async function runEncode(flags: FlagsOf<typeof encodeFlags>, terminal: Terminal)
     if (others.size > 0) {
       for await (const some of readPassages(flags.input, signal, () => undefined)) {
         if (!others.has(some.number)) continue;
-        await using _ = await claims.claim(some, signal);
+        await using _ = await claims.claim(passagesOf(some), signal);
         await encodeSome(some);
       }
     }
@@ -189,45 +185,6 @@ function passageOf(value: JsonValue, index: number): PassageInput {
   return passage;
 }
 
-const nothing: AsyncDisposable = { [Symbol.asyncDispose]: async () => undefined };
-
-/** Which passages each of several processes encodes into one folder: a lock file for those that one of them encodes now. */
-class Claims {
-  readonly #watches = new Map<string, Watch>();
-
-  /** @param folder none: nothing is shared. @param rule all that makes blocks of passages. */
-  constructor(
-    private readonly folder: string | undefined,
-    private readonly rule: string,
-  ) {}
-
-  /**
-   * @param waiting waits until no other process encodes them.
-   * @returns undefined where another process encodes them now.
-   */
-  async claim({ rows }: Passages, waiting?: AbortSignal): Promise<AsyncDisposable | undefined> {
-    if (this.folder === undefined) return nothing;
-    const text = JSON.stringify([this.rule, rows.map(({ passage }) => passage)]);
-    const path = join(this.folder, "claims", createHash("sha256").update(text).digest("hex"));
-    const watch = this.#watches.get(path) ?? new Watch();
-    this.#watches.set(path, watch);
-    for (let numTries = 0; ; numTries++) {
-      try {
-        await makeFolder(dirname(path));
-        const lock = await holdLock(path, "encode these passages", watch);
-        this.#watches.delete(path);
-        return lock;
-      } catch {
-        // In a folder that cannot be written nobody shares anything.
-        const isHeld = (await stat(path).catch(() => undefined)) !== undefined;
-        if (!isHeld && numTries > 2) return nothing;
-        if (isHeld && waiting === undefined) return undefined;
-        await sleep(isHeld ? 500 : 20, undefined, { signal: waiting });
-      }
-    }
-  }
-}
-
 async function countRows(path: string, signal: AbortSignal): Promise<number> {
   let count = 0;
   for await (const _ of readRows(path, signal)) count += 1;
@@ -237,15 +194,32 @@ async function countRows(path: string, signal: AbortSignal): Promise<number> {
 /** What all passages will take, by the first ones. */
 function forecast(
   engine: LocalEngine,
-  { passages, tokens, hits }: { passages: number; tokens: number; hits: number },
+  {
+    passages,
+    documents,
+    blocks,
+    tokens,
+    hits,
+  }: Readonly<Record<"passages" | "documents" | "blocks" | "tokens" | "hits", number>>,
   total: number,
   tookMs: number,
 ): string {
-  const all = Math.round((tokens / passages) * total);
-  const bytes = all * blockKVByteLength(blockShape(engine.model.decoder, engine.kvType, 1));
+  const times = total / passages;
+  const shape = blockShape(engine.model.decoder, engine.kvType, Math.round(tokens / Math.max(1, blocks)));
+  const bytes = Math.round(times * (blocks * unitsOf(blockFileBytes(shape)) + documents * unitsOf(1)));
   const { capBytes = bytes } = engine.stats().store.tiers.find(({ name }) => name === "disk") ?? {};
   const left = formatDuration(((tookMs / passages) * (total - passages)) / 1000);
-  const time = hits === passages ? "" : `, some ${left} more`;
+  const time = hits === blocks ? "" : `, some ${left} more`;
   const room = bytes > capBytes ? `, of which the store keeps ${formatBytes(capBytes)}` : "";
-  return `${total} passages, about ${all} tokens: ${formatBytes(bytes)}${room}${time}`;
+  return `${total} passages, about ${Math.round(times * tokens)} tokens: ${formatBytes(bytes)}${room}${time}`;
+}
+
+/** What a file of so many bytes takes where files take whole units, as on most file systems. */
+function unitsOf(numBytes: number): number {
+  return Math.ceil(numBytes / 4096) * 4096;
+}
+
+/** Passages as the engine takes them. */
+function passagesOf({ rows }: Pick<Passages, "rows">): readonly PassageInput[] {
+  return rows.map(({ passage }) => passage);
 }

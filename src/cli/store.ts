@@ -1,5 +1,3 @@
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
 import { z } from "zod";
 import { formatBytes } from "../files/format-bytes.js";
 import { quote } from "../files/quote.js";
@@ -13,6 +11,7 @@ import { copyBlocks } from "../kv/copy-blocks.js";
 import { type DocumentEntry, Documents, readEntry } from "../kv/documents.js";
 import { type FolderEntry, readFolder } from "../kv/folder-report.js";
 import { type OpenedPlace, openFolderPlace, openStoreToRead, storePlaceField } from "../kv/store-place.js";
+import { removeClaims } from "./claims.js";
 import { command, type FlagsOf, flag, operand, repeated, toggle } from "./command.js";
 import { formatTable, note, type Terminal, write, writeJson } from "./terminal.js";
 
@@ -315,7 +314,7 @@ async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promis
   const sums = await removeAll(opened, false, isMeant, terminal, dryRun);
   const quarantined = await folder.quarantined(!dryRun);
   // Of processes that were killed: those that encode find no harm in it.
-  if (!dryRun) await rm(join(folder.path, "claims"), { recursive: true, force: true });
+  if (!dryRun) await removeClaims(folder.path);
   if (flags.json === true) await writeJson(terminal, { ...sums, quarantined });
   else {
     const done = dryRun ? "would be removed" : "removed";
@@ -325,7 +324,7 @@ async function runGc(flags: FlagsOf<typeof gcFlags>, terminal: Terminal): Promis
   return 0;
 }
 
-const copied = toggle('one line of JSON: {"copied","there","unsound","full","bytes"}');
+const copied = toggle('one line of JSON: {"copied","there","unsound","no_key","full","bytes"}');
 const exportFlags = {
   folder,
   to: operand(flag("<to>", "a folder to copy them into, and its cap where it has one", storePlaceField)),
@@ -366,7 +365,7 @@ Examples:
   tar xf some.tar && block-attention store import ./blocks?cap=20GB ./some`,
 });
 
-/** @returns the exit code: 1 if one is unsound, or found no room. */
+/** @returns the exit code: 1 if one is unsound, found no room, or its owner has no key. */
 async function copyAll(
   fromPlace: string,
   toPlace: string,
@@ -378,7 +377,7 @@ async function copyAll(
   await using from = await openStoreToRead(fromPlace);
   await using to = await openFolderPlace(toPlace);
   if (!to.folder.canWrite) throw new Error(`Cannot copy blocks: ${to.folder.reason}`);
-  const sums = { copied: 0, there: 0, unsound: 0, full: 0, bytes: 0 };
+  const sums = { copied: 0, there: 0, unsound: 0, no_key: 0, full: 0, bytes: 0 };
   const names = new Map<string, Set<string>>();
   for await (const { id, owner, blocks } of documentsIn(from)) {
     if (String(id) === document) names.set(owner, new Set(blocks.map(({ name }) => name)));
@@ -393,13 +392,14 @@ async function copyAll(
     isMeant,
     signal,
   )) {
-    sums[block.outcome] += 1;
+    sums[block.outcome === "no-key" ? "no_key" : block.outcome] += 1;
     if (block.outcome === "copied") sums.bytes += block.bytes;
     if (block.error !== undefined) note(terminal, block.error);
   }
-  const { copied, there, unsound, full, bytes } = sums;
-  const text = `${copied} copied, ${formatBytes(bytes)}; ${there} were there, ${unsound} unsound, ${full} found no room\n`;
+  const { copied, there, unsound, no_key, full, bytes } = sums;
+  const missed = `${unsound} unsound, ${no_key} of owners without a key, ${full} found no room`;
+  const text = `${copied} copied, ${formatBytes(bytes)}; ${there} were there, ${missed}\n`;
   if (json === true) await writeJson(terminal, sums);
   else await write(terminal.stdout, text, signal);
-  return unsound + full > 0 ? 1 : 0;
+  return unsound + no_key + full > 0 ? 1 : 0;
 }

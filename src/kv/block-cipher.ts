@@ -64,6 +64,11 @@ export class BlockKeys {
     return this.byOwner.size === 0;
   }
 
+  /** Whether what is an owner's can be written: with a key, or as it is where there are no keys. @param owner as files name it. */
+  has(owner: string): boolean {
+    return this.isEmpty || this.#keysOf(owner).length > 0;
+  }
+
   /** How long the envelope of so many bytes is. */
   sizeOf(numBytes: number): number {
     return this.isEmpty ? numBytes : headerBytes + numBytes + tagBytes * Math.ceil(numBytes / chunkBytes);

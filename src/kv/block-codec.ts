@@ -107,6 +107,14 @@ function tensorsOf(shape: BlockKVShape) {
   };
 }
 
+/** Some bytes that say what a block is, beside its digests and tokens: of most between 900 and 1,000. */
+const fieldBytes = 1000;
+
+/** How long the file of a block is, but for the lengths of its names. */
+export function blockFileBytes(shape: BlockKVShape): number {
+  return fieldBytes + (tensorsOf(shape).kv.data_offsets[1] as number);
+}
+
 function layerBytesOf(shape: BlockKVShape): number {
   return blockKVByteLength(shape) / shape.numLayers;
 }

@@ -280,7 +280,7 @@ export class BlockFolder implements BlockPlace {
       let total = this.onDisk((await stat(path)).size);
       if (total > most) throw new Error("it is larger than all of them may be");
       // Their names begin with the time.
-      for (const name of (await readdir(folder)).sort().reverse()) {
+      for (const name of (await readdir(folder)).filter(isMovedAside).sort().reverse()) {
         total += this.onDisk((await lstat(join(folder, name))).size);
         if (total > most) await rm(join(folder, name), { recursive: true, force: true });
       }
@@ -294,7 +294,7 @@ export class BlockFolder implements BlockPlace {
   async quarantined(isRemoved = false): Promise<number> {
     const folder = join(this.path, "quarantine");
     let numBytes = 0;
-    for (const name of await readdir(folder).catch(noneIfGone)) {
+    for (const name of (await readdir(folder).catch(noneIfGone)).filter(isMovedAside)) {
       numBytes += this.onDisk((await lstat(join(folder, name))).size);
       if (isRemoved) await rm(join(folder, name), { recursive: true, force: true });
     }
@@ -309,6 +309,11 @@ export class BlockFolder implements BlockPlace {
     await this.#share?.[Symbol.asyncDispose]();
     this.#share = undefined;
   }
+}
+
+/** Whether a file in quarantine was moved there: a user's own stays. */
+function isMovedAside(name: string): boolean {
+  return /^\d+-[0-9a-f]{64}\.kv$/.test(name);
 }
 
 /** The block that a file's or an object's name names, where it names one. */

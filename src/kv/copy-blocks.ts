@@ -1,7 +1,7 @@
 import { bytesInMemory } from "./block-bytes.js";
 import { type BlockKeys, keyedPlace, unreadable } from "./block-cipher.js";
 import { type BlockBytes, BlockCodecError, type BlockHead, readBlockHead, requireLayers } from "./block-codec.js";
-import type { BlockFolder } from "./block-folder.js";
+import type { BlockFolder, BlockPlace } from "./block-folder.js";
 import type { BlockId } from "./block-id.js";
 import { mergedEntry, readEntry } from "./documents.js";
 import { readFolder } from "./folder-report.js";
@@ -17,14 +17,15 @@ export interface KeyedFolder {
 export interface CopiedBlock {
   readonly id: BlockId;
   readonly bytes: number;
-  readonly outcome: "copied" | "there" | "unsound" | "full";
+  /** "no-key": its owner has no key where it was to go. */
+  readonly outcome: "copied" | "there" | "unsound" | "no-key" | "full";
   /** Of one that is unsound, or was not written. */
   readonly error?: string;
 }
 
 /**
- * Copies blocks from one folder into another one, each checked whole before it is written, in no order. What is there already
- * stays: who was interrupted begins again. What is encrypted stays so, or is encrypted anew where the other folder has keys.
+ * Copies blocks from one folder into another one, each checked whole before it is written, in no order. What is there already,
+ * and whole, stays: who was interrupted begins again. What is there and damaged is written anew. What is encrypted stays so, or is encrypted anew where the other folder has keys.
  *
  * Nothing is evicted for them, but where another process holds the lock, which makes room as for what it writes itself.
  *
@@ -47,7 +48,8 @@ export async function* copyBlocks(
   const texts = new FolderTexts(to, reserve, toKeys.isEmpty ? keys : toKeys);
   await texts.countAll();
   const copied = new Set<BlockId>();
-  for await (const entry of readFolder(keyedPlace(to, toKeys), { isWhole: false, signal })) {
+  const target = keyedPlace(to, toKeys);
+  for await (const entry of readFolder(target, { isWhole: false, signal })) {
     room -= entry.numBytes;
     if (!("error" in entry)) there.add(entry.id);
   }
@@ -59,7 +61,7 @@ export async function* copyBlocks(
     }
     if (!isMeant(entry.head)) continue;
     copied.add(id);
-    if (there.has(id)) {
+    if (there.has(id) && (await isWholeIn(target, to.pathOf(id), id))) {
       yield { id, bytes: numBytes, outcome: "there" };
       continue;
     }
@@ -68,6 +70,12 @@ export async function* copyBlocks(
     const error = plain === undefined ? "it is gone" : await faultOf(plain, id);
     if (error !== undefined) {
       yield { id, bytes: numBytes, outcome: "unsound", error: `${entry.path}: ${error}` };
+      continue;
+    }
+    if (!toKeys.has(entry.head.owner)) {
+      copied.delete(id);
+      const error = `${entry.path}: its owner ${entry.head.owner} has no key there`;
+      yield { id, bytes: numBytes, outcome: "no-key", error };
       continue;
     }
     const bytes = toKeys.isEmpty
@@ -102,6 +110,11 @@ async function copyDocuments(from: FolderTexts, to: FolderTexts, copied: Readonl
         await to.put(name, JSON.stringify(mergedEntry(there, entry)));
     }
   }
+}
+
+/** Whether a block is in a place, with keys and values as its digests say. */
+async function isWholeIn(place: BlockPlace, path: string, id: BlockId): Promise<boolean> {
+  return (await place.read(path, async (bytes) => (await faultOf(bytes, id)) === undefined)) ?? false;
 }
 
 /** What is wrong with a file's bytes; undefined where they are the block. */

@@ -308,7 +308,7 @@ test("DiskTier: what is damaged, foreign or half is a miss, moved aside within b
   writeFileSync(at(3), readFileSync(at(4)));
   // As a damaged block that was a link leaves it.
   mkdirSync(join(path, "quarantine"));
-  symlinkSync("nowhere", join(path, "quarantine", "1-x.kv"));
+  symlinkSync("nowhere", join(path, "quarantine", `1-${requests[0]!.id}.kv`));
   mkdirSync(join(path, "blocks", "zz"));
   writeFileSync(join(path, "blocks", "zz", "notes.txt"), "mine");
   const second = await storeOver(path);

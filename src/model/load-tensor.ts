@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { rowBytes, type TensorType } from "../files/element-types.js";
+import { describeFileError } from "../files/regular-file.js";
 import type { Backend } from "../ggml/backend.js";
 import type { WeightPlace, WeightProducts } from "../ggml/device-policy.js";
 import { convertRows } from "../ggml/quantize.js";
@@ -151,7 +152,9 @@ export class TensorLoader {
       const file = this.files.get(part.path) as FileHandle;
       const end = part.offset + part.byteLength;
       for (let at = part.offset; at < end; ) {
-        const { bytesRead } = await file.read(into, done, end - at, at);
+        const { bytesRead } = await file.read(into, done, end - at, at).catch((error: unknown) => {
+          throw describeFileError(error, part.path);
+        });
         if (bytesRead === 0) {
           throw new Error(
             `Cannot load tensor "${entry.name}" of "${part.path}": the file ends at byte ${at}, ${end} are wanted`,
