@@ -144,8 +144,10 @@ export async function loadWeights(
         options.onProgress?.({ loadedBytes, totalBytes });
       }
     };
-    // Laying weights out anew takes longer than reading them. Converting shares its rows among threads as it is.
-    const lanes = plan.some(isConverted) ? 1 : Math.min(maxLanes, backend.threads);
+    // Laying weights out anew takes longer than reading them, and compiling products longer still. Converting shares its rows among
+    // threads as it is.
+    const isShared = plan.some(isConverted) && backend.policy.products === undefined;
+    const lanes = isShared ? 1 : Math.min(maxLanes, backend.threads);
     const stopOthers = (error: unknown): never => {
       next = plan.length;
       throw error;
