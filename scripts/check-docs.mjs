@@ -73,6 +73,18 @@ for (const document of documents.filter((path) => today.test(path))) {
   numSpans += spans.length;
 }
 
+// What comments cite: a document, and its headings.
+for (const path of files.filter((name) => /\.(tsx?|mjs|py)$/.test(name))) {
+  for (const [, cited] of read(path).matchAll(/(?:@see|[^\w`'"]) ?(docs\/[\w./-]+\.md(?:,? "[^"\n]+")+)/g)) {
+    const [document] = /^[\w./-]+/.exec(cited);
+    const headings = existsSync(join(root, document)) ? read(document).matchAll(/^#+ (.*)$/gm) : [];
+    const there = new Set([...headings].map(([, heading]) => heading.replaceAll("`", "")));
+    for (const [, heading] of cited.matchAll(/"([^"]+)"/g)) {
+      if (!there.has(heading)) wrong.push(`${path} cites "${heading}" of ${document}, which is not there`);
+    }
+  }
+}
+
 /** Texts between single backticks. */
 function spansOf(text) {
   return [...text.matchAll(/`([^`\n]+)`/g)].map(([, span]) => span);

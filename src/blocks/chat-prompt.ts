@@ -89,7 +89,7 @@ const readMessage = optionsOf(
  *
  * @throws TypeError for messages of the wrong kind or tools that are none, RangeError if there are none, none of role "user", an empty last
  *   user message, an unfit role or name, or if the template refuses them.
- * @see FACTS "Template text is never glued to a passage", "By rule"; DESIGN §8 "Spans, local or global".
+ * @see docs/reference.md "Template text is never glued to a passage", "By rule"; docs/reuse.md "Who sees whom".
  */
 export function segmentMessages(
   messages: readonly ChatMessage[],

@@ -18,7 +18,7 @@ test("inContextPrompt(): every round is a block, the query the final one", () =>
   expect(inContextPrompt({ demonstrations: [], query: "2+2" }, tulu).blocks).toHaveLength(1);
 });
 
-test("segmentDemonstrations(): the benchmarks' prompts are cut where FACTS says", () => {
+test("segmentDemonstrations(): the benchmarks' prompts are cut where docs/reference.md says", () => {
   const texts = (text: string, name: keyof typeof DEMONSTRATION_RULES) =>
     segmentDemonstrations(text, DEMONSTRATION_RULES[name]).blocks.map((block) => block.text);
   expect(texts("a<|end_of_text|>\nb<|end_of_text|>\nq", "gsm8k")).toEqual([

@@ -38,7 +38,7 @@ const readRenderOptions = optionsOf(renderFields);
  * demonstration's block is the same at every place.
  *
  * @throws TypeError for demonstrations of the wrong kind, RangeError for an empty query or if the template refuses.
- * @see FACTS "In-context learning".
+ * @see docs/reference.md "In-context learning".
  */
 export function inContextPrompt(
   input: InContextInput,
@@ -119,7 +119,7 @@ const readRule = optionsOf({ after: anyText, before: anyText, closing: anyText }
  * composed the text, so all of it is trusted.
  *
  * @throws TypeError if the text is no string, RangeError if it is empty or ends with a demonstration, leaving no query.
- * @see FACTS "In-context learning".
+ * @see docs/reference.md "In-context learning".
  */
 export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
   if (typeof text !== "string")

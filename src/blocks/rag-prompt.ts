@@ -41,7 +41,7 @@ export interface RagPromptTexts {
 
 const QUESTION = "{question}";
 
-/** @see FACTS "RAG prompt". */
+/** @see docs/reference.md "The RAG prompt". */
 export const DEFAULT_RAG_PROMPT_TEXTS: RagPromptTexts = {
   preamble:
     "You are an intelligent AI assistant. Please answer questions based on the user's instructions. Below are some reference documents that may help you in answering the user's question.\n\n",
@@ -125,7 +125,7 @@ const readRagOptions = optionsOf(ragFields);
  *
  * @throws TypeError for documents or texts of the wrong kind, RangeError for an empty question, texts without their
  *   place holders, or messages that `segmentMessages` refuses.
- * @see FACTS "RAG prompt".
+ * @see docs/reference.md "The RAG prompt".
  * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
  */
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {

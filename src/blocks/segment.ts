@@ -50,7 +50,7 @@ const readSegmentOptions = optionsOf(segmentFields);
  * @returns the pieces; put together they are the text. None for an empty text.
  * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for options out of range, or a
  *   `cut` whose pieces are not the text.
- * @see FACTS "By rule".
+ * @see docs/reference.md "By rule".
  * @example segmentText("a\n\nb\nc") is ["a\n\n", "b\nc"]
  */
 export function segmentText(text: string, options: SegmentOptions = {}): string[] {
@@ -80,7 +80,7 @@ export interface AskedPiece extends FoundPiece {
  *
  * @param isFirst no question came before: the text around the passages is local too. Else it is global.
  * @returns one or more; put together they are the text.
- * @see DESIGN §8 "Spans, local or global".
+ * @see docs/reuse.md "Who sees whom".
  */
 export function* cutAtPassages(text: string, isFirst: boolean): Steps<AskedPiece[]> {
   const pieces = yield* findPassages(text);

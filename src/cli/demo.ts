@@ -181,7 +181,7 @@ async function compare(
   return `${colors.bold(`Time to the first token, median of up to ${numRuns}; tokens of the prompt`)}\n${formatTable(rows)}`;
 }
 
-/** Best-subspan match on word borders: the answer stands in the text, case, punctuation and articles aside. @see FACTS §7 */
+/** Best-subspan match on word borders: the answer stands in the text, case, punctuation and articles aside. @see docs/reference.md "Scores" */
 function containsAnswer(text: string, answer: string): boolean {
   const wanted = normalize(answer);
   return wanted !== "" && ` ${normalize(text)} `.includes(` ${wanted} `);

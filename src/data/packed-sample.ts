@@ -37,7 +37,7 @@ export interface PackLimits {
  * response does not end in one.
  *
  * @param endTokenId put after the response; undefined where the tokenizer has none.
- * @see FACTS §3 "Ids".
+ * @see docs/reference.md "Ids of tokens".
  */
 export function packSample(
   sample: TrainingSample,

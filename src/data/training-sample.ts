@@ -37,7 +37,7 @@ export interface SampleOptions {
   readonly template: ChatTemplate | undefined;
   /** Which single messages are kept for block training depends on it. */
   readonly seed: string;
-  /** The share of single messages that are trained in block mode. Default 0.45. @see FACTS §3 */
+  /** The share of single messages that are trained in block mode. Default 0.45. @see docs/reference.md "Training samples" */
   readonly singleProbability?: number | undefined;
   /** How conversations are cut: by the paper's rule, or into spans, as they are served. Default "rule". */
   readonly conversations?: "rule" | "spans" | undefined;
@@ -55,7 +55,7 @@ const DEFAULT_SINGLE_PROBABILITY = 0.45;
  *
  * @param fallbackId names the row where it has no `id` of its own.
  * @throws TypeError or RangeError for a row that is neither, with what was wanted.
- * @see FACTS §3 "Training samples from conversations", §4.
+ * @see docs/reference.md "Training samples", "Data formats".
  */
 export function trainingSamples(row: JsonValue, fallbackId: string, options: SampleOptions): SampleOutcome[] {
   if (!isJsonObject(row)) throw new InputTypeError("Cannot use the row: it is no object");
@@ -65,7 +65,7 @@ export function trainingSamples(row: JsonValue, fallbackId: string, options: Sam
   throw new InputTypeError('Cannot use the row: it has neither "messages" nor "blocks" with "response"');
 }
 
-/** Whether a text holds code, by the words that the paper's recipe goes by. @see FACTS §3. */
+/** Whether a text holds code, by the words that the paper's recipe goes by. @see docs/reference.md "Training samples". */
 export function holdsCode(text: string): boolean {
   const languages = "python|cpp|c|java|javascript|typescript|bash|c#|sql|go|ruby|rust|c\\+\\+|julia|golang";
   return new RegExp(`\`\`\`(${languages})(?![\\w+#-])|c\\+\\+|c#`, "i").test(text);

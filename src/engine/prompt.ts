@@ -337,7 +337,7 @@ function joinParts(messages: readonly ChatMessage[]): readonly ChatMessage[] {
  *
  * @throws TypeError or RangeError as cutPrompt(), and for lone surrogates, an empty final block, or ids that are none;
  *   EngineError "too_long".
- * @see FACTS "Ids".
+ * @see docs/reference.md "Ids of tokens".
  */
 export function* tokenizePromptInSteps(
   input: PromptInput,

@@ -16,7 +16,7 @@ const llama = {
 test("fullFlops(): the paper's figure at 32K, and the attention that it leaves out", () => {
   const flops = fullFlops(llama, 32_768);
   const attention = 4 * ((32_768 * 32_769) / 2) * 128 * 32 * 32;
-  // FACTS §2: 4.9e14 without attention, 2.8e14 more with it.
+  // docs/reference.md "Figures of the paper": 4.9e14 without attention, 2.8e14 more with it.
   expect(attention).toBeCloseTo(2.8e14, -13);
   // The paper counts the embedding's and the head's rows too, 7.5e9 parameters where the layers have 6.98e9.
   expect((flops - attention) / 32_768 / 2).toBeCloseTo(6.98e9, -7);

@@ -27,7 +27,7 @@ export interface ScoreOptions {
 /**
  * Scores a generated text, cut at its first end-of-turn token, against gold answers, any of which is right.
  *
- * @see FACTS §7.
+ * @see docs/reference.md "Scores".
  * @example scoreAnswer("I know.", ["no"]) is { subspan: 1, word: 0, exact: 0, f1: 0 }
  */
 export function scoreAnswer(generated: string, answers: readonly string[], options: ScoreOptions = {}): AnswerScores {

@@ -17,7 +17,7 @@ export interface AskedQuestion {
   readonly answers: readonly string[];
 }
 
-/** A line of a question-answering set. @see FACTS §4 "RAG line". */
+/** A line of a question-answering set. @see docs/reference.md "Data formats". */
 export interface RagLine extends AskedQuestion {
   /** Best first. */
   readonly documents: readonly (string | RagDocument)[];

@@ -11,7 +11,7 @@ test("blockKVByteLength(): keys and values of all layers, heads and tokens", () 
   // 32 elements with a scale of 16 bit.
   expect(blockKVByteLength({ ...shape, headSize: 64, type: "q8_0" })).toBe(2 * 2 * 3 * 2 * 34);
   expect(blockKVByteLength({ ...shape, headSize: 64, type: "q4_0" })).toBe(2 * 2 * 3 * 2 * 18);
-  // FACTS §2: Llama-3-8B keeps 128 KiB a token in 16 bit.
+  // docs/reference.md "Figures of the paper": Llama-3-8B keeps 128 KiB a token in 16 bit.
   expect(blockKVByteLength({ numLayers: 32, numKvHeads: 8, headSize: 128, numTokens: 1, type: "f16" })).toBe(131_072);
 });
 

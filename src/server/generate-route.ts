@@ -8,7 +8,7 @@ import { ApiError, errorBody, errorResponses, toApiError } from "./api-error.js"
 import { clientGone, ResponseStream } from "./response-stream.js";
 import type { RouteContext } from "./route-context.js";
 
-/** What ends an answer in the reference's protocol. @see FACTS "Inference protocol". */
+/** What ends an answer in the reference's protocol. @see docs/reference.md "The reference's protocol". */
 const stops = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>", "Question:"];
 const defaultMaxTokens = 200;
 
@@ -27,7 +27,7 @@ const promptAnswer = z.strictObject({
  * `{"prompt": "…"}` in full mode, each with `"stream": true` as lines of JSON `{"text": ["…"]}`, one a token. Greedy, at
  * most 200 tokens.
  *
- * @see FACTS "Inference protocol".
+ * @see docs/reference.md "The reference's protocol".
  */
 export function registerGenerate(app: FastifyInstance, { engine, limits }: RouteContext): void {
   const stream = z.boolean().nullish().describe("lines of JSON, one a token: the prompt and the answer so far");

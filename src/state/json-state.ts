@@ -60,7 +60,7 @@ const textEnds = 4;
  * @returns the texts; put together they are the state as JSON without white space.
  * @throws TypeError for what is no JSON (undefined, a function, NaN, a cycle) and for options of the wrong kind,
  *   RangeError for a state deeper than 500, a string of more than a million characters, or a text of more than 4 million.
- * @see FACTS §8, arXiv:2409.15355v5 Appendix A.
+ * @see arXiv:2409.15355v5 Appendix A.
  * @example jsonStateBlocks({ pot: 5, bets: [1, 2] }, { paths: ["bets.*"] }) is ['{"bets":[', "1", ",2", '],"pot":5}']
  */
 export function jsonStateBlocks(state: unknown, options: JsonStateOptions = {}): string[] {

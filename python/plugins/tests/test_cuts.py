@@ -1,4 +1,4 @@
-"""Cuts of text: where FACTS of the paper's evaluation says, and nothing lost."""
+"""Cuts of text: where docs/reference.md says, and nothing lost."""
 
 import copy
 import pickle

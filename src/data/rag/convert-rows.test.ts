@@ -71,7 +71,7 @@ test("convertRows(): blocks are those that serving computes, and a row without a
   }
 });
 
-test("convertRows(): the paper's prompt in its template, as FACTS has it", async () => {
+test("convertRows(): the paper's prompt in its template, as docs/reference.md has it", async () => {
   // A folder with a tokenizer alone has no texts of its own.
   mkdirSync(at("tokenizer"));
   for (const name of ["tokenizer.json", "tokenizer_config.json"]) {

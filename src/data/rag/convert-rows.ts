@@ -25,7 +25,7 @@ export interface ConvertOptions extends ConvertSettings {
  *
  * @throws Error for files that cannot be read or written, a model without tokenizer, or if no row is left; the signal's
  * reason. No half file stays.
- * @see FACTS §3 "RAG prompt", §4.
+ * @see docs/reference.md "The RAG prompt", "Data formats".
  */
 export async function convertRows(options: ConvertOptions): Promise<RowReport> {
   const { output, maxDocuments, order, system, learnsAnswers, signal, onProgress } = options;

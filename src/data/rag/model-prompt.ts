@@ -33,7 +33,7 @@ function tuluTemplate(tokenizer: Tokenizer) {
   });
 }
 
-/** The chat template of the paper's training data, in Jinja: no BOS. @see FACTS §3 "Tulu template". */
+/** The chat template of the paper's training data, in Jinja: no BOS. @see docs/reference.md "Training samples". */
 export const TULU_TEMPLATE =
   "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] + '<|end_of_text|>\\n' }}" +
   "{% elif message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '\\n' }}" +

@@ -2,7 +2,7 @@ import type { RagDocument } from "../../blocks/block.js";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../files/bounded-json.js";
 import { type ObjectRow, type RowTally, readObjects } from "../row-tally.js";
 
-/** What is needed of a RAG line; its other fields go through as they are. @see FACTS §4 "RAG line". */
+/** What is needed of a RAG line; its other fields go through as they are. @see docs/reference.md "Data formats". */
 export interface RagRow {
   readonly where: string;
   /** Its number over all files, from 0 on. */

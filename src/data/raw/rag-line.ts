@@ -35,7 +35,7 @@ export function ownScores(passages: readonly RawPassage[]): number[] | undefined
 /** A document of a RAG line. */
 export type ScoredDocument = { readonly title: string; readonly text: string; readonly score?: number };
 
-/** A line as it is written, its fields in this order. @see FACTS §4 "RAG line". */
+/** A line as it is written, its fields in this order. @see docs/reference.md "Data formats". */
 export type RagLineFields = {
   readonly id: string;
   readonly kind?: string;

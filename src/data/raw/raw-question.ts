@@ -40,7 +40,7 @@ export interface RawQuestion {
  *
  * @param where the row's place, for errors.
  * @throws Error that names the place, the field and what was wanted.
- * @see FACTS §4.
+ * @see docs/reference.md "Data formats".
  */
 export function rawQuestion(format: RawFormat, row: JsonValue, where: string): RawQuestion {
   if (!isJsonObject(row)) throw new Error(`Cannot read ${where}: it is no object, one with "question" is wanted`);

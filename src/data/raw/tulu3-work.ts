@@ -77,7 +77,7 @@ export async function tulu3Work(settings: PackSettings): Promise<Work<readonly R
   };
 }
 
-/** Training lines in the making. @see FACTS §4 "Training line". */
+/** Training lines in the making. @see docs/reference.md "Data formats". */
 class Lines {
   readonly #lines: string[] = [];
   readonly #lengths: number[] = [];

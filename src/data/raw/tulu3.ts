@@ -55,7 +55,7 @@ const maxErrors = 20;
  * same input, settings and seed give the same bytes, whatever the number of threads.
  *
  * @throws Error for files that cannot be read or written, or if nothing is left to write; the signal's reason. No half file stays.
- * @see FACTS §3 "Training samples from conversations".
+ * @see docs/reference.md "Training samples".
  */
 export async function writeTulu3(options: Tulu3Options): Promise<Tulu3Report> {
   const { input, outputDir, signal, model, template, maxTokens, singleProbability, seed } = options;
