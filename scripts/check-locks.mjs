@@ -17,16 +17,20 @@ const withoutDigest = new Map([
 
 process.chdir(dirname(dirname(fileURLToPath(import.meta.url))));
 const wrong = [];
-const { packages } = JSON.parse(readFileSync("package-lock.json", "utf8"));
-for (const [path, { integrity, resolved, link }] of Object.entries(packages)) {
-  if (path === "") continue;
-  const isListed = withoutDigest.has(path);
-  if (resolved !== undefined) wrong.push(`package-lock.json: "${path}" has an address, wanted none`);
-  if (link !== undefined) wrong.push(`package-lock.json: "${path}" is a link, wanted a package`);
-  if (integrity !== undefined && isListed)
-    wrong.push(`"${path}" has a digest by now: scripts/check-locks.mjs need not name it`);
-  if (!isListed && !/^sha512-[\w+/]{86}==$/.test(integrity ?? ""))
-    wrong.push(`package-lock.json: "${path}" has no digest`);
+let numEntries = 0;
+const readLock = (file) => JSON.parse(readFileSync(file, "utf8")).packages;
+const packages = readLock("package-lock.json");
+for (const file of ["package-lock.json", "scripts/api-docs/package-lock.json"]) {
+  for (const [path, { integrity, resolved, link }] of Object.entries(readLock(file))) {
+    if (path === "") continue;
+    numEntries++;
+    const isListed = withoutDigest.has(path);
+    if (resolved !== undefined) wrong.push(`${file}: "${path}" has an address, wanted none`);
+    if (link !== undefined) wrong.push(`${file}: "${path}" is a link, wanted a package`);
+    if (integrity !== undefined && isListed)
+      wrong.push(`"${path}" has a digest by now: scripts/check-locks.mjs need not name it`);
+    if (!isListed && !/^sha512-[\w+/]{86}==$/.test(integrity ?? "")) wrong.push(`${file}: "${path}" has no digest`);
+  }
 }
 for (const path of withoutDigest.keys()) {
   if (packages[path] === undefined)
@@ -52,7 +56,6 @@ for (const file of files.filter((name) => name.endsWith(".txt"))) {
 }
 
 for (const line of wrong) console.error(line);
-const numEntries = Object.keys(packages).length - 1;
 console.log(
   `${numEntries} npm packages, ${withoutDigest.size} of them listed without a digest; ${numPinned} Python packages; ${wrong.length} wrong`,
 );

@@ -32,6 +32,7 @@ const steps = [
   { name: "format and lint", command: node("@biomejs/biome/bin/biome", "check", "--error-on-warnings") },
   { name: "import directions", command: [process.execPath, "scripts/check-imports.mjs"] },
   { name: "documents", command: [process.execPath, "scripts/check-docs.mjs"] },
+  { name: "the API reference", command: [process.execPath, "scripts/api-docs.mjs"] },
   { name: "locked packages have digests", command: [process.execPath, "scripts/check-locks.mjs"] },
   {
     name: "known weaknesses of packages",

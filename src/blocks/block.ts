@@ -85,7 +85,8 @@ export function joinTextBlocks(blocks: readonly TextBlock[]): TextBlock {
  * blocks' ids, never their texts. 0 is full attention; undefined, or more than there are, leaves every block as it is.
  *
  * @throws RangeError if `numBlocks` is not 1 or more, or `numLocalAttentionBlocks` not a whole number, 0 or more.
- * @example joinLocalBlocks(4, 1) is [[0], [1, 2, 3]]
+ * @example
+ * joinLocalBlocks(4, 1); // [[0], [1, 2, 3]]
  */
 export function joinLocalBlocks(numBlocks: number, numLocalAttentionBlocks: number | undefined): number[][] {
   if (!Number.isSafeInteger(numBlocks) || numBlocks < 1) {

@@ -90,6 +90,12 @@ const readMessage = optionsOf(
  * @throws TypeError for messages of the wrong kind or tools that are none, RangeError if there are none, none of role "user", an empty last
  *   user message, an unfit role or name, or if the template refuses them.
  * @see docs/reference.md "Template text is never glued to a passage", "By rule"; docs/reuse.md "Who sees whom".
+ * @example
+ * const source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}";
+ * const tokens = { bos_token: "", eos_token: "", pad_token: "", unk_token: "" };
+ * const template = compileChatTemplate(source, { tokens, addsBos: false });
+ * const { blocks } = segmentMessages([{ role: "user", content: ["A passage.\n", "Who?"] }], template);
+ * blocks.map(({ text }) => text); // ["<|user|>", "A passage.\n", "Who?\n"]
  */
 export function segmentMessages(
   messages: readonly ChatMessage[],

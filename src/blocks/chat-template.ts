@@ -98,6 +98,11 @@ const MAX_EXTRA_LENGTH = 4_000_000;
  * Rendering is bounded: a template that loops, recurses or prints without end is an error, never a hang.
  *
  * @throws TypeError if the source is no text, SyntaxError if it is not Jinja.
+ * @example
+ * const source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}";
+ * const tokens = { bos_token: "", eos_token: "", pad_token: "", unk_token: "" };
+ * const template = compileChatTemplate(source, { tokens, addsBos: false });
+ * template.render([{ role: "user", content: "Hi" }]); // "<|user|>Hi"
  */
 export function compileChatTemplate(source: string, options: ChatTemplateOptions): ChatTemplate {
   if (typeof source !== "string")

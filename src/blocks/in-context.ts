@@ -39,6 +39,12 @@ const readRenderOptions = optionsOf(renderFields);
  *
  * @throws TypeError for demonstrations of the wrong kind, RangeError for an empty query or if the template refuses.
  * @see docs/reference.md "In-context learning".
+ * @example
+ * const source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}";
+ * const tokens = { bos_token: "", eos_token: "", pad_token: "", unk_token: "" };
+ * const template = compileChatTemplate(source, { tokens, addsBos: false });
+ * const { blocks } = inContextPrompt({ demonstrations: [{ question: "1 + 1", answer: "2" }], query: "2 + 2" }, template);
+ * blocks.map(({ text }) => text); // ["<|user|>1 + 1\n<|assistant|>2\n", "<|user|>2 + 2\n"]
  */
 export function inContextPrompt(
   input: InContextInput,
@@ -120,6 +126,9 @@ const readRule = optionsOf({ after: anyText, before: anyText, closing: anyText }
  *
  * @throws TypeError if the text is no string, RangeError if it is empty or ends with a demonstration, leaving no query.
  * @see docs/reference.md "In-context learning".
+ * @example
+ * const { blocks } = segmentDemonstrations("Q: 1 + 1\nA: 2\n\nQ: 2 + 2\nA:", DEMONSTRATION_RULES.bbh);
+ * blocks.map(({ text }) => text); // ["Q: 1 + 1\nA: 2", "\n\nQ: 2 + 2\nA:"]
  */
 export function segmentDemonstrations(text: string, rule: DemonstrationRule): SegmentedPrompt {
   if (typeof text !== "string")

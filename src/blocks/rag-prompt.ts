@@ -126,7 +126,9 @@ const readRagOptions = optionsOf(ragFields);
  * @throws TypeError for documents or texts of the wrong kind, RangeError for an empty question, texts without their
  *   place holders, or messages that `segmentMessages` refuses.
  * @see docs/reference.md "The RAG prompt".
- * @example ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] }).blocks[1].text is "- Title: A\nB\n"
+ * @example
+ * const { blocks } = ragPrompt({ question: "Who?", documents: [{ title: "A", text: "B" }] });
+ * blocks[1].text; // "- Title: A\nB\n"
  */
 export function ragPrompt(input: RagPromptInput, options: RagPromptOptions = {}): SegmentedPrompt {
   return runToEnd(ragPromptInSteps(input, options));

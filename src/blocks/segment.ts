@@ -51,7 +51,8 @@ const readSegmentOptions = optionsOf(segmentFields);
  * @throws TypeError if the text is no string or the options are of the wrong kind, RangeError for options out of range, or a
  *   `cut` whose pieces are not the text.
  * @see docs/reference.md "By rule".
- * @example segmentText("a\n\nb\nc") is ["a\n\n", "b\nc"]
+ * @example
+ * segmentText("a\n\nb\nc"); // ["a\n\n", "b\nc"]
  */
 export function segmentText(text: string, options: SegmentOptions = {}): string[] {
   const rule = segmentRule(readSegmentOptions("cut text", options));

@@ -28,6 +28,11 @@ const maxBareHeader = 256;
  * Reads the calls of tools in an answer as it comes: Hermes', Mistral's and Llama's forms. Calls that are written badly (other quotes,
  * another order, in a code fence or unclosed) are read once they are whole, where it is plain what they say; what calls no known tool
  * is text.
+ *
+ * @example
+ * const reader = new ToolCallReader(new Set(["weather"]));
+ * reader.push('Let me see. <tool_call>{"name": "weather", "arg'); // [{ "kind": "text", "text": "Let me see." }]
+ * reader.push('uments": {"city": "Rome"}}</tool_call>')[0]; // { "kind": "call", "index": 0, "name": "weather" }
  */
 export class ToolCallReader {
   #held = "";

@@ -15,6 +15,12 @@ export type EngineErrorCode = "invalid" | "too_long" | "queue_full" | "slow_read
  * | `unavailable` | 503 | the engine is loading, restarting or closed |
  * | `died` | 500 | the engine's process died with the request |
  * | `failed` | 500 | the device or the engine failed; the reason is the `cause` |
+ *
+ * @example
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * const error = await engine.complete({ blocks: [] }).catch((error) => error);
+ * error instanceof EngineError; // true
+ * error.code; // "invalid"
  */
 export class EngineError extends Error {
   override readonly name = "EngineError";

@@ -70,8 +70,8 @@ export interface Engine extends AsyncDisposable {
  * Loads an engine into this process.
  *
  * @example
- * await using engine = await Engine.load({ model: "models/tiny-rag" });
- * for await (const event of engine.generate({ blocks: ["a passage\n", "Question: …"] })) {
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * for await (const event of engine.generate({ blocks: ["A passage.\n", "Question: …"] }, { maxTokens: 8 })) {
  *   if (event.kind === "token") process.stdout.write(event.text);
  * }
  */

@@ -51,8 +51,8 @@ const tokensOfPart = 256;
  * the final block is computed. Requests may run at the same time; they take turns graph by graph.
  *
  * @example
- * await using engine = await Engine.load({ model: "models/tiny-rag" });
- * for await (const event of engine.generate({ blocks: ["a passage\n", "Question: …"] })) {
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * for await (const event of engine.generate({ blocks: ["A passage.\n", "Question: …"] }, { maxTokens: 8 })) {
  *   if (event.kind === "token") process.stdout.write(event.text);
  * }
  */

@@ -337,7 +337,13 @@ export function modelName(path: string): string {
   return (repo ?? basename(resolve(path))).replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "");
 }
 
-/** The model that comes with the package, whole. */
+/**
+ * The model that comes with the package, whole.
+ *
+ * @example
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * const { text } = await engine.complete({ prompt: "Who is the director?" }, { maxTokens: 8 });
+ */
 export function embeddedModelPath(): string {
   return shippedPath("tiny-rag");
 }
@@ -355,7 +361,9 @@ export interface DefaultModel {
 /**
  * The adapter that comes with the package, where its base is on the disk; else the embedded model. Nothing is fetched.
  *
- * @example the reason for tiny-rag where nothing was fetched: "smollm2-135m is not on the disk: block-attention pull smollm2-135m"
+ * @example
+ * const { path, reason, missing } = defaultModel();
+ * console.log(`${path}: ${reason}`); // where nothing was fetched: "smollm2-135m is not on the disk: block-attention pull smollm2-135m"
  */
 export function defaultModel(env: Readonly<Record<string, string | undefined>> = process.env): DefaultModel {
   const { name } = smolLM2;

@@ -78,7 +78,9 @@ const readOptions = optionsOf(pullOptions);
  *   It lies where the `hf` command keeps its models.
  * @throws InputRangeError for what is no name, or names no model of the repository; Error of one line: gated, not there, no
  *   network, no space, wrong bytes; the signal's reason. What was fetched is kept, and the next call goes on from there.
- * @example const { path } = await pull("Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0");
+ * @example
+ * const { path } = await pull("Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0");
+ * await using engine = await Engine.load({ model: path });
  */
 export async function pull(name: string, options: PullOptions = {}): Promise<PulledModel> {
   readOptions("pull the model", options);

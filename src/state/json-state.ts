@@ -61,7 +61,8 @@ const textEnds = 4;
  * @throws TypeError for what is no JSON (undefined, a function, NaN, a cycle) and for options of the wrong kind,
  *   RangeError for a state deeper than 500, a string of more than a million characters, or a text of more than 4 million.
  * @see arXiv:2409.15355v5 Appendix A.
- * @example jsonStateBlocks({ pot: 5, bets: [1, 2] }, { paths: ["bets.*"] }) is ['{"bets":[', "1", ",2", '],"pot":5}']
+ * @example
+ * jsonStateBlocks({ pot: 5, bets: [1, 2] }, { paths: ["bets.*"] }); // ["{\"bets\":[", "1", ",2", "],\"pot\":5}"]
  */
 export function jsonStateBlocks(state: unknown, options: JsonStateOptions = {}): string[] {
   const cut = stateCut("cut a state", readOptions("cut a state", options));

@@ -75,7 +75,17 @@ export interface StateAnswer extends GenerateResult {
   readonly computed: { readonly blocks: number; readonly tokens: number };
 }
 
-/** Why a question has no answer: a newer frame came, and the session answers the newest alone. */
+/**
+ * Why a question has no answer: a newer frame came, and the session answers the newest alone.
+ *
+ * @example
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * await using session = new StateSession(engine, { onUpdate: "newest" });
+ * session.update({ state: { pot: 30 } });
+ * const answer = session.ask("How large is the pot?").catch((error) => error);
+ * session.update({ state: { pot: 40 } });
+ * (await answer) instanceof FrameReplacedError; // true
+ */
 export class FrameReplacedError extends Error {
   override readonly name = "FrameReplacedError";
 }
@@ -127,9 +137,10 @@ interface Frame {
  * that shares one computes it again.
  *
  * @example
- * const session = new StateSession(engine, { keyFields: ["seat"] });
+ * await using engine = await Engine.load({ model: embeddedModelPath(), threads: 1 });
+ * await using session = new StateSession(engine, { keyFields: ["seat"] });
  * session.update({ state: { pot: 30, players: [{ seat: 1, bet: 10 }, { seat: 2, bet: 20 }] } });
- * session.update({ patch: [{ op: "replace", path: "/players/0/bet", value: 20 }] }).changes; // [{ kind: "changed", path: "/players/0/bet" }]
+ * session.update({ patch: [{ op: "replace", path: "/players/0/bet", value: 20 }] }).changes; // [{ "kind": "changed", "path": "/players/0/bet" }]
  * const { text } = await session.ask("What does seat 1 do?", { constraint: { type: "choice", choices: ["check", "raise"] } });
  */
 export class StateSession implements AsyncDisposable {
