@@ -47,6 +47,13 @@ test("ApiKeys.tenantOf(): salts differ by key, are the same for the same key, an
   expect(salts.join()).toMatch(/^[0-9a-f]{64},[0-9a-f]{64}$/);
 });
 
+test("ApiKeys.replaceWith(): exactly the newer keys are known, and who is gone is told by name", () => {
+  const keys = new ApiKeys(new Map([["alice", alice]]));
+  expect(keys.replaceWith(new ApiKeys(new Map([["bob", bob]])))).toEqual(["alice"]);
+  expect([alice, bob].map((key) => keys.tenantOf(`Bearer ${key}`)?.name)).toEqual([undefined, "bob"]);
+  expect(keys.replaceWith(new ApiKeys(new Map([["renamed", bob]])))).toEqual([]);
+});
+
 test("ApiKeys.tenantOf(): nobody's for other keys of any length, other schemes and odd headers", () => {
   const keys = new ApiKeys(new Map([["a", alice]]));
   const none = [undefined, "", "Bearer", "Bearer ", alice, `Basic ${alice}`, `Bearer ${alice}x`, "Bearer x"];

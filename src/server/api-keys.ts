@@ -23,7 +23,7 @@ const saltDomain = "block-attention tenant salt v1";
 
 /** The server's keys: digests alone, the keys themselves are forgotten. */
 export class ApiKeys {
-  readonly #known: readonly KnownKey[];
+  #known: readonly KnownKey[];
 
   /** @param keys by name. */
   constructor(keys: ReadonlyMap<string, string>) {
@@ -31,6 +31,18 @@ export class ApiKeys {
       tenant: { name, salt: createHmac("sha256", key).update(saltDomain).digest("hex") },
       digest: digestOf(key),
     }));
+  }
+
+  /** Knows the keys of a newer file from now on, and no others. @returns the names of the holders whose keys are gone. */
+  replaceWith(newer: ApiKeys): readonly string[] {
+    const salts = new Set(newer.#known.map(({ tenant }) => tenant.salt));
+    const gone = this.#known.filter(({ tenant }) => !salts.has(tenant.salt)).map(({ tenant }) => tenant.name);
+    this.#known = newer.#known;
+    return gone;
+  }
+
+  get size(): number {
+    return this.#known.length;
   }
 
   /**
