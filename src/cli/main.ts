@@ -52,7 +52,10 @@ const terminal = processTerminal(process, {
   },
   onHangup: (listener) => {
     const onSignal = (): void => {
-      if (!hadTerminal || isatty(0)) return listener();
+      if (!hadTerminal || isatty(0)) {
+        listener();
+        return;
+      }
       // Its terminal was closed: that ends it, as without a listener.
       process.removeListener("SIGHUP", onSignal);
       process.kill(process.pid, "SIGHUP");

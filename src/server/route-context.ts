@@ -1,4 +1,5 @@
 import type { Engine } from "../engine/engine.js";
+import type { Quota } from "./quotas.js";
 import type { ServerLimits } from "./server-config.js";
 
 /** Who asks: one key's holder. Without keys there is one tenant, whose salt is "". */
@@ -7,6 +8,8 @@ export interface Tenant {
   readonly name: string;
   /** Made from the key on the server's side: no two tenants share a block. */
   readonly salt: string;
+  /** What the file of keys says; where it says nothing, the server's defaults hold. */
+  readonly quota: Quota;
 }
 
 /** What every route works with. */
