@@ -68,6 +68,8 @@ declare module "fastify" {
 const onlyTenant: Tenant = { name: "default", salt: "", quota: {} };
 /** Who asks for what needs no key, where others need one. */
 const anybody: Tenant = { name: "anonymous", salt: "anonymous", quota: {} };
+/** A client's name for its request, as it may stand in the log: an id as gateways make them, and no sentence. */
+const requestId = /^[\w.:-]{8,64}$/;
 /** Requests in work beyond those that run or wait in the engine: cutting, tokenizing. */
 const spareRequests = 64;
 /** Connections beyond those: idle, sending a request, or taking an answer. */
@@ -87,7 +89,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: () => `req_${randomUUID().replaceAll("-", "")}`,
+    genReqId: ({ headers: { "x-request-id": given } }) =>
+      typeof given === "string" && requestId.test(given) ? given : `req_${randomUUID().replaceAll("-", "")}`,
     bodyLimit: config.maxBodyBytes,
     // Connections keeps the time, of heads too.
     requestTimeout: 0,
@@ -103,9 +106,9 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       if (connections.canTell(socket as Socket)) answerClientError(error, socket as Socket);
       else socket.destroy();
     },
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, request, reply) => {
       const told = toApiError(error);
-      void (reply as FastifyReply).code(told.statusCode).send(errorBody(told));
+      void (reply as FastifyReply).header("x-request-id", request.id).code(told.statusCode).send(errorBody(told));
     },
   });
   app.setValidatorCompiler(requestValidator());
