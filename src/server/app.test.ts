@@ -284,7 +284,11 @@ test("createApp(): with keys, only health, readiness, the page and the reference
 
 test("createApp(): a request keeps the id that it comes with where that is one, in answers, errors and the log", async () => {
   let log = "";
-  const logger = serverLogger("info", { write: (line) => void (log += line) });
+  const logger = serverLogger("info", {
+    write: (line) => {
+      log += line;
+    },
+  });
   const { app } = await setUp({ logger });
   const idOf = async (url: string, id?: string | string[]) =>
     (await app.inject({ url, ...(id && { headers: { "x-request-id": id } }) })).headers["x-request-id"];
