@@ -34,6 +34,7 @@ async function data(
     signal: new AbortController().signal,
     env,
     endWell: () => undefined,
+    onHangup: () => ({ [Symbol.dispose]: () => undefined }),
   });
   const code = await program.run(["node", "block-attention", "data", ...args]);
   return { code, stdout: Buffer.concat(parts).toString("utf8") };

@@ -41,6 +41,7 @@ async function cli(args: readonly string[]): Promise<{ code: number; stdout: str
     ...{ stdout, stderr: stderr.resume(), isErrorTerminal: false, colors, errorColors: colors, env: {} },
     signal: new AbortController().signal,
     endWell: () => undefined,
+    onHangup: () => ({ [Symbol.dispose]: () => undefined }),
   }).run(["node", "block-attention", "data", ...args]);
   return { code, stdout: Buffer.concat(told).toString() };
 }

@@ -35,6 +35,7 @@ export async function runCli(
     signal,
     env,
     endWell: () => undefined,
+    onHangup: () => ({ [Symbol.dispose]: () => undefined }),
   };
   try {
     const code = await createProgram(terminal).run(["node", "block-attention", ...args]);

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { isatty } from "node:tty";
 import { CommanderError } from "commander";
 import { RefusedOutputError } from "../files/outputs.js";
 import { describeWriteError } from "../files/regular-file.js";
@@ -43,8 +44,25 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
 }
 
 let endsWell = false;
-const terminal = processTerminal(process, ending.signal, () => {
-  endsWell = true;
+const hadTerminal = isatty(0);
+const terminal = processTerminal(process, {
+  signal: ending.signal,
+  endWell: () => {
+    endsWell = true;
+  },
+  onHangup: (listener) => {
+    const onSignal = (): void => {
+      if (!hadTerminal || isatty(0)) {
+        listener();
+        return;
+      }
+      // Its terminal was closed: that ends it, as without a listener.
+      process.removeListener("SIGHUP", onSignal);
+      process.kill(process.pid, "SIGHUP");
+    };
+    process.on("SIGHUP", onSignal);
+    return { [Symbol.dispose]: () => process.removeListener("SIGHUP", onSignal) };
+  },
 });
 try {
   // Hundreds of modules are opened at once: where too few files may be, that is told in a line as well.

@@ -64,6 +64,7 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
           onWarning,
           onLog: (line) => logger.warn({ engine: line }, "the engine's process says"),
         });
+  using _reloads = keys && reloadKeys(keys, config, terminal, logger);
   const app = await createApp({ engine, config, keys, logger, embedder, stopping: stopping.signal });
   try {
     const address = await listen(app, config);
@@ -135,6 +136,22 @@ async function readSettings(
     adapters: named.adapters && [...(await adaptersOnDisk(named.adapters, terminal))],
   };
   return { config, keys };
+}
+
+/** Reads the file of keys anew at each SIGHUP, one after the other; from one that cannot be used nothing is taken. */
+function reloadKeys(keys: ApiKeys, { keys: path = "" }: ServerConfig, terminal: Terminal, logger: Logger): Disposable {
+  let last: Promise<void> = Promise.resolve();
+  const reload = async (): Promise<void> => {
+    try {
+      const gone = keys.replaceWith(await readApiKeys(path, (warning) => logger.warn(warning)));
+      logger.info({ keys: keys.size, gone }, "the keys were read anew");
+    } catch (error) {
+      logger.error({ reason: error instanceof Error ? error.message : String(error) }, "the keys stay as they were");
+    }
+  };
+  return terminal.onHangup(() => {
+    last = last.then(reload);
+  });
 }
 
 /** @returns the address, as clients say it. */

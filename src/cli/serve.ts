@@ -27,7 +27,7 @@ file, "store_bytes". An option wins over the environment, that over the file.
 
 Once the server listens, standard output has one line: Listening on http://HOST:PORT. The model is loaded after that:
 GET /ready tells when. With --wait-ready the line comes when the model is loaded. SIGTERM and Ctrl-C let running requests
-finish; a second one ends at once.
+finish; a second one ends at once. SIGHUP reads the file of --keys anew.
 
 Examples:
   block-attention serve

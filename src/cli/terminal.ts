@@ -20,10 +20,15 @@ export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** From now on Ctrl-C is a command's normal end: its exit code counts, not the signal's. */
   readonly endWell: () => void;
+  /** Listens to SIGHUP, which ends a process that nobody listens in, until it is disposed. Windows has no such signal. */
+  readonly onHangup: (listener: () => void) => Disposable;
 }
 
 /** The terminal of a Node process. */
-export function processTerminal(process: NodeJS.Process, signal: AbortSignal, endWell: () => void): Terminal {
+export function processTerminal(
+  process: NodeJS.Process,
+  { signal, endWell, onHangup }: Pick<Terminal, "signal" | "endWell" | "onHangup">,
+): Terminal {
   return {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -34,6 +39,7 @@ export function processTerminal(process: NodeJS.Process, signal: AbortSignal, en
     signal,
     env: process.env,
     endWell,
+    onHangup,
   };
 }
 

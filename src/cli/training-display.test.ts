@@ -31,6 +31,7 @@ function display(isErrorTerminal: boolean) {
     signal: new AbortController().signal,
     env: {},
     endWell: () => undefined,
+    onHangup: () => ({ [Symbol.dispose]: () => undefined }),
   };
   return { shown: new TrainingDisplay(terminal, () => performance.now()), written };
 }

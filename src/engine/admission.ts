@@ -94,7 +94,7 @@ export class Admission {
   /**
    * Takes a request in, before any work is spent on it.
    *
-   * @param owner whose request it is: its salt.
+   * @param owner whose share of the machine the request takes.
    * @param numAnswers how many answers it wants, each with a place of its own.
    * @throws EngineError "queue_full" where as many run and wait as may, and the owner has its share of the line.
    */
@@ -118,13 +118,13 @@ export class Admission {
    * @throws EngineError for a full queue, and for what the work throws; the signal's reason.
    */
   async run<T>(
-    { owner, signal, end }: { readonly owner: string; readonly signal: AbortSignal; readonly end?: () => void },
+    { payer, signal, end }: { readonly payer: string; readonly signal: AbortSignal; readonly end?: () => void },
     work: (ticket: Ticket) => Promise<T>,
     ofRequest?: readonly Ticket[],
   ): Promise<T> {
     let tickets: readonly Ticket[] = ofRequest ?? [];
     try {
-      tickets = ofRequest ?? this.join(owner);
+      tickets = ofRequest ?? this.join(payer);
       signal.throwIfAborted();
       return await work(tickets[0] as Ticket);
     } catch (error) {

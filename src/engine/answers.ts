@@ -104,7 +104,7 @@ export class Answers {
   ): Promise<void> {
     const { terms, samplers, callerSignal } = asked;
     try {
-      const tickets = this.admission.join(terms.owner, samplers.length);
+      const tickets = this.admission.join(terms.payer, samplers.length);
       const startedAt = performance.now();
       const emit = (event: GenerateEvent) => outbox.push(event);
       const sequences = samplers.map((sampler, index) => this.#sequence(asked, index, sampler, startedAt, outbox));

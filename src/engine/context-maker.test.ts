@@ -33,7 +33,7 @@ async function setUp(capTokens: number, asked = spans) {
   const budget = new ByteBudget(1 << 24);
   const maker = new ContextMaker(model, "f32", store, budget, scheduler);
   const { signal } = new AbortController();
-  const of: RequestOf = { owner: "", signal, positionReencoding: true, keepPrefixes: true, explain: false };
+  const of: RequestOf = { owner: "", payer: "", signal, positionReencoding: true, keepPrefixes: true, explain: false };
   const fields = {
     model: await model.identity,
     kvType: "f32",

@@ -27,6 +27,7 @@ import { inTurns } from "./task.js";
 /** Who asks, and what holds for the whole request. Its owner is the salt of its blocks' ids. */
 export interface RequestOf extends WorkOf {
   readonly owner: string;
+  readonly payer: string;
   readonly signal: AbortSignal;
   readonly positionReencoding: boolean;
   readonly repair?: TokenizedRepair | undefined;
@@ -171,7 +172,7 @@ export class ContextMaker {
     timings: MutableTimings,
     isScored = false,
   ): Promise<Prepared> {
-    const { owner, signal, positionReencoding, repair, explain } = of;
+    const { owner, payer, signal, positionReencoding, repair, explain } = of;
     let context: AssembledContext | undefined;
     let slot: DecodeSlot | undefined;
     const giveBack = (): void => {
@@ -230,7 +231,7 @@ export class ContextMaker {
       slot = use === "answer" ? this.scheduler.slots.take(capacity) : undefined;
       context = new AssembledContext(this.scheduler.memory, capacity, { room, slot });
       if (repair?.scale !== undefined) context.scaled = { ranges: movedRanges(prompt), power: repair.scale };
-      await assemble(this.scheduler.runnerOf(owner), this.model.decoder, context, laid, signal);
+      await assemble(this.scheduler.runnerOf(payer), this.model.decoder, context, laid, signal);
       const prefillFrom = performance.now();
       timings.assembleMs = prefillFrom - assembleFrom;
       const { place, tokenIds } = rests.pop() as Rest;
@@ -270,7 +271,7 @@ export class ContextMaker {
     isEnd: boolean,
   ): Promise<void> {
     if (!of.keepPrefixes) return;
-    const { owner, signal } = of;
+    const { owner, payer, signal } = of;
     // What pages stand on is used by them, and goes back after them: so they are evicted first.
     const held: Disposable[] = [];
     using _ = inReverse(held);
@@ -282,7 +283,7 @@ export class ContextMaker {
         first: place,
         numRows: block.shape.numTokens,
       }));
-      await copyRows(this.scheduler.runnerOf(owner), this.model.decoder, context, rows, signal);
+      await copyRows(this.scheduler.runnerOf(payer), this.model.decoder, context, rows, signal);
       for (let [copy] = copies; copy !== undefined; [copy] = copies) {
         // A page that is not kept would leave those that stand on it.
         if (!this.#hasRoom(copy.block.byteLength)) throw new Error("Cannot keep a page: others took its room");

@@ -89,6 +89,8 @@ export interface RequestOptions {
   readonly positionReencoding?: boolean | undefined;
   /** Keeps tenants apart: no two salts share a block. Default "". */
   readonly salt?: string | undefined;
+  /** Whose share of the machine the request takes, where several salts are one user's. Default: the salt. */
+  readonly payer?: string | undefined;
   /**
    * Whether the keys and values of the prompt's global text, and of the answer, are kept for prompts that begin as they do.
    * Local blocks are kept always. Default: the engine's.
@@ -122,7 +124,7 @@ export interface GenerateOptions extends SamplingInput {
   readonly maxLogprobs?: number | undefined;
 }
 
-export interface EncodeOptions extends Pick<RequestOptions, "repair" | "salt" | "signal"> {
+export interface EncodeOptions extends Pick<RequestOptions, "repair" | "salt" | "payer" | "signal"> {
   /** The model's form of a passage in other words, as prompts will have it in `rag.texts`; the preamble's too with the repair `preamble`. */
   readonly texts?: Pick<GivenRagTexts, "passage" | "preamble"> | undefined;
   /** With the repair `preamble`: the system message of the prompts to come. Default: they have none, and begin with the RAG prompt's preamble. */
@@ -315,6 +317,7 @@ const requestFields = {
   mode: oneOfTexts(attentionModes),
   positionReencoding: anyBoolean,
   ...blockFields,
+  payer: anyText,
   keepPrefixes: anyBoolean,
   repair: repairField,
   explain: anyBoolean,
@@ -340,6 +343,7 @@ export const readScoreOptions = optionsOf({
 
 export const readEncodeOptions = optionsOf({
   ...blockFields,
+  payer: anyText,
   repair: repairField,
   signal: anySignal,
   texts: optionOf<Pick<GivenRagTexts, "passage" | "preamble">>(() => true, "an object"),

@@ -26,6 +26,7 @@ type TokenBlock = BlockRequest & LocalBlock;
 /** Whose blocks they are, and what gives them up. */
 interface BlocksOf {
   readonly owner: string;
+  readonly payer: string;
   readonly signal: AbortSignal;
   /** Whether what rests on a slow medium is waited for, where computing it would be faster. */
   readonly isPatient?: boolean | undefined;
@@ -124,7 +125,7 @@ export class LocalBlocks {
       using leased = await this.lease([{ tokenIds: preamble }], of);
       const { block } = leased.blocks[0] as LeasedBlock<DeviceBlockMemory>;
       const pieces = [{ block, numRows: preamble.length, place: 0, position: 0 }];
-      await assemble(this.scheduler.runnerOf(of.owner), this.model.decoder, before, pieces, of.signal);
+      await assemble(this.scheduler.runnerOf(of.payer), this.model.decoder, before, pieces, of.signal);
       before.length = preamble.length;
       yield* this.scheduler.encode(tokens, of, before);
     }

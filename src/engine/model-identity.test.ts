@@ -160,7 +160,7 @@ async function blockBytes(backend: Backend, source: ModelSource): Promise<Buffer
   const decoder = { ggml, architecture, config, weights, device: backend.policy };
   const scheduler = new Scheduler(backend, decoder, "f32");
   const tokens = Int32Array.from({ length: 60 }, (_, i) => (i * 37) % 300);
-  for await (const block of scheduler.encode([tokens], { owner: "", signal: new AbortController().signal })) {
+  for await (const block of scheduler.encode([tokens], { payer: "", signal: new AbortController().signal })) {
     using own = block;
     return Buffer.from(own.read());
   }

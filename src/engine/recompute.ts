@@ -137,7 +137,7 @@ export async function computeBetween(
   of: WorkOf & { readonly positionReencoding: boolean; readonly signal: AbortSignal },
   recompute: Recompute | undefined,
 ): Promise<Int32Array> {
-  const { owner, signal, positionReencoding } = of;
+  const { payer, signal, positionReencoding } = of;
   const between = rests.map(({ place, tokenIds }) => placedFrom(place, tokenIds));
   const compute = async ({ tokenIds, positions, places }: PlacedTokens): Promise<void> => {
     context.length = places[0] ?? 0;
@@ -147,7 +147,7 @@ export async function computeBetween(
   // Who chooses tokens sees all before the end.
   if (recompute?.kind !== "first") for (const rest of between) await compute(rest);
   if (recompute === undefined) return new Int32Array();
-  const runner = scheduler.runnerOf(owner);
+  const runner = scheduler.runnerOf(payer);
   const again = await tokensAgain(recompute, { runner, decoder, context, prompt, positionReencoding, signal });
   if (again.places.length > 0) await compute(mergePlaced([again, ...between]));
   return again.places;

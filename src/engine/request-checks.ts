@@ -115,6 +115,7 @@ export class RequestChecks {
       mode,
       positionReencoding,
       salt,
+      payer,
       keepPrefixes,
       explain,
       repair,
@@ -137,7 +138,10 @@ export class RequestChecks {
     const samplers = Array.from({ length: n }, (_, index) =>
       createSampler({ ...sampling, seed: seedOfAnswer(sampling.seed, index) }, limits),
     );
-    const terms = this.#terms({ mode, positionReencoding, salt, keepPrefixes, explain, repair, signal }, leaving);
+    const terms = this.#terms(
+      { mode, positionReencoding, salt, payer, keepPrefixes, explain, repair, signal },
+      leaving,
+    );
     if (echo && sampling.logprobs && terms.repair?.recompute !== undefined) {
       terms.end();
       throw new InputRangeError(
@@ -220,18 +224,17 @@ export class RequestChecks {
     return { salt, limit, after };
   }
 
-  #terms(
-    { mode, positionReencoding = true, salt = "", keepPrefixes, explain = false, repair, signal }: RequestOptions,
-    request = new AbortController(),
-  ): Terms {
+  #terms(asked: RequestOptions, request = new AbortController()): Terms {
+    const { mode, positionReencoding = true, salt = "", payer = salt, keepPrefixes, explain = false } = asked;
+    const { repair, signal } = asked;
     const { defaultMode, keepPrefixes: isKept, live } = this.options;
-    const asked = mode ?? (namesRepair(repair) ? "block" : defaultMode);
+    const usedMode = mode ?? (namesRepair(repair) ? "block" : defaultMode);
     const note =
       mode === undefined && !namesRepair(repair)
         ? reuseNote(this.model.source.config.blockAttention?.modes)
         : undefined;
-    const repaired = this.#repair(repair, asked);
-    const of = { mode: asked, repair: repaired, reuseNote: note, positionReencoding, owner: salt };
+    const repaired = this.#repair(repair, usedMode);
+    const of = { mode: usedMode, repair: repaired, reuseNote: note, positionReencoding, owner: salt, payer };
     return { ...of, keepPrefixes: keepPrefixes ?? isKept, explain, ...live.begin(request, signal) };
   }
 

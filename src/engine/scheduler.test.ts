@@ -348,7 +348,7 @@ test("Scheduler: few rows of several owners and a graph of another's all go on w
   const scheduler = new Scheduler(backend, { ...decoder, device }, "f32");
   const contexts = [1, 2].map(() => new AssembledContext(scheduler.memory, 64));
   // Whoever's graph comes last in line waits for those before it.
-  const works = contexts.map((context, i) => lastOf(scheduler.prefill(context, ids(i + 1), 0, i, { owner: `${i}` })));
+  const works = contexts.map((context, i) => lastOf(scheduler.prefill(context, ids(i + 1), 0, i, { payer: `${i}` })));
   let isComputed = false;
   const graph = scheduler.runnerOf("2").run(1, () => {
     isComputed = true;

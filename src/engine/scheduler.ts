@@ -28,8 +28,8 @@ const longBlockRows = 512;
 
 /** Whose work it is, and what gives it up. */
 export interface WorkOf {
-  /** Default "": no owner in particular. */
-  readonly owner?: string | undefined;
+  /** Whose share of the machine it takes. Default "": nobody's in particular. */
+  readonly payer?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -108,8 +108,8 @@ export class Scheduler implements Disposable {
    *
    * @throws the signal's reason, what `take` throws, or the device's error; the context is of no use then.
    */
-  async decode(sequence: Stepped, { owner, signal }: WorkOf = {}): Promise<void> {
-    await sequence.context.startDecoding(this.runnerOf(owner), signal);
+  async decode(sequence: Stepped, { payer, signal }: WorkOf = {}): Promise<void> {
+    await sequence.context.startDecoding(this.runnerOf(payer), signal);
     const task = this.#task<void>(signal);
     this.#decodings.add(task, sequence);
     this.wake();
@@ -140,7 +140,7 @@ export class Scheduler implements Disposable {
       const nextLong = blocks.findIndex((block, i) => i > next && isLong(block));
       const task = this.#task<BlockKV<DeviceBlockMemory>[]>(of.signal);
       const some = blocks.slice(next, nextLong < 0 ? undefined : nextLong);
-      this.#enqueue({ kind: "encode", owner: of.owner ?? "", task, blocks: some, before });
+      this.#enqueue({ kind: "encode", owner: of.payer ?? "", task, blocks: some, before });
       const made = await task.promise;
       next += made.length;
       let numGiven = 0;
@@ -171,7 +171,7 @@ export class Scheduler implements Disposable {
     tokenIds: Int32Array,
     positions: number | Int32Array,
     firstWanted: number,
-    { owner = "", signal }: WorkOf = {},
+    { payer: owner = "", signal }: WorkOf = {},
     spans: readonly RowSpan[] = [{ kind: "global", numRows: tokenIds.length }],
     places?: Int32Array,
   ): AsyncGenerator<Float32Array> {
@@ -245,7 +245,7 @@ export class Scheduler implements Disposable {
   /** Encodes a block in pieces, so that it delays others' tokens by no more than a prompt does. */
   async #encodeLong(
     tokenIds: Int32Array,
-    { owner = "", signal }: WorkOf,
+    { payer: owner = "", signal }: WorkOf,
     before: HeldRows | undefined,
   ): Promise<BlockKV<DeviceBlockMemory>> {
     signal?.throwIfAborted();

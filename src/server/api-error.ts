@@ -8,7 +8,7 @@ export const errorSchema = z
   .object({
     error: z.object({
       message: z.string(),
-      type: z.string().describe("invalid_request_error, or server_error"),
+      type: z.string().describe("invalid_request_error, server_error, or which quota is used up: tokens or requests"),
       param: z.string().nullable().describe("the field of the request that is meant"),
       code: z.string().nullable().describe("for programs: what went wrong, for instance context_length_exceeded"),
     }),
@@ -24,6 +24,8 @@ export class ApiError extends Error {
   /** The request's field that is meant, for instance "messages[0].content". */
   readonly param: string | undefined;
   readonly headers: Readonly<Record<string, string>>;
+  /** What kind of error it is, where the status does not say. */
+  readonly type: string | undefined;
 
   constructor(
     readonly statusCode: number,
@@ -32,12 +34,14 @@ export class ApiError extends Error {
       readonly code?: string | undefined;
       readonly param?: string | undefined;
       readonly headers?: Readonly<Record<string, string>>;
+      readonly type?: string | undefined;
     } = {},
   ) {
     super(message, options);
     this.code = options.code;
     this.param = options.param;
     this.headers = options.headers ?? {};
+    this.type = options.type;
   }
 }
 
@@ -105,7 +109,7 @@ export function errorBody(error: ApiError): ErrorBody {
   return {
     error: {
       message: error.message,
-      type: error.statusCode >= 500 ? "server_error" : "invalid_request_error",
+      type: error.type ?? (error.statusCode >= 500 ? "server_error" : "invalid_request_error"),
       param: error.param ?? null,
       code: error.code ?? null,
     },
@@ -123,6 +127,7 @@ export const errorResponses = {
   408: errorSchema.describe("The request came too slowly, or not whole within the time."),
   413: errorSchema.describe("The body is larger than allowed."),
   415: errorSchema.describe("The body is no JSON."),
+  429: errorSchema.describe("The key's quota is used up: Retry-After says when to come again."),
   431: errorSchema.describe("The head is larger than allowed."),
   500: errorSchema.describe("The engine or the server failed."),
   503: errorSchema.describe(

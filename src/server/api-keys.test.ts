@@ -32,6 +32,10 @@ test("readApiKeys(): a key a line, or names and keys as JSON", async () => {
   const json = await read(JSON.stringify({ alice, bob }));
   expect(json.keys.tenantOf(`Bearer ${alice}`)?.name).toBe("alice");
   expect([...lines.warnings, ...json.warnings]).toEqual([]);
+  const limited = JSON.stringify({ alice: { key: alice, tokens_per_minute: 5000, requests: null }, bob });
+  const { keys } = await read(limited);
+  expect(keys.tenantOf(`Bearer ${alice}`)?.quota).toEqual({ tokensPerMinute: 5000, requests: undefined });
+  expect(keys.tenantOf(`Bearer ${bob}`)?.quota).toEqual({});
 });
 
 test("ApiKeys.tenantOf(): salts differ by key, are the same for the same key, and are no key", () => {
@@ -45,6 +49,13 @@ test("ApiKeys.tenantOf(): salts differ by key, are the same for the same key, an
   expect(new Set(salts).size).toBe(2);
   expect(new ApiKeys(new Map([["other", alice]])).tenantOf(`Bearer ${alice}`)?.salt).toBe(salts[0]);
   expect(salts.join()).toMatch(/^[0-9a-f]{64},[0-9a-f]{64}$/);
+});
+
+test("ApiKeys.replaceWith(): exactly the newer keys are known, and who is gone is told by name", () => {
+  const keys = new ApiKeys(new Map([["alice", alice]]));
+  expect(keys.replaceWith(new ApiKeys(new Map([["bob", bob]])))).toEqual(["alice"]);
+  expect([alice, bob].map((key) => keys.tenantOf(`Bearer ${key}`)?.name)).toEqual([undefined, "bob"]);
+  expect(keys.replaceWith(new ApiKeys(new Map([["renamed", bob]])))).toEqual([]);
 });
 
 test("ApiKeys.tenantOf(): nobody's for other keys of any length, other schemes and odd headers", () => {
@@ -68,7 +79,12 @@ test("readApiKeys(): a file that cannot be used is a UsageError of one line that
     ["{}", /holds no key/],
     [`{"a": "${alice}"`, /starts as JSON and is none/],
     [`{"a": "${alice}", "a": "${bob}"}`, /names a key twice/],
-    [`{"a": 7}`, /the key "a" is no string/],
+    [`{"a": 7}`, /the key "a" is no string and no object/],
+    [`{"a": {"requests": 1}}`, /the key "a" has no "key"/],
+    [`{"a": {"key": "${alice}", "${alice}": 1}}`, /has a field that is none of "key", "tokens_per_minute", "requests"/],
+    [`{"a": {"key": "${alice}", "requests": "${alice}"}}`, /has a "requests" that is no whole number from 1 on/],
+    [`{"a": {"key": "${alice}", "tokens_per_minute": 0}}`, /has a "tokens_per_minute" that is no whole number/],
+    [`{"a": {"key": "${alice}", "__proto__": 1}}`, /has a field that is none of/],
     [`{"a b": "${alice}"}`, /a name is "a b"/],
     [`${alice}\n${alice}\n`, /"key-1" and "key-2" are the same/],
     [`${alice} x\n`, /line 1 is not one key/],

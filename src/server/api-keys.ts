@@ -4,7 +4,14 @@ import { quote } from "../files/quote.js";
 import { readFully } from "../files/read-range.js";
 import { openRegularFile } from "../files/regular-file.js";
 import { UsageError } from "../files/usage-error.js";
+import type { Quota } from "./quotas.js";
 import type { Tenant } from "./route-context.js";
+
+/** A key of a file. */
+interface KeyEntry {
+  readonly key: string;
+  readonly quota: Quota;
+}
 
 /** A key's holder, and how a key is recognized without keeping it. */
 interface KnownKey {
@@ -23,14 +30,27 @@ const saltDomain = "block-attention tenant salt v1";
 
 /** The server's keys: digests alone, the keys themselves are forgotten. */
 export class ApiKeys {
-  readonly #known: readonly KnownKey[];
+  #known: readonly KnownKey[];
 
-  /** @param keys by name. */
-  constructor(keys: ReadonlyMap<string, string>) {
-    this.#known = [...keys].map(([name, key]) => ({
-      tenant: { name, salt: createHmac("sha256", key).update(saltDomain).digest("hex") },
-      digest: digestOf(key),
-    }));
+  /** @param keys by name, alone or with quotas. */
+  constructor(keys: ReadonlyMap<string, string | KeyEntry>) {
+    this.#known = [...keys].map(([name, entry]) => {
+      const { key, quota } = typeof entry === "string" ? { key: entry, quota: {} } : entry;
+      const salt = createHmac("sha256", key).update(saltDomain).digest("hex");
+      return { tenant: { name, salt, quota }, digest: digestOf(key) };
+    });
+  }
+
+  /** Knows the keys of a newer file from now on, and no others. @returns the names of the holders whose keys are gone. */
+  replaceWith(newer: ApiKeys): readonly string[] {
+    const salts = new Set(newer.#known.map(({ tenant }) => tenant.salt));
+    const gone = this.#known.filter(({ tenant }) => !salts.has(tenant.salt)).map(({ tenant }) => tenant.name);
+    this.#known = newer.#known;
+    return gone;
+  }
+
+  get size(): number {
+    return this.#known.length;
   }
 
   /**
@@ -49,7 +69,8 @@ export class ApiKeys {
 
 /**
  * Reads a file of keys: one a line (blank lines and those that start with # are passed over; names are key-1, key-2 … by
- * line), or a JSON object of names and keys.
+ * line), or a JSON object of names and keys, each a text or, with quotas, `{"key": "…", "tokens_per_minute": n, "requests": n}`: null is
+ * none, also where there is a default.
  *
  * @param onWarning told of what is unwise: a file that others may read, a key that can be guessed.
  * @throws UsageError if the file cannot be read, holds no key, or one that is malformed or there twice. It never quotes a key.
@@ -64,7 +85,7 @@ export async function readApiKeys(path: string, onWarning: (warning: string) => 
     );
   }
   const nameByKey = new Map<string, string>();
-  for (const [name, key] of keys) {
+  for (const [name, { key }] of keys) {
     if (!namePattern.test(name)) {
       throw new UsageError(
         `Cannot use the key file ${quote(path)}: a name is ${quote(name, 80)}, wanted 1 to 64 letters, digits, "-", "_" or "."`,
@@ -111,8 +132,8 @@ async function readText(path: string, onWarning: (warning: string) => void): Pro
   }
 }
 
-function fromLines(text: string, path: string): Map<string, string> {
-  const keys = new Map<string, string>();
+function fromLines(text: string, path: string): Map<string, KeyEntry> {
+  const keys = new Map<string, KeyEntry>();
   for (const [i, line] of text.split(/\r?\n/).entries()) {
     const key = line.trim();
     if (key === "" || key.startsWith("#")) continue;
@@ -121,12 +142,12 @@ function fromLines(text: string, path: string): Map<string, string> {
         `Cannot use the key file ${quote(path)}: line ${i + 1} is not one key of 1 to 512 visible ASCII characters`,
       );
     }
-    keys.set(`key-${keys.size + 1}`, key);
+    keys.set(`key-${keys.size + 1}`, { key, quota: {} });
   }
   return keys;
 }
 
-function fromJson(text: string, path: string): Map<string, string> {
+function fromJson(text: string, path: string): Map<string, KeyEntry> {
   let value: JsonValue;
   try {
     value = parseJson(text, quote(path), { maxDepth: 4, uniqueKeys: true });
@@ -136,11 +157,36 @@ function fromJson(text: string, path: string): Map<string, string> {
   }
   const entries = isJsonObject(value) ? Object.entries(value) : [];
   return new Map(
-    entries.map(([name, key]) => {
-      if (typeof key === "string") return [name, key];
-      throw new UsageError(`Cannot use the key file ${quote(path)}: the key ${quote(name, 80)} is no string`);
+    entries.map(([name, entry]) => {
+      const what = `the key file ${quote(path)}: the key ${quote(name, 80)}`;
+      if (typeof entry === "string") return [name, { key: entry, quota: {} }];
+      if (!isJsonObject(entry)) throw new UsageError(`Cannot use ${what} is no string and no object`);
+      const { key, ...limits } = entry;
+      if (typeof key !== "string") throw new UsageError(`Cannot use ${what} has no "key" that is a string`);
+      return [name, { key, quota: quotaOf(limits, what) }];
     }),
   );
+}
+
+/** A quota's fields, by their names in the file. */
+const quotaFields = { tokens_per_minute: "tokensPerMinute", requests: "requests" } as const;
+
+function quotaOf(limits: Readonly<Record<string, JsonValue>>, what: string): Quota {
+  const quota: { -readonly [name in keyof Quota]: Quota[name] } = {};
+  for (const [field, limit] of Object.entries(limits)) {
+    const name = Object.hasOwn(quotaFields, field) ? quotaFields[field as keyof typeof quotaFields] : undefined;
+    // What stands there is not quoted: it may be a key.
+    if (name === undefined) {
+      throw new UsageError(
+        `Cannot use ${what} has a field that is none of "key", "${Object.keys(quotaFields).join('", "')}"`,
+      );
+    }
+    if (limit !== null && !(Number.isSafeInteger(limit) && (limit as number) >= 1)) {
+      throw new UsageError(`Cannot use ${what} has a "${field}" that is no whole number from 1 on, and not null`);
+    }
+    quota[name] = limit === null ? undefined : (limit as number);
+  }
+  return quota;
 }
 
 function digestOf(key: string): Buffer {

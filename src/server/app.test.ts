@@ -284,6 +284,56 @@ test("createApp(): with keys, only health, readiness, the page and the reference
   expect(engine.asked).toEqual([]);
 });
 
+test("createApp(): a request keeps the id that it comes with where that is one, in answers, errors and the log", async () => {
+  let log = "";
+  const logger = serverLogger("info", {
+    write: (line) => {
+      log += line;
+    },
+  });
+  const { app } = await setUp({ logger });
+  const idOf = async (url: string, id?: string | string[]) =>
+    (await app.inject({ url, ...(id && { headers: { "x-request-id": id } }) })).headers["x-request-id"];
+  for (const url of ["/v1/models", "/v1/none", "/v1/blocks/%E0%A4%A"]) {
+    expect(await idOf(url, "trace-0123.4567:89_ab")).toBe("trace-0123.4567:89_ab");
+    for (const odd of [undefined, "short", "two words", "x".repeat(65), "a\tb-0123456", ["trace-01", "trace-02"]]) {
+      expect(await idOf(url, odd)).toMatch(/^req_[0-9a-f]{32}$/);
+    }
+  }
+  expect(log.match(/"reqId":"trace-0123\.4567:89_ab"/g)?.length).toBeGreaterThanOrEqual(2);
+  expect(log).not.toMatch(/two words|short/);
+});
+
+test("createApp(): end users of one key have salts of their own, and the key's share of the machine", async () => {
+  const { app, engine } = await setUp({ keys: twoKeys() });
+  const asked: { salt?: string | undefined; payer?: string | undefined }[] = [];
+  const generate = engine.generate.bind(engine);
+  engine.generate = (prompt, options) => {
+    asked.push(options ?? {});
+    return generate(prompt, options);
+  };
+  const ask = (key: string, salt: unknown) => {
+    const payload = { prompt: "a b", max_tokens: 1, block_attention: { salt } };
+    return app.inject({ method: "POST", url: "/v1/completions", headers: { authorization: `Bearer ${key}` }, payload });
+  };
+  for (const [key, salt] of [
+    [alice, null],
+    [alice, "ann"],
+    [alice, "ben"],
+    [bob, "ann"],
+    [alice, "ann"],
+  ] as const) {
+    expect((await ask(key, salt)).statusCode).toBe(200);
+  }
+  const [plain, ann, ben, other, again] = asked as [Options, Options, Options, Options, Options];
+  expect(new Set([plain.salt, ann.salt, ben.salt, other.salt]).size).toBe(4);
+  expect([again.salt, ann.payer, ben.payer, plain.payer]).toEqual([ann.salt, plain.salt, plain.salt, undefined]);
+  expect(other.payer).not.toBe(plain.salt);
+  for (const odd of ["", "x".repeat(257), 7]) expectError(await ask(alice, odd), 400);
+});
+
+type Options = { readonly salt?: string; readonly payer?: string };
+
 test("createApp(): without a key no body is read", async () => {
   const { app } = await setUp({ keys: twoKeys() });
   try {

@@ -28,7 +28,7 @@ import type { TextEmbedder } from "./embeddings/embedder.js";
 import { registerGenerate } from "./generate-route.js";
 import { hostGuard, isLoopback } from "./host-names.js";
 import { largeBodyBytes, readJsonBodies } from "./json-body.js";
-import { MeteredEngine, type RequestWork } from "./metered-engine.js";
+import { MeteredEngine, RequestWork } from "./metered-engine.js";
 import { Metrics } from "./metrics.js";
 import { registerEmbeddings } from "./openai/embeddings-route.js";
 import { maxValuesOf } from "./openai/fields.js";
@@ -36,6 +36,7 @@ import { registerOpenAi } from "./openai/register.js";
 import { requestValidator } from "./openai/request-field.js";
 import { registerResponses } from "./openai/responses-routes.js";
 import { registerPage } from "./page/register.js";
+import { Quotas, quotaHeaders } from "./quotas.js";
 import { registerReference } from "./reference-page.js";
 import type { RouteContext, Tenant } from "./route-context.js";
 import { collectRoutes, type Routes } from "./routes.js";
@@ -64,9 +65,11 @@ declare module "fastify" {
 }
 
 /** Without keys everybody is this one. */
-const onlyTenant: Tenant = { name: "default", salt: "" };
+const onlyTenant: Tenant = { name: "default", salt: "", quota: {} };
 /** Who asks for what needs no key, where others need one. */
-const anybody: Tenant = { name: "anonymous", salt: "anonymous" };
+const anybody: Tenant = { name: "anonymous", salt: "anonymous", quota: {} };
+/** A client's name for its request, as it may stand in the log: an id as gateways make them, and no sentence. */
+const requestId = /^[\w.:-]{8,64}$/;
 /** Requests in work beyond those that run or wait in the engine: cutting, tokenizing. */
 const spareRequests = 64;
 /** Connections beyond those: idle, sending a request, or taking an answer. */
@@ -86,7 +89,8 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: () => `req_${randomUUID().replaceAll("-", "")}`,
+    genReqId: ({ headers: { "x-request-id": given } }) =>
+      typeof given === "string" && requestId.test(given) ? given : `req_${randomUUID().replaceAll("-", "")}`,
     bodyLimit: config.maxBodyBytes,
     // Connections keeps the time, of heads too.
     requestTimeout: 0,
@@ -102,9 +106,9 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       if (connections.canTell(socket as Socket)) answerClientError(error, socket as Socket);
       else socket.destroy();
     },
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, request, reply) => {
       const told = toApiError(error);
-      void (reply as FastifyReply).code(told.statusCode).send(errorBody(told));
+      void (reply as FastifyReply).header("x-request-id", request.id).code(told.statusCode).send(errorBody(told));
     },
   });
   app.setValidatorCompiler(requestValidator());
@@ -116,6 +120,12 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
 
   const work = new AsyncLocalStorage<RequestWork>();
   const metrics = new Metrics({ engine, version, processBytes: () => process.memoryUsage.rss() });
+  const { keyTokensPerMinute: tokensPerMinute, keyRequests } = config;
+  const quotas = new Quotas(
+    { tokensPerMinute, requests: keyRequests },
+    () => Math.floor(performance.now()),
+    (reason) => metrics.refusedRequests.inc({ reason }),
+  );
   const metered = new MeteredEngine(engine, metrics, () => work.getStore());
 
   const maxRequests = config.maxRunning + config.maxQueued + spareRequests;
@@ -126,7 +136,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   });
 
   answerErrors(app, routes);
-  observe(app, metrics, work, keys);
+  observe(app, { metrics, work, keys, quotas });
   refuseRepeatedHeaders(app);
   await app.register(underPressure, {
     maxHeapUsedBytes: Math.floor(getHeapStatistics().heap_size_limit * 0.85),
@@ -143,11 +153,11 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
       methods: ["GET", "POST", "DELETE"],
       // Whatever headers a page asks for: each library sends some of its own, and cookies mean nothing here.
       strictPreflight: false,
-      exposedHeaders: ["x-request-id", "retry-after", "x-block-affinity"],
+      exposedHeaders: ["x-request-id", "retry-after", "x-block-affinity", ...quotaHeaders],
       maxAge: 600,
     });
   }
-  const takePlace = admit(app, { config, keys, stopping, maxRequests });
+  const takePlace = admit(app, { config, keys, quotas, stopping, maxRequests });
   readJsonBodies(app, { maxDepth: config.maxJsonDepth, maxKeys: maxValuesOf(config) }, takePlace);
   app.addHook("onSend", async (request, reply, payload) => {
     if (request.method === "HEAD" || !(typeof payload === "string" || Buffer.isBuffer(payload))) return payload;
@@ -184,7 +194,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   registerStatus(app, { engine: metered, metrics, stopping });
   registerOpenAi(app, context);
   registerResponses(app, context);
-  registerEmbeddings(app, options.embedder);
+  registerEmbeddings(app, options.embedder, (tokens) => work.getStore()?.countPrompt(tokens, 0));
   registerReference(app);
   await app.register(async (page) => {
     page.addHook("onRoute", (route) => {
@@ -245,13 +255,15 @@ function refuseRepeatedHeaders(app: FastifyInstance): void {
   });
 }
 
+interface Observation {
+  readonly metrics: Metrics;
+  readonly work: AsyncLocalStorage<RequestWork>;
+  readonly keys: ApiKeys | undefined;
+  readonly quotas: Quotas;
+}
+
 /** What every answer carries, and what is counted and logged of every request. */
-function observe(
-  app: FastifyInstance,
-  metrics: Metrics,
-  work: AsyncLocalStorage<RequestWork>,
-  keys: ApiKeys | undefined,
-): void {
+function observe(app: FastifyInstance, { metrics, work, keys, quotas }: Observation): void {
   const works = new WeakMap<FastifyRequest, RequestWork>();
   app.decorateRequest("tenant", undefined as unknown as Tenant);
   app.addHook("onRequest", (request, reply, done) => {
@@ -268,7 +280,7 @@ function observe(
   });
   // The last hook before the handler: reading the body would lose the context.
   app.addHook("preHandler", (request, _reply, done) => {
-    const ours: RequestWork = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+    const ours = new RequestWork((tokens) => quotas.book(request.tenant, tokens));
     works.set(request, ours);
     work.run(ours, done);
   });
@@ -295,6 +307,7 @@ function observe(
 interface Admission {
   readonly config: ServerConfig;
   readonly keys: ApiKeys | undefined;
+  readonly quotas: Quotas;
   readonly stopping: AbortSignal;
   /** That are worked on at the same time. */
   readonly maxRequests: number;
@@ -308,7 +321,7 @@ interface Admission {
  */
 function admit(
   app: FastifyInstance,
-  { config, keys, stopping, maxRequests }: Admission,
+  { config, keys, quotas, stopping, maxRequests }: Admission,
 ): (request: FastifyRequest, numBytes: number) => void {
   const isOurName = isLoopback(config.host) ? hostGuard(config.host, config.allowedHosts) : undefined;
   const inFlight = new Set<FastifyRequest>();
@@ -364,6 +377,12 @@ function admit(
       throw busy("Cannot serve: the server is ending", "draining");
     }
     checkPlaces();
+    // Whoever has used a quota up may still look at what is kept, and delete it.
+    if (request.method === "POST") {
+      const { headers, end } = quotas.begin(request.tenant);
+      reply.headers(headers);
+      reply.raw.once("close", end);
+    }
     inFlight.add(request);
     reply.raw.once("close", () => {
       leavePlace(request);

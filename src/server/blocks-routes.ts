@@ -9,7 +9,7 @@ import { ApiError, errorBody, errorResponses, errorSchema, toApiError } from "./
 import { ragRequest, repairText, splitLong } from "./openai/fields.js";
 import { loadedLabel, passageLabel } from "./openai/usage.js";
 import { clientGone, ResponseStream } from "./response-stream.js";
-import type { RouteContext } from "./route-context.js";
+import { endUserSalt, ownerOf, type RouteContext } from "./route-context.js";
 
 const index = z.int().min(0).describe("the passage's place in the request, from 0 on");
 const encodedBlock = z.strictObject({
@@ -49,6 +49,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       .describe("as `block_attention.rag` of prompts will have it; `preamble` with the repair `preamble` alone"),
     system: z.string().nullish().describe("with the repair `preamble`: the system message of prompts to come"),
     split_long: splitLong,
+    salt: endUserSalt,
     repair: repairText.describe("as `block_attention.repair` of prompts will have it"),
     stream: z.boolean().nullish().describe("a line of JSON for each passage as it is there, then a line with the sums"),
   });
@@ -81,7 +82,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
       },
     },
     async (request, reply) => {
-      const { passages, stream, rag, system, repair, split_long } = request.body;
+      const { passages, stream, rag, system, repair, split_long, salt } = request.body;
       const signal = clientGone(request, reply);
       const encode = (onBlock?: EncodeOptions["onBlock"]) =>
         engine.encode(passages.map(ofDocument), {
@@ -92,7 +93,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
           system: system ?? undefined,
           ...(split_long != null && { splitLong: split_long }),
           repair: repair ?? undefined,
-          salt: request.tenant.salt,
+          ...ownerOf(request.tenant.salt, salt),
           signal,
           onBlock,
         });
@@ -109,6 +110,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
 
   // Of any form: what is no id names no block.
   const params = z.strictObject({ id: z.string().min(1).max(128).describe("a block's id, as answers tell it") });
+  const querystring = z.strictObject({ salt: endUserSalt });
   typed.get(
     "/v1/blocks/:id",
     {
@@ -116,11 +118,13 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
         summary: "Tells of a kept block",
         tags,
         params,
+        querystring,
         response: { 200: keptBlock, ...errorResponses, 404: noBlock },
       },
     },
-    async ({ params: { id }, tenant }) => {
-      const block = await engine.block(id, { salt: tenant.salt });
+    async ({ params: { id }, query, tenant }) => {
+      const { salt } = ownerOf(tenant.salt, query.salt);
+      const block = await engine.block(id, { salt });
       if (block === undefined) throw notFound();
       return { id: block.id, tokens: block.tokens, bytes: block.bytes, in_use: block.inUse };
     },
@@ -132,6 +136,7 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
         summary: "Forgets a kept block",
         tags,
         params,
+        querystring,
         response: {
           200: z.strictObject({ id: z.string(), deleted: z.literal(true) }),
           ...errorResponses,
@@ -139,8 +144,9 @@ export function registerBlocks(app: FastifyInstance, { engine, limits }: RouteCo
         },
       },
     },
-    async ({ params: { id }, tenant }) => {
-      if (!(await engine.deleteBlock(id, { salt: tenant.salt }))) throw notFound();
+    async ({ params: { id }, query, tenant }) => {
+      const { salt } = ownerOf(tenant.salt, query.salt);
+      if (!(await engine.deleteBlock(id, { salt }))) throw notFound();
       return { id, deleted: true as const };
     },
   );

@@ -3,7 +3,7 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { maxDocumentsListed } from "../engine/engine-options.js";
 import { ApiError, errorResponses, errorSchema } from "./api-error.js";
-import type { RouteContext } from "./route-context.js";
+import { endUserSalt, ownerOf, type RouteContext } from "./route-context.js";
 
 const documentSchema = z.strictObject({
   id: z.union([z.string(), z.number()]),
@@ -32,6 +32,7 @@ export function registerDocuments(app: FastifyInstance, { engine }: RouteContext
             .default(100)
             .describe("the most that are listed"),
           after: z.string().optional().describe("the id of the last one of an earlier list"),
+          salt: endUserSalt,
         }),
         response: {
           200: z.strictObject({
@@ -42,11 +43,12 @@ export function registerDocuments(app: FastifyInstance, { engine }: RouteContext
         },
       },
     },
-    async ({ query: { limit, after }, tenant }) => {
-      const documents = await engine.documents({ limit, after, salt: tenant.salt });
+    async ({ query: { limit, after, salt: endUser }, tenant }) => {
+      const { salt } = ownerOf(tenant.salt, endUser);
+      const documents = await engine.documents({ limit, after, salt });
       const last = documents.at(-1);
       const isFull = last !== undefined && documents.length === limit;
-      const more = isFull ? await engine.documents({ limit: 1, after: String(last.id), salt: tenant.salt }) : [];
+      const more = isFull ? await engine.documents({ limit: 1, after: String(last.id), salt }) : [];
       return { documents: documents.map((one) => ({ ...one, blocks: [...one.blocks] })), has_more: more.length > 0 };
     },
   );
@@ -58,6 +60,7 @@ export function registerDocuments(app: FastifyInstance, { engine }: RouteContext
         description: "Passages that another document of the key has too stay.",
         tags,
         params: z.strictObject({ id: z.string().min(1).describe("the document's id, percent-encoded") }),
+        querystring: z.strictObject({ salt: endUserSalt }),
         response: {
           200: z.strictObject({ id: z.string(), deleted: z.literal(true) }),
           ...errorResponses,
@@ -65,8 +68,9 @@ export function registerDocuments(app: FastifyInstance, { engine }: RouteContext
         },
       },
     },
-    async ({ params: { id }, tenant }) => {
-      if (!(await engine.deleteDocument(id, { salt: tenant.salt }))) {
+    async ({ params: { id }, query, tenant }) => {
+      const { salt } = ownerOf(tenant.salt, query.salt);
+      if (!(await engine.deleteDocument(id, { salt }))) {
         throw new ApiError(404, "Cannot find the document: none with this id is kept", {
           code: "document_not_found",
           param: "id",

@@ -15,10 +15,27 @@ import type { EngineStatus } from "../engine/status-source.js";
 import type { Metrics } from "./metrics.js";
 
 /** What one HTTP request had the engine do, for its line in the log. */
-export interface RequestWork {
-  promptTokens: number;
-  cachedTokens: number;
-  completionTokens: number;
+export class RequestWork {
+  promptTokens = 0;
+  cachedTokens = 0;
+  completionTokens = 0;
+  readonly #onComputed: (tokens: number) => void;
+
+  /** @param onComputed called with tokens as they are computed. */
+  constructor(onComputed: (tokens: number) => void) {
+    this.#onComputed = onComputed;
+  }
+
+  countPrompt(tokens: number, cachedTokens: number): void {
+    this.promptTokens += tokens;
+    this.cachedTokens += cachedTokens;
+    this.#onComputed(tokens - cachedTokens);
+  }
+
+  countToken(): void {
+    this.completionTokens += 1;
+    this.#onComputed(1);
+  }
 }
 
 /** An engine whose work is counted, whatever route asks for it. */
@@ -80,10 +97,7 @@ export class MeteredEngine implements Engine {
             for (const [source, tokens] of Object.entries({ computed, ...event.reused })) {
               metrics.promptTokens.inc({ mode, source }, tokens);
             }
-            if (work !== undefined) {
-              work.promptTokens += event.promptTokens;
-              work.cachedTokens += event.cachedTokens;
-            }
+            work?.countPrompt(event.promptTokens, event.cachedTokens);
             break;
           }
           case "token": {
@@ -95,7 +109,7 @@ export class MeteredEngine implements Engine {
             }
             answer.numTokens += 1;
             metrics.generatedTokens.inc({ mode });
-            if (work !== undefined) work.completionTokens += 1;
+            work?.countToken();
             break;
           }
           case "done": {
@@ -129,9 +143,7 @@ export class MeteredEngine implements Engine {
       if (block.error !== undefined) return;
       const { tokens, hit } = block;
       this.#metrics.promptTokens.inc({ mode: "index", source: hit ? "blocks" : "computed" }, tokens);
-      if (work === undefined) return;
-      work.promptTokens += tokens;
-      if (hit) work.cachedTokens += tokens;
+      work?.countPrompt(tokens, hit ? tokens : 0);
     };
     try {
       return await this.#engine.encode(passages, {

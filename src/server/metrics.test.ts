@@ -2,15 +2,18 @@ import { expect, test } from "vitest";
 import { EngineError } from "../engine/engine-error.js";
 import type { EngineStats, GenerateEvent } from "../engine/results.js";
 import { FakeEngine, type FakeEngineOptions } from "./fake-engine.suite.js";
-import { MeteredEngine, type RequestWork } from "./metered-engine.js";
+import { MeteredEngine, RequestWork } from "./metered-engine.js";
 import { Metrics, type MetricsSources } from "./metrics.js";
 
 function setUp(fake: FakeEngineOptions = {}, sources: Partial<MetricsSources> = {}) {
   const engine = new FakeEngine(fake);
   const metrics = new Metrics({ engine, version: "1.2.3", processBytes: () => 4096, ...sources });
-  const work: RequestWork = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+  let computed = 0;
+  const work = new RequestWork((tokens) => {
+    computed += tokens;
+  });
   const metered = new MeteredEngine(engine, metrics, () => work);
-  return { engine, metrics, metered, work };
+  return { engine, metrics, metered, work, computed: () => computed };
 }
 
 const asked = { blocks: ["a b", " c"] };
@@ -28,7 +31,7 @@ async function value(metrics: Metrics, series: string): Promise<number | undefin
 }
 
 test("MeteredEngine.generate(): counts tokens, times and the work of the request that runs", async () => {
-  const { metrics, metered, work } = setUp({ tokenMs: 5 });
+  const { metrics, metered, work, computed } = setUp({ tokenMs: 5 });
   await all(metered.generate(asked));
   await all(metered.generate(asked, { mode: "full" }));
   await all(metered.generate(asked));
@@ -41,7 +44,9 @@ test("MeteredEngine.generate(): counts tokens, times and the work of the request
   expect(await value(metrics, 'time_per_output_token_seconds_count{mode="full"}')).toBe(1);
   expect(await value(metrics, 'queue_wait_seconds_count{mode="block"}')).toBe(2);
   expect(await value(metrics, 'request_duration_seconds_sum{mode="block"}')).toBeGreaterThan(0.02);
-  expect(work).toEqual({ promptTokens: 9, cachedTokens: 2, completionTokens: 12 });
+  expect(work).toMatchObject({ promptTokens: 9, cachedTokens: 2, completionTokens: 12 });
+  // What came from the store was not computed.
+  expect(computed()).toBe(9 - 2 + 12);
 });
 
 test("MeteredEngine.generate(): each of n answers counts, their prompt once", async () => {
@@ -52,7 +57,7 @@ test("MeteredEngine.generate(): each of n answers counts, their prompt once", as
   for (const name of ["time_to_first_token", "time_per_output_token", "queue_wait", "request_duration"]) {
     expect(await value(metrics, `${name}_seconds_count{mode="block"}`), name).toBe(3);
   }
-  expect(work).toEqual({ promptTokens: 3, cachedTokens: 0, completionTokens: 12 });
+  expect(work).toMatchObject({ promptTokens: 3, cachedTokens: 0, completionTokens: 12 });
   for await (const event of metered.generate(asked, { n: 3 })) if (event.kind === "done") break;
   expect(await value(metrics, "requests_cancelled_total")).toBe(2);
 });

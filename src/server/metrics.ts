@@ -3,6 +3,7 @@ import type { Engine } from "../engine/engine.js";
 import { type EngineStats, nothingReused } from "../engine/results.js";
 import { attentionModes } from "../model/block-attention-config.js";
 import { closeReasons } from "./connections.js";
+import { quotaReasons } from "./quotas.js";
 
 /** What the metrics ask for at each scrape. */
 export interface MetricsSources {
@@ -70,6 +71,11 @@ export class Metrics {
     "Connections that the server closed, by reason: the client was too slow, or the slowest where room was short.",
     ["reason"],
   );
+  readonly refusedRequests = this.#counter(
+    "quota_refusals_total",
+    'Requests of keys whose quota was used up, by reason: "tokens" of the last minute, or "requests" at once.',
+    ["reason"],
+  );
   readonly #inFlight = this.#gauge("http_requests_in_flight", "HTTP requests that have not ended.");
   readonly #engineUp = this.#gauge("engine_up", "1 where the engine is ready, else 0.");
   readonly #engineRestarts = this.#counter("engine_restarts_total", "How often the engine was started again.");
@@ -122,6 +128,7 @@ export class Metrics {
       { version: sources.version },
       1,
     );
+    for (const reason of quotaReasons) this.refusedRequests.inc({ reason }, 0);
     for (const reason of closeReasons) this.closedConnections.inc({ reason }, 0);
     for (const mode of attentionModes) {
       // A rate over a series needs its zero.

@@ -1,4 +1,7 @@
+import { z } from "zod";
 import type { Engine } from "../engine/engine.js";
+import { hashFields } from "../kv/hash-fields.js";
+import type { Quota } from "./quotas.js";
 import type { ServerLimits } from "./server-config.js";
 
 /** Who asks: one key's holder. Without keys there is one tenant, whose salt is "". */
@@ -7,6 +10,24 @@ export interface Tenant {
   readonly name: string;
   /** Made from the key on the server's side: no two tenants share a block. */
   readonly salt: string;
+  /** What the file of keys says; where it says nothing, the server's defaults hold. */
+  readonly quota: Quota;
+}
+
+/** An end user of the key's holder, as requests name one. */
+export const endUserSalt = z
+  .string()
+  .min(1)
+  .max(256)
+  .nullish()
+  .describe(
+    "Keeps end users of one key apart: what is kept with one salt is found with it alone, and neither ids nor times tell of it. The key's quota and share are one.",
+  );
+
+/** Whose blocks a request may use, and whose share of the machine it takes. @param endUser `endUserSalt` of the request. */
+export function ownerOf(tenantSalt: string, endUser: string | null | undefined): { salt: string; payer?: string } {
+  if (endUser == null) return { salt: tenantSalt };
+  return { salt: hashFields("end user of a tenant", [tenantSalt, endUser]), payer: tenantSalt };
 }
 
 /** What every route works with. */

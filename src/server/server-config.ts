@@ -44,9 +44,16 @@ const settings = {
   keys: setting(
     someWords,
     "file",
-    'a file of API keys: one a line, or JSON {"name": "key"}',
+    'a file of API keys: one a line, or JSON {"name": "key"}, with quotas {"name": {"key": "…", "requests": 4}}',
     "none: every request is served",
   ),
+  keyTokensPerMinute: setting(
+    wholeNumber(1),
+    "n",
+    "the quota of a key that --keys gives none: tokens that are computed for it a minute",
+    "none",
+  ),
+  keyRequests: setting(wholeNumber(1), "n", "the same: its requests at once", "none"),
   corsOrigins: setting(
     listOf(textOf(/^(\*|https?:\/\/[^/?#@\s]+)$/, ""), { words: 'origins such as "https://app.example.org", or "*"' }),
     "origins",

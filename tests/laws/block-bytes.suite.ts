@@ -35,7 +35,7 @@ async function encode(engine: LocalEngine, ...requests: readonly (readonly Block
   const local = new LocalBlocks(engine.model, engine.kvType, store, scheduler);
   const { signal } = new AbortController();
   const encodeAll = async (blocks: readonly BlockTokens[], i: number): Promise<Buffer[]> => {
-    using leased = await local.lease(blocks, { owner: `${i % 2}`, signal });
+    using leased = await local.lease(blocks, { owner: `${i % 2}`, payer: "", signal });
     return leased.blocks.map(({ block }) => Buffer.from(block.memory.read()));
   };
   return (await Promise.all(requests.map(encodeAll))).flat();
@@ -166,7 +166,7 @@ export function blockBytesSuite(size: BlockBytesSize): void {
     const store = new MemoryStore<DeviceBlockMemory>({ capBytes: 1 << 24 });
     const scheduler = new Scheduler(backend, decoder, engine.kvType);
     const local = new LocalBlocks(engine.model, engine.kvType, store, scheduler);
-    const of = { owner: "", signal: new AbortController().signal };
+    const of = { owner: "", payer: "", signal: new AbortController().signal };
     const random = new Random(3, "lease");
     const { tokenIds } = draw(random, 30);
     const blocks = [0, 7, 7, 600].map((before) => ({ ...draw(random, 1, before), tokenIds }));

@@ -47,6 +47,8 @@ export class ServerUnderTest implements AsyncDisposable {
   readonly url: string;
   readonly port: number;
   readonly pid: number;
+  /** The file of `keys`. */
+  readonly keysFile: string;
   readonly exited: Promise<Exit>;
   readonly #program: Program;
 
@@ -55,6 +57,7 @@ export class ServerUnderTest implements AsyncDisposable {
     this.port = port;
     this.url = `http://127.0.0.1:${port}`;
     this.pid = program.pid;
+    this.keysFile = program.keysFile;
     this.exited = program.exited;
   }
 
@@ -164,7 +167,11 @@ class Program implements AsyncDisposable {
   readonly #child: ChildProcess;
   #hasEnded = false;
 
-  private constructor(child: ChildProcess, folder: string) {
+  private constructor(
+    child: ChildProcess,
+    folder: string,
+    readonly keysFile: string,
+  ) {
     this.#child = child;
     this.pid = child.pid ?? 0;
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
@@ -186,8 +193,8 @@ class Program implements AsyncDisposable {
     await buildDist();
     const folder = mkdtempSync(join(tmpdir(), "block-attention-server-"));
     const args = ["serve", "--port", "0", "--threads", "1"];
+    const file = join(folder, "keys");
     if (options.keys !== undefined) {
-      const file = join(folder, "keys");
       writeFileSync(file, `${options.keys.join("\n")}\n`, { mode: 0o600 });
       args.push("--keys", file);
     }
@@ -195,7 +202,7 @@ class Program implements AsyncDisposable {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...environment(), ...options.env },
     });
-    return new Program(child, folder);
+    return new Program(child, folder, file);
   }
 
   get hasEnded(): boolean {

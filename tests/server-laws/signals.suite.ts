@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { expectInTime } from "../in-time.js";
 import { errorFault, eventData, HttpClient, type Outcome, type Question } from "./http-client.js";
@@ -46,6 +47,55 @@ export function signalsSuite(numTimes: number): void {
     expect(enginePids.filter(isAlive)).toEqual([]);
     expectCleanLog(server.stderr);
   });
+
+  test.skipIf(process.platform === "win32")(
+    "serve: SIGHUP reads the keys anew, and touches nothing else",
+    patient,
+    async () => {
+      const [gone, stays, comes] = ["goes", "stays", "comes"].map((what) => `key-that-${what}-0123456789`) as [
+        string,
+        string,
+        string,
+      ];
+      await using server = await ServerUnderTest.start({ keys: [gone, stays] });
+      using goneClient = new HttpClient(server, gone);
+      using staysClient = new HttpClient(server, stays);
+      using comesClient = new HttpClient(server, comes);
+      const statuses = async () => {
+        const asked = [goneClient, staysClient, comesClient].map((client) => client.ask({ path: "/v1/models" }));
+        return (await Promise.all(asked)).map(({ status }) => status);
+      };
+      const logged = (text: string) => until(text, 15_000, () => server.stderr.includes(text));
+      expect(await statuses()).toEqual([200, 200, 401]);
+      const engine = server.engineProcess()?.pid;
+      const { blocks } = await goneClient.json<{ blocks: { id: string }[] }>({
+        path: "/v1/blocks",
+        body: { passages: ["A passage of the key that goes."] },
+      });
+      const path = `/v1/blocks/${blocks[0]?.id}`;
+      const running = goneClient.send(longAnswer);
+      await until("it runs", 15_000, async () => readAccounts(await server.metrics(stays)).running === 1);
+
+      writeFileSync(server.keysFile, `${stays} and more\n`);
+      server.kill("SIGHUP");
+      await logged("the keys stay as they were");
+      expect(server.stderr).toContain("line 1 is not one key");
+      expect(await statuses()).toEqual([200, 200, 401]);
+
+      writeFileSync(server.keysFile, `${stays}\n${comes}\n`);
+      server.kill("SIGHUP");
+      await logged("the keys were read anew");
+      expect(await statuses()).toEqual([401, 200, 200]);
+      for (const client of [staysClient, comesClient]) expect((await client.ask({ path })).status).toBe(404);
+      // What ran goes on to its end.
+      const outcome = await running;
+      expect(outcome).toMatchObject({ kind: "answer", status: 200 });
+      expect(eventData((outcome as { text: string }).text).at(-1)).toBe("[DONE]");
+      expect(server.engineProcess()?.pid).toBe(engine);
+      for (const key of [gone, stays, comes]) expect(server.stderr).not.toContain(key);
+      expect(await withLimit("the server's end", 10_000, server.stop())).toEqual({ code: 0, signal: null });
+    },
+  );
 
   test.skipIf(process.platform === "win32")("serve: what runs too long is ended with an error", patient, async () => {
     await using server = await ServerUnderTest.start({ args: ["--drain-seconds", "0"] });

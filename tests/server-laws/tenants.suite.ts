@@ -104,48 +104,102 @@ export function tenantsSuite(size: TenantsSize): void {
       expect(misses).toEqual([expect.objectContaining({ stored: expect.stringContaining("4") })]);
     }
 
-    const random = new Random(7, "tenants");
-    let numPassages = 0;
-    const passage = () =>
-      `${numPassages++}: ${Array.from({ length: 60 }, () => words[random.below(words.length)]).join(" ")}.\n`;
-    /** What a spy sees of a passage. */
-    const probe = async (text: string) => {
-      const content = [text, "What is it?"].map((text) => ({ type: "text", text }));
-      const body = { messages: [{ role: "user", content }], temperature: 0, max_tokens: 1 };
-      const stream = { stream: true, stream_options: { include_usage: true } };
-      const answer = await other.ask({ path: "/v1/chat/completions", body: { ...body, ...stream } });
-      const chunks = eventData(answer.text).slice(0, -1);
-      const last = JSON.parse(chunks.at(-1) ?? "{}") as Chunk;
-      return { ms: answer.firstByteMs, hit: last.block_attention?.blocks.at(-1)?.hit };
-    };
-    await probe(passage());
-
-    // Whether the other tenant has the passage is drawn anew each time; it encodes one in any case.
-    const has: number[] = [];
-    const lacks: number[] = [];
-    while (Math.min(has.length, lacks.length) < size.numRequests) {
-      const text = passage();
-      const isTheirs = random.below(2) === 0;
-      if ((isTheirs ? has : lacks).length >= size.numRequests) continue;
-      await encode(first, isTheirs ? text : passage());
-      const { ms, hit } = await probe(text);
-      expect(hit).toBe(false);
-      (isTheirs ? has : lacks).push(ms);
-    }
-    expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(false);
-    expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(true);
+    await expectNoSign(size, { encode: (text) => encode(first, text), probe: (text) => probeOf(other, text) });
     await expectSettled(server, keys[0]);
     expectCleanLog(server.stderr);
     for (const key of keys) expect(server.stderr).not.toContain(key);
-
-    if (size.maxArea === undefined) return;
-    const area = areaUnderCurve(has, lacks);
-    const spread = chanceDeviation(has.length, lacks.length);
-    console.log(
-      `AUC of "the other tenant has it" by time to the first token: ${area.toFixed(4)} over ${has.length} and ` +
-        `${lacks.length} requests; by chance 0.5 ± ${spread.toFixed(4)}`,
-    );
-    // A spy may take a threshold from either side.
-    expect(Math.max(area, 1 - area)).toBeLessThanOrEqual(size.maxArea);
   });
+
+  test("serve: end users of one key, apart by their salts, do not see each other's blocks", {
+    timeout: 600_000,
+  }, async () => {
+    await using server = await ServerUnderTest.start({ keys: [keys[0]] });
+    using client = new HttpClient(server, keys[0]);
+    const encode = async (passage: string, salt: string | undefined) => {
+      const body = { passages: [passage], ...(salt && { salt }) };
+      const { blocks } = await client.json<{ blocks: { id: string; hit: boolean }[] }>({ path: "/v1/blocks", body });
+      return blocks[0] as { id: string; hit: boolean };
+    };
+    const shared = "A passage that all end users have.\n";
+    const users = [undefined, "ann", "ben"];
+    const found = [];
+    for (const salt of users) found.push(await encode(shared, salt));
+    expect(found.map(({ hit }) => hit)).toEqual([false, false, false]);
+    expect(new Set(found.map(({ id }) => id)).size).toBe(3);
+    const [, mine] = found as [unknown, { id: string }];
+    expect(await encode(shared, "ann")).toEqual({ ...found[1], hit: true });
+    for (const method of ["GET", "DELETE"]) {
+      for (const query of ["", "?salt=ben"]) {
+        expect((await client.ask({ method, path: `/v1/blocks/${mine.id}${query}` })).status).toBe(404);
+      }
+    }
+    expect((await client.ask({ path: `/v1/blocks/${mine.id}?salt=ann` })).status).toBe(200);
+
+    // Prefixes and conversations are apart as well, and what explains a miss.
+    const asked = async (salt: string | undefined) => {
+      const content = "The vault of the bank by the river opens with a number, said the old clerk. What is it?";
+      const block_attention = { mode: "full", ...(salt && { salt }) };
+      const body = { messages: [{ role: "user", content }], max_tokens: 1, block_attention };
+      return (await client.json<Chunk>({ path: "/v1/chat/completions", body })).block_attention?.reused;
+    };
+    for (const salt of users) expect(await asked(salt)).toEqual(noTokens);
+    for (const salt of users) expect(await asked(salt)).not.toEqual(noTokens);
+
+    await expectNoSign(size, {
+      encode: (text) => encode(text, "ann"),
+      probe: (text) => probeOf(client, text, { salt: "ben" }),
+    });
+    await expectSettled(server, keys[0]);
+    expectCleanLog(server.stderr);
+  });
+}
+
+/** What a spy sees of a passage. */
+async function probeOf(client: HttpClient, text: string, block_attention?: object) {
+  const content = [text, "What is it?"].map((part) => ({ type: "text", text: part }));
+  const body = { messages: [{ role: "user", content }], temperature: 0, max_tokens: 1, block_attention };
+  const stream = { stream: true, stream_options: { include_usage: true } };
+  const answer = await client.ask({ path: "/v1/chat/completions", body: { ...body, ...stream } });
+  const chunks = eventData(answer.text).slice(0, -1);
+  const last = JSON.parse(chunks.at(-1) ?? "{}") as Chunk;
+  return { ms: answer.firstByteMs, hit: last.block_attention?.blocks.at(-1)?.hit };
+}
+
+interface Spied {
+  /** The one who is spied on has a passage from then on. */
+  readonly encode: (passage: string) => Promise<unknown>;
+  readonly probe: (passage: string) => ReturnType<typeof probeOf>;
+}
+
+/** Neither hits nor, where they are measured, times tell which passages another one has. */
+async function expectNoSign(size: TenantsSize, { encode, probe }: Spied): Promise<void> {
+  const random = new Random(7, "tenants");
+  let numPassages = 0;
+  const passage = () =>
+    `${numPassages++}: ${Array.from({ length: 60 }, () => words[random.below(words.length)]).join(" ")}.\n`;
+  await probe(passage());
+
+  // Whether the other tenant has the passage is drawn anew each time; it encodes one in any case.
+  const has: number[] = [];
+  const lacks: number[] = [];
+  while (Math.min(has.length, lacks.length) < size.numRequests) {
+    const text = passage();
+    const isTheirs = random.below(2) === 0;
+    if ((isTheirs ? has : lacks).length >= size.numRequests) continue;
+    await encode(isTheirs ? text : passage());
+    const { ms, hit } = await probe(text);
+    expect(hit).toBe(false);
+    (isTheirs ? has : lacks).push(ms);
+  }
+  expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(false);
+  expect((await probe(`${numPassages}: once more.\n`)).hit).toBe(true);
+  if (size.maxArea === undefined) return;
+  const area = areaUnderCurve(has, lacks);
+  const spread = chanceDeviation(has.length, lacks.length);
+  console.log(
+    `AUC of "the other one has it" by time to the first token: ${area.toFixed(4)} over ${has.length} and ` +
+      `${lacks.length} requests; by chance 0.5 ± ${spread.toFixed(4)}`,
+  );
+  // A spy may take a threshold from either side.
+  expect(Math.max(area, 1 - area)).toBeLessThanOrEqual(size.maxArea);
 }

@@ -2,6 +2,7 @@ import type { Reasoning } from "../../blocks/chat-template.js";
 import type { GenerateOptions, RequestOptions } from "../../engine/engine-options.js";
 import type { SamplingInput } from "../../engine/sampling-options.js";
 import { fieldError } from "../api-error.js";
+import { ownerOf } from "../route-context.js";
 import type { ServerLimits } from "../server-config.js";
 import { constraintOf } from "./constraint-fields.js";
 import type { CommonBody } from "./fields.js";
@@ -50,19 +51,20 @@ interface Steering {
   readonly keep_prefixes?: boolean | null | undefined;
   readonly repair?: string | null | undefined;
   readonly explain?: boolean | null | undefined;
+  readonly salt?: string | null | undefined;
 }
 
 /** What `block_attention` says of a request, as the engine takes it, and whose blocks it may use. */
 export function requestOptionsOf(
-  { mode, keep_prefixes, repair, explain }: Steering = {},
-  salt: string,
+  { mode, keep_prefixes, repair, explain, salt }: Steering = {},
+  tenantSalt: string,
 ): RequestOptions {
   return {
     mode: mode ?? undefined,
     keepPrefixes: keep_prefixes ?? undefined,
     repair: repair ?? undefined,
     explain: explain ?? undefined,
-    salt,
+    ...ownerOf(tenantSalt, salt),
   };
 }
 

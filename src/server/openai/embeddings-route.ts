@@ -64,8 +64,17 @@ const embeddingsSchema = z
   })
   .describe("Vectors of length 1, in the texts' order.");
 
-/** `POST /v1/embeddings`. @param embedder undefined where the server has no embedding model. */
-export function registerEmbeddings(app: FastifyInstance, embedder: TextEmbedder | undefined): void {
+/**
+ * `POST /v1/embeddings`.
+ *
+ * @param embedder undefined where the server has no embedding model.
+ * @param onComputed called with a request's tokens.
+ */
+export function registerEmbeddings(
+  app: FastifyInstance,
+  embedder: TextEmbedder | undefined,
+  onComputed: (tokens: number) => void = () => undefined,
+): void {
   app.withTypeProvider<ZodTypeProvider>().post(
     "/v1/embeddings",
     {
@@ -87,6 +96,7 @@ export function registerEmbeddings(app: FastifyInstance, embedder: TextEmbedder 
       const { input, encoding_format: format } = request.body;
       const texts = typeof input === "string" ? [input] : (input ?? []);
       const { vectors, numTokens } = await embedder.embed(texts, clientGone(request, reply));
+      onComputed(numTokens);
       const warnings = passedOver({ user: embeddingFields.user }, request.body);
       return {
         object: "list" as const,

@@ -5,6 +5,7 @@ import { areTools, maxTools, toolName, wantedTools } from "../../blocks/tools.js
 import { promptCuts, splitLongField } from "../../engine/prompt.js";
 import { repairField } from "../../engine/repair.js";
 import { attentionModes } from "../../model/block-attention-config.js";
+import { endUserSalt } from "../route-context.js";
 import type { ServerLimits } from "../server-config.js";
 import { constraintFields } from "./constraint-fields.js";
 import {
@@ -56,6 +57,7 @@ const steering = {
     "What is done in block mode about what it loses: `none`, `auto`, or items such as `lead`. Default: the server's.",
   ),
   explain: z.boolean().nullish().describe("Whether the answer has `misses`: where reuse ended, and the likely reason."),
+  salt: endUserSalt,
 };
 /** @param others the names of those that the route has beside them. */
 const steeringWanted = (...others: readonly string[]) =>
