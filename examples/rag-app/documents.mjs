@@ -247,6 +247,7 @@ export class DocumentReader {
   #worker;
   #limitMs;
   #turn = Promise.resolve();
+  #isClosed = false;
 
   /** @param options limitMs: how long one file may take. */
   constructor({ limitMs = 60_000 } = {}) {
@@ -261,6 +262,7 @@ export class DocumentReader {
   }
 
   #read(path) {
+    if (this.#isClosed) throw new Error("reading it broke off");
     this.#worker ??= new Worker(new URL(import.meta.url), { resourceLimits: { maxOldGenerationSizeMb: 1024 } });
     const worker = this.#worker;
     return new Promise((resolve, reject) => {
@@ -291,7 +293,9 @@ export class DocumentReader {
     });
   }
 
+  /** What is being read breaks off. */
   async close() {
+    this.#isClosed = true;
     await this.#worker?.terminate();
   }
 }

@@ -64,7 +64,7 @@ export class SearchIndex {
       // Searches read what was committed while a document is being written.
       return new SearchIndex(instance, await instance.connect(), writer, last.getRows()[0][0] + 1);
     } catch (error) {
-      const isTaken = /lock/i.test(error.message);
+      const isTaken = /could not set lock on file|used by another process/i.test(error.message);
       const reason = isTaken ? "another process uses it" : `${error.message.split("\n")[0]} (removed, it is made anew)`;
       throw new Error(`Cannot open the index "${path}": ${reason}`);
     }
@@ -143,12 +143,12 @@ export class SearchIndex {
   async search({ text, vector }, limit) {
     const terms = termsOf(text);
     if (vector === undefined && terms.length === 0) return [];
-    const asked = vector === undefined ? { terms: listValue(terms) } : { vector: listValue(vector) };
     return await this.#rows(
       `SELECT path, title, heading, page, text, score
        FROM (${vector === undefined ? byWords : byVector}) JOIN passages USING (id) JOIN documents USING (path)
        ORDER BY score DESC, passages.id LIMIT ${limit}`,
-      asked,
+      vector === undefined ? { terms: listValue(terms) } : { vector: listValue(vector) },
+      vector === undefined ? {} : { vector: LIST(FLOAT) },
     );
   }
 
@@ -158,8 +158,8 @@ export class SearchIndex {
     this.#instance.closeSync();
   }
 
-  async #rows(sql, values = {}) {
-    const result = await this.#reader.runAndReadAll(sql, values);
+  async #rows(sql, values = {}, types = {}) {
+    const result = await this.#reader.runAndReadAll(sql, values, types);
     return result.getRowObjectsJS();
   }
 
