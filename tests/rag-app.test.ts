@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -459,7 +460,7 @@ describe("corpus.mjs", () => {
     await expect.poll(async () => (await corpus.status()).phase).toBe("failed");
     await expect.poll(() => backend.texts, { timeout: 20_000 }).toEqual(["the large ship", "the mill"]);
     expect(backend.numListed).toBe(2);
-  }, 60_000);
+  }, 240_000);
 
   test("vectors find where the server has an encoder; another encoder makes them anew", async () => {
     write("a.md", "the mill");
@@ -491,4 +492,274 @@ describe("corpus.mjs", () => {
     await expect(corpus.update()).rejects.toThrow(/^Cannot read the folder/);
     expect(backend.texts).toEqual(["the mill"]);
   });
+});
+
+const executablePath = chromiumPath();
+const noBrowser = executablePath === undefined ? " (skipped: no Chromium here; CHROMIUM_PATH names one)" : "";
+
+describe("npm run rag-app", () => {
+  beforeAll(buildDist, 120_000);
+
+  /** The application as a process of its own, at a free port. */
+  class App {
+    output = "";
+
+    private constructor(
+      readonly url: string,
+      private readonly child: ChildProcess,
+    ) {}
+
+    static async start(...args: string[]): Promise<App> {
+      const child = spawn(process.execPath, [place("app.mjs"), "--port", "0", ...args]);
+      let errors = "";
+      child.stderr.on("data", (text) => {
+        errors += text;
+      });
+      const lines = createInterface(child.stdout);
+      const url = await new Promise<string>((resolve, reject) => {
+        child.once("exit", (code) => reject(new Error(`${code} ${errors}`)));
+        lines.on("line", (line) => {
+          const [, at] = /^Answering over .* at (\S+)$/.exec(line) ?? [];
+          if (at) resolve(at);
+        });
+      });
+      const app = new App(url, child);
+      lines.on("line", (line) => {
+        app.output += `${line}\n`;
+      });
+      onTestFinished(() => app.end("SIGTERM"));
+      return app;
+    }
+
+    async end(signal: NodeJS.Signals) {
+      if (this.child.exitCode !== null) return this.child.exitCode;
+      const exited = once(this.child, "exit");
+      this.child.kill(signal);
+      return (await exited)[0] as number;
+    }
+
+    async status(): Promise<Status> {
+      return (await (await fetch(`${this.url}/api/status`)).json()) as Status;
+    }
+
+    async ready(paths: readonly string[]) {
+      const encoded = async () => {
+        const { phase, documents } = await this.status();
+        return [phase, ...documents.flatMap(({ path, isEncoded }) => (isEncoded ? [path] : []))];
+      };
+      await expect.poll(encoded, { timeout: 200_000 }).toEqual(["ready", ...paths]);
+    }
+
+    post(body: unknown, headers: Record<string, string> = { "content-type": "application/json" }) {
+      const text = typeof body === "string" ? body : JSON.stringify(body);
+      return fetch(`${this.url}/api/ask`, { method: "POST", headers, body: text });
+    }
+
+    async ask(question: string, turns: readonly object[] = []) {
+      const text = await (await this.post({ question, turns })).text();
+      const events: AskEvent[] = text
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line));
+      const [first, last] = [events[0], events.at(-1)];
+      if (first?.kind !== "passages" || last?.kind !== "done") throw new Error(`the answer is ${text}`);
+      const answer = events.map((event) => (event.kind === "text" ? event.text : "")).join("");
+      return { ...last, answer, passages: first.passages };
+    }
+  }
+
+  const texts = {
+    "films/Into the Wild.md":
+      "# Into the Wild\n\nInto the Wild is a 2007 American adventure drama film directed by Sean Penn and starring Emile Hirsch.\n",
+    "Sean Penn.html":
+      "<title>Sean Penn</title><script>alert(1)</script><p>Sean Penn (born 17 August 1960 in Santa Monica) is an American film director. He is the son of actress Eileen Ryan and director Leo Penn.</p>",
+    "kahlo.pdf": pdfOf(["Frida Kahlo was a Mexican painter.", "She was born in Mexico City."], "Frida Kahlo"),
+    "broken.pdf": "%PDF-1.4 nonsense",
+  };
+  const readable = ["Sean Penn.html", "films/Into the Wild.md", "kahlo.pdf"];
+  const question = "Who is the mother of the director of film Into the Wild?";
+  let folder = "";
+  let args: string[] = [];
+  beforeEach(async () => {
+    folder = await temporaryFolder();
+    mkdirSync(join(folder, "films"));
+    for (const [path, text] of Object.entries(texts)) writeFileSync(join(folder, path), text);
+    args = [folder, "--model", join(projectRoot, "models/tiny-rag"), "--data", await temporaryFolder()];
+  });
+
+  test("answers with passages, follows changes, and has all from the store after a restart", async () => {
+    const app = await App.start(...args);
+    await app.ready(readable);
+    const first = await app.ask(question);
+    expect(first.answer).toMatch(/Eileen Ryan\.$/);
+    // Encoded ahead: all passages are hits.
+    expect(first.hits).toEqual(first.passages.map(() => true));
+    const cited = first.sentences.find(({ text }) => text.includes("Eileen Ryan"))?.passage as number;
+    expect(first.passages[cited - 1]).toMatchObject({ path: "Sean Penn.html", href: "/files/Sean%20Penn.html" });
+    const pdf =
+      first.passages.find(({ path }) => path === "kahlo.pdf") ?? (await app.ask("Who is Frida Kahlo?")).passages[0];
+    expect(pdf?.href).toMatch(/^\/files\/kahlo\.pdf#page=\d$/);
+    const second = await app.ask("When was he born?", [{ question, answer: first.answer }]);
+    expect(second.passages.map(({ path }) => path)).toContain("Sean Penn.html");
+    expect(second.cachedTokens).toBeGreaterThan(0);
+    // The file itself, as text.
+    const file = await fetch(`${app.url}/files/Sean%20Penn.html`);
+    expect([file.headers.get("content-type"), await file.text()]).toEqual([
+      "text/plain; charset=utf-8",
+      texts["Sean Penn.html"],
+    ]);
+
+    writeFileSync(join(folder, "Sean Penn.html"), texts["Sean Penn.html"].replace("Eileen Ryan", "Maggie Gyllenhaal"));
+    rmSync(join(folder, "kahlo.pdf"));
+    await app.ready(readable.slice(0, 2));
+    const changed = await app.ask(question);
+    expect(changed.answer).toContain("Maggie Gyllenhaal");
+    expect(changed.hits).toEqual(changed.passages.map(() => true));
+    expect((await app.ask("Who is Frida Kahlo?")).passages.map(({ path }) => path)).not.toContain("kahlo.pdf");
+    const broken = (await app.status()).documents.find(({ path }) => path === "broken.pdf");
+    expect(broken?.problem).toMatch(/^it is no PDF/);
+    expect(await app.end("SIGINT")).toBe(0);
+
+    const again = await App.start(...args);
+    await again.ready(readable.slice(0, 2));
+    // Nothing was read or encoded again.
+    expect(again.output).not.toMatch(/^(read|encoded)/m);
+    const after = await again.ask(question);
+    expect(after.answer).toBe(changed.answer);
+    expect(after.hits).toEqual(after.passages.map(() => true));
+    expect(after.cachedTokens).toBeGreaterThan(after.promptTokens / 2);
+  }, 240_000);
+
+  test("Ctrl-C while documents are encoded loses nothing, and the next start goes on", async () => {
+    for (let i = 0; i < 40; i++) {
+      writeFileSync(join(folder, `many ${i}.md`), `# Number ${i}\n\n${`The number ${i} is here. `.repeat(150)}\n`);
+    }
+    const app = await App.start(...args);
+    const numEncoded = async () => (await app.status()).documents.filter(({ isEncoded }) => isEncoded).length;
+    await expect.poll(numEncoded, { timeout: 200_000, interval: 20 }).toBeGreaterThan(2);
+    const before = await numEncoded();
+    expect(before).toBeLessThan(43);
+    expect(await app.end("SIGINT")).toBe(0);
+    const again = await App.start(...args);
+    await expect
+      .poll(async () => (await again.status()).documents.filter(({ isEncoded }) => isEncoded).length, {
+        timeout: 200_000,
+      })
+      .toBe(43);
+    expect(again.output).not.toMatch(/^read/m);
+  }, 240_000);
+
+  test("refuses what is no question, what is no document, and other hosts", async () => {
+    const app = await App.start(...args);
+    await app.ready(readable);
+    const refusal = async (answer: Promise<Response>) => {
+      return [(await answer).status, ((await (await answer).json()) as { error: string }).error] as const;
+    };
+    for (const body of [
+      {},
+      { question: " " },
+      { question: "x".repeat(4001) },
+      { question: "\ud800" },
+      { question: 7 },
+    ]) {
+      expect(await refusal(app.post(body))).toEqual([
+        400,
+        "Cannot ask: the question is a text of 1 to 4000 characters",
+      ]);
+    }
+    expect((await refusal(app.post({ question: "a", turns: [{}] })))[0]).toBe(400);
+    expect((await refusal(app.post("{")))[0]).toBe(400);
+    expect((await refusal(app.post("a=b", { "content-type": "text/plain" })))[0]).toBe(415);
+    expect((await refusal(app.post(`{"question":"${"x".repeat(300_000)}"}`)))[0]).toBe(413);
+    for (const path of ["broken.txt", "..%2F..%2Fetc%2Fpasswd", "%2e%2e/secret", "films", "%ff"]) {
+      const { status } = await fetch(`${app.url}/files/${path}`);
+      expect([400, 404]).toContain(status);
+    }
+    // A document that has become a link out of the folder.
+    const secret = join(await temporaryFolder(), "secret.md");
+    writeFileSync(secret, "secret");
+    rmSync(join(folder, "kahlo.pdf"));
+    symlinkSync(secret, join(folder, "kahlo.pdf"));
+    expect((await fetch(`${app.url}/files/kahlo.pdf`)).status).toBe(404);
+    const rebound = request(`${app.url}/api/status`, { headers: { host: "evil.example" } }).end();
+    const [{ statusCode }] = await once(rebound, "response");
+    expect(statusCode).toBe(403);
+  }, 240_000);
+
+  test.each([
+    [["--port", "x"], /^Cannot listen: the port is "x", wanted 0 to 65535\n$/],
+    [["--nonsense"], /^Cannot go on: Unknown option '--nonsense'.*\n$/],
+    [["no such folder"], /^Cannot read the folder ".*no such folder": ENOENT\n$/],
+    [["a", "b"], /^Cannot read the documents: 2 folders are named, wanted one\n$/],
+    [["--base-url", "http://x", "--model", "m"], /^Cannot use --model: the server at --base-url has its own\n$/],
+    [["--base-url", "x"], /^Cannot use --base-url: "x" is no URL\n$/],
+    [["--model", "no such model"], /\nCannot .*no such model.*\nCannot start the server: it ended with code 1\n$/],
+  ])(
+    "%j: says in a line what is wrong",
+    async (own, message) => {
+      const child = spawn(process.execPath, [place("app.mjs"), "--data", await temporaryFolder(), ...own]);
+      let errors = "";
+      child.stderr.on("data", (text) => {
+        errors += text;
+      });
+      expect([(await once(child, "close"))[0], errors]).toEqual([1, expect.stringMatching(message)]);
+    },
+    240_000,
+  );
+
+  test.skipIf(executablePath === undefined)(
+    `in Chromium, by keyboard alone${noBrowser}`,
+    async () => {
+      writeFileSync(
+        join(folder, "markup.md"),
+        "# Markup <img src=x onerror=alert(1)>\n\nThe zebra says <script>alert(2)</script> `<b>bold</b>` always.\n",
+      );
+      const app = await App.start(...args);
+      await app.ready([readable[0] as string, readable[1] as string, "kahlo.pdf", "markup.md"]);
+      const noSandbox = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+      const browser = await chromium.launch({ executablePath: executablePath as string, args: noSandbox });
+      onTestFinished(() => browser.close());
+      const page = await browser.newPage();
+      page.setDefaultTimeout(20_000);
+      const troubles: string[] = [];
+      page.on("console", (message) => message.type() === "error" && troubles.push(message.text()));
+      page.on("pageerror", (error) => troubles.push(String(error)));
+      page.on("dialog", (dialog) => troubles.push(dialog.message()));
+      await page.goto(app.url);
+      await page.getByText("All documents are read and encoded.").waitFor();
+      const documents = page.getByRole("list", { name: "Documents" }).getByRole("listitem");
+      expect(await documents.allTextContents()).toContain("kahlo.pdf 2 passages, encoded");
+      expect((await documents.allTextContents()).find((text) => text.startsWith("broken.pdf"))).toMatch(/it is no PDF/);
+      // The question has the focus from the start, and again after an answer.
+      await page.keyboard.type(question);
+      await page.keyboard.press("Enter");
+      const turn = page.getByRole("article", { name: "Question 1" });
+      await turn.getByText(/tokens from the store/).waitFor();
+      expect(await turn.locator(".answer").textContent()).toMatch(/Eileen Ryan\. \[\d\]/);
+      expect(await turn.getByText(/^First token after/).textContent()).toMatch(
+        /^First token after \d+ ms\. \d+ of \d+ tokens from the store \(block mode\)\.$/,
+      );
+      const passages = turn.getByRole("list", { name: "Passages" }).getByRole("listitem");
+      expect(await passages.first().textContent()).toContain("from the store");
+      expect(await page.getByRole("status").textContent()).toBe("Answer to question 1 is there");
+      await page.waitForFunction('document.activeElement?.id === "question"');
+      await page.keyboard.type("What does the zebra always say?");
+      await page.keyboard.press("Enter");
+      const next = page.getByRole("article", { name: "Question 2" });
+      await next.getByText(/tokens from the store/).waitFor();
+      const shown = next.getByRole("listitem").filter({ hasText: "markup.md" });
+      expect(await shown.textContent()).toContain("<script>alert(2)</script> `<b>bold</b>`");
+      expect(await shown.locator("img, script, b").count()).toBe(0);
+      // A citation leads to its passage.
+      await turn
+        .getByRole("link", { name: /^Passage \d$/ })
+        .first()
+        .press("Enter");
+      expect(new URL(page.url()).hash).toMatch(/^#passage-1-\d$/);
+      await page.getByRole("button", { name: "New conversation" }).press("Enter");
+      expect(await page.getByRole("article").count()).toBe(0);
+      expect(troubles).toEqual([]);
+    },
+    240_000,
+  );
 });
