@@ -527,15 +527,17 @@ describe("npm run rag-app", () => {
       lines.on("line", (line) => {
         app.output += `${line}\n`;
       });
-      onTestFinished(() => app.end("SIGTERM"));
+      onTestFinished(async () => {
+        await app.end("SIGTERM");
+      });
       return app;
     }
 
     async end(signal: NodeJS.Signals) {
-      if (this.child.exitCode !== null) return this.child.exitCode;
+      if (this.child.exitCode !== null || this.child.signalCode !== null) return this.child.exitCode;
       const exited = once(this.child, "exit");
       this.child.kill(signal);
-      return (await exited)[0] as number;
+      return (await exited)[0] as number | null;
     }
 
     async status(): Promise<Status> {
