@@ -694,6 +694,7 @@ describe("npm run rag-app", () => {
     [["no such folder"], /^Cannot read the folder ".*no such folder": ENOENT\n$/],
     [["a", "b"], /^Cannot read the documents: 2 folders are named, wanted one\n$/],
     [["--base-url", "http://x", "--model", "m"], /^Cannot use --model: the server at --base-url has its own\n$/],
+    [["--base-url", "http://127.0.0.1:1"], /^Cannot use the server at "http:\/\/127\.0\.0\.1:1": \S.*\n$/],
     [["--base-url", "x"], /^Cannot use --base-url: "x" is no URL\n$/],
     [["--model", "no such model"], /\nCannot .*no such model.*\nCannot start the server: it ended with code 1\n$/],
   ])(

@@ -43,19 +43,25 @@ function ownOf(signal) {
 
 export class Backend {
   #client;
+  #url;
   /** The encoder's name; "" where the server has none. */
   encoder = "";
   model = "";
 
   /** @param url the server's, without /v1. */
   constructor(url, apiKey = "none") {
+    this.#url = url;
     // A server that is busy or starts again is asked again; a document's blocks may take long.
     this.#client = new OpenAI({ baseURL: new URL("v1", `${url}/`).href, apiKey, maxRetries: 3, timeout: 3_600_000 });
   }
 
   /** Asks for the model, and whether there is an encoder. */
   async connect() {
-    const { data } = await this.#client.models.list();
+    const { data } = await this.#client.models.list().catch((error) => {
+      let reason = error;
+      while (reason.cause instanceof Error) reason = reason.cause;
+      throw new Error(`Cannot use the server at "${this.#url}": ${reason.message || reason.code}`);
+    });
     this.model = data[0]?.id ?? "";
     try {
       const { model } = await this.#embed(["a"]);
