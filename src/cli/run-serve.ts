@@ -191,9 +191,10 @@ function untilEnd(
   let tell = onLoaded;
   return new Promise((resolve) => {
     const watch = (status: EngineStatus): void => {
-      const { state, restarts, lastError } = status;
-      const line = { state, restarts, ...(lastError !== undefined && { lastError }) };
+      const { state, restarts, lastError, replicas } = status;
+      const line = { state, restarts, ...(lastError !== undefined && { lastError }), ...(replicas && { replicas }) };
       if (state === "restarting" || state === "failed") logger.error(line, "the engine is not there");
+      else if (replicas?.some(({ downReason }) => downReason !== undefined)) logger.warn(line, "a vLLM server is down");
       else logger.info({ ...line, ...(state === "ready" && { model: engine.info?.name }) }, `the engine is ${state}`);
       if (state === "ready") {
         tell?.();

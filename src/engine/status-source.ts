@@ -5,6 +5,17 @@ export interface EngineStatus {
   readonly restarts: number;
   /** What went wrong last, one line. */
   readonly lastError?: string | undefined;
+  /** The servers that compute, where there are such. */
+  readonly replicas?: readonly ReplicaStatus[];
+}
+
+/** A server that computes answers for this one. */
+export interface ReplicaStatus {
+  readonly url: string;
+  /** Requests that it has. */
+  readonly running: number;
+  /** Why it gets none now; undefined where it gets them. */
+  readonly downReason?: string | undefined;
 }
 
 /** A status and its listeners. */

@@ -106,6 +106,18 @@ test("Metrics.text(): the engine's counters go on where a new engine starts anew
   expect(await value(metrics, "engine_restarts_total")).toBe(1);
 });
 
+test("Metrics.text(): which of the engine's servers get requests", async () => {
+  const { engine, metrics } = setUp();
+  const replicas = [
+    { url: "http://a", running: 2 },
+    { url: "http://b", running: 0, downReason: "Cannot reach it" },
+  ];
+  engine.setStatus({ state: "ready", restarts: 0, replicas });
+  expect(await value(metrics, 'replica_up{replica="http://a"}')).toBe(1);
+  expect(await value(metrics, 'replica_up{replica="http://b"}')).toBe(0);
+  expect(await value(metrics, 'replica_requests_running{replica="http://a"}')).toBe(2);
+});
+
 test("Metrics.text(): an engine that is down, fails or is silent leaves what it holds out, and never the rest", async () => {
   const { engine, metrics } = setUp({}, { statsMs: 50 });
   expect(await value(metrics, 'store_bytes{state="free"}')).toBe(2 ** 30);

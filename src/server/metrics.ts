@@ -120,6 +120,14 @@ export class Metrics {
   );
   readonly #queued = this.#gauge("requests_queued", "Requests that wait for their turn.");
   readonly #running = this.#gauge("requests_running", "Requests that the engine works on.");
+  readonly #replicaUp = this.#gauge("replica_up", "With --engine vllm: 1 where that server gets requests, else 0.", [
+    "replica",
+  ]);
+  readonly #replicaRunning = this.#gauge(
+    "replica_requests_running",
+    "With --engine vllm: requests that this server has at that one.",
+    ["replica"],
+  );
   /** What each counter of the engine said last: a smaller number is a new engine's. */
   readonly #lastCounts = new Map<string, number>();
 
@@ -161,7 +169,11 @@ export class Metrics {
   /** Prometheus' text format. Never waits long for the engine. */
   async text(): Promise<string> {
     const { engine, processBytes } = this.sources;
-    const { state, restarts } = engine.status;
+    const { state, restarts, replicas = [] } = engine.status;
+    for (const { url: replica, downReason, running } of replicas) {
+      this.#replicaUp.set({ replica }, downReason === undefined ? 1 : 0);
+      this.#replicaRunning.set({ replica }, running);
+    }
     this.#engineUp.set(state === "ready" ? 1 : 0);
     this.#count(this.#engineRestarts, {}, restarts);
     this.#processBytes.reset();

@@ -12,6 +12,14 @@ export interface StatusSources {
   readonly stopping: AbortSignal;
 }
 
+const healthSchema = z.strictObject({
+  status: z.literal("ok"),
+  replicas: z
+    .strictObject({ up: z.int(), all: z.int() })
+    .optional()
+    .describe("With --engine vllm: how many of vLLM's servers get requests."),
+});
+
 /** `GET /health` (the server lives), `GET /ready` (it can answer) and `GET /metrics` (Prometheus). */
 export function registerStatus(app: FastifyInstance, { engine, metrics, stopping }: StatusSources): void {
   const typed = app.withTypeProvider<ZodTypeProvider>();
@@ -25,10 +33,15 @@ export function registerStatus(app: FastifyInstance, { engine, metrics, stopping
         summary: "Whether the server lives",
         tags,
         security: [],
-        response: { 200: z.strictObject({ status: z.literal("ok") }), 403: wrongHost, 500: failed },
+        response: { 200: healthSchema, 403: wrongHost, 500: failed },
       },
     },
-    () => ({ status: "ok" as const }),
+    () => {
+      const { replicas } = engine.status;
+      if (replicas === undefined) return { status: "ok" as const };
+      const up = replicas.filter(({ downReason }) => downReason === undefined).length;
+      return { status: "ok" as const, replicas: { up, all: replicas.length } };
+    },
   );
   typed.get(
     "/ready",

@@ -25,6 +25,7 @@ afterEach(() => {
 /** What vLLM's server says, as far as the engine asks. @param answer what follows the headers of a stream. */
 async function fakeVllm(
   answer: Answer = words,
+  port = 0,
 ): Promise<{ readonly url: string; readonly asked: Body[]; authorized: string[] }> {
   const asked: Body[] = [];
   const authorized: string[] = [];
@@ -32,6 +33,10 @@ async function fakeVllm(
     authorized.push(request.headers.authorization ?? "");
     if (request.url === "/v1/models") {
       response.end(JSON.stringify({ data: [{ id: "served", max_model_len: 512 }] }));
+      return;
+    }
+    if (request.url === "/health") {
+      response.end();
       return;
     }
     let text = "";
@@ -45,7 +50,7 @@ async function fakeVllm(
     }
   };
   const server = createServer((request, response) => void serve(request, response));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
   open.push({ close: () => server.close().closeAllConnections() });
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, asked, authorized };
 }
@@ -145,6 +150,99 @@ test("VllmEngine: a server that cannot be reached is passed over", async () => {
   expect((await all(two)).at(-1)).toMatchObject({ result: { text: "The end" } });
   expect(there.asked).toHaveLength(3);
   await expect(load("http://127.0.0.1:1")).rejects.toMatchObject({ code: "unavailable" });
+});
+
+test("VllmEngine: a passage's requests go to one server, another's elsewhere, none has far more than the mean", async () => {
+  const waiting: (() => void)[] = [];
+  let waits = false;
+  const answer: Answer = (body, response) => {
+    if (waits) waiting.push(() => words(body, response));
+    else words(body, response);
+  };
+  const servers = [await fakeVllm(answer), await fakeVllm(answer), await fakeVllm(answer)];
+  await using engine = await load(...servers.map(({ url }) => url));
+  const ask = async (passage: string) => {
+    for await (const _ of engine.generate({ blocks: ["System.\n", passage, "Why?"] }));
+  };
+  const passage = (i: number) =>
+    `Passage ${i} tells of the red key, of the blue key, of the green key and of the yellow key.\n`;
+  for (let i = 0; i < 24; i++) {
+    const before = servers.map(({ asked }) => asked.length);
+    for (let again = 0; again < 3; again++) await ask(passage(i));
+    expect(servers.filter(({ asked }, at) => asked.length > before[at]!)).toHaveLength(1);
+  }
+  expect(servers.filter(({ asked }) => asked.length === 0)).toHaveLength(0);
+  // Twelve over one passage at once: its server has no more than 1.25 times the mean, rounded up.
+  waits = true;
+  const many = Promise.all(Array.from({ length: 12 }, () => ask(passage(0))));
+  await expect.poll(() => waiting.length).toBe(12);
+  const running = engine.status.replicas!.map((one) => one.running);
+  expect(running.reduce((sum, one) => sum + one)).toBe(12);
+  expect(Math.max(...running)).toBe(5);
+  for (const end of waiting) end();
+  await many;
+  expect(engine.status.replicas!.map((one) => one.running)).toEqual([0, 0, 0]);
+});
+
+test("VllmEngine: a server that dies gets no requests until it lives again, and each is told of once", async () => {
+  const [mortal, there] = [await fakeVllm(), await fakeVllm()];
+  await using engine = await VllmEngine.load({
+    model: embeddedModelPath(),
+    urls: [mortal.url, there.url],
+    checkMs: 20,
+  });
+  const told: (boolean | undefined)[] = [];
+  engine.onStatus(({ state, replicas }) => {
+    if (state === "ready") told.push(replicas![0]!.downReason === undefined);
+  });
+  open.splice(0, 1)[0]!.close();
+  await expect.poll(() => told).toEqual([false]);
+  await all(engine);
+  expect(mortal.asked).toHaveLength(0);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const back = await fakeVllm(words, Number(new URL(mortal.url).port));
+  await expect.poll(() => told).toEqual([false, true]);
+  await Promise.all([all(engine), all(engine), all(engine)]);
+  expect(back.asked.length).toBeGreaterThan(0);
+  expect(told).toEqual([false, true]);
+});
+
+test("VllmEngine: a server that dies in mid-answer ends that answer with an error, the next goes elsewhere", async () => {
+  let index = 0;
+  const close: (() => void)[] = [];
+  const answer: Answer = (body, response) => {
+    if (index++ > 0) return words(body, response);
+    say(response, { index: 0, text: "The", token_ids: [7] });
+    setTimeout(() => close.find((_, at) => servers[at]!.asked.includes(body))?.(), 20);
+  };
+  const servers = [await fakeVllm(answer), await fakeVllm(answer)];
+  close.push(...open.map((one) => one.close));
+  await using engine = await load(...servers.map(({ url }) => url));
+  await expect(all(engine)).rejects.toMatchObject({ code: "died", message: expect.stringContaining("Cannot go on") });
+  expect((await all(engine)).at(-1)).toMatchObject({ result: { text: "The end" } });
+  await expect.poll(() => engine.status.replicas!.filter((one) => one.downReason !== undefined)).toHaveLength(1);
+});
+
+test("VllmEngine: where no server is up the status says so, and requests are refused until one is", async () => {
+  const vllm = await fakeVllm();
+  await using engine = await load(vllm.url);
+  open.splice(0, 1)[0]!.close();
+  await expect(all(engine)).rejects.toMatchObject({ code: "unavailable" });
+  expect(engine.status).toMatchObject({ state: "restarting", lastError: expect.stringContaining("Cannot reach vLLM") });
+  await fakeVllm(words, Number(new URL(vllm.url).port));
+  expect((await all(engine)).at(-1)).toMatchObject({ result: { text: "The end" } });
+  expect(engine.status.state).toBe("ready");
+});
+
+test("VllmEngine: starts where one of its servers is down, refuses one that is named twice", async () => {
+  const vllm = await fakeVllm();
+  await using engine = await load("http://127.0.0.1:1", vllm.url);
+  expect(engine.status.replicas).toMatchObject([
+    { downReason: expect.stringContaining("Cannot reach") },
+    { running: 0 },
+  ]);
+  expect((await all(engine)).at(-1)).toMatchObject({ result: { text: "The end" } });
+  await expect(load(vllm.url, vllm.url.replace(/\/$/, ""))).rejects.toMatchObject({ code: "invalid" });
 });
 
 test("VllmEngine: an abort ends the answer, and vLLM's request", async () => {

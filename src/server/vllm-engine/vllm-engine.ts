@@ -1,7 +1,6 @@
 import { reasoningOf } from "../../blocks/chat-template.js";
 import type { PassageInput } from "../../blocks/passage.js";
 import { ragTexts } from "../../blocks/rag-prompt.js";
-import { newTimings } from "../../engine/context-maker.js";
 import type { Engine } from "../../engine/engine.js";
 import { asEngineError, checkInput, EngineError } from "../../engine/engine-error.js";
 import type {
@@ -16,20 +15,14 @@ import { loadTokenizer, type ModelInfo, modelName, reuseNote, templateOf } from 
 import type { PromptInput, TokenizedPrompt } from "../../engine/prompt.js";
 import { type AskedAnswers, LiveRequests, RequestChecks, type Terms } from "../../engine/request-checks.js";
 import { RequestTokens } from "../../engine/request-tokens.js";
-import {
-  type EncodedPassage,
-  type EncodeResult,
-  type EngineStats,
-  type GenerateEvent,
-  type LikelyToken,
-  nothingReused,
-  type ServedBlock,
-} from "../../engine/results.js";
+import type { EncodedPassage, EncodeResult, EngineStats, GenerateEvent, ServedBlock } from "../../engine/results.js";
 import { type EngineStatus, StatusSource } from "../../engine/status-source.js";
 import { TokenSpeller } from "../../engine/token-speller.js";
 import type { BlockInfo } from "../../kv/block-store.js";
 import { openModel } from "../../model/open-model.js";
-import { type Chunk, VllmServer } from "./vllm-server.js";
+import { bodyOf, VllmAnswers } from "./vllm-answers.js";
+import { VllmReplicas } from "./vllm-replicas.js";
+import type { VllmServer } from "./vllm-server.js";
 
 export interface VllmEngineOptions
   extends Pick<EngineOptions, "mode" | "kvType" | "ragTexts" | "maxPromptTokens" | "onWarning" | "signal"> {
@@ -39,15 +32,17 @@ export interface VllmEngineOptions
   readonly urls: readonly string[];
   /** What they ask for (`--api-key`). */
   readonly key?: string | undefined;
+  /** How often each server is asked whether it lives, in milliseconds. Default 5,000. */
+  readonly checkMs?: number;
 }
 
 /**
  * Answers with vLLM: cuts and tokenizes prompts, has blocks encoded that are not known to be there, and passes the answer on.
- * Each request goes to the server that has the fewest.
+ * @see VllmReplicas for which server a request goes to.
  */
 export class VllmEngine implements Engine {
   readonly info: ModelInfo;
-  readonly #status = new StatusSource({ state: "ready", restarts: 0 });
+  readonly #status: StatusSource;
   readonly #live = new LiveRequests();
   readonly #counts = { queued: 0, running: 0, finished: 0, cancelled: 0, failed: 0 };
   readonly #blocks = { hits: 0, misses: 0 };
@@ -55,7 +50,7 @@ export class VllmEngine implements Engine {
 
   private constructor(
     info: ModelInfo,
-    private readonly servers: readonly VllmServer[],
+    private readonly replicas: VllmReplicas,
     checks: (live: LiveRequests) => RequestChecks,
     private readonly tokens: RequestTokens,
     private readonly speller: TokenSpeller,
@@ -63,18 +58,19 @@ export class VllmEngine implements Engine {
   ) {
     this.info = info;
     this.#checks = checks(this.#live);
+    this.#status = new StatusSource(replicas.status);
+    replicas.onChange = () => this.#status.change(replicas.status);
   }
 
-  /** @throws Error for a model that cannot be read; EngineError where a server cannot be reached. */
+  /** @throws Error for a model that cannot be read; EngineError where no server can be reached. */
   static async load(options: VllmEngineOptions): Promise<VllmEngine> {
     const { model, urls, key, signal, maxPromptTokens = Infinity } = options;
     const source = await openModel(model, {});
     const tokenizer = await loadTokenizer(model);
     const chatTemplate = templateOf(tokenizer);
-    const servers = urls.map((url) => new VllmServer(url, key));
-    const lengths = await Promise.all(servers.map((server) => server.open(signal)));
     const { config } = source;
-    const contextLength = Math.min(config.contextLength, ...lengths);
+    const replicas = await VllmReplicas.open(urls, key, options.checkMs ?? 5_000, config.contextLength, signal);
+    const { contextLength } = replicas;
     const own = config.blockAttention;
     const words = ragTexts(options.ragTexts, own?.ragPrompt);
     const trainedModes = own?.modes ?? [];
@@ -102,11 +98,12 @@ export class VllmEngine implements Engine {
       );
     const tokens = new RequestTokens(context, limit, contextLength);
     const ends = new Set([...tokenizer.endTokenIds, ...source.endTokenIds]);
-    return new VllmEngine(info, servers, checks, tokens, new TokenSpeller(tokenizer), ends);
+    return new VllmEngine(info, replicas, checks, tokens, new TokenSpeller(tokenizer), ends);
   }
 
   get status(): EngineStatus {
-    return this.#status.current;
+    const { current } = this.#status;
+    return current.state === "closed" ? current : this.replicas.status;
   }
 
   onStatus(listener: (status: EngineStatus) => void): () => void {
@@ -168,9 +165,12 @@ export class VllmEngine implements Engine {
       return;
     }
     const body = { ...bodyOf(asked, this.endTokenIds), max_tokens: maxTokens };
-    // A block may be lost, or its server: once more, before anything was said.
-    for (let attempt = 0; ; attempt++) {
-      const server = this.#chosen();
+    const tried = new Set<VllmServer>();
+    let hasFailed = false;
+    // A block may be lost, or its server: again, before anything was said.
+    for (;;) {
+      using place = await this.#place(local, salt, tried);
+      const { server } = place;
       try {
         const served = await this.#encode(server, local, asked.terms);
         let hasBegun = false;
@@ -181,18 +181,22 @@ export class VllmEngine implements Engine {
         }
         return;
       } catch (error) {
-        const isOver = signal.aborted || answers.hasBegun || attempt > 0;
-        if (isOver || !(error instanceof EngineError) || !["failed", "unavailable"].includes(error.code)) throw error;
+        // Whether it was the server or the answer alone decides over the next requests.
+        if (error instanceof EngineError && error.code === "died") void this.replicas.check();
+        if (signal.aborted || answers.hasBegun || !(error instanceof EngineError)) throw error;
         for (const block of blocks) server.forget(block, salt);
+        if (error.code === "failed" && !hasFailed) hasFailed = true;
+        else if (error.code === "unavailable" || error.code === "died") {
+          tried.add(server);
+          if (!this.replicas.hasOthers(tried)) throw error;
+        } else throw error;
       }
     }
   }
 
-  #chosen(): VllmServer {
+  #place(blocks: readonly LocalBlock[], salt: string, tried: ReadonlySet<VllmServer> = new Set()) {
     this.#live.throwIfClosed();
-    const [first, ...others] = this.servers as readonly [VllmServer, ...VllmServer[]];
-    const load = ({ isDown, running }: VllmServer) => (isDown ? Infinity : running);
-    return others.reduce((best, server) => (load(server) < load(best) ? server : best), first);
+    return this.replicas.take(blocks, salt, tried);
   }
 
   async #encode(server: VllmServer, blocks: readonly LocalBlock[], { owner, signal }: Terms): Promise<ServedBlock[]> {
@@ -205,6 +209,21 @@ export class VllmEngine implements Engine {
     }));
   }
 
+  /** Where an answer over it would be looked for. */
+  async #encodeOne(block: LocalBlock, terms: Terms): Promise<EncodedPassage> {
+    const tried = new Set<VllmServer>();
+    for (;;) {
+      using place = await this.#place([block], terms.owner, tried);
+      try {
+        return (await this.#encode(place.server, [block], terms))[0] as EncodedPassage;
+      } catch (error) {
+        tried.add(place.server);
+        const isAway = error instanceof EngineError && error.code === "unavailable";
+        if (!isAway || terms.signal.aborted || !this.replicas.hasOthers(tried)) throw error;
+      }
+    }
+  }
+
   async scoreEach(): Promise<never> {
     throw new EngineError("invalid", "Cannot score: vLLM gives no log-probabilities of a prompt with blocks");
   }
@@ -215,7 +234,7 @@ export class VllmEngine implements Engine {
       requireNoRepair(terms);
       const blocks: EncodedPassage[] = [];
       for (const one of await this.tokens.passages(passages, rule, terms)) {
-        const done = "error" in one ? one : ((await this.#encode(this.#chosen(), [one], terms))[0] as EncodedPassage);
+        const done = "error" in one ? one : await this.#encodeOne(one, terms);
         blocks.push(done);
         await onBlock?.(done);
       }
@@ -288,122 +307,9 @@ export class VllmEngine implements Engine {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.status.state === "closed") return;
     this.#live.close(new EngineError("unavailable", "Cannot go on: the engine was closed"));
+    this.replicas[Symbol.dispose]();
     this.#status.change({ state: "closed" });
   }
-}
-
-interface Answer {
-  text: string;
-  readonly tokenIds: number[];
-  /** When its first token came. */
-  firstAt: number | undefined;
-  isDone: boolean;
-}
-
-/** The answers to one prompt, as they come. */
-class VllmAnswers {
-  hasBegun = false;
-  readonly #timings = newTimings();
-  readonly #answers: readonly Answer[];
-  #blocks: readonly ServedBlock[] = [];
-
-  constructor(
-    private readonly asked: AskedAnswers,
-    private readonly prompt: TokenizedPrompt,
-    private readonly speller: TokenSpeller,
-    private readonly endTokenIds: ReadonlySet<number>,
-    private readonly startedAt: number,
-  ) {
-    this.#timings.tokenizeMs = performance.now() - startedAt;
-    this.#answers = asked.samplers.map(() => ({ text: "", tokenIds: [], firstAt: undefined, isDone: false }));
-  }
-
-  begin(blocks: readonly ServedBlock[]): GenerateEvent {
-    this.hasBegun = true;
-    this.#blocks = blocks;
-    const { usage } = this.#used();
-    const { mode, opensReasoning } = this.prompt;
-    return { kind: "prompt", mode, blocks, ...usage, ...(opensReasoning && { opensReasoning }) };
-  }
-
-  *take({ index, text, token_ids, logprobs, finish_reason }: Chunk): Generator<GenerateEvent, void> {
-    const answer = this.#answers[index];
-    if (answer === undefined || answer.isDone) return;
-    answer.firstAt ??= performance.now();
-    const { spell, sampling } = this.asked;
-    const tokens = (token_ids ?? []).map((id, i): LikelyToken => {
-      const top = Object.entries(logprobs?.top_logprobs?.[i] ?? {}).map(([name, logprob]) => ({
-        id: Number(name.replace("token_id:", "")),
-        logprob,
-      }));
-      const best = top.sort((a, b) => b.logprob - a.logprob || a.id - b.id).slice(0, sampling.topLogprobs);
-      return { id, logprob: logprobs?.token_logprobs[i] ?? undefined, top: best };
-    });
-    const isEnd = finish_reason === "stop" && this.endTokenIds.has(tokens.at(-1)?.id ?? -1);
-    const end = isEnd ? tokens.pop() : undefined;
-    answer.text += text;
-    for (const [i, token] of tokens.entries()) {
-      answer.tokenIds.push(token.id);
-      const own = { index, tokenId: token.id, text: i === tokens.length - 1 ? text : "" };
-      const { logprob, top } = token;
-      yield { kind: "token", ...own, logprob, top, ...(spell && { spelled: this.speller.spell(token) }) };
-    }
-    if (finish_reason === null || finish_reason === undefined) return;
-    // Text that was held back comes with the end, without a token.
-    yield this.#done(index, finish_reason === "length" ? "length" : "stop", tokens.length === 0 ? text : "", end);
-  }
-
-  /** Ends those that have not ended. */
-  *end(reason: "cancelled" | "length"): Generator<GenerateEvent, void> {
-    for (const [index, { isDone }] of this.#answers.entries()) if (!isDone) yield this.#done(index, reason, "");
-  }
-
-  #used() {
-    const cachedTokens = this.#blocks.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
-    return {
-      usage: {
-        promptTokens: this.prompt.numTokens,
-        cachedTokens,
-        reused: { ...nothingReused, blocks: cachedTokens },
-      },
-    };
-  }
-
-  #done(index: number, finishReason: "stop" | "length" | "cancelled", text: string, end?: LikelyToken): GenerateEvent {
-    const answer = this.#answers[index] as Answer;
-    answer.isDone = true;
-    const { tokenIds, firstAt } = answer;
-    const now = performance.now();
-    const timings = {
-      ...this.#timings,
-      ttftMs: firstAt === undefined ? undefined : firstAt - this.startedAt,
-      decodeMs: firstAt === undefined ? 0 : now - firstAt,
-    };
-    const endToken = end && { ...end, ...(this.asked.spell && { spelled: this.speller.spell(end) }) };
-    const result = {
-      ...{ text: answer.text, tokenIds, endToken, finishReason, mode: this.prompt.mode, timings, blocks: this.#blocks },
-      usage: { ...this.#used().usage, completionTokens: tokenIds.length },
-      ...{ seed: this.asked.samplers[index]?.seed ?? 0, warnings: this.prompt.warnings },
-    };
-    return { kind: "done", index, text, result };
-  }
-}
-
-/** The sampling as vLLM has it. */
-function bodyOf({ sampling, samplers }: AskedAnswers, endTokenIds: ReadonlySet<number>): Record<string, unknown> {
-  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, stop } = sampling;
-  return {
-    ...{ temperature, top_k: topK, top_p: topP, min_p: minP, stop, n: samplers.length, seed: samplers[0]?.seed },
-    ...{
-      repetition_penalty: repetitionPenalty,
-      presence_penalty: presencePenalty,
-      frequency_penalty: frequencyPenalty,
-    },
-    ...(sampling.logitBias.size > 0 && { logit_bias: Object.fromEntries(sampling.logitBias) }),
-    ...(sampling.logprobs && { logprobs: sampling.topLogprobs, return_tokens_as_token_ids: true }),
-    // The model's files say what ends an answer, for both engines the same.
-    ...{ ignore_eos: true, stop_token_ids: [...endTokenIds] },
-  };
 }
 
 function requireNoRepair({ repair }: Terms): void {

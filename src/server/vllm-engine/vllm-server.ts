@@ -7,8 +7,8 @@ import { hashFields } from "../../kv/hash-fields.js";
 
 /** Blocks whose ids are remembered, of each server. */
 const maxKnown = 100_000;
-/** How long a server that could not be reached is passed over. */
-const downMs = 5_000;
+/** How long a server may take to say that it lives. */
+const checkTimeoutMs = 5_000;
 
 const message = z.object({ error: z.object({ message: z.string() }) });
 const models = z.object({ data: z.array(z.object({ id: z.string(), max_model_len: z.int() })).min(1) });
@@ -45,32 +45,75 @@ export interface StoredBlock {
 /** A vLLM server with the connector of python/vllm_block_attention. */
 export class VllmServer {
   readonly url: string;
-  /** Answers under way. */
+  /** Requests that it has. */
   running = 0;
+  /** Called when it goes down, and when it is back. */
+  onChange: () => void = () => undefined;
   #model = "";
-  #downUntilMs = 0;
+  #downReason: string | undefined = "it was not asked yet";
+  #check: Promise<void> | undefined;
   readonly #known = new Map<string, BlockId>();
   readonly #encoding = new Map<string, Promise<BlockId>>();
 
-  /** @param key what it asks for (`--api-key`). */
+  /**
+   * @param key what it asks for (`--api-key`).
+   * @param closing ends the checks.
+   */
   constructor(
     url: string,
     private readonly key: string | undefined,
+    private readonly closing: AbortSignal,
   ) {
     this.url = url.replace(/\/+$/, "");
   }
 
-  get isDown(): boolean {
-    return performance.now() < this.#downUntilMs;
+  /** Why it gets no requests; undefined where it gets them. */
+  get downReason(): string | undefined {
+    return this.#downReason;
   }
 
   /** Asks what it serves. @returns the longest prompt plus answer, in tokens. @throws EngineError. */
-  async open(signal?: AbortSignal): Promise<number> {
+  async open(signal: AbortSignal): Promise<number> {
     const found = models.safeParse(await (await this.#fetch("/v1/models", undefined, signal)).json()).data?.data[0];
     if (found === undefined)
       throw new EngineError("failed", `Cannot use ${quote(this.url)}: it names no model of vLLM's`);
     this.#model = found.id;
+    this.#downReason = undefined;
     return found.max_model_len;
+  }
+
+  /** Asks whether it lives; those who ask at once share the answer. Never fails. @param wanted the shortest context that does, in tokens. */
+  check(wanted: number): Promise<void> {
+    this.#check ??= this.#ask(wanted).finally(() => {
+      this.#check = undefined;
+    });
+    return this.#check;
+  }
+
+  async #ask(wanted: number): Promise<void> {
+    const signal = AbortSignal.any([this.closing, AbortSignal.timeout(checkTimeoutMs)]);
+    const before = this.#downReason;
+    try {
+      await (await this.#fetch("/health", undefined, signal)).body?.cancel();
+      if (before === undefined) return;
+      const length = await this.open(signal);
+      if (length < wanted) {
+        // Not to be taken for a change.
+        this.#downReason = before;
+        throw new EngineError("failed", `Cannot use ${quote(this.url)}: its context is ${length}, wanted ${wanted}`);
+      }
+      // It may have lost what it had.
+      this.#known.clear();
+      this.onChange();
+    } catch (error) {
+      if (!this.closing.aborted) this.#goDown(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #goDown(reason: string): void {
+    const wasUp = this.#downReason === undefined;
+    this.#downReason = reason;
+    if (wasUp) this.onChange();
   }
 
   /** Has a block encoded unless it is known to be there; those who ask at once share it. @throws EngineError; the signal's reason. */
@@ -117,7 +160,6 @@ export class VllmServer {
     const params = lengths.length === 0 ? {} : { kv_transfer_params: paramsOf({ blocks: lengths }, salt) };
     const apart = lengths.length === 0 && salt !== "" ? { cache_salt: hashFields("vllm cache salt", [salt]) } : {};
     const body = { prompt: tokenIds, stream: true, return_token_ids: true, ...sampling, ...params, ...apart };
-    this.running += 1;
     try {
       const response = await this.#post(body, signal);
       let isDone = false;
@@ -134,8 +176,6 @@ export class VllmServer {
       if (signal.aborted) throw signal.reason;
       if (error instanceof EngineError) throw error;
       throw new EngineError("died", `Cannot go on: ${quote(this.url)} broke off: ${String(error)}`, { cause: error });
-    } finally {
-      this.running -= 1;
     }
   }
 
@@ -150,9 +190,10 @@ export class VllmServer {
     const response = await fetch(this.url + path, { headers, ...sent, ...(signal && { signal }) }).catch(
       (error: unknown) => {
         if (signal?.aborted) throw signal.reason;
-        this.#downUntilMs = performance.now() + downMs;
         const reason = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
-        throw new EngineError("unavailable", `Cannot reach vLLM at ${quote(this.url)}: ${reason}`, { cause: error });
+        const words = `Cannot reach vLLM at ${quote(this.url)}: ${reason}`;
+        this.#goDown(words);
+        throw new EngineError("unavailable", words, { cause: error });
       },
     );
     if (response.ok) return response;
@@ -166,7 +207,8 @@ function paramsOf(asked: object, salt: string): object {
   return { block_attention: { ...asked, ...(salt !== "" && { salt }) } };
 }
 
-function keyOf(tokenIds: Int32Array, salt: string): string {
+/** Names a block of a salt in this process. */
+export function keyOf(tokenIds: Int32Array, salt: string): string {
   const bytes = new Uint8Array(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength);
   return hashFields("vllm block", [salt, bytes]);
 }
