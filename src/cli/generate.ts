@@ -111,7 +111,11 @@ function resultLine(result: GenerateResult) {
       ttft_ms: timings.ttftMs ?? null,
       decode_ms: timings.decodeMs,
     },
-    repair: result.repair && { text: result.repair.text, recomputed_tokens: result.repair.recomputedTokens },
+    repair: result.repair && {
+      text: result.repair.text,
+      recomputed_tokens: result.repair.recomputedTokens,
+      kept: result.repair.kept,
+    },
     misses: result.misses,
   };
 }

@@ -163,7 +163,7 @@ export class Answers {
       answerRows,
       numForks: sequences.length > 1 && answerRows > 0 ? Math.min(sequences.length, this.admission.maxRunning) : 0,
       scoresPrompt,
-      recompute: terms.repair?.recompute,
+      repair: terms.repair,
     });
     if (logprobs) requireLogprobs((maxTokens + (echo ? promptIds.length : 0)) * (1 + topLogprobs), maxLogprobs);
     const queuedFrom = performance.now();
@@ -195,7 +195,15 @@ export class Answers {
     timings.prefillMs += performance.now() - prefillFrom;
     if (scorer) emitPrompt(scorer.scores);
     const knownText = this.#knownText([...promptIds, ...predicted], maxTokens);
-    const start = { prompt, promptIds, isContinued, maxTokens, logits: logits as Float32Array, grammar, knownText };
+    const start = {
+      prompt: prepared.prompt,
+      promptIds,
+      isContinued,
+      maxTokens,
+      logits: logits as Float32Array,
+      grammar,
+      knownText,
+    };
     const computed = promptIds.length - cachedTokens;
     if (needs.numForks > 0) return await this.#fork(answering, { ...start, context }, needs.numForks, computed);
     for (const [index, sequence] of sequences.entries()) {

@@ -6,11 +6,12 @@ import { AssembledContext, assemble, type ContextUse, contextBytes, copyRows, ty
 import type { ByteBudget } from "./byte-budget.js";
 import type { DecodeSlot } from "./decode-slots.js";
 import { DeviceBlockMemory, pageShape } from "./device-memory.js";
+import { lookedAt, rowsToLook, spansToDrop } from "./kept-blocks.js";
 import { LocalBlocks } from "./local-blocks.js";
 import type { LoadedModel } from "./model.js";
-import { numRowsOf, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
+import { numRowsOf, type PromptSpan, rowsOfBlock, type TokenizedPrompt } from "./prompt.js";
 import { PAGE_TOKENS, passagesOf, promptParts } from "./prompt-parts.js";
-import { computeBetween, movedRanges, numIn, type Recompute, rowsToChoose } from "./recompute.js";
+import { computeBetween, movedRanges, numIn, rowsToChoose } from "./recompute.js";
 import type { TokenizedRepair } from "./repair.js";
 import {
   nothingReused,
@@ -61,8 +62,8 @@ export interface ContextWork {
   readonly numForks?: number;
   /** Whether local blocks are computed again, for their rows' logits. */
   readonly scoresPrompt?: boolean;
-  /** What of the prompt's blocks is computed again. */
-  readonly recompute?: Recompute | undefined;
+  /** What is done about what block mode loses. */
+  readonly repair?: TokenizedRepair | undefined;
 }
 
 /** What a request needs of its context. */
@@ -81,6 +82,8 @@ export interface ContextNeeds {
  * frees the context and its room.
  */
 export interface Prepared extends Disposable {
+  /** The prompt that the context holds: without the blocks that a repair leaves out. */
+  readonly prompt: TokenizedPrompt;
   readonly context: AssembledContext;
   /** The prompt's last tokens, which are to be computed: one or more. */
   readonly finalTokens: Int32Array;
@@ -130,9 +133,10 @@ export class ContextMaker {
 
   /** What a request needs. @throws EngineError "too_long" where it would never find room, before it waits for anything. */
   needs({ spans, numTokens }: TokenizedPrompt, work: ContextWork): ContextNeeds {
-    const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false, recompute } = work;
+    const { moreRows = 0, answerRows = 0, numForks: wantedForks = 0, scoresPrompt = false, repair } = work;
     const { memory } = this.scheduler;
-    const promptRows = numTokens + Math.max(moreRows, rowsToChoose(recompute));
+    const rowsToChooseBy = Math.max(rowsToChoose(repair?.recompute), rowsToLook(repair?.keep));
+    const promptRows = numTokens + Math.max(moreRows, rowsToChooseBy);
     const isForked = wantedForks > 0;
     const capacity = promptRows + (isForked ? 0 : answerRows);
     const use = isForked ? "shared" : answerRows > 0 ? "answer" : "prefill";
@@ -165,7 +169,7 @@ export class ContextMaker {
    * @throws the signal's reason; the device's error.
    */
   async prepare(
-    prompt: TokenizedPrompt,
+    whole: TokenizedPrompt,
     { capacity, use }: ContextNeeds,
     room: Disposable,
     of: RequestOf,
@@ -181,9 +185,15 @@ export class ContextMaker {
     };
     try {
       const encodeFrom = performance.now();
-      const local = prompt.spans.filter(({ kind }) => kind === "local");
-      const nearest = explain ? await this.blocks.nearest(local, of) : [];
-      using leased = await this.blocks.lease(local, of);
+      const allLocal = whole.spans.filter(({ kind }) => kind === "local");
+      const allNearest = explain ? await this.blocks.nearest(allLocal, of) : [];
+      using leased = await this.blocks.lease(allLocal, of);
+      const dropped = await this.#dropped(whole, leased.blocks, of);
+      const prompt = dropped.size > 0 ? whole.withSpans(whole.spans.filter((span) => !dropped.has(span))) : whole;
+      const stays = allLocal.map((span) => !dropped.has(span));
+      const [blocksHere, nearest, served] = [leased.blocks, allNearest, leased.served].map((all) =>
+        (all as readonly unknown[]).filter((_, i) => stays[i]),
+      ) as [typeof leased.blocks, typeof allNearest, typeof leased.served];
       // Pages go back before the blocks that they stand on: so they are evicted first.
       const matches: Match<DeviceBlockMemory>[] = [];
       using _ = inReverse(matches);
@@ -199,7 +209,7 @@ export class ContextMaker {
       for await (const part of inTurns(promptParts(prompt, await this.blocks.idFields(of), of))) {
         const { place, tokenIds } = part;
         if (part.kind === "block") {
-          const { block, fromStore } = leased.blocks[part.index] as (typeof leased.blocks)[number];
+          const { block, fromStore } = blocksHere[part.index] as (typeof leased.blocks)[number];
           const temperature = part.span === prompt.spans[0] ? undefined : repair?.temperature;
           const position = positionReencoding ? place : 0;
           laid.push({ block, numRows: tokenIds.length, place, position, temperature });
@@ -240,20 +250,47 @@ export class ContextMaker {
       context.length = place;
       timings.prefillMs = performance.now() - prefillFrom;
       const hits = leased.served.reduce((sum, { hit, tokens }) => sum + (hit ? tokens : 0), 0);
-      const blocks = hits - numIn(again, prompt, leased.served);
+      const blocks = hits - numIn(again, prompt, served);
       const pages = prompt.isConversation ? "conversation" : "prefix";
       return {
-        context,
+        ...{ context, prompt },
         ...{ finalTokens: Int32Array.from(tokenIds), finalPosition: place },
         ...{ blocks: leased.served, misses: misses?.found, cachedTokens: blocks + reusedOfPages },
         reused: { ...nothingReused, blocks, [pages]: reusedOfPages },
-        repair: of.repair && { text: of.repair.text, recomputedTokens: again.length },
+        repair: of.repair && {
+          ...{ text: of.repair.text, recomputedTokens: again.length },
+          ...(of.repair.keep && { kept: [...stays.keys()].filter((i) => stays[i]) }),
+        },
         [Symbol.dispose]: giveBack,
       };
     } catch (error) {
       giveBack();
       throw error;
     }
+  }
+
+  /** The spans that a repair takes out of a prompt. @param leased of its local spans. */
+  async #dropped(
+    whole: TokenizedPrompt,
+    leased: readonly { readonly block: BlockKV<DeviceBlockMemory> }[],
+    { owner, signal, positionReencoding, repair }: RequestOf,
+  ): Promise<ReadonlySet<PromptSpan>> {
+    const looked = repair?.keep && lookedAt(whole, repair.keep);
+    if (repair?.keep === undefined || looked === undefined) return new Set();
+    const { prompt } = looked;
+    const { memory } = this.scheduler;
+    const runner = this.scheduler.runnerOf(owner);
+    // The room of the request's own context, which is made when this one is gone, has room for it.
+    using context = new AssembledContext(memory, prompt.numTokens + rowsToLook(repair.keep));
+    let place = 0;
+    const laid = leased.map(({ block }, i): LaidRows => {
+      const numRows = prompt.spans[i]?.tokenIds.length ?? 0;
+      place += numRows;
+      return { block, numRows, place: place - numRows, position: positionReencoding ? place - numRows : 0 };
+    });
+    const { decoder } = this.model;
+    await assemble(runner, decoder, context, laid, signal);
+    return await spansToDrop(repair.keep, looked, { runner, decoder, context, signal });
   }
 
   /**

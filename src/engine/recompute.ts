@@ -73,7 +73,7 @@ export function numIn(
 }
 
 /** How many of the prompt's last tokens look: a question is seldom longer. */
-const maxLooking = 64;
+export const maxLooking = 64;
 
 /** The tokens that look: the last ones of a prompt's last span. */
 export function lookingTokens(spans: TokenizedPrompt["spans"]): Int32Array {
@@ -215,27 +215,50 @@ async function deviations(moved: readonly MovedToken[], choosing: Choosing): Pro
 }
 
 /** How much the prompt's last tokens attend to each place, summed over them, the heads and some layers. */
-async function looks({ runner, decoder, context, prompt, signal }: Choosing): Promise<Map<number, number>> {
+async function looks(choosing: Choosing): Promise<Map<number, number>> {
+  const tokenIds = lookingTokens(choosing.prompt.spans);
+  const [worth] = await attended(choosing, [{ tokenIds, position: choosing.prompt.numTokens - tokenIds.length }]);
+  return worth as Map<number, number>;
+}
+
+/** Tokens that look at what stands before a prompt's last span, and at each other; the position of the first. */
+export interface LookingTokens {
+  readonly tokenIds: Int32Array;
+  readonly position: number;
+}
+
+/**
+ * How much each group of tokens attends to each place, summed over them, the heads and the layers of the second quarter.
+ *
+ * They stand past the prompt, so that nothing of it is written over: kept pages lie there as they are.
+ */
+export async function attended(
+  { runner, decoder, context, prompt, signal }: Omit<Choosing, "positionReencoding">,
+  groups: readonly LookingTokens[],
+): Promise<Map<number, number>[]> {
   const { numLayers } = decoder.config;
   const endLayer = Math.ceil(numLayers / 2);
   const firstLayer = Math.floor(numLayers / 4);
-  const tokenIds = lookingTokens(prompt.spans);
-  const positions = prompt.numTokens - tokenIds.length;
   const start = prompt.numTokens - (prompt.spans.at(-1)?.tokenIds.length ?? 0);
-  // They see all before their span, and themselves: what of the span is there depends on what was kept. They stand past the prompt,
-  // so that nothing of it is written over: kept pages lie there as they are.
-  const spans = [{ kind: "local", numRows: tokenIds.length, preamble: start } as const];
-  /** The places that weights are of, one layer's after another's. */
-  const seen: number[] = [];
-  const attended = await runner.read(
+  const spans = groups.map(({ tokenIds }) => ({ kind: "local", numRows: tokenIds.length, preamble: start }) as const);
+  const tokenIds = Int32Array.from(groups.flatMap((group) => [...group.tokenIds]));
+  const positions = Int32Array.from(
+    groups.flatMap((group) => Array.from(group.tokenIds, (_, i) => group.position + i)),
+  );
+  /** The group and the place that each weight is of, one layer's after another's. */
+  const seen: (readonly [group: number, place: number])[] = [];
+  const weights = await runner.read(
     Math.ceil((tokenIds.length * endLayer) / numLayers),
     (graph) => {
       let all: Tensor | undefined;
       const onScores: Rows["onScores"] = (layer, queries, keys, sight, scale) => {
         if (layer < firstLayer || layer >= endLayer) return;
-        const one = weightsOfKeys(graph, queries, keys, sight.mask, scale);
+        const one = weightsOfKeys(graph, queries, keys, sight.mask, scale, spans);
         all = all === undefined ? one : graph.concat(all, one, 0);
-        for (const [first, end] of sight.ranges) for (let place = first; place < end; place++) seen.push(place);
+        for (const group of groups.keys()) {
+          for (const [first, end] of sight.ranges)
+            for (let place = first; place < end; place++) seen.push([group, place]);
+        }
       };
       const kept = { fromLayer: endLayer, rows: new Int32Array() };
       const places = prompt.numTokens;
@@ -244,18 +267,40 @@ async function looks({ runner, decoder, context, prompt, signal }: Choosing): Pr
     },
     signal,
   );
-  const worth = new Map<number, number>();
-  for (const [i, place] of seen.entries()) worth.set(place, (worth.get(place) ?? 0) + (attended[i] as number));
+  const worth = groups.map(() => new Map<number, number>());
+  for (const [i, [group, place]] of seen.entries()) {
+    const of = worth[group] as Map<number, number>;
+    of.set(place, (of.get(place) ?? 0) + (weights[i] as number));
+  }
   return worth;
 }
 
-/** Attention weights of queries [D, H, T] on keys [D, N, H'], summed over rows and heads: [N]. */
-function weightsOfKeys(graph: Graph, queries: Tensor, keys: Tensor, mask: AttentionMask, scale: number): Tensor {
+/** Attention weights of queries [D, H, T] on keys [D, N, H'], summed over the heads and each group's rows: [N * groups]. */
+function weightsOfKeys(
+  graph: Graph,
+  queries: Tensor,
+  keys: Tensor,
+  mask: AttentionMask,
+  scale: number,
+  groups: readonly { readonly numRows: number }[],
+): Tensor {
   const [, numHeads, numRows] = queries.ne;
   const scores = graph.mulMat(keys, graph.contiguous(graph.permute(queries, [0, 2, 1, 3])));
   const masks = new MaskTensors(graph);
   const weights = graph.softmax(scores, masks.tensor(masks.whole(mask)), scale);
   const flat = graph.reshape(weights, [mask.numKeys, numRows * numHeads]);
-  const ones = graph.input("ones", "F32", [numRows * numHeads, 1], () => new Float32Array(numRows * numHeads).fill(1));
-  return graph.mulMat(graph.contiguous(graph.permute(flat, [1, 0, 2, 3])), ones);
+  const ofGroups = graph.input("ones", "F32", [numRows * numHeads, groups.length], () => {
+    const ones = new Float32Array(numRows * numHeads * groups.length);
+    let first = 0;
+    for (const [group, { numRows: count }] of groups.entries()) {
+      for (let head = 0; head < numHeads; head++) {
+        const from = (group * numHeads + head) * numRows + first;
+        ones.fill(1, from, from + count);
+      }
+      first += count;
+    }
+    return ones;
+  });
+  const sums = graph.mulMat(graph.contiguous(graph.permute(flat, [1, 0, 2, 3])), ofGroups);
+  return graph.reshape(sums, [mask.numKeys * groups.length]);
 }

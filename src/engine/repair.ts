@@ -3,11 +3,14 @@ import type { ChatTemplate } from "../blocks/chat-template.js";
 import { show } from "../files/options.js";
 import type { BlockAttentionConfig } from "../model/block-attention-config.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import type { Keep } from "./kept-blocks.js";
 import type { BlockTokens, PromptSpan, TokenizedPrompt } from "./prompt.js";
 import type { Recompute } from "./recompute.js";
 
 /** What is done about what block mode loses, as it is asked for. What is absent is not done. */
 export interface Repair {
+  /** How many of the local blocks but block 0 stay in the prompt: those that the question looks at most. The others are taken out. */
+  readonly keep?: number;
   /** The text behind which each local block but block 0 is encoded; "auto" is the model's own. Nothing else sees it. */
   readonly lead?: "auto" | { readonly text: string };
   /** Local blocks but block 0 see block 0 right before them. */
@@ -28,6 +31,7 @@ export interface Repair {
 
 /** What each item of a repair takes, by its name. */
 const items = {
+  keep: (value: string | undefined) => wholeNumber(value, 1e4),
   lead: (value: string | undefined) => (value === undefined || value === "auto" ? "auto" : { text: value }),
   preamble: (value: string | undefined) => (value === undefined ? true : undefined),
   sink: (value: string | undefined) => wholeNumber(value, 64),
@@ -97,7 +101,7 @@ export function repairText(repair: Repair): string {
 }
 
 const grammar =
-  "none, auto, or items with commas between: lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE, or temperature=T and scale=S";
+  "none, auto, or items with commas between: keep=N; lead, lead=TEXT or preamble; sink=N; first=K, first=all, deviation=SHARE, look=SHARE, or temperature=T and scale=S";
 /** Whether a text names a repair itself: neither none nor what is left to the model. */
 export function namesRepair(text: string | undefined): text is string {
   return text !== undefined && text !== "none" && text !== "auto";
@@ -141,6 +145,7 @@ export interface TokenizedRepair {
   readonly lead?: Int32Array | undefined;
   readonly preamble?: true | undefined;
   readonly sinks: readonly number[];
+  readonly keep?: Keep | undefined;
   readonly recompute?: Recompute | undefined;
   readonly temperature?: number | undefined;
   readonly scale?: number | undefined;
@@ -172,6 +177,20 @@ function ownLead(template: ChatTemplate | undefined): string {
   return leadPassage;
 }
 
+/** A question that asks for nothing, as the end of a prompt: what it looks at says how much any question would. */
+function neutralOf(tokenizer: Tokenizer, template: ChatTemplate | undefined): Int32Array {
+  const mark = "\u{e000}";
+  let end = "\nAnswer:";
+  try {
+    const text =
+      template?.render([{ role: "user", content: mark }], { addGenerationPrompt: true, now: new Date(0) }) ?? "";
+    if (text.includes(mark)) end = text.slice(text.indexOf(mark) + mark.length);
+  } catch {
+    // It takes no such conversation.
+  }
+  return Int32Array.from(tokenizer.encode(`\n\nQuestion: N/A${end}`, "all"));
+}
+
 function recomputeOf({ first, deviation, look }: Repair): Recompute | undefined {
   if (first !== undefined) return { kind: "first", count: first };
   if (deviation !== undefined) return { kind: "deviation", share: deviation };
@@ -188,7 +207,8 @@ export function tokenizeRepair(
   const newline = sink > 0 ? tokenizer.encode("\n", "all") : [];
   const sinks = Array.from({ length: sink }, () => newline).flat();
   const { temperature, scale } = repair;
-  const common = { text: repairText(repair), sinks, recompute: recomputeOf(repair), temperature, scale };
+  const keep = repair.keep === undefined ? undefined : { count: repair.keep, neutral: neutralOf(tokenizer, template) };
+  const common = { text: repairText(repair), sinks, keep, recompute: recomputeOf(repair), temperature, scale };
   if (lead === undefined) return { ...common, preamble };
   const ids = tokenizer.encode(lead === "auto" ? ownLead(template) : lead.text, "all");
   const { bosTokenId } = tokenizer;

@@ -142,11 +142,11 @@ export class RequestChecks {
       { mode, positionReencoding, salt, payer, keepPrefixes, explain, repair, signal },
       leaving,
     );
-    if (echo && sampling.logprobs && terms.repair?.recompute !== undefined) {
+    const { recompute, keep, text = "" } = terms.repair ?? {};
+    if (echo && sampling.logprobs && (recompute ?? keep) !== undefined) {
       terms.end();
-      throw new InputRangeError(
-        `Cannot echo the prompt with log-probabilities: the repair ${quote(terms.repair.text)} computes some of its tokens twice`,
-      );
+      const why = keep === undefined ? "computes some of its tokens twice" : "takes some of its blocks out";
+      throw new InputRangeError(`Cannot echo the prompt with log-probabilities: the repair ${quote(text)} ${why}`);
     }
     // Every answer listens to it.
     setMaxListeners(0, terms.signal);

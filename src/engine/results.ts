@@ -70,6 +70,8 @@ export interface UsedRepair {
   readonly text: string;
   /** Tokens of local blocks that were computed again for this request. */
   readonly recomputedTokens: number;
+  /** With `keep`: which of `blocks` stayed in the prompt, by their index. */
+  readonly kept?: readonly number[];
 }
 
 /** In milliseconds. */

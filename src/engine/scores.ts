@@ -67,14 +67,15 @@ export class Scores {
         moreRows: Math.max(0, ...batches.map(rowsOf)),
         answerRows: stepwise ? longest : 0,
         numForks: stepwise && texts.length > 1 && longest > 0 ? 1 : 0,
-        recompute: terms.repair?.recompute,
+        repair: terms.repair,
       });
       const { room } = await ticket.enter(promptTokens + numTokens, signal, needs.bytes);
       using prepared = await this.contexts.prepare(prompt, needs, room, terms, newTimings());
       const { cachedTokens, reused, repair, context } = prepared;
-      if (stepwise) await this.#scoreStepwise(texts, prepared, promptTokens, terms);
-      else await this.#scoreAtOnce(texts, batches, prepared, promptTokens, terms);
-      await this.contexts.keep(prompt, context, [], terms, true);
+      const numPlaces = prepared.prompt.numTokens;
+      if (stepwise) await this.#scoreStepwise(texts, prepared, numPlaces, terms);
+      else await this.#scoreAtOnce(texts, batches, prepared, numPlaces, terms);
+      await this.contexts.keep(prepared.prompt, context, [], terms, true);
       ticket.numTokens = promptTokens - cachedTokens + numTokens;
       return texts.map(({ tokenIds, logprobs, top }) => ({
         blockTokenIds: prompt.cutTokenIds,

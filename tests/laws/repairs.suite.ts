@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { LocalEngine } from "../../src/engine/local-engine.js";
+import { tokenizeRepair } from "../../src/engine/repair.js";
 import { openModel } from "../../src/model/open-model.js";
 import { architectureModels } from "../models/architecture-models.js";
 import { Random } from "../models/random.js";
 import { askEngine, distanceFromOracle, logprobBounds, oracleAnswer } from "../oracles/compare-engine.js";
 import { expectOnlyRight } from "../oracles/faults.js";
 import { OnePassModel } from "../oracles/one-pass.js";
-import { type RepairedPrompt, repairedReading } from "../oracles/repairs.js";
+import { keptBlocks, type RepairedPrompt, repairedReading } from "../oracles/repairs.js";
 import { drawIds, LawModels, lawEngine, noEnd } from "./law-models.js";
 
 export interface RepairsSize {
@@ -93,6 +94,51 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
         expect(usage.cachedTokens, repair).toBe(local - used!.recomputedTokens);
       }
       expect(await numBlocks(engine)).toBe(before);
+    });
+
+    test("keep=N leaves the blocks that the question looks at most, and is the prompt of those alone", async () => {
+      const oracle = new OnePassModel(await openModel(folder));
+      await using engine = await lawEngine(folder);
+      const { tokenizer, chatTemplate } = engine.model;
+      const { neutral = [] } = tokenizeRepair({ keep: 1 }, tokenizer, chatTemplate).keep ?? {};
+      const last = blocks.length - 1;
+      for (const lead of ["", 'lead="Read this:\\n",']) {
+        const { lead: before } = tokenizeRepair(
+          lead === "" ? {} : { lead: { text: "Read this:\n" } },
+          tokenizer,
+          chatTemplate,
+        );
+        for (const count of [1, 2]) {
+          const wanted = keptBlocks(
+            { blockTokenIds: blocks, before: before && [...before] },
+            [...neutral],
+            count,
+            oracle,
+          );
+          const repair = `${lead}keep=${count}`;
+          const options = { mode: "block", keepPrefixes: false } as const;
+          const found = await engine.score({ blockTokenIds: blocks }, continuation, { ...options, repair });
+          expect(found.repair?.kept, repair).toEqual([0, ...wanted]);
+          const few = blocks.filter((_, i) => i === 0 || i === last || wanted.includes(i));
+          const alone = await engine.score({ blockTokenIds: few }, continuation, {
+            ...options,
+            repair: lead.slice(0, -1) || "none",
+          });
+          expect(found.logprobs, repair).toEqual(alone.logprobs);
+          // The others make a difference.
+          const all = await engine.score({ blockTokenIds: blocks }, continuation, {
+            ...options,
+            repair: lead.slice(0, -1) || "none",
+          });
+          expect(all.logprobs, repair).not.toEqual(alone.logprobs);
+          expect(found.usage.promptTokens).toBe(blocks.flat().length);
+        }
+      }
+      const all = await engine.score({ blockTokenIds: blocks }, continuation, {
+        mode: "block",
+        repair: `keep=${last}`,
+      });
+      expect(all.repair?.kept).toEqual(blocks.slice(0, -1).map((_, i) => i));
     });
 
     test("scale holds in forks of a context as in the context itself", async () => {

@@ -146,6 +146,36 @@ function deviations(all: readonly Row[], moved: readonly Row[], model: OnePassMo
   );
 }
 
+/**
+ * Which local blocks but block 0 stay, by their index: those whose tokens, but for the first four, the last block's look at most, against how
+ * much they would if the last block were the neutral one.
+ */
+export function keptBlocks(
+  { blockTokenIds, isGlobal, before }: Pick<RepairedPrompt, "blockTokenIds" | "isGlobal" | "before">,
+  neutral: readonly number[],
+  count: number,
+  model: OnePassModel,
+): number[] {
+  const last = blockTokenIds.length - 1;
+  const local = [...blockTokenIds.keys()].filter((block) => block < last && !isGlobal?.[block]);
+  const worthBehind = (asking: readonly number[]) => {
+    const rows = rowsOf({
+      blockTokenIds: [...local.map((block) => blockTokenIds[block]!), asking],
+      continuationTokenIds: [],
+      before,
+    });
+    const worth = looks(rows, model);
+    return (index: number) => {
+      const places = rows.filter(({ kind, block }) => kind === "own" && block === index).map(({ place }) => place);
+      return places.slice(places.length > 4 ? 4 : 0).reduce((sum, place) => sum + worth.get(place)!, 0);
+    };
+  };
+  const [asked, asIs] = [worthBehind(blockTokenIds[last]!), worthBehind(neutral)];
+  const moved = [...local.keys()].filter((index) => local[index]! > 0);
+  const best = moved.toSorted((a, b) => asked(b) / asIs(b) - asked(a) / asIs(a)).slice(0, count);
+  return best.map((index) => local[index]!).sort((a, b) => a - b);
+}
+
 /** Attention weights of the looking rows, summed over them, the heads and the second quarter of the layers. */
 function looks(all: readonly Row[], model: OnePassModel): Map<number, number> {
   const { numLayers } = model.config;

@@ -151,7 +151,9 @@ export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
       blocks: blocks.map(({ id, tokens, hit, passage }) => ({ id, tokens, hit, ...(passage && { passage }) })),
       reused: usage.reused,
       computed: usage.promptTokens - usage.cachedTokens,
-      ...(repair && { repair: { text: repair.text, recomputed: repair.recomputedTokens } }),
+      ...(repair && {
+        repair: { text: repair.text, recomputed: repair.recomputedTokens, ...(repair.kept && { kept: repair.kept }) },
+      }),
       warnings: [...warnings],
       ...(misses && { misses: [...misses] }),
     },
