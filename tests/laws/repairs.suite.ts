@@ -134,6 +134,21 @@ export function repairsSuite({ blockTokens }: RepairsSize): void {
           expect(found.usage.promptTokens).toBe(blocks.flat().length);
         }
       }
+      // In a conversation the last question chooses, and what was said before is said of what stays.
+      const { vocabSize } = oracle.config;
+      const talk = { blockTokenIds: conversation.blocks, isGlobal: kinds, continuationTokenIds: continuation };
+      const stay = keptBlocks(talk, [...neutral], 2, oracle);
+      const isThere = kinds.map((isGlobal, i) => isGlobal || i === 0 || stay.includes(i));
+      const few = conversation.blocks.filter((_, i) => isThere[i]);
+      const alone = { ...talk, blockTokenIds: few, isGlobal: kinds.filter((_, i) => isThere[i]) };
+      for (const time of ["encoded", "stored"]) {
+        const found = await askEngine(engine, talk, { repair: "keep=2", vocabSize });
+        const { logprobs } = await askEngine(engine, alone, { repair: "none", vocabSize });
+        // Pages that were found and rows that were computed differ in last bits.
+        expect(Math.max(...logprobs.map((x, i) => Math.abs(x - found.logprobs[i]!))), time).toBeLessThan(1e-4);
+        const local = [...kinds.keys()].filter((i) => !kinds[i]);
+        expect(found.repair?.kept?.map((i) => local[i])).toEqual([0, ...stay]);
+      }
       const all = await engine.score({ blockTokenIds: blocks }, continuation, {
         mode: "block",
         repair: `keep=${last}`,
