@@ -154,7 +154,7 @@ export class Answers {
           );
     using grammar = asked.constraint && (await this.grammars.lease(asked.constraint, signal));
     const { isContinued } = prompt;
-    const promptIds = prompt.spans.flatMap(({ tokenIds }) => [...tokenIds]);
+    const promptIds = idsOf(prompt);
     const maxTokens = Math.min(sampling.maxTokens, this.tokens.contextLength - promptIds.length);
     // The last token's key and value are never read.
     const answerRows = Math.max(0, maxTokens - 1);
@@ -194,10 +194,12 @@ export class Answers {
     for await (logits of rows) scorer?.take(logits);
     timings.prefillMs += performance.now() - prefillFrom;
     if (scorer) emitPrompt(scorer.scores);
-    const knownText = this.#knownText([...promptIds, ...predicted], maxTokens);
+    // Without the blocks that a repair has taken out.
+    const seenIds = prepared.prompt === prompt ? promptIds : idsOf(prepared.prompt);
+    const knownText = this.#knownText([...seenIds, ...predicted], maxTokens);
     const start = {
       prompt: prepared.prompt,
-      promptIds,
+      promptIds: seenIds,
       isContinued,
       maxTokens,
       logits: logits as Float32Array,
@@ -322,6 +324,10 @@ export class Answers {
     };
     return { kind: "done", index, text, result };
   }
+}
+
+function idsOf({ spans }: TokenizedPrompt): number[] {
+  return spans.flatMap(({ tokenIds }) => [...tokenIds]);
 }
 
 /** The items in parts of a size. */

@@ -21,6 +21,7 @@ test.each([
   ["first=all", { first: Number.POSITIVE_INFINITY }],
   ["preamble,deviation=.15", { preamble: true, deviation: 0.15 }],
   ["look=1", { look: 1 }],
+  ["keep=3,lead,look=0.1", { keep: 3, lead: "auto", look: 0.1 }],
   ["lead,temperature=0.9", { lead: "auto", temperature: 0.9 }],
   ["temperature=0.9,scale=0.8", { temperature: 0.9, scale: 0.8 }],
 ])("resolveRepair(): %s", (text, repair) => {
@@ -36,6 +37,9 @@ test.each([
   "Lead",
   "lead,preamble",
   "first=8,look=0.1",
+  "keep=0",
+  "keep=0.5",
+  "keep",
   "first",
   "first=0",
   "first=1.5",
@@ -176,6 +180,9 @@ test("a named repair means block mode, sinks count as tokens of the prompt, an e
     await expect(engine.complete({ blocks }, { ...echo, repair: "first=2" })).rejects.toMatchObject({
       code: "invalid",
     });
+    await expect(engine.complete({ blocks }, { ...echo, repair: "keep=1" })).rejects.toThrow(
+      "takes some of its blocks out",
+    );
     await engine.complete({ blocks }, { ...echo, repair: "lead" });
     return await engine.tokenize(blocks.join(""), {});
   })();
@@ -183,6 +190,28 @@ test("a named repair means block mode, sinks count as tokens of the prompt, an e
   await engine.complete({ blocks }, { repair: "lead", maxTokens: 1 });
   const tooLong = engine.complete({ blocks }, { repair: "sink=60", maxTokens: 1 });
   await expect(tooLong).rejects.toMatchObject({ code: "too_long" });
+});
+
+test("keep: blocks that are taken out are told of as served, and answers side by side have the same prompt", async () => {
+  const model = await temporaryFolder();
+  writeRandomModel(model, { architecture: "llama" });
+  await using engine = await Engine.load({ model });
+  const blocks = ["One passage.\n", "Another one, longer.\n", "A third one is here.\n", "What?"];
+  const options = { repair: "keep=1", maxTokens: 4, logitBias: { 1: -100, 2: -100 } } as const;
+  const first = await engine.complete({ blocks }, options);
+  const kept = first.repair?.kept ?? [];
+  expect(kept).toHaveLength(2);
+  expect(first.blocks.map(({ hit }) => hit)).toEqual([false, false, false]);
+  const again = await engine.complete({ blocks }, options);
+  expect(again.blocks.map(({ hit }) => hit)).toEqual([true, true, true]);
+  expect(again.usage.cachedTokens).toBe(again.usage.promptTokens - 1);
+  const few = blocks.filter((_, i) => i === 3 || kept.includes(i));
+  const { tokenIds } = await engine.complete({ blocks: few }, { ...options, repair: "none", mode: "block" });
+  const answers: (readonly number[])[] = [];
+  for await (const event of engine.generate({ blocks }, { ...options, n: 2 })) {
+    if (event.kind === "done") answers.push(event.result.tokenIds);
+  }
+  expect([first.tokenIds, again.tokenIds, ...answers]).toEqual([tokenIds, tokenIds, tokenIds, tokenIds]);
 });
 
 test("explain: a block behind a lead-in is compared with those behind the same one", async () => {

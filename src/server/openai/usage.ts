@@ -102,6 +102,10 @@ const blockAttentionSchema = z
       .object({
         text: z.string().describe("As it can be asked for."),
         recomputed: tokens.describe("Tokens of local blocks that were computed again."),
+        kept: z
+          .array(tokens)
+          .optional()
+          .describe("With keep: which of `blocks` stayed in the prompt, by their index; the others were taken out."),
       })
       .optional()
       .describe("What was done about what block mode loses."),
@@ -152,7 +156,11 @@ export function reportOf(first: GenerateResult): z.output<typeof reportSchema> {
       reused: usage.reused,
       computed: usage.promptTokens - usage.cachedTokens,
       ...(repair && {
-        repair: { text: repair.text, recomputed: repair.recomputedTokens, ...(repair.kept && { kept: repair.kept }) },
+        repair: {
+          text: repair.text,
+          recomputed: repair.recomputedTokens,
+          ...(repair.kept && { kept: [...repair.kept] }),
+        },
       }),
       warnings: [...warnings],
       ...(misses && { misses: [...misses] }),
