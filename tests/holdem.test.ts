@@ -45,7 +45,8 @@ test("HoldemTable: no chip is won or lost but by the rules, whoever plays", () =
         const table = new HoldemTable({ numPlayers, random: seededRandom(seed) });
         for (const [i, hand] of hands.entries()) {
           if (i > 0) table.nextHand();
-          const start = chipsOf(table.state()) + table.pot;
+          // Blinds that are all a player has may end a hand at once: then the pot is won already.
+          const start = chipsOf(table.state()) + (table.state().round === "over" ? 0 : table.pot);
           expect(start % 1000).toBe(0);
           playHand(table, hand, (state) => {
             expect(chipsOf(state) + (state.round === "over" ? 0 : state.pot)).toBe(start);
@@ -59,7 +60,7 @@ test("HoldemTable: no chip is won or lost but by the rules, whoever plays", () =
         }
       },
     ),
-    { numRuns: 100 },
+    { numRuns: 100, examples: [[2, 0, [[2147483642], [0], [0]]]] },
   );
 });
 
