@@ -188,6 +188,8 @@ export class ContextMaker {
       const allLocal = whole.spans.filter(({ kind }) => kind === "local");
       const allNearest = explain ? await this.blocks.nearest(allLocal, of) : [];
       using leased = await this.blocks.lease(allLocal, of);
+      const assembleFrom = performance.now();
+      timings.encodeMs = assembleFrom - encodeFrom;
       const dropped = await this.#dropped(whole, leased.blocks, of);
       const prompt = dropped.size > 0 ? whole.withSpans(whole.spans.filter((span) => !dropped.has(span))) : whole;
       const stays = allLocal.map((span) => !dropped.has(span));
@@ -197,8 +199,6 @@ export class ContextMaker {
       // Pages go back before the blocks that they stand on: so they are evicted first.
       const matches: Match<DeviceBlockMemory>[] = [];
       using _ = inReverse(matches);
-      const assembleFrom = performance.now();
-      timings.encodeMs = assembleFrom - encodeFrom;
 
       const laid: LaidRows[] = [];
       const rests: Rest[] = [];
@@ -273,13 +273,13 @@ export class ContextMaker {
   async #dropped(
     whole: TokenizedPrompt,
     leased: readonly { readonly block: BlockKV<DeviceBlockMemory> }[],
-    { owner, signal, positionReencoding, repair }: RequestOf,
+    { payer, signal, positionReencoding, repair }: RequestOf,
   ): Promise<ReadonlySet<PromptSpan>> {
     const looked = repair?.keep && lookedAt(whole, repair.keep);
     if (repair?.keep === undefined || looked === undefined) return new Set();
     const { prompt } = looked;
     const { memory } = this.scheduler;
-    const runner = this.scheduler.runnerOf(owner);
+    const runner = this.scheduler.runnerOf(payer);
     // The room of the request's own context, which is made when this one is gone, has room for it.
     using context = new AssembledContext(memory, prompt.numTokens + rowsToLook(repair.keep));
     let place = 0;
