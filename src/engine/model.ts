@@ -325,7 +325,7 @@ export interface ModelInfo {
 /** Said in the same words wherever a user may look: `onWarning`, the server's log and page, `info`, and answers. */
 export function reuseNote(trainedModes: readonly AttentionMode[] = []): string | undefined {
   if (trainedModes.includes("block")) return undefined;
-  return "This model was not trained for block attention: in full mode it reuses passages only as a prefix, the same ones in the same order; block mode reuses them in any order, but answers get worse (71.3 to 49.9 on average in the paper; here a model of 0.5B kept 73% of full mode's right answers, with the repair auto, which serve uses, 82%, with lead,first=8 95%) until the model is trained for it, see docs/reuse.md and docs/accuracy.md";
+  return "This model was not trained for block attention: in full mode it reuses passages only as a prefix, the same ones in the same order; block mode reuses them in any order, but answers get worse (71.3 to 49.9 on average in the paper; here models of 0.5B and 1.5B kept 73 and 65% of full mode's right answers, with the repair auto, which serve uses, 82 and 75%, with lead,look=0.1 95 and 85%) until the model is trained for it, see docs/reuse.md and docs/accuracy.md";
 }
 
 /**
