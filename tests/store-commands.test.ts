@@ -17,14 +17,16 @@ function jsonLines(text: string) {
   return lines.map((line) => JSON.parse(line));
 }
 
-test("encode, store: passages are encoded ahead and found there; folders are listed, checked and cleared", async () => {
+/** A folder with a model, and where passages and their store are to be. */
+async function placesToEncode() {
   const folder = await temporaryFolder();
-  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
+  const model = join(folder, "model");
   writeRandomModel(model, { architecture: "llama" });
+  return { folder, model, store: join(folder, "blocks"), input: join(folder, "passages.jsonl") };
+}
+
+test("encode, store: passages are encoded ahead and found there; folders are listed, checked and cleared", async () => {
+  const { folder, model, store, input } = await placesToEncode();
   writeFileSync(input, ['{"title":"A","text":"One."}', '"Two."', '{"x":1}', '{"text":"Three."}'].join("\n"));
   const encode = [...encodeArgs(model, input, `${store}?cap=10MB`), "--json"];
   for (const hit of [false, true]) {
@@ -114,13 +116,7 @@ test("store export, import, gc: chosen blocks come into another folder, checked 
 });
 
 test("encode: several processes share the passages, each of which is encoded once", async () => {
-  const folder = await temporaryFolder();
-  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
-  writeRandomModel(model, { architecture: "llama" });
+  const { model, store, input } = await placesToEncode();
   const passages = Array.from({ length: 400 }, (_, n) => ({ id: Math.floor(n / 3), text: `Passage ${n}.` }));
   writeFileSync(input, passages.map((one) => JSON.stringify(one)).join("\n"));
   const encode = [...encodeArgs(model, input, `${store}?cap=100MB`), "--json"];
@@ -138,13 +134,7 @@ test("encode: several processes share the passages, each of which is encoded onc
 }, 60_000);
 
 test("encode: tells beforehand what all passages will take, files' heads and documents included", async () => {
-  const folder = await temporaryFolder();
-  const [model, store, input] = ["model", "blocks", "passages.jsonl"].map((name) => join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
-  writeRandomModel(model, { architecture: "llama" });
+  const { model, store, input } = await placesToEncode();
   const passages = Array.from({ length: 200 }, (_, n) => ({
     id: n,
     text: `Passage ${100 + n}.`,

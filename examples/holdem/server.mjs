@@ -1,32 +1,15 @@
 // The tables of one server: each has a session of its own over one engine. A request plays on until the human is to act, and streams
 // what happens as lines of JSON.
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { StateSession } from "block-attention";
+import { createPageServer, HttpError, noRoute, readBody, sendJson, startLines } from "../page-server.mjs";
 import { HoldemTable } from "./table.mjs";
 
-const files = Object.fromEntries(
-  [
-    ["/", "page.html", "text/html; charset=utf-8"],
-    ["/page.js", "page.js", "text/javascript; charset=utf-8"],
-    ["/page.css", "page.css", "text/css; charset=utf-8"],
-  ].map(([path, name, type]) => [path, { type, body: readFileSync(new URL(name, import.meta.url)) }]),
-);
-const policy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const maxTables = 32;
 const maxBody = 4096;
 const humanSeat = 1;
 const modelSeat = 2;
 const system = "You follow a game of Texas Hold'em, whose state is given as JSON. Answer in one short sentence.";
-
-class HttpError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
 
 /** A table, and what the model is asked about it. */
 class Game {
@@ -160,44 +143,26 @@ export function createHoldemServer(engine) {
     if ((action !== undefined && typeof action !== "string") || typeof next !== "boolean") {
       throw new HttpError(400, "Cannot play: wanted an action as text, or next");
     }
-    const left = new AbortController();
-    response.once("close", () => left.abort(new Error("Cannot go on: nobody reads")));
-    const send = (event) => {
-      if (!response.headersSent)
-        response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
-      if (!response.destroyed) response.write(`${JSON.stringify(event)}\n`);
-    };
+    const { send, signal } = startLines(response);
     game.isPlaying = true;
     try {
-      await game.play(action, next, send, left.signal);
+      await game.play(action, next, send, signal);
     } finally {
       game.isPlaying = false;
     }
     response.end();
   };
 
-  const answer = async (request, response) => {
-    const { pathname } = new URL(request.url, "http://localhost");
-    const file = files[pathname];
-    if (request.method === "GET" && file !== undefined) {
-      response.writeHead(200, {
-        "content-type": file.type,
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-      });
-      response.end(file.body);
-      return;
-    }
+  const answer = async (request, response, pathname) => {
     const [, id, what] = /^\/api\/tables(?:\/([\w-]+))?(\/play)?$/.exec(pathname) ?? [];
     if (
       !pathname.startsWith("/api/tables") ||
       request.method !== "POST" ||
       (id === undefined) !== (what === undefined)
     ) {
-      throw new HttpError(404, `Cannot answer: there is no ${request.method} ${pathname.slice(0, 80)}`);
+      throw noRoute(request, pathname);
     }
-    const body = await readBody(request);
+    const body = await readBody(request, maxBody);
     if (id !== undefined) return await playGame(gameOf(id), body, response);
     const { players = 6 } = body;
     if (!Number.isInteger(players) || players < 2 || players > 9)
@@ -205,36 +170,6 @@ export function createHoldemServer(engine) {
     sendJson(response, 200, await addGame(players));
   };
 
-  return createServer((request, response) => {
-    answer(request, response).catch((error) => {
-      // Of an answer that has begun the error is the last line.
-      const message = error instanceof Error ? error.message : String(error);
-      if (response.headersSent) response.end(`${JSON.stringify({ kind: "failed", message })}\n`);
-      else sendJson(response, error.status ?? 500, { error: message });
-    });
-  });
-}
-
-function sendJson(response, status, value) {
-  response.writeHead(status, { "content-type": "application/json", "cache-control": "no-store" });
-  response.end(JSON.stringify(value));
-}
-
-async function readBody(request) {
-  // A page of another origin can send forms, and no JSON.
-  if (!/^application\/json\b/.test(request.headers["content-type"] ?? ""))
-    throw new HttpError(415, "Cannot read the request: wanted JSON");
-  let text = "";
-  for await (const part of request.setEncoding("utf8")) {
-    text += part;
-    if (text.length > maxBody)
-      throw new HttpError(413, `Cannot read the request: at most ${maxBody} characters are wanted`);
-  }
-  try {
-    const body = JSON.parse(text);
-    if (typeof body === "object" && body !== null) return body;
-  } catch {
-    // Refused below.
-  }
-  throw new HttpError(400, "Cannot read the request: it is no JSON object");
+  const pathOf = ({ url }) => new URL(url, "http://localhost").pathname;
+  return createPageServer(import.meta.url, answer, { failedStatus: 500, pathOf });
 }

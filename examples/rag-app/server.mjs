@@ -1,33 +1,17 @@
 // The application's own HTTP server: the page, the state of the documents, and answers as lines of JSON.
-import { createReadStream, readFileSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { realpath } from "node:fs/promises";
-import { createServer } from "node:http";
 import { join, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { createPageServer, HttpError, noRoute, readBody, sendJson, startLines } from "../page-server.mjs";
 import { titleOf } from "./corpus.mjs";
 import { kindOf } from "./documents.mjs";
 import { termsOf } from "./search-index.mjs";
 
-const files = Object.fromEntries(
-  [
-    ["/", "page.html", "text/html; charset=utf-8"],
-    ["/page.js", "page.js", "text/javascript; charset=utf-8"],
-    ["/page.css", "page.css", "text/css; charset=utf-8"],
-  ].map(([path, name, type]) => [path, { type, body: readFileSync(new URL(name, import.meta.url)) }]),
-);
-const policy =
-  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const maxBody = 256 * 1024;
 const maxQuestion = 4_000;
 const maxTurns = 6;
 const numPassages = 4;
-
-class HttpError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
 
 const sentences = new Intl.Segmenter("und", { granularity: "sentence" });
 
@@ -60,13 +44,7 @@ function hrefOf({ path, heading, page }) {
 export function createRagServer({ corpus, backend }) {
   const ask = async (body, response) => {
     const { question, turns } = readQuestion(body);
-    const left = new AbortController();
-    response.once("close", () => left.abort(new Error("Cannot go on: nobody reads")));
-    const send = (event) => {
-      if (!response.headersSent)
-        response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
-      if (!response.destroyed) response.write(`${JSON.stringify(event)}\n`);
-    };
+    const { send, signal } = startLines(response);
     const found = await corpus.retrieve(question, turns, numPassages);
     const passages = found.map((passage, i) => ({
       ...passage,
@@ -76,7 +54,7 @@ export function createRagServer({ corpus, backend }) {
     }));
     send({ kind: "passages", passages });
     let answer = "";
-    for await (const event of backend.answer(question, passages, turns, left.signal)) {
+    for await (const event of backend.answer(question, passages, turns, signal)) {
       if (event.kind === "text") answer += event.text;
       // Passages that the model had no room for are none of the answer's.
       send(event.kind === "done" ? { ...event, sentences: cite(answer, found.slice(0, event.numPassages)) } : event);
@@ -96,39 +74,27 @@ export function createRagServer({ corpus, backend }) {
     await pipeline(createReadStream(real), response);
   };
 
-  const answer = async (request, response) => {
-    // A web page that was made to point here (DNS rebinding) has another host.
-    const { hostname, pathname } = readUrl(request);
-    if (!["localhost", "127.0.0.1", "[::1]"].includes(hostname))
-      throw new HttpError(403, "Cannot answer: this server is for its own machine");
-    const file = files[pathname];
-    if (request.method === "GET" && file !== undefined) {
-      response.writeHead(200, {
-        "content-type": file.type,
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-      });
-      response.end(file.body);
-    } else if (request.method === "GET" && pathname === "/api/status") {
+  const answer = async (request, response, pathname) => {
+    if (request.method === "GET" && pathname === "/api/status") {
       sendJson(response, 200, await corpus.status());
     } else if (request.method === "GET" && pathname.startsWith("/files/")) {
       await sendFile(decodePath(pathname.slice("/files/".length)), response);
     } else if (request.method === "POST" && pathname === "/api/ask") {
-      await ask(await readBody(request), response);
+      await ask(await readBody(request, maxBody), response);
     } else {
-      throw new HttpError(404, `Cannot answer: there is no ${request.method} ${pathname.slice(0, 80)}`);
+      throw noRoute(request, pathname);
     }
   };
 
-  return createServer((request, response) => {
-    answer(request, response).catch((error) => {
-      // Of an answer that has begun the error is the last line.
-      const message = error instanceof Error ? error.message : String(error);
-      if (response.headersSent) response.end(`${JSON.stringify({ kind: "failed", message })}\n`);
-      else sendJson(response, error instanceof HttpError ? error.status : 502, { error: message });
-    });
-  });
+  return createPageServer(import.meta.url, answer, { failedStatus: 502, pathOf });
+}
+
+function pathOf(request) {
+  // A web page that was made to point here (DNS rebinding) has another host.
+  const { hostname, pathname } = readUrl(request);
+  if (!["localhost", "127.0.0.1", "[::1]"].includes(hostname))
+    throw new HttpError(403, "Cannot answer: this server is for its own machine");
+  return pathname;
 }
 
 function readUrl(request) {
@@ -158,28 +124,4 @@ function readQuestion({ question, turns = [] }) {
     question: question.trim(),
     turns: turns.slice(-maxTurns).map(({ question, answer }) => ({ question, answer })),
   };
-}
-
-function sendJson(response, status, value) {
-  response.writeHead(status, { "content-type": "application/json", "cache-control": "no-store" });
-  response.end(JSON.stringify(value));
-}
-
-async function readBody(request) {
-  // A page of another origin can send forms, and no JSON.
-  if (!/^application\/json\b/.test(request.headers["content-type"] ?? ""))
-    throw new HttpError(415, "Cannot read the request: wanted JSON");
-  let text = "";
-  for await (const part of request.setEncoding("utf8")) {
-    text += part;
-    if (text.length > maxBody)
-      throw new HttpError(413, `Cannot read the request: at most ${maxBody} characters are wanted`);
-  }
-  try {
-    const body = JSON.parse(text);
-    if (typeof body === "object" && body !== null) return body;
-  } catch {
-    // Refused below.
-  }
-  throw new HttpError(400, "Cannot read the request: it is no JSON object");
 }

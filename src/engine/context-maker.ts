@@ -193,9 +193,8 @@ export class ContextMaker {
       const dropped = await this.#dropped(whole, leased.blocks, of);
       const prompt = dropped.size > 0 ? whole.withSpans(whole.spans.filter((span) => !dropped.has(span))) : whole;
       const stays = allLocal.map((span) => !dropped.has(span));
-      const [blocksHere, nearest, served] = [leased.blocks, allNearest, leased.served].map((all) =>
-        (all as readonly unknown[]).filter((_, i) => stays[i]),
-      ) as [typeof leased.blocks, typeof allNearest, typeof leased.served];
+      const ofThose = <T>(all: readonly T[]): readonly T[] => all.filter((_, i) => stays[i]);
+      const [blocksHere, nearest, served] = [ofThose(leased.blocks), ofThose(allNearest), ofThose(leased.served)];
       // Pages go back before the blocks that they stand on: so they are evicted first.
       const matches: Match<DeviceBlockMemory>[] = [];
       using _ = inReverse(matches);
